@@ -1,0 +1,57 @@
+"""crossdim: the front door. Each verb belongs to one house; nothing heavy is imported until its house is entered."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from storage_schema.errors import unknown_name
+
+__version__ = "0.1.0"
+
+#: verb -> (house, what it does)
+VERBS = {
+    "prepare": ("pipelines", "turn a folder of images or volumes into a published dataset (Ray Data); the same line resumes"),
+    "verify": ("pipelines", "re-read a published dataset and hold every byte against its manifest"),
+    "pretrain": ("training", "pretrain an encoder on published datasets (Ray Train); the same line resumes"),
+    "evaluate": ("training", "probe a run's encoder beside an untrained twin and write report.html"),
+}
+
+
+def usage() -> str:
+    """The front page of the command line."""
+    lines = [f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: crossdim VERB ... | crossdim VERB --help | crossdim --version",
+            "",
+            "Buckets of 2D images and 3D volumes in, cross-dimensional medical encoders out.",
+            "",
+            "verbs:",
+            *lines,
+            "",
+            "Every path is a folder or any fsspec URL. Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the house of a verb and hand it the arguments."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage() + "\n")
+        return 0 if arguments else 1
+    if arguments[0] == "--version":
+        sys.stdout.write(f"crossdim {__version__}\n")
+        return 0
+    if arguments[0] not in VERBS:
+        sys.stderr.write(f"error: {unknown_name('verb', arguments[0], VERBS)}\n")
+        return 1
+    house, _ = VERBS[arguments[0]]
+    code: int = importlib.import_module(f"{house}.cli").main(arguments)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

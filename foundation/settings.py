@@ -1,0 +1,136 @@
+"""Configuration trees as text: frozen dataclasses to plain documents and back, and typed overrides by dotted path."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
+from enum import Enum
+from typing import Any, TypeVar
+
+from storage_schema.errors import DocumentError, Problem, UsageError, unknown_name
+
+Config = TypeVar("Config")
+
+#: For a field whose type is a family (an abstract config), the table that names its members.
+Families = Mapping[type, Mapping[str, type]]
+KIND = "kind"
+
+
+def to_document(value: Any) -> Any:
+    """A configuration as JSON values; members of a family carry their name under ``kind``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = {KIND: value.kind} if hasattr(value, KIND) else {}
+        return kind | {f.name: to_document(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [to_document(item) for item in value]
+    if isinstance(value, dict):
+        return {str(k): to_document(v) for k, v in value.items()}
+    return value
+
+
+def _member(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
+    table = families[kind]
+    name = document.get(KIND) if isinstance(document, dict) else None
+    if name not in table:
+        problems.append(Problem(loc=f"{loc}.{KIND}", message=unknown_name(KIND, str(name), table)))
+        return None
+    return _read(table[name], {k: v for k, v in document.items() if k != KIND}, loc, families, problems)
+
+
+def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
+    if not isinstance(document, dict):
+        problems.append(Problem(loc=loc, message=f"found {document!r}; expected an object"))
+        return None
+    document = {k: v for k, v in document.items() if k != KIND}
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    before = len(problems)
+    problems += [Problem(loc=f"{loc}.{n}".lstrip("."), message=unknown_name("setting", n, known)) for n in document if n not in known]
+    missing = [n for n, f in known.items() if n not in document and f.default is MISSING and f.default_factory is MISSING]
+    problems += [Problem(loc=f"{loc}.{n}".lstrip("."), message="is missing") for n in missing]
+    values = {n: _read(hints[n], document[n], f"{loc}.{n}".lstrip("."), families, problems) for n in known if n in document}
+    return None if len(problems) > before else kind(**values)
+
+
+def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
+    """``value`` as an instance of ``kind``; what does not fit is added to ``problems``."""
+    if kind in families:
+        return _member(kind, value, loc, families, problems)
+    if is_dataclass(kind):
+        return _tree(kind, value, loc, families, problems)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _read(next(a for a in arguments if a is not type(None)), value, loc, families, problems)
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is Ellipsis:
+            return tuple(_read(arguments[0], v, f"{loc}[{i}]", families, problems) for i, v in enumerate(value))
+        if len(arguments) == len(value):
+            return tuple(_read(a, v, f"{loc}[{i}]", families, problems) for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+    if origin is typing.Literal and value in arguments:
+        return value
+    if isinstance(kind, type) and issubclass(kind, Enum) and value in [member.value for member in kind]:
+        return kind(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    if origin is dict and isinstance(value, dict):
+        return value
+    wanted = " or ".join(map(repr, arguments)) if origin is typing.Literal else getattr(kind, "__name__", str(kind))
+    problems.append(Problem(loc=loc, message=f"found {value!r}; expected {wanted}"))
+    return None
+
+
+def from_document(kind: type[Config], document: Any, *, subject: str, families: Families | None = None) -> Config:
+    """Build a configuration from its document.
+
+    Raises:
+        DocumentError: listing every setting that is unknown, missing or of the wrong type.
+    """
+    problems: list[Problem] = []
+    value = _read(kind, document, "", families or {}, problems)
+    if problems:
+        raise DocumentError(subject, problems)
+    return typing.cast(Config, value)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _replaced(config: Any, path: list[str], text: str, families: Families, whole: str) -> Any:
+    name, *rest = path
+    known = [f.name for f in fields(config)] if is_dataclass(config) else []
+    if name not in known:
+        raise UsageError(f"--set {whole}: {unknown_name('setting', name, known) if known else f'{name} has no settings'}")
+    if rest:
+        return replace(config, **{name: _replaced(getattr(config, name), rest, text, families, whole)})
+    problems: list[Problem] = []
+    value = _read(typing.get_type_hints(type(config))[name], _parse(text), name, families, problems)
+    if problems:
+        raise UsageError(f"--set {whole}: {problems[0].message}")
+    return replace(config, **{name: value})
+
+
+def with_overrides(config: Config, overrides: Iterable[str], families: Families | None = None) -> Config:
+    """A configuration with ``a.b=value`` texts applied, each typed by its field.
+
+    Raises:
+        UsageError: for a path that does not exist (with the nearest names) or a value of the wrong type.
+    """
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes path=value; found {override!r}")
+        config = _replaced(config, path.split("."), text, families or {}, override)
+    return config

@@ -1,0 +1,133 @@
+"""The catalog: one Arrow row a sample, enough to fetch its bytes with one range request and to know what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from storage_schema.errors import DocumentError, Problem
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Encoding
+
+CATALOG_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("presentation", pa.string(), nullable=False),
+        pa.field("object", pa.string(), nullable=False),  # path inside the dataset
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("crc32c", pa.uint32(), nullable=False),  # of the bytes offset .. offset + length
+        pa.field("encoding", pa.string(), nullable=False),
+        pa.field("position", pa.int64()),  # index n in the bank; null in shards
+        pa.field("shape", pa.list_(pa.int32()), nullable=False),
+        pa.field("dtype", pa.string(), nullable=False),
+        pa.field("slope", pa.float64(), nullable=False),
+        pa.field("intercept", pa.float64(), nullable=False),
+        pa.field("unit_low", pa.float64(), nullable=False),
+        pa.field("unit_high", pa.float64(), nullable=False),
+        pa.field("image_height", pa.int32()),  # of the image behind a pseudo-3D sample
+        pa.field("image_width", pa.int32()),
+        pa.field("spacing_mm", pa.list_(pa.float64())),
+        pa.field("affine", pa.list_(pa.float64())),  # 4 x 4 row by row: (d, h, w, 1) -> (right, anterior, superior) mm
+        pa.field("origin_zyx", pa.list_(pa.int32())),
+        pa.field("volume_shape", pa.list_(pa.int32())),
+        pa.field("modality", pa.string(), nullable=False),
+        pa.field("patient", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("foreground", pa.float64()),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("source_sha256", pa.string(), nullable=False),
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("note", pa.string()),  # what a reader decided on the way in, such as "first of 30 frames"
+        pa.field("preprocessing_digest", pa.string(), nullable=False),
+    ]
+)
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+
+def catalog_row(
+    sample: Sample,
+    *,
+    path: str,
+    offset: int,
+    length: int,
+    crc32c: int,
+    encoding: Encoding,
+    position: int | None,
+    split: str,
+    preprocessing_digest: str,
+) -> dict[str, object]:
+    """The catalog row of a stored sample, as plain JSON values."""
+    scaling, extra = sample.scaling, sample.extra
+    return {
+        "key": sample.key,
+        "presentation": str(sample.presentation),
+        "object": path,
+        "offset": offset,
+        "length": length,
+        "crc32c": crc32c,
+        "encoding": str(encoding),
+        "position": position,
+        "shape": list(sample.array.shape),
+        "dtype": sample.array.dtype.str,
+        "slope": scaling.slope,
+        "intercept": scaling.intercept,
+        "unit_low": scaling.low,
+        "unit_high": scaling.high,
+        "image_height": extra.get("image_height"),
+        "image_width": extra.get("image_width"),
+        "spacing_mm": None if sample.spacing_mm is None else list(sample.spacing_mm),
+        "affine": None if sample.affine is None else [x for row in sample.affine for x in row],
+        "origin_zyx": None if sample.origin_zyx is None else list(sample.origin_zyx),
+        "volume_shape": extra.get("volume_shape"),
+        "modality": str(sample.modality),
+        "patient": sample.patient or sample.origin.sha256[:16],
+        "split": split,
+        "label": sample.label,
+        "foreground": sample.foreground,
+        "source_uri": sample.origin.uri,
+        "source_sha256": sample.origin.sha256,
+        "part": sample.origin.part,
+        "note": extra.get("note"),
+        "preprocessing_digest": preprocessing_digest,
+    }
+
+
+def table_of(rows: Sequence[dict[str, object]], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table of exactly this schema."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def conform(table: pa.Table, schema: pa.Schema, subject: str) -> pa.Table:
+    """The table itself, once its columns are those of the schema.
+
+    Raises:
+        DocumentError: naming every column that is missing, unknown or of another type.
+    """
+    found = {field.name: field.type for field in table.schema}
+    wanted = {field.name: field.type for field in schema}
+    problems = [Problem(loc=name, message="column is missing") for name in wanted if name not in found]
+    problems += [Problem(loc=name, message="column is not in the schema") for name in found if name not in wanted]
+    problems += [
+        Problem(loc=name, message=f"is {found[name]}, expected {kind}")
+        for name, kind in wanted.items()
+        if name in found and found[name] != kind
+    ]
+    problems += [
+        Problem(loc=field.name, message="holds nulls")
+        for field in schema
+        if not field.nullable and field.name in found and table[field.name].null_count
+    ]
+    if problems:
+        raise DocumentError(f"{subject} is not a crossdim table", problems)
+    return table.select(schema.names)

@@ -1,0 +1,182 @@
+"""The manifest: the one document whose presence makes a dataset, written last, naming every other object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from storage_schema.digest import canonical_json, digest
+from storage_schema.errors import DocumentError, Problem
+from storage_schema.vocabulary import FORMAT_NAME, FORMAT_VERSION, REFUSED_SUFFIXES, Presentation
+
+MANIFEST_PATH = "manifest.json"
+ROLES = ("catalog", "shard", "bank", "quarantine")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectEntry:
+    """One published object: its path inside the dataset, its size, its hash, and what it is for."""
+
+    path: str
+    size: int
+    sha256: str
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """A published dataset.
+
+    ``preprocessing`` is the resolved configuration of every stage that touched a voxel; its digest is what a checkpoint
+    remembers, and a run refuses data with another one.
+    """
+
+    name: str
+    presentation: Presentation
+    num_samples: int
+    num_quarantined: int
+    preprocessing: dict[str, object]
+    plan_digest: str
+    objects: tuple[ObjectEntry, ...]
+
+    @property
+    def preprocessing_digest(self) -> str:
+        """Digest of the preprocessing configuration."""
+        return digest(self.preprocessing)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole document: two datasets with equal digests hold equal bytes."""
+        return digest(self.document())
+
+    def with_role(self, role: str) -> list[ObjectEntry]:
+        """Objects of one role, in order."""
+        return [entry for entry in self.objects if entry.role == role]
+
+    def document(self) -> dict[str, object]:
+        """The manifest as plain JSON values."""
+        return {
+            "format": FORMAT_NAME,
+            "version": FORMAT_VERSION,
+            "name": self.name,
+            "presentation": str(self.presentation),
+            "num_samples": self.num_samples,
+            "num_quarantined": self.num_quarantined,
+            "preprocessing": self.preprocessing,
+            "preprocessing_digest": self.preprocessing_digest,
+            "plan_digest": self.plan_digest,
+            "objects": [
+                {"path": o.path, "size": o.size, "sha256": o.sha256, "role": o.role} for o in sorted(self.objects, key=lambda o: o.path)
+            ],
+        }
+
+    def to_bytes(self) -> bytes:
+        """The document as it is published: equal manifests are equal bytes."""
+        return canonical_json(self.document()) + b"\n"
+
+
+Check = Callable[[object], str | None]
+
+
+def _is(kind: type, least: int | None = None) -> Check:
+    def check(value: object) -> str | None:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f"found {value!r}; expected {kind.__name__}"
+        if least is not None and cast(int, value) < least:
+            return f"found {value!r}; expected at least {least}"
+        return None
+
+    return check
+
+
+def _one_of(*known: object) -> Check:
+    return lambda value: None if value in known else f"found {value!r}; expected {' or '.join(map(repr, known))}"
+
+
+def _sha256(value: object) -> str | None:
+    return None if isinstance(value, str) and _SHA256.match(value) else f"found {value!r}; expected 64 hex digits"
+
+
+def _inside(value: object) -> str | None:
+    if not isinstance(value, str) or not value:
+        return f"found {value!r}; expected a path"
+    if value.startswith("/") or "\\" in value or ".." in value.split("/") or ":" in value:
+        return f"{value!r} leads out of the dataset"
+    if value.rsplit(".", 1)[-1].lower() in REFUSED_SUFFIXES:
+        return f"{value!r} is of a kind that can run code when opened; refused"
+    return None
+
+
+FIELDS: dict[str, Check] = {
+    "format": _one_of(FORMAT_NAME),
+    "version": _one_of(FORMAT_VERSION),
+    "name": _is(str),
+    "presentation": _one_of(*(p.value for p in Presentation)),
+    "num_samples": _is(int, 0),
+    "num_quarantined": _is(int, 0),
+    "preprocessing": _is(dict),
+    "preprocessing_digest": _sha256,
+    "plan_digest": _sha256,
+    "objects": _is(list),
+}
+OBJECT_FIELDS: dict[str, Check] = {"path": _inside, "size": _is(int, 0), "sha256": _sha256, "role": _one_of(*ROLES)}
+
+
+def _problems(document: object, fields: dict[str, Check], loc: str) -> list[Problem]:
+    if not isinstance(document, dict):
+        return [Problem(loc=loc or "document", message=f"found {type(document).__name__}; expected an object")]
+    prefix = f"{loc}." if loc else ""
+    problems = [Problem(loc=prefix + name, message="is missing") for name in fields if name not in document]
+    problems += [Problem(loc=prefix + str(name), message="is not a field") for name in document if name not in fields]
+    for name, check in fields.items():
+        message = check(document[name]) if name in document else None
+        if message:
+            problems.append(Problem(loc=prefix + name, message=message))
+    return problems
+
+
+def _all_problems(document: object) -> list[Problem]:
+    problems = _problems(document, FIELDS, "")
+    if not isinstance(document, dict) or not isinstance(document.get("objects"), list):
+        return problems
+    for number, entry in enumerate(document["objects"]):
+        problems += _problems(entry, OBJECT_FIELDS, f"objects[{number}]")
+    counts = Counter(str(entry.get("path")) for entry in document["objects"] if isinstance(entry, dict))
+    problems += [Problem(loc="objects", message=f"path {path!r} stands twice") for path, count in sorted(counts.items()) if count > 1]
+    preprocessing = document.get("preprocessing")
+    if isinstance(preprocessing, dict) and document.get("preprocessing_digest") != digest(preprocessing):
+        problems.append(Problem(loc="preprocessing_digest", message="does not belong to the preprocessing that stands beside it"))
+    return problems
+
+
+def parse_manifest(data: bytes, subject: str) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        data: the bytes of ``manifest.json``.
+        subject: where they came from, for the error.
+
+    Raises:
+        DocumentError: listing every problem.
+    """
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise DocumentError(f"{subject} is not a manifest", [Problem(loc="document", message=f"not JSON: {error}")]) from error
+    problems = _all_problems(document)
+    if problems:
+        raise DocumentError(f"{subject} is not a manifest of version {FORMAT_VERSION}", problems)
+    return Manifest(
+        name=document["name"],
+        presentation=Presentation(document["presentation"]),
+        num_samples=document["num_samples"],
+        num_quarantined=document["num_quarantined"],
+        preprocessing=document["preprocessing"],
+        plan_digest=document["plan_digest"],
+        objects=tuple(ObjectEntry(**entry) for entry in document["objects"]),
+    )

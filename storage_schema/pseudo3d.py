@@ -1,0 +1,204 @@
+"""The pseudo-3D view of an image: every sliding window laid along depth (im2col), and back.
+
+Source: Gao et al., CDSSL-P3D (arXiv 2406.00947), abstract and figure 2b. The paper's text that could be read fixes the
+idea, not kernel, stride, order or channels: those defaults are ours (k = s = 4 makes the view a permutation of pixels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from storage_schema.errors import GeometryError
+from storage_schema.sample import Array
+
+Layout = Literal["offset", "window"]
+DepthOrder = Literal["row_major", "serpentine"]
+ChannelMode = Literal["gray", "keep", "depth"]
+
+#: ITU-R BT.601 luma, as Pillow's "L" mode uses it.
+LUMA_RGB = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pseudo3D:
+    """Geometry of the view.
+
+    With layout ``offset`` voxel (c, d(i, j), y, x) is pixel (c, y * stride + i, x * stride + j) of the zero-padded image;
+    d(i, j) is ``i * window + j`` in row-major order, and serpentine order reverses every odd row so that neighbouring
+    slices always differ by one pixel. Layout ``window`` is the same voxels with the axes exchanged: every window is a
+    slice. Channel modes: ``gray`` wants one channel, ``keep`` treats channels apart, ``depth`` lays them along depth.
+    """
+
+    window: int = 4
+    stride: int = 4
+    padding: int = 0
+    layout: Layout = "offset"
+    depth_order: DepthOrder = "row_major"
+    channel_mode: ChannelMode = "gray"
+    allow_crop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.stride < 1 or self.padding < 0 or self.padding >= self.window:
+            raise GeometryError(f"pseudo-3D needs window >= 1, stride >= 1 and 0 <= padding < window; found {asdict(self)}")
+        for name, found, known in (
+            ("layout", self.layout, ("offset", "window")),
+            ("depth_order", self.depth_order, ("row_major", "serpentine")),
+            ("channel_mode", self.channel_mode, ("gray", "keep", "depth")),
+        ):
+            if found not in known:
+                raise GeometryError(f"pseudo-3D {name} is one of {known}; found {found!r}")
+
+    @property
+    def reversible(self) -> bool:
+        """Whether an image that tiles comes back exactly and no voxel is stored twice."""
+        return self.stride == self.window and self.padding == 0
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Number of window positions along rows and columns.
+
+        Raises:
+            GeometryError: if the image is smaller than one window, or rows or columns would be dropped unasked.
+        """
+        spans = [side + 2 * self.padding - self.window for side in (height, width)]
+        if min(spans) < 0:
+            raise GeometryError(f"image {height}x{width} is smaller than one window of {self.window}")
+        left = [span % self.stride for span in spans]
+        if any(left) and not self.allow_crop:
+            raise GeometryError(
+                f"image {height}x{width} does not tile with window {self.window}, stride {self.stride}: "
+                f"the last {left[0]} rows and {left[1]} columns would be lost. Crop or resize the image, or allow_crop"
+            )
+        return spans[0] // self.stride + 1, spans[1] // self.stride + 1
+
+    def offsets(self) -> list[tuple[int, int]]:
+        """Pixel offset (i, j) inside the window for each depth index."""
+        rows = range(self.window)
+        serpentine = self.depth_order == "serpentine"
+        return [(i, j) for i in rows for j in (rows[::-1] if serpentine and i % 2 else rows)]
+
+    def slices(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+        """For each depth index, the rows and columns of the padded image that it holds."""
+        grid_h, grid_w = self.grid(height, width)
+        for i, j in self.offsets():
+            yield (
+                slice(i, i + (grid_h - 1) * self.stride + 1, self.stride),
+                slice(j, j + (grid_w - 1) * self.stride + 1, self.stride),
+            )
+
+    def shape(self, channels: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, D, H', W') of the unrolled image."""
+        grid_h, grid_w = self.grid(height, width)
+        outer, inner = (channels, 1) if self.channel_mode != "depth" else (1, channels)
+        if self.layout == "window":
+            return outer, inner * grid_h * grid_w, self.window, self.window
+        return outer, inner * self.window**2, grid_h, grid_w
+
+
+def to_gray(image_CHW: Array) -> Array:
+    """One channel from one or three: BT.601 luma, rounded back to the input's integers.
+
+    Raises:
+        GeometryError: for any other number of channels.
+    """
+    channels = image_CHW.shape[0]
+    if channels == 1:
+        return image_CHW
+    if channels != 3:
+        raise GeometryError(f"channel mode gray takes 1 or 3 channels; found {channels}")
+    luma = np.tensordot(np.asarray(LUMA_RGB, np.float64), image_CHW.astype(np.float64), axes=1)[None]
+    if np.issubdtype(image_CHW.dtype, np.integer):
+        luma = np.rint(luma)
+    return luma.astype(image_CHW.dtype)
+
+
+def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
+    """Lay every window of an image along the depth of a volume.
+
+    Values are gathered, never resampled; the dtype stays.
+
+    Args:
+        image_CHW: (C, H, W), any dtype; one or three channels in mode ``gray``.
+        spec: the geometry.
+
+    Returns:
+        (C, D, H', W') as given by :meth:`Pseudo3D.shape`, a new contiguous array.
+
+    Raises:
+        GeometryError: if the image is smaller than a window or does not tile.
+    """
+    if spec.channel_mode == "gray":
+        image_CHW = to_gray(image_CHW)
+    channels, height, width = image_CHW.shape
+    grid_h, grid_w = spec.grid(height, width)
+    k = spec.window
+    if spec.reversible and spec.depth_order == "row_major":
+        tiled = image_CHW[:, : grid_h * k, : grid_w * k].reshape(channels, grid_h, k, grid_w, k)
+        depth = np.ascontiguousarray(tiled.transpose(0, 2, 4, 1, 3)).reshape(channels, k * k, grid_h, grid_w)
+    else:
+        depth = np.empty((channels, k * k, grid_h, grid_w), image_CHW.dtype)
+        padded = np.pad(image_CHW, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2)) if spec.padding else image_CHW
+        for d, (rows, columns) in enumerate(spec.slices(height, width)):
+            depth[:, d] = padded[:, rows, columns]
+    if spec.layout == "window":
+        depth = np.ascontiguousarray(depth.reshape(channels, k * k, -1).swapaxes(1, 2)).reshape(channels, -1, k, k)
+    return depth.reshape(spec.shape(channels, height, width))
+
+
+def coverage(spec: Pseudo3D, height: int, width: int) -> Array:
+    """How many windows read each pixel: (H, W), int32. Zero marks a pixel that the view never saw."""
+    padded = np.zeros((height + 2 * spec.padding, width + 2 * spec.padding), np.int32)
+    for rows, columns in spec.slices(height, width):
+        padded[rows, columns] += 1
+    return padded[spec.padding : spec.padding + height, spec.padding : spec.padding + width]
+
+
+def _in_offset_layout(volume: Array, spec: Pseudo3D, grid: tuple[int, int], channels: int) -> Array:
+    k = spec.window
+    if spec.layout == "window":
+        volume = volume.reshape(channels, grid[0] * grid[1], k * k).swapaxes(1, 2)
+    return volume.reshape(channels, k * k, *grid)
+
+
+def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: float | None = None) -> Array:
+    """The image that a pseudo-3D volume shows; overlapping windows are averaged.
+
+    Exact for every volume that came from an image; for the output of a network it is the least-squares image.
+
+    Args:
+        volume: (C, D, H', W') as made by :func:`unroll`.
+        spec: the geometry that made it.
+        height: rows of the image.
+        width: columns of the image.
+        uncovered: value for pixels that no window read; None refuses such a volume.
+
+    Returns:
+        (C, H, W), same dtype (integers are rounded).
+
+    Raises:
+        GeometryError: if the shape is not the one ``spec`` gives, or pixels are uncovered and no value was given.
+    """
+    channels = volume.shape[0] if spec.channel_mode != "depth" else volume.shape[1] // spec.shape(1, height, width)[1]
+    expected = spec.shape(channels, height, width)
+    if volume.shape != expected:
+        raise GeometryError(f"volume {volume.shape} is not the view of a {height}x{width} image, which is {expected}")
+    counts = coverage(spec, height, width)
+    missing = int((counts == 0).sum())
+    if missing and uncovered is None:
+        raise GeometryError(f"{missing} of {height * width} pixels are read by no window; say which value they take")
+    grid = spec.grid(height, width)
+    depth = _in_offset_layout(volume, spec, grid, channels)
+    if spec.reversible and spec.depth_order == "row_major" and not missing:
+        k = spec.window
+        return depth.reshape(channels, k, k, *grid).transpose(0, 3, 1, 4, 2).reshape(channels, height, width)
+    pad = spec.padding
+    total = np.zeros((channels, height + 2 * pad, width + 2 * pad), np.float64)
+    for d, (rows, columns) in enumerate(spec.slices(height, width)):
+        total[:, rows, columns] += depth[:, d]
+    mean = total[:, pad : pad + height, pad : pad + width] / np.maximum(counts, 1)
+    if np.issubdtype(volume.dtype, np.integer):
+        mean = np.rint(mean)
+    return np.where(counts == 0, uncovered if missing else 0, mean).astype(volume.dtype)

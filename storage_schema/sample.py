@@ -1,0 +1,94 @@
+"""Sample: an array that knows what it is. A value; it has no verbs beyond reading itself in other units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from storage_schema.errors import GeometryError
+from storage_schema.vocabulary import Modality, Presentation
+
+Array = npt.NDArray[np.generic]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scaling:
+    """What stored numbers mean.
+
+    ``physical = stored * slope + intercept`` (HU for CT, DICOM's rule), and ``low``..``high`` in physical units is the
+    range that a network sees as 0..1.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.slope, self.intercept, self.low, self.high]).all() and self.high > self.low and self.slope):
+            raise GeometryError(f"scaling needs finite numbers, a slope and low < high; found {self}")
+
+    def physical(self, stored: Array) -> npt.NDArray[np.float32]:
+        """Stored values in physical units (HU for CT), float32."""
+        return stored.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
+
+    def unit(self, stored: Array) -> npt.NDArray[np.float32]:
+        """Stored values as 0..1, float32; one multiply-add, no clipping (the pipeline has clipped)."""
+        span = self.high - self.low
+        return stored.astype(np.float32) * np.float32(self.slope / span) + np.float32((self.intercept - self.low) / span)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Where a sample came from."""
+
+    uri: str
+    sha256: str
+    part: str = "whole"  # "frame=3", "box=17": which piece of the source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One training example or one volume on its way to become some.
+
+    Attributes:
+        key: 32 hex digits, see :func:`storage_schema.digest.sample_key`.
+        presentation: the form of ``array``; None while it is a whole volume between decoder and superpatch stage.
+        array: (C, H, W) for images, (C, D, H, W) otherwise; stored values, see ``scaling``.
+        spacing_mm: voxel size along the spatial axes of ``array``; None where depth is no length (pseudo-3D) or unknown.
+        affine: 4 x 4, maps (d, h, w, 1) of ``array`` to (right, anterior, superior) mm; None for images.
+        origin_zyx: index of the first voxel in the volume that a superpatch was cut from.
+        label: class name given by whoever published the data.
+        patient: hashed patient, or hashed source where no patient is known; splits never cut through it.
+    """
+
+    key: str
+    presentation: Presentation | None
+    array: Array
+    modality: Modality
+    scaling: Scaling
+    origin: Origin
+    spacing_mm: tuple[float, ...] | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+    origin_zyx: tuple[int, int, int] | None = None
+    label: str | None = None
+    patient: str | None = None
+    foreground: float | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rank = 3 if self.presentation is Presentation.IMAGE else 4
+        if self.array.ndim != rank:
+            axes = "(C, H, W)" if rank == 3 else "(C, D, H, W)"
+            raise GeometryError(f"sample {self.key}: {self.presentation or 'volume'} is {axes}; found shape {self.array.shape}")
+        if self.array.dtype.hasobject:
+            raise GeometryError(f"sample {self.key}: arrays of objects are refused (they need pickle)")
+        if self.spacing_mm is not None and len(self.spacing_mm) != rank - 1:
+            raise GeometryError(f"sample {self.key}: spacing_mm {self.spacing_mm} does not fit shape {self.array.shape}")
+
+    def unit(self) -> npt.NDArray[np.float32]:
+        """The array as a network sees it: 0..1, float32."""
+        return self.scaling.unit(self.array)
