@@ -31,7 +31,8 @@ def usage() -> str:
             "verbs:",
             *lines,
             "",
-            "Every path is a folder or any fsspec URL. Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples.",
+            "Every path is a folder or any fsspec URL.",
+            "Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples.",
         ]
     )
 

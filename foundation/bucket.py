@@ -139,8 +139,8 @@ class Bucket:
             if not found and not self.filesystem.exists(self.full(path)):
                 raise FileNotFoundError(path)
         cut = len(self.root) + 1
-        objects = (StoredObject(path=name[cut:], size=int(info["size"])) for name, info in found.items() if info["type"] == "file")
-        return sorted((o for o in objects if not _is_temporary(o.path)), key=lambda o: o.path)
+        files = ((name[cut:], int(info["size"])) for name, info in found.items() if info["type"] == "file")
+        return [StoredObject(path=path, size=size) for path, size in sorted(files) if not _is_temporary(path)]
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object whole or not at all: one PUT, or a rename after fsync."""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 #: Enough for rows of references and verdicts: pixels never travel through Ray's object store.
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -39,8 +40,9 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
     if ray.is_initialized():
         yield
         return
-    here = {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False} if address is None else {}
-    ray.init(address=address, log_to_driver=log_to_driver, logging_level=logging.WARNING, **here)
+    here: dict[str, Any] = {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    options = here if address is None else {"address": address}
+    ray.init(log_to_driver=log_to_driver, logging_level=logging.WARNING, **options)
     try:
         yield
     finally:

@@ -22,7 +22,8 @@ KIND = "kind"
 def to_document(value: Any) -> Any:
     """A configuration as JSON values; members of a family carry their name under ``kind``."""
     if is_dataclass(value) and not isinstance(value, type):
-        kind = {KIND: value.kind} if hasattr(value, KIND) else {}
+        name = getattr(value, KIND, None)
+        kind = {} if name is None else {KIND: name}
         return kind | {f.name: to_document(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Enum):
         return value.value
@@ -36,7 +37,7 @@ def to_document(value: Any) -> Any:
 def _member(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
     table = families[kind]
     name = document.get(KIND) if isinstance(document, dict) else None
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         problems.append(Problem(loc=f"{loc}.{KIND}", message=unknown_name(KIND, str(name), table)))
         return None
     return _read(table[name], {k: v for k, v in document.items() if k != KIND}, loc, families, problems)
@@ -50,10 +51,11 @@ def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list
     hints = typing.get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}
     before = len(problems)
-    problems += [Problem(loc=f"{loc}.{n}".lstrip("."), message=unknown_name("setting", n, known)) for n in document if n not in known]
+    inside = f"{loc}." if loc else ""
     missing = [n for n, f in known.items() if n not in document and f.default is MISSING and f.default_factory is MISSING]
-    problems += [Problem(loc=f"{loc}.{n}".lstrip("."), message="is missing") for n in missing]
-    values = {n: _read(hints[n], document[n], f"{loc}.{n}".lstrip("."), families, problems) for n in known if n in document}
+    problems += [Problem(loc=inside + n, message=unknown_name("setting", n, known)) for n in document if n not in known]
+    problems += [Problem(loc=inside + n, message="is missing") for n in missing]
+    values = {n: _read(hints[n], document[n], inside + n, families, problems) for n in known if n in document}
     return None if len(problems) > before else kind(**values)
 
 
@@ -69,10 +71,10 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
             return None
         return _read(next(a for a in arguments if a is not type(None)), value, loc, families, problems)
     if origin is tuple and isinstance(value, list | tuple):
-        if arguments[-1] is Ellipsis:
-            return tuple(_read(arguments[0], v, f"{loc}[{i}]", families, problems) for i, v in enumerate(value))
-        if len(arguments) == len(value):
-            return tuple(_read(a, v, f"{loc}[{i}]", families, problems) for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            pairs = enumerate(zip(kinds, value, strict=True))
+            return tuple(_read(a, v, f"{loc}[{i}]", families, problems) for i, (a, v) in pairs)
     if origin is typing.Literal and value in arguments:
         return value
     if isinstance(kind, type) and issubclass(kind, Enum) and value in [member.value for member in kind]:

@@ -92,5 +92,6 @@ def blosc_frame(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic
     *_, num_bytes, _, compressed = _BLOSC_HEADER.unpack_from(frame)
     wanted = dtype.itemsize * int(np.prod(shape))
     if num_bytes != wanted or compressed != len(frame):
-        raise GeometryError(f"superpatch announces {num_bytes} bytes from {compressed}; the catalog promises {wanted} from {len(frame)}")
+        promise = f"the catalog promises {wanted} from {len(frame)}"
+        raise GeometryError(f"superpatch announces {num_bytes} bytes from {compressed}; {promise}")
     return bytes(frame)

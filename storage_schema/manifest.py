@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import cast
 
 from storage_schema.digest import canonical_json, digest
@@ -70,9 +70,7 @@ class Manifest:
             "preprocessing": self.preprocessing,
             "preprocessing_digest": self.preprocessing_digest,
             "plan_digest": self.plan_digest,
-            "objects": [
-                {"path": o.path, "size": o.size, "sha256": o.sha256, "role": o.role} for o in sorted(self.objects, key=lambda o: o.path)
-            ],
+            "objects": [asdict(entry) for entry in sorted(self.objects, key=lambda entry: entry.path)],
         }
 
     def to_bytes(self) -> bytes:
@@ -147,7 +145,8 @@ def _all_problems(document: object) -> list[Problem]:
     for number, entry in enumerate(document["objects"]):
         problems += _problems(entry, OBJECT_FIELDS, f"objects[{number}]")
     counts = Counter(str(entry.get("path")) for entry in document["objects"] if isinstance(entry, dict))
-    problems += [Problem(loc="objects", message=f"path {path!r} stands twice") for path, count in sorted(counts.items()) if count > 1]
+    twice = sorted(path for path, count in counts.items() if count > 1)
+    problems += [Problem(loc="objects", message=f"path {path!r} stands twice") for path in twice]
     preprocessing = document.get("preprocessing")
     if isinstance(preprocessing, dict) and document.get("preprocessing_digest") != digest(preprocessing):
         problems.append(Problem(loc="preprocessing_digest", message="does not belong to the preprocessing that stands beside it"))

@@ -201,4 +201,4 @@ def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: f
     mean = total[:, pad : pad + height, pad : pad + width] / np.maximum(counts, 1)
     if np.issubdtype(volume.dtype, np.integer):
         mean = np.rint(mean)
-    return np.where(counts == 0, uncovered if missing else 0, mean).astype(volume.dtype)
+    return np.where(counts == 0, uncovered or 0, mean).astype(volume.dtype)

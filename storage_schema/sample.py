@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from storage_schema.errors import GeometryError
 from storage_schema.vocabulary import Modality, Presentation
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Triple = tuple[float, float, float]
 
 
