@@ -6,6 +6,7 @@ object and nobody rewrites another's. Positions that hold no sample are absent c
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ DIMENSION_NAMES = ("n", "z", "y", "x")
 CRC_BYTES = 4
 _ABSENT = np.uint64(2**64 - 1)
 _BLOSC_HEADER = struct.Struct("<BBBBIII")
+#: No stored superpatch is shorter; a run of zeros, read as an index, says 0.
+_LEAST_BYTES = _BLOSC_HEADER.size + CRC_BYTES
 
 
 def bank_path(source: str, spacing: str) -> str:
@@ -61,7 +64,7 @@ def shard_extents(shard: bytes, patches: int) -> list[Extent | None]:
     """Where each superpatch lies in a shard's bytes, read from the index at its end; None where there is none.
 
     Raises:
-        GeometryError: if the index points outside of the shard.
+        GeometryError: if the index points outside of the shard, or at less than a superpatch.
     """
     size = 16 * patches
     if len(shard) < size + CRC_BYTES:
@@ -71,7 +74,7 @@ def shard_extents(shard: bytes, patches: int) -> list[Extent | None]:
     for number, (offset, length) in enumerate(index):
         if offset == _ABSENT:
             extents.append(None)
-        elif int(offset) + int(length) > len(shard) - size - CRC_BYTES:
+        elif length < _LEAST_BYTES or int(offset) + int(length) > len(shard) - size - CRC_BYTES:
             raise GeometryError(f"shard index places superpatch {number} at {offset}+{length} of {len(shard)} bytes")
         else:
             extents.append(Extent(name=str(number), offset=int(offset), length=int(length)))
@@ -90,7 +93,7 @@ def blosc_frame(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic
     if len(frame) < _BLOSC_HEADER.size:
         raise GeometryError(f"a stored superpatch of {len(chunk)} bytes is cut")
     *_, num_bytes, _, compressed = _BLOSC_HEADER.unpack_from(frame)
-    wanted = dtype.itemsize * int(np.prod(shape))
+    wanted = dtype.itemsize * math.prod(shape)
     if num_bytes != wanted or compressed != len(frame):
         promise = f"the catalog promises {wanted} from {len(frame)}"
         raise GeometryError(f"superpatch announces {num_bytes} bytes from {compressed}; {promise}")

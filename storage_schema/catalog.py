@@ -118,6 +118,7 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str) -> pa.Table:
     wanted = {field.name: field.type for field in schema}
     problems = [Problem(loc=name, message="column is missing") for name in wanted if name not in found]
     problems += [Problem(loc=name, message="column is not in the schema") for name in found if name not in wanted]
+    problems += [Problem(loc=name, message="column stands twice") for name in found if table.schema.names.count(name) > 1]
     problems += [
         Problem(loc=name, message=f"is {found[name]}, expected {kind}")
         for name, kind in wanted.items()
@@ -126,7 +127,7 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str) -> pa.Table:
     problems += [
         Problem(loc=field.name, message="holds nulls")
         for field in schema
-        if not field.nullable and field.name in found and table[field.name].null_count
+        if not field.nullable and any(table.column(i).null_count for i in table.schema.get_all_field_indices(field.name))
     ]
     if problems:
         raise DocumentError(f"{subject} is not a crossdim table", problems)

@@ -105,6 +105,8 @@ def _inside(value: object) -> str | None:
         return f"found {value!r}; expected a path"
     if value.startswith("/") or "\\" in value or ".." in value.split("/") or ":" in value:
         return f"{value!r} leads out of the dataset"
+    if {"", "."} & set(value.split("/")):
+        return f"{value!r} is another spelling of a path; expected names joined by single slashes"
     if value.rsplit(".", 1)[-1].lower() in REFUSED_SUFFIXES:
         return f"{value!r} is of a kind that can run code when opened; refused"
     return None
@@ -148,7 +150,7 @@ def _all_problems(document: object) -> list[Problem]:
     twice = sorted(path for path, count in counts.items() if count > 1)
     problems += [Problem(loc="objects", message=f"path {path!r} stands twice") for path in twice]
     preprocessing = document.get("preprocessing")
-    if isinstance(preprocessing, dict) and document.get("preprocessing_digest") != digest(preprocessing):
+    if isinstance(preprocessing, dict) and document.get("preprocessing_digest", ...) not in (..., digest(preprocessing)):
         problems.append(Problem(loc="preprocessing_digest", message="does not belong to the preprocessing that stands beside it"))
     return problems
 
@@ -165,7 +167,8 @@ def parse_manifest(data: bytes, subject: str) -> Manifest:
     """
     try:
         document = json.loads(data)
-    except ValueError as error:
+        canonical_json(document)  # Python reads NaN and lone surrogates, but no digest could be taken of them
+    except (ValueError, RecursionError) as error:
         raise DocumentError(f"{subject} is not a manifest", [Problem(loc="document", message=f"not JSON: {error}")]) from error
     problems = _all_problems(document)
     if problems:

@@ -137,7 +137,7 @@ def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
     k = spec.window
     if spec.reversible and spec.depth_order == "row_major":
         tiled = image_CHW[:, : grid_h * k, : grid_w * k].reshape(channels, grid_h, k, grid_w, k)
-        depth = np.ascontiguousarray(tiled.transpose(0, 2, 4, 1, 3)).reshape(channels, k * k, grid_h, grid_w)
+        depth = tiled.transpose(0, 2, 4, 1, 3).copy().reshape(channels, k * k, grid_h, grid_w)
     else:
         depth = np.empty((channels, k * k, grid_h, grid_w), image_CHW.dtype)
         padded = np.pad(image_CHW, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2)) if spec.padding else image_CHW

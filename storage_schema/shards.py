@@ -6,8 +6,10 @@ time are constants, so equal samples are equal bytes.
 
 from __future__ import annotations
 
+import ast
 import io
 import json
+import math
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +23,10 @@ from storage_schema.vocabulary import ARRAY_SUFFIX, RECORD_SUFFIX
 
 #: Two empty blocks end a tar; tarfile pads to this record size.
 TAR_BLOCK_BYTES = 512
+#: First eight bytes of a .npy file (magic, version), and how many bytes the header's length takes then.
+_NPY_LENGTH_BYTES = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}
+#: NumPy writes 128 bytes for arrays of the format's ranks.
+_NPY_HEADER_LIMIT = 1024
 
 
 def shard_path(source: str, number: int) -> str:
@@ -58,21 +64,37 @@ def npy_array(data: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic]) 
     The header must state the shape and dtype that the catalog promised, so nothing is allocated on a stranger's word.
 
     Raises:
-        GeometryError: if header, promise and length do not agree.
+        GeometryError: if header, promise and length do not agree, or the promise is an array of objects or of nothing.
     """
-    buffer = io.BytesIO(data[:4096])
-    try:
-        version = np.lib.format.read_magic(buffer)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        found_shape, fortran, found_dtype = read(buffer)
-    except ValueError as error:
-        raise GeometryError(f"not a .npy file: {error}") from error
-    if (found_shape, found_dtype, fortran) != (shape, dtype, False):
-        raise GeometryError(f".npy holds {found_dtype} {found_shape}; the catalog promises {dtype} {shape}")
-    start = buffer.tell()
-    if len(data) - start != dtype.itemsize * int(np.prod(shape)):
+    if dtype.hasobject:
+        raise GeometryError("arrays of objects are refused (they need pickle)")
+    header, start = _npy_header(data)
+    if header != {"descr": dtype.str, "fortran_order": False, "shape": shape}:
+        raise GeometryError(f".npy says {header}; the catalog promises {dtype.str} {shape}, rows first")
+    if len(data) - start != dtype.itemsize * math.prod(shape) or any(size < 1 for size in shape):
         raise GeometryError(f".npy of {dtype} {shape} has {len(data) - start} bytes of data")
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
+
+
+def _npy_header(data: bytes) -> tuple[object, int]:
+    """The literal in a .npy header and where the data start.
+
+    Not NumPy's own reader: that one repairs headers of Python 2, and lets errors of the tokenizer through.
+    """
+    width = _NPY_LENGTH_BYTES.get(data[:8])
+    start = 0 if width is None else 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    if width is None or not 8 + width <= start <= min(len(data), _NPY_HEADER_LIMIT):
+        raise GeometryError(f"not a .npy file: begins with {data[:12]!r}")
+    try:
+        return ast.literal_eval(data[8 + width : start].decode("latin1")), start
+    except (
+        ValueError,
+        SyntaxError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+    ) as error:  # all that literal_eval is documented to raise
+        raise GeometryError(f"not a .npy file: header is unreadable ({error})") from error
 
 
 def record_of(sample: Sample) -> dict[str, object]:

@@ -53,7 +53,7 @@ def cut(volume_CDHW: Array, start: Index, side: int, fill: float) -> Array:
     """One box of a volume: (C, side, side, side), filled up with ``fill`` beyond the border."""
     window = volume_CDHW[(slice(None), *(slice(s, s + side) for s in start))]
     if window.shape[1:] == (side, side, side):
-        return np.ascontiguousarray(window)
+        return window.copy()
     if 0 in window.shape:
         raise GeometryError(f"box at {start} lies outside a volume of shape {volume_CDHW.shape[1:]}")
     box = np.full((volume_CDHW.shape[0], side, side, side), fill, volume_CDHW.dtype)

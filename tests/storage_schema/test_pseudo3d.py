@@ -1,0 +1,383 @@
+"""Oracles O-A1 to O-A12 of the method notes, worked out by hand or with NumPy apart from our code, then independent libraries."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from storage_schema.errors import GeometryError
+from storage_schema.pseudo3d import Pseudo3D, coverage, fold, to_gray, unroll
+from tests.strategies import views
+
+X = np.arange(16, dtype=np.int16).reshape(1, 4, 4)
+K4 = Pseudo3D()
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def stacked(spec: Pseudo3D, slices: list[list[list[int]]]) -> None:
+    assert np.array_equal(unroll(X, spec), np.asarray(slices)[None])
+
+
+# ---- O-A1 to O-A5: sixteen pixels, every voxel written down ----
+
+
+def test_tiles_of_two_give_one_slice_for_each_offset():
+    """O-A1."""
+    stacked(Pseudo3D(window=2, stride=2), [[[0, 2], [8, 10]], [[1, 3], [9, 11]], [[4, 6], [12, 14]], [[5, 7], [13, 15]]])
+
+
+def test_the_window_layout_gives_one_slice_for_each_window():
+    """O-A2."""
+    spec = Pseudo3D(window=2, stride=2, layout="window")
+    stacked(spec, [[[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]])
+
+
+def test_overlapping_windows_repeat_pixels():
+    """O-A3."""
+    slices = [
+        [[0, 1, 2], [4, 5, 6], [8, 9, 10]],
+        [[1, 2, 3], [5, 6, 7], [9, 10, 11]],
+        [[4, 5, 6], [8, 9, 10], [12, 13, 14]],
+        [[5, 6, 7], [9, 10, 11], [13, 14, 15]],
+    ]
+    stacked(Pseudo3D(window=2, stride=1), slices)
+
+
+def test_coverage_counts_the_windows_over_each_pixel():
+    """O-A4."""
+    counts = coverage(Pseudo3D(window=2, stride=1), 4, 4)
+
+    assert counts.tolist() == [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
+    assert counts.sum() == 4 * 9
+
+
+def test_padding_is_zeros_around_the_image():
+    """O-A5."""
+    spec = Pseudo3D(window=3, stride=1, padding=1)
+    view = unroll(X, spec)[0]
+
+    assert view.shape == (9, 4, 4)
+    assert np.array_equal(view[4], X[0])
+    assert view[0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 2], [0, 4, 5, 6], [0, 8, 9, 10]]
+    assert view[8].tolist() == [[5, 6, 7, 0], [9, 10, 11, 0], [13, 14, 15, 0], [0, 0, 0, 0]]
+    assert np.array_equal(fold(view[None], spec, 4, 4), X)
+
+
+# ---- O-A6: sizes ----
+
+SIZES = [
+    # side, window, stride, padding, (D, H', W'), voxels per pixel, pixels lost per axis
+    (224, 2, 2, 0, (4, 112, 112), 1.0, 0),
+    (224, 3, 3, 0, (9, 74, 74), 0.982, 2),
+    (224, 4, 4, 0, (16, 56, 56), 1.0, 0),
+    (96, 4, 4, 0, (16, 24, 24), 1.0, 0),
+    (256, 4, 4, 0, (16, 64, 64), 1.0, 0),
+    (224, 4, 2, 1, (16, 112, 112), 4.0, 0),
+    (224, 5, 5, 0, (25, 44, 44), 0.965, 4),
+    (224, 6, 6, 0, (36, 37, 37), 0.982, 2),
+    (224, 8, 8, 0, (64, 28, 28), 1.0, 0),
+    (224, 8, 4, 2, (64, 56, 56), 4.0, 0),
+    (224, 16, 16, 0, (256, 14, 14), 1.0, 0),
+]
+
+
+@pytest.mark.parametrize(("side", "window", "stride", "padding", "shape", "ratio", "lost"), SIZES)
+def test_sizes_agree_with_the_table(side, window, stride, padding, shape, ratio, lost):
+    """O-A6: the table of method notes A.4; windows that lose pixels are refused unless asked for."""
+    spec = Pseudo3D(window=window, stride=stride, padding=padding)
+    if lost:
+        with pytest.raises(GeometryError, match=f"the last {lost} rows and {lost} columns would be lost"):
+            spec.grid(side, side)
+        spec = replace(spec, allow_crop=True)
+
+    assert spec.shape(1, side, side) == (1, *shape)
+    assert unroll(np.zeros((1, side, side), np.uint8), spec).shape == (1, *shape)
+    assert np.prod(shape) / side**2 == pytest.approx(ratio, abs=5e-4)
+
+
+# ---- O-A7: what the name im2col means ----
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_convolution_is_a_product_with_the_view(stride):
+    """O-A7: conv3d with a (k*k, 1, 1) kernel on the view is conv2d on the image, the identity of the paper's figure 2a."""
+    image, kernel = noise(1, 9, 11), noise(3, 3, seed=1)
+    spec = Pseudo3D(window=3, stride=stride, allow_crop=True)
+    view = torch.from_numpy(unroll(image, spec))[None]
+    as_3d = F.conv3d(view, torch.from_numpy(kernel).reshape(1, 1, 9, 1, 1))
+    as_2d = F.conv2d(torch.from_numpy(image)[None], torch.from_numpy(kernel)[None, None], stride=stride)
+
+    assert as_3d.shape[2] == 1
+    assert (as_3d[:, :, 0] - as_2d).abs().max() < 1e-12
+
+
+# ---- O-A8: which augmentations commute with the view ----
+
+
+def four_axes(image: np.ndarray) -> np.ndarray:
+    """The view as P[i, j, y, x]."""
+    view = unroll(image, K4)[0]
+    return view.reshape(4, 4, *view.shape[1:])
+
+
+def test_a_horizontal_flip_reverses_columns_and_their_offsets():
+    """O-A8: this is why a flip of the depth axis alone is no image transformation."""
+    image = noise(1, 8, 12)
+
+    assert np.array_equal(four_axes(image[:, :, ::-1]), four_axes(image)[:, ::-1, :, ::-1])
+
+
+def test_a_vertical_flip_reverses_rows_and_their_offsets():
+    """O-A8."""
+    image = noise(1, 8, 12)
+
+    assert np.array_equal(four_axes(image[:, ::-1]), four_axes(image)[::-1, :, ::-1])
+
+
+def test_half_a_turn_reverses_all_three_axes():
+    """O-A8."""
+    image = noise(1, 8, 12)
+
+    assert np.array_equal(unroll(image[:, ::-1, ::-1], K4), unroll(image, K4)[:, ::-1, ::-1, ::-1])
+
+
+def test_transposing_exchanges_both_pairs_of_axes():
+    """O-A8."""
+    image = noise(1, 8, 12)
+
+    assert np.array_equal(four_axes(image.swapaxes(1, 2)), four_axes(image).transpose(1, 0, 3, 2))
+
+
+@given(views())
+def test_pixelwise_maps_commute_with_the_view(case):
+    """Windowing, gamma or inversion may be done before or after; only the zeros of padding would notice."""
+    image, spec = case
+    spec = replace(spec, padding=0, allow_crop=True)
+    if min(image.shape[1:]) < spec.window:
+        return
+
+    assert np.array_equal(unroll(255 - image.astype(np.float32), spec), 255 - unroll(image.astype(np.float32), spec))
+
+
+def test_the_squared_error_is_the_same_in_both_spaces():
+    """Method notes A.8: with stride = window a reconstruction loss on the view is one on the image."""
+    a, b = noise(1, 8, 12), noise(1, 8, 12, seed=1)
+
+    assert np.mean((unroll(a, K4) - unroll(b, K4)) ** 2) == pytest.approx(np.mean((a - b) ** 2), rel=1e-14)
+
+
+# ---- O-A9: a permutation ----
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
+def test_stride_equal_to_window_permutes_the_pixels(window, rows, columns, seed):
+    """O-A9: nothing is lost and nothing is stored twice."""
+    image = np.random.default_rng(seed).integers(0, 2**16, (1, rows * window, columns * window), dtype=np.uint16)
+    spec = Pseudo3D(window=window, stride=window)
+
+    assert spec.reversible
+    assert np.array_equal(np.sort(unroll(image, spec), axis=None), np.sort(image, axis=None))
+
+
+# ---- O-A10: channels ----
+
+
+def test_depth_mode_lays_channels_one_after_the_other():
+    """O-A10: slices 4 to 7 are the view of channel 1 alone."""
+    image = noise(3, 4, 4)
+    view = unroll(image, Pseudo3D(window=2, stride=2, channel_mode="depth"))
+
+    assert view.shape == (1, 12, 2, 2)
+    assert np.array_equal(view[:, 4:8], unroll(image[1:2], Pseudo3D(window=2, stride=2)))
+
+
+def test_keep_mode_treats_channels_apart():
+    """A network with three input channels sees each colour's own view."""
+    image = noise(3, 8, 8)
+    view = unroll(image, Pseudo3D(channel_mode="keep"))
+
+    assert np.array_equal(view, np.concatenate([unroll(channel[None], K4) for channel in image]))
+
+
+def test_gray_is_pillows_luma_within_one_level():
+    """Pillow computes BT.601 in integers with 16-bit weights, so it may round a tie the other way."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    pillow = np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L"))
+    ours = to_gray(image)
+
+    assert ours.dtype == np.uint8
+    assert np.abs(ours[0].astype(int) - pillow).max() <= 1
+
+
+@pytest.mark.parametrize("value", [0, 1, 77, 254, 255])
+def test_gray_leaves_a_gray_picture_alone(value):
+    """The weights sum to one, so a radiograph stored as RGB is the same radiograph."""
+    assert (to_gray(np.full((3, 5, 5), value, np.uint8)) == value).all()
+
+
+def test_gray_refuses_other_numbers_of_channels():
+    """An alpha channel has no luma; dropping it unasked would repair silently."""
+    with pytest.raises(GeometryError, match="found 4"):
+        to_gray(np.zeros((4, 8, 8), np.uint8))
+
+
+# ---- O-A12: pixels that nobody read ----
+
+
+def test_pixels_between_windows_are_flagged():
+    """O-A12: stride 3 with window 2 never reads row 2 and column 2."""
+    spec = Pseudo3D(window=2, stride=3)
+    image = noise(1, 5, 5)
+    view = unroll(image, spec)
+    missed = coverage(spec, 5, 5) == 0
+
+    assert missed.sum() == 9
+    assert missed[2].all()
+    assert missed[:, 2].all()
+    with pytest.raises(GeometryError, match="9 of 25 pixels are read by no window"):
+        fold(view, spec, 5, 5)
+
+
+def test_a_value_for_unread_pixels_is_used_only_there():
+    """O-A12: what was read comes back exactly; the rest is what the caller said, not zero by accident."""
+    spec = Pseudo3D(window=2, stride=3)
+    image = noise(1, 5, 5)
+    folded = fold(unroll(image, spec), spec, 5, 5, uncovered=-7.0)
+    missed = coverage(spec, 5, 5) == 0
+
+    assert (folded[0][missed] == -7).all()
+    assert np.array_equal(folded[0][~missed], image[0][~missed])
+
+
+def test_cropped_borders_are_flagged_too():
+    """Pixels lost to allow_crop were not seen either."""
+    spec = Pseudo3D(window=4, stride=4, allow_crop=True)
+    view = unroll(np.ones((1, 9, 10), np.int16), spec)
+
+    with pytest.raises(GeometryError, match=f"{9 * 10 - 8 * 8} of 90 pixels"):
+        fold(view, spec, 9, 10)
+    assert fold(view, spec, 9, 10, uncovered=0).sum() == 64
+
+
+# ---- properties over every geometry ----
+
+
+@given(views())
+def test_folding_the_view_of_an_image_gives_the_image(case):
+    """A stored sample serves 2D methods as well: for every geometry that reads all pixels nothing is rounded away."""
+    image, spec = case
+    folded = fold(unroll(image, spec), spec, *image.shape[1:])
+
+    assert folded.dtype == image.dtype
+    assert np.array_equal(folded, image)
+
+
+@given(views(covered=False))
+def test_the_view_is_the_gather_of_its_definition(case):
+    """The formula of method notes A.2 as four loops, the slowest and plainest oracle."""
+    image, spec = case
+    view = unroll(image, replace(spec, layout="offset", channel_mode="keep" if image.shape[0] > 1 else "gray"))
+    padded = np.pad(image, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2))
+    k, (grid_h, grid_w) = spec.window, view.shape[2:]
+    for c, i, j, y in np.ndindex(image.shape[0], k, k, grid_h):
+        column = k - 1 - j if spec.depth_order == "serpentine" and i % 2 else j
+        expected = [padded[c, y * spec.stride + i, x * spec.stride + column] for x in range(grid_w)]
+
+        assert view[c, i * k + j, y].tolist() == [v.item() for v in expected]
+
+
+@given(views(covered=False))
+def test_both_layouts_hold_the_same_voxels(case):
+    """Method notes A.3: Q[y * W' + x, i, j] = P[i * k + j, y, x]."""
+    image, spec = case
+    spec = replace(spec, channel_mode="keep", depth_order="row_major")
+    by_offset, by_window = unroll(image, replace(spec, layout="offset")), unroll(image, replace(spec, layout="window"))
+    channels, k, (grid_h, grid_w) = image.shape[0], spec.window, by_offset.shape[2:]
+    exchanged = by_offset.reshape(channels, k, k, grid_h, grid_w).transpose(0, 3, 4, 1, 2)
+
+    assert np.array_equal(by_window, exchanged.reshape(channels, grid_h * grid_w, k, k))
+
+
+@given(views(covered=False))
+def test_the_view_agrees_with_torch_unfold(case):
+    """An independent implementation gives the same gather."""
+    image, spec = case
+    spec = replace(spec, layout="offset", depth_order="row_major", channel_mode="depth")
+    pixels = torch.from_numpy(image.astype(np.float64))[None]
+    expected = F.unfold(pixels, spec.window, padding=spec.padding, stride=spec.stride)
+    view = unroll(image, spec)
+
+    assert np.array_equal(view.reshape(view.shape[1], -1), expected[0].numpy())
+
+
+@given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+def test_the_default_view_is_pixel_unshuffle(window, channels, rows, columns):
+    """Method notes A.8: with stride = window the view is a well-known permutation with channels read as depth."""
+    image = noise(channels, rows * window, columns * window)
+    view = unroll(image, Pseudo3D(window=window, stride=window, channel_mode="depth"))
+
+    assert np.array_equal(view[0], F.pixel_unshuffle(torch.from_numpy(image), window).numpy())
+
+
+@given(st.integers(1, 9))
+def test_serpentine_neighbours_differ_by_one_pixel(window):
+    """The reason why the order exists: adjacent slices overlap, as in a scan."""
+    offsets = Pseudo3D(window=window, stride=window, depth_order="serpentine").offsets()
+    steps = [abs(a - c) + abs(b - d) for (a, b), (c, d) in itertools.pairwise(offsets)]
+
+    assert sorted(offsets) == [(i, j) for i in range(window) for j in range(window)]
+    assert set(steps) <= {1}
+
+
+@given(views(covered=False))
+def test_the_view_is_a_new_contiguous_array(case):
+    """A caller that augments the view in place must not change the image that a neighbour still reads."""
+    image, spec = case
+    view = unroll(image, spec)
+
+    assert view.flags.c_contiguous
+    assert not np.shares_memory(view, image)
+    assert view.dtype == image.dtype
+    assert view.shape == spec.shape(*image.shape)
+
+
+@pytest.mark.parametrize("wrong", [(1, 15, 2, 2), (1, 16, 2, 3), (2, 16, 2, 2, 1)])
+def test_a_volume_that_is_no_such_view_is_refused(wrong):
+    """Folding somebody else's volume would give a plausible wrong picture."""
+    with pytest.raises(GeometryError, match="is not the view of a 8x8 image"):
+        fold(np.zeros(wrong, np.int16), K4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"window": 0},
+        {"stride": 0},
+        {"padding": -1},
+        {"padding": 4},
+        {"layout": "row"},
+        {"depth_order": "z"},
+        {"channel_mode": "rgb"},
+    ],
+)
+def test_geometry_that_makes_no_sense_is_refused(wrong):
+    """A configuration checks itself when it is made, long before the first image."""
+    with pytest.raises(GeometryError):
+        Pseudo3D(**wrong)
+
+
+def test_an_image_smaller_than_a_window_is_refused():
+    """There is no window to unroll."""
+    with pytest.raises(GeometryError, match="3x8 is smaller than one window of 4"):
+        unroll(np.zeros((1, 3, 8), np.uint8), K4)
