@@ -39,6 +39,7 @@ class StoreOptions:
             "key": self.access_key,
             "secret": self.secret_key,
             "anon": self.anonymous,
+            "use_listings_cache": False,  # what another process wrote since must be seen
             "endpoint_url": self.endpoint_url,
             "client_kwargs": {"region_name": self.region} if self.region else {},
             "config_kwargs": {
@@ -107,7 +108,7 @@ class Bucket:
             raise StorageError(f"{self.where(path)} does not exist; {doing} it needs an existing path") from error
         except PermissionError as error:
             raise StorageError(f"{self.where(path)}: not allowed ({error}); check credentials and rights for {doing}") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # clients raise ValueError for an endpoint that is no URL
             raise StorageError(f"{self.where(path)}: {doing} failed: {error}") from error
         except _client_errors() as error:
             raise StorageError(f"{self.where(path)}: {doing} failed: {error}; check endpoint and credentials") from error
@@ -118,9 +119,18 @@ class Bucket:
             return bytes(self.filesystem.cat_file(self.full(path)))
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``: one range request."""
+        """``length`` bytes from ``offset``: one range request.
+
+        Raises:
+            StorageError: also if the object ends earlier; stores answer that with fewer bytes and no complaint.
+        """
+        if length == 0:
+            return b""  # HTTP has no empty range
         with self._answering(path, "reading"):
-            return bytes(self.filesystem.cat_file(self.full(path), start=offset, end=offset + length))
+            data = bytes(self.filesystem.cat_file(self.full(path), start=offset, end=offset + length))
+        if len(data) != length:
+            raise StorageError(f"{self.where(path)}: ends after {len(data)} of the {length} bytes from {offset}")
+        return data
 
     def exists(self, path: str = "") -> bool:
         """Whether an object, or a folder with objects, is there."""
@@ -146,7 +156,8 @@ class Bucket:
         """Write an object whole or not at all: one PUT, or a rename after fsync."""
         with self._answering(path, "writing"):
             if self.is_local:
-                os.replace(_write_aside(self.full(path), data), self.full(path))
+                with _written_aside(self.full(path), data) as aside:
+                    os.replace(aside, self.full(path))
             else:
                 self.filesystem.pipe_file(self.full(path), data)
 
@@ -155,11 +166,8 @@ class Bucket:
         with self._answering(path, "creating"):
             try:
                 if self.is_local:
-                    aside = _write_aside(self.full(path), data)
-                    try:
+                    with _written_aside(self.full(path), data) as aside:
                         os.link(aside, self.full(path))
-                    finally:
-                        os.unlink(aside)
                 else:
                     self.filesystem.pipe_file(self.full(path), data, mode="create")
             except FileExistsError:
@@ -176,15 +184,21 @@ def _is_temporary(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
 
 
-def _write_aside(target: str, data: bytes) -> str:
+@contextlib.contextmanager
+def _written_aside(target: str, data: bytes) -> Iterator[str]:
+    """A file beside ``target`` whose bytes are safe on disk; gone afterwards, unless it was renamed."""
     folder = os.path.dirname(target)
     LocalFileSystem().makedirs(folder, exist_ok=True)
     aside = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    with open(aside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return aside
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from storage_schema.errors import DocumentError, Problem, UsageError, unknown_na
 Config = TypeVar("Config")
 
 #: For a field whose type is a family (an abstract config), the table that names its members.
-Families = Mapping[type, Mapping[str, type]]
+Families = Mapping[Any, Mapping[str, type]]
 KIND = "kind"
 
 
@@ -38,18 +39,23 @@ def _member(kind: Any, document: Any, loc: str, families: Families, problems: li
     table = families[kind]
     name = document.get(KIND) if isinstance(document, dict) else None
     if not isinstance(name, str) or name not in table:
-        problems.append(Problem(loc=f"{loc}.{KIND}", message=unknown_name(KIND, str(name), table)))
+        problems.append(Problem(loc=f"{loc}.{KIND}".lstrip("."), message=unknown_name(KIND, str(name), table)))
         return None
     return _read(table[name], {k: v for k, v in document.items() if k != KIND}, loc, families, problems)
 
 
 def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
     if not isinstance(document, dict):
-        problems.append(Problem(loc=loc, message=f"found {document!r}; expected an object"))
+        problems.append(Problem(loc=loc or "document", message=f"found {document!r}; expected an object"))
         return None
-    document = {k: v for k, v in document.items() if k != KIND}
     hints = typing.get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}
+    own = getattr(kind, KIND, None)
+    if KIND in document and KIND not in known and own is not None:
+        if document[KIND] != own:
+            problems.append(Problem(loc=f"{loc}.{KIND}".lstrip("."), message=f"found {document[KIND]!r}; expected {own!r}"))
+            return None
+        document = {k: v for k, v in document.items() if k != KIND}
     before = len(problems)
     inside = f"{loc}." if loc else ""
     missing = [n for n, f in known.items() if n not in document and f.default is MISSING and f.default_factory is MISSING]
@@ -80,7 +86,10 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
     if isinstance(kind, type) and issubclass(kind, Enum) and value in [member.value for member in kind]:
         return kind(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        if abs(value) <= sys.float_info.max:
+            return float(value)
+        problems.append(Problem(loc=loc, message=f"found {value!r}; expected a finite number"))  # JSON has no other
+        return None
     if kind in (int, str, bool) and type(value) is kind:
         return value
     if origin is dict and isinstance(value, dict):
@@ -118,7 +127,10 @@ def _replaced(config: Any, path: list[str], text: str, families: Families, whole
     if rest:
         return replace(config, **{name: _replaced(getattr(config, name), rest, text, families, whole)})
     problems: list[Problem] = []
-    value = _read(typing.get_type_hints(type(config))[name], _parse(text), name, families, problems)
+    kind = typing.get_type_hints(type(config))[name]
+    value = _read(kind, _parse(text), name, families, problems)
+    if problems and str in (kind, *typing.get_args(kind)):  # a text that happens to look like a number
+        value, problems = text, []
     if problems:
         raise UsageError(f"--set {whole}: {problems[0].message}")
     return replace(config, **{name: value})

@@ -1,0 +1,159 @@
+"""Datasets written with the contract alone, so that training is tested without the house that usually writes them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import google_crc32c
+import numpy as np
+import pyarrow.parquet as pq
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
+
+from foundation.bucket import Bucket
+from storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, shard_extents
+from storage_schema.catalog import CATALOG_SCHEMA, catalog_row, table_of
+from storage_schema.digest import sample_key
+from storage_schema.manifest import MANIFEST_PATH, Manifest, ObjectEntry
+from storage_schema.pseudo3d import Pseudo3D, unroll
+from storage_schema.sample import Origin, Sample, Scaling
+from storage_schema.shards import members_of, tar_bytes
+from storage_schema.vocabulary import Encoding, Modality, Presentation
+
+
+def images(count: int, seed: int = 0, classes: int = 2) -> list[Sample]:
+    """Stored pseudo-3D samples of noisy discs; the class is the radius."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for number in range(count):
+        height, width = (int(n) * 4 for n in rng.integers(20, 30, 2))
+        y, x = np.mgrid[:height, :width]
+        centre = rng.uniform(0.4, 0.6, 2) * (height, width)
+        kind = number % classes
+        disc = np.hypot(y - centre[0], x - centre[1]) < (12 + 14 * kind)
+        image = np.clip(60 + 120 * disc + rng.normal(0, 10, (height, width)), 0, 255).astype(np.uint8)
+        samples.append(_image(image, number, str(kind)))
+    return samples
+
+
+def _image(image: np.ndarray, number: int, label: str) -> Sample:
+    sha256 = hashlib.sha256(image.tobytes()).hexdigest()
+    return Sample(
+        key=sample_key(sha256, "whole"),
+        presentation=Presentation.PSEUDO3D,
+        array=unroll(image[None], Pseudo3D()),
+        modality=Modality.XR,
+        scaling=Scaling(low=0, high=255),
+        origin=Origin(uri=f"images/{number}.png", sha256=sha256),
+        label=label,
+        extra={"image_height": image.shape[0], "image_width": image.shape[1]},
+    )
+
+
+def superpatches(count: int, side: int = 64, seed: int = 1) -> list[Sample]:
+    """CT-like cubes with a ball whose radius is the class."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.mgrid[:side, :side, :side]
+    samples = []
+    for number in range(count):
+        kind = number % 2
+        centre = rng.uniform(0.4, 0.6, 3) * side
+        ball = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < (side * (0.15 + 0.15 * kind)) ** 2
+        cube = np.clip(900 + 400 * ball + rng.normal(0, 60, ball.shape), 1, 2000).astype(DTYPE)
+        sha256 = hashlib.sha256(cube.tobytes()).hexdigest()
+        samples.append(
+            Sample(
+                key=sample_key(sha256, "box=0"),
+                presentation=Presentation.SUPERPATCH,
+                array=cube[None],
+                modality=Modality.CT,
+                scaling=Scaling(intercept=-1000, low=-1000, high=1000),
+                origin=Origin(uri=f"ct/{number}.nii.gz", sha256=sha256, part="box=0"),
+                spacing_mm=(2.0, 2.0, 2.0),
+                origin_zyx=(0, 0, 0),
+                label=str(kind),
+            )
+        )
+    return samples
+
+
+def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dict[str, object] | None = None) -> Manifest:
+    """Write samples as one shard object, a catalog, and a manifest."""
+    flat = samples[0].presentation is not Presentation.SUPERPATCH
+    default: dict[str, object] = {"pseudo3d": {"window": 4, "stride": 4}} if flat else {"superpatch": {"side": samples[0].array.shape[1]}}
+    preprocessing = preprocessing or default
+    manifest = Manifest(
+        name=name,
+        presentation=samples[0].presentation,
+        num_samples=len(samples),
+        num_quarantined=0,
+        preprocessing=preprocessing,
+        plan_digest="0" * 64,
+        objects=(),
+    )
+    data, rows = (_shard if flat else _bank)(samples, manifest.preprocessing_digest)
+    catalog = io.BytesIO()
+    pq.write_table(table_of(rows, CATALOG_SCHEMA), catalog)
+    objects = {rows[0]["object"]: (data, "shard" if flat else "bank"), "catalog/part-00000.parquet": (catalog.getvalue(), "catalog")}
+    entries = []
+    for path, (content, role) in objects.items():
+        bucket.put(path, content)
+        entries.append(ObjectEntry(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest(), role=role))
+    manifest = Manifest(
+        name=name,
+        presentation=manifest.presentation,
+        num_samples=len(samples),
+        num_quarantined=0,
+        preprocessing=preprocessing,
+        plan_digest="0" * 64,
+        objects=tuple(entries),
+    )
+    bucket.put(MANIFEST_PATH, manifest.to_bytes())
+    return manifest
+
+
+def _row(sample: Sample, path: str, offset: int, data: bytes, encoding: Encoding, position: int | None, digest: str) -> dict[str, object]:
+    return catalog_row(
+        sample,
+        path=path,
+        offset=offset,
+        length=len(data),
+        crc32c=google_crc32c.value(data),
+        encoding=encoding,
+        position=position,
+        split="train",
+        preprocessing_digest=digest,
+    )
+
+
+def _shard(samples: list[Sample], digest: str) -> tuple[bytes, list[dict[str, object]]]:
+    path = "images/test-000000.tar"
+    data, extents = tar_bytes([member for sample in samples for member in members_of(sample)])
+    arrays = [e for e in extents if e.name.endswith(".npy")]
+    pairs = zip(samples, arrays, strict=True)
+    return data, [_row(s, path, e.offset, data[e.offset : e.offset + e.length], Encoding.NPY, None, digest) for s, e in pairs]
+
+
+def _bank(samples: list[Sample], digest: str) -> tuple[bytes, list[dict[str, object]]]:
+    layout = BankLayout(side=samples[0].array.shape[1], patches_per_shard=len(samples))
+    store = MemoryStore()
+    array = zarr.create_array(
+        store,
+        shape=layout.array_shape(1),
+        chunks=layout.chunk_shape,
+        shards=layout.shard_shape,
+        dtype=DTYPE,
+        fill_value=AIR,
+        compressors=[BloscCodec(**BLOSC), Crc32cCodec()],
+        zarr_format=3,
+    )
+    array[:] = np.concatenate([sample.array for sample in samples])
+    data = store._store_dict[layout.shard_object(0)].to_bytes()
+    path = "superpatches/test-2mm.zarr/" + layout.shard_object(0)
+    extents = shard_extents(data, len(samples))
+    return data, [
+        _row(s, path, e.offset, data[e.offset : e.offset + e.length], Encoding.ZARR_CHUNK, n, digest)
+        for n, (s, e) in enumerate(zip(samples, extents, strict=True))
+    ]

@@ -1,0 +1,52 @@
+"""Backbones by name, and the door through which a trained encoder is loaded: plain PyTorch, no Ray, no object store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+
+from storage_schema.errors import RunError, unknown_name
+from training.backbones.base import EncoderSpec
+from training.backbones.unet3d import Encoder3D, UNet3DSettings
+
+#: name -> encoder from its settings
+BACKBONES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "unet3d": lambda settings: Encoder3D(UNet3DSettings(**settings)),
+}
+
+
+def build_encoder(spec: EncoderSpec) -> nn.Module:
+    """A freshly initialised encoder.
+
+    Raises:
+        RunError: if the spec names a backbone that does not exist.
+    """
+    if spec.backbone not in BACKBONES:
+        raise RunError(unknown_name("backbone", spec.backbone, BACKBONES))
+    return BACKBONES[spec.backbone](spec.settings)
+
+
+def encoder_bytes(encoder: nn.Module, spec: EncoderSpec) -> bytes:
+    """An encoder as a file that loads with ``weights_only=True``: its spec and its weights."""
+    buffer = io.BytesIO()
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    torch.save({"spec": spec.document(), "weights": weights}, buffer)
+    return buffer.getvalue()
+
+
+def load_encoder(file: str | PathLike[str] | io.BytesIO) -> tuple[nn.Module, EncoderSpec]:
+    """The encoder of a run, in evaluation mode, and how to feed it.
+
+    Args:
+        file: ``encoder.pt`` of a run.
+    """
+    document = torch.load(file, map_location="cpu", weights_only=True)
+    spec = EncoderSpec(**document["spec"])
+    encoder = build_encoder(spec)
+    encoder.load_state_dict(document["weights"])
+    return encoder.eval(), spec

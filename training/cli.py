@@ -1,0 +1,101 @@
+"""The verbs of this house. Nothing heavy is imported until a verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from foundation.entry import DONE, Parser, add_store_options, answer, bucket
+from foundation.entry import main as run_verb
+from storage_schema.errors import UsageError
+
+
+def _pretrain(arguments: argparse.Namespace) -> int:
+    from training.config import overridden
+    from training.launch import Workers, pretrain, saved_config
+    from training.recipes import recipe
+    from training.worker import Source
+
+    started = time.monotonic()
+    run = bucket(arguments.out, arguments)
+    config = recipe(arguments.recipe) if arguments.recipe else saved_config(run)
+    steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
+    config = overridden(config, [*steps, *arguments.set])
+    sources = [Source(bucket=bucket(url, arguments), weight=weight) for url, weight in map(weighted, arguments.data)]
+    workers = Workers(count=arguments.workers, use_gpu=arguments.gpu, address=arguments.ray_address, quiet=arguments.json)
+    before = pretrain(config, sources, run, workers, arguments.checkpoint_every, arguments.threads)
+    seconds = time.monotonic() - started
+    document = {"out": run.url, "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
+    how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
+    answer(document, f"{run.url} {how}. Next: crossdim evaluate {run.url} --data ...", as_json=arguments.json)
+    return DONE
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """``url:0.6`` as URL and weight; a URL alone weighs 1."""
+    url, colon, weight = text.rpartition(":")
+    if not colon or weight.startswith("//"):
+        return text, 1.0
+    try:
+        return url, float(weight)
+    except ValueError:
+        raise UsageError(f"--data takes URL or URL:WEIGHT; found {text!r}") from None
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from training.evaluation import evaluate
+
+    run = bucket(arguments.run, arguments)
+    datasets = [bucket(url, arguments) for url in arguments.data]
+    document, sentence = evaluate(run, datasets, folds=arguments.folds, twins=arguments.twins, quiet=arguments.json)
+    answer(document, sentence, as_json=arguments.json)
+    return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of this house."""
+    parser = Parser(prog="crossdim", description="Pretrain encoders on published datasets, and prove what they are worth.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    _add_pretrain(verbs)
+    _add_evaluate(verbs)
+    return parser
+
+
+def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = verbs.add_parser("pretrain", help="start a run, or go on with the one that is in --out")
+    verb.set_defaults(verb=_pretrain)
+    verb.add_argument("--recipe", metavar="NAME", help="such as cdssl-p3d or cdssl-p3d:tiny; may be left out to resume")
+    verb.add_argument(
+        "--data", metavar="URL[:WEIGHT]", nargs="+", required=True, help="published datasets and their share of a batch"
+    )
+    verb.add_argument("--out", metavar="URL", required=True, help="folder of the run")
+    verb.add_argument("--steps", type=int, metavar="N", help="optimizer steps; short for --set steps=N")
+    verb.add_argument(
+        "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
+    )
+    verb.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="Ray Train workers; 0 trains in this process without Ray"
+    )
+    verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
+    verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads a worker that read samples and draw views")
+    verb.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps between checkpoints")
+    verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
+    verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_store_options(verb)
+
+
+def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = verbs.add_parser("evaluate", help="probe a run's encoder beside untrained twins; write report.html into the run")
+    verb.set_defaults(verb=_evaluate)
+    verb.add_argument("run", metavar="RUN", help="folder of the run")
+    verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
+    verb.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the cross-validation; patients are never cut")
+    verb.add_argument("--twins", type=int, default=3, metavar="N", help="untrained encoders to compare with")
+    verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_store_options(verb)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb of this house."""
+    return run_verb(build_parser, argv)

@@ -1,0 +1,59 @@
+"""Pretraining: everything that decides what a run computes, in one frozen tree, to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from foundation.settings import from_document, to_document, with_overrides
+from storage_schema.errors import RunError
+from training.methods import METHODS
+from training.methods.base import MethodConfig
+from training.optim import Sgd
+
+FAMILIES = {MethodConfig: METHODS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretraining:
+    """A run in words. Where data lie, where results go and how many workers there are is not part of it.
+
+    Attributes:
+        method: what is trained, and how samples become views.
+        optimizer: how.
+        steps: optimizer steps of the whole run.
+        global_batch: samples of all presentations and ranks together in one step; does not depend on the workers.
+        seed: of weights, order, views and draws.
+        clip_norm: largest gradient norm; None leaves gradients alone.
+    """
+
+    method: MethodConfig
+    steps: int
+    global_batch: int
+    optimizer: Sgd = field(default_factory=Sgd)
+    seed: int = 0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.global_batch < 1 or self.seed < 0:
+            raise RunError(f"a run needs steps and global_batch of at least 1 and a seed of at least 0; found {self}")
+
+    def document(self) -> dict[str, Any]:
+        """The run as JSON values: what a run writes, a run can read."""
+        document: dict[str, Any] = to_document(self)
+        return document
+
+
+def read_config(document: Any, subject: str) -> Pretraining:
+    """A run from its document.
+
+    Raises:
+        DocumentError: listing every setting that is unknown, missing or of the wrong type.
+    """
+    return from_document(Pretraining, document, subject=subject, families=FAMILIES)
+
+
+def overridden(config: Pretraining, overrides: Iterable[str]) -> Pretraining:
+    """A run with ``path=value`` texts applied."""
+    return with_overrides(config, overrides, FAMILIES)

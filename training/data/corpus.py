@@ -1,0 +1,124 @@
+"""Corpus: a published dataset as training sees it: its manifest, and for each sample where its bytes lie."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import google_crc32c
+import numcodecs.blosc
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from foundation.bucket import Bucket
+from storage_schema.bank import blosc_frame
+from storage_schema.catalog import CATALOG_SCHEMA, conform
+from storage_schema.errors import GeometryError, RunError, StorageError
+from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from storage_schema.pseudo3d import Pseudo3D
+from storage_schema.sample import Array, Origin, Sample, Scaling
+from storage_schema.shards import npy_array
+from storage_schema.vocabulary import Encoding, Modality, Presentation, Split
+from training.data.ranges import Ranges
+
+# One thread a sample and many samples at once beats many threads a sample.
+numcodecs.blosc.use_threads = False
+
+
+def read_manifest(bucket: Bucket) -> Manifest:
+    """The manifest of a dataset.
+
+    Raises:
+        StorageError: if there is none, so that nothing is published there.
+        DocumentError: if it is not a manifest.
+    """
+    if not bucket.exists(MANIFEST_PATH):
+        raise StorageError(f"{bucket.url} is not a published dataset: no {MANIFEST_PATH}. Prepare it, or let prepare finish")
+    return parse_manifest(bucket.read(MANIFEST_PATH), bucket.where(MANIFEST_PATH))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus:
+    """The samples of one split of a dataset, in catalog order."""
+
+    bucket: Bucket
+    manifest: Manifest
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def pseudo3d(self) -> Pseudo3D | None:
+        """Geometry of the stored pseudo-3D view; None for superpatches."""
+        recorded = self.manifest.preprocessing.get("pseudo3d")
+        if not isinstance(recorded, dict):
+            return None
+        return Pseudo3D(**{name: recorded[name] for name in Pseudo3D.__dataclass_fields__ if name in recorded})
+
+    def column(self, name: str) -> list[object]:
+        """One column of the catalog as Python values."""
+        values: list[object] = self.table[name].to_pylist()
+        return values
+
+
+def open_corpus(bucket: Bucket, split: Split | None = Split.TRAIN) -> Corpus:
+    """Read manifest and catalog of a dataset; ``split`` None takes every sample.
+
+    Raises:
+        RunError: if the split holds no sample.
+    """
+    manifest = read_manifest(bucket)
+    parts = [pq.read_table(io.BytesIO(bucket.read(entry.path))) for entry in manifest.with_role("catalog")]
+    table = conform(pa.concat_tables(parts), CATALOG_SCHEMA, bucket.where("catalog")).combine_chunks()
+    if split is not None:
+        table = table.filter(pc.equal(table["split"], split.value))
+    if not table.num_rows:
+        raise RunError(f"{bucket.url} holds no sample of split {split}; its manifest counts {manifest.num_samples} in all")
+    return Corpus(bucket=bucket, manifest=manifest, table=table)
+
+
+def _decoded(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    if encoding is Encoding.NPY:
+        return npy_array(data, shape, dtype)
+    decoded = numcodecs.blosc.decompress(blosc_frame(data, shape, dtype))
+    return np.frombuffer(decoded, dtype).reshape(shape)
+
+
+def read_sample(corpus: Corpus, index: int, ranges: Ranges) -> Sample:
+    """Fetch one sample with one range request, check its crc32c, decode it.
+
+    Raises:
+        StorageError: if the store fails, or the bytes are not those that were published.
+    """
+    row = {
+        name: column[0].as_py()
+        for name, column in zip(corpus.table.column_names, corpus.table.slice(index, 1).columns, strict=True)
+    }
+    place = f"{corpus.bucket.where(row['object'])} bytes {row['offset']}+{row['length']} (sample {row['key']})"
+    data = ranges.get(row["object"], row["offset"], row["length"])
+    found = google_crc32c.value(data)
+    if found != row["crc32c"]:
+        raise StorageError(
+            f"{place}: crc32c is {found:08x}, published {row['crc32c']:08x}; run crossdim verify, restore the object"
+        )
+    try:
+        array = _decoded(data, Encoding(row["encoding"]), tuple(row["shape"]), np.dtype(row["dtype"]))
+    except GeometryError as error:
+        raise StorageError(f"{place}: {error}") from error
+    return Sample(
+        key=row["key"],
+        presentation=Presentation(row["presentation"]),
+        array=array,
+        modality=Modality(row["modality"]),
+        scaling=Scaling(slope=row["slope"], intercept=row["intercept"], low=row["unit_low"], high=row["unit_high"]),
+        origin=Origin(uri=row["source_uri"], sha256=row["source_sha256"], part=row["part"]),
+        spacing_mm=None if row["spacing_mm"] is None else tuple(row["spacing_mm"]),
+        origin_zyx=None if row["origin_zyx"] is None else tuple(row["origin_zyx"]),
+        label=row["label"],
+        patient=row["patient"],
+        foreground=row["foreground"],
+        extra={"image_height": row["image_height"], "image_width": row["image_width"]},
+    )

@@ -1,0 +1,111 @@
+"""Ranges: bytes of an object from offset to offset + length, by the fastest client for the store.
+
+Clients in order of preference (measured on loopback: obstore answers several times more small ranges a second than
+s3fs): files are read in place, S3 through obstore, everything else through fsspec.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, Protocol, cast
+
+from foundation.bucket import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Bucket
+from storage_schema.errors import StorageError
+
+#: Open files kept by the local client.
+OPEN_FILES = 256
+
+
+class Ranges(Protocol):
+    """One verb: fetch a range. Safe to call from several threads; opened in the process that uses it."""
+
+    def get(self, path: str, offset: int, length: int) -> bytes:
+        """Bytes ``offset`` .. ``offset + length`` of the object at ``path`` inside the dataset."""
+
+
+class LocalRanges:
+    """Ranges of files on this machine."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._open = functools.lru_cache(maxsize=OPEN_FILES)(self._opened)
+
+    def _opened(self, path: str) -> _File:
+        try:
+            return _File(os.open(self._bucket.full(path), os.O_RDONLY))
+        except OSError as error:
+            raise StorageError(f"{self._bucket.where(path)}: cannot be opened: {error.strerror}") from error
+
+    def get(self, path: str, offset: int, length: int) -> bytes:
+        """One positioned read."""
+        return os.pread(self._open(path).descriptor, length, offset)
+
+
+class _File:
+    """A descriptor that is closed when nobody holds it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class ObstoreRanges:
+    """Ranges from S3 through obstore."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        from obstore.store import S3Store
+
+        options, (name, _, prefix) = bucket.options, bucket.root.partition("/")
+        config: dict[str, Any] = {
+            "endpoint": options.endpoint_url,
+            "access_key_id": options.access_key,
+            "secret_access_key": options.secret_key,
+            "region": options.region or ("us-east-1" if options.endpoint_url else None),
+            "skip_signature": options.anonymous or None,
+        }
+        self._bucket = bucket
+        self._store = S3Store(
+            name,
+            prefix=prefix or None,
+            config=cast(Any, {k: v for k, v in config.items() if v is not None}),
+            client_options={
+                "allow_http": True,
+                "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+                "timeout": f"{READ_TIMEOUT_S}s",
+            },
+        )
+
+    def get(self, path: str, offset: int, length: int) -> bytes:
+        """One range GET; obstore retries what a store asks to have retried."""
+        from obstore.exceptions import BaseError
+
+        try:
+            return bytes(self._store.get_range(path, start=offset, length=length))
+        except (BaseError, OSError) as error:
+            raise StorageError(f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {error}") from error
+
+
+class FsspecRanges:
+    """Ranges from any store that fsspec knows."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def get(self, path: str, offset: int, length: int) -> bytes:
+        """One range read."""
+        return self._bucket.read_range(path, offset, length)
+
+
+def open_ranges(bucket: Bucket) -> Ranges:
+    """The range client for a dataset."""
+    if bucket.is_local:
+        return LocalRanges(bucket)
+    if bucket.protocol in ("s3", "s3a"):
+        try:
+            return ObstoreRanges(bucket)
+        except ImportError:  # obstore is part of the s3 extra; s3fs alone works, slower
+            return FsspecRanges(bucket)
+    return FsspecRanges(bucket)

@@ -1,0 +1,106 @@
+"""Evaluation: what a run's encoder is worth, beside untrained twins, on a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from foundation.bucket import Bucket
+from storage_schema.errors import RunError
+from training import checkpoint
+from training.config import Pretraining, read_config
+from training.data.corpus import Corpus, open_corpus
+from training.evaluation.features import features, labelled
+from training.evaluation.probes import Result, compare
+from training.evaluation.report import SHOWN_SAMPLES, Gallery, gallery, page
+from training.methods.base import Method
+from training.metrics import read_metrics
+
+REPORT = "report.html"
+#: Seeds of untrained twins start here, far from the seeds that people give to runs.
+TWIN_SEED = 1_000_003
+
+
+def _built(config: Pretraining, seed: int) -> Method:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return config.method.build().eval()
+
+
+def _trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any]]:
+    state = checkpoint.load(run)
+    if state is None:
+        raise RunError(f"{run.url} holds no checkpoint; pretrain it first")
+    config = read_config(state.identity["config"], run.where("the newest checkpoint"))
+    method = _built(config, config.seed)
+    method.load_state_dict(state.model)
+    return config, method, state.identity
+
+
+def _unfit(identity: dict[str, Any], corpus: Corpus) -> str | None:
+    """A note where a dataset was prepared otherwise than those the encoder knows."""
+    known = {d["preprocessing"] for d in identity["datasets"]}
+    if corpus.manifest.preprocessing_digest in known:
+        return None
+    return f"{corpus.manifest.name} was prepared otherwise than the encoder's training data; its figures mix both effects."
+
+
+def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int, quiet: bool) -> tuple[dict[str, Any], str]:
+    """Probe a run's newest encoder and write its report.
+
+    Args:
+        run: folder of the run.
+        datasets: published datasets; those with labels of two classes are probed, all are pictured.
+        folds: of the cross-validation.
+        twins: untrained encoders to compare with.
+        quiet: no lines of progress.
+
+    Returns:
+        The results as plain values, and as lines for people.
+
+    Raises:
+        RunError: if the run has no checkpoint, or a dataset's classes have too few patients.
+    """
+    config, method, identity = _trained(run)
+    others = [_built(config, TWIN_SEED + i).encoder for i in range(twins)]
+    results: list[Result] = []
+    notes: list[str] = []
+    galleries: list[Gallery] = []
+    for bucket in datasets:
+        corpus = open_corpus(bucket, split=None)
+        galleries += [gallery(corpus, index, config.method, method) for index in range(min(SHOWN_SAMPLES, len(corpus)))]
+        notes += filter(None, [_unfit(identity, corpus)])
+        data = labelled(corpus, config.method)
+        if data is None:
+            notes.append(f"{corpus.manifest.name} has no labels of two classes and was not probed.")
+            continue
+        results += compare(data, features(method.encoder, data.x_NCDHW), [features(t, data.x_NCDHW) for t in others], folds)
+    summary = {
+        "out": run.url,
+        "recipe": config.method.kind,
+        "steps": config.steps,
+        "global_batch": config.global_batch,
+        "seed": config.seed,
+        "datasets": identity["datasets"],
+        "twins": twins,
+    }
+    run.put(REPORT, page(summary, results, notes, galleries, read_metrics(run)))
+    document = summary | {
+        "results": [asdict(r) | {"verdict": r.verdict} for r in results],
+        "notes": notes,
+        "report": run.where(REPORT),
+    }
+    run.put("evaluation.json", json.dumps(document, sort_keys=True, indent=1).encode())
+    return document, "\n".join([*map(_line, results), *notes, f"report: {run.where(REPORT)}"])
+
+
+def _line(result: Result) -> str:
+    counts = f"{result.num_samples} samples of {result.num_patients} patients"
+    who = f"{result.dataset} ({result.presentation}), {result.probe}, {counts}"
+    ours = f"{result.trained:.3f} ± {result.trained_spread:.3f}"
+    theirs = f"untrained {result.untrained:.3f} ± {result.untrained_spread:.3f}"
+    return f"{who}: {ours}, {theirs}; {result.verdict}"

@@ -1,0 +1,72 @@
+"""Features: what a frozen encoder says of every labelled sample of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from training.data.corpus import Corpus, read_sample
+from training.data.ranges import open_ranges
+from training.methods.base import MethodConfig
+
+BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelled:
+    """Inputs of the labelled samples of one dataset, as an encoder takes them.
+
+    Attributes:
+        x_NCDHW: float32.
+        labels: class of each sample.
+        patients: whom it is from; a fold never cuts through one.
+    """
+
+    name: str
+    presentation: str
+    x_NCDHW: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.str_]
+    patients: npt.NDArray[np.str_]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, sorted."""
+        return sorted(set(self.labels.tolist()))
+
+
+def labelled(corpus: Corpus, method: MethodConfig, threads: int = 2) -> Labelled | None:
+    """Read the labelled samples of a dataset; None if fewer than two classes are there."""
+    labels, patients = corpus.column("label"), corpus.column("patient")
+    chosen = [i for i, label in enumerate(labels) if label is not None]
+    if len({labels[i] for i in chosen}) < 2:
+        return None
+    ranges = open_ranges(corpus.bucket)
+
+    def x_of(index: int) -> npt.NDArray[np.float32]:
+        return method.whole(read_sample(corpus, index, ranges), corpus.pseudo3d)["x"]
+
+    with ThreadPoolExecutor(threads) as pool:
+        inputs = list(pool.map(x_of, chosen))
+    return Labelled(
+        name=corpus.manifest.name,
+        presentation=str(corpus.manifest.presentation),
+        x_NCDHW=np.stack(inputs),
+        labels=np.array([str(labels[i]) for i in chosen]),
+        patients=np.array([str(patients[i]) for i in chosen]),
+    )
+
+
+@torch.no_grad()
+def features(encoder: nn.Module, x_NCDHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Mean of the deepest map over space: (N, F)."""
+    encoder.eval()
+    parts: Sequence[torch.Tensor] = [
+        encoder(torch.from_numpy(x_NCDHW[i : i + BATCH])).mean(dim=(2, 3, 4)) for i in range(0, len(x_NCDHW), BATCH)
+    ]
+    return torch.cat(list(parts)).numpy()

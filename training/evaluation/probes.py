@@ -1,0 +1,117 @@
+"""Probes: how much a simple reader gets out of frozen features, beside the same reader on untrained twins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from storage_schema.errors import RunError
+from training.evaluation.features import Labelled
+
+NEIGHBOURS = 5
+REPEATS = 3
+
+Features = npt.NDArray[np.float32]
+Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One probe on one dataset: balanced accuracy of the encoder and of its untrained twins, over the same folds.
+
+    ``difference`` is the mean over folds and twins of trained minus untrained, ``spread`` its standard deviation.
+    """
+
+    dataset: str
+    presentation: str
+    probe: str
+    num_samples: int
+    num_patients: int
+    num_classes: int
+    num_folds: int
+    trained: float
+    trained_spread: float
+    untrained: float
+    untrained_spread: float
+    difference: float
+    spread: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the difference can be told from the spread."""
+        if abs(self.difference) <= self.spread:
+            return "inside the spread: no difference shown"
+        return "above the untrained twins" if self.difference > 0 else "below the untrained twins"
+
+
+def readers(num_train: int) -> dict[str, BaseEstimator]:
+    """The probes: k nearest neighbours by cosine, and logistic regression on standardised features."""
+    nearest = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, num_train), metric="cosine", weights="distance")
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
+    return {"knn": nearest, "linear": linear}
+
+
+def folds_of(data: Labelled, folds: int) -> list[Fold]:
+    """Train and test indices: stratified by class, whole patients, repeated with different draws.
+
+    Raises:
+        RunError: if a class has too few patients to be on both sides.
+    """
+    patients = {name: len(set(data.patients[data.labels == name].tolist())) for name in data.classes}
+    usable = min(folds, *patients.values())
+    if usable < 2:
+        raise RunError(f"{data.name}: a probe needs 2 patients in every class; found {patients}")
+    draws = (StratifiedGroupKFold(usable, shuffle=True, random_state=seed) for seed in range(REPEATS))
+    every = [fold for draw in draws for fold in draw.split(data.x_NCDHW, data.labels, data.patients)]
+    return [(train, test) for train, test in every if len(set(data.labels[train].tolist())) == len(data.classes)]
+
+
+def scores(probe: str, x_NF: Features, data: Labelled, folds: Sequence[Fold]) -> npt.NDArray[np.float64]:
+    """Balanced accuracy on the held-out part of each fold."""
+    return np.array([_score(probe, x_NF, data, train, test) for train, test in folds])
+
+
+def _score(probe: str, x_NF: Features, data: Labelled, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> float:
+    reader = readers(len(train))[probe].fit(x_NF[train], data.labels[train])
+    right = reader.predict(x_NF[test]) == data.labels[test]
+    # Mean recall of the classes that the held-out part holds: small folds may lack one.
+    return float(np.mean([right[data.labels[test] == name].mean() for name in np.unique(data.labels[test])]))
+
+
+def compare(data: Labelled, trained: Features, twins: Sequence[Features], folds: int) -> list[Result]:
+    """Every probe on the encoder's features and on those of its twins."""
+    parts = folds_of(data, folds)
+    results = []
+    for probe in readers(len(data.labels)):
+        ours = scores(probe, trained, data, parts)
+        theirs = np.stack([scores(probe, twin, data, parts) for twin in twins])
+        results.append(_result(data, probe, ours, theirs))
+    return results
+
+
+def _result(data: Labelled, probe: str, ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> Result:
+    differences = ours[None] - theirs
+    return Result(
+        dataset=data.name,
+        presentation=data.presentation,
+        probe=probe,
+        num_samples=len(data.labels),
+        num_patients=len(set(data.patients.tolist())),
+        num_classes=len(data.classes),
+        num_folds=len(ours),
+        trained=float(ours.mean()),
+        trained_spread=float(ours.std()),
+        untrained=float(theirs.mean()),
+        untrained_spread=float(theirs.std()),
+        difference=float(differences.mean()),
+        spread=float(differences.std()),
+    )

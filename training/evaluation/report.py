@@ -1,0 +1,101 @@
+"""The report: one self-contained page of inputs, views, restorations, curves, and what the features are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+
+from storage_schema.pseudo3d import Pseudo3D, fold
+from storage_schema.vocabulary import Presentation
+from training.data.corpus import Corpus, read_sample
+from training.data.order import rng_at
+from training.data.ranges import open_ranges
+from training.evaluation.pictures import Floats, curve, png, stretched
+from training.evaluation.probes import Result
+from training.methods.base import Method, MethodConfig
+from training.methods.cdssl_p3d import image_of
+
+SHOWN_SAMPLES = 2
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A picture and what it shows."""
+
+    caption: str
+    uri: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gallery:
+    """Pictures of one sample, in rows with a title each."""
+
+    title: str
+    rows: list[tuple[str, list[Picture]]]
+
+
+def middle(volume_CDHW: Floats, spec: Pseudo3D | None) -> Floats:
+    """One picture of a view: the image behind a pseudo-3D volume, or the middle slice of a true one."""
+    if spec is None:
+        return np.asarray(volume_CDHW[0, volume_CDHW.shape[1] // 2])
+    height, width = volume_CDHW.shape[2] * spec.window, volume_CDHW.shape[3] * spec.window
+    return np.asarray(fold(volume_CDHW, spec, height, width)[0])
+
+
+def gallery(corpus: Corpus, index: int, config: MethodConfig, method: Method) -> Gallery:
+    """What one sample is, how the method distorted it, and what the network restored."""
+    sample = read_sample(corpus, index, open_ranges(corpus.bucket))
+    flat = sample.presentation is not Presentation.SUPERPATCH
+    spec = (corpus.pseudo3d or Pseudo3D()) if flat else None
+    whole, views = config.whole(sample, corpus.pseudo3d), config.draw(sample, corpus.pseudo3d, rng_at(0, index))
+    rows = [("input", [Picture(caption="as stored", uri=png(image_of(sample, spec) if spec else middle(sample.unit(), None)))])]
+    if spec:
+        slices = [Picture(caption=f"depth {d}", uri=png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)]
+        rows.append(("pseudo-3D slices", slices))
+    names = [("view1", "view 1"), ("view2", "view 2"), ("clean1", "clean target of view 1")]
+    shown = [Picture(caption=caption, uri=png(stretched(middle(views[name], spec)))) for name, caption in names]
+    shown += [
+        Picture(caption=f"local {i + 1}", uri=png(stretched(middle(local, spec)))) for i, local in enumerate(views["local"][:3])
+    ]
+    rows.append(("views", shown))
+    rows.append(("restored", _restored(method, views["view1"], views["clean1"], spec)))
+    label = f", label {sample.label}" if sample.label else ""
+    return Gallery(title=f"{corpus.manifest.name}: {sample.origin.uri} ({sample.modality}{label})", rows=rows)
+
+
+@torch.no_grad()
+def _restored(method: Method, view_CDHW: Floats, clean_CDHW: Floats, spec: Pseudo3D | None) -> list[Picture]:
+    output = method.eval().reconstruct(torch.from_numpy(view_CDHW[None]))
+    if output is None:
+        return []
+    restored: Floats = output[0].numpy()
+    error = np.abs(restored - clean_CDHW)
+    return [
+        Picture(caption="corrupted input", uri=png(stretched(middle(view_CDHW, spec)))),
+        Picture(caption="restored", uri=png(middle(restored, spec))),
+        Picture(caption="target", uri=png(middle(clean_CDHW, spec))),
+        Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=png(np.clip(middle(error, spec) * 2, 0, 1))),
+    ]
+
+
+def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The loss of a run and its terms, titled."""
+    if len(metrics) < 2:
+        return []
+    terms: dict[str, list[float]] = {name: [record["terms"][name] for record in metrics] for name in metrics[0]["terms"]}
+    return [("loss", curve({"loss": [record["loss"] for record in metrics]})), ("terms, weighted", curve(terms))]
+
+
+def page(
+    run: dict[str, Any], results: list[Result], notes: list[str], galleries: list[Gallery], metrics: list[dict[str, Any]]
+) -> bytes:
+    """The whole page."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(TEMPLATE.read_text())
+    return template.render(run=run, results=results, notes=notes, galleries=galleries, curves=curves(metrics)).encode()

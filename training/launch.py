@@ -1,0 +1,207 @@
+"""Launch: what the driver decides before a worker starts, and the Ray Train run that it starts then."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from foundation.bucket import Bucket
+from foundation.cluster import ray_session
+from foundation.settings import to_document
+from storage_schema.digest import canonical_json
+from storage_schema.errors import CrossdimError, DocumentError, Problem, RunError
+from storage_schema.vocabulary import Presentation
+from training import checkpoint
+from training.config import Pretraining, read_config
+from training.data.corpus import Corpus, open_corpus
+from training.metrics import PROGRESS
+from training.worker import CONFIG, Job, Source, differences, identity, order_of, ray_worker, train
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workers:
+    """How a run is spread: ``count`` 0 trains in this process, without Ray."""
+
+    count: int
+    use_gpu: bool
+    address: str | None
+    quiet: bool
+
+
+def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int) -> dict[str, Any]:
+    """Hold a run against its data, its folder and its workers before anything starts.
+
+    Returns:
+        The run's identity.
+
+    Raises:
+        RunError: naming everything that does not fit.
+    """
+    corpora = [open_corpus(source.bucket) for source in sources]
+    weights = [source.weight for source in sources]
+    problems = _data_problems(config, corpora) + _world_problems(config, corpora, weights, world)
+    if problems:
+        raise DocumentError(f"the run does not fit its data ({config.method.kind})", problems)
+    mine = identity(config, corpora, weights)
+    if run.exists(CONFIG):
+        before = json.loads(run.read(CONFIG))["identity"]
+        if before != mine:
+            raise RunError(
+                f"{run.url} holds another run: {differences(before, mine)}. "
+                "Resume it with what it was started with, or choose another --out"
+            )
+    return mine
+
+
+def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
+    problems = []
+    seen: dict[Presentation, str] = {}
+    for corpus in corpora:
+        presentation, url = corpus.manifest.presentation, corpus.bucket.url
+        if presentation not in config.method.accepts:
+            known = ", ".join(sorted(config.method.accepts))
+            problems.append(Problem(loc=url, message=f"holds {presentation}; {config.method.kind} accepts {known}"))
+        if corpus.pseudo3d and not corpus.pseudo3d.reversible:
+            problems.append(
+                Problem(loc=url, message="its pseudo-3D view cannot be folded back exactly; prepare it with stride = window")
+            )
+        first = seen.setdefault(presentation, url)
+        theirs = next(c.pseudo3d for c in corpora if c.bucket.url == first)
+        if theirs != corpus.pseudo3d:
+            problems.append(Problem(loc=url, message=f"has another pseudo-3D geometry than {first}"))
+    return problems
+
+
+def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
+    least, needed = (
+        order_of(config, corpora, weights).smallest_share(config.global_batch, max(1, world)),
+        config.method.min_rank_batch,
+    )
+    if least >= needed:
+        return []
+    found = f"global_batch {config.global_batch} over {len(corpora)} datasets and {max(1, world)} workers"
+    message = (
+        f"{found} leaves a worker {least} samples of one dataset in a step; {config.method.kind} needs {needed} for batch norm"
+    )
+    return [Problem(loc="workers", message=message)]
+
+
+def pretrain(
+    config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, checkpoint_every: int, threads: int
+) -> int:
+    """Start a run, or go on with the one in ``run``; returns the steps done before."""
+    mine = admit(config, sources, run, workers.count)
+    state = checkpoint.load(run)
+    done = state.step if state else 0
+    if not run.exists(CONFIG):
+        run.put(CONFIG, canonical_json({"identity": mine, "sources": [s.bucket.url for s in sources]}) + b"\n")
+    if done < config.steps:
+        job = Job(config=config.document(), sources=tuple(sources), run=run, checkpoint_every=checkpoint_every, threads=threads)
+        with _progress(run, done, config.steps, quiet=workers.quiet):
+            if workers.count:
+                _train_on_ray(job, workers)
+            else:
+                train(job, 0, 1, torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu"))
+    return done
+
+
+def saved_config(run: Bucket) -> Pretraining:
+    """The configuration that a run was started with.
+
+    Raises:
+        RunError: if there is no run.
+    """
+    if not run.exists(CONFIG):
+        raise RunError(f"{run.url} holds no run to go on with; name a --recipe to start one")
+    return read_config(json.loads(run.read(CONFIG))["identity"]["config"], run.where(CONFIG))
+
+
+def _train_on_ray(job: Job, workers: Workers) -> None:
+    """Hand the job to Ray Train; errors of workers come back as ours."""
+    with ray_session(workers.address, num_cpus=max(workers.count, torch.get_num_threads())):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        trainer = TorchTrainer(
+            lambda: ray_worker(job),
+            torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=workers.use_gpu),
+            run_config=RunConfig(name="ray", failure_config=FailureConfig(max_failures=0), **_ray_storage(job.run)),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise _worker_error(error) from error
+
+
+def _ray_storage(run: Bucket) -> dict[str, Any]:
+    """Where Ray keeps its own notes: inside the run's folder, reached as we reach it. Our checkpoints are not Ray's."""
+    from fsspec.implementations.dirfs import DirFileSystem  # noqa: F401
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    if run.is_local:
+        return {"storage_path": run.root}
+    return {"storage_path": run.root, "storage_filesystem": PyFileSystem(FSSpecHandler(run.filesystem))}
+
+
+def _worker_error(error: Exception) -> CrossdimError:
+    """The sentence behind a failed Ray Train run."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, CrossdimError):
+            return cause
+    return RunError(f"the workers failed: {error}")
+
+
+@contextlib.contextmanager
+def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[None]:
+    """A bar fed by the progress note of rank 0: the same whether workers are here or elsewhere."""
+    if quiet:
+        yield
+        return
+    stop = threading.Event()
+    with tqdm(total=total, initial=done, unit="step", desc="pretrain", file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def follow() -> None:
+            while not stop.wait(1.0):
+                _shown(run, bar)
+
+        follower = threading.Thread(target=follow, name="progress", daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            follower.join()
+            _shown(run, bar)
+
+
+def _shown(run: Bucket, bar: Any) -> None:
+    if not run.exists(PROGRESS):
+        return
+    note = json.loads(run.read(PROGRESS))
+    if note["step"] > bar.n:
+        share = note["wait_s"] / max(note["step_s"], 1e-9)
+        bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
+        bar.update(note["step"] - bar.n)
+
+
+def write_summary(run: Bucket, config: Pretraining, started: float) -> dict[str, object]:
+    """What a finished run says of itself."""
+    return {
+        "out": run.url,
+        "steps": config.steps,
+        "samples": config.steps * config.global_batch,
+        "seconds": round(time.monotonic() - started, 1),
+        "config": to_document(config),
+    }

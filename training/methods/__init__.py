@@ -1,0 +1,8 @@
+"""Methods by name. A new one is its file, its recipe, its test, and a line here."""
+
+from __future__ import annotations
+
+from training.methods.base import MethodConfig
+from training.methods.cdssl_p3d import CdsslP3D
+
+METHODS: dict[str, type[MethodConfig]] = {config.kind: config for config in (CdsslP3D,)}

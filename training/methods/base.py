@@ -1,0 +1,83 @@
+"""What a method is: a frozen config from which two halves grow, one for data workers and one for the device.
+
+A method holds no optimizer, device, collective, logging or file; the loop adds those once, for all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from storage_schema.pseudo3d import Pseudo3D
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Presentation
+from training.backbones.base import EncoderSpec
+from training.data.collate import Batch, Views
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """Where in a run we are: what a method may make its chance and its schedules from."""
+
+    index: int
+    total: int
+    seed: int
+
+    @property
+    def progress(self) -> float:
+        """0 at the first step, towards 1 at the last."""
+        return self.index / max(1, self.total)
+
+    def rng(self, stream: int = 0) -> np.random.Generator:
+        """Chance that all ranks share in this step."""
+        return np.random.default_rng([self.seed, self.index, stream, 0x57E9])
+
+
+Losses = dict[str, Tensor]
+"""Named terms, already weighted; their sum is what is minimised."""
+
+
+class Method(nn.Module, ABC):
+    """The half that runs on the device."""
+
+    encoder: nn.Module
+    encoder_spec: EncoderSpec
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: Step) -> Losses:
+        """Loss terms of one batch, each a mean over its samples."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor | None:
+        """What the method restores from an input, in unit range; None if it restores nothing. For pictures."""
+
+
+class MethodConfig(ABC):
+    """The half that can be written down. Subclasses are frozen, keyword-only dataclasses."""
+
+    kind: ClassVar[str]
+    accepts: ClassVar[frozenset[Presentation]]
+    #: Fewest samples of a presentation that a rank may hold in a step.
+    min_rank_batch: ClassVar[int]
+
+    @abstractmethod
+    def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
+        """Views of one sample, for training; numpy only, in a loader thread."""
+
+    @abstractmethod
+    def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
+        """The sample as the encoder sees it after training: view ``x`` without distortion, and ``target``."""
+
+    @abstractmethod
+    def build(self) -> Method:
+        """The module, with freshly drawn weights from torch's generator."""
+
+
+def total_of(losses: Losses) -> Tensor:
+    """The sum of all terms."""
+    return torch.stack(list(losses.values())).sum()

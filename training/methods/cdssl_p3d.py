@@ -1,0 +1,221 @@
+"""CDSSL-P3D: images as pseudo-3D and true volumes through one 3D network, with the PCRLv2 objective.
+
+Our implementation of Gao et al. (arXiv 2406.00947): the paper's text that could be read names the transformation, the
+joint training and PCRLv2 as the objective's base; k, s, view sizes and mixing are our choices. Views follow PCRLv2's
+tables. An image is folded back from its stored pseudo-3D form, distorted in 2D, and unrolled again: a flip or a turn of
+a pseudo-3D volume is no flip or turn of the image. Depth flips are for true volumes only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch import Tensor, nn
+
+from storage_schema.errors import GeometryError, RunError
+from storage_schema.pseudo3d import Pseudo3D, fold, unroll
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Presentation
+from training.backbones.base import EncoderSpec
+from training.backbones.unet3d import POOLINGS, Decoder3D, Encoder3D, UNet3DSettings
+from training.data import views as v
+from training.data.collate import Batch, Views
+from training.methods.base import Losses, Method, MethodConfig, Step
+from training.objectives.pcrlv2 import Pair, local_similarity, restoration, scale_weight, similarity
+
+NUM_LOCAL = 6  # code: PCRLv2
+#: Fallback geometry for plain images, which carry none of their own.
+IMAGE_VIEW = Pseudo3D()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Views2D:
+    """Sides of the 2D views, pixels. Defaults: code, PCRLv2 data.py; after k = 4 they are (16, 56, 56) and (16, 24, 24)."""
+
+    global_side: int = 224
+    local_side: int = 96
+    global_area: tuple[float, float] = (0.3, 1.0)
+    local_area: tuple[float, float] = (0.05, 0.3)
+    hole_side: int = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Views3D:
+    """Sides of the 3D views and of the boxes they are cut from, voxels, (D, H, W).
+
+    Defaults: code, PCRLv2 luna_preprocess.py lines 128-130, there (x, y, z) with z last. The smallest local box of 8^3 is
+    kept; boxes are drawn online from superpatches, not frozen in 16 pairs a scan (ours).
+    """
+
+    global_side: tuple[int, int, int] = (32, 64, 64)
+    local_side: tuple[int, int, int] = (16, 16, 16)
+    global_boxes: tuple[tuple[int, int, int], ...] = ((64, 96, 96), (96, 96, 96), (64, 112, 112), (32, 64, 64))
+    local_boxes: tuple[tuple[int, int, int], ...] = ((16, 32, 32), (16, 16, 16), (32, 32, 32), (8, 8, 8))
+    swaps: int = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CdsslP3D(MethodConfig):
+    """CDSSL-P3D in full: network and views."""
+
+    kind: ClassVar[str] = "cdssl-p3d"
+    accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
+    # BatchNorm1d of the projections is undefined for one sample.
+    min_rank_batch: ClassVar[int] = 2
+
+    backbone: UNet3DSettings = field(default_factory=UNet3DSettings)
+    flat: Views2D = field(default_factory=Views2D)
+    solid: Views3D = field(default_factory=Views3D)
+
+    def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
+        """Two corrupted global views, the clean first one, six local views."""
+        if sample.presentation is Presentation.SUPERPATCH:
+            return self._solid_views(sample.unit()[0], rng)
+        spec = pseudo3d or IMAGE_VIEW
+        return self._flat_views(image_of(sample, spec), spec, rng)
+
+    def _flat_views(self, image_HW: v.Floats, spec: Pseudo3D, rng: np.random.Generator) -> Views:
+        f = self.flat
+
+        def clean(side: int, area: tuple[float, float]) -> v.Floats:
+            return v.turned(v.crop_resized(image_HW, rng, side, area), rng, 10)
+
+        ones = [clean(f.global_side, f.global_area) for _ in range(2)]
+        # Cutout after normalisation, so that holes are the mean; on a pixel permutation both commute with unrolling.
+        spoilt = [v.cut_out(v.normalised(v.photometric(one, rng)), rng, 3, f.hole_side) for one in ones]
+        local = [v.normalised(v.photometric(clean(f.local_side, f.local_area), rng)) for _ in range(NUM_LOCAL)]
+        first, second, target, *crops = (unroll(x[None], spec) for x in (*spoilt, ones[0], *local))
+        return {"view1": first, "view2": second, "clean1": target, "local": np.stack(crops)}
+
+    def _solid_views(self, volume_DHW: v.Floats, rng: np.random.Generator) -> Views:
+        s = self.solid
+        shape = volume_DHW.shape
+        boxes = v.box_pair((shape[0], shape[1], shape[2]), s.global_boxes, rng)
+        ones = [v.box_resampled(volume_DHW, box, s.global_side, rng) for box in boxes]
+        crops = v.sub_boxes(*boxes, (shape[0], shape[1], shape[2]), s.local_boxes, NUM_LOCAL, rng)
+        local = [v.corrupted(v.box_resampled(volume_DHW, crop, s.local_side, rng), rng, 0) for crop in crops]
+        first, second = (v.corrupted(one, rng, s.swaps) for one in ones)
+        return {"view1": first[None], "view2": second[None], "clean1": ones[0][None], "local": np.stack(local)[:, None]}
+
+    def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
+        """The whole image resized to the global side and unrolled, or the whole superpatch on a cube of the global width."""
+        if sample.presentation is Presentation.SUPERPATCH:
+            cube = sample.unit()[0]
+            side = self.solid.global_side[2]
+            box = v.Box(start=(0, 0, 0), size=(cube.shape[0], cube.shape[1], cube.shape[2]))
+            target = v.box_resampled(cube, box, (side, side, side), None)[None]
+            return {"x": v.normalised(target), "target": target}
+        spec = pseudo3d or IMAGE_VIEW
+        size = (self.flat.global_side, self.flat.global_side)
+        image = np.asarray(Image.fromarray(image_of(sample, spec)).resize(size, Image.Resampling.BILINEAR))
+        target = unroll(image[None], spec)
+        return {"x": v.normalised(target), "target": target}
+
+    def build(self) -> CdsslP3DNet:
+        """The network."""
+        return CdsslP3DNet(self.backbone)
+
+
+def image_of(sample: Sample, spec: Pseudo3D) -> v.Floats:
+    """The image behind a sample, (H, W) in unit range: folded back from pseudo-3D, or as it is."""
+    unit = sample.unit()
+    if sample.presentation is Presentation.IMAGE:
+        return np.asarray(unit[0])
+    if not spec.reversible:
+        raise RunError(
+            f"sample {sample.key}: its pseudo-3D view (window {spec.window}, stride {spec.stride}) cannot be folded exactly"
+        )
+    height, width = sample.array.shape[2] * spec.window, sample.array.shape[3] * spec.window
+    return np.ascontiguousarray(fold(unit, spec, height, width)[0])
+
+
+class LevelHead(nn.Module):
+    """The heads of one pyramid level: projection, prediction, restoration."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.BatchNorm1d(width)  # no MLP before it: code, PCRLv2 lines 54-72
+        self.predict = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.BatchNorm1d(2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width)
+        )
+        self.restore = nn.Sequential(nn.Conv3d(width, 1, 3, padding=1), nn.BatchNorm3d(1), nn.Sigmoid())
+
+    def pair(self, feature_BCDHW: Tensor) -> Pair:
+        """Projection and prediction of a level's feature map."""
+        z = self.project(feature_BCDHW.mean(dim=(2, 3, 4)))
+        return Pair(z, self.predict(z))
+
+
+class CdsslP3DNet(Method):
+    """The non-skip 3D U-Net with heads at three levels; 17,111,434 parameters at base width 32."""
+
+    def __init__(self, settings: UNet3DSettings) -> None:
+        super().__init__()
+        self.encoder = Encoder3D(settings)
+        self.decoder = Decoder3D(settings)
+        self.heads = nn.ModuleList(LevelHead(width) for width in settings.level_widths)
+        self.out = nn.Conv3d(settings.level_widths[-1], 1, 1)
+        self.encoder_spec = EncoderSpec(
+            backbone="unet3d",
+            settings=asdict(settings),
+            in_channels=settings.in_channels,
+            num_features=settings.num_features,
+            side_multiple=2**POOLINGS,
+        )
+
+    def levels(self, x_BCDHW: Tensor) -> list[Tensor]:
+        """Feature maps of the decoder, deepest first."""
+        maps: list[Tensor] = self.decoder(self.encoder(x_BCDHW))
+        return maps
+
+    def pairs(self, levels: list[Tensor]) -> list[Pair]:
+        """Projection and prediction at every level."""
+        return [head.pair(level) for head, level in zip(self.heads, levels, strict=True)]  # type: ignore[operator]
+
+    def restored_at(self, level: int, feature_BCDHW: Tensor) -> Tensor:
+        """The restoration of one level, brought to full size by trilinear interpolation."""
+        small = self.heads[level].restore(feature_BCDHW)  # type: ignore[operator]
+        factor = 2 ** (len(self.heads) - 1 - level)
+        return small if factor == 1 else F.interpolate(small, scale_factor=factor, mode="trilinear", align_corners=False)
+
+    def forward(self, batch: Batch, step: Step) -> Losses:
+        """The four terms of the objective on one batch.
+
+        Raises:
+            GeometryError: if the batch holds a view that the encoder cannot pool.
+        """
+        tensors = batch.tensors
+        if tensors["view1"].ndim != 5:
+            raise GeometryError(f"cdssl-p3d takes (B, C, D, H, W); found {tuple(tensors['view1'].shape)} of {batch.presentation}")
+        rng = step.rng(stream=sorted(Presentation).index(batch.presentation))
+        level = int(rng.integers(len(self.heads)))
+        levels1 = self.levels(tensors["view1"])
+        one, two = self.pairs(levels1), self.pairs(self.levels(tensors["view2"]))
+        restored = self.out(levels1[-1]).sigmoid()
+        deep = restoration(self.restored_at(level, levels1[level]), tensors["clean1"])
+        # Heads that were not drawn take part with weight 0: every parameter has a gradient on every rank, every step.
+        undrawn = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
+        return {
+            "pixel": restoration(restored, tensors["clean1"]),
+            "semantic": similarity(one[level], two[level]),
+            "local": local_similarity(one, two, self._local_pairs(tensors["local"]), rng),
+            "scale": scale_weight(step.progress) * deep + 0.0 * undrawn,
+        }
+
+    def _local_pairs(self, local_BLCDHW: Tensor) -> list[list[Pair]]:
+        """Pairs of each local view; all local views go through the network as one batch, as in PCRLv2."""
+        batch, count = local_BLCDHW.shape[:2]
+        by_level = self.pairs(self.levels(local_BLCDHW.transpose(0, 1).flatten(0, 1)))
+        return [
+            [Pair(p.z[i * batch : (i + 1) * batch], p.q[i * batch : (i + 1) * batch]) for p in by_level] for i in range(count)
+        ]
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The input restored, in unit range."""
+        restored: Tensor = self.out(self.levels(x)[-1]).sigmoid()
+        return restored

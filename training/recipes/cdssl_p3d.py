@@ -1,0 +1,32 @@
+"""Recipes of CDSSL-P3D: runs as functions that return a value."""
+
+from __future__ import annotations
+
+from training.backbones.unet3d import UNet3DSettings
+from training.config import Pretraining
+from training.methods.cdssl_p3d import CdsslP3D, Views2D, Views3D
+from training.optim import Sgd
+
+
+def paper() -> Pretraining:
+    """PCRLv2's 3D recipe, which trains the 3D network; batch 32 of each dimension, paired in every step (ours).
+
+    240 epochs of 623 LUNA scans x 16 crop pairs at batch 32 are 74,760 steps (code: PCRLv2 README, luna_train.txt).
+    """
+    return Pretraining(method=CdsslP3D(), steps=74_760, global_batch=64, optimizer=Sgd(lr=1e-3, momentum=0.9, weight_decay=1e-4))
+
+
+def tiny() -> Pretraining:
+    """The same run at a size that two CPU cores walk through in a minute: every width and side divided, nothing left out."""
+    method = CdsslP3D(
+        backbone=UNet3DSettings(base_width=4),
+        flat=Views2D(global_side=64, local_side=32, hole_side=9),
+        solid=Views3D(
+            global_side=(16, 32, 32),
+            local_side=(8, 8, 8),
+            global_boxes=((32, 48, 48), (48, 48, 48), (32, 56, 56), (16, 32, 32)),
+            local_boxes=((8, 16, 16), (8, 8, 8), (16, 16, 16), (4, 4, 4)),
+            swaps=12,
+        ),
+    )
+    return Pretraining(method=method, steps=60, global_batch=16, optimizer=Sgd(lr=3e-2, momentum=0.9, weight_decay=1e-4))

@@ -1,0 +1,184 @@
+"""Worker: one process of a run. It assembles the parts, trains, saves, and says how far it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from foundation.bucket import Bucket
+from storage_schema.errors import RunError
+from storage_schema.sample import Sample
+from training import checkpoint
+from training.backbones import encoder_bytes
+from training.config import Pretraining, read_config
+from training.data.corpus import Corpus, open_corpus
+from training.data.loader import Loading, step_batches
+from training.data.order import CorpusOrder, Order, integer_weights
+from training.loop import StepRecord, fit, wrapped
+from training.methods.base import Method
+from training.metrics import MetricLog
+
+ENCODER = "encoder.pt"
+CONFIG = "config.json"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One dataset of a run and its weight in the mixture."""
+
+    bucket: Bucket
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A run and where it happens: all that a worker needs, as plain values."""
+
+    config: dict[str, Any]
+    sources: tuple[Source, ...]
+    run: Bucket
+    checkpoint_every: int
+    keep: int = 3
+    threads: int = 2
+
+
+def order_of(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float]) -> Order:
+    """The order of a run over its corpora."""
+    integers = integer_weights(list(weights))
+    orders = (CorpusOrder(num_samples=len(c), weight=w) for c, w in zip(corpora, integers, strict=True))
+    return Order(config.seed, tuple(orders))
+
+
+def identity(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float]) -> dict[str, Any]:
+    """What makes a run the run that it is: equal identities may share checkpoints, others may not."""
+    return {
+        "config": config.document(),
+        "weights": integer_weights(list(weights)),
+        "datasets": [
+            {"name": c.manifest.name, "manifest": c.manifest.digest, "preprocessing": c.manifest.preprocessing_digest}
+            for c in corpora
+        ],
+    }
+
+
+def train(job: Job, rank: int, world: int, device: torch.device) -> None:
+    """Train this rank's part of a run, from its newest checkpoint to its end.
+
+    Raises:
+        RunError: if the checkpoint belongs to another run, or the loss is not finite.
+    """
+    config = read_config(job.config, "the run's configuration")
+    corpora = [open_corpus(source.bucket) for source in job.sources]
+    weights = [source.weight for source in job.sources]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        method = config.method.build().to(device)
+    optimizer = config.optimizer.build(method)
+    mine = identity(config, corpora, weights)
+    done = _resumed(job.run, mine, method, optimizer)
+    loading = Loading(
+        order=order_of(config, corpora, weights), global_batch=config.global_batch, rank=rank, world=world, threads=job.threads
+    )
+    views = _Views(config, {corpus.manifest.presentation: corpus for corpus in corpora})
+    batches = step_batches(loading, corpora, views, done * config.global_batch, config.steps * config.global_batch)
+    pen = _Pen(job, config, mine, method, optimizer, corpora, done) if rank == 0 else None
+    fit(wrapped(method, device), optimizer, config, batches, done, device, pen.note if pen else lambda record: None)
+    if pen:
+        pen.close()
+
+
+class _Views:
+    """Views of the run's method, with the geometry of the corpus that a sample is from."""
+
+    def __init__(self, config: Pretraining, corpora: dict[Any, Corpus]) -> None:
+        self._method = config.method
+        self._geometry = {presentation: corpus.pseudo3d for presentation, corpus in corpora.items()}
+
+    def __call__(self, sample: Sample, rng: Any) -> Any:
+        return self._method.draw(sample, self._geometry[sample.presentation], rng)
+
+
+def _resumed(run: Bucket, mine: dict[str, Any], method: Method, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest checkpoint, if there is one; the number of steps done."""
+    state = checkpoint.load(run)
+    if state is None:
+        return 0
+    if state.identity != mine:
+        raise RunError(f"{run.url}: the checkpoint of step {state.step} is of another run: {differences(state.identity, mine)}")
+    method.load_state_dict(state.model)
+    optimizer.load_state_dict(state.optimizer)
+    _LOG.info("resuming %s at step %d, position %d", run.url, state.step, state.position)
+    return state.step
+
+
+def differences(theirs: Any, mine: Any, loc: str = "") -> str:
+    """Where two documents differ, all places, as one sentence."""
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        keys = sorted(theirs.keys() | mine.keys())
+        parts = [differences(theirs.get(k), mine.get(k), f"{loc}.{k}".lstrip(".")) for k in keys]
+    elif isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
+        parts = [differences(a, b, f"{loc}[{i}]") for i, (a, b) in enumerate(zip(theirs, mine, strict=True))]
+    else:
+        return "" if theirs == mine else f"{loc} was {theirs!r} and is {mine!r}"
+    return "; ".join(part for part in parts if part)
+
+
+class _Pen:
+    """What only rank 0 writes: metrics, checkpoints, the encoder."""
+
+    def __init__(
+        self,
+        job: Job,
+        config: Pretraining,
+        mine: dict[str, Any],
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        corpora: Sequence[Corpus],
+        done: int,
+    ) -> None:
+        self._job, self._config, self._identity = job, config, mine
+        self._method, self._optimizer = method, optimizer
+        views = [corpus.pseudo3d for corpus in corpora if corpus.pseudo3d]
+        self._spec = replace(
+            method.encoder_spec,
+            pseudo3d=asdict(views[0]) if views else None,
+            preprocessing_digests=[corpus.manifest.preprocessing_digest for corpus in corpora],
+        )
+        self._log = MetricLog(job.run, done, config.steps)
+
+    def note(self, record: StepRecord) -> None:
+        """After every step: log it; at borders: save."""
+        self._log.add(record)
+        done = record.step + 1
+        if done % self._job.checkpoint_every == 0 or done == self._config.steps:
+            self._save(done)
+            self._log.checkpointed(record)
+
+    def _save(self, done: int) -> None:
+        state = checkpoint.State(
+            step=done,
+            position=done * self._config.global_batch,
+            identity=self._identity,
+            model=self._method.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+        )
+        checkpoint.save(self._job.run, state, self._job.keep)
+        self._job.run.put(ENCODER, encoder_bytes(self._method.encoder, self._spec))
+
+    def close(self) -> None:
+        """After the last step."""
+        self._log.close()
+
+
+def ray_worker(job: Job) -> None:
+    """What Ray Train calls in each of its workers."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    train(job, context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
