@@ -1,0 +1,1 @@
+"""Raw corpora in, one published dataset out: scan, plan, prepare and verify, on Ray Data."""

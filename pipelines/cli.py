@@ -1,0 +1,150 @@
+"""Verbs of this house: prepare and verify. Ray and the readers are imported once a verb runs, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from foundation import entry
+from foundation.cluster import ray_session
+from storage_schema.errors import UsageError
+from storage_schema.vocabulary import Modality
+
+if TYPE_CHECKING:
+    from pipelines.jobs.prepare import Outcome
+    from pipelines.sources.labels import Labels
+
+FOLDER = "folder"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of this house."""
+    parser = entry.Parser(prog="crossdim", description="Raw images and volumes to published datasets.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_prepare(verbs.add_parser("prepare", help="turn folders of images or volumes into a published dataset; the same line resumes"))
+    _add_verify(verbs.add_parser("verify", help="re-read a published dataset and hold every byte against its manifest"))
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="Ray cluster to join (auto finds this machine's); none starts one here")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="largest number of tasks at a time")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
+    entry.add_store_options(parser)
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SRC", help="folder, bucket or file of images or volumes")
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="such as xray-pseudo3d or ct-superpatches")
+    parser.add_argument("--out", required=True, metavar="URL", help="where the dataset is published")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE", help="change one recipe setting")
+    parser.add_argument("--name", help="name of the dataset; default: the recipe's")
+    parser.add_argument("--modality", choices=[str(m) for m in Modality], help="of files whose header does not tell")
+    parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="share of patients held out (default 0)")
+    parser.add_argument("--label", choices=[FOLDER], help="take the name of the folder that holds a file as its label")
+    parser.add_argument("--labels", metavar="FILE.csv", help="table with a column path, relative to SRC or to SRC's parent")
+    parser.add_argument("--label-column", metavar="COLUMN", help="column of labels in --labels")
+    parser.add_argument("--patient-column", metavar="COLUMN", help="column of patients in --labels; splits never cut through one")
+    _add_common(parser)
+    parser.set_defaults(verb=prepare)
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="folder or URL of a published dataset")
+    _add_common(parser)
+    parser.set_defaults(verb=verify)
+
+
+def _labels(arguments: argparse.Namespace) -> Labels:
+    from pipelines.sources.labels import Labels, read_labels
+
+    if arguments.label and arguments.label_column:
+        raise UsageError("--label folder and --label-column both name the label; choose one")
+    if not arguments.labels:
+        if arguments.label_column or arguments.patient_column:
+            raise UsageError("--label-column and --patient-column need the table that holds them: --labels FILE.csv")
+        return Labels(by_folder=arguments.label == FOLDER)
+    if not (arguments.label_column or arguments.patient_column):
+        raise UsageError("--labels needs --label-column, --patient-column or both")
+    table = read_labels(entry.bucket(arguments.labels, arguments), arguments.label_column, arguments.patient_column)
+    return Labels(rows=table.rows, by_folder=arguments.label == FOLDER)
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """The verb ``prepare``."""
+    from pipelines.recipes import resolve
+
+    recipe = resolve(arguments.recipe, arguments.overrides)
+    if not 0 <= arguments.test_fraction < 1:
+        raise UsageError(f"--test-fraction is a share of patients, 0 to below 1; found {arguments.test_fraction}")
+    name = arguments.name or arguments.recipe.replace(":", "-")
+    if not name or not all(c.isalnum() or c in "-_" for c in name):
+        raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")
+    from pipelines.jobs.prepare import Order
+    from pipelines.jobs.prepare import prepare as run
+
+    order = Order(
+        sources=tuple(entry.bucket(url, arguments) for url in arguments.sources),
+        out=entry.bucket(arguments.out, arguments),
+        recipe=recipe,
+        name=name,
+        test_fraction=arguments.test_fraction,
+        modality=Modality(arguments.modality) if arguments.modality else None,
+        labels=_labels(arguments),
+        labels_from=arguments.labels or "",
+        concurrency=arguments.concurrency,
+        quiet=arguments.json,
+    )
+    with ray_session(arguments.ray_address):
+        outcome = run(order)
+    entry.answer(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
+    return entry.QUARANTINED if outcome.manifest.num_quarantined else entry.DONE
+
+
+def _document(outcome: Outcome) -> dict[str, object]:
+    return {
+        "samples": outcome.manifest.num_samples,
+        "quarantined": outcome.manifest.num_quarantined,
+        "quarantined_by_rule": outcome.quarantined,
+        "ignored": outcome.ignored,
+        "objects": len(outcome.manifest.objects),
+        "bytes": outcome.num_bytes,
+        "seconds": round(outcome.seconds, 2),
+        "already_published": outcome.already_published,
+        "manifest_digest": outcome.manifest.digest,
+    }
+
+
+def _sentences(outcome: Outcome, out: str) -> str:
+    manifest = outcome.manifest
+    size = f"{manifest.num_samples} samples, {len(manifest.objects)} objects, {outcome.num_bytes / 1e6:.1f} MB"
+    if outcome.already_published:
+        return f"{out} is already published: {size}, {manifest.num_quarantined} quarantined"
+    rules = ", ".join(f"{rule} {count}" for rule, count in outcome.quarantined.items())
+    lines = [f"published {out}: {size}, in {outcome.seconds:.1f} s"]
+    if rules:
+        lines.append(f"quarantined {manifest.num_quarantined}: {rules}; reasons are in {out}/quarantine")
+    if outcome.ignored:
+        lines.append("ignored " + ", ".join(f"{rule} {count}" for rule, count in outcome.ignored.items()))
+    return "\n".join([*lines, f"next: crossdim verify {out}"])
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """The verb ``verify``."""
+    from pipelines.jobs.verify import verify as run
+
+    with ray_session(arguments.ray_address):
+        report = run(entry.bucket(arguments.dataset, arguments), concurrency=arguments.concurrency, quiet=arguments.json)
+    told = f"{report.num_objects} objects, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB"
+    if report.problems:
+        sentence = "\n  ".join([f"{arguments.dataset}: {len(report.problems)} problems in {told}", *map(str, report.problems)])
+    else:
+        sentence = f"{arguments.dataset} is whole: {told}, every byte and every sample checked"
+    entry.answer(report.document(), sentence, as_json=arguments.json)
+    return entry.FAILED if report.problems else entry.DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb that ``argv`` starts with."""
+    return entry.main(build_parser, argv)

@@ -1,0 +1,18 @@
+"""Bytes to samples. The only room that sees (x, y, z): what leaves it is (C, H, W) or (C, D, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.decoders import dicom, nifti, raster, series
+from pipelines.decoders.raw import RawItem
+from storage_schema.sample import Sample
+
+#: How each kind of input is decoded. A new format is a module and a line here.
+DECODERS: dict[str, Callable[[RawItem], Sample]] = {
+    "png": raster.decode,
+    "jpeg": raster.decode,
+    "dicom": dicom.decode_image,
+    "dicom-series": series.decode,
+    "nifti": nifti.decode,
+}

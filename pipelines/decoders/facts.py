@@ -1,0 +1,58 @@
+"""What a header says, before any voxel is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Format(StrEnum):
+    """Formats that we read, told apart by their first bytes."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    DICOM = "dicom"
+    NIFTI = "nifti"
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether files of this format are plain pictures."""
+        return self in (Format.PNG, Format.JPEG)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceHeader:
+    """One DICOM file of a series: what decides whether, and where, it belongs into a volume. Millimetres are DICOM's LPS."""
+
+    rows: int
+    columns: int
+    frames: int = 1
+    samples_per_pixel: int = 1
+    photometric: str = "MONOCHROME2"
+    sop_class: str = ""
+    mosaic: bool = False
+    position_mm: tuple[float, ...] | None = None
+    orientation: tuple[float, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None  # between rows, between columns
+    thickness_mm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """One file, by its header.
+
+    Attributes:
+        shape: (H, W) of a picture, (D, H, W) of a volume.
+        spacing_mm: along the axes of ``shape``, where the header tells.
+        modality: DICOM's term, as written.
+        series: identifier that files of one series share; empty where the header has none.
+        slice: for DICOM.
+    """
+
+    format: Format
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None = None
+    modality: str | None = None
+    patient: str | None = None
+    series: str | None = None
+    slice: SliceHeader | None = None

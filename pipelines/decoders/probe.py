@@ -1,0 +1,92 @@
+"""A verdict on one file from its first bytes: which format it is, whether its header is sound, or that it is not for us."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.decoders import dicom, nifti, raster
+from pipelines.decoders.facts import Facts
+from pipelines.decoders.inflate import GZIP_MAGIC, inflate_head
+from pipelines.decoders.nifti_header import looks_like_nifti
+from pipelines.decoders.raw import ReadRules
+from storage_schema.errors import SampleError
+
+#: Enough for nearly every header; a longer one costs a second request.
+HEAD_BYTES = 256 * 1024
+#: What names promise, by family.
+PROMISES = {
+    "picture": (".png", ".jpg", ".jpeg"),
+    "nifti": (".nii", ".nii.gz", ".hdr"),
+    "dicom": (".dcm", ".dicom", ".ima"),
+}
+_LFS = b"version https://git-lfs"
+
+
+def promised(name: str) -> str | None:
+    """The family of formats that a file's name promises."""
+    return next((family for family, endings in PROMISES.items() if name.lower().endswith(endings)), None)
+
+
+def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | None:
+    """The facts of one file; None if neither its name nor its content says that it is for us.
+
+    Args:
+        name: the file's name.
+        size: of the file, in bytes.
+        read: gives the first n bytes.
+        rules: size guards.
+
+    Raises:
+        SampleError: for a file that is, or calls itself, one of our formats and breaks a rule of it.
+    """
+    promise = promised(name)
+    if size == 0:
+        if promise is None:
+            return None
+        raise SampleError("empty", "the file has no bytes; its copy may have failed")
+    head = read(min(size, HEAD_BYTES))
+    family, facts_of = _family(head, promise)
+    if facts_of is None:
+        return None
+    if promise and family != promise:
+        raise SampleError("wrong_format", f"the name promises {promise}, the content is {family}; rename or replace the file")
+    try:
+        return facts_of(head, len(head) == size, rules)
+    except EOFError:
+        return facts_of(read(size), True, rules)
+
+
+FactsOf = Callable[[bytes, bool, ReadRules], Facts | None]
+
+
+def _family(head: bytes, promise: str | None) -> tuple[str, FactsOf | None]:
+    if head.startswith((raster.PNG_MAGIC, raster.JPEG_MAGIC)):
+        return "picture", lambda data, _, rules: raster.facts(data, rules)
+    if dicom.looks_like_dicom(head):
+        return "dicom", lambda data, whole, rules: dicom.facts(data, rules, whole=whole)
+    if _is_nifti(head, promise):
+        return "nifti", lambda data, _, rules: nifti.facts(data, rules)
+    if promise is None:
+        return "foreign", None
+    raise _broken_promise(head, promise)
+
+
+def _is_nifti(head: bytes, promise: str | None) -> bool:
+    if not head.startswith(GZIP_MAGIC):
+        return looks_like_nifti(head)
+    try:
+        return looks_like_nifti(inflate_head(head, 540))
+    except SampleError:
+        if promise == "nifti":
+            raise
+        return False
+
+
+def _broken_promise(head: bytes, promise: str) -> SampleError:
+    if head.startswith(_LFS):
+        return SampleError("lfs_pointer", "the file is a Git LFS pointer, not its data; run git lfs pull")
+    if head.lstrip().startswith(b"<"):
+        return SampleError(
+            "error_document", f"the file holds an XML or HTML document, such as a store's error answer, instead of {promise}"
+        )
+    return SampleError("wrong_format", f"the name promises {promise}, the content starts with {head[:12]!r}")

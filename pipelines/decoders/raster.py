@@ -1,0 +1,132 @@
+"""PNG and JPEG files to images."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipelines.decoders.facts import Facts, Format
+from pipelines.decoders.raw import RawItem, ReadRules, with_note
+from storage_schema.errors import SampleError
+from storage_schema.sample import Array, Sample, Scaling
+from storage_schema.vocabulary import Presentation
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+def facts(data: bytes, rules: ReadRules) -> Facts:
+    """What the header of a picture says.
+
+    Raises:
+        SampleError: if there is no picture, or it is larger than the guard.
+    """
+    picture = _open(data, rules)
+    kind = Format.PNG if data.startswith(PNG_MAGIC) else Format.JPEG
+    return Facts(format=kind, shape=(picture.height, picture.width))
+
+
+def decode(item: RawItem) -> Sample:
+    """A PNG or JPEG file as an image, upright by its EXIF orientation.
+
+    One bit becomes 0 and 255; palettes and CMYK become RGB; alpha is composited over black, as radiographs are drawn.
+
+    Returns:
+        (1, H, W) uint8 or uint16, or (3, H, W) uint8.
+
+    Raises:
+        SampleError: for damaged, cut or unknown content: a picture that is there in part is not there.
+    """
+    if item.data.startswith(PNG_MAGIC):
+        check_png(item.data)
+    picture = _open(item.data, item.rules)
+    try:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise SampleError("damaged", f"the picture cannot be decoded to its end: {error}") from error
+    array, note = _channels(upright)
+    key, origin, patient = item.origin()
+    sample = Sample(
+        key=key,
+        presentation=Presentation.IMAGE,
+        array=array,
+        modality=item.modality,
+        scaling=scaling_of(array),
+        origin=origin,
+        label=item.label,
+        patient=patient,
+    )
+    deep = item.data.startswith(PNG_MAGIC) and item.data[24] == 16 and item.data[25] != 0
+    return with_note(sample, note, "16-bit colour read as 8-bit" if deep else None)
+
+
+def _open(data: bytes, rules: ReadRules) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own guard follows
+            picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    except Image.DecompressionBombError as error:
+        raise SampleError("too_large", f"the picture is larger than can be decoded: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise SampleError("damaged", f"the picture's header cannot be read: {error}") from error
+    if picture.width * picture.height > rules.max_pixels:
+        raise SampleError("too_large", f"{picture.width}x{picture.height} pixels; the guard stands at {rules.max_pixels:,}")
+    return picture
+
+
+def _channels(picture: Image.Image) -> tuple[Array, str | None]:
+    """(C, H, W) and what was decided on the way."""
+    mode = picture.mode
+    if mode in _SIXTEEN_BIT:
+        return np.asarray(picture).astype(np.uint16)[None], None
+    if mode in ("1", "L"):
+        return np.asarray(picture.convert("L"))[None], None
+    if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        opaque = rgba.getextrema()[3] == (255, 255)
+        flat = rgba if opaque else Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+        gray = mode == "LA"
+        array = np.asarray(flat.convert("RGB")).transpose(2, 0, 1)
+        return np.ascontiguousarray(array[:1] if gray else array), None if opaque else "alpha composited over black"
+    if mode in ("RGB", "P", "CMYK"):
+        return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1)), None
+    raise SampleError("pixel_mode", f"pictures of mode {mode} are not read; save as 8- or 16-bit gray, or RGB")
+
+
+def scaling_of(array: Array) -> Scaling:
+    """0..255 for 8 bits; the values that occur for 16, of which detectors fill 10 to 16.
+
+    Raises:
+        SampleError: rule ``constant`` for an image that shows nothing.
+    """
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        raise SampleError("constant", f"every pixel is {low:g}; there is nothing to see")
+    return Scaling(low=0.0, high=255.0) if array.dtype == np.uint8 else Scaling(low=low, high=high)
+
+
+def check_png(data: bytes) -> None:
+    """Hold every chunk of a PNG against its checksum, up to the last one; decoders skip this for pixel data.
+
+    Raises:
+        SampleError: rule ``checksum`` or ``truncated``.
+    """
+    offset = len(PNG_MAGIC)
+    while offset + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        end = offset + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[offset + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise SampleError("checksum", f"chunk {kind!r} at byte {offset} of the PNG does not match its checksum")
+        if kind == b"IEND":
+            return
+        offset = end
+    raise SampleError("truncated", f"the PNG ends after {len(data):,} bytes without its last chunk; the file is cut")

@@ -1,0 +1,87 @@
+"""What goes into a decoder: the bytes of one input, and what is known of it besides."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from storage_schema.digest import sample_key
+from storage_schema.errors import SampleError, UsageError
+from storage_schema.sample import Origin, Sample
+from storage_schema.vocabulary import Modality
+
+Frames = Literal["first", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadRules:
+    """How far decoders go. Guards are checked against headers, before anything is allocated."""
+
+    frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
+    max_bytes: int = 8 * 2**30  # of one decoded input; ours
+    max_pixels: int = 2**28  # of one image; ours, above the largest digital mammograms and radiographs
+    max_not_finite: float = 0.1  # share of NaN and infinite voxels that are replaced; above, the volume is refused; ours
+
+    def __post_init__(self) -> None:
+        if self.frames not in ("first", "refuse"):
+            raise UsageError(f"frames is 'first' or 'refuse'; found {self.frames!r}")
+
+    def allow_bytes(self, num_bytes: int, shape: tuple[int, ...]) -> None:
+        """Refuse what a header claims before it is believed.
+
+        Raises:
+            SampleError: rule ``too_large``.
+        """
+        if num_bytes > self.max_bytes:
+            raise SampleError(
+                "too_large", f"the header claims {shape}, {num_bytes:,} bytes; the guard stands at {self.max_bytes:,}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawItem:
+    """One input: a file, or all files of a series.
+
+    Attributes:
+        uri: name of the input in the catalog.
+        files: contents, in no particular order for a series.
+        modality: what command line or folder say; a DICOM header knows better.
+        patient: hashed patient, if somebody named one.
+    """
+
+    uri: str
+    files: tuple[bytes, ...]
+    modality: Modality = Modality.OT
+    label: str | None = None
+    patient: str | None = None
+    rules: ReadRules = ReadRules()
+
+    @property
+    def data(self) -> bytes:
+        """The content of a one-file input."""
+        (only,) = self.files
+        return only
+
+    def sha256(self) -> str:
+        """Hash of the content; of a series, the hash of its files' sorted hashes, so that names and order do not matter."""
+        hashes = sorted({hashlib.sha256(data).hexdigest() for data in self.files})
+        return hashes[0] if len(self.files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def origin(self) -> tuple[str, Origin, str]:
+        """Key, origin and patient of the sample that this input becomes; without a known patient, the content stands for one."""
+        sha256 = self.sha256()
+        origin = Origin(uri=self.uri, sha256=sha256)
+        return sample_key(sha256, origin.part), origin, self.patient or sha256[:16]
+
+
+def patient_hash(patient_id: str) -> str:
+    """A patient's name in the dataset: it groups, it does not tell."""
+    return hashlib.sha256(f"patient:{patient_id}".encode()).hexdigest()[:16]
+
+
+def with_note(sample: Sample, *notes: str | None) -> Sample:
+    """The sample with remarks of a reader appended to its note."""
+    told = [str(sample.extra["note"])] if "note" in sample.extra else []
+    told += [note for note in notes if note]
+    return replace(sample, extra={**sample.extra, "note": "; ".join(told)}) if told else sample

@@ -1,0 +1,205 @@
+"""Plan: which inputs become one output object, decided before anything is decoded.
+
+One row of a plan is written by one task, and nobody else writes its objects. A plan depends on the inputs and the recipe
+only, so any run with the same digest gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from foundation.settings import to_document
+from pipelines.decoders.dicom import check_single
+from pipelines.decoders.facts import Format
+from pipelines.decoders.geometry import one_per_position, stacked
+from pipelines.decoders.raw import patient_hash
+from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
+from pipelines.jobs.verdict import Verdict
+from pipelines.quarantine import Quarantined, through
+from pipelines.sources.labels import Known
+from storage_schema.digest import digest
+from storage_schema.vocabulary import Modality
+
+#: Of the plan and of the code's reading of it: a new number makes old scratch markers strangers.
+PLAN_VERSION = 1
+SERIES = "dicom-series"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemFile:
+    """One file of an item."""
+
+    source: int
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One input: a file or a series, how it is decoded, and for volumes the number of boxes reserved for it."""
+
+    uri: str
+    files: tuple[ItemFile, ...]
+    decoder: str
+    modality: Modality
+    label: str | None = None
+    patient: str | None = None
+    boxes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What one task does: items, and the first bank shard that is theirs."""
+
+    number: int
+    items: tuple[Item, ...]
+    first_shard: int = 0
+    num_shards: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All rows, what was refused by its header, and how many files were not for us, by rule."""
+
+    rows: tuple[Row, ...]
+    refused: tuple[Quarantined, ...]
+    ignored: dict[str, int] = field(default_factory=dict)
+    digest: str
+
+    @property
+    def num_items(self) -> int:
+        """Number of inputs."""
+        return sum(len(row.items) for row in self.rows)
+
+    @property
+    def num_shards(self) -> int:
+        """Number of bank shards that the rows reserve."""
+        return self.rows[-1].first_shard + self.rows[-1].num_shards if self.rows else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Naming:
+    """What the user says of the inputs: what is known of a file, and its modality where no header tells."""
+
+    known: Callable[[Verdict], Known]
+    modality: Callable[[Verdict], Modality]
+
+    def item(self, uri: str, files: Sequence[Verdict], decoder: str) -> Item:
+        """An item of these files; label, patient and modality are those of the first."""
+        first, known = files[0], self.known(files[0])
+        patient = patient_hash(known.patient_id) if known.patient_id else first.facts and first.facts.patient
+        return Item(
+            uri=uri,
+            files=tuple(ItemFile(source=f.source, path=f.path, size=f.size) for f in files),
+            decoder=decoder,
+            modality=self.modality(first),
+            label=known.label,
+            patient=patient,
+        )
+
+
+def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, identity: dict[str, object]) -> Plan:
+    """Decide what becomes of every file.
+
+    Args:
+        verdicts: of the scan, sorted.
+        recipe: the recipe.
+        naming: labels, patients and modalities.
+        identity: what else decides the bytes (the dataset's name, the test fraction).
+    """
+    refused = [verdict.quarantined() for verdict in verdicts if verdict.status == "refused"]
+    usable = [verdict for verdict in verdicts if verdict.facts and verdict.facts.format in recipe.formats]
+    ignored = {"foreign": sum(verdict.status == "ignored" for verdict in verdicts)}
+    ignored["not_for_recipe"] = sum(verdict.status == "ok" for verdict in verdicts) - len(usable)
+    if isinstance(recipe, ImageRecipe):
+        rows = pack_images(usable, recipe, naming)
+    else:
+        items, more = volume_items(usable, recipe, naming)
+        rows, refused = pack_volumes(items, recipe), refused + more
+    refused.sort(key=lambda one: one.uri)
+    document = {
+        "version": PLAN_VERSION,
+        "recipe": to_document(recipe),
+        "identity": identity,
+        "rows": to_document(rows),
+        "refused": [one.row() for one in refused],
+    }
+    return Plan(rows=tuple(rows), refused=tuple(refused), ignored=ignored, digest=digest(document))
+
+
+def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) -> list[Row]:
+    """Images in order, until a shard is full."""
+    packs: list[list[Item]] = []
+    num_bytes = 0
+    for verdict in usable:
+        assert verdict.facts is not None
+        size = recipe.estimated_bytes(verdict.facts)
+        if not packs or len(packs[-1]) >= recipe.shard.max_samples or num_bytes + size > recipe.shard.target_bytes:
+            packs.append([])
+            num_bytes = 0
+        packs[-1].append(naming.item(verdict.uri, [verdict], str(verdict.facts.format)))
+        num_bytes += size
+    return [Row(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)]
+
+
+def series_of(usable: Iterable[Verdict]) -> dict[str, list[Verdict]]:
+    """DICOM files by series: by SeriesInstanceUID wherever they lie, and by folder only where the header has none."""
+    series: dict[str, list[Verdict]] = {}
+    for verdict in usable:
+        if verdict.facts is not None and verdict.facts.format is Format.DICOM:
+            folder = verdict.uri.rpartition("/")[0]
+            series.setdefault(verdict.facts.series or f"folder:{folder}", []).append(verdict)
+    return series
+
+
+def volume_items(usable: Sequence[Verdict], recipe: VolumeRecipe, naming: Naming) -> tuple[list[Item], list[Quarantined]]:
+    """NIfTI files and DICOM series as items with reserved boxes; what headers alone rule out is refused here."""
+    inputs = [(v.uri, [v], str(Format.NIFTI)) for v in usable if v.facts and v.facts.format is Format.NIFTI]
+    for uid, files in series_of(usable).items():
+        folder = files[0].uri.rpartition("/")[0]
+        inputs.append((f"{folder}#{uid}" if not uid.startswith("folder:") else folder, files, SERIES))
+    items: list[Item] = []
+    refused: list[Quarantined] = []
+    for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
+        boxes = through(uri, files, [("plan", lambda found: recipe.boxes(*_grid(found)))])
+        if isinstance(boxes, Quarantined):
+            refused.append(boxes)
+        else:
+            items.append(replace(naming.item(uri, files, decoder), boxes=boxes))
+    return items, refused
+
+
+def _grid(files: Sequence[Verdict]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Shape (D, H, W) and spacing of a volume, by its headers."""
+    headers = [verdict.facts.slice for verdict in files if verdict.facts and verdict.facts.slice]
+    if not headers:
+        facts = files[0].facts
+        assert facts is not None
+        assert facts.spacing_mm is not None
+        return facts.shape, facts.spacing_mm
+    for header in headers:
+        check_single(header)
+    geometry = stacked(one_per_position(headers))
+    return geometry.shape, geometry.spacing_mm
+
+
+def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Row]:
+    """Whole volumes in order, until their boxes fill one bank shard; a larger volume has a row and several shards of its own."""
+    packs: list[list[Item]] = []
+    boxes = 0
+    for item in items:
+        if not packs or boxes + item.boxes > recipe.patches_per_shard:
+            packs.append([])
+            boxes = 0
+        packs[-1].append(item)
+        boxes += item.boxes
+    rows: list[Row] = []
+    first = 0
+    for number, pack in enumerate(packs):
+        num_shards = max(1, -(-sum(item.boxes for item in pack) // recipe.patches_per_shard))
+        rows.append(Row(number=number, items=tuple(pack), first_shard=first, num_shards=num_shards))
+        first += num_shards
+    return rows
+
+

@@ -1,0 +1,170 @@
+"""Prepare: list, scan, plan, run what is not done yet, publish."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tqdm import tqdm
+
+from foundation.bucket import Bucket
+from foundation.settings import to_document
+from pipelines.jobs.engine import each
+from pipelines.jobs.plan import Naming, Plan, make_plan
+from pipelines.jobs.recipe import Recipe, VolumeRecipe
+from pipelines.jobs.row import Job, run_row
+from pipelines.jobs.scan import scan
+from pipelines.jobs.verdict import Verdict
+from pipelines.publish import WORK, Bank, Title, finished_rows, publish, read_markers, told
+from pipelines.quarantine import Quarantined
+from pipelines.sources.labels import Known, Labels, check_matched
+from pipelines.sources.listing import folder_name, list_sources
+from pipelines.sources.words import modality_in
+from storage_schema.digest import canonical_json
+from storage_schema.errors import StorageError
+from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from storage_schema.vocabulary import Modality
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a user asks for. ``modality`` stands in for headers and folder names; ``labels_from`` is its name in errors."""
+
+    sources: tuple[Bucket, ...]
+    out: Bucket
+    recipe: Recipe
+    name: str
+    test_fraction: float = 0.0
+    modality: Modality | None = None
+    labels: Labels = Labels()
+    labels_from: str = ""
+    concurrency: int | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of it."""
+
+    manifest: Manifest
+    quarantined: dict[str, int]
+    ignored: dict[str, int]
+    seconds: float
+    already_published: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all objects."""
+        return sum(entry.size for entry in self.manifest.objects)
+
+
+def _naming(order: Order, sources: Sequence[Bucket]) -> Naming:
+    """How files are named to labels and modality words: below the source's own folder name."""
+    folders = [folder_name(source.url) for source in sources]
+
+    def known(verdict: Verdict) -> Known:
+        return order.labels.of(verdict.path, folders[verdict.source])
+
+    def modality(verdict: Verdict) -> Modality:
+        return order.modality or modality_in(verdict.path, folders[verdict.source])
+
+    return Naming(known=known, modality=modality)
+
+
+def plan_of(order: Order) -> tuple[tuple[Bucket, ...], Plan]:
+    """The sources as folders, and the plan for what is in them.
+
+    Raises:
+        StorageError: if nothing in them can be read by the recipe.
+    """
+    sources, files = list_sources(order.sources)
+    verdicts = scan(files, sources, order.recipe.read, concurrency=order.concurrency, quiet=order.quiet)
+    naming = _naming(order, sources)
+    if order.labels.rows:
+        check_matched(order.labels, [naming.known(verdict) for verdict in verdicts], order.labels_from)
+    identity: dict[str, object] = {"name": order.name, "test_fraction": order.test_fraction}
+    plan = make_plan(verdicts, order.recipe, naming, identity)
+    if not plan.rows:
+        where = ", ".join(source.url for source in order.sources)
+        wanted = ", ".join(sorted(order.recipe.formats))
+        raise StorageError(f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. {told(plan.refused)}")
+    return sources, plan
+
+
+def published(out: Bucket) -> Manifest | None:
+    """The manifest of a dataset that is there already."""
+    if not out.exists(MANIFEST_PATH):
+        return None
+    return parse_manifest(out.read(MANIFEST_PATH), out.where(MANIFEST_PATH))
+
+
+def run_rows(job: Job, plan: Plan, order: Order) -> None:
+    """Write every row that has no marker yet."""
+    done = finished_rows(job.out, plan.digest)
+    if done:
+        logger.info("resuming: %d of %d rows are written", len(done), len(plan.rows))
+    todo = [canonical_json(to_document(row)).decode() for row in plan.rows if row.number not in done]
+    counts: Counter[str] = Counter()
+    with tqdm(total=len(plan.rows), initial=len(done), desc="prepare", unit="row", disable=order.quiet) as bar:
+        for answer in each(todo, partial(run_row, job=job), concurrency=order.concurrency):
+            counts.update({k: v for k, v in json.loads(answer).items() if k != "row"})
+            bar.set_postfix(counts, refresh=False)
+            bar.update()
+
+
+def prepare(order: Order) -> Outcome:
+    """Turn raw sources into one published dataset; the same order goes on where it was interrupted.
+
+    Needs a Ray session.
+
+    Raises:
+        StorageError: if the sources hold nothing, the store does not answer, or another dataset stands at the output.
+    """
+    start = time.monotonic()
+    sources, plan = plan_of(order)
+    manifest = published(order.out)
+    if manifest is not None:
+        if manifest.plan_digest != plan.digest:
+            raise StorageError(f"{order.out.url} holds {manifest.name!r}, made from other inputs or another recipe; use another --out")
+        return _outcome(manifest, (), plan, start, already_published=True)
+    job = Job(
+        sources=sources,
+        out=order.out,
+        recipe=order.recipe,
+        name=order.name,
+        test_fraction=order.test_fraction,
+        plan_digest=plan.digest,
+    )
+    run_rows(job, plan, order)
+    markers = read_markers(order.out, plan.digest, (row.number for row in plan.rows))
+    title = Title(
+        name=order.name,
+        presentation=order.recipe.presentation,
+        preprocessing=order.recipe.preprocessing(),
+        plan_digest=plan.digest,
+    )
+    bank = None
+    if isinstance(order.recipe, VolumeRecipe):
+        bank = Bank(path=job.bank_path, layout=order.recipe.layout, num_shards=plan.num_shards)
+    manifest, quarantine = publish(order.out, title, markers, plan.refused, bank)
+    order.out.delete(WORK)
+    return _outcome(manifest, quarantine, plan, start)
+
+
+def _outcome(
+    manifest: Manifest, quarantine: Sequence[Quarantined], plan: Plan, start: float, *, already_published: bool = False
+) -> Outcome:
+    return Outcome(
+        manifest=manifest,
+        quarantined=dict(sorted(Counter(one.rule for one in quarantine).items())),
+        ignored={rule: count for rule, count in plan.ignored.items() if count},
+        seconds=time.monotonic() - start,
+        already_published=already_published,
+    )

@@ -1,0 +1,149 @@
+"""One row: its inputs read, decoded, changed, packed and written, and a marker that says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from foundation.bucket import Bucket
+from foundation.settings import from_document
+from pipelines.decoders import DECODERS
+from pipelines.decoders.raw import RawItem
+from pipelines.jobs.plan import Item, Row
+from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
+from pipelines.publish import Marker, marker_path, put, repeat_of
+from pipelines.quarantine import Quarantined, through
+from pipelines.sinks.bank import pack_bank_shard
+from pipelines.sinks.packed import PackedObject
+from pipelines.sinks.shards import pack_shard
+from pipelines.sources.patience import patiently, read_whole
+from storage_schema.bank import bank_path
+from storage_schema.digest import canonical_json, digest
+from storage_schema.errors import SampleError
+from storage_schema.sample import Sample
+from storage_schema.shards import shard_path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What all rows of a run share. A value: it travels to every task."""
+
+    sources: tuple[Bucket, ...]
+    out: Bucket
+    recipe: Recipe
+    name: str
+    test_fraction: float
+    plan_digest: str
+
+    @property
+    def bank_path(self) -> str:
+        """Path of the bank of a volume dataset."""
+        assert isinstance(self.recipe, VolumeRecipe)
+        return bank_path(self.name, f"{self.recipe.resample.spacing_mm:g}mm")
+
+
+def raw(item: Item, job: Job) -> RawItem:
+    """The bytes of an item, and what is known of it."""
+    return RawItem(
+        uri=item.uri,
+        files=tuple(read_whole(job.sources[file.source], file.path, file.size) for file in item.files),
+        modality=item.modality,
+        label=item.label,
+        patient=item.patient,
+        rules=job.recipe.read,
+    )
+
+
+def _within_reserve(item: Item, samples: list[Sample]) -> list[Sample]:
+    """Refuse a volume that became more boxes than its header announced: they would land on its neighbour's positions."""
+    if item.boxes and len(samples) > item.boxes:
+        raise SampleError("plan", f"became {len(samples)} boxes; its header announced {item.boxes}")
+    return samples
+
+
+def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quarantined]]:
+    """Every item of a row with its samples, or with the reason why it has none."""
+    met: dict[str, str] = {}
+    for item in row.items:
+        steps = [
+            ("read", lambda one: raw(one, job)),
+            *job.recipe.steps(DECODERS[item.decoder]),
+            ("plan", lambda samples, item=item: _within_reserve(item, samples)),
+        ]
+        made = through(item.uri, item, steps)
+        if isinstance(made, list) and made[0].key in met:
+            made = repeat_of(item.uri, met[made[0].key])
+        elif isinstance(made, list):
+            met[made[0].key] = item.uri
+        yield item, made
+
+
+def write_images(row: Row, job: Job) -> Marker:
+    """A row of images as one shard."""
+    made = list(samples_of(row, job))
+    samples = [sample for _, found in made if not isinstance(found, Quarantined) for sample in found]
+    packed = []
+    if samples:
+        path = shard_path(job.name, row.number)
+        packed.append(pack_shard(samples, path, test_fraction=job.test_fraction, preprocessing_digest=digest(job.recipe.preprocessing())))
+        put(job.out, packed[0])
+    return _marker(row, packed, [found for _, found in made if isinstance(found, Quarantined)])
+
+
+def write_volumes(row: Row, job: Job) -> Marker:
+    """A row of volumes as its shards of the bank; each is written as soon as no later volume can reach it."""
+    recipe = job.recipe
+    assert isinstance(recipe, VolumeRecipe)
+    per_shard = recipe.patches_per_shard
+    waiting: dict[int, Sample] = {}
+    packed: list[PackedObject] = []
+    refused: list[Quarantined] = []
+    position = 0
+    for item, made in samples_of(row, job):
+        if isinstance(made, Quarantined):
+            refused.append(made)
+        else:
+            waiting.update(enumerate(made, position))
+        position += item.boxes
+        while waiting and (min(waiting) // per_shard + 1) * per_shard <= position:
+            packed.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
+    if waiting:
+        packed.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
+    return _marker(row, packed, refused)
+
+
+def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) -> PackedObject:
+    """Pack and write one shard of the row's, and let go of its samples and bytes."""
+    recipe = job.recipe
+    assert isinstance(recipe, VolumeRecipe)
+    start = number * recipe.patches_per_shard
+    samples = {p - start: waiting.pop(p) for p in sorted(waiting) if p < start + recipe.patches_per_shard}
+    packed = pack_bank_shard(
+        samples,
+        row.first_shard + number,
+        job.bank_path,
+        recipe.layout,
+        test_fraction=job.test_fraction,
+        preprocessing_digest=digest(recipe.preprocessing()),
+    )
+    put(job.out, packed)
+    return packed
+
+
+def _marker(row: Row, packed: list[PackedObject], refused: list[Quarantined]) -> Marker:
+    return Marker(
+        row=row.number,
+        objects=tuple(one.entry() for one in packed),
+        catalog=tuple(catalog for one in packed for catalog in one.rows),
+        quarantine=tuple(refused),
+    )
+
+
+def run_row(document: str, job: Job) -> str:
+    """The task of one row: objects first, marker last, both the same however often it is run."""
+    row = from_document(Row, json.loads(document), subject="row of a plan")
+    marker = write_images(row, job) if isinstance(job.recipe, ImageRecipe) else write_volumes(row, job)
+    patiently(lambda: job.out.put(marker_path(job.plan_digest, row.number), marker.to_bytes()))
+    told = {"row": row.number, "samples": len(marker.catalog), "quarantined": len(marker.quarantine)}
+    return canonical_json(told).decode()

@@ -1,0 +1,63 @@
+"""Scan: a verdict for every file, from its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from tqdm import tqdm
+
+from foundation.bucket import Bucket
+from foundation.settings import from_document, to_document
+from pipelines.decoders.probe import probe
+from pipelines.decoders.raw import ReadRules
+from pipelines.jobs.engine import each
+from pipelines.jobs.verdict import Verdict
+from pipelines.quarantine import Quarantined, through
+from pipelines.sources.listing import SourceFile
+from pipelines.sources.patience import patiently
+from storage_schema.digest import canonical_json
+
+#: Files per task: enough to outweigh what a task costs, few enough to spread.
+GROUP = 64
+
+
+def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verdict:
+    """The verdict on one file."""
+    source = sources[file.source]
+
+    def read(num_bytes: int) -> bytes:
+        return patiently(lambda: source.read_range(file.path, 0, num_bytes))
+
+    found = through(file.uri, file, [("scan", lambda one: probe(one.path, one.size, read, rules))])
+    verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size)
+    if isinstance(found, Quarantined):
+        return verdict(status="refused", rule=found.rule, reason=found.reason)
+    if found is None:
+        return verdict(status="ignored", rule="foreign", reason="neither name nor content is a format that is read")
+    return verdict(status="ok", facts=found)
+
+
+def _judge_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
+    files = [SourceFile(**file) for file in json.loads(group)]
+    return canonical_json([to_document(judge(file, sources, rules)) for file in files]).decode()
+
+
+def _read_verdicts(answers: Iterable[str]) -> Iterable[list[Verdict]]:
+    for answer in answers:
+        yield [from_document(Verdict, document, subject="verdict") for document in json.loads(answer)]
+
+
+def scan(
+    files: Sequence[SourceFile], sources: Sequence[Bucket], rules: ReadRules, *, concurrency: int | None = None, quiet: bool = False
+) -> list[Verdict]:
+    """Verdicts on all files, sorted by name."""
+    groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)]
+    documents = [canonical_json([to_document(file) for file in group]).decode() for group in groups]
+    verdicts: list[Verdict] = []
+    with tqdm(total=len(files), desc="scan", unit="file", disable=quiet) as bar:
+        for answered in _read_verdicts(each(documents, partial(_judge_group, sources=tuple(sources), rules=rules), concurrency=concurrency)):
+            verdicts += answered
+            bar.update(len(answered))
+    return sorted(verdicts, key=lambda verdict: verdict.uri)

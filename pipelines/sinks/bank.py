@@ -1,0 +1,104 @@
+"""Superpatches to the bank: zarr-python encodes one shard in memory, and its bytes are one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs import blosc
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer.core import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from pipelines.sinks.packed import PackedObject, split_of
+from storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, shard_extents
+from storage_schema.catalog import catalog_row
+from storage_schema.errors import GeometryError
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Encoding
+
+#: Name of the document that makes a folder a Zarr array.
+ZARR_DOCUMENT = "zarr.json"
+
+
+def _create(layout: BankLayout, num_shards: int) -> tuple[zarr.Array[zarr.core.metadata.v3.ArrayV3Metadata], MemoryStore]:
+    blosc.use_threads = False  # one thread, one block order: the same bytes on every machine
+    store = MemoryStore()
+    array = zarr.create_array(
+        store,
+        shape=layout.array_shape(num_shards),
+        chunks=layout.chunk_shape,
+        shards=layout.shard_shape,
+        dtype=DTYPE,
+        compressors=[BloscCodec(typesize=DTYPE.itemsize, **BLOSC), Crc32cCodec()],
+        fill_value=AIR,
+        dimension_names=DIMENSION_NAMES,
+    )
+    return array, store
+
+
+def _object(store: MemoryStore, name: str) -> bytes:
+    buffer = sync(store.get(name, default_buffer_prototype()))
+    assert buffer is not None, name
+    return buffer.to_bytes()
+
+
+def bank_document(layout: BankLayout, num_shards: int) -> bytes:
+    """The ``zarr.json`` of a bank with room for ``num_shards`` objects."""
+    return _object(_create(layout, num_shards)[1], ZARR_DOCUMENT)
+
+
+def shard_bytes(boxes: Mapping[int, np.ndarray], layout: BankLayout) -> bytes:
+    """The object of one shard.
+
+    Args:
+        boxes: (S, S, S) int16 by position inside the shard; positions not named stay absent. No box may be all air, which
+            Zarr stores as absent.
+        layout: shapes.
+    """
+    array, store = _create(layout, 1)
+    filled = np.full(layout.shard_shape, AIR, DTYPE)
+    for position, box in boxes.items():
+        filled[position] = box
+    array[...] = filled
+    return _object(store, BankLayout.shard_object(0))
+
+
+def pack_bank_shard(
+    samples: Mapping[int, Sample], number: int, path: str, layout: BankLayout, *, test_fraction: float, preprocessing_digest: str
+) -> PackedObject:
+    """One shard of a bank, with its samples' catalog rows in order of position.
+
+    Args:
+        samples: (1, S, S, S) int16 by position inside the shard.
+        number: of the shard in the bank.
+        path: of the bank inside the dataset.
+        layout: shapes.
+        test_fraction: share of patients that are held out.
+        preprocessing_digest: of the recipe that made the samples.
+    """
+    data = shard_bytes({position: sample.array[0] for position, sample in samples.items()}, layout)
+    extents = shard_extents(data, layout.patches_per_shard)
+    name = f"{path}/{BankLayout.shard_object(number)}"
+    rows = []
+    for position, sample in sorted(samples.items()):
+        extent = extents[position]
+        if extent is None:
+            raise GeometryError(f"superpatch {sample.key} is all air and has no bytes in the bank")
+        rows.append(
+            catalog_row(
+                sample,
+                path=name,
+                offset=extent.offset,
+                length=extent.length,
+                crc32c=google_crc32c.value(data[extent.offset : extent.offset + extent.length]),
+                encoding=Encoding.ZARR_CHUNK,
+                position=number * layout.patches_per_shard + position,
+                split=split_of(sample.patient or sample.origin.sha256[:16], test_fraction),
+                preprocessing_digest=preprocessing_digest,
+            )
+        )
+    return PackedObject(path=name, role="bank", data=data, rows=tuple(rows))

@@ -1,0 +1,42 @@
+"""Images and pseudo-3D samples to WebDataset shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import google_crc32c
+
+from pipelines.sinks.packed import PackedObject, split_of
+from storage_schema.catalog import catalog_row
+from storage_schema.sample import Sample
+from storage_schema.shards import members_of, tar_bytes
+from storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
+
+
+def pack_shard(samples: Sequence[Sample], path: str, *, test_fraction: float, preprocessing_digest: str) -> PackedObject:
+    """One tar with all samples, sorted by key; the catalog points at the .npy members.
+
+    Args:
+        samples: with keys that differ.
+        path: of the shard inside the dataset.
+        test_fraction: share of patients that are held out.
+        preprocessing_digest: of the recipe that made the samples.
+    """
+    ordered = sorted(samples, key=lambda sample: sample.key)
+    data, extents = tar_bytes([member for sample in ordered for member in members_of(sample)])
+    arrays = [extent for extent in extents if extent.name.endswith(f".{ARRAY_SUFFIX}")]
+    rows = tuple(
+        catalog_row(
+            sample,
+            path=path,
+            offset=extent.offset,
+            length=extent.length,
+            crc32c=google_crc32c.value(data[extent.offset : extent.offset + extent.length]),
+            encoding=Encoding.NPY,
+            position=None,
+            split=split_of(sample.patient or sample.origin.sha256[:16], test_fraction),
+            preprocessing_digest=preprocessing_digest,
+        )
+        for sample, extent in zip(ordered, arrays, strict=True)
+    )
+    return PackedObject(path=path, role="shard", data=data, rows=rows)

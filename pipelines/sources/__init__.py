@@ -1,0 +1,1 @@
+"""Where inputs come from: listings, labels, and the words in their paths."""

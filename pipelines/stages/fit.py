@@ -1,0 +1,79 @@
+"""Images of a size that a window tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from pipelines.decoders.raw import with_note
+from storage_schema.errors import SampleError, UsageError
+from storage_schema.pseudo3d import Pseudo3D, to_gray
+from storage_schema.sample import Array, Sample
+
+Crop = Literal["centre", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """How large an image may be, and whether rows and columns that no window tiles are cut off around its centre."""
+
+    max_side: int
+    crop: Crop = "centre"
+
+    def __post_init__(self) -> None:
+        if self.max_side < 1 or self.crop not in ("centre", "refuse"):
+            raise UsageError(f"fit needs max_side >= 1 and crop centre or refuse; found {self}")
+
+
+def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
+    """Gray if the view asks for it, shrunk until the longer side fits, cut until windows tile.
+
+    Args:
+        sample: (C, H, W), uint8 or uint16.
+        config: sizes.
+        spec: the pseudo-3D view that the image shall give.
+
+    Returns:
+        (C, H', W'), same dtype; ``extra`` tells the size of the image and what was cut.
+    """
+    image_CHW = to_gray(sample.array) if spec.channel_mode == "gray" else sample.array
+    image_CHW = shrunk(image_CHW, config.max_side)
+    top, left, height, width = tiling_box(image_CHW.shape[1], image_CHW.shape[2], spec)
+    cut = (image_CHW.shape[1] - height, image_CHW.shape[2] - width)
+    if any(cut) and config.crop == "refuse":
+        raise SampleError(
+            "does_not_tile", f"{image_CHW.shape[1]}x{image_CHW.shape[2]} leaves {cut[0]} rows and {cut[1]} columns to no window"
+        )
+    image_CHW = np.ascontiguousarray(image_CHW[:, top : top + height, left : left + width])
+    ratio = None if image_CHW.shape[1:] == sample.array.shape[1:] else f"from {sample.array.shape[1]}x{sample.array.shape[2]}"
+    crop = f"cut {cut[0]} rows and {cut[1]} columns" if any(cut) else None
+    extra = {**sample.extra, "image_height": height, "image_width": width}
+    return with_note(replace(sample, array=image_CHW, extra=extra, spacing_mm=None), ratio, crop)
+
+
+def shrunk(image_CHW: Array, max_side: int) -> Array:
+    """The image with its longer side at most ``max_side``: Lanczos, whose support grows with the ratio so nothing aliases."""
+    height, width = image_CHW.shape[1:]
+    if max(height, width) <= max_side:
+        return image_CHW
+    scale = max_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    full = np.iinfo(image_CHW.dtype).max
+    planes = [np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.LANCZOS)) for plane in image_CHW]
+    return np.clip(np.rint(np.stack(planes)), 0, full).astype(image_CHW.dtype)
+
+
+def tiling_box(height: int, width: int, spec: Pseudo3D) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the largest centred box that the view tiles.
+
+    Raises:
+        SampleError: rule ``too_small`` if not even one window fits.
+    """
+    reach = spec.window - 2 * spec.padding
+    if min(height, width) < max(reach, 1):
+        raise SampleError("too_small", f"{height}x{width} pixels are less than one window of {spec.window}")
+    left_over = [(side - reach) % spec.stride for side in (height, width)]
+    return left_over[0] // 2, left_over[1] // 2, height - left_over[0], width - left_over[1]

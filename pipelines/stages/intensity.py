@@ -1,0 +1,68 @@
+"""Physical values to stored 16-bit integers whose zero is air."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from storage_schema.errors import SampleError, UsageError
+from storage_schema.sample import Sample, Scaling
+from storage_schema.vocabulary import Modality
+
+#: Largest stored value.
+FULL = 32767
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intensity:
+    """Which physical values a network sees as 0..1.
+
+    CT has units, so it gets one window for all volumes, in steps of 1 HU. Other modalities have none: the window is the
+    volume's own percentiles over the voxels that are not zero.
+    """
+
+    window_hu: tuple[float, float]
+    percentiles: tuple[float, float] = (0.5, 99.5)  # nnU-Net's foreground percentiles; ours for MR
+
+    def __post_init__(self) -> None:
+        low, high = self.window_hu
+        if not (low < high <= low + FULL and low == round(low)):
+            raise UsageError(f"window_hu is (low, high) in whole HU, at most {FULL} wide; found {self.window_hu}")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise UsageError(f"percentiles rise within 0..100; found {self.percentiles}")
+
+
+def store(sample: Sample, config: Intensity) -> Sample:
+    """Clip a volume to its window and store it as int16 from 0 (the window's low end, air) up.
+
+    Returns:
+        (C, D, H, W) int16; ``scaling`` leads back to physical values.
+
+    Raises:
+        SampleError: rule ``constant`` if the window has no width.
+    """
+    volume = sample.array.astype(np.float32, copy=False)
+    if sample.modality is Modality.CT:
+        low, high = config.window_hu
+        stored = np.rint(np.clip(volume, low, high)) - np.float32(low)
+        return replace(sample, array=stored.astype(np.int16), scaling=Scaling(intercept=low, low=low, high=high))
+    low, high = own_window(volume, config.percentiles)
+    slope = (high - low) / FULL
+    stored = np.rint((np.clip(volume, low, high) - np.float32(low)) / np.float32(slope))
+    array = np.clip(stored, 0, FULL).astype(np.int16)
+    return replace(sample, array=array, scaling=Scaling(slope=slope, intercept=low, low=low, high=high))
+
+
+def own_window(volume: npt.NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Percentiles of a volume's voxels that are not zero: zero is what scanners and skull strippers write for nothing.
+
+    Raises:
+        SampleError: rule ``constant``.
+    """
+    shown = volume[volume != 0]
+    low, high = (float(v) for v in np.percentile(shown if shown.size else volume, percentiles))
+    if not low < high:
+        raise SampleError("constant", f"percentiles {percentiles} of the voxels are both {low:g}; there is nothing to see")
+    return low, high

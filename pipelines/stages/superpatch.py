@@ -1,0 +1,71 @@
+"""Volumes to the superpatches that show something."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from storage_schema.bank import AIR
+from storage_schema.digest import sample_key
+from storage_schema.errors import SampleError
+from storage_schema.sample import Array, Sample
+from storage_schema.superpatch import SuperpatchGrid, cut, foreground_fraction
+from storage_schema.vocabulary import Presentation
+
+
+def boxes_of(shape_DHW: tuple[int, int, int], grid: SuperpatchGrid) -> int:
+    """Number of boxes that a volume is cut into: what the plan reserves."""
+    return math.prod(grid.counts(shape_DHW))
+
+
+def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
+    """Boxes of a stored volume in raster order, without those that are mostly air.
+
+    A box without any foreground voxel is left out whatever the rule says: it has no bytes in the bank.
+
+    Args:
+        sample: (1, D, H, W) as stored, air at 0.
+        grid: edge, rest and foreground rule.
+
+    Returns:
+        Samples (1, S, S, S); ``origin.part`` is ``box=NN`` with the raster index of the box.
+
+    Raises:
+        SampleError: rule ``no_foreground`` if no box is left.
+    """
+    depth, height, width = sample.array.shape[1:]
+    starts = grid.starts((depth, height, width))
+    kept = []
+    for number, start in enumerate(starts):
+        box = cut(sample.array, start, grid.side, AIR)
+        share = foreground_fraction(sample.scaling.unit(box), grid.foreground_above)
+        if share >= grid.min_foreground and box.any():
+            kept.append(_as_sample(sample, number, start, box, share))
+    if not kept:
+        raise SampleError(
+            "no_foreground",
+            f"none of {len(starts)} boxes of {(depth, height, width)} is {grid.min_foreground:.0%} brighter than air",
+        )
+    return kept
+
+
+def _moved(affine: tuple[tuple[float, ...], ...] | None, start: tuple[int, int, int]) -> tuple[tuple[float, ...], ...] | None:
+    """The affine of a box: that of its volume, from the box's first voxel on."""
+    if affine is None:
+        return None
+    return tuple((*row[:3], row[3] + sum(a * s for a, s in zip(row[:3], start, strict=True))) for row in affine[:3]) + affine[3:]
+
+
+def _as_sample(volume: Sample, number: int, start: tuple[int, int, int], box: Array, share: float) -> Sample:
+    part = f"box={number:02d}"
+    return replace(
+        volume,
+        key=sample_key(volume.origin.sha256, part),
+        presentation=Presentation.SUPERPATCH,
+        array=box,
+        origin=replace(volume.origin, part=part),
+        origin_zyx=start,
+        affine=_moved(volume.affine, start),
+        foreground=share,
+        extra={**volume.extra, "volume_shape": list(volume.array.shape[1:])},
+    )
