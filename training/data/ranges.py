@@ -39,7 +39,13 @@ class LocalRanges:
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         """One positioned read."""
-        return os.pread(self._open(path).descriptor, length, offset)
+        file = self._open(path)  # held while reading: another thread may push it out of the cache and so close it
+        try:
+            return os.pread(file.descriptor, length, offset)
+        except OSError as error:
+            raise StorageError(
+                f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {error.strerror}"
+            ) from error
 
 
 class _File:

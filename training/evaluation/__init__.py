@@ -16,7 +16,7 @@ from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.evaluation.features import features, labelled
 from training.evaluation.probes import Result, compare
-from training.evaluation.report import SHOWN_SAMPLES, Gallery, gallery, page
+from training.evaluation.report import Gallery, galleries, page
 from training.methods.base import Method
 from training.metrics import read_metrics
 
@@ -69,10 +69,10 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
     others = [_built(config, TWIN_SEED + i).encoder for i in range(twins)]
     results: list[Result] = []
     notes: list[str] = []
-    galleries: list[Gallery] = []
+    shown: list[Gallery] = []
     for bucket in datasets:
         corpus = open_corpus(bucket, split=None)
-        galleries += [gallery(corpus, index, config.method, method) for index in range(min(SHOWN_SAMPLES, len(corpus)))]
+        shown += galleries(corpus, config.method, method)
         notes += filter(None, [_unfit(identity, corpus)])
         data = labelled(corpus, config.method)
         if data is None:
@@ -88,7 +88,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         "datasets": identity["datasets"],
         "twins": twins,
     }
-    run.put(REPORT, page(summary, results, notes, galleries, read_metrics(run)))
+    run.put(REPORT, page(summary, results, notes, shown, read_metrics(run)))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in results],
         "notes": notes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from training.data.corpus import Corpus, read_sample
 from training.data.ranges import open_ranges
+from training.evaluation.statistics import restated
 from training.methods.base import MethodConfig
 
 BATCH = 16
@@ -64,9 +64,8 @@ def labelled(corpus: Corpus, method: MethodConfig, threads: int = 2) -> Labelled
 
 @torch.no_grad()
 def features(encoder: nn.Module, x_NCDHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Mean of the deepest map over space: (N, F)."""
-    encoder.eval()
-    parts: Sequence[torch.Tensor] = [
-        encoder(torch.from_numpy(x_NCDHW[i : i + BATCH])).mean(dim=(2, 3, 4)) for i in range(0, len(x_NCDHW), BATCH)
-    ]
-    return torch.cat(list(parts)).numpy()
+    """Mean of the deepest map over space, (N, F), with batch-norm statistics of these inputs."""
+    # Equal parts, so that no part is a single sample, for which batch norm is undefined.
+    parts = torch.from_numpy(x_NCDHW).tensor_split(-(-len(x_NCDHW) // BATCH))
+    fresh = restated(encoder, lambda copy: copy, parts)
+    return np.asarray(torch.cat([fresh(part).mean(dim=(2, 3, 4)) for part in parts]).numpy())

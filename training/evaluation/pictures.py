@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,16 @@ def stretched(image: Floats) -> Floats:
     return ((image - low) / (high - low if high > low else 1)).astype(np.float32)
 
 
-def curve(series: Mapping[str, Sequence[float]], width: int = 640, height: int = 220) -> str:
-    """Lines over the steps of a run, each with its own colour and a legend, as SVG."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """Lines as SVG, and the name and colour of each."""
+
+    svg: str
+    legend: list[tuple[str, str]]
+
+
+def curve(series: Mapping[str, Sequence[float]], width: int = 640, height: int = 220) -> Curve:
+    """Lines over the steps of a run, each with its own colour."""
     values = np.array([v for line in series.values() for v in line])
     low, high = float(values.min()), float(values.max())
     span = high - low if high > low else 1.0
@@ -43,8 +52,8 @@ def curve(series: Mapping[str, Sequence[float]], width: int = 640, height: int =
         y = height - 20 - (np.asarray(line) - low) / span * (height - 40)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
         lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{points}"/>')
-        legend.append(f'<tspan fill="{colour}" dx="10">{name}</tspan>')
+        legend.append((name, colour))
     axis = f'<text x="2" y="22">{high:.3g}</text><text x="2" y="{height - 18}">{low:.3g}</text>'
     look = 'role="img" font-size="11" font-family="sans-serif" fill="currentColor"'
     head = f'<svg viewBox="0 0 {width} {height}" width="{width}" {look}>'
-    return f'{head}{axis}<text x="40" y="12">{"".join(legend)}</text>{"".join(lines)}</svg>'
+    return Curve(svg=f"{head}{axis}{''.join(lines)}</svg>", legend=legend)

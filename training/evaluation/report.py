@@ -11,16 +11,21 @@ import numpy as np
 import torch
 
 from storage_schema.pseudo3d import Pseudo3D, fold
+from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
+from training.data.collate import Views
 from training.data.corpus import Corpus, read_sample
 from training.data.order import rng_at
 from training.data.ranges import open_ranges
-from training.evaluation.pictures import Floats, curve, png, stretched
+from training.evaluation.pictures import Curve, Floats, curve, png, stretched
 from training.evaluation.probes import Result
+from training.evaluation.statistics import restated
 from training.methods.base import Method, MethodConfig
 from training.methods.cdssl_p3d import image_of
 
 SHOWN_SAMPLES = 2
+#: Samples from which the batch-norm statistics for restoring are taken.
+STATISTICS_SAMPLES = 16
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
@@ -48,12 +53,20 @@ def middle(volume_CDHW: Floats, spec: Pseudo3D | None) -> Floats:
     return np.asarray(fold(volume_CDHW, spec, height, width)[0])
 
 
-def gallery(corpus: Corpus, index: int, config: MethodConfig, method: Method) -> Gallery:
-    """What one sample is, how the method distorted it, and what the network restored."""
-    sample = read_sample(corpus, index, open_ranges(corpus.bucket))
+def galleries(corpus: Corpus, config: MethodConfig, method: Method) -> list[Gallery]:
+    """The first samples of a dataset: what they are, how the method distorted them, and what the network restored."""
+    ranges = open_ranges(corpus.bucket)
+    first = [read_sample(corpus, index, ranges) for index in range(min(STATISTICS_SAMPLES, len(corpus)))]
+    views = [config.draw(sample, corpus.pseudo3d, rng_at(0, index)) for index, sample in enumerate(first)]
+    inputs = torch.from_numpy(np.stack([view["view1"] for view in views]))
+    fitted = restated(method, lambda copy: copy.reconstruct, [inputs]) if len(first) > 1 else method
+    return [_gallery(corpus, *shown, config, fitted) for shown in zip(first[:SHOWN_SAMPLES], views, strict=False)]
+
+
+def _gallery(corpus: Corpus, sample: Sample, views: Views, config: MethodConfig, method: Method) -> Gallery:
     flat = sample.presentation is not Presentation.SUPERPATCH
     spec = (corpus.pseudo3d or Pseudo3D()) if flat else None
-    whole, views = config.whole(sample, corpus.pseudo3d), config.draw(sample, corpus.pseudo3d, rng_at(0, index))
+    whole = config.whole(sample, corpus.pseudo3d)
     rows = [("input", [Picture(caption="as stored", uri=png(image_of(sample, spec) if spec else middle(sample.unit(), None)))])]
     if spec:
         slices = [Picture(caption=f"depth {d}", uri=png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)]
@@ -84,7 +97,7 @@ def _restored(method: Method, view_CDHW: Floats, clean_CDHW: Floats, spec: Pseud
     ]
 
 
-def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
     """The loss of a run and its terms, titled."""
     if len(metrics) < 2:
         return []
@@ -93,9 +106,9 @@ def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def page(
-    run: dict[str, Any], results: list[Result], notes: list[str], galleries: list[Gallery], metrics: list[dict[str, Any]]
+    run: dict[str, Any], results: list[Result], notes: list[str], shown: list[Gallery], metrics: list[dict[str, Any]]
 ) -> bytes:
     """The whole page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text())
-    return template.render(run=run, results=results, notes=notes, galleries=galleries, curves=curves(metrics)).encode()
+    return template.render(run=run, results=results, notes=notes, galleries=shown, curves=curves(metrics)).encode()

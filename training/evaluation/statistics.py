@@ -1,0 +1,38 @@
+"""Batch-norm statistics of the data at hand.
+
+A run that alternates images and volumes keeps one running average over both streams, which is right for neither. Before
+an encoder is judged on a dataset its statistics are taken anew from that dataset's unlabelled inputs; untrained twins get
+the same treatment.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@torch.no_grad()
+def restated(module: Module, call: Callable[[Module], Callable[[Tensor], object]], batches: Iterable[Tensor]) -> Module:
+    """A copy of ``module`` in evaluation mode whose batch-norm statistics are those of ``batches``.
+
+    Args:
+        module: left as it is.
+        call: which function of the copy the batches go through.
+        batches: inputs, of at least two samples each.
+    """
+    fresh = copy.deepcopy(module).train()
+    norms = [layer for layer in fresh.modules() if isinstance(layer, _BatchNorm)]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over all batches
+    forward = call(fresh)
+    for x in batches:
+        forward(x)
+    return fresh.eval()
