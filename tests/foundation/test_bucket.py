@@ -15,7 +15,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from foundation.bucket import TEMPORARY_PREFIX, Bucket, StoreOptions, StoredObject
+from foundation.bucket import TEMPORARY_PREFIX, Bucket, StoredObject, StoreOptions
 from storage_schema.errors import StorageError
 
 

@@ -86,7 +86,7 @@ def test_an_interrupt_is_no_failure(capsys):
 
 @pytest.mark.parametrize("argv", [[], ["a", "--num", "x"], ["a", "--no-such-option"]])
 def test_wrong_use_is_code_1_in_one_line(argv, capsys):
-    """argparse says 2 for it, which here means that the work failed."""
+    """Argparse says 2 for it, which here means that the work failed."""
     with pytest.raises(SystemExit) as end:
         entry.main(parser, argv)
     shown = capsys.readouterr().err

@@ -167,6 +167,7 @@ def test_the_plain_header_of_these_tests_is_accepted():
         b"",
         b"\x93NUMPY",
         b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535,
+        b"\x93NUMPY\x01\x00\x84\x03" + b"-" * 899 + b"1",
     ],
 )
 def test_an_npy_that_does_not_keep_the_promise_is_refused(data):
