@@ -22,13 +22,17 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of this house."""
     parser = entry.Parser(prog="crossdim", description="Raw images and volumes to published datasets.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    _add_prepare(verbs.add_parser("prepare", help="turn folders of images or volumes into a published dataset; the same line resumes"))
+    _add_prepare(
+        verbs.add_parser("prepare", help="turn folders of images or volumes into a published dataset; the same line resumes")
+    )
     _add_verify(verbs.add_parser("verify", help="re-read a published dataset and hold every byte against its manifest"))
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="Ray cluster to join (auto finds this machine's); none starts one here")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="Ray cluster to join (auto finds this machine's); none starts one here"
+    )
     parser.add_argument("--concurrency", type=int, metavar="N", help="largest number of tasks at a time")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
     entry.add_store_options(parser)
@@ -38,7 +42,9 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SRC", help="folder, bucket or file of images or volumes")
     parser.add_argument("--recipe", required=True, metavar="NAME", help="such as xray-pseudo3d or ct-superpatches")
     parser.add_argument("--out", required=True, metavar="URL", help="where the dataset is published")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE", help="change one recipe setting")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE", help="change one recipe setting"
+    )
     parser.add_argument("--name", help="name of the dataset; default: the recipe's")
     parser.add_argument("--modality", choices=[str(m) for m in Modality], help="of files whose header does not tell")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="share of patients held out (default 0)")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.tag import BaseTag
 
 from pipelines.decoders.facts import Facts, Format, SliceHeader

@@ -69,7 +69,7 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
         SampleError: naming the rule that the header breaks.
     """
     version = _version(head)
-    kind = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
+    kind: Any = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
     header = kind(head[: HEADER_BYTES[version]], check=False)
     shape_xyz, num_frames = _shape(header, rules)
     code = int(header["datatype"])

@@ -90,7 +90,7 @@ def _channels(picture: Image.Image) -> tuple[Array, str | None]:
         return np.asarray(picture.convert("L"))[None], None
     if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
-        opaque = rgba.getextrema()[3] == (255, 255)
+        opaque = rgba.getchannel("A").getextrema() == (255, 255)
         flat = rgba if opaque else Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
         gray = mode == "LA"
         array = np.asarray(flat.convert("RGB")).transpose(2, 0, 1)

@@ -88,7 +88,8 @@ class Naming:
     def item(self, uri: str, files: Sequence[Verdict], decoder: str) -> Item:
         """An item of these files; label, patient and modality are those of the first."""
         first, known = files[0], self.known(files[0])
-        patient = patient_hash(known.patient_id) if known.patient_id else first.facts and first.facts.patient
+        of_header = first.facts.patient if first.facts else None
+        patient = patient_hash(known.patient_id) if known.patient_id else of_header
         return Item(
             uri=uri,
             files=tuple(ItemFile(source=f.source, path=f.path, size=f.size) for f in files),
@@ -180,7 +181,8 @@ def _grid(files: Sequence[Verdict]) -> tuple[tuple[int, ...], tuple[float, ...]]
         return facts.shape, facts.spacing_mm
     for header in headers:
         check_single(header)
-    geometry = stacked(one_per_position(headers))
+    places = one_per_position(headers)
+    geometry = stacked(places if len(places) > 1 else headers)
     return geometry.shape, geometry.spacing_mm
 
 
@@ -201,5 +203,3 @@ def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Row]:
         rows.append(Row(number=number, items=tuple(pack), first_shard=first, num_shards=num_shards))
         first += num_shards
     return rows
-
-

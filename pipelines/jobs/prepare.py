@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from tqdm import tqdm
@@ -43,7 +43,7 @@ class Order:
     name: str
     test_fraction: float = 0.0
     modality: Modality | None = None
-    labels: Labels = Labels()
+    labels: Labels = field(default_factory=Labels)
     labels_from: str = ""
     concurrency: int | None = None
     quiet: bool = False
@@ -94,7 +94,9 @@ def plan_of(order: Order) -> tuple[tuple[Bucket, ...], Plan]:
     if not plan.rows:
         where = ", ".join(source.url for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
-        raise StorageError(f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. {told(plan.refused)}")
+        raise StorageError(
+            f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. {told(plan.refused)}"
+        )
     return sources, plan
 
 
@@ -132,7 +134,9 @@ def prepare(order: Order) -> Outcome:
     manifest = published(order.out)
     if manifest is not None:
         if manifest.plan_digest != plan.digest:
-            raise StorageError(f"{order.out.url} holds {manifest.name!r}, made from other inputs or another recipe; use another --out")
+            raise StorageError(
+                f"{order.out.url} holds {manifest.name!r}, made from other inputs or another recipe; use another --out"
+            )
         return _outcome(manifest, (), plan, start, already_published=True)
     job = Job(
         sources=sources,

@@ -136,7 +136,9 @@ class VolumeRecipe:
     def _of_wanted_modality(self, sample: Sample) -> Sample:
         if self.modalities and sample.modality not in self.modalities:
             wanted = " or ".join(self.modalities)
-            raise SampleError("modality", f"modality is {sample.modality}, the recipe takes {wanted}; if it is one, say --modality")
+            raise SampleError(
+                "modality", f"modality is {sample.modality}, the recipe takes {wanted}; if it is one, say --modality"
+            )
         return sample
 
     def boxes(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from foundation.bucket import Bucket
 from foundation.settings import from_document
@@ -13,7 +14,7 @@ from pipelines.decoders.raw import RawItem
 from pipelines.jobs.plan import Item, Row
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from pipelines.publish import Marker, marker_path, put, repeat_of
-from pipelines.quarantine import Quarantined, through
+from pipelines.quarantine import Quarantined, Step, through
 from pipelines.sinks.bank import pack_bank_shard
 from pipelines.sinks.packed import PackedObject
 from pipelines.sinks.shards import pack_shard
@@ -66,10 +67,10 @@ def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quaran
     """Every item of a row with its samples, or with the reason why it has none."""
     met: dict[str, str] = {}
     for item in row.items:
-        steps = [
-            ("read", lambda one: raw(one, job)),
+        steps: list[Step] = [
+            ("read", partial(raw, job=job)),
             *job.recipe.steps(DECODERS[item.decoder]),
-            ("plan", lambda samples, item=item: _within_reserve(item, samples)),
+            ("plan", partial(_within_reserve, item)),
         ]
         made = through(item.uri, item, steps)
         if isinstance(made, list) and made[0].key in met:
@@ -86,7 +87,9 @@ def write_images(row: Row, job: Job) -> Marker:
     packed = []
     if samples:
         path = shard_path(job.name, row.number)
-        packed.append(pack_shard(samples, path, test_fraction=job.test_fraction, preprocessing_digest=digest(job.recipe.preprocessing())))
+        packed.append(
+            pack_shard(samples, path, test_fraction=job.test_fraction, preprocessing_digest=digest(job.recipe.preprocessing()))
+        )
         put(job.out, packed[0])
     return _marker(row, packed, [found for _, found in made if isinstance(found, Quarantined)])
 

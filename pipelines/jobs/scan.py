@@ -50,14 +50,21 @@ def _read_verdicts(answers: Iterable[str]) -> Iterable[list[Verdict]]:
 
 
 def scan(
-    files: Sequence[SourceFile], sources: Sequence[Bucket], rules: ReadRules, *, concurrency: int | None = None, quiet: bool = False
+    files: Sequence[SourceFile],
+    sources: Sequence[Bucket],
+    rules: ReadRules,
+    *,
+    concurrency: int | None = None,
+    quiet: bool = False,
 ) -> list[Verdict]:
     """Verdicts on all files, sorted by name."""
     groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)]
     documents = [canonical_json([to_document(file) for file in group]).decode() for group in groups]
     verdicts: list[Verdict] = []
     with tqdm(total=len(files), desc="scan", unit="file", disable=quiet) as bar:
-        for answered in _read_verdicts(each(documents, partial(_judge_group, sources=tuple(sources), rules=rules), concurrency=concurrency)):
+        for answered in _read_verdicts(
+            each(documents, partial(_judge_group, sources=tuple(sources), rules=rules), concurrency=concurrency)
+        ):
             verdicts += answered
             bar.update(len(answered))
     return sorted(verdicts, key=lambda verdict: verdict.uri)

@@ -18,4 +18,6 @@ def xray_pseudo3d() -> ImageRecipe:
 
 def xray_pseudo3d_tiny() -> ImageRecipe:
     """The same at thumbnail size and in small shards: for demonstrations and tests."""
-    return ImageRecipe(fit=Fit(max_side=192), pseudo3d=Pseudo3D(window=4, stride=4, channel_mode="gray"), shard=ShardSize(max_samples=32))
+    return ImageRecipe(
+        fit=Fit(max_side=192), pseudo3d=Pseudo3D(window=4, stride=4, channel_mode="gray"), shard=ShardSize(max_samples=32)
+    )

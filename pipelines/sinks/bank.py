@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -17,14 +18,19 @@ from pipelines.sinks.packed import PackedObject, split_of
 from storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, shard_extents
 from storage_schema.catalog import catalog_row
 from storage_schema.errors import GeometryError
-from storage_schema.sample import Sample
+from storage_schema.sample import Array, Sample
 from storage_schema.vocabulary import Encoding
 
 #: Name of the document that makes a folder a Zarr array.
 ZARR_DOCUMENT = "zarr.json"
 
 
-def _create(layout: BankLayout, num_shards: int) -> tuple[zarr.Array[zarr.core.metadata.v3.ArrayV3Metadata], MemoryStore]:
+def _blosc() -> BloscCodec:
+    settings: dict[str, Any] = {**BLOSC, "typesize": DTYPE.itemsize, "blocksize": 0}
+    return BloscCodec.from_dict({"name": "blosc", "configuration": settings})
+
+
+def _create(layout: BankLayout, num_shards: int) -> tuple[zarr.Array[Any], MemoryStore]:
     blosc.use_threads = False  # one thread, one block order: the same bytes on every machine
     store = MemoryStore()
     array = zarr.create_array(
@@ -33,7 +39,7 @@ def _create(layout: BankLayout, num_shards: int) -> tuple[zarr.Array[zarr.core.m
         chunks=layout.chunk_shape,
         shards=layout.shard_shape,
         dtype=DTYPE,
-        compressors=[BloscCodec(typesize=DTYPE.itemsize, **BLOSC), Crc32cCodec()],
+        compressors=[_blosc(), Crc32cCodec()],
         fill_value=AIR,
         dimension_names=DIMENSION_NAMES,
     )
@@ -51,7 +57,7 @@ def bank_document(layout: BankLayout, num_shards: int) -> bytes:
     return _object(_create(layout, num_shards)[1], ZARR_DOCUMENT)
 
 
-def shard_bytes(boxes: Mapping[int, np.ndarray], layout: BankLayout) -> bytes:
+def shard_bytes(boxes: Mapping[int, Array], layout: BankLayout) -> bytes:
     """The object of one shard.
 
     Args:

@@ -63,7 +63,8 @@ def shrunk(image_CHW: Array, max_side: int) -> Array:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     full = np.iinfo(image_CHW.dtype).max
     planes = [np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.LANCZOS)) for plane in image_CHW]
-    return np.clip(np.rint(np.stack(planes)), 0, full).astype(image_CHW.dtype)
+    fitted: Array = np.clip(np.rint(np.stack(planes)), 0, full).astype(image_CHW.dtype)
+    return fitted
 
 
 def tiling_box(height: int, width: int, spec: Pseudo3D) -> tuple[int, int, int, int]:

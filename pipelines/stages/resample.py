@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import SimpleITK
 
 from storage_schema.errors import GeometryError, SampleError, UsageError
 from storage_schema.sample import Sample
+
+ITK: Any = SimpleITK  # its wrappers are not annotated
 
 #: A spacing within this share of the wanted one is the wanted one; interpolating would only blur. Ours.
 SAME_SPACING = 1e-3
@@ -52,8 +55,8 @@ class Resample:
 def resample(sample: Sample, config: Resample) -> Sample:
     """Interpolate a volume linearly on cubic voxels that start at the same outer corner.
 
-    Where voxels grow, a Gaussian is applied first, so that fine structure fades and does not alias. Beyond the old border
-    stands the volume's minimum.
+    Where voxels grow, a Gaussian is applied first, so that fine structure fades and does not alias. A last voxel that
+    reaches over the old border takes the value that stands there.
 
     Source: width of the Gaussian from Cardoso et al., Scale factor point spread function matching (MICCAI 2015), as TorchIO.
 
@@ -84,23 +87,23 @@ def resample(sample: Sample, config: Resample) -> Sample:
 def _interpolated(
     volume_DHW: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], shape_DHW: tuple[int, int, int], target_mm: float
 ) -> npt.NDArray[np.float32]:
-    image = SimpleITK.GetImageFromArray(volume_DHW)
+    image = ITK.GetImageFromArray(volume_DHW)
     image.SetSpacing(spacing_mm[::-1])  # SimpleITK speaks (x, y, z)
     variances = [_antialias_mm(s, target_mm) ** 2 for s in spacing_mm[::-1]]
     if any(variances):
-        smooth = SimpleITK.DiscreteGaussianImageFilter()
+        smooth = ITK.DiscreteGaussianImageFilter()
         smooth.SetVariance(variances)
         smooth.SetUseImageSpacing(True)
         smooth.SetNumberOfThreads(1)  # sums in one order, on every machine
         image = smooth.Execute(image)
-    to_grid = SimpleITK.ResampleImageFilter()
+    to_grid = ITK.ResampleImageFilter()
     to_grid.SetSize(shape_DHW[::-1])
     to_grid.SetOutputSpacing((target_mm,) * 3)
     to_grid.SetOutputOrigin([(target_mm - s) / 2 for s in spacing_mm[::-1]])
-    to_grid.SetInterpolator(SimpleITK.sitkLinear)
-    to_grid.SetDefaultPixelValue(float(volume_DHW.min()))
+    to_grid.SetInterpolator(ITK.sitkLinear)
+    to_grid.SetUseNearestNeighborExtrapolator(True)
     to_grid.SetNumberOfThreads(1)
-    return np.asarray(SimpleITK.GetArrayFromImage(to_grid.Execute(image)), np.float32)
+    return np.asarray(ITK.GetArrayFromImage(to_grid.Execute(image)), np.float32)
 
 
 def _antialias_mm(spacing_mm: float, target_mm: float) -> float:

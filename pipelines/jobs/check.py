@@ -1,0 +1,134 @@
+"""One published object held against its manifest entry, its catalog rows, and the libraries that others open it with."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs import Blosc
+from webdataset.handlers import reraise_exception
+from webdataset.tariterators import group_by_keys, tar_file_expander
+from zarr.core.buffer.core import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from foundation.bucket import Bucket
+from pipelines.sinks.bank import ZARR_DOCUMENT
+from pipelines.sources.patience import patiently
+from storage_schema.bank import blosc_frame
+from storage_schema.digest import canonical_json
+from storage_schema.errors import CrossdimError, Problem, StorageError
+from storage_schema.manifest import ObjectEntry
+from storage_schema.sample import Array
+from storage_schema.shards import npy_array
+from storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
+
+CatalogRow = dict[str, Any]
+
+
+def decoded(data: bytes, row: CatalogRow) -> Array:
+    """The array of a catalog row, as the loader decodes it: guards first, then the codec.
+
+    Raises:
+        CrossdimError: if the bytes are not what the row promises.
+    """
+    shape, dtype = tuple(row["shape"]), np.dtype(row["dtype"])
+    if row["encoding"] == Encoding.NPY:
+        return npy_array(data, shape, dtype)
+    frame = Blosc().decode(blosc_frame(data, shape, dtype))
+    return np.frombuffer(frame, dtype).reshape(shape)
+
+
+def check_row(data: bytes, row: CatalogRow) -> Array | Problem:
+    """The array of one row of an object, or what is wrong with it."""
+    start, end = row["offset"], row["offset"] + row["length"]
+    part = data[start:end]
+    if not 0 <= start < end <= len(data):
+        return Problem(loc=row["key"], message=f"lies at {start}+{row['length']} in an object of {len(data)} bytes")
+    if google_crc32c.value(part) != row["crc32c"]:
+        return Problem(loc=row["key"], message="bytes do not match their crc32c")
+    try:
+        return decoded(part, row)
+    except (CrossdimError, ValueError, RuntimeError) as error:
+        return Problem(loc=row["key"], message=f"cannot be decoded: {error}")
+
+
+def seen_by_webdataset(data: bytes) -> dict[str, Array]:
+    """Arrays of a shard by key, as the webdataset library reads them."""
+    source = [{"url": "shard.tar", "stream": io.BytesIO(data)}]
+    samples = group_by_keys(tar_file_expander(source, handler=reraise_exception))
+    return {sample["__key__"]: np.load(io.BytesIO(sample[ARRAY_SUFFIX]), allow_pickle=False) for sample in samples}
+
+
+def seen_by_zarr(document: bytes, shard_path: str, data: bytes, rows: Sequence[CatalogRow]) -> dict[str, Array]:
+    """Superpatches of one shard by key, as zarr-python reads the whole array."""
+    buffer = default_buffer_prototype().buffer
+    inside = shard_path[shard_path.index(".zarr/") + len(".zarr/") :]
+    store = MemoryStore({ZARR_DOCUMENT: buffer.from_bytes(document), inside: buffer.from_bytes(data)})
+    array = zarr.open_array(store, mode="r")
+    return {row["key"]: np.asarray(array[row["position"]])[None] for row in rows}
+
+
+def _others(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow], bank: Bucket | None) -> dict[str, Array]:
+    if entry.role == "shard":
+        return seen_by_webdataset(data)
+    assert bank is not None
+    document = patiently(lambda: bank.read(ZARR_DOCUMENT))
+    return seen_by_zarr(document, entry.path, data, rows)
+
+
+def check_samples(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow], bank: Bucket | None) -> list[Problem]:
+    """Everything wrong with the samples of one object."""
+    problems, ours = [], {}
+    for row in rows:
+        found = check_row(data, row)
+        if isinstance(found, Problem):
+            problems.append(Problem(loc=f"{entry.path}: {found.loc}", message=found.message))
+        else:
+            ours[row["key"]] = found
+    try:
+        theirs = _others(entry, data, rows, bank)
+    except (ValueError, KeyError, RuntimeError, OSError, tarfile.TarError) as error:
+        return [
+            *problems,
+            Problem(loc=entry.path, message=f"its standard library cannot open it: {type(error).__name__}: {error}"),
+        ]
+    differing = [key for key, array in ours.items() if key not in theirs or not _same(theirs[key], array)]
+    return problems + [
+        Problem(loc=f"{entry.path}: {key}", message="its standard library reads other values") for key in differing
+    ]
+
+
+def _same(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and bool(np.array_equal(one, other))
+
+
+def check_object(entry: ObjectEntry, rows: Sequence[CatalogRow], dataset: Bucket) -> list[Problem]:
+    """Everything wrong with one object: size, hash, and every sample in it."""
+    try:
+        data = patiently(lambda: dataset.read(entry.path))
+    except StorageError as error:
+        return [Problem(loc=entry.path, message=str(error))]
+    problems = []
+    if len(data) != entry.size:
+        problems.append(Problem(loc=entry.path, message=f"has {len(data):,} bytes; the manifest says {entry.size:,}"))
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        problems.append(Problem(loc=entry.path, message="does not match its sha256; restore it or prepare the dataset again"))
+    if rows:
+        bank = dataset.at(entry.path.split(".zarr/")[0] + ".zarr") if entry.role == "bank" else None
+        problems += check_samples(entry, data, rows, bank)
+    return problems
+
+
+def run_check(document: str, dataset: Bucket) -> str:
+    """The task of one object."""
+    task = json.loads(document)
+    entry = ObjectEntry(**task["entry"])
+    problems = check_object(entry, task["rows"], dataset)
+    return canonical_json([{"loc": p.loc, "message": p.message} for p in problems]).decode()
