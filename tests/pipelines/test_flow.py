@@ -1,0 +1,255 @@
+"""The whole corridor on a real local Ray: raw folders in, a dataset out that other libraries open, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from foundation.bucket import Bucket, StoreOptions
+from foundation.cluster import ray_session
+from pipelines.cli import main
+from pipelines.jobs.check import decoded
+from storage_schema.manifest import MANIFEST_PATH, parse_manifest
+from storage_schema.pseudo3d import Pseudo3D, unroll
+from tests.pipelines.corpora import write_images, write_volumes
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of Ray's own processes
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
+]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY_VOLUMES = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session():
+    """One Ray session for all tests of this module; the verbs join it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with ray_session(num_cpus=2):
+            yield
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    write_images(folder / "images")
+    write_volumes(folder / "volumes")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(raw, tmp_path_factory) -> Path:
+    """A published dataset of images."""
+    out = tmp_path_factory.mktemp("images") / "xr"
+    assert prepare_images(raw, out) == 3
+    return out
+
+
+@pytest.fixture(scope="module")
+def volumes(raw, tmp_path_factory) -> Path:
+    """A published dataset of volumes."""
+    out = tmp_path_factory.mktemp("volumes") / "ct"
+    assert main(["prepare", str(raw / "volumes"), *TINY_VOLUMES, "--out", str(out), "--json"]) == 3
+    return out
+
+
+def prepare_images(raw: Path, out: object, *more: str) -> int:
+    recipe = ["--recipe", "xray-pseudo3d:tiny", "--set", "shard.max_samples=3", "--test-fraction", "0.3"]
+    return main(["prepare", str(raw / "images"), *recipe, "--label", "folder", "--out", str(out), "--json", *more])
+
+
+def rows_of(dataset: Path, table: str) -> list[dict]:
+    return pq.read_table(dataset / table).to_pylist()
+
+
+def manifest_of(dataset: Path):
+    return parse_manifest((dataset / MANIFEST_PATH).read_bytes(), str(dataset))
+
+
+def array_of(dataset: Path, row: dict) -> np.ndarray:
+    data = (dataset / row["object"]).read_bytes()[row["offset"] : row["offset"] + row["length"]]
+    return decoded(data, row)
+
+
+def last_answer(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_images_are_published_with_labels_and_a_reason_for_each_refusal(images):
+    """Twelve good files, one cut, one twice, one foreign."""
+    rows, refused = rows_of(images, "catalog"), rows_of(images, "quarantine")
+
+    assert len(rows) == 12
+    assert Counter(row["label"] for row in rows) == {"well": 8, "sick": 4}
+    assert {row["modality"] for row in rows} == {"OT"}
+    assert {(Path(row["uri"]).name, row["stage"], row["rule"]) for row in refused} == {
+        ("cut.png", "decode", "truncated"),
+        ("p999_again.png", "publish", "duplicate"),
+    }
+    assert not (images / "_work").exists()
+
+
+def test_stored_and_virtual_views_are_the_same_bits_under_the_same_keys(images, raw, tmp_path):
+    """A reader that unrolls the virtual image must see what the stored view holds."""
+    assert prepare_images(raw, tmp_path / "virtual", "--set", "mode=virtual") == 3
+    spec = Pseudo3D(**manifest_of(images).preprocessing["pseudo3d"])
+    virtual = {row["key"]: array_of(tmp_path / "virtual", row) for row in rows_of(tmp_path / "virtual", "catalog")}
+    stored = {row["key"]: array_of(images, row) for row in rows_of(images, "catalog")}
+
+    assert virtual.keys() == stored.keys()
+    assert all(np.array_equal(unroll(virtual[key], spec), stored[key]) for key in stored)
+
+
+def test_volumes_are_published_and_a_bad_checksum_is_not(volumes):
+    """Three NIfTI files and one DICOM series are sound; nibabel alone would have read the damaged one too."""
+    rows, refused = rows_of(volumes, "catalog"), rows_of(volumes, "quarantine")
+    first_boxes = {row["source_uri"]: row for row in rows if row["part"] == "box=00"}
+
+    assert set(first_boxes) == {"ct/a.nii.gz", "ct/b.nii", "ct/series#1.2.3.4", "mr/c.nii"}
+    assert [(row["uri"], row["rule"]) for row in refused] == [("mr/bad_crc.nii.gz", "gzip")]
+    assert {first_boxes["ct/series#1.2.3.4"]["modality"], first_boxes["mr/c.nii"]["modality"]} == {"CT", "MR"}
+    assert first_boxes["ct/a.nii.gz"]["unit_low"] == -1000.0
+    assert manifest_of(volumes).preprocessing["superpatch"]["side"] == 32
+
+
+@pytest.mark.parametrize("dataset", ["images", "volumes"])
+def test_a_sound_dataset_verifies(dataset, request, capsys):
+    path = request.getfixturevalue(dataset)
+    assert main(["verify", str(path), "--json"]) == 0
+
+    report = last_answer(capsys)
+    assert report["problems"] == []
+    assert report["samples"] == len(rows_of(path, "catalog"))
+
+
+@pytest.mark.parametrize("dataset", ["images", "volumes"])
+def test_verify_finds_a_flipped_byte_and_names_the_object_and_the_sample(dataset, request, tmp_path, capsys):
+    """One bit in one sample is enough; every problem is told."""
+    shutil.copytree(request.getfixturevalue(dataset), tmp_path / "copy")
+    row = rows_of(tmp_path / "copy", "catalog")[-1]
+    path = tmp_path / "copy" / row["object"]
+    data = bytearray(path.read_bytes())
+    data[row["offset"] + row["length"] - 10] ^= 1
+    path.write_bytes(data)
+    (tmp_path / "copy" / "quarantine" / "part-00000.parquet").unlink()
+
+    assert main(["verify", str(tmp_path / "copy"), "--json"]) == 2
+    told = json.dumps(last_answer(capsys)["problems"])
+    assert row["object"] in told
+    assert row["key"] in told
+    assert "sha256" in told
+    assert "crc32c" in told
+    assert "quarantine/part-00000.parquet" in told
+
+
+def test_the_same_line_again_says_already_published(images, raw, capsys):
+    """A second run must neither work nor fail."""
+    before = {path: path.stat().st_mtime_ns for path in images.rglob("*")}
+    assert prepare_images(raw, images) == 3
+
+    assert last_answer(capsys)["already_published"] is True
+    assert {path: path.stat().st_mtime_ns for path in images.rglob("*")} == before
+
+
+def test_another_recipe_at_the_same_place_is_refused(images, raw, capsys):
+    assert prepare_images(raw, images, "--set", "fit.max_side=32") == 2
+    assert "use another --out" in capsys.readouterr().err
+
+
+def test_markers_of_another_plan_are_refused(raw, tmp_path, capsys):
+    """Objects of two plans in one dataset would be a mixture that no manifest describes."""
+    stranger = tmp_path / "out" / "_work" / "0123456789abcdef" / "000000.json"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("{}")
+
+    assert prepare_images(raw, tmp_path / "out") == 2
+    assert "another plan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sources", "sentence"), [("missing", "does not exist"), ("empty", "holds no file"), ("foreign", "nothing to prepare"), ("broken", "no input became")]
+)
+def test_nothing_to_prepare_is_one_sentence(sources, sentence, tmp_path, capsys):
+    """No traceback, exit 2, and no manifest."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "readme.txt").write_text("words")
+    write_images(tmp_path / "made", count=2)
+    (tmp_path / "broken").mkdir()
+    shutil.copy(tmp_path / "made" / "well" / "cut.png", tmp_path / "broken")
+
+    line = ["prepare", str(tmp_path / sources), "--recipe", "xray-pseudo3d:tiny", "--out", str(tmp_path / "out"), "--json"]
+    assert main(line) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "out" / MANIFEST_PATH).exists()
+
+
+def test_kill_minus_nine_in_the_middle_and_the_same_line_again(raw, tmp_path):
+    """A driver that dies leaves whole objects and markers; the rest is done later and the bytes are those of a calm run."""
+    write_images(tmp_path / "many", count=160)
+    line = ["prepare", str(tmp_path / "many"), "--recipe", "xray-pseudo3d:tiny", "--set", "shard.max_samples=2", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_ADDRESS": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *line, "--out", str(tmp_path / "killed"), "--concurrency", "1"],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("killed/_work/*/*.json"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(tmp_path.glob("killed/_work/*/*.json")))
+
+    assert not (tmp_path / "killed" / MANIFEST_PATH).exists()
+    assert 3 <= done < 81
+    assert main([*line, "--out", str(tmp_path / "killed")]) == 3
+    assert main([*line, "--out", str(tmp_path / "calm")]) == 3
+    assert (tmp_path / "killed" / MANIFEST_PATH).read_bytes() == (tmp_path / "calm" / MANIFEST_PATH).read_bytes()
+    assert main(["verify", str(tmp_path / "killed"), "--json"]) == 0
+
+
+def test_s3_in_and_s3_out_give_the_bytes_of_the_local_run(raw, images, volumes, capsys):
+    """Credentials and endpoint are arguments; the store is one that speaks the protocol."""
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        options = StoreOptions(endpoint_url=f"http://{host}:{port}", access_key="key", secret_key="secret", region="us-east-1")
+        store = ["--endpoint-url", f"http://{host}:{port}", "--access-key", "key", "--secret-key", "secret", "--region", "us-east-1"]
+        bucket = Bucket("s3://lab/raw/images", options)
+        bucket.filesystem.mkdir("lab")
+        for path in sorted((raw / "images").rglob("*.*")):
+            bucket.put(str(path.relative_to(raw / "images")), path.read_bytes())
+        recipe = ["--recipe", "xray-pseudo3d:tiny", "--set", "shard.max_samples=3", "--test-fraction", "0.3", "--label", "folder", "--json"]
+
+        assert main(["prepare", "s3://lab/raw/images", *recipe, "--out", "s3://lab/xr", *store]) == 3
+        assert last_answer(capsys)["manifest_digest"] == manifest_of(images).digest
+        assert main(["verify", "s3://lab/xr", "--json", *store]) == 0
+        assert main(["prepare", str(raw / "volumes"), *TINY_VOLUMES, "--out", "s3://lab/ct", "--json", *store]) == 3
+        capsys.readouterr()
+        assert main(["verify", "s3://lab/ct", "--json", *store]) == 0
+        assert Bucket("s3://lab/ct", options).read(MANIFEST_PATH) == (volumes / MANIFEST_PATH).read_bytes()
+    finally:
+        server.stop()

@@ -1,0 +1,237 @@
+"""Decoders over real files, and over files broken on purpose: what must be read is read right, what must not is refused."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+
+from pipelines.decoders import DECODERS
+from pipelines.decoders.facts import Facts, Format
+from pipelines.decoders.probe import probe
+from pipelines.decoders.raw import RawItem, ReadRules
+from pipelines.stages.orient import orient
+from storage_schema.errors import SampleError
+from storage_schema.sample import Sample
+
+RULES = ReadRules()
+#: Plain classic series whose reference was checked against an independent reader.
+REFERENCED = (
+    "ct_phantom_philips_5mm",
+    "d2n_ge_anat",
+    "d2n_hitachi",
+    "d2n_j2k",
+    "d2n_jpegll",
+    "d2n_jpegls",
+    "d2n_noniso",
+    "d2n_philips_anat",
+    "d2n_rle",
+    "d2n_siemens_anat",
+    "hard_two_slices",
+)
+REFUSED_SERIES = {
+    "ct_liver_3slice_seg": "segmentation",
+    "d2n_ge_dti": "repeated_position",
+    "d2n_hyperfine": "multi_frame",
+    "d2n_philips_enh": "multi_frame",
+    "d2n_rgb": "colour",
+    "d2n_siemens_mf": "multi_frame",
+    "d2n_siemens_mosaic": "mosaic",
+    "hard_gantry_tilt": "gantry_tilt",
+    "hard_irregular_spacing": "irregular_spacing",
+    "hard_mixed_orientation": "mixed_orientation",
+    "hard_not_a_volume": "repeated_position",
+    "mr_enhanced_xa10": "multi_frame",
+    "mr_epi_ge_4d": "repeated_position",
+    "mr_epi_ge_zugfahrt": "repeated_position",
+    "mr_mosaic_b17": "mosaic",
+}
+#: Cases made from one CT series: None is read, otherwise the rule that refuses the series.
+BROKEN_SERIES = {
+    "duplicate_position": "repeated_position",
+    "exact_duplicate": None,
+    "instance_number_constant": None,
+    "irregular_spacing": "irregular_spacing",
+    "missing_position": "missing_position",
+    "missing_slice": "irregular_spacing",
+    "mixed_orientation": "mixed_orientation",
+    "mixed_photometric": "mixed_photometric",
+    "mixed_pixel_spacing": "mixed_spacing",
+    "mixed_rescale": None,
+    "mixed_rows": "mixed_size",
+    "no_pixel_data": "no_pixels",
+    "no_preamble": None,
+    "short_pixel_data": "truncated",
+    "shuffled_names": None,
+    "truncated_file": "truncated",
+}
+
+
+def found_in(path: Path) -> Facts | None:
+    data = path.read_bytes()
+    return probe(path.name, len(data), lambda n: data[:n], RULES)
+
+
+def decoded(path: Path) -> Sample:
+    """One file through probe and decoder, as the pipeline takes it."""
+    facts = found_in(path)
+    assert facts is not None
+    return DECODERS[str(facts.format)](RawItem(uri=path.name, files=(path.read_bytes(),), rules=RULES))
+
+
+def decoded_series(folder: Path) -> Sample:
+    return DECODERS["dicom-series"](RawItem(uri=folder.name, files=tuple(p.read_bytes() for p in sorted(folder.iterdir()))))
+
+
+def reference(path: Path) -> np.ndarray:
+    """A NIfTI file by nibabel alone: canonical axes, as (D, H, W)."""
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    data = np.asarray(image.dataobj, np.float64)
+    return (data[..., 0] if data.ndim == 4 else data).transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("folder", ["ct", "mr"])
+def test_volumes_agree_with_nibabel_after_orientation(real_data, folder):
+    """nibabel is an independent reader; canonical (x, y, z) transposed is our (D, H, W)."""
+    for path in sorted((real_data / folder).glob("*.nii*")):
+        sample = orient(decoded(path))
+        expected = reference(path)
+
+        assert sample.array.shape == (1, *expected.shape), path.name
+        assert np.array_equal(sample.array[0], expected.astype(np.float32)), path.name
+
+
+@pytest.mark.parametrize("name", REFERENCED)
+def test_series_agree_with_their_reference(real_data, name):
+    """References come from other converters (dcm2niix, dicom2nifti); voxels and places must be theirs."""
+    path = real_data / "dicom_series" / f"{name}_ref.nii.gz"
+    sample = orient(decoded_series(real_data / "dicom_series" / name))
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+
+    assert np.allclose(sample.array[0], reference(path), atol=1e-3)
+    assert np.allclose(np.array(sample.affine)[:3, [2, 1, 0, 3]], image.affine[:3], atol=2e-3)
+
+
+@pytest.mark.parametrize(("name", "rule"), REFUSED_SERIES.items())
+def test_series_that_make_no_volume_are_refused_by_name(real_data, name, rule):
+    """A wrong volume is worse than none."""
+    with pytest.raises(SampleError) as caught:
+        decoded_series(real_data / "dicom_series" / name)
+
+    assert caught.value.rule == rule
+
+
+def test_one_sop_instance_uid_in_all_slices_is_no_obstacle(real_data):
+    """Anonymisers write such series; slices are told apart by position and content."""
+    assert decoded_series(real_data / "dicom_series" / "ct_body_j2k").array.shape == (1, 20, 512, 512)
+
+
+@pytest.mark.parametrize(("name", "rule"), BROKEN_SERIES.items())
+def test_broken_series_meet_their_rule(real_data, name, rule):
+    """Every case folder was made from one sound series by one change."""
+    folder = real_data / "broken" / "dicom" / name
+    if rule is None:
+        assert decoded_series(folder).array.shape == (1, 9, 128, 88)
+        return
+    with pytest.raises(SampleError) as caught:
+        decoded_series(folder)
+
+    assert caught.value.rule == rule
+
+
+def test_rescale_is_applied_slice_by_slice(real_data):
+    """One slice of the case has its own slope; the oracle multiplies by hand."""
+    folder = real_data / "broken" / "dicom" / "mixed_rescale"
+    slices = sorted((pydicom.dcmread(path) for path in folder.iterdir()), key=lambda one: float(one.ImagePositionPatient[1]))
+    expected = [one.pixel_array * float(one.get("RescaleSlope", 1)) + float(one.get("RescaleIntercept", 0)) for one in slices]
+    found = decoded_series(folder).array[0]
+
+    assert len({(float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))) for one in slices}) > 1
+    assert np.allclose(found, expected) or np.allclose(found, expected[::-1])
+
+
+def test_foreign_files_beside_a_series_are_left_alone(real_data):
+    """Folders hold thumbnails, indexes and reports; they are not for us, and no error."""
+    verdicts = {}
+    for path in sorted((real_data / "broken" / "dicom" / "foreign_files").iterdir()):
+        try:
+            verdicts[path.name] = found_in(path)
+        except SampleError as error:
+            verdicts[path.name] = error.rule
+
+    assert sum(isinstance(v, Facts) for v in verdicts.values()) == 9
+    assert {name for name, v in verdicts.items() if v is None} == set(verdicts) - {n for n in verdicts if n.endswith(".dcm")}
+    assert verdicts["notes.dcm"] == "wrong_format"
+
+
+def expectations(real_data: Path, kind: str) -> list[tuple[Path, str]]:
+    with (real_data / "index.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["path"].startswith(f"broken/{kind}/")]
+    return [(real_data / row["path"], row["expect"]) for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["nifti", "image2d"])
+def test_broken_files_do_what_is_expected_of_them(real_data, kind):
+    """`ok` must be read, `error` must be refused with a rule; either may happen to what is written with `or` or `warn`."""
+    wrong = []
+    for path, expect in expectations(real_data, kind):
+        if path.name.startswith("pair."):
+            continue  # pairs are not read
+        try:
+            decoded(path)
+            outcome = "ok"
+        except SampleError as error:
+            outcome = f"error [{error.rule}]"
+        firm = expect.split(":")[0].split(" ")[0]
+        if (firm in ("ok", "ok-by-magic") and " or " not in expect and outcome != "ok") or (firm == "error" and outcome == "ok"):
+            wrong.append(f"{path.name}: expected {expect}, was {outcome}")
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["flipped_lpi", "permuted_axes", "big_endian", "nifti2", "multi_member", "gz_named_plain", "plain_nifti_named_gz"])
+def test_variants_show_the_same_picture(real_data, name):
+    """Byte order, header version, axis order and file name are packaging."""
+    folder = real_data / "broken" / "nifti"
+    path = next(p for p in folder.iterdir() if p.name.split(".")[0] == name)
+    original = orient(decoded(real_data / "seg" / "spine_mt1" / "image.nii.gz"))
+    variant = orient(decoded(path))
+
+    assert np.array_equal(variant.array, original.array)
+    assert np.allclose(variant.affine, original.affine, atol=1e-3)
+
+
+def test_slope_and_intercept_are_applied_as_nibabel_does(real_data):
+    path = real_data / "broken" / "nifti" / "scl_slope_inter.nii.gz"
+
+    assert np.allclose(orient(decoded(path)).array[0], reference(path), rtol=1e-6)
+
+
+def test_a_few_nan_voxels_are_replaced_and_noted(real_data):
+    for name in ("nan_voxels", "inf_voxels"):
+        sample = decoded(real_data / "broken" / "nifti" / f"{name}.nii.gz")
+
+        assert np.isfinite(sample.array).all()
+        assert "NaN or infinite" in str(sample.extra["note"])
+
+
+def test_all_pictures_are_read(real_data):
+    for folder, channels in (("xray2d", 1), ("micro2d", 3)):
+        for path in sorted((real_data / folder).iterdir()):
+            if path.suffix != ".csv":
+                assert decoded(path).array.shape[0] == channels
+
+
+def test_single_dicom_files_of_every_transfer_syntax_are_images(real_data):
+    for path in sorted((real_data / "dicom_single").iterdir()):
+        facts = found_in(path)
+        sample = decoded(path)
+
+        assert facts is not None
+        assert facts.format is Format.DICOM
+        assert sample.array.shape == (1, *facts.shape)
+        assert sample.array.dtype in (np.uint8, np.uint16)
