@@ -82,7 +82,9 @@ def superpatches(count: int, side: int = 64, seed: int = 1) -> list[Sample]:
 def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dict[str, object] | None = None) -> Manifest:
     """Write samples as one shard object, a catalog, and a manifest."""
     flat = samples[0].presentation is not Presentation.SUPERPATCH
-    default: dict[str, object] = {"pseudo3d": {"window": 4, "stride": 4}} if flat else {"superpatch": {"side": samples[0].array.shape[1]}}
+    default: dict[str, object] = (
+        {"pseudo3d": {"window": 4, "stride": 4}} if flat else {"superpatch": {"side": samples[0].array.shape[1]}}
+    )
     preprocessing = preprocessing or default
     manifest = Manifest(
         name=name,
@@ -96,7 +98,10 @@ def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dic
     data, rows = (_shard if flat else _bank)(samples, manifest.preprocessing_digest)
     catalog = io.BytesIO()
     pq.write_table(table_of(rows, CATALOG_SCHEMA), catalog)
-    objects = {rows[0]["object"]: (data, "shard" if flat else "bank"), "catalog/part-00000.parquet": (catalog.getvalue(), "catalog")}
+    objects = {
+        rows[0]["object"]: (data, "shard" if flat else "bank"),
+        "catalog/part-00000.parquet": (catalog.getvalue(), "catalog"),
+    }
     entries = []
     for path, (content, role) in objects.items():
         bucket.put(path, content)
@@ -114,7 +119,9 @@ def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dic
     return manifest
 
 
-def _row(sample: Sample, path: str, offset: int, data: bytes, encoding: Encoding, position: int | None, digest: str) -> dict[str, object]:
+def _row(
+    sample: Sample, path: str, offset: int, data: bytes, encoding: Encoding, position: int | None, digest: str
+) -> dict[str, object]:
     return catalog_row(
         sample,
         path=path,

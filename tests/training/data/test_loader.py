@@ -1,0 +1,111 @@
+"""The loader: the same batches for any world, any number of threads, and from any position."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from foundation.bucket import Bucket
+from storage_schema.errors import StorageError
+from storage_schema.vocabulary import Presentation
+from training.data.collate import Batch
+from training.data.corpus import open_corpus, read_sample
+from training.data.loader import Loading, step_batches
+from training.data.order import CorpusOrder, Order
+from training.data.ranges import open_ranges
+from training.methods.cdssl_p3d import CdsslP3D
+from training.recipes.cdssl_p3d import tiny
+
+
+def _steps(flat: Bucket, solid: Bucket, first: int, stop: int, **changes: int) -> list[list[Batch]]:
+    corpora = [open_corpus(flat), open_corpus(solid)]
+    order = Order(5, tuple(CorpusOrder(num_samples=len(c)) for c in corpora))
+    loading = dataclasses.replace(Loading(order=order, global_batch=8, rank=0, world=1), **changes)
+    method = tiny().method
+    assert isinstance(method, CdsslP3D)
+    geometry = corpora[0].pseudo3d
+    return list(step_batches(loading, corpora, lambda sample, rng: method.draw(sample, geometry, rng), first, stop))
+
+
+def _equal(a: Batch, b: Batch) -> bool:
+    return a.keys == b.keys and all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+
+
+def test_batches_hold_one_presentation_each_and_their_global_size(flat: Bucket, solid: Bucket) -> None:
+    [step] = _steps(flat, solid, 0, 8)
+    assert [(b.presentation, b.global_size, len(b.keys)) for b in step] == [
+        (Presentation.PSEUDO3D, 4, 4),
+        (Presentation.SUPERPATCH, 4, 4),
+    ]
+
+
+def test_threads_and_restarts_change_no_bit(flat: Bucket, solid: Bucket) -> None:
+    """Chance belongs to positions, so a step resumed in another process with other threads is the same step."""
+    whole = _steps(flat, solid, 0, 40)
+    resumed = _steps(flat, solid, 24, 40, threads=1, ahead=1)
+    assert all(_equal(a, b) for x, y in zip(whole[3:], resumed, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_ranks_together_hold_what_one_holds(flat: Bucket, solid: Bucket) -> None:
+    alone = _steps(flat, solid, 0, 16)
+    ranks = [_steps(flat, solid, 0, 16, rank=rank, world=3) for rank in range(3)]
+    for number, step in enumerate(alone):
+        for stream, batch in enumerate(step):
+            parts = [rank[number][stream] for rank in ranks]
+            assert tuple(key for part in parts for key in part.keys) == batch.keys
+            assert all(torch.equal(torch.cat([p.tensors[n] for p in parts]), t) for n, t in batch.tensors.items())
+
+
+def test_a_sample_reads_back_as_it_was_published(flat: Bucket, solid: Bucket) -> None:
+    from tests.training.published import images, superpatches
+
+    for bucket, published in ((flat, images(30)), (solid, superpatches(20))):
+        corpus, ranges = open_corpus(bucket), open_ranges(bucket)
+        for index, sample in enumerate(published):
+            found = read_sample(corpus, index, ranges)
+            assert np.array_equal(found.array, sample.array)
+            assert (found.key, found.scaling, found.label) == (sample.key, sample.scaling, sample.label)
+
+
+@pytest.mark.parametrize("kind", ["flat", "solid"])
+def test_a_flipped_byte_is_a_sentence_and_never_a_sample(kind: str, request: pytest.FixtureRequest, tmp_path: object) -> None:
+    """Store clients return damaged ranges without a word; only our checksum can tell."""
+    import shutil
+
+    source: Bucket = request.getfixturevalue(kind)
+    damaged = Bucket(f"{tmp_path}/damaged")
+    shutil.copytree(source.root, damaged.root)
+    corpus = open_corpus(damaged)
+    path = str(corpus.column("object")[0])
+    data = bytearray(damaged.read(path))
+    data[int(corpus.column("offset")[0]) + 200] ^= 1  # type: ignore[call-overload]
+    damaged.put(path, bytes(data))
+    with pytest.raises(StorageError, match="crc32c"):
+        read_sample(corpus, 0, open_ranges(damaged))
+
+
+def test_many_threads_may_read_many_files_through_few_descriptors(tmp_path: object) -> None:
+    """A descriptor pushed out of the cache must stay open while another thread reads through it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from training.data import ranges as module
+
+    bucket = Bucket(str(tmp_path))
+    for number in range(40):
+        bucket.put(f"{number}.bin", bytes([number]) * 4096)
+    before, module.OPEN_FILES = module.OPEN_FILES, 2
+    try:
+        reader = open_ranges(bucket)
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda n: reader.get(f"{n % 40}.bin", 100, 8), range(4000)))
+    finally:
+        module.OPEN_FILES = before
+    assert found == [bytes([n % 40]) * 8 for n in range(4000)]
+
+
+def test_a_folder_without_a_manifest_is_no_dataset(tmp_path: object) -> None:
+    with pytest.raises(StorageError, match=r"not a published dataset: no manifest\.json"):
+        open_corpus(Bucket(str(tmp_path)))

@@ -1,0 +1,126 @@
+"""Order is arithmetic: every promise of it is an identity over generated worlds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage_schema.errors import RunError
+from training.data.order import CorpusOrder, Order, integer_weights, keyed, permuted, rng_at
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "order_v1.txt"
+
+sizes = st.integers(1, 700)
+corpora = st.builds(
+    CorpusOrder, num_samples=sizes, weight=st.integers(1, 4), granule=st.integers(1, 40), lanes=st.integers(1, 70)
+)
+
+
+@given(size=sizes, key=st.integers(0, 2**63 - 1))
+def test_a_keyed_permutation_visits_everything_once(size: int, key: int) -> None:
+    assert sorted(permuted(np.arange(size), size, keyed(key))) == list(range(size))
+
+
+@given(order=corpora, seed=st.integers(0, 2**32), epoch=st.integers(0, 5))
+def test_every_pass_of_a_corpus_holds_every_sample_once(order: CorpusOrder, seed: int, epoch: int) -> None:
+    """Nothing is padded and nothing dropped, whatever granules and lanes do not divide."""
+    cursor = np.arange(epoch * order.num_samples, (epoch + 1) * order.num_samples)
+    assert sorted(order.sample(cursor, seed, 0)) == list(range(order.num_samples))
+
+
+@given(parts=st.lists(corpora, min_size=1, max_size=3), cycles=st.integers(1, 5))
+def test_a_mixture_is_exact_in_every_cycle(parts: list[CorpusOrder], cycles: int) -> None:
+    order = Order(0, tuple(parts))
+    length = sum(part.weight for part in parts)
+    corpus, _ = order.locate(np.arange(cycles * length))
+    for cycle in corpus.reshape(cycles, length):
+        assert [int((cycle == number).sum()) for number in range(len(parts))] == [part.weight for part in parts]
+
+
+@given(
+    parts=st.lists(corpora, min_size=1, max_size=3),
+    batch=st.integers(1, 40),
+    worlds=st.lists(st.integers(1, 29), min_size=1, max_size=4),
+)
+def test_any_world_size_sees_the_same_samples(parts: list[CorpusOrder], batch: int, worlds: list[int]) -> None:
+    """Growing or shrinking the run must not change what a step is made of."""
+    order = Order(7, tuple(parts))
+    for step, world in enumerate(worlds):
+        shares = [order.share(step * batch, batch, rank, world) for rank in range(world)]
+        held = sorted(int(p) for share in shares for part in share for p in part)
+        assert held == list(range(step * batch, (step + 1) * batch))
+        for number in range(len(parts)):
+            lengths = [len(share[number]) for share in shares]
+            assert max(lengths) - min(lengths) <= 1
+
+
+@given(parts=st.lists(corpora, min_size=1, max_size=2), start=st.integers(0, 10**12))
+def test_a_position_does_not_depend_on_what_is_asked_beside_it(parts: list[CorpusOrder], start: int) -> None:
+    """Resuming at T is asking from T: there is no state to replay."""
+    order = Order(3, tuple(parts))
+    together = order.locate(np.arange(start, start + 9))
+    alone = [order.locate(np.array([start + i])) for i in range(9)]
+    assert [int(c[0]) for c, _ in alone] == together[0].tolist()
+    assert [int(s[0]) for _, s in alone] == together[1].tolist()
+
+
+def test_a_batch_opens_as_many_granules_as_lanes_and_granules_allow() -> None:
+    """In the steady state a step of G samples over G lanes with granules of k opens G / k new granules: no bursts."""
+    order = CorpusOrder(num_samples=64 * 32 * 8, granule=32, lanes=64)
+    seen: set[int] = set()
+    opened = []
+    for step in range(100):
+        granules = set((order.sample(np.arange(step * 64, (step + 1) * 64), 1, 0) // 32).tolist())
+        assert len(granules) == 64
+        opened.append(len(granules - seen))
+        seen |= granules
+    assert set(opened[1:]) == {2}
+
+
+def test_the_permutation_is_as_even_as_a_random_one() -> None:
+    """Chi-squared of where the first tenth of a pass lies, over 200 keys, against uniform: within 5 deviations."""
+    n, buckets = 1000, 10
+    hits = np.zeros(buckets)
+    for key in range(200):
+        hits += np.bincount(permuted(np.arange(n // 10), n, keyed(key)) * buckets // n, minlength=buckets)
+    expected = hits.sum() / buckets
+    chi2 = float(((hits - expected) ** 2 / expected).sum())
+    assert chi2 < (buckets - 1) + 5 * np.sqrt(2 * (buckets - 1))
+
+
+def test_the_order_is_the_one_that_was_released() -> None:
+    """A changed order would silently make another experiment of every resumed run. Made by writing ``found``."""
+    order = Order(42, (CorpusOrder(num_samples=1000, weight=3, granule=8, lanes=16), CorpusOrder(num_samples=77, weight=2)))
+    corpus, sample = order.locate(np.concatenate([np.arange(200), np.arange(10**9, 10**9 + 50)]))
+    found = "\n".join(f"{c} {s}" for c, s in zip(corpus, sample, strict=True)) + "\n"
+    assert found == GOLDEN.read_text()
+
+
+def test_memory_and_time_do_not_grow_with_the_corpus() -> None:
+    corpus, sample = Order(0, (CorpusOrder(num_samples=10**12, granule=32),)).locate(np.arange(10**15, 10**15 + 100))
+    assert len(set(sample.tolist())) == 100
+    assert not corpus.any()
+
+
+def test_weights_become_the_smallest_integers() -> None:
+    assert integer_weights([0.6, 0.4]) == [3, 2]
+    assert integer_weights([1.0, 1.0, 1.0]) == [1, 1, 1]
+    assert integer_weights([0.55, 0.30, 0.15]) == [11, 6, 3]
+    with pytest.raises(RunError, match="positive"):
+        integer_weights([1.0, 0.0])
+
+
+def test_the_smallest_share_counts_the_worst_rank_of_the_worst_step() -> None:
+    order = Order(0, (CorpusOrder(num_samples=9, weight=3), CorpusOrder(num_samples=9, weight=2)))
+    assert order.smallest_share(10, 1) == 4
+    assert order.smallest_share(10, 3) == 1
+    assert order.smallest_share(8, 1) == 3  # 3.2 on average: some steps hold 3 of the second corpus
+
+
+def test_chance_belongs_to_a_position() -> None:
+    assert rng_at(1, 5).random() == rng_at(1, 5).random()
+    assert len({rng_at(1, p).random() for p in range(50)} | {rng_at(2, p).random() for p in range(50)}) == 100

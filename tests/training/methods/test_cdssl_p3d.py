@@ -1,0 +1,109 @@
+"""CDSSL-P3D: the suite of every method, and what is its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from storage_schema.errors import RunError
+from storage_schema.pseudo3d import Pseudo3D, fold, unroll
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Presentation
+from tests.training.methods.method_suite import MethodSuite
+from tests.training.published import images, superpatches
+from training.data.order import rng_at
+from training.methods.base import MethodConfig, Step
+from training.methods.cdssl_p3d import CdsslP3D, image_of
+from training.recipes.cdssl_p3d import tiny
+
+
+def _as_image(sample: Sample) -> Sample:
+    _, _, rows, columns = sample.array.shape
+    image = fold(sample.array, Pseudo3D(), rows * 4, columns * 4)
+    return dataclasses.replace(sample, presentation=Presentation.IMAGE, array=image)
+
+
+class TestCdsslP3D(MethodSuite):
+    @pytest.fixture
+    def config(self) -> MethodConfig:
+        return tiny().method
+
+    @pytest.fixture
+    def samples(self) -> dict[Presentation, list[Sample]]:
+        flat = images(4)
+        return {
+            Presentation.PSEUDO3D: flat,
+            Presentation.IMAGE: [_as_image(s) for s in flat],
+            Presentation.SUPERPATCH: superpatches(3),
+        }
+
+    def test_stored_pseudo_3d_and_plain_images_give_equal_views(
+        self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
+    ) -> None:
+        """Storing the view is a choice of bytes and not of experiment."""
+        for stored, plain in zip(samples[Presentation.PSEUDO3D], samples[Presentation.IMAGE], strict=True):
+            one, two = config.draw(stored, None, rng_at(1, 2)), config.draw(plain, None, rng_at(1, 2))
+            assert all(np.array_equal(one[name], two[name]) for name in one)
+
+    def test_the_perfect_network_reaches_minus_two(self, config: MethodConfig, samples: dict[Presentation, list[Sample]]) -> None:
+        """O-B6: perfect restoration and perfect agreement give -2 at any step; only then."""
+        batch = self.batch(config, samples[Presentation.SUPERPATCH])
+        network = config.build()
+        network.levels = lambda x: [x] * 3  # type: ignore[attr-defined, method-assign, assignment]
+        agreed = torch.randn(len(batch.keys), 8)
+        from training.objectives.pcrlv2 import Pair
+
+        network._local_pairs = lambda local: [[Pair(agreed, agreed)] * 3] * 6  # type: ignore[attr-defined, method-assign, assignment]
+        network.pairs = lambda levels: [Pair(agreed, agreed)] * 3  # type: ignore[attr-defined, method-assign, assignment]
+        network.out = _Answer(batch.tensors["clean1"].logit(eps=1e-7))  # type: ignore[attr-defined]
+        network.restored_at = lambda level, feature: batch.tensors["clean1"]  # type: ignore[attr-defined, method-assign, assignment]
+        losses = network(batch, Step(index=3, total=7, seed=0))
+        assert sum(term.item() for term in losses.values()) == pytest.approx(-2.0, abs=1e-5)
+
+    def test_restoring_is_judged_alike_in_image_and_pseudo_3d_space(self) -> None:
+        """O-B12: for k = s the view is a permutation of pixels, so mean squared errors are equal."""
+        rng = np.random.default_rng(0)
+        x, y = (rng.random((1, 32, 32)) for _ in range(2))
+        assert np.mean((unroll(x, Pseudo3D()) - unroll(y, Pseudo3D())) ** 2) == pytest.approx(np.mean((x - y) ** 2), abs=1e-15)
+
+    def test_only_true_volumes_are_turned_in_three_dimensions(
+        self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
+    ) -> None:
+        """A view of a pseudo-3D sample is always the unrolled view of some image: folding and unrolling changes nothing."""
+        spec = Pseudo3D()
+        for stored in samples[Presentation.PSEUDO3D]:
+            view = config.draw(stored, None, np.random.default_rng(0))["clean1"]
+            image = fold(view, spec, view.shape[2] * 4, view.shape[3] * 4)
+            assert np.abs(np.diff(image[0], axis=0)).mean() < 0.2  # neighbouring rows of an image are alike
+            assert np.array_equal(unroll(image, spec), view)
+
+    def test_views_that_cannot_be_folded_are_refused(self, samples: dict[Presentation, list[Sample]]) -> None:
+        with pytest.raises(RunError, match="cannot be folded exactly"):
+            image_of(samples[Presentation.PSEUDO3D][0], Pseudo3D(window=4, stride=2))
+
+    def test_depth_levels_change_with_the_step_and_with_the_stream(self, samples: dict[Presentation, list[Sample]]) -> None:
+        draws = {Step(index=i, total=9, seed=0).rng(stream).integers(3) for i in range(9) for stream in range(3)}
+        assert draws == {0, 1, 2}
+
+    def test_the_paper_recipe_has_the_published_sizes(self) -> None:
+        config = CdsslP3D()
+        views = config.draw(_as_image(images(1)[0]), None, np.random.default_rng(0))
+        assert views["view1"].shape == (1, 16, 56, 56)
+        assert views["local"].shape == (6, 1, 16, 24, 24)
+        views = config.draw(superpatches(1, side=128)[0], None, np.random.default_rng(0))
+        assert views["view1"].shape == (1, 32, 64, 64)
+        assert views["local"].shape == (6, 1, 16, 16, 16)
+
+
+class _Answer(torch.nn.Module):
+    """Says the same whatever it is asked."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.answer

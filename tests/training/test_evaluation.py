@@ -1,0 +1,80 @@
+"""Evaluation: probes that find what is there and nothing that is not, and a report that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crossdim import main
+from foundation.bucket import Bucket
+from storage_schema.errors import RunError
+from training.evaluation.features import Labelled
+from training.evaluation.probes import compare, folds_of
+from training.evaluation.statistics import restated
+
+
+def _data(count: int, patients: int, seed: int = 0) -> Labelled:
+    labels = np.array([str(i % 2) for i in range(count)])
+    names = np.array([f"p{i % patients}" for i in range(count)])
+    return Labelled(
+        name="d", presentation="superpatch", x_NCDHW=np.zeros((count, 1, 1, 1, 1), np.float32), labels=labels, patients=names
+    )
+
+
+def test_features_that_know_the_class_are_found_and_noise_is_not() -> None:
+    data, rng = _data(60, 60), np.random.default_rng(0)
+    knowing = (np.eye(2)[data.labels.astype(int)] + rng.normal(0, 0.05, (60, 2))).astype(np.float32)
+    noise = [rng.normal(0, 1, (60, 2)).astype(np.float32) for _ in range(3)]
+    for result in compare(data, knowing, noise, folds=5):
+        assert result.trained > 0.95
+        assert 0.3 < result.untrained < 0.7
+        assert result.verdict == "above the untrained twins"
+    for result in compare(data, noise[0], noise[1:], folds=5):
+        assert result.verdict.startswith("inside the spread")
+
+
+def test_a_fold_never_cuts_through_a_patient() -> None:
+    data = _data(60, 15)
+    for train, test in folds_of(data, 5):
+        assert not set(data.patients[train]) & set(data.patients[test])
+
+
+def test_a_class_with_one_patient_cannot_be_probed() -> None:
+    with pytest.raises(RunError, match="2 patients in every class"):
+        folds_of(_data(10, 1), 5)
+
+
+def test_statistics_are_those_of_the_data_and_the_original_is_left_alone() -> None:
+    module = nn.Sequential(nn.BatchNorm3d(1))
+    x = torch.randn(20, 1, 4, 4, 4) * 3 + 5
+    fresh = restated(module, lambda copy: copy, x.split(10)).requires_grad_(False)
+    assert float(fresh(x).mean()) == pytest.approx(0, abs=1e-3)
+    assert float(fresh(x).std()) == pytest.approx(1, abs=2e-2)
+    assert float(module[0].running_mean) == 0.0  # type: ignore[arg-type]
+    assert module.training
+
+
+def test_the_report_is_one_file_with_the_numbers_beside_their_counts(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, solid.url, "--out", run, "--workers", "0", "--json"]
+    assert main([*line, "--steps", "3", "--set", "global_batch=8"]) == 0
+    assert main(["evaluate", run, "--data", flat.url, solid.url, "--twins", "2", "--json"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "30 (30, 2)" in page
+    assert "20 (20, 2)" in page
+    assert page.count("data:image/png;base64,") > 20
+    assert page.count("<svg") == 2
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    results = json.loads((tmp_path / "run" / "evaluation.json").read_text())["results"]
+    assert {(r["dataset"], r["probe"]) for r in results} == {(d, p) for d in ("flat", "solid") for p in ("knn", "linear")}
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated(flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(tmp_path), "--data", flat.url]) == 2
+    assert "holds no checkpoint; pretrain it first" in capsys.readouterr().err

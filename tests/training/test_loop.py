@@ -1,0 +1,114 @@
+"""The loop: two processes give the gradient of one, whatever the shares; a loss that is no number stops the run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from storage_schema.errors import RunError
+from storage_schema.vocabulary import Presentation
+from training.backbones.base import EncoderSpec
+from training.config import Pretraining
+from training.data.collate import Batch
+from training.loop import StepRecord, fit, key_hash, wrapped
+from training.methods.base import Losses, Method, Step
+from training.optim import Sgd
+from training.recipes.cdssl_p3d import tiny
+
+
+class _Line(Method):
+    """A straight line: nothing crosses samples, so ranks must agree exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(3, 1).double()
+        nn.init.constant_(self.encoder.weight, 0.5)
+        nn.init.zeros_(self.encoder.bias)
+        self.encoder_spec = EncoderSpec(backbone="none", settings={}, in_channels=1, num_features=1, side_multiple=1)
+
+    def forward(self, batch: Batch, step: Step) -> Losses:
+        return {"square": (self.encoder(batch.tensors["x"]) - batch.tensors["y"]).square().mean()}
+
+    def reconstruct(self, x: torch.Tensor) -> None:
+        return None
+
+
+def _config(steps: int) -> Pretraining:
+    return Pretraining(method=tiny().method, steps=steps, global_batch=5, optimizer=Sgd(lr=0.1, momentum=0.9))
+
+
+def _steps(count: int, rank: int, world: int) -> list[list[Batch]]:
+    """Two streams of 5 and 3 samples; ranks hold contiguous, uneven parts."""
+    generator = torch.Generator().manual_seed(0)
+    steps = []
+    for number in range(count):
+        batches = []
+        for presentation, size in ((Presentation.PSEUDO3D, 5), (Presentation.SUPERPATCH, 3)):
+            x = torch.randn(size, 3, generator=generator, dtype=torch.float64)
+            mine = slice(rank * size // world, (rank + 1) * size // world)
+            tensors = {"x": x[mine], "y": x[mine].sum(1, keepdim=True) + 1}
+            keys = tuple(f"{number}-{presentation}-{i}" for i in range(size))[mine]
+            batches.append(Batch(presentation=presentation, keys=keys, global_size=size, tensors=tensors))
+        steps.append(batches)
+    return steps
+
+
+def _train(rank: int, world: int) -> tuple[list[StepRecord], torch.Tensor]:
+    method, config = _Line(), _config(6)
+    records: list[StepRecord] = []
+    device = torch.device("cpu")
+    fit(wrapped(method, device), config.optimizer.build(method), config, _steps(6, rank, world), 0, device, records.append)
+    return records, method.encoder.weight.detach().clone()
+
+
+def _process(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    torch.save([(r.loss, r.samples) for r in _train(rank, world)[0]], f"{folder}/{rank}.pt")
+    torch.save(_train(rank, world)[1], f"{folder}/weight-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_with_uneven_shares_train_as_one(tmp_path: Path) -> None:
+    """Losses are weighted by global counts, so who holds which sample does not matter."""
+    records, weight = _train(0, 1)
+    mp.spawn(_process, args=(2, str(tmp_path)), nprocs=2, join=True)
+    for rank in range(2):
+        logged = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert [loss for loss, _ in logged] == pytest.approx([r.loss for r in records], abs=1e-12)
+        assert [samples for _, samples in logged] == [r.samples for r in records]
+        assert torch.allclose(torch.load(tmp_path / f"weight-{rank}.pt", weights_only=True), weight, atol=1e-12)
+
+
+def test_a_step_is_one_update_of_both_streams_together() -> None:
+    """The first update against the closed form: the mean over streams of the mean over samples."""
+    [batches] = _steps(1, 0, 1)
+    gradient = torch.zeros(3, dtype=torch.float64)
+    for batch in batches:
+        error = batch.tensors["x"] @ torch.full((3, 1), 0.5, dtype=torch.float64) - batch.tensors["y"]
+        gradient += (2 * error * batch.tensors["x"]).mean(0) / len(batches)
+    method, config = _Line(), _config(1)
+    fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record: None)
+    decayed = 0.5 - 0.1 * (gradient + 1e-4 * 0.5)
+    assert torch.allclose(method.encoder.weight[0], decayed, atol=1e-12)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples() -> None:
+    [batches] = _steps(1, 0, 1)
+    batches[1].tensors["x"][0, 0] = math.nan
+    method, config = _Line(), _config(1)
+    before = method.encoder.weight.detach().clone()
+    with pytest.raises(RunError, match=r"step 0: loss or gradient is not finite .*0-superpatch-0"):
+        fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record: None)
+    assert torch.equal(method.encoder.weight, before)
+
+
+def test_the_digest_of_samples_does_not_know_their_order() -> None:
+    keys = ["a", "b", "c"]
+    assert sum(map(key_hash, keys)) == sum(map(key_hash, reversed(keys)))
+    assert sum(map(key_hash, keys)) != sum(map(key_hash, ["a", "b", "d"]))

@@ -1,0 +1,184 @@
+"""Pretraining in this process, without Ray: resume, refusals, metrics, and an encoder that needs none of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdim import main
+from foundation.bucket import Bucket
+from tests.training.published import images, publish, superpatches
+from training import worker
+from training.launch import saved_config
+from training.metrics import read_metrics
+
+WHAT_MUST_AGREE = ("step", "samples", "loss", "terms", "lr", "grad_norm", "counts")
+
+
+def _pretrain(run: Path | str, *data: Bucket, steps: int = 6, more: tuple[str, ...] = ()) -> int:
+    urls = [bucket.url for bucket in data]
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", *urls, "--out", str(run), "--workers", "0", "--json"]
+    return main([*line, "--steps", str(steps), "--checkpoint-every", "2", "--set", "global_batch=8", *more])
+
+
+def _agreeing(run: Path | str) -> list[dict[str, object]]:
+    return [{name: record[name] for name in WHAT_MUST_AGREE} for record in read_metrics(Bucket(str(run)))]
+
+
+class _Killed(Exception):
+    """Stands for a power cut."""
+
+
+def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
+    flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut after step 3, one step beyond a checkpoint: keys, losses and rates of all steps equal those of a run in one piece."""
+    assert _pretrain(tmp_path / "whole", flat, solid) == 0
+    note = worker._Pen.note
+
+    def cut(self: worker._Pen, record: object) -> None:
+        note(self, record)  # type: ignore[arg-type]
+        if record.step == 2:  # type: ignore[attr-defined]
+            raise _Killed
+
+    monkeypatch.setattr(worker._Pen, "note", cut)
+    assert _pretrain(tmp_path / "cut", flat, solid) == 2
+    monkeypatch.undo()
+    assert _pretrain(tmp_path / "cut", flat, solid) == 0
+    assert _agreeing(tmp_path / "cut") == _agreeing(tmp_path / "whole")
+    states = [torch.load(tmp_path / run / "checkpoints/step-00000006/state.pt", weights_only=True) for run in ("cut", "whole")]
+    assert all(torch.equal(states[0]["model"][name], states[1]["model"][name]) for name in states[0]["model"])
+
+
+def test_a_finished_run_says_so_and_the_recipe_may_be_left_out(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert _pretrain(run, flat, solid, steps=2) == 0
+    capsys.readouterr()
+    assert main(["pretrain", "--data", flat.url, solid.url, "--out", run, "--workers", "0"]) == 0
+    assert "was already done" in capsys.readouterr().out
+    assert saved_config(Bucket(run)).steps == 2
+
+
+def test_the_mix_is_exact_in_every_step(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    urls = [f"{flat.url}:0.25", f"{solid.url}:0.75"]
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", *urls, "--out", str(tmp_path / "run"), "--workers", "0", "--json"]
+    assert main([*line, "--steps", "2", "--set", "global_batch=8"]) == 0
+    assert [record["counts"] for record in read_metrics(Bucket(str(tmp_path / "run")))] == [{"pseudo3d": 2, "superpatch": 6}] * 2
+
+
+def _refused(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> str:
+    text = capsys.readouterr().err
+    assert code == expected, text
+    assert "Traceback" not in text
+    return text
+
+
+def test_resuming_with_another_recipe_is_refused_with_the_difference(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _pretrain(tmp_path, flat, solid, steps=2) == 0
+    code = _pretrain(tmp_path, flat, solid, steps=2, more=("--set", "optimizer.lr=0.5"))
+    assert "config.optimizer.lr was 0.03 and is 0.5" in _refused(capsys, code, 2)
+
+
+def test_resuming_on_data_prepared_otherwise_is_refused(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A window that differs by a hundred HU gives other numbers under the same name."""
+    assert _pretrain(tmp_path / "run", flat, solid, steps=2) == 0
+    other = Bucket(str(tmp_path / "other"))
+    publish(other, superpatches(20), "solid", {"superpatch": {"side": 64}, "intensity": {"window_hu": [-175, 250]}})
+    text = _refused(capsys, _pretrain(tmp_path / "run", flat, other, steps=2), 2)
+    assert "datasets[1].preprocessing was" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "message"),
+    [
+        (["--recipe", "cdsl-p3d:tiny"], 1, "did you mean cdssl-p3d:tiny"),
+        (["--recipe", "cdssl-p3d:tiny", "--set", "step=3"], 1, "did you mean steps"),
+        (["--recipe", "cdssl-p3d:tiny", "--steps", "many"], 1, "invalid int value"),
+        ([], 2, "no run to go on with"),
+    ],
+)
+def test_wrong_use_is_one_sentence(
+    arguments: list[str], expected: int, message: str, flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["pretrain", *arguments, "--data", flat.url, "--out", str(tmp_path / "run"), "--workers", "0"]
+    try:
+        code = main(line)
+    except SystemExit as exit_:  # argparse leaves by itself
+        code = int(str(exit_.code))
+    assert message in _refused(capsys, code, expected)
+
+
+def test_data_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [
+        "pretrain",
+        "--recipe",
+        "cdssl-p3d:tiny",
+        "--data",
+        str(tmp_path / "nowhere"),
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "0",
+    ]
+    assert "nowhere is not a published dataset" in _refused(capsys, main(line), 2)
+
+
+def test_too_many_workers_for_the_batch_are_refused_with_the_number(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [
+        "pretrain",
+        "--recipe",
+        "cdssl-p3d:tiny",
+        "--data",
+        flat.url,
+        solid.url,
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "5",
+    ]
+    assert "5 workers leaves a worker 1 samples" in _refused(capsys, main(line), 2)
+
+
+def test_the_encoder_loads_without_ray_and_without_an_object_store(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    """A colleague with PyTorch alone can use what was trained."""
+    assert _pretrain(tmp_path, flat, solid, steps=2) == 0
+    script = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("ray", "fsspec", "s3fs", "obstore", "pyarrow", "zarr", "webdataset", "foundation"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+import torch
+from training.backbones import load_encoder
+encoder, spec = load_encoder({str(tmp_path / "encoder.pt")!r})
+assert encoder(torch.zeros(1, 1, 16, 16, 16)).shape == (1, spec.num_features, 2, 2, 2)
+assert spec.pseudo3d["window"] == 4 and len(spec.preprocessing_digests) == 2
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_metrics_hold_every_step_once_and_tensorboard_has_them_too(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    assert _pretrain(tmp_path, flat, solid, steps=5) == 0
+    assert [record["step"] for record in read_metrics(Bucket(str(tmp_path)))] == list(range(5))
+    assert [p.stat().st_size > 0 for p in (tmp_path / "tensorboard").iterdir()] == [True]
+    assert json.loads((tmp_path / "progress.json").read_text())["step"] == 5
+
+
+def test_images_of_one_corpus_alone_are_enough(tmp_path: Path) -> None:
+    bucket = Bucket(str(tmp_path / "alone"))
+    publish(bucket, images(8), "alone")
+    assert _pretrain(tmp_path / "run", bucket, steps=1) == 0
