@@ -1,6 +1,7 @@
 """Real sample images that installed packages carry inside their wheels. Nothing is downloaded.
 
-Two files are broken on purpose, one image and one volume, so that a quarantine has something in it.
+Two files are broken on purpose, one image and one volume, so that a quarantine has something in it. Others may be refused for
+what they are: localizers are no volumes, and colour ultrasound is no gray picture.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from storage_schema.errors import UsageError
 logger = logging.getLogger(__name__)
 
 TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-#: Every so many axial slices of the template become an image.
-SLICE_STEP = 12
+#: Axial slices of the template that become images; above and below there is no brain.
+SLICES = range(24, 150, 12)
 BROKEN_IMAGE = "images2d/mr/MR_truncated.dcm"
 BROKEN_VOLUME = "volumes/mr/template-cut-in-half.nii.gz"
 
@@ -103,7 +104,7 @@ def _template_slices() -> Iterator[tuple[str, bytes]]:
     image: Any = nib.load(_folder("nilearn") / TEMPLATE)  # a union of formats; this one is NIfTI
     volume = np.asarray(image.dataobj)
     brightest = float(volume.max())
-    for z in range(SLICE_STEP * 2, volume.shape[2] - SLICE_STEP, SLICE_STEP):
+    for z in SLICES:
         pixels = np.rint(volume[:, ::-1, z].T / brightest * 255).astype(np.uint8)
         yield f"images2d/mr/template-z{z:03d}.png", png_bytes(pixels)
 

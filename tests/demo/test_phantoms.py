@@ -135,6 +135,7 @@ def test_equal_seeds_write_equal_files(tmp_path):
     assert set(a) == set(c)
     assert not set(a.values()) & set(c.values())
     assert len(set(a.values())) == 9
+    assert (tmp_path / "a/ct/cube/phantom-00.nii.gz").read_bytes()[4:8] == bytes(4)  # gzip's time of writing
     assert {"xray/disc/phantom-01.png", "ct/cube/phantom-00.nii.gz"} < set(a)
 
 
