@@ -184,9 +184,7 @@ def publish(
     packed = table_objects("catalog", kept, CATALOG_SCHEMA)
     packed += table_objects("quarantine", [one.row() for one in quarantine], QUARANTINE_SCHEMA)
     packed += [bank.document()] if bank else []
-    for one in packed:
-        put(out, one)
-    entries = [entry for marker in markers for entry in marker.objects] + [one.entry() for one in packed]
+    entries = [entry for marker in markers for entry in marker.objects] + [put(out, one).entry for one in packed]
     manifest = Manifest(
         name=title.name,
         presentation=title.presentation,
@@ -208,6 +206,15 @@ def told(quarantine: Sequence[Quarantined]) -> str:
     return f"{len(quarantine)} were refused; the first, {first.uri}, at {first.stage}: {first.reason} [{first.rule}]"
 
 
-def put(out: Bucket, packed: PackedObject) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """An object that is stored: its bytes are let go of, what the dataset says of it stays."""
+
+    entry: ObjectEntry
+    rows: tuple[dict[str, object], ...]
+
+
+def put(out: Bucket, packed: PackedObject) -> Written:
     """Write one object, whole."""
     patiently(lambda: out.put(packed.path, packed.data))
+    return Written(entry=packed.entry(), rows=packed.rows)

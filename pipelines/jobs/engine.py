@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import ray.data
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from storage_schema.errors import CrossdimError, StorageError
 
@@ -21,8 +21,19 @@ MAX_RETRIES = 3
 Work = Callable[[str], str]
 
 
+def _answered(document: str, work: Work) -> tuple[str, str]:
+    """The answer and no error, or no answer and the error's sentence: Ray would hand over a traceback as text."""
+    try:
+        return work(document), ""
+    except CrossdimError as error:
+        return "", str(error)
+    except MemoryError as error:
+        return "", f"a task ran out of memory ({error}); let fewer run at a time with --concurrency"
+
+
 def _batch(batch: dict[str, list[str]], work: Work) -> dict[str, list[str]]:
-    return {"document": [work(str(document)) for document in batch["document"]]}
+    answers = [_answered(str(document), work) for document in batch["document"]]
+    return {"answer": [answer for answer, _ in answers], "error": [error for _, error in answers]}
 
 
 def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None) -> Iterator[str]:
@@ -32,6 +43,10 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
         documents: texts.
         work: a function that may run several times for one document, and must then do the same.
         concurrency: largest number of tasks at a time; None leaves it to the cluster's CPUs.
+
+    Raises:
+        StorageError: with the sentence of the first error of ours that a task met.
+        CrossdimError: if workers keep dying.
     """
     if not documents:
         return
@@ -49,9 +64,14 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
         )
     try:
         for row in dataset.iter_rows():
-            yield row["document"]
-    except RayError as error:
-        raise _own(error) from error
+            if row["error"]:
+                raise StorageError(row["error"])
+            yield row["answer"]
+    except (WorkerCrashedError, OutOfMemoryError) as error:
+        raise CrossdimError(
+            f"workers died {MAX_RETRIES + 1} times at one task, most likely for want of memory ({type(error).__name__}); "
+            "let fewer run at a time with --concurrency, and start the same command again"
+        ) from error
 
 
 def _quiet() -> None:
@@ -59,14 +79,3 @@ def _quiet() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
-
-
-def _own(error: BaseException) -> CrossdimError:
-    """The error of ours that a task raised; Ray wraps it several times."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, CrossdimError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    told = str(error).strip().splitlines() or [type(error).__name__]
-    return StorageError(f"a worker could not finish its task: {told[-1]}; the same command goes on from here")

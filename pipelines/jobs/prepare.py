@@ -137,6 +137,7 @@ def prepare(order: Order) -> Outcome:
             raise StorageError(
                 f"{order.out.url} holds {manifest.name!r}, made from other inputs or another recipe; use another --out"
             )
+        _tidy(order.out)
         return _outcome(manifest, (), plan, start, already_published=True)
     job = Job(
         sources=sources,
@@ -158,8 +159,14 @@ def prepare(order: Order) -> Outcome:
     if isinstance(order.recipe, VolumeRecipe):
         bank = Bank(path=job.bank_path, layout=order.recipe.layout, num_shards=plan.num_shards)
     manifest, quarantine = publish(order.out, title, markers, plan.refused, bank)
-    order.out.delete(WORK)
+    _tidy(order.out)
     return _outcome(manifest, quarantine, plan, start)
+
+
+def _tidy(out: Bucket) -> None:
+    """Remove the scratch of a published dataset, also what a run left that died right after its commit."""
+    if out.exists(WORK):
+        out.delete(WORK)
 
 
 def _outcome(

@@ -13,10 +13,9 @@ from pipelines.decoders import DECODERS
 from pipelines.decoders.raw import RawItem
 from pipelines.jobs.plan import Item, Row
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
-from pipelines.publish import Marker, marker_path, put, repeat_of
+from pipelines.publish import Marker, Written, marker_path, put, repeat_of
 from pipelines.quarantine import Quarantined, Step, through
 from pipelines.sinks.bank import pack_bank_shard
-from pipelines.sinks.packed import PackedObject
 from pipelines.sinks.shards import pack_shard
 from pipelines.sources.patience import patiently, read_whole
 from storage_schema.bank import bank_path
@@ -84,14 +83,12 @@ def write_images(row: Row, job: Job) -> Marker:
     """A row of images as one shard."""
     made = list(samples_of(row, job))
     samples = [sample for _, found in made if not isinstance(found, Quarantined) for sample in found]
-    packed = []
+    written = []
     if samples:
-        path = shard_path(job.name, row.number)
-        packed.append(
-            pack_shard(samples, path, test_fraction=job.test_fraction, preprocessing_digest=digest(job.recipe.preprocessing()))
-        )
-        put(job.out, packed[0])
-    return _marker(row, packed, [found for _, found in made if isinstance(found, Quarantined)])
+        path, made_by = shard_path(job.name, row.number), digest(job.recipe.preprocessing())
+        packed = pack_shard(samples, path, test_fraction=job.test_fraction, preprocessing_digest=made_by)
+        written.append(put(job.out, packed))
+    return _marker(row, written, [found for _, found in made if isinstance(found, Quarantined)])
 
 
 def write_volumes(row: Row, job: Job) -> Marker:
@@ -100,7 +97,7 @@ def write_volumes(row: Row, job: Job) -> Marker:
     assert isinstance(recipe, VolumeRecipe)
     per_shard = recipe.patches_per_shard
     waiting: dict[int, Sample] = {}
-    packed: list[PackedObject] = []
+    written: list[Written] = []
     refused: list[Quarantined] = []
     position = 0
     for item, made in samples_of(row, job):
@@ -110,13 +107,13 @@ def write_volumes(row: Row, job: Job) -> Marker:
             waiting.update(enumerate(made, position))
         position += item.boxes
         while waiting and (min(waiting) // per_shard + 1) * per_shard <= position:
-            packed.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
+            written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
     if waiting:
-        packed.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
-    return _marker(row, packed, refused)
+        written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
+    return _marker(row, written, refused)
 
 
-def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) -> PackedObject:
+def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) -> Written:
     """Pack and write one shard of the row's, and let go of its samples and bytes."""
     recipe = job.recipe
     assert isinstance(recipe, VolumeRecipe)
@@ -130,15 +127,14 @@ def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) ->
         test_fraction=job.test_fraction,
         preprocessing_digest=digest(recipe.preprocessing()),
     )
-    put(job.out, packed)
-    return packed
+    return put(job.out, packed)
 
 
-def _marker(row: Row, packed: list[PackedObject], refused: list[Quarantined]) -> Marker:
+def _marker(row: Row, written: list[Written], refused: list[Quarantined]) -> Marker:
     return Marker(
         row=row.number,
-        objects=tuple(one.entry() for one in packed),
-        catalog=tuple(catalog for one in packed for catalog in one.rows),
+        objects=tuple(one.entry for one in written),
+        catalog=tuple(catalog for one in written for catalog in one.rows),
         quarantine=tuple(refused),
     )
 

@@ -16,7 +16,7 @@ from pipelines.jobs.engine import each
 from pipelines.jobs.verdict import Verdict
 from pipelines.quarantine import Quarantined, through
 from pipelines.sources.listing import SourceFile
-from pipelines.sources.patience import patiently
+from pipelines.sources.patience import read_head
 from storage_schema.digest import canonical_json
 
 #: Files per task: enough to outweigh what a task costs, few enough to spread.
@@ -25,11 +25,7 @@ GROUP = 64
 
 def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verdict:
     """The verdict on one file."""
-    source = sources[file.source]
-
-    def read(num_bytes: int) -> bytes:
-        return patiently(lambda: source.read_range(file.path, 0, num_bytes))
-
+    read = partial(read_head, sources[file.source], file.path)
     found = through(file.uri, file, [("scan", lambda one: probe(one.path, one.size, read, rules))])
     verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size)
     if isinstance(found, Quarantined):

@@ -38,6 +38,26 @@ def patiently(work: Callable[[], Result]) -> Result:
     return work()
 
 
+def _of_input(read: Callable[[], bytes], path: str) -> bytes:
+    """The bytes that ``read`` gives; an input that is gone is a fault of that input, a store that is gone is not."""
+    try:
+        return patiently(read)
+    except StorageError as error:
+        if _is_missing(error):
+            raise SampleError("missing", f"{path} was listed, but is gone") from error
+        raise
+
+
+def read_head(source: Bucket, path: str, num_bytes: int) -> bytes:
+    """The first bytes of an input.
+
+    Raises:
+        SampleError: rule ``missing``.
+        StorageError: if the store does not answer for long.
+    """
+    return _of_input(lambda: source.read_range(path, 0, num_bytes), path)
+
+
 def read_whole(source: Bucket, path: str, size: int) -> bytes:
     """All bytes of an input, which must be those that were listed.
 
@@ -45,12 +65,7 @@ def read_whole(source: Bucket, path: str, size: int) -> bytes:
         SampleError: rule ``missing`` or ``changed``.
         StorageError: if the store does not answer for long.
     """
-    try:
-        data = patiently(lambda: source.read(path))
-    except StorageError as error:
-        if _is_missing(error):
-            raise SampleError("missing", f"{path} was listed, but is gone") from error
-        raise
+    data = _of_input(lambda: source.read(path), path)
     if len(data) != size:
         raise SampleError(
             "changed", f"{path} was listed with {size:,} bytes and now has {len(data):,}; do not write while preparing"

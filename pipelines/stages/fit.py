@@ -61,9 +61,9 @@ def shrunk(image_CHW: Array, max_side: int) -> Array:
         return image_CHW
     scale = max_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    full = np.iinfo(image_CHW.dtype).max
     planes = [np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.LANCZOS)) for plane in image_CHW]
-    fitted: Array = np.clip(np.rint(np.stack(planes)), 0, full).astype(image_CHW.dtype)
+    # Lanczos overshoots at edges; the image's own range stays its range.
+    fitted: Array = np.clip(np.rint(np.stack(planes)), image_CHW.min(), image_CHW.max()).astype(image_CHW.dtype)
     return fitted
 
 

@@ -42,10 +42,8 @@ def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
         if share >= grid.min_foreground and box.any():
             kept.append(_as_sample(sample, number, start, box, share))
     if not kept:
-        raise SampleError(
-            "no_foreground",
-            f"none of {len(starts)} boxes of {(depth, height, width)} is {grid.min_foreground:.0%} brighter than air",
-        )
+        rule = f"at least {grid.min_foreground:.0%} of a box of {grid.side} brighter than {grid.foreground_above:.0%}"
+        raise SampleError("no_foreground", f"none of the {len(starts)} boxes of {(depth, height, width)} voxels has {rule}")
     return kept
 
 

@@ -44,7 +44,9 @@ def nifti_bytes(array_xyz: np.ndarray, spacing_mm: tuple[float, float, float]) -
     return bytes(image.to_bytes())
 
 
-def write_series(folder: Path, volume_DHW: np.ndarray, uid: str, *, spacing_mm: tuple[float, float, float] = (2.0, 1.5, 1.5)) -> None:
+def write_series(
+    folder: Path, volume_DHW: np.ndarray, uid: str, *, spacing_mm: tuple[float, float, float] = (2.0, 1.5, 1.5)
+) -> None:
     """A CT series whose names and InstanceNumbers say nothing about the order of its slices."""
     folder.mkdir(parents=True, exist_ok=True)
     for depth, pixels in enumerate(volume_DHW):

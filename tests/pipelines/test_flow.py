@@ -1,4 +1,4 @@
-"""The whole corridor on a real local Ray: raw folders in, a dataset out that other libraries open, whatever happens on the way."""
+"""The whole corridor on a real local Ray: raw folders in, a dataset out that other libraries open."""
 
 from __future__ import annotations
 
@@ -183,7 +183,8 @@ def test_markers_of_another_plan_are_refused(raw, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("sources", "sentence"), [("missing", "does not exist"), ("empty", "holds no file"), ("foreign", "nothing to prepare"), ("broken", "no input became")]
+    ("sources", "sentence"),
+    [("missing", "does not exist"), ("empty", "holds no file"), ("foreign", "nothing to prepare"), ("broken", "no input became")],
 )
 def test_nothing_to_prepare_is_one_sentence(sources, sentence, tmp_path, capsys):
     """No traceback, exit 2, and no manifest."""
@@ -236,13 +237,23 @@ def test_s3_in_and_s3_out_give_the_bytes_of_the_local_run(raw, images, volumes, 
     server.start()
     try:
         host, port = server.get_host_and_port()
-        options = StoreOptions(endpoint_url=f"http://{host}:{port}", access_key="key", secret_key="secret", region="us-east-1")
-        store = ["--endpoint-url", f"http://{host}:{port}", "--access-key", "key", "--secret-key", "secret", "--region", "us-east-1"]
+        options = StoreOptions(endpoint_url=f"http://{host}:{port}", access_key="key", secret_key="secret")
+        store = ["--endpoint-url", f"http://{host}:{port}", "--access-key", "key", "--secret-key", "secret"]
         bucket = Bucket("s3://lab/raw/images", options)
         bucket.filesystem.mkdir("lab")
         for path in sorted((raw / "images").rglob("*.*")):
             bucket.put(str(path.relative_to(raw / "images")), path.read_bytes())
-        recipe = ["--recipe", "xray-pseudo3d:tiny", "--set", "shard.max_samples=3", "--test-fraction", "0.3", "--label", "folder", "--json"]
+        recipe = [
+            "--recipe",
+            "xray-pseudo3d:tiny",
+            "--set",
+            "shard.max_samples=3",
+            "--test-fraction",
+            "0.3",
+            "--label",
+            "folder",
+            "--json",
+        ]
 
         assert main(["prepare", "s3://lab/raw/images", *recipe, "--out", "s3://lab/xr", *store]) == 3
         assert last_answer(capsys)["manifest_digest"] == manifest_of(images).digest

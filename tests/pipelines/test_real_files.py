@@ -96,7 +96,7 @@ def reference(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("folder", ["ct", "mr"])
 def test_volumes_agree_with_nibabel_after_orientation(real_data, folder):
-    """nibabel is an independent reader; canonical (x, y, z) transposed is our (D, H, W)."""
+    """An independent reader: canonical (x, y, z) transposed is our (D, H, W)."""
     for path in sorted((real_data / folder).glob("*.nii*")):
         sample = orient(decoded(path))
         expected = reference(path)
@@ -193,7 +193,9 @@ def test_broken_files_do_what_is_expected_of_them(real_data, kind):
     assert not wrong
 
 
-@pytest.mark.parametrize("name", ["flipped_lpi", "permuted_axes", "big_endian", "nifti2", "multi_member", "gz_named_plain", "plain_nifti_named_gz"])
+@pytest.mark.parametrize(
+    "name", ["flipped_lpi", "permuted_axes", "big_endian", "nifti2", "multi_member", "gz_named_plain", "plain_nifti_named_gz"]
+)
 def test_variants_show_the_same_picture(real_data, name):
     """Byte order, header version, axis order and file name are packaging."""
     folder = real_data / "broken" / "nifti"
