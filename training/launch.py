@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,6 @@ from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from foundation.cluster import ray_session
-from foundation.settings import to_document
 from storage_schema.digest import canonical_json
 from storage_schema.errors import CrossdimError, DocumentError, Problem, RunError
 from storage_schema.vocabulary import Presentation
@@ -145,7 +143,6 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
 
 def _ray_storage(run: Bucket) -> dict[str, Any]:
     """Where Ray keeps its own notes: inside the run's folder, reached as we reach it. Our checkpoints are not Ray's."""
-    from fsspec.implementations.dirfs import DirFileSystem  # noqa: F401
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     if run.is_local:
@@ -194,14 +191,3 @@ def _shown(run: Bucket, bar: Any) -> None:
         share = note["wait_s"] / max(note["step_s"], 1e-9)
         bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
         bar.update(note["step"] - bar.n)
-
-
-def write_summary(run: Bucket, config: Pretraining, started: float) -> dict[str, object]:
-    """What a finished run says of itself."""
-    return {
-        "out": run.url,
-        "steps": config.steps,
-        "samples": config.steps * config.global_batch,
-        "seconds": round(time.monotonic() - started, 1),
-        "config": to_document(config),
-    }

@@ -14,7 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, RunError
+from storage_schema.pseudo3d import Pseudo3D, fold
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Presentation
 
 Floats = npt.NDArray[np.float32]
 Side3 = tuple[int, int, int]
@@ -35,6 +38,19 @@ def normalised(array: Floats) -> Floats:
 
 
 # ---- 2D ----------------------------------------------------------------------------------------------------------
+
+
+def image_of(sample: Sample, spec: Pseudo3D) -> Floats:
+    """The image behind a sample, (H, W) in unit range: folded back from pseudo-3D, or as it is."""
+    unit = sample.unit()
+    if sample.presentation is Presentation.IMAGE:
+        return np.asarray(unit[0])
+    if not spec.reversible:
+        raise RunError(
+            f"sample {sample.key}: its pseudo-3D view (window {spec.window}, stride {spec.stride}) cannot be folded exactly"
+        )
+    height, width = sample.array.shape[2] * spec.window, sample.array.shape[3] * spec.window
+    return np.ascontiguousarray(fold(unit, spec, height, width)[0])
 
 
 def crop_resized(image_HW: Floats, rng: np.random.Generator, side: int, area: tuple[float, float]) -> Floats:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError
+from storage_schema.manifest import Manifest
 from training import checkpoint
 from training.config import Pretraining, read_config
-from training.data.corpus import Corpus, open_corpus
-from training.evaluation.features import features, labelled
+from training.data.corpus import open_corpus, read_manifest
+from training.evaluation.features import classes, features, labelled
 from training.evaluation.probes import Result, compare
 from training.evaluation.report import Gallery, galleries, page
 from training.methods.base import Method
@@ -41,12 +43,36 @@ def _trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any]]:
     return config, method, state.identity
 
 
-def _unfit(identity: dict[str, Any], corpus: Corpus) -> str | None:
+def _unfit(identity: dict[str, Any], manifest: Manifest) -> str | None:
     """A note where a dataset was prepared otherwise than those the encoder knows."""
     known = {d["preprocessing"] for d in identity["datasets"]}
-    if corpus.manifest.preprocessing_digest in known:
+    if manifest.preprocessing_digest in known:
         return None
-    return f"{corpus.manifest.name} was prepared otherwise than the encoder's training data; its figures mix both effects."
+    return f"{manifest.name} was prepared otherwise than the encoder's training data; its figures mix both effects."
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What evaluation has found so far."""
+
+    results: list[Result] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shown: list[Gallery] = field(default_factory=list)
+
+
+def _judge(bucket: Bucket, config: Pretraining, method: Method, twins: Sequence[Method], folds: int, findings: Findings) -> None:
+    """Picture one dataset, and probe it if it has labels."""
+    corpus = open_corpus(bucket, split=None)
+    findings.shown += galleries(corpus, config.method, method)
+    name, (_, lonely) = corpus.manifest.name, classes(corpus)
+    if lonely:
+        findings.notes.append(f"{name}: classes of one patient cannot be held out and were left out: {', '.join(lonely)}.")
+    data = labelled(corpus, config.method)
+    if data is None:
+        findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
+        return
+    ours, *theirs = (features(m.encoder, data.x_NCDHW) for m in (method, *twins))
+    findings.results += compare(data, ours, theirs, folds)
 
 
 def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int, quiet: bool) -> tuple[dict[str, Any], str]:
@@ -57,28 +83,20 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         datasets: published datasets; those with labels of two classes are probed, all are pictured.
         folds: of the cross-validation.
         twins: untrained encoders to compare with.
-        quiet: no lines of progress.
+        quiet: no progress bar.
 
     Returns:
         The results as plain values, and as lines for people.
 
     Raises:
-        RunError: if the run has no checkpoint, or a dataset's classes have too few patients.
+        RunError: if the run has no checkpoint.
     """
     config, method, identity = _trained(run)
-    others = [_built(config, TWIN_SEED + i).encoder for i in range(twins)]
-    results: list[Result] = []
-    notes: list[str] = []
-    shown: list[Gallery] = []
-    for bucket in datasets:
-        corpus = open_corpus(bucket, split=None)
-        shown += galleries(corpus, config.method, method)
-        notes += filter(None, [_unfit(identity, corpus)])
-        data = labelled(corpus, config.method)
-        if data is None:
-            notes.append(f"{corpus.manifest.name} has no labels of two classes and was not probed.")
-            continue
-        results += compare(data, features(method.encoder, data.x_NCDHW), [features(t, data.x_NCDHW) for t in others], folds)
+    others = [_built(config, TWIN_SEED + i) for i in range(twins)]
+    findings = Findings()
+    for bucket in tqdm(datasets, desc="evaluate", unit="dataset", disable=quiet):
+        findings.notes += filter(None, [_unfit(identity, read_manifest(bucket))])
+        _judge(bucket, config, method, others, folds, findings)
     summary = {
         "out": run.url,
         "recipe": config.method.kind,
@@ -88,14 +106,14 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         "datasets": identity["datasets"],
         "twins": twins,
     }
-    run.put(REPORT, page(summary, results, notes, shown, read_metrics(run)))
+    run.put(REPORT, page(summary, findings.results, findings.notes, findings.shown, read_metrics(run)))
     document = summary | {
-        "results": [asdict(r) | {"verdict": r.verdict} for r in results],
-        "notes": notes,
+        "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
+        "notes": findings.notes,
         "report": run.where(REPORT),
     }
     run.put("evaluation.json", json.dumps(document, sort_keys=True, indent=1).encode())
-    return document, "\n".join([*map(_line, results), *notes, f"report: {run.where(REPORT)}"])
+    return document, "\n".join([*map(_line, findings.results), *findings.notes, f"report: {run.where(REPORT)}"])
 
 
 def _line(result: Result) -> str:

@@ -35,17 +35,28 @@ class Labelled:
     patients: npt.NDArray[np.str_]
 
     @property
-    def classes(self) -> list[str]:
+    def names(self) -> list[str]:
         """Class names, sorted."""
         return sorted(set(self.labels.tolist()))
 
 
+def classes(corpus: Corpus) -> tuple[list[str], list[str]]:
+    """Classes with at least two patients, which can be held out and learnt from, and those with one, which cannot."""
+    patients: dict[str, set[object]] = {}
+    for label, patient in zip(corpus.column("label"), corpus.column("patient"), strict=True):
+        if label is not None:
+            patients.setdefault(str(label), set()).add(patient)
+    names = sorted(patients)
+    return [n for n in names if len(patients[n]) > 1], [n for n in names if len(patients[n]) == 1]
+
+
 def labelled(corpus: Corpus, method: MethodConfig, threads: int = 2) -> Labelled | None:
-    """Read the labelled samples of a dataset; None if fewer than two classes are there."""
+    """Read the labelled samples of a dataset; None if fewer than two classes have patients enough."""
     labels, patients = corpus.column("label"), corpus.column("patient")
-    chosen = [i for i, label in enumerate(labels) if label is not None]
-    if len({labels[i] for i in chosen}) < 2:
+    kept, _ = classes(corpus)
+    if len(kept) < 2:
         return None
+    chosen = [i for i, label in enumerate(labels) if label in kept]
     ranges = open_ranges(corpus.bucket)
 
     def x_of(index: int) -> npt.NDArray[np.float32]:

@@ -66,13 +66,13 @@ def folds_of(data: Labelled, folds: int) -> list[Fold]:
     Raises:
         RunError: if a class has too few patients to be on both sides.
     """
-    patients = {name: len(set(data.patients[data.labels == name].tolist())) for name in data.classes}
+    patients = {name: len(set(data.patients[data.labels == name].tolist())) for name in data.names}
     usable = min(folds, *patients.values())
     if usable < 2:
         raise RunError(f"{data.name}: a probe needs 2 patients in every class; found {patients}")
     draws = (StratifiedGroupKFold(usable, shuffle=True, random_state=seed) for seed in range(REPEATS))
     every = [fold for draw in draws for fold in draw.split(data.x_NCDHW, data.labels, data.patients)]
-    return [(train, test) for train, test in every if len(set(data.labels[train].tolist())) == len(data.classes)]
+    return [(train, test) for train, test in every if len(set(data.labels[train].tolist())) == len(data.names)]
 
 
 def scores(probe: str, x_NF: Features, data: Labelled, folds: Sequence[Fold]) -> npt.NDArray[np.float64]:
@@ -106,7 +106,7 @@ def _result(data: Labelled, probe: str, ours: npt.NDArray[np.float64], theirs: n
         probe=probe,
         num_samples=len(data.labels),
         num_patients=len(set(data.patients.tolist())),
-        num_classes=len(data.classes),
+        num_classes=len(data.names),
         num_folds=len(ours),
         trained=float(ours.mean()),
         trained_spread=float(ours.std()),

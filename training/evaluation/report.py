@@ -17,11 +17,11 @@ from training.data.collate import Views
 from training.data.corpus import Corpus, read_sample
 from training.data.order import rng_at
 from training.data.ranges import open_ranges
+from training.data.views import image_of
 from training.evaluation.pictures import Curve, Floats, curve, png, stretched
 from training.evaluation.probes import Result
 from training.evaluation.statistics import restated
 from training.methods.base import Method, MethodConfig
-from training.methods.cdssl_p3d import image_of
 
 SHOWN_SAMPLES = 2
 #: Samples from which the batch-norm statistics for restoring are taken.

@@ -17,8 +17,8 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, RunError
-from storage_schema.pseudo3d import Pseudo3D, fold, unroll
+from storage_schema.errors import GeometryError
+from storage_schema.pseudo3d import Pseudo3D, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from training.backbones.base import EncoderSpec
@@ -77,7 +77,7 @@ class CdsslP3D(MethodConfig):
         if sample.presentation is Presentation.SUPERPATCH:
             return self._solid_views(sample.unit()[0], rng)
         spec = pseudo3d or IMAGE_VIEW
-        return self._flat_views(image_of(sample, spec), spec, rng)
+        return self._flat_views(v.image_of(sample, spec), spec, rng)
 
     def _flat_views(self, image_HW: v.Floats, spec: Pseudo3D, rng: np.random.Generator) -> Views:
         f = self.flat
@@ -112,26 +112,13 @@ class CdsslP3D(MethodConfig):
             return {"x": v.normalised(target), "target": target}
         spec = pseudo3d or IMAGE_VIEW
         size = (self.flat.global_side, self.flat.global_side)
-        image = np.asarray(Image.fromarray(image_of(sample, spec)).resize(size, Image.Resampling.BILINEAR))
+        image = np.asarray(Image.fromarray(v.image_of(sample, spec)).resize(size, Image.Resampling.BILINEAR))
         target = unroll(image[None], spec)
         return {"x": v.normalised(target), "target": target}
 
     def build(self) -> CdsslP3DNet:
         """The network."""
         return CdsslP3DNet(self.backbone)
-
-
-def image_of(sample: Sample, spec: Pseudo3D) -> v.Floats:
-    """The image behind a sample, (H, W) in unit range: folded back from pseudo-3D, or as it is."""
-    unit = sample.unit()
-    if sample.presentation is Presentation.IMAGE:
-        return np.asarray(unit[0])
-    if not spec.reversible:
-        raise RunError(
-            f"sample {sample.key}: its pseudo-3D view (window {spec.window}, stride {spec.stride}) cannot be folded exactly"
-        )
-    height, width = sample.array.shape[2] * spec.window, sample.array.shape[3] * spec.window
-    return np.ascontiguousarray(fold(unit, spec, height, width)[0])
 
 
 class LevelHead(nn.Module):

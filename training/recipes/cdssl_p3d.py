@@ -29,4 +29,4 @@ def tiny() -> Pretraining:
             swaps=12,
         ),
     )
-    return Pretraining(method=method, steps=60, global_batch=16, optimizer=Sgd(lr=3e-2, momentum=0.9, weight_decay=1e-4))
+    return Pretraining(method=method, steps=60, global_batch=12, optimizer=Sgd(lr=3e-2, momentum=0.9, weight_decay=1e-4))

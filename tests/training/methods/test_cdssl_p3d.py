@@ -15,8 +15,9 @@ from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
 from training.data.order import rng_at
+from training.data.views import image_of
 from training.methods.base import MethodConfig, Step
-from training.methods.cdssl_p3d import CdsslP3D, image_of
+from training.methods.cdssl_p3d import CdsslP3D
 from training.recipes.cdssl_p3d import tiny
 
 
