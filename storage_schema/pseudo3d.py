@@ -128,8 +128,10 @@ def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
         (C, D, H', W') as given by :meth:`Pseudo3D.shape`, a new contiguous array.
 
     Raises:
-        GeometryError: if the image is smaller than a window or does not tile.
+        GeometryError: if the image is no (C, H, W), is smaller than a window or does not tile.
     """
+    if image_CHW.ndim != 3:
+        raise GeometryError(f"an image is (C, H, W); found shape {image_CHW.shape}")
     if spec.channel_mode == "gray":
         image_CHW = to_gray(image_CHW)
     channels, height, width = image_CHW.shape
@@ -166,7 +168,7 @@ def _in_offset_layout(volume: Array, spec: Pseudo3D, grid: tuple[int, int], chan
 def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: float | None = None) -> Array:
     """The image that a pseudo-3D volume shows; overlapping windows are averaged.
 
-    Exact for every volume that came from an image; for the output of a network it is the least-squares image.
+    Exact for every volume of integers or float32 that came from an image; for the output of a network it is the least-squares image.
 
     Args:
         volume: (C, D, H', W') as made by :func:`unroll`.

@@ -381,3 +381,17 @@ def test_an_image_smaller_than_a_window_is_refused():
     """There is no window to unroll."""
     with pytest.raises(GeometryError, match="3x8 is smaller than one window of 4"):
         unroll(np.zeros((1, 3, 8), np.uint8), K4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 1, 8, 8)])
+def test_what_is_no_image_is_refused(shape):
+    """A lost channel axis would be answered with a sentence about colours."""
+    with pytest.raises(GeometryError, match=r"an image is \(C, H, W\)"):
+        unroll(np.zeros(shape, np.uint8), K4)
+
+
+def test_overlapping_averages_of_float64_are_right_to_the_last_bit_but_one():
+    """A sum of nine equal numbers divided by nine may round; stored dtypes have room to spare, float64 has none."""
+    image, spec = noise(1, 20, 20), Pseudo3D(window=3, stride=1)
+
+    assert np.allclose(fold(unroll(image, spec), spec, 20, 20), image, rtol=2**-51, atol=0)
