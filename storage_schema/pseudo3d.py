@@ -168,7 +168,8 @@ def _in_offset_layout(volume: Array, spec: Pseudo3D, grid: tuple[int, int], chan
 def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: float | None = None) -> Array:
     """The image that a pseudo-3D volume shows; overlapping windows are averaged.
 
-    Exact for every volume of integers or float32 that came from an image; for the output of a network it is the least-squares image.
+    Exact for every volume of integers or float32 that came from an image; for the output of a network it is the
+    least-squares image.
 
     Args:
         volume: (C, D, H', W') as made by :func:`unroll`.
