@@ -146,7 +146,9 @@ def test_broken_series_meet_their_rule(real_data, name, rule):
 def test_rescale_is_applied_slice_by_slice(real_data):
     """One slice of the case has its own slope; the oracle multiplies by hand."""
     folder = real_data / "broken" / "dicom" / "mixed_rescale"
-    slices = sorted((pydicom.dcmread(path) for path in folder.iterdir()), key=lambda one: float(one.ImagePositionPatient[1]))
+    slices = sorted(
+        (pydicom.dcmread(path) for path in folder.iterdir()), key=lambda one: tuple(map(float, one.ImagePositionPatient))
+    )
     expected = [one.pixel_array * float(one.get("RescaleSlope", 1)) + float(one.get("RescaleIntercept", 0)) for one in slices]
     found = decoded_series(folder).array[0]
 

@@ -1,0 +1,230 @@
+"""Decoders on made files: what is stated is read, what is damaged is refused, and nothing is believed before it is checked."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipelines.decoders import nifti, raster, series
+from pipelines.decoders.geometry import SliceHeader, stacked
+from pipelines.decoders.inflate import inflate
+from pipelines.decoders.raw import RawItem, ReadRules, with_note
+from storage_schema.errors import SampleError, UsageError
+from tests.pipelines.corpora import blob, nifti_bytes, picture, write_series
+
+VOLUME = np.random.default_rng(0).integers(-500, 500, (5, 6, 7)).astype(np.int16)
+
+
+def item(data: bytes, **rules: object) -> RawItem:
+    return RawItem(uri="x", files=(data,), rules=ReadRules(**rules))
+
+
+def rule_of(decode, data: bytes, **rules: object) -> str:
+    with pytest.raises(SampleError) as caught:
+        decode(item(data, **rules))
+    return caught.value.rule
+
+
+def png(array: np.ndarray, mode: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array, mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
+def test_gzip_members_are_joined_as_gzip_itself_joins_them(parts):
+    data = b"".join(gzip.compress(part) for part in parts)
+
+    assert inflate(data, 10_000) == gzip.decompress(data)
+
+
+@given(st.binary(min_size=30, max_size=300), st.data())
+def test_no_changed_byte_of_a_gzip_file_goes_unseen(content, data):
+    """Whatever byte is changed: either zlib sees it, or it was one that means nothing, such as the time in the header."""
+    packed = bytearray(gzip.compress(content, mtime=0))
+    where = data.draw(st.integers(0, len(packed) - 1))
+    packed[where] ^= data.draw(st.integers(1, 255))
+    try:
+        assert inflate(bytes(packed), 100_000) == content
+    except SampleError as error:
+        assert error.rule in ("gzip", "truncated", "trailing_bytes", "too_long")
+    else:
+        assert where < 10 or where == 2
+
+
+def test_a_gzip_bomb_stops_at_what_the_header_promised():
+    with pytest.raises(SampleError, match="too_long"):
+        inflate(gzip.compress(b"\0" * 50_000_000), 1000)
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.6, 0.99])
+def test_cut_files_are_truncated(cut):
+    plain = nifti_bytes(VOLUME, (1, 1, 1))
+    packed = gzip.compress(plain)
+
+    assert rule_of(nifti.decode, packed[: int(len(packed) * cut)]) in ("truncated", "not_nifti")
+    if cut > 0.5:
+        assert rule_of(nifti.decode, plain[: int(len(plain) * cut)]) == "truncated"
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
+def test_every_scalar_type_is_read_as_nibabel_reads_it(dtype):
+    array = np.random.default_rng(1).integers(0, 100, (4, 5, 6)).astype(dtype)
+    image = nibabel.Nifti1Image(array, np.eye(4), dtype=array.dtype)
+
+    assert np.array_equal(nifti.decode(item(image.to_bytes())).array[0], array.transpose(2, 1, 0).astype(np.float32))
+
+
+def test_a_time_series_gives_its_first_frame_or_is_refused():
+    frames = np.random.default_rng(1).integers(0, 100, (4, 5, 6, 3)).astype(np.int16)
+    data = nifti_bytes(frames, (1, 1, 1))
+    sample = nifti.decode(item(data))
+
+    assert np.array_equal(sample.array[0], frames[..., 0].transpose(2, 1, 0))
+    assert sample.extra["note"] == "first of 3 frames"
+    assert rule_of(nifti.decode, data, frames="refuse") == "frames"
+
+
+def test_the_size_guard_stands_before_memory_is_asked_for():
+    """The header claims 32767^3 voxels; the file has a few."""
+    data = bytearray(nifti_bytes(VOLUME, (1, 1, 1)))
+    data[42:48] = (32767).to_bytes(2, "little") * 3
+
+    assert rule_of(nifti.decode, bytes(data)) == "too_large"
+
+
+def test_values_that_show_nothing_are_refused():
+    assert rule_of(nifti.decode, nifti_bytes(np.full((3, 3, 3), 7, np.int16), (1, 1, 1))) == "constant"
+    assert rule_of(nifti.decode, nifti_bytes(np.full((3, 3, 3), np.nan, np.float32), (1, 1, 1))) == "not_finite"
+    assert rule_of(raster.decode, png(np.zeros((8, 8), np.uint8))) == "constant"
+
+
+def test_no_changed_byte_of_a_png_goes_unseen():
+    """Pillow alone accepts damaged pixel data whose stream still inflates; every chunk has a checksum, so look at it."""
+    data = png(picture(1))
+    for where in range(8, len(data), 97):
+        damaged = bytearray(data)
+        damaged[where] ^= 4
+        assert rule_of(raster.decode, bytes(damaged)) in ("checksum", "truncated", "damaged", "too_large"), where
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
+def test_modes_of_pillow_become_gray_or_rgb(mode):
+    image = Image.fromarray(np.dstack([picture(n) for n in range(3)])).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG" if mode == "CMYK" else "PNG")
+    sample = raster.decode(item(buffer.getvalue()))
+    expected = image.convert("L" if mode in ("1", "L") else "RGB")
+
+    assert sample.array.shape[0] == (1 if mode in ("1", "L") else 3)
+    assert np.allclose(sample.array, np.atleast_3d(np.asarray(expected)).transpose(2, 0, 1), atol=40 if mode == "CMYK" else 0)
+
+
+def test_sixteen_bits_stay_sixteen_bits():
+    array = (picture(1).astype(np.uint16) * 200) + 17
+    sample = raster.decode(item(png(array)))
+
+    assert sample.array.dtype == np.uint16
+    assert np.array_equal(sample.array[0], array)
+    assert (sample.scaling.low, sample.scaling.high) == (array.min(), array.max())
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_is_laid_over_black_and_noted_where_there_is_any(mode):
+    gray = picture(1)
+    opaque = Image.merge(mode, [Image.fromarray(gray)] * (len(mode) - 1) + [Image.new("L", gray.shape[::-1], 255)])
+    half = Image.merge(mode, [Image.fromarray(gray)] * (len(mode) - 1) + [Image.new("L", gray.shape[::-1], 128)])
+    found = [raster.decode(item(_saved(image))) for image in (opaque, half)]
+
+    assert np.array_equal(found[0].array[0], gray)
+    assert np.allclose(found[1].array[0], gray * (128 / 255), atol=1)
+    assert [sample.extra.get("note") for sample in found] == [None, "alpha composited over black"]
+
+
+def _saved(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_exif_orientation_turns_the_picture():
+    image = Image.fromarray(picture(1))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+
+    assert np.array_equal(raster.decode(item(buffer.getvalue())).array[0], np.rot90(picture(1), -1))
+
+
+def test_a_picture_larger_than_the_guard_is_refused_by_its_header():
+    assert rule_of(raster.decode, png(picture(1)), max_pixels=100) == "too_large"
+
+
+def test_a_series_is_sorted_by_position_and_rescaled(tmp_path):
+    """Names are shuffled and InstanceNumber is 1 everywhere; LPS positions become RAS."""
+    volume = blob((12, 20, 16), 1)
+    write_series(tmp_path, volume, "1.2.3")
+    files = tuple(path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    sample = series.decode(RawItem(uri="s", files=files))
+
+    assert np.array_equal(sample.array[0], volume)
+    assert sample.spacing_mm == (2.0, 1.5, 1.5)
+    assert np.allclose(sample.affine, [[0, 0, -1.5, 10], [0, -1.5, 0, 20], [2, 0, 0, 5], [0, 0, 0, 1]])
+    assert series.decode(RawItem(uri="t", files=files[::-1])).key == sample.key
+
+
+@given(st.permutations(range(8)), st.floats(0.3, 6))
+def test_order_and_spacing_come_from_positions_alone(order, gap):
+    headers = [
+        SliceHeader(rows=4, columns=5, position_mm=(1.0, 2.0, gap * n), orientation=(1, 0, 0, 0, 1, 0), spacing_mm=(1.0, 1.0))
+        for n in order
+    ]
+    geometry = stacked(headers)
+
+    assert [order[n] for n in geometry.order] == sorted(order)
+    assert geometry.spacing_mm[0] == pytest.approx(gap, rel=1e-4)
+
+
+def test_a_missing_codec_is_named_with_its_remedy(tmp_path, monkeypatch):
+    """The same file on a machine without the extra."""
+    import pydicom
+    from pydicom.uid import JPEGLSLossless
+
+    write_series(tmp_path, blob((1, 20, 16), 1), "1.2.3")
+    path = next(tmp_path.iterdir())
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    pydicom.dcmwrite(path, dataset)
+    from pydicom.pixels import decoders
+
+    monkeypatch.setattr(decoders.base._DECODERS[JPEGLSLossless], "_available", {})
+
+    with pytest.raises(SampleError, match=r"crossdim\[dicom\]") as caught:
+        series.decode(RawItem(uri="s", files=(path.read_bytes(),)))
+    assert caught.value.rule == "codec"
+
+
+def test_rules_and_notes():
+    with pytest.raises(UsageError):
+        ReadRules(frames="last")
+    sample = nifti.decode(item(nifti_bytes(VOLUME, (1, 1, 1))))
+
+    assert with_note(sample, None) is sample
+    assert with_note(with_note(sample, "a"), "b", None).extra["note"] == "a; b"
+
+
+def test_sound_data_stay_sound_for_zlib():
+    """A guard for the guard: the bytes above are damaged on purpose, these are not."""
+    assert zlib.crc32(inflate(gzip.compress(b"abc"), 10)) == zlib.crc32(b"abc")

@@ -1,0 +1,233 @@
+"""From listing to plan: what becomes of every file is decided before anything is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foundation.bucket import Bucket
+from pipelines.decoders.facts import Facts, Format
+from pipelines.decoders.raw import ReadRules
+from pipelines.jobs.plan import Naming, Plan, make_plan
+from pipelines.jobs.scan import judge
+from pipelines.jobs.verdict import Verdict
+from pipelines.quarantine import Quarantined, through
+from pipelines.recipes import RECIPES, resolve
+from pipelines.sources import patience
+from pipelines.sources.labels import Known, Labels, check_matched, read_labels
+from pipelines.sources.listing import list_sources
+from pipelines.sources.words import modality_in
+from storage_schema.errors import GeometryError, SampleError, StorageError, UsageError
+from storage_schema.vocabulary import Modality
+from tests.pipelines.corpora import blob, write_images, write_series, write_volumes
+
+NAMING = Naming(known=lambda _: Known(), modality=lambda _: Modality.OT)
+
+
+def verdicts_on(*folders: Path) -> list[Verdict]:
+    sources, files = list_sources([Bucket(str(folder)) for folder in folders])
+    return [judge(file, sources, ReadRules()) for file in files]
+
+
+def plan(verdicts: list[Verdict], recipe: str, *overrides: str) -> Plan:
+    return make_plan(verdicts, resolve(recipe, overrides), NAMING, {"name": "t"})
+
+
+def test_every_file_gets_a_verdict(tmp_path):
+    write_volumes(tmp_path)
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (tmp_path / "empty.nii.gz").write_bytes(b"")
+    (tmp_path / "pointer.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "answer.dcm").write_bytes(b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>")
+    found = {v.uri: (v.status, v.rule) for v in verdicts_on(tmp_path)}
+
+    assert found[".DS_Store"] == ("ignored", "foreign")
+    assert found["empty.nii.gz"] == ("refused", "empty")
+    assert found["pointer.png"] == ("refused", "lfs_pointer")
+    assert found["answer.dcm"] == ("refused", "error_document")
+    assert sum(status == "ok" for status, _ in found.values()) == 4 + 24
+
+
+def test_series_are_found_by_uid_and_not_by_folder(tmp_path):
+    """Two series in one folder are two volumes; one series in two folders is one."""
+    write_series(tmp_path / "a", blob((6, 12, 12), 1), "1.2.1")
+    write_series(tmp_path / "b", blob((6, 12, 12), 2), "1.2.2")
+    for number, path in enumerate(sorted((tmp_path / "b").iterdir())):
+        if number % 2:
+            path.rename(tmp_path / "a" / f"x{path.name}")
+    made = plan(verdicts_on(tmp_path), "mixed-superpatches:tiny")
+    items = [item for row in made.rows for item in row.items]
+
+    assert {item.uri: len(item.files) for item in items} == {"a#1.2.1": 6, "a#1.2.2": 6}
+    assert not made.refused
+
+
+def test_a_plan_does_not_depend_on_where_the_bucket_lies(tmp_path):
+    for place in ("here", "there"):
+        write_images(tmp_path / place / "raw")
+
+    assert plan(verdicts_on(tmp_path / "here" / "raw"), "xray-pseudo3d") == plan(
+        verdicts_on(tmp_path / "there" / "raw"), "xray-pseudo3d"
+    )
+
+
+def test_recipe_and_inputs_change_the_digest(tmp_path):
+    write_images(tmp_path)
+    verdicts = verdicts_on(tmp_path)
+    digests = {
+        plan(verdicts, "xray-pseudo3d").digest,
+        plan(verdicts[:-1], "xray-pseudo3d").digest,
+        plan(verdicts, "xray-pseudo3d", "fit.max_side=512").digest,
+        make_plan(verdicts, resolve("xray-pseudo3d"), NAMING, {"name": "u"}).digest,
+    }
+
+    assert len(digests) == 4
+
+
+def test_image_shards_are_full_by_count_or_by_bytes():
+    verdicts = [
+        Verdict(source=0, path=f"{n}", uri=f"{n:03}", size=9, status="ok", facts=Facts(format=Format.PNG, shape=(100, 100)))
+        for n in range(25)
+    ]
+
+    assert [len(row.items) for row in plan(verdicts, "xray-pseudo3d", "shard.max_samples=10").rows] == [10, 10, 5]
+    assert [len(row.items) for row in plan(verdicts, "xray-pseudo3d", "shard.target_bytes=60000").rows] == [6, 6, 6, 6, 1]
+
+
+def test_volumes_reserve_positions_that_never_overlap():
+    """A large volume has a row of its own; small ones share a shard; no two rows share one."""
+    shapes = [(64, 64, 64), (64, 64, 128), (200, 200, 200), (64, 64, 64)]
+    verdicts = [
+        Verdict(
+            source=0,
+            path=f"{n}",
+            uri=f"{n}",
+            size=9,
+            status="ok",
+            facts=Facts(format=Format.NIFTI, shape=shape, spacing_mm=(2.0,) * 3),
+        )
+        for n, shape in enumerate(shapes)
+    ]
+    made = plan(verdicts, "mixed-superpatches:tiny")
+
+    assert [[item.boxes for item in row.items] for row in made.rows] == [[1, 2], [64], [1]]
+    assert [(row.first_shard, row.num_shards) for row in made.rows] == [(0, 1), (1, 8), (9, 1)]
+    assert made.num_shards == 10
+
+
+def test_files_of_the_other_kind_are_counted_and_left_alone(tmp_path):
+    write_images(tmp_path / "i")
+    write_volumes(tmp_path / "v")
+    verdicts = verdicts_on(tmp_path)
+
+    assert plan(verdicts, "mixed-superpatches:tiny").ignored == {"foreign": 1, "not_for_recipe": 14}
+    assert plan(verdicts, "xray-pseudo3d").ignored == {"foreign": 1, "not_for_recipe": 4}
+
+
+def test_several_sources_keep_their_names_apart(tmp_path):
+    for name in ("ct", "mr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("x")
+    _, files = list_sources([Bucket(str(tmp_path / "mr")), Bucket(str(tmp_path / "ct"))])
+    _, single = list_sources([Bucket(str(tmp_path / "ct"))])
+    _, file = list_sources([Bucket(str(tmp_path / "ct" / "a.txt"))])
+
+    assert [(f.uri, f.source) for f in files] == [("ct/a.txt", 1), ("mr/a.txt", 0)]
+    assert [f.uri for f in single] == [f.uri for f in file] == ["a.txt"]
+    with pytest.raises(UsageError, match="two sources"):
+        list_sources([Bucket(str(tmp_path / "ct")), Bucket(str(tmp_path / "ct"))])
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "modality"),
+    [
+        ("a/CT/x.nii", "raw", Modality.CT),
+        ("ct/mri/x.nii", "raw", Modality.MR),
+        ("x.nii", "xray2d", Modality.XR),
+        ("patients/us.nii", "home", Modality.OT),
+        ("contact/x.nii", "home", Modality.OT),
+    ],
+)
+def test_modality_words_are_whole_folder_names_and_the_nearest_wins(path, folder, modality):
+    assert modality_in(path, folder) is modality
+
+
+def test_labels_are_found_by_file_by_series_folder_and_below_the_sources_parent(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,kind,who\nraw/a/1.png,sick,p1\na/2.png,well,p2\nseries,sick,\n")
+    labels = read_labels(Bucket(str(tmp_path / "labels.csv")), "kind", "who")
+
+    assert labels.of("a/1.png", "raw") == Known(label="sick", patient_id="p1")
+    assert labels.of("a/2.png", "raw") == Known(label="well", patient_id="p2")
+    assert labels.of("series/IM1", "raw") == Known(label="sick")
+    assert labels.of("b/3.png", "raw") == Known()
+    assert Labels(by_folder=True).of("1.png", "raw") == Known(label="raw")
+    with pytest.raises(UsageError, match="did you mean kind"):
+        read_labels(Bucket(str(tmp_path / "labels.csv")), "kinds", None)
+    with pytest.raises(UsageError, match="names none of the inputs"):
+        check_matched(labels, [Known()], "labels.csv")
+
+
+def test_the_door_lets_pass_what_is_no_fault_of_the_input():
+    def failing(error):
+        def step(_):
+            raise error
+
+        return [("first", lambda value: value), ("second", step)]
+
+    for error in (StorageError("gone"), MemoryError()):
+        with pytest.raises(type(error)):
+            through("u", 1, failing(error))
+    assert through("u", 1, failing(SampleError("r", "why"))) == Quarantined(uri="u", stage="second", rule="r", reason="why")
+    assert through("u", 1, failing(GeometryError("g"))).rule == "geometry"
+    assert through("u", 1, failing(ZeroDivisionError("z"))).rule == "ZeroDivisionError"
+    assert through("u", 1, [("add", lambda value: value + 1)]) == 2
+
+
+def test_a_store_that_comes_back_is_waited_for_and_a_missing_input_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(patience, "WAITS_S", (0.0, 0.0))
+    answers = [StorageError("busy"), StorageError("busy"), b"data"]
+
+    def read():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert patience.patiently(read) == b"data"
+    with pytest.raises(SampleError, match="missing"):
+        patience.read_whole(Bucket(str(tmp_path)), "nothing", 3)
+    (tmp_path / "grown").write_bytes(b"1234")
+    with pytest.raises(SampleError, match="changed"):
+        patience.read_whole(Bucket(str(tmp_path)), "grown", 3)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_say_what_training_reads_from_a_manifest(name):
+    recipe = resolve(name)
+    told = recipe.preprocessing()
+
+    assert ("pseudo3d" in told) != ("superpatch" in told)
+    assert recipe.steps(lambda raw: raw)[0][0] == "decode"
+
+
+def test_unknown_recipes_and_settings_name_the_nearest():
+    with pytest.raises(UsageError, match="did you mean xray-pseudo3d"):
+        resolve("xray-pseudo")
+    with pytest.raises(UsageError, match="did you mean window"):
+        resolve("xray-pseudo3d", ["pseudo3d.windw=3"])
+    assert resolve("xray-pseudo3d", ["pseudo3d.window=8", "pseudo3d.stride=8"]).pseudo3d.window == 8
+
+
+def test_a_recipe_for_ct_refuses_other_modalities_and_says_how_to_insist(tmp_path):
+    recipe = resolve("ct-superpatches")
+    write_volumes(tmp_path)
+    from pipelines.decoders import DECODERS
+    from pipelines.decoders.raw import RawItem
+
+    item = RawItem(uri="c", files=((tmp_path / "mr" / "c.nii").read_bytes(),), modality=Modality.MR)
+    found = through("c", item, recipe.steps(DECODERS["nifti"]))
+
+    assert isinstance(found, Quarantined)
+    assert found.rule == "modality"
+    assert "--modality" in found.reason

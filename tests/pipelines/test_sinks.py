@@ -1,0 +1,169 @@
+"""Objects must be what the libraries of their formats read, and the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+
+import google_crc32c
+import numpy as np
+import pytest
+import webdataset
+import zarr
+
+from pipelines.jobs.check import decoded, seen_by_webdataset, seen_by_zarr
+from pipelines.publish import Marker, parquet_bytes, parse_marker, without_repeats
+from pipelines.quarantine import Quarantined
+from pipelines.sinks.bank import bank_document, pack_bank_shard
+from pipelines.sinks.packed import split_of
+from pipelines.sinks.shards import pack_shard
+from storage_schema.bank import BankLayout
+from storage_schema.catalog import CATALOG_SCHEMA, conform, table_of
+from storage_schema.digest import sample_key
+from storage_schema.errors import GeometryError
+from storage_schema.sample import Origin, Sample, Scaling
+from storage_schema.vocabulary import Modality, Presentation, Split
+
+LAYOUT = BankLayout(side=8, patches_per_shard=4)
+DIGEST = "d" * 64
+
+
+def views(count: int) -> list[Sample]:
+    rng = np.random.default_rng(1)
+    return [
+        Sample(
+            key=sample_key(f"{n:064x}", "whole"),
+            presentation=Presentation.PSEUDO3D,
+            array=rng.integers(0, 255, (1, 16, 3 + n, 5)).astype(np.uint8),
+            modality=Modality.XR,
+            scaling=Scaling(low=0, high=255),
+            origin=Origin(uri=f"p{n}.png", sha256=f"{n:064x}"),
+            label="well",
+            patient=f"patient{n}",
+        )
+        for n in range(count)
+    ]
+
+
+def boxes(count: int) -> list[Sample]:
+    rng = np.random.default_rng(2)
+    return [
+        replace(
+            view,
+            presentation=Presentation.SUPERPATCH,
+            array=rng.integers(0, 2000, (1, 8, 8, 8)).astype(np.int16),
+            spacing_mm=(1.0,) * 3,
+        )
+        for view in views(count)
+    ]
+
+
+def shard(samples):
+    return pack_shard(samples, "images/a-000000.tar", test_fraction=0.5, preprocessing_digest=DIGEST)
+
+
+def bank_shard(samples, number=0):
+    return pack_bank_shard(samples, number, "superpatches/a-1mm.zarr", LAYOUT, test_fraction=0, preprocessing_digest=DIGEST)
+
+
+def test_shards_do_not_depend_on_the_order_in_which_samples_come():
+    samples = views(5)
+
+    assert shard(samples).data == shard(samples[::-1]).data
+
+
+def test_webdataset_reads_what_the_catalog_points_at(tmp_path):
+    """The library on a real file, our decoder on a byte range, and the array that went in are one."""
+    samples = {sample.key: sample for sample in views(5)}
+    packed = shard(list(samples.values()))
+    (tmp_path / "a.tar").write_bytes(packed.data)
+    read = {one["__key__"]: one for one in webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False)}
+
+    assert read.keys() == samples.keys()
+    for row in packed.rows:
+        part = packed.data[row["offset"] : row["offset"] + row["length"]]
+        assert google_crc32c.value(part) == row["crc32c"]
+        assert np.array_equal(decoded(part, row), samples[row["key"]].array)
+        assert np.array_equal(np.load(io.BytesIO(read[row["key"]]["npy"])), samples[row["key"]].array)
+        assert np.array_equal(seen_by_webdataset(packed.data)[row["key"]], samples[row["key"]].array)
+
+
+def test_tar_members_tell_nothing_of_machine_or_time():
+    with tarfile.open(fileobj=io.BytesIO(shard(views(2)).data)) as tar:
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
+
+
+def test_zarr_opens_the_bank_from_files_and_sees_our_bits(tmp_path):
+    """Two shards of a bank of three; what was never written reads as air."""
+    samples = boxes(5)
+    packed = [bank_shard({0: samples[0], 3: samples[1]}), bank_shard(dict(enumerate(samples[2:])), number=2)]
+    (tmp_path / "zarr.json").write_bytes(bank_document(LAYOUT, 3))
+    for one in packed:
+        path = tmp_path / one.path.removeprefix("superpatches/a-1mm.zarr/")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(one.data)
+    array = zarr.open_array(tmp_path, mode="r")
+    by_key = {sample.key: sample for sample in samples}
+
+    assert array.shape == (12, 8, 8, 8)
+    assert [row["position"] for one in packed for row in one.rows] == [0, 3, 8, 9, 10]
+    assert not array[4:8].any()
+    for one in packed:
+        for row in one.rows:
+            expected = by_key[row["key"]].array
+            ours = decoded(one.data[row["offset"] : row["offset"] + row["length"]], row)
+            assert np.array_equal(ours, expected)
+            assert np.array_equal(array[row["position"]], expected[0])
+            assert np.array_equal(seen_by_zarr(bank_document(LAYOUT, 3), one.path, one.data, [row])[row["key"]], expected)
+
+
+def test_a_bank_shard_is_the_same_bytes_every_time():
+    samples = dict(enumerate(boxes(4)))
+
+    assert bank_shard(samples).data == bank_shard(samples).data
+
+
+def test_a_box_of_air_cannot_be_packed():
+    """Zarr would store nothing for it, and its catalog row would point nowhere."""
+    air = replace(boxes(1)[0], array=np.zeros((1, 8, 8, 8), np.int16))
+    with pytest.raises(GeometryError, match="all air"):
+        bank_shard({0: air})
+
+
+def test_catalog_rows_fit_the_schema_and_parquet_repeats_itself():
+    rows = [*shard(views(3)).rows, *bank_shard(dict(enumerate(boxes(3)))).rows]
+    table = table_of(rows, CATALOG_SCHEMA)
+
+    conform(table, CATALOG_SCHEMA, "test")
+    assert parquet_bytes(table) == parquet_bytes(table)
+
+
+def test_a_patient_is_always_in_the_same_part():
+    """Drawn by hash: about the share asked for, and stable when the share grows."""
+    patients = [f"p{n}" for n in range(2000)]
+    small, large = ({p for p in patients if split_of(p, f) is Split.TEST} for f in (0.1, 0.2))
+
+    assert small < large
+    assert 150 < len(small) < 250
+    assert split_of("p", 0.0) is Split.TRAIN
+
+
+def test_markers_survive_their_own_bytes():
+    marker = Marker(
+        row=3,
+        objects=(shard(views(2)).entry(),),
+        catalog=shard(views(2)).rows,
+        quarantine=(Quarantined(uri="a", stage="decode", rule="truncated", reason="é"),),
+    )
+
+    assert parse_marker(marker.to_bytes()) == marker
+    assert parse_marker(marker.to_bytes()).to_bytes() == marker.to_bytes()
+
+
+def test_of_equal_content_the_first_is_kept_and_the_others_are_told():
+    rows = [{"key": "a", "source_uri": "1"}, {"key": "b", "source_uri": "2"}, {"key": "a", "source_uri": "3"}]
+    kept, repeats = without_repeats(rows)
+
+    assert [row["source_uri"] for row in kept] == ["1", "2"]
+    assert [(one.uri, one.rule) for one in repeats] == [("3", "duplicate")]
