@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
+from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.tag import BaseTag
 
@@ -180,14 +181,9 @@ def read_pixels(data: bytes, rules: ReadRules) -> tuple[Any, SliceHeader, npt.ND
         check_single(header)
         rules.allow_bytes(header.rows * header.columns * 4, (header.rows, header.columns))
         _check_length(dataset, header)
-    try:
-        with _reading("the pixels cannot be decoded"):
-            pixels = dataset.pixel_array
-    except SampleError as error:
-        if "missing dependencies" in error.reason or "plugins are missing" in error.reason:
-            syntax = dataset.file_meta.TransferSyntaxUID.name
-            raise SampleError("codec", f"no codec for {syntax} is installed; pip install 'crossdim[dicom]'") from error
-        raise
+        _check_codec(dataset)
+    with _reading("the pixels cannot be decoded"):
+        pixels = dataset.pixel_array
     if pixels.shape != (header.rows, header.columns):
         raise SampleError("pixel_shape", f"pixels decode to {pixels.shape}; the header says {(header.rows, header.columns)}")
     return dataset, header, pixels
@@ -203,6 +199,12 @@ def _check_length(dataset: Any, header: SliceHeader) -> None:
         raise SampleError(
             "truncated", f"PixelData has {len(dataset.PixelData):,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
         )
+
+
+def _check_codec(dataset: Any) -> None:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and not get_decoder(syntax).is_available:
+        raise SampleError("codec", f"no codec for {syntax.name} is installed; pip install 'crossdim[dicom]'")
 
 
 def physical(dataset: Any, pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:

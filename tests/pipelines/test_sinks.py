@@ -73,6 +73,7 @@ def test_shards_do_not_depend_on_the_order_in_which_samples_come():
     assert shard(samples).data == shard(samples[::-1]).data
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its file to the collector
 def test_webdataset_reads_what_the_catalog_points_at(tmp_path):
     """The library on a real file, our decoder on a byte range, and the array that went in are one."""
     samples = {sample.key: sample for sample in views(5)}
