@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.decoders import dicom, nifti, raster, series
+from pipelines.decoders import dicom_image, nifti, raster, series
 from pipelines.decoders.raw import RawItem
 from storage_schema.sample import Sample
 
@@ -12,7 +12,7 @@ from storage_schema.sample import Sample
 DECODERS: dict[str, Callable[[RawItem], Sample]] = {
     "png": raster.decode,
     "jpeg": raster.decode,
-    "dicom": dicom.decode_image,
+    "dicom": dicom_image.decode,
     "dicom-series": series.decode,
     "nifti": nifti.decode,
 }

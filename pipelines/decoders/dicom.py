@@ -1,4 +1,4 @@
-"""DICOM files: headers for the scan, pixels of one file, and single files as images."""
+"""DICOM files: headers for the scan, and the pixels of one file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ import numpy.typing as npt
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.tag import BaseTag
 
 from pipelines.decoders.facts import Facts, Format, SliceHeader
-from pipelines.decoders.raster import scaling_of
-from pipelines.decoders.raw import RawItem, ReadRules, patient_hash
+from pipelines.decoders.raw import ReadRules, patient_hash
 from storage_schema.errors import SampleError
-from storage_schema.sample import Array, Sample, Scaling
-from storage_schema.vocabulary import MODALITY_WORDS, Modality, Presentation
+from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -216,46 +214,3 @@ def physical(dataset: Any, pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.fl
 def modality_of(dataset: Any, fallback: Modality) -> Modality:
     """Our word for the header's modality."""
     return MODALITY_WORDS.get(str(dataset.get("Modality") or "").lower(), fallback)
-
-
-def decode_image(item: RawItem) -> Sample:
-    """A single DICOM file as an image; MONOCHROME1 is inverted, so that bright means dense everywhere.
-
-    Returns:
-        (1, H, W), uint8 for 8-bit pictures, otherwise uint16 with its scaling.
-
-    Raises:
-        SampleError: see :func:`read_pixels`.
-    """
-    dataset, header, pixels = read_pixels(item.data, item.rules)
-    stored, scaling = _as_unsigned(dataset, pixels)
-    if header.photometric == "MONOCHROME1":
-        stored = (stored.max() if stored.dtype == np.uint16 else np.uint8(255)) - stored
-        scaling = Scaling(low=0.0, high=float(stored.max())) if stored.dtype == np.uint16 else scaling
-    key, origin, patient = item.origin()
-    return Sample(
-        key=key,
-        presentation=Presentation.IMAGE,
-        array=stored[None],
-        modality=modality_of(dataset, item.modality),
-        scaling=scaling,
-        origin=origin,
-        spacing_mm=header.spacing_mm,
-        label=item.label,
-        patient=patient,
-    )
-
-
-def _as_unsigned(dataset: Any, pixels: npt.NDArray[np.generic]) -> tuple[Array, Scaling]:
-    """Pixels as uint8 or uint16 from zero up, and what they mean."""
-    if pixels.dtype == np.uint8:
-        return pixels, scaling_of(pixels)
-    low, high = int(pixels.min()), int(pixels.max())
-    if high - low > np.iinfo(np.uint16).max:
-        raise SampleError("depth", f"pixels span {low}..{high}; images are stored with 16 bits")
-    if low == high:
-        raise SampleError("constant", f"every pixel is {low}; there is nothing to see")
-    slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
-    ends = sorted((low * slope + intercept, high * slope + intercept))
-    stored = (pixels.astype(np.int64) - low).astype(np.uint16)
-    return stored, Scaling(slope=slope, intercept=intercept + slope * low, low=ends[0], high=ends[1])
