@@ -29,11 +29,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"takes a number from 1 up; found {text!r}")
+    return int(text)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="Ray cluster to join (auto finds this machine's); none starts one here"
     )
-    parser.add_argument("--concurrency", type=int, metavar="N", help="largest number of tasks at a time")
+    parser.add_argument("--concurrency", type=_positive, metavar="N", help="largest number of tasks at a time")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
     entry.add_store_options(parser)
 

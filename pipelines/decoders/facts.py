@@ -15,9 +15,9 @@ class Format(StrEnum):
     NIFTI = "nifti"
 
     @property
-    def is_raster(self) -> bool:
-        """Whether files of this format are plain pictures."""
-        return self in (Format.PNG, Format.JPEG)
+    def family(self) -> str:
+        """The kind of file that a name promises: within a family the content decides."""
+        return "picture" if self in (Format.PNG, Format.JPEG) else str(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from storage_schema.errors import SampleError
 
 #: Enough for nearly every header; a longer one costs a second request.
 HEAD_BYTES = 256 * 1024
-#: What names promise, by family.
+#: What names promise, by family of formats.
 PROMISES = {
     "picture": (".png", ".jpg", ".jpeg"),
     "nifti": (".nii", ".nii.gz", ".hdr"),

@@ -13,6 +13,7 @@ from foundation.settings import to_document
 from pipelines.decoders.dicom import check_single
 from pipelines.decoders.facts import Format
 from pipelines.decoders.geometry import one_per_position, stacked
+from pipelines.decoders.probe import promised
 from pipelines.decoders.raw import patient_hash
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from pipelines.jobs.verdict import Verdict
@@ -109,10 +110,12 @@ def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, ident
         naming: labels, patients and modalities.
         identity: what else decides the bytes (the dataset's name, the test fraction).
     """
-    refused = [verdict.quarantined() for verdict in verdicts if verdict.status == "refused"]
+    families = {kind.family for kind in recipe.formats}
+    broken = [verdict for verdict in verdicts if verdict.status == "refused"]
+    refused = [verdict.quarantined() for verdict in broken if promised(verdict.path) in families]
     usable = [verdict for verdict in verdicts if verdict.facts and verdict.facts.format in recipe.formats]
     ignored = {"foreign": sum(verdict.status == "ignored" for verdict in verdicts)}
-    ignored["not_for_recipe"] = sum(verdict.status == "ok" for verdict in verdicts) - len(usable)
+    ignored["not_for_recipe"] = len(verdicts) - len(usable) - len(refused) - ignored["foreign"]
     if isinstance(recipe, ImageRecipe):
         rows = pack_images(usable, recipe, naming)
     else:

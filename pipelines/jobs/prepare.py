@@ -26,7 +26,7 @@ from pipelines.sources.labels import Known, Labels, check_matched
 from pipelines.sources.listing import folder_name, list_sources
 from pipelines.sources.words import modality_in
 from storage_schema.digest import canonical_json
-from storage_schema.errors import StorageError
+from storage_schema.errors import StorageError, UsageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from storage_schema.vocabulary import Modality
 
@@ -100,6 +100,17 @@ def plan_of(order: Order) -> tuple[tuple[Bucket, ...], Plan]:
     return sources, plan
 
 
+def check_apart(order: Order) -> None:
+    """Refuse an output inside a source: the next run would read what this one wrote.
+
+    Raises:
+        UsageError: naming the two.
+    """
+    for source in order.sources:
+        if f"{order.out.root}/".startswith(f"{source.root}/") and order.out.protocol == source.protocol:
+            raise UsageError(f"--out {order.out.url} lies inside the source {source.url}; publish beside it")
+
+
 def published(out: Bucket) -> Manifest | None:
     """The manifest of a dataset that is there already."""
     if not out.exists(MANIFEST_PATH):
@@ -130,6 +141,7 @@ def prepare(order: Order) -> Outcome:
         StorageError: if the sources hold nothing, the store does not answer, or another dataset stands at the output.
     """
     start = time.monotonic()
+    check_apart(order)
     sources, plan = plan_of(order)
     manifest = published(order.out)
     if manifest is not None:

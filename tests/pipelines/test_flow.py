@@ -21,6 +21,8 @@ from foundation.bucket import Bucket, StoreOptions
 from foundation.cluster import ray_session
 from pipelines.cli import main
 from pipelines.jobs.check import decoded
+from pipelines.jobs.engine import each
+from storage_schema.errors import CrossdimError, StorageError
 from storage_schema.manifest import MANIFEST_PATH, parse_manifest
 from storage_schema.pseudo3d import Pseudo3D, unroll
 from tests.pipelines.corpora import write_images, write_volumes
@@ -170,6 +172,42 @@ def test_the_same_line_again_says_already_published(images, raw, capsys):
 def test_another_recipe_at_the_same_place_is_refused(images, raw, capsys):
     assert prepare_images(raw, images, "--set", "fit.max_side=32") == 2
     assert "use another --out" in capsys.readouterr().err
+
+
+def test_an_output_inside_the_source_is_wrong_use(raw, capsys):
+    """The second run would find the first one's objects among its inputs."""
+    assert prepare_images(raw, raw / "images" / "out") == 1
+    assert "lies inside the source" in capsys.readouterr().err
+
+
+def _store_is_gone(_: str) -> str:
+    raise StorageError("the store is gone; check it")
+
+
+def _out_of_memory(_: str) -> str:
+    raise MemoryError("4 GiB")
+
+
+def _worker_dies(_: str) -> str:
+    os._exit(1)
+
+
+TASK_ERRORS = {
+    "the store is gone; check it": _store_is_gone,
+    "--concurrency": _out_of_memory,
+    "workers died 4 times": _worker_dies,
+}
+
+
+@pytest.mark.parametrize(("sentence", "work"), TASK_ERRORS.items())
+def test_errors_of_tasks_arrive_as_sentences(sentence, work):
+    """Ray alone would hand over a traceback as text, and would repeat a dying task for ever."""
+    with pytest.raises(CrossdimError, match=sentence):
+        list(each(["a"], work))
+
+
+def test_answers_come_once_for_every_document():
+    assert sorted(each([f"{n}" for n in range(9)], str.upper)) == [f"{n}" for n in range(9)]
 
 
 def test_markers_of_another_plan_are_refused(raw, tmp_path, capsys):

@@ -125,6 +125,16 @@ def test_files_of_the_other_kind_are_counted_and_left_alone(tmp_path):
     assert plan(verdicts, "xray-pseudo3d").ignored == {"foreign": 1, "not_for_recipe": 4}
 
 
+def test_a_broken_file_of_the_other_kind_is_no_refusal(tmp_path):
+    """Who prepares images need not be told of cut volumes."""
+    write_images(tmp_path)
+    (tmp_path / "cut.nii").write_bytes(b"")
+    verdicts = verdicts_on(tmp_path)
+
+    assert plan(verdicts, "xray-pseudo3d").ignored["not_for_recipe"] == 1
+    assert [one.rule for one in plan(verdicts, "mixed-superpatches:tiny").refused] == ["empty"]
+
+
 def test_several_sources_keep_their_names_apart(tmp_path):
     for name in ("ct", "mr"):
         (tmp_path / name).mkdir()
