@@ -1,0 +1,33 @@
+# Verbs of the house. Each makes its own virtual environment; nothing else needs to be installed but Python 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check slow clean
+.DEFAULT_GOAL := demo
+
+# A stamp for each set of dependencies: made again when pyproject.toml changes.
+$(VENV)/stamp-%: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+demo: $(VENV)/stamp-all  ## the whole corridor on sample images, ends with report.html
+	$(BIN)/python -m demo --out demo-out
+
+test: check $(VENV)/stamp-dev  ## everything that CI runs
+	$(BIN)/python -m pytest -m "(ray or system) and not slow and not gpu"
+
+check: $(VENV)/stamp-dev  ## style, types, import contracts, quick tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not ray and not system and not slow and not gpu"
+
+slow: $(VENV)/stamp-dev  ## what takes minutes; before a release
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+clean:
+	rm -rf $(VENV) demo-out build *.egg-info

@@ -1,0 +1,108 @@
+"""The corridor in one sitting: sample images in, a resumed pretraining run and a picture of it out.
+
+Every step is a command that a user could type; it is printed before it runs. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from demo.images import write_sample_images
+from demo.phantoms import write_phantoms
+from foundation.entry import DONE, QUARANTINED
+
+STEPS = 60
+KILLED_AT = 34
+#: The demo says so and stops when a command takes longer than this.
+PATIENCE_S = 600
+
+
+def say(text: str) -> None:
+    """A line of the demo's own."""
+    sys.stdout.write(f"\n\033[1m{text}\033[0m\n" if sys.stdout.isatty() else f"\n{text}\n")
+    sys.stdout.flush()
+
+
+def crossdim(*arguments: str) -> subprocess.Popen[bytes]:
+    """Start a verb as a user would, in a process group of its own."""
+    say("$ crossdim " + shlex.join(arguments))
+    return subprocess.Popen([sys.executable, "-m", "crossdim", *arguments], start_new_session=True)
+
+
+def done(process: subprocess.Popen[bytes], *, accepted: tuple[int, ...] = (DONE,)) -> None:
+    """Wait for a verb; a demo that goes wrong ends with the verb's own exit code."""
+    try:
+        code = process.wait(PATIENCE_S)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if code not in accepted:
+        sys.exit(code)
+
+
+def killed_at(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
+    """Kill a run, and all it started, with signal 9 once it has done ``step`` steps."""
+    progress = run / "progress.json"
+    begun = time.monotonic()
+    while not (progress.exists() and json.loads(progress.read_text())["step"] >= step):
+        if process.poll() is not None:
+            sys.exit(f"the run ended with code {process.returncode} before step {step}")
+        if time.monotonic() - begun > PATIENCE_S:
+            os.killpg(process.pid, signal.SIGKILL)
+            sys.exit(f"the run did not reach step {step} within {PATIENCE_S} s")
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    say(f"killed with signal 9 after step {step}; the same line goes on from the last checkpoint")
+
+
+def gather(raw: Path) -> None:
+    """Raw input: real images carried by installed wheels, and phantoms with known classes."""
+    say("1. raw images and volumes: samples that installed packages carry, and phantoms")
+    samples = write_sample_images(raw)
+    phantoms = write_phantoms(raw / "phantoms", seed=0)
+    say(f"{samples} real files and {phantoms} phantoms in {raw}")
+
+
+def walk(out: Path) -> None:
+    """The whole corridor."""
+    begun = time.monotonic()
+    raw, images, volumes, run = out / "raw", str(out / "images"), str(out / "volumes"), out / "run"
+    gather(raw)
+    say("2. prepare: images become pseudo-3D, volumes become superpatches; bad files are set aside with a reason")
+    flat = ("prepare", f"{raw}/images2d", f"{raw}/phantoms/xray", "--recipe", "xray-pseudo3d:tiny", "--label", "folder")
+    solid = ("prepare", f"{raw}/volumes", f"{raw}/phantoms/ct", "--recipe", "mixed-superpatches:tiny", "--label", "folder")
+    done(crossdim(*flat, "--out", images, "--name", "demo-images"), accepted=(DONE, QUARANTINED))
+    done(crossdim(*solid, "--out", volumes, "--name", "demo-volumes"), accepted=(DONE, QUARANTINED))
+    for dataset in (images, volumes):
+        done(crossdim("verify", dataset))
+    say(f"3. pretrain: CDSSL-P3D on both at once through Ray Train, killed at step {KILLED_AT} and resumed")
+    where = ("--data", images, volumes, "--out", str(run))
+    line = ("pretrain", "--recipe", "cdssl-p3d:tiny", *where, "--steps", str(STEPS), "--checkpoint-every", "10")
+    killed_at(crossdim(*line), run, KILLED_AT)
+    done(crossdim(*line))
+    say("4. evaluate: the frozen encoder beside untrained twins")
+    done(crossdim("evaluate", str(run), "--data", images, volumes))
+    say(f"done in {time.monotonic() - begun:.0f} s. Open {run / 'report.html'}")
+
+
+def main() -> None:
+    """Run the demo in a fresh folder."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of the demo; emptied first")
+    out: Path = parser.parse_args().out.absolute()
+    shutil.rmtree(out, ignore_errors=True)
+    walk(out)
+
+
+if __name__ == "__main__":
+    main()
