@@ -39,12 +39,15 @@ def inflate(data: bytes, max_bytes: int) -> bytes:
             follows the last member, ``too_long`` for more content than promised.
     """
     parts: list[bytes] = []
-    total, rest = 0, data
-    while rest.startswith(GZIP_MAGIC):
+    total = start = 0
+    while data.startswith(GZIP_MAGIC, start):
         member = zlib.decompressobj(_GZIP_WINDOW)
         while not member.eof:
-            part = _step(member, rest)
-            if not part and not member.eof and not member.unconsumed_tail:
+            # In small steps: zlib copies what it was given and has not used yet.
+            given = member.unconsumed_tail or data[start : start + _STEP_BYTES]
+            start += 0 if member.unconsumed_tail else len(given)
+            part = _step(member, given)
+            if not given and not part and not member.eof:
                 raise SampleError(
                     "truncated", f"the gzip stream ends after {total:,} bytes without its checksum; the file is cut"
                 )
@@ -52,10 +55,9 @@ def inflate(data: bytes, max_bytes: int) -> bytes:
             if total > max_bytes:
                 raise SampleError("too_long", f"the gzip stream holds more than the {max_bytes:,} bytes that its header promises")
             parts.append(part)
-            rest = member.unconsumed_tail
-        rest = member.unused_data
-    if rest.strip(b"\0"):
-        raise SampleError("trailing_bytes", f"{len(rest):,} bytes follow the gzip stream; they belong to nothing")
+        start -= len(member.unused_data)
+    if data[start:].strip(b"\0"):
+        raise SampleError("trailing_bytes", f"{len(data) - start:,} bytes follow the gzip stream; they belong to nothing")
     return b"".join(parts)
 
 

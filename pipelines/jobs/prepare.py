@@ -167,12 +167,16 @@ def prepare(order: Order) -> Outcome:
         preprocessing=order.recipe.preprocessing(),
         plan_digest=plan.digest,
     )
-    bank = None
-    if isinstance(order.recipe, VolumeRecipe):
-        bank = Bank(path=job.bank_path, layout=order.recipe.layout, num_shards=plan.num_shards)
-    manifest, quarantine = publish(order.out, title, markers, plan.refused, bank)
+    manifest, quarantine = publish(order.out, title, markers, plan.refused, _bank(job, plan))
     _tidy(order.out)
     return _outcome(manifest, quarantine, plan, start)
+
+
+def _bank(job: Job, plan: Plan) -> Bank | None:
+    """The bank of a volume recipe, with room for all that the plan reserved."""
+    if not isinstance(job.recipe, VolumeRecipe):
+        return None
+    return Bank(path=job.bank_path, layout=job.recipe.layout, num_shards=plan.num_shards)
 
 
 def _tidy(out: Bucket) -> None:
