@@ -23,7 +23,8 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(config, [*steps, *arguments.set])
     sources = [Source(bucket=bucket(url, arguments), weight=weight) for url, weight in map(weighted, arguments.data)]
-    workers = Workers(count=arguments.workers, use_gpu=arguments.gpu, address=arguments.ray_address, quiet=arguments.json)
+    least, most = arguments.workers
+    workers = Workers(least=least, most=most, use_gpu=arguments.gpu, address=arguments.ray_address, quiet=arguments.json)
     before = pretrain(config, sources, run, workers, arguments.checkpoint_every, arguments.threads)
     seconds = time.monotonic() - started
     document = {"out": run.url, "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
@@ -41,6 +42,18 @@ def weighted(text: str) -> tuple[str, float]:
         return url, float(weight)
     except ValueError:
         raise UsageError(f"--data takes URL or URL:WEIGHT; found {text!r}") from None
+
+
+def worker_range(text: str) -> tuple[int, int]:
+    """``4`` or ``2:16`` as the fewest and the most workers."""
+    least, _, most = text.partition(":")
+    try:
+        found = int(least), int(most or least)
+    except ValueError:
+        found = (-1, -1)
+    if not 0 <= found[0] <= found[1] or (found[0] == 0 and found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: a number, or MIN:MAX with 1 <= MIN <= MAX")
+    return found
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -74,9 +87,8 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument(
         "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
     )
-    verb.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="Ray Train workers; 0 trains in this process without Ray"
-    )
+    spread = "Ray Train workers; MIN:MAX is elastic; 0 trains in this process without Ray"
+    verb.add_argument("--workers", type=worker_range, default=(1, 1), metavar="N|MIN:MAX", help=spread)
     verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads a worker that read samples and draw views")
     verb.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps between checkpoints")

@@ -24,12 +24,20 @@ from training.data.corpus import Corpus, open_corpus
 from training.metrics import PROGRESS
 from training.worker import CONFIG, Job, Source, differences, identity, order_of, ray_worker, train
 
+#: Lost workers that an elastic run outlives before it asks for help; Ray counts over the whole run.
+ELASTIC_FAILURES = 16
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
-    """How a run is spread: ``count`` 0 trains in this process, without Ray."""
+    """How a run is spread: ``least`` to ``most`` Ray Train workers; 0 trains in this process, without Ray.
 
-    count: int
+    Where the two differ the run is elastic: Ray starts with what there is, restarts the workers when machines come or go,
+    and each start goes on from the newest checkpoint with the same global batch, order and schedule.
+    """
+
+    least: int
+    most: int
     use_gpu: bool
     address: str | None
     quiet: bool
@@ -97,7 +105,7 @@ def pretrain(
     config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, checkpoint_every: int, threads: int
 ) -> int:
     """Start a run, or go on with the one in ``run``; returns the steps done before."""
-    mine = admit(config, sources, run, workers.count)
+    mine = admit(config, sources, run, workers.most)
     state = checkpoint.load(run)
     done = state.step if state else 0
     if not run.exists(CONFIG):
@@ -105,7 +113,7 @@ def pretrain(
     if done < config.steps:
         job = Job(config=config.document(), sources=tuple(sources), run=run, checkpoint_every=checkpoint_every, threads=threads)
         with _progress(run, done, config.steps, quiet=workers.quiet):
-            if workers.count:
+            if workers.most:
                 _train_on_ray(job, workers)
             else:
                 train(job, 0, 1, torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu"))
@@ -125,15 +133,18 @@ def saved_config(run: Bucket) -> Pretraining:
 
 def _train_on_ray(job: Job, workers: Workers) -> None:
     """Hand the job to Ray Train; errors of workers come back as ours."""
-    with ray_session(workers.address, num_cpus=max(workers.count, torch.get_num_threads())):
+    with ray_session(workers.address, num_cpus=max(workers.most, torch.get_num_threads())):
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        elastic = workers.least != workers.most
+        count: Any = (workers.least, workers.most) if elastic else workers.most  # the V2 tuple is not in Ray's annotation
+        failures = ELASTIC_FAILURES if elastic else 0
         trainer = TorchTrainer(
             lambda: ray_worker(job),
             torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=workers.use_gpu),
-            run_config=RunConfig(name="ray", failure_config=FailureConfig(max_failures=0), **_ray_storage(job.run)),
+            scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.use_gpu),
+            run_config=RunConfig(name="ray", failure_config=FailureConfig(max_failures=failures), **_ray_storage(job.run)),
         )
         try:
             trainer.fit()

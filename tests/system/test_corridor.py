@@ -103,13 +103,14 @@ def test_two_workers_train_on_the_samples_of_one(local: Store) -> None:
     """Ray Train with two gloo workers: the step's samples, its counts and its schedule are those of one process."""
     publish(local.bucket("flat"), images(24), "flat")
     publish(local.bucket("solid"), superpatches(12), "solid")
-    for run, workers in (("one", "0"), ("two", "2")):
+    for run, workers in (("one", "0"), ("two", "2"), ("elastic", "1:2")):
         line = ("pretrain", "--recipe", "cdssl-p3d:tiny", "--data", f"{local.root}/flat", f"{local.root}/solid")
         where = ("--out", f"{local.root}/{run}", "--workers", workers)
         crossdim(*line, *where, "--steps", "4", "--checkpoint-every", "2")
     one, two = read_metrics(local.bucket("one")), read_metrics(local.bucket("two"))
     for name in ("samples", "counts", "lr"):
         assert [r[name] for r in two] == [r[name] for r in one]
+    assert [r["samples"] for r in read_metrics(local.bucket("elastic"))] == [r["samples"] for r in one]
     # Batch norm sees half of the batch on each of two workers: alike, not equal.
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], abs=0.2)
 

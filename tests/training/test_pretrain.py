@@ -105,13 +105,14 @@ def test_resuming_on_data_prepared_otherwise_is_refused(
         (["--recipe", "cdsl-p3d:tiny"], 1, "did you mean cdssl-p3d:tiny"),
         (["--recipe", "cdssl-p3d:tiny", "--set", "step=3"], 1, "did you mean steps"),
         (["--recipe", "cdssl-p3d:tiny", "--steps", "many"], 1, "invalid int value"),
+        (["--recipe", "cdssl-p3d:tiny", "--workers", "3:2"], 1, "'3:2' is no number of workers"),
         ([], 2, "no run to go on with"),
     ],
 )
 def test_wrong_use_is_one_sentence(
     arguments: list[str], expected: int, message: str, flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["pretrain", *arguments, "--data", flat.url, "--out", str(tmp_path / "run"), "--workers", "0"]
+    line = ["pretrain", "--workers", "0", *arguments, "--data", flat.url, "--out", str(tmp_path / "run")]
     try:
         code = main(line)
     except SystemExit as exit_:  # argparse leaves by itself
