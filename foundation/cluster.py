@@ -26,10 +26,12 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
     """Hold a Ray session open.
 
     Args:
-        address: of a running cluster ("auto" finds the one of this machine); None starts one here and stops it afterwards.
+        address: of a running cluster ("auto" finds the one of this machine); None takes the cluster whose job we are
+            (Ray names it to its jobs), and otherwise starts one here and stops it afterwards.
         num_cpus: logical CPUs of a session started here; None takes the machine's.
         log_to_driver: whether what workers print is printed here.
     """
+    address = address or os.environ.get("RAY_ADDRESS")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address is None:
@@ -40,7 +42,13 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
     if ray.is_initialized():
         yield
         return
-    here: dict[str, Any] = {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    # "local": without it Ray would join whatever cluster was last started on this machine, whoever started it.
+    here: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": num_cpus,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }
     options = here if address is None else {"address": address}
     ray.init(log_to_driver=log_to_driver, logging_level=logging.WARNING, **options)
     try:

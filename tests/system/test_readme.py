@@ -1,0 +1,78 @@
+"""The README is held to the code: its commands are understood by the verbs, its Python runs, its demo walks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdim import VERBS
+from pipelines.cli import build_parser as pipelines_parser
+from pipelines.recipes import RECIPES as PREPARE_RECIPES
+from tests.system.conftest import REPOSITORY
+from training.backbones import encoder_bytes
+from training.cli import build_parser as training_parser
+from training.recipes import RECIPES as PRETRAIN_RECIPES
+
+README = (REPOSITORY / "README.md").read_text()
+PARSERS = {"pipelines": pipelines_parser, "training": training_parser}
+KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
+
+
+def _lines(text: str) -> list[list[str]]:
+    """Every command of ours in a text, without the way it is reached."""
+    found = re.findall(r"(?:crossdim|python -m (?:pipelines|training)) ((?:prepare|verify|pretrain|evaluate) .*)", text)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+@pytest.mark.parametrize("arguments", [*_lines(README), *_lines((REPOSITORY / "ray_cluster.yaml").read_text())], ids=" ".join)
+def test_every_command_is_understood_by_its_verb(arguments: list[str]) -> None:
+    parsed = PARSERS[VERBS[arguments[0]][0]]().parse_args(arguments)
+    assert getattr(parsed, "recipe", None) in {None, *KNOWN}
+
+
+def test_there_are_commands_of_every_verb() -> None:
+    """An empty list of commands would be understood too."""
+    assert {line[0] for line in _lines(README)} == set(VERBS)
+
+
+def test_recipes_in_the_table_exist() -> None:
+    table = re.findall(r"^\| `([a-z0-9-]+)` \| (prepare|pretrain) \|", README, re.MULTILINE)
+    assert {name for name, _ in table} == {name for name in KNOWN if ":" not in name}
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    from training.methods.cdssl_p3d import CdsslP3D
+
+    torch.manual_seed(0)
+    method = CdsslP3D().build()
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "encoder.pt").write_bytes(encoder_bytes(method.encoder, method.encoder_spec))
+    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    script = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{block}\nassert features.shape == (1, 512)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
+def test_the_verbs_of_make_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for verb in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{verb}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.system
+@pytest.mark.ray
+def test_the_demo_ends_with_a_report(tmp_path: Path) -> None:
+    """What ``make demo`` runs once its environment is made: killed and resumed on the way."""
+    line = [sys.executable, "-m", "demo", "--out", str(tmp_path / "demo")]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "killed with signal 9 after step 34" in done.stdout
+    assert "trained from step 30 to 60" in done.stdout
+    assert done.stdout.rstrip().endswith(f"Open {tmp_path}/demo/run/report.html")
+    assert "quarantined" in done.stdout
+    assert (tmp_path / "demo" / "run" / "report.html").stat().st_size > 50_000
