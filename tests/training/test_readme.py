@@ -1,0 +1,51 @@
+"""The README of this house: its code runs as it stands, and its lists are those of the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from storage_schema.pseudo3d import Pseudo3D, unroll
+from training import checkpoint, metrics, worker
+from training.backbones import encoder_bytes
+from training.data.views import normalised
+from training.evaluation import REPORT
+from training.recipes import recipe
+
+HOUSE = Path(__file__).parents[2] / "training"
+TEXT = (HOUSE / "README.md").read_text()
+
+
+def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet normalises and pools as training and evaluation do; a reader who copies it gets the same features."""
+    torch.manual_seed(0)
+    method = recipe("cdssl-p3d:tiny").method.build().eval()
+    spec = dataclasses.replace(method.encoder_spec, pseudo3d=dataclasses.asdict(Pseudo3D()))
+    (tmp_path / "runs/b").mkdir(parents=True)
+    (tmp_path / "runs/b" / worker.ENCODER).write_bytes(encoder_bytes(method.encoder, spec))
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    assert names["of_volumes"].shape == (2, spec.num_features)
+    x = torch.from_numpy(normalised(unroll(names["image"], Pseudo3D())))[None]
+    expected = method.encoder(x).mean(dim=(2, 3, 4)).detach().numpy()
+    assert np.allclose(names["of_image"].numpy(), expected, atol=1e-5)
+
+
+def test_every_room_has_its_line() -> None:
+    rooms = {path.stem for path in HOUSE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    table = TEXT.split("## Rooms")[1].split("\n## ")[0]
+    assert sorted(room for room in rooms if not room.startswith("__") and f"`{room}" not in table) == []
+
+
+def test_the_listing_of_a_run_has_the_names_that_are_written() -> None:
+    listing = TEXT.split("## The folder of a run")[1].split("\n## ")[0]
+    state = f"{checkpoint.FOLDER}/{checkpoint.name_of(300)}/{checkpoint.STATE}"
+    names = (worker.CONFIG, state, checkpoint.HASHES, checkpoint.LATEST, worker.ENCODER, f"{metrics.FOLDER}/00000300.jsonl")
+    assert [name for name in (*names, metrics.PROGRESS, REPORT) if name not in listing] == []
