@@ -32,9 +32,11 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
         log_to_driver: whether what workers print is printed here.
     """
     address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.pop("RAY_ADDRESS", None)  # set to nothing, it is an address that Ray cannot read
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if address is None:
+    if not address:
         # A token left behind by a local session would lock later clusters of the same user out of each other.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
@@ -49,7 +51,7 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
-    options = here if address is None else {"address": address}
+    options = {"address": address} if address else here
     ray.init(log_to_driver=log_to_driver, logging_level=logging.WARNING, **options)
     try:
         yield

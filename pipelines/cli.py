@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation import entry
@@ -108,8 +109,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
-    with ray_session(arguments.ray_address):
-        outcome = run(order)
+    outcome = run(order, partial(ray_session, arguments.ray_address))
     entry.answer(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
     return entry.QUARANTINED if outcome.manifest.num_quarantined else entry.DONE
 
@@ -146,8 +146,8 @@ def verify(arguments: argparse.Namespace) -> int:
     """The verb ``verify``."""
     from pipelines.jobs.verify import verify as run
 
-    with ray_session(arguments.ray_address):
-        report = run(entry.bucket(arguments.dataset, arguments), concurrency=arguments.concurrency, quiet=arguments.json)
+    dataset, session = entry.bucket(arguments.dataset, arguments), partial(ray_session, arguments.ray_address)
+    report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
     told = f"{report.num_objects} objects, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:
         sentence = "\n  ".join([f"{arguments.dataset}: {len(report.problems)} problems in {told}", *map(str, report.problems)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import ray.data
@@ -19,6 +20,8 @@ from storage_schema.errors import CrossdimError, StorageError
 #: Attempts at a task whose worker dies, for instance for want of memory. Ours.
 MAX_RETRIES = 3
 Work = Callable[[str], str]
+#: Opens the Ray session that work is done in.
+Session = Callable[[], AbstractContextManager[None]]
 
 
 def _answered(document: str, work: Work) -> tuple[str, str]:

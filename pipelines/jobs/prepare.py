@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from foundation.settings import to_document
-from pipelines.jobs.engine import each
+from pipelines.jobs.engine import Session, each
 from pipelines.jobs.plan import Naming, Plan, make_plan
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
 from pipelines.jobs.row import Job, run_row
@@ -23,7 +23,7 @@ from pipelines.jobs.verdict import Verdict
 from pipelines.publish import WORK, Bank, Title, finished_rows, publish, read_markers, told
 from pipelines.quarantine import Quarantined
 from pipelines.sources.labels import Known, Labels, check_matched
-from pipelines.sources.listing import folder_name, list_sources
+from pipelines.sources.listing import SourceFile, folder_name, list_sources
 from pipelines.sources.words import modality_in
 from storage_schema.digest import canonical_json
 from storage_schema.errors import StorageError, UsageError
@@ -78,13 +78,12 @@ def _naming(order: Order, sources: Sequence[Bucket]) -> Naming:
     return Naming(known=known, modality=modality)
 
 
-def plan_of(order: Order) -> tuple[tuple[Bucket, ...], Plan]:
-    """The sources as folders, and the plan for what is in them.
+def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]) -> Plan:
+    """The plan for what is in the sources.
 
     Raises:
         StorageError: if nothing in them can be read by the recipe.
     """
-    sources, files = list_sources(order.sources)
     verdicts = scan(files, sources, order.recipe.read, concurrency=order.concurrency, quiet=order.quiet)
     naming = _naming(order, sources)
     if order.labels.rows:
@@ -97,7 +96,7 @@ def plan_of(order: Order) -> tuple[tuple[Bucket, ...], Plan]:
         raise StorageError(
             f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. {told(plan.refused)}"
         )
-    return sources, plan
+    return plan
 
 
 def check_apart(order: Order) -> None:
@@ -132,17 +131,25 @@ def run_rows(job: Job, plan: Plan, order: Order) -> None:
             bar.update()
 
 
-def prepare(order: Order) -> Outcome:
+def prepare(order: Order, session: Session) -> Outcome:
     """Turn raw sources into one published dataset; the same order goes on where it was interrupted.
 
-    Needs a Ray session.
+    Args:
+        order: what is asked for.
+        session: opens the Ray session that the work is done in; a wrong path is told before it is opened.
 
     Raises:
         StorageError: if the sources hold nothing, the store does not answer, or another dataset stands at the output.
     """
-    start = time.monotonic()
     check_apart(order)
-    sources, plan = plan_of(order)
+    sources, files = list_sources(order.sources)
+    with session():
+        return _prepared(order, sources, files)
+
+
+def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceFile]) -> Outcome:
+    start = time.monotonic()
+    plan = plan_of(order, sources, files)
     manifest = published(order.out)
     if manifest is not None:
         if manifest.plan_digest != plan.digest:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from pipelines.jobs.check import CatalogRow, run_check
-from pipelines.jobs.engine import each
+from pipelines.jobs.engine import Session, each
 from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, conform
 from storage_schema.digest import canonical_json
 from storage_schema.errors import DocumentError, Problem, StorageError
@@ -93,8 +93,14 @@ def check_counts(manifest: Manifest, rows: Sequence[CatalogRow], quarantine: Seq
     return problems
 
 
-def verify(dataset: Bucket, *, concurrency: int | None = None, quiet: bool = False) -> Report:
-    """Hold every object, row and sample of a dataset against its manifest. Needs a Ray session.
+def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None, quiet: bool = False) -> Report:
+    """Hold every object, row and sample of a dataset against its manifest.
+
+    Args:
+        dataset: where it is published.
+        session: opens the Ray session that the work is done in; a missing manifest is told before it is opened.
+        concurrency: largest number of objects checked at a time.
+        quiet: no progress bar.
 
     Raises:
         StorageError: if nothing is published there.
@@ -110,7 +116,7 @@ def verify(dataset: Bucket, *, concurrency: int | None = None, quiet: bool = Fal
     for row in rows:
         of_object[row["object"]].append({name: row[name] for name in _COLUMNS})
     tasks = [canonical_json({"entry": asdict(entry), "rows": of_object[entry.path]}).decode() for entry in manifest.objects]
-    with tqdm(total=len(tasks), desc="verify", unit="object", disable=quiet) as bar:
+    with session(), tqdm(total=len(tasks), desc="verify", unit="object", disable=quiet) as bar:
         for answer in each(tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
             problems += [Problem(**problem) for problem in json.loads(answer)]
             bar.update()

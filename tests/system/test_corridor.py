@@ -6,7 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import webdataset
+import zarr
 
 from demo.phantoms import write_phantoms
 from foundation.bucket import Bucket
@@ -15,6 +18,8 @@ from storage_schema.manifest import parse_manifest
 from tests.system.conftest import DATA, Store, crossdim, kill_at, start
 from tests.training.published import images, publish, superpatches
 from training.checkpoint import complete
+from training.data.corpus import open_corpus, read_sample
+from training.data.ranges import open_ranges
 from training.metrics import read_metrics
 
 pytestmark = [pytest.mark.system, pytest.mark.ray]
@@ -71,6 +76,28 @@ def _walk(store: Store, urls: list[str], steps: int, cut: int) -> None:
     assert "restored" in page
 
 
+def _opens_elsewhere(store: Store, urls: list[str], folder: Path) -> None:
+    """Shards read by the webdataset library and the bank opened by zarr hold, bit for bit, what our reader gives."""
+    for url in urls:
+        bucket = Bucket(url, store.options)
+        for stored in bucket.listing():
+            Bucket(str(folder)).put(stored.path, bucket.read(stored.path))
+        corpus, ranges = open_corpus(bucket, split=None), open_ranges(bucket)
+        theirs: dict[str, np.ndarray] = {}
+        for shard in corpus.manifest.with_role("shard"):
+            records = webdataset.WebDataset(str(folder / shard.path), shardshuffle=False, empty_check=False).decode()
+            theirs |= {record["__key__"]: record["npy"] for record in records}
+        for row in corpus.table.select(["key", "object", "position"]).to_pylist():
+            if row["position"] is not None:
+                bank = zarr.open_array(str(folder / row["object"].split("/c/")[0]), mode="r")
+                theirs[row["key"]] = bank[row["position"]][None]
+        assert len(theirs) == len(corpus)
+        for index in range(len(corpus)):
+            sample = read_sample(corpus, index, ranges)
+            assert sample.array.dtype == theirs[sample.key].dtype
+            assert np.array_equal(sample.array, theirs[sample.key])
+
+
 def _copied(folder: Path, bucket: Bucket) -> None:
     for file in sorted(folder.rglob("*")):
         if file.is_file():
@@ -84,11 +111,12 @@ def test_phantoms_walk_the_corridor_through_an_s3_server(s3: Store, tmp_path: Pa
     urls = _prepare(s3, [f"{s3.root}/raw/xray"], [f"{s3.root}/raw/ct"])
     again = ("prepare", f"{s3.root}/raw/xray", "--recipe", "xray-pseudo3d:tiny", "--out", urls[0], "--label", "folder")
     assert "already published" in crossdim(*again, *s3.arguments)
+    _opens_elsewhere(s3, urls, tmp_path / "elsewhere")
     _walk(s3, urls, steps=12, cut=7)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real images is not here: {DATA}")
-def test_real_images_walk_the_corridor(local: Store) -> None:
+def test_real_images_walk_the_corridor(local: Store, tmp_path: Path) -> None:
     """CT, MR and DICOM series, radiographs and blood smears: 60 steps, killed at about 30."""
     urls = _prepare(local, [f"{DATA}/xray2d", f"{DATA}/micro2d"], [f"{DATA}/ct", f"{DATA}/mr", f"{DATA}/dicom_series"])
     flat = parse_manifest(local.bucket("flat").read("manifest.json"), "flat")
@@ -96,6 +124,7 @@ def test_real_images_walk_the_corridor(local: Store) -> None:
     assert flat.num_samples == 176  # 76 radiographs and 100 blood smears, none refused
     assert solid.num_samples > 100
     assert flat.preprocessing_digest == digest(flat.preprocessing)
+    _opens_elsewhere(local, urls, tmp_path / "elsewhere")
     _walk(local, urls, steps=60, cut=31)
 
 
