@@ -45,7 +45,7 @@ class StoreOptions:
             "config_kwargs": {
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": READ_TIMEOUT_S,
-                "retries": {"max_attempts": 5, "mode": "standard"},
+                "retries": {"max_attempts": 3, "mode": "standard"},
             },
         }
 

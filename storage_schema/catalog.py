@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 import pyarrow as pa
+import pyarrow.compute
 
+from storage_schema.bank import CRC_BYTES
 from storage_schema.errors import DocumentError, Problem
 from storage_schema.sample import Sample
-from storage_schema.vocabulary import Encoding
+from storage_schema.vocabulary import Encoding, Modality, Presentation, Split
 
 CATALOG_SCHEMA = pa.schema(
     [
@@ -17,7 +20,7 @@ CATALOG_SCHEMA = pa.schema(
         pa.field("object", pa.string(), nullable=False),  # path inside the dataset
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("length", pa.int64(), nullable=False),
-        pa.field("crc32c", pa.uint32(), nullable=False),  # of the bytes offset .. offset + length
+        pa.field("crc32c", pa.uint32(), nullable=False),  # of the range, see summed()
         pa.field("encoding", pa.string(), nullable=False),
         pa.field("position", pa.int64()),  # index n in the bank; null in shards
         pa.field("shape", pa.list_(pa.int32()), nullable=False),
@@ -53,6 +56,19 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
+
+
+#: Columns that hold words of a closed list.
+WORDS: dict[str, type[StrEnum]] = {"presentation": Presentation, "encoding": Encoding, "modality": Modality, "split": Split}
+
+
+def summed(data: bytes, encoding: Encoding) -> bytes:
+    """The part of a stored range that the catalog's crc32c is of.
+
+    A chunk of the bank ends with a crc32c of its own, and the crc32c over a message and its crc32c is one and the same
+    number for every message: it would not tell two superpatches apart. So those last bytes are left out.
+    """
+    return data[:-CRC_BYTES] if encoding is Encoding.ZARR_CHUNK else data
 
 
 def catalog_row(
@@ -112,7 +128,7 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str) -> pa.Table:
     """The table itself, once its columns are those of the schema.
 
     Raises:
-        DocumentError: naming every column that is missing, unknown or of another type.
+        DocumentError: naming every column that is missing, unknown or of another type, and words outside of their list.
     """
     found = {field.name: field.type for field in table.schema}
     wanted = {field.name: field.type for field in schema}
@@ -129,6 +145,17 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str) -> pa.Table:
         for field in schema
         if not field.nullable and any(table.column(i).null_count for i in table.schema.get_all_field_indices(field.name))
     ]
+    problems = problems or _strange_words(table, schema)
     if problems:
         raise DocumentError(f"{subject} is not a crossdim table", problems)
     return table.select(schema.names)
+
+
+def _strange_words(table: pa.Table, schema: pa.Schema) -> list[Problem]:
+    """Words that this version does not know, such as an encoding of a later one."""
+    problems = []
+    for name in WORDS.keys() & set(schema.names):
+        strange = sorted(set(pa.compute.unique(table[name]).to_pylist()) - set(map(str, WORDS[name])))
+        if strange:
+            problems.append(Problem(loc=name, message=f"holds {strange}; known are {sorted(map(str, WORDS[name]))}"))
+    return problems

@@ -188,15 +188,17 @@ def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: f
     expected = spec.shape(channels, height, width)
     if volume.shape != expected:
         raise GeometryError(f"volume {volume.shape} is not the view of a {height}x{width} image, which is {expected}")
+    grid = spec.grid(height, width)
+    depth = _in_offset_layout(volume, spec, grid, channels)
+    if spec.reversible and (grid[0] * spec.window, grid[1] * spec.window) == (height, width):
+        image = np.empty((channels, height, width), volume.dtype)
+        for d, (rows, columns) in enumerate(spec.slices(height, width)):
+            image[:, rows, columns] = depth[:, d]
+        return image
     counts = coverage(spec, height, width)
     missing = int((counts == 0).sum())
     if missing and uncovered is None:
         raise GeometryError(f"{missing} of {height * width} pixels are read by no window; say which value they take")
-    grid = spec.grid(height, width)
-    depth = _in_offset_layout(volume, spec, grid, channels)
-    if spec.reversible and spec.depth_order == "row_major" and not missing:
-        k = spec.window
-        return depth.reshape(channels, k, k, *grid).transpose(0, 3, 1, 4, 2).reshape(channels, height, width)
     pad = spec.padding
     total = np.zeros((channels, height + 2 * pad, width + 2 * pad), np.float64)
     for d, (rows, columns) in enumerate(spec.slices(height, width)):

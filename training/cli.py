@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 
@@ -108,6 +109,12 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     add_store_options(verb)
 
 
+def _patient_threads() -> None:
+    """Let idle OpenMP threads sleep: spinning, they take the processor from those that read samples (torch is not loaded yet)."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb of this house."""
+    _patient_threads()
     return run_verb(build_parser, argv)

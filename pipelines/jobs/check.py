@@ -22,6 +22,7 @@ from foundation.bucket import Bucket
 from pipelines.sinks.bank import ZARR_DOCUMENT
 from pipelines.sources.patience import patiently
 from storage_schema.bank import blosc_frame
+from storage_schema.catalog import summed
 from storage_schema.digest import canonical_json
 from storage_schema.errors import CrossdimError, Problem, StorageError
 from storage_schema.manifest import ObjectEntry
@@ -51,7 +52,7 @@ def check_row(data: bytes, row: CatalogRow) -> Array | Problem:
     part = data[start:end]
     if not 0 <= start < end <= len(data):
         return Problem(loc=row["key"], message=f"lies at {start}+{row['length']} in an object of {len(data)} bytes")
-    if google_crc32c.value(part) != row["crc32c"]:
+    if google_crc32c.value(summed(part, Encoding(row["encoding"]))) != row["crc32c"]:
         return Problem(loc=row["key"], message="bytes do not match their crc32c")
     try:
         return decoded(part, row)

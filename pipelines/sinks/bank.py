@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from pipelines.sinks.packed import PackedObject, split_of
 from storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, shard_extents
-from storage_schema.catalog import catalog_row
+from storage_schema.catalog import catalog_row, summed
 from storage_schema.errors import GeometryError
 from storage_schema.sample import Array, Sample
 from storage_schema.vocabulary import Encoding
@@ -96,13 +96,14 @@ def pack_bank_shard(
     for position, sample in sorted(samples.items()):
         extent = extents[position]
         assert extent is not None, sample.key
+        chunk = data[extent.offset : extent.offset + extent.length]
         rows.append(
             catalog_row(
                 sample,
                 path=name,
                 offset=extent.offset,
                 length=extent.length,
-                crc32c=google_crc32c.value(data[extent.offset : extent.offset + extent.length]),
+                crc32c=google_crc32c.value(summed(chunk, Encoding.ZARR_CHUNK)),
                 encoding=Encoding.ZARR_CHUNK,
                 position=number * layout.patches_per_shard + position,
                 split=split_of(sample.patient or sample.origin.sha256[:16], test_fraction),

@@ -99,3 +99,14 @@ def test_a_column_that_stands_twice_is_a_problem_and_no_crash():
     table = table_of([{"uri": "a", "stage": "decode", "rule": "cut", "reason": "cut"}], QUARANTINE_SCHEMA)
     with pytest.raises(DocumentError, match="uri: column stands twice"):
         conform(table.append_column("uri", pa.array(["b"])), QUARANTINE_SCHEMA, "part-0")
+
+
+def test_words_of_a_later_version_are_named_and_not_guessed_at():
+    """A reader that meets an unknown encoding must say so at the door, not in the middle of a run."""
+    row = {field.name: None for field in CATALOG_SCHEMA}
+    for field in CATALOG_SCHEMA:
+        if not field.nullable:
+            row[field.name] = [1] if pa.types.is_list(field.type) else "x" if pa.types.is_string(field.type) else 1
+    with pytest.raises(DocumentError) as caught:
+        conform(table_of([row], CATALOG_SCHEMA), CATALOG_SCHEMA, "catalog")
+    assert {problem.loc for problem in caught.value.problems} == {"presentation", "encoding", "modality", "split"}

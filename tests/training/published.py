@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 from foundation.bucket import Bucket
 from storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, shard_extents
-from storage_schema.catalog import CATALOG_SCHEMA, catalog_row, table_of
+from storage_schema.catalog import CATALOG_SCHEMA, catalog_row, summed, table_of
 from storage_schema.digest import sample_key
 from storage_schema.manifest import MANIFEST_PATH, Manifest, ObjectEntry
 from storage_schema.pseudo3d import Pseudo3D, unroll
@@ -127,7 +127,7 @@ def _row(
         path=path,
         offset=offset,
         length=len(data),
-        crc32c=google_crc32c.value(data),
+        crc32c=google_crc32c.value(summed(data, encoding)),
         encoding=encoding,
         position=position,
         split="train",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import google_crc32c
 import numcodecs.blosc
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from foundation.bucket import Bucket
 from storage_schema.bank import blosc_frame
-from storage_schema.catalog import CATALOG_SCHEMA, conform
+from storage_schema.catalog import CATALOG_SCHEMA, conform, summed
 from storage_schema.errors import GeometryError, RunError, StorageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from storage_schema.pseudo3d import Pseudo3D
@@ -46,6 +47,15 @@ class Corpus:
     bucket: Bucket
     manifest: Manifest
     table: pa.Table
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One row of the catalog as Python values."""
+        return {name: column[index].as_py() for name, column in zip(self.table.column_names, self._columns, strict=True)}
+
+    @property
+    def _columns(self) -> list[pa.Array]:
+        # One chunk each since open_corpus: an index into it is a lookup and no search.
+        return [column.chunk(0) for column in self.table.columns]
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -93,13 +103,10 @@ def read_sample(corpus: Corpus, index: int, ranges: Ranges) -> Sample:
     Raises:
         StorageError: if the store fails, or the bytes are not those that were published.
     """
-    row = {
-        name: column[0].as_py()
-        for name, column in zip(corpus.table.column_names, corpus.table.slice(index, 1).columns, strict=True)
-    }
+    row = corpus.row(index)
     place = f"{corpus.bucket.where(row['object'])} bytes {row['offset']}+{row['length']} (sample {row['key']})"
     data = ranges.get(row["object"], row["offset"], row["length"])
-    found = google_crc32c.value(data)
+    found = google_crc32c.value(summed(data, Encoding(row["encoding"])))
     if found != row["crc32c"]:
         raise StorageError(
             f"{place}: crc32c is {found:08x}, published {row['crc32c']:08x}; run crossdim verify, restore the object"

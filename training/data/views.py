@@ -42,15 +42,15 @@ def normalised(array: Floats) -> Floats:
 
 def image_of(sample: Sample, spec: Pseudo3D) -> Floats:
     """The image behind a sample, (H, W) in unit range: folded back from pseudo-3D, or as it is."""
-    unit = sample.unit()
     if sample.presentation is Presentation.IMAGE:
-        return np.asarray(unit[0])
+        return np.asarray(sample.unit()[0])
     if not spec.reversible:
         raise RunError(
             f"sample {sample.key}: its pseudo-3D view (window {spec.window}, stride {spec.stride}) cannot be folded exactly"
         )
     height, width = sample.array.shape[2] * spec.window, sample.array.shape[3] * spec.window
-    return np.ascontiguousarray(fold(unit, spec, height, width)[0])
+    # Folded as it is stored, then scaled: bytes are moved and not floats.
+    return sample.scaling.unit(fold(sample.array, spec, height, width)[0])
 
 
 def crop_resized(image_HW: Floats, rng: np.random.Generator, side: int, area: tuple[float, float]) -> Floats:

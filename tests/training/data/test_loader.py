@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -85,6 +86,19 @@ def test_a_flipped_byte_is_a_sentence_and_never_a_sample(kind: str, request: pyt
     damaged.put(path, bytes(data))
     with pytest.raises(StorageError, match="crc32c"):
         read_sample(corpus, 0, open_ranges(damaged))
+
+
+def test_a_sample_in_the_place_of_another_is_noticed(solid: Bucket) -> None:
+    """Whole and sound bytes of the wrong superpatch: a range that was mixed up on the way, or a stale catalog."""
+    corpus = open_corpus(solid)
+    table = corpus.table
+    for name in ("offset", "length"):
+        column = table[name].to_pylist()
+        swapped = pa.array([column[1], column[0], *column[2:]], table.schema.field(name).type)
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), swapped)
+    mixed = dataclasses.replace(corpus, table=table)
+    with pytest.raises(StorageError, match="crc32c"):
+        read_sample(mixed, 0, open_ranges(solid))
 
 
 def test_many_threads_may_read_many_files_through_few_descriptors(tmp_path: object) -> None:
