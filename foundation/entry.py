@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -41,7 +42,9 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
 
 
 def bucket(url: str, arguments: argparse.Namespace) -> Bucket:
-    """The bucket at ``url``, reached as the arguments say."""
+    """The bucket at ``url``, reached as the arguments say; a relative folder is one of this process, not of a worker's."""
+    if "://" not in url:
+        url = os.path.abspath(url)
     options = StoreOptions(
         endpoint_url=arguments.endpoint_url,
         access_key=arguments.access_key,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from foundation.bucket import Bucket
 from foundation.cluster import ray_session
 from storage_schema.digest import canonical_json
-from storage_schema.errors import CrossdimError, DocumentError, Problem, RunError
+from storage_schema.errors import CrossdimError, DocumentError, Problem, RunError, StorageError
 from storage_schema.vocabulary import Presentation
 from training import checkpoint
 from training.config import Pretraining, read_config
@@ -88,17 +88,13 @@ def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Probl
 
 
 def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
-    least, needed = (
-        order_of(config, corpora, weights).smallest_share(config.global_batch, max(1, world)),
-        config.method.min_rank_batch,
-    )
+    world, needed = max(1, world), config.method.min_rank_batch
+    least = order_of(config, corpora, weights).smallest_share(config.global_batch, world)
     if least >= needed:
         return []
-    found = f"global_batch {config.global_batch} over {len(corpora)} datasets and {max(1, world)} workers"
-    message = (
-        f"{found} leaves a worker {least} samples of one dataset in a step; {config.method.kind} needs {needed} for batch norm"
-    )
-    return [Problem(loc="workers", message=message)]
+    found = f"global_batch {config.global_batch} over {len(corpora)} datasets and {world} workers"
+    wanted = f"{config.method.kind} needs {needed} for batch norm"
+    return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset in a step; {wanted}")]
 
 
 def pretrain(
@@ -182,7 +178,9 @@ def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[No
 
         def follow() -> None:
             while not stop.wait(1.0):
-                _shown(run, bar)
+                # A bar that cannot be moved is no news: what ails the store stops the run itself, with a sentence.
+                with contextlib.suppress(StorageError):
+                    _shown(run, bar)
 
         follower = threading.Thread(target=follow, name="progress", daemon=True)
         follower.start()
@@ -191,7 +189,8 @@ def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[No
         finally:
             stop.set()
             follower.join()
-            _shown(run, bar)
+            with contextlib.suppress(StorageError):
+                _shown(run, bar)
 
 
 def _shown(run: Bucket, bar: Any) -> None:

@@ -87,9 +87,11 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
     views = _Views(config, {corpus.manifest.presentation: corpus for corpus in corpora})
     batches = step_batches(loading, corpora, views, done * config.global_batch, config.steps * config.global_batch)
     pen = _Pen(job, config, mine, method, optimizer, corpora, done) if rank == 0 else None
-    fit(wrapped(method, device), optimizer, config, batches, done, device, pen.note if pen else lambda record: None)
-    if pen:
-        pen.close()
+    try:
+        fit(wrapped(method, device), optimizer, config, batches, done, device, pen.note if pen else lambda record: None)
+    finally:
+        if pen:
+            pen.close()
 
 
 class _Views:
@@ -171,7 +173,7 @@ class _Pen:
         self._job.run.put(ENCODER, encoder_bytes(self._method.encoder, self._spec))
 
     def close(self) -> None:
-        """After the last step."""
+        """After the last step, or when the run has failed."""
         self._log.close()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboardX.proto import event_pb2
 
 from crossdim import main
 from foundation.bucket import Bucket
@@ -172,11 +174,33 @@ assert spec.pseudo3d["window"] == 4 and len(spec.preprocessing_digests) == 2
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
+def _events(data: bytes) -> list[event_pb2.Event]:
+    """TensorBoard's records: length, its checksum, an event, its checksum."""
+    events, start = [], 0
+    while start < len(data):
+        [length] = struct.unpack_from("<Q", data, start)
+        events.append(event_pb2.Event.FromString(data[start + 12 : start + 12 + length]))
+        start += 16 + length
+    return events
+
+
 def test_metrics_hold_every_step_once_and_tensorboard_has_them_too(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     assert _pretrain(tmp_path, flat, solid, steps=5) == 0
     assert [record["step"] for record in read_metrics(Bucket(str(tmp_path)))] == list(range(5))
-    assert [p.stat().st_size > 0 for p in (tmp_path / "tensorboard").iterdir()] == [True]
+    [events] = (tmp_path / "tensorboard").iterdir()
+    seen = [(value.tag, event.step) for event in _events(events.read_bytes()) for value in event.summary.value]
+    assert [step for tag, step in seen if tag == "loss"] == list(range(5))
+    assert {"terms/pseudo3d/pixel", "terms/superpatch/semantic", "lr"} <= {tag for tag, _ in seen}
     assert json.loads((tmp_path / "progress.json").read_text())["step"] == 5
+
+
+def test_folders_may_be_named_from_where_one_stands(
+    flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers stand elsewhere: a relative path must mean the folder of the one who typed it."""
+    monkeypatch.chdir(tmp_path)
+    assert _pretrain("runs/b", flat, solid, steps=1) == 0
+    assert (tmp_path / "runs" / "b" / "encoder.pt").exists()
 
 
 def test_images_of_one_corpus_alone_are_enough(tmp_path: Path) -> None:
