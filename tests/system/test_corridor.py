@@ -22,7 +22,11 @@ from training.data.corpus import open_corpus, read_sample
 from training.data.ranges import open_ranges
 from training.metrics import read_metrics
 
-pytestmark = [pytest.mark.system, pytest.mark.ray]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # webdataset leaves its file to the collector
+]
 
 PREPARED = (0, 3)  # done, or done with quarantined samples
 
