@@ -22,7 +22,7 @@ from storage_schema.pseudo3d import Pseudo3D, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Encoding
 from tests.training.published import images, publish, superpatches
-from training.data.corpus import Corpus, _decoded, open_corpus, read_sample
+from training.data.corpus import _decoded, open_corpus, read_sample
 from training.data.ranges import open_ranges
 
 PREAD = "os.pread of the same ranges"
@@ -43,14 +43,6 @@ def spent(values: Iterable[object]) -> None:
     deque(values, maxlen=0)
 
 
-def row_of(corpus: Corpus, index: int) -> dict[str, object]:
-    """One catalog row as Python values, the way ``read_sample`` takes it."""
-    return {
-        name: column[0].as_py()
-        for name, column in zip(corpus.table.column_names, corpus.table.slice(index, 1).columns, strict=True)
-    }
-
-
 def measure(title: str, samples: list[Sample], folder: Path) -> None:
     """Publish samples and print the table."""
     bucket = Bucket(str(folder))
@@ -66,7 +58,7 @@ def measure(title: str, samples: list[Sample], folder: Path) -> None:
         PREAD: lambda: spent(os.pread(descriptor, row["length"], row["offset"]) for row in rows),
         "crc32c of bytes at hand": lambda: spent(google_crc32c.value(data) for data in stored),
         "decoding of bytes at hand": lambda: spent(_decoded(data, *p) for data, p in zip(stored, promises, strict=True)),
-        "catalog row to Python values": lambda: spent(row_of(corpus, i) for i in everyone),
+        "catalog row to Python values": lambda: spent(corpus.row(i) for i in everyone),
         "read_sample": lambda: spent(read_sample(corpus, i, ranges) for i in everyone),
     }
     times = in_turns(cases, runs=9)

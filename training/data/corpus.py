@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import google_crc32c
@@ -28,6 +29,13 @@ from training.data.ranges import Ranges
 numcodecs.blosc.use_threads = False
 
 
+#: What a sample is made from; the rest of the catalog is for people and for evaluation.
+READ_COLUMNS = (
+    *("key", "presentation", "object", "offset", "length", "crc32c", "encoding", "shape", "dtype"),
+    *("slope", "intercept", "unit_low", "unit_high", "modality", "source_uri", "source_sha256", "part", "label"),
+)
+
+
 def read_manifest(bucket: Bucket) -> Manifest:
     """The manifest of a dataset.
 
@@ -40,7 +48,7 @@ def read_manifest(bucket: Bucket) -> Manifest:
     return parse_manifest(bucket.read(MANIFEST_PATH), bucket.where(MANIFEST_PATH))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
     """The samples of one split of a dataset, in catalog order."""
 
@@ -49,13 +57,13 @@ class Corpus:
     table: pa.Table
 
     def row(self, index: int) -> dict[str, Any]:
-        """One row of the catalog as Python values."""
-        return {name: column[index].as_py() for name, column in zip(self.table.column_names, self._columns, strict=True)}
+        """What reading needs of one row of the catalog, as Python values."""
+        return {name: column[index].as_py() for name, column in self._columns.items()}
 
-    @property
-    def _columns(self) -> list[pa.Array]:
-        # One chunk each since open_corpus: an index into it is a lookup and no search.
-        return [column.chunk(0) for column in self.table.columns]
+    @cached_property
+    def _columns(self) -> dict[str, pa.Array]:
+        # One array each: an index into it is a lookup and no search through chunks.
+        return {name: self.table[name].combine_chunks() for name in READ_COLUMNS}
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -82,7 +90,7 @@ def open_corpus(bucket: Bucket, split: Split | None = Split.TRAIN) -> Corpus:
     """
     manifest = read_manifest(bucket)
     parts = [pq.read_table(io.BytesIO(bucket.read(entry.path))) for entry in manifest.with_role("catalog")]
-    table = conform(pa.concat_tables(parts), CATALOG_SCHEMA, bucket.where("catalog")).combine_chunks()
+    table = conform(pa.concat_tables(parts or [CATALOG_SCHEMA.empty_table()]), CATALOG_SCHEMA, bucket.where("catalog"))
     if split is not None:
         table = table.filter(pc.equal(table["split"], split.value))
     if not table.num_rows:
@@ -98,7 +106,7 @@ def _decoded(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.
 
 
 def read_sample(corpus: Corpus, index: int, ranges: Ranges) -> Sample:
-    """Fetch one sample with one range request, check its crc32c, decode it.
+    """Fetch one sample with one range request, check its crc32c, decode it. What only the catalog tells is not repeated in it.
 
     Raises:
         StorageError: if the store fails, or the bytes are not those that were published.
@@ -122,10 +130,5 @@ def read_sample(corpus: Corpus, index: int, ranges: Ranges) -> Sample:
         modality=Modality(row["modality"]),
         scaling=Scaling(slope=row["slope"], intercept=row["intercept"], low=row["unit_low"], high=row["unit_high"]),
         origin=Origin(uri=row["source_uri"], sha256=row["source_sha256"], part=row["part"]),
-        spacing_mm=None if row["spacing_mm"] is None else tuple(row["spacing_mm"]),
-        origin_zyx=None if row["origin_zyx"] is None else tuple(row["origin_zyx"]),
         label=row["label"],
-        patient=row["patient"],
-        foreground=row["foreground"],
-        extra={"image_height": row["image_height"], "image_width": row["image_width"]},
     )
