@@ -118,6 +118,13 @@ def test_store_options_reach_the_bucket():
     assert found["anon"] is False
 
 
+def test_a_relative_folder_is_made_absolute_before_it_travels(tmp_path, monkeypatch):
+    """A worker elsewhere would look for it below its own folder."""
+    monkeypatch.chdir(tmp_path)
+    assert entry.bucket("runs/b", parser().parse_args(["x"])).url == str(tmp_path / "runs" / "b")
+    assert entry.bucket("s3://lab/runs", parser().parse_args(["x"])).url == "s3://lab/runs"
+
+
 def test_machines_get_one_json_object_and_people_a_sentence(capsys):
     """Either, never a mixture: a script pipes it into a JSON parser."""
     entry.answer({"b": 1, "a": [2]}, "one sample", as_json=True)

@@ -50,6 +50,25 @@ def test_threads_and_restarts_change_no_bit(flat: Bucket, solid: Bucket) -> None
     assert all(_equal(a, b) for x, y in zip(whole[3:], resumed, strict=True) for a, b in zip(x, y, strict=True))
 
 
+def test_a_sample_met_again_in_the_next_pass_is_seen_otherwise(flat: Bucket, solid: Bucket) -> None:
+    """Chance belongs to the position and not to the sample: frozen views would be a smaller dataset."""
+    seen: dict[str, torch.Tensor] = {}
+    again = 0
+    for step in _steps(flat, solid, 0, 80):
+        for batch in step:
+            for key, view in zip(batch.keys, batch.tensors["view1"], strict=True):
+                again += key in seen
+                assert key not in seen or not torch.equal(seen[key], view)
+                seen[key] = view
+    assert again > 0
+
+
+def test_corpora_of_one_presentation_share_a_batch(flat: Bucket) -> None:
+    """Two collections of radiographs are one stream; its size is that of both."""
+    [step] = _steps(flat, flat, 0, 8)
+    assert [(b.presentation, b.global_size, len(b.keys)) for b in step] == [(Presentation.PSEUDO3D, 8, 8)]
+
+
 def test_ranks_together_hold_what_one_holds(flat: Bucket, solid: Bucket) -> None:
     alone = _steps(flat, solid, 0, 16)
     ranks = [_steps(flat, solid, 0, 16, rank=rank, world=3) for rank in range(3)]

@@ -14,6 +14,7 @@ from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
+from training.data import views as v
 from training.data.order import rng_at
 from training.data.views import image_of
 from training.methods.base import MethodConfig, Step
@@ -80,6 +81,16 @@ class TestCdsslP3D(MethodSuite):
             image = fold(view, spec, view.shape[2] * 4, view.shape[3] * 4)
             assert np.abs(np.diff(image[0], axis=0)).mean() < 0.2  # neighbouring rows of an image are alike
             assert np.array_equal(unroll(image, spec), view)
+
+    def test_a_flat_view_is_the_unrolled_crop_of_the_image(self, samples: dict[Presentation, list[Sample]]) -> None:
+        """Row by row: the first thing drawn is the first global crop, and it stands upright in the target."""
+        config, sample = tiny().method, samples[Presentation.PSEUDO3D][0]
+        assert isinstance(config, CdsslP3D)
+        rng = rng_at(3, 4)
+        crop = v.crop_resized(image_of(sample, Pseudo3D()), rng, config.flat.global_side, config.flat.global_area)
+        expected = v.turned(crop, rng, 10)
+        target = config.draw(sample, None, rng_at(3, 4))["clean1"]
+        assert np.array_equal(fold(target, Pseudo3D(), *expected.shape)[0], expected)
 
     def test_views_that_cannot_be_folded_are_refused(self, samples: dict[Presentation, list[Sample]]) -> None:
         with pytest.raises(RunError, match="cannot be folded exactly"):

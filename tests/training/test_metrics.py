@@ -1,0 +1,41 @@
+"""Metrics: every step once, also when a run goes on from an earlier checkpoint with other borders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from foundation.bucket import Bucket
+from training.loop import StepRecord
+from training.metrics import MetricLog, read_metrics
+
+
+def _record(step: int, loss: float) -> StepRecord:
+    return StepRecord(
+        step=step, loss=loss, terms={"a": loss}, lr=0.1, grad_norm=1.0, counts={"image": 4}, samples=step, wait_s=0.0, step_s=1.0
+    )
+
+
+def _write(run: Bucket, first: int, stop: int, every: int, loss: float) -> None:
+    log = MetricLog(run, first, 20)
+    for step in range(first, stop):
+        record = _record(step, loss)
+        log.add(record)
+        if (step + 1) % every == 0:
+            log.checkpointed(record)
+        elif step == stop - 1:
+            log.write(record)
+    log.close()
+
+
+def test_steps_that_are_done_again_are_logged_once(tmp_path: Path) -> None:
+    """A damaged checkpoint sends a run back behind segments that are there already; those are forgotten first."""
+    run = Bucket(str(tmp_path))
+    _write(run, 0, 9, every=2, loss=1.0)
+    _write(run, 4, 12, every=5, loss=2.0)
+    found = read_metrics(run)
+    assert [record["step"] for record in found] == list(range(12))
+    assert [record["loss"] for record in found] == [1.0] * 4 + [2.0] * 8
+
+
+def test_a_run_without_steps_has_no_metrics(tmp_path: Path) -> None:
+    assert read_metrics(Bucket(str(tmp_path))) == []
