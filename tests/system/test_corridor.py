@@ -25,6 +25,7 @@ from training.metrics import read_metrics
 pytestmark = [
     pytest.mark.system,
     pytest.mark.ray,
+    pytest.mark.timeout(1500),  # a corridor takes three minutes on two quiet cores
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # webdataset leaves its file to the collector
 ]
 
