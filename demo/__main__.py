@@ -42,9 +42,9 @@ def done(process: subprocess.Popen[bytes], *, accepted: tuple[int, ...] = (DONE,
     """Wait for a verb; a demo that goes wrong ends with the verb's own exit code."""
     try:
         code = process.wait(PATIENCE_S)
-    except BaseException:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
         os.killpg(process.pid, signal.SIGKILL)
-        raise
+        sys.exit(f"the demo was stopped: {error or 'interrupted'}")
     if code not in accepted:
         sys.exit(code)
 

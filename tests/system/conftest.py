@@ -14,6 +14,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import BotoCoreError
 
 from foundation.bucket import Bucket, StoreOptions
 from training.metrics import read_metrics
@@ -57,9 +58,7 @@ def s3() -> Iterator[Store]:
             try:
                 client.create_bucket(Bucket="lab")
                 break
-            except client.exceptions.ClientError:
-                raise
-            except Exception:  # the server is not up yet; botocore has many words for that
+            except BotoCoreError:  # the server is not up yet
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
