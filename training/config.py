@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from foundation.settings import from_document, to_document, with_overrides
+from foundation.settings import Families, from_document, to_document, with_overrides
 from storage_schema.errors import RunError
+from training.backbones import BACKBONES
+from training.backbones.base import BackboneSettings
 from training.methods import METHODS
 from training.methods.base import MethodConfig
 from training.optim import Sgd
 
-FAMILIES = {MethodConfig: METHODS}
+FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from storage_schema.errors import RunError
 from training.config import Pretraining
 from training.data.collate import Batch
-from training.methods.base import Method, Step, total_of
+from training.methods.base import Method, Outcome, Step, total_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +98,7 @@ def fit(
                 terms=losses,
                 lr=lr,
                 grad_norm=float(norm),
-                counts={str(b.presentation): b.global_size for b in batches},
+                counts={name: count for b in batches for name, count in b.counts.items()},
                 samples=samples,
                 wait_s=waited,
                 step_s=time.perf_counter() - started,
@@ -115,9 +115,9 @@ def _backward(module: nn.Module, batch: Batch, step: Step, world: int, *, last: 
     together = nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
     share = len(batch.keys) / batch.global_size / streams
     with _entered(together):
-        terms = module(batch, step)
-        torch.autograd.backward(total_of(terms) * share * world)
-    return {f"{batch.presentation}/{name}": term.detach() * share for name, term in terms.items()}
+        outcome: Outcome = module(batch, step)
+        torch.autograd.backward(total_of(outcome.losses) * share * world)
+    return {f"{batch.stream}/{name}": term.detach() * share for name, term in outcome.losses.items()}
 
 
 def _entered(context: object) -> AbstractContextManager[None]:

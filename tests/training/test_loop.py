@@ -17,7 +17,7 @@ from training.backbones.base import EncoderSpec
 from training.config import Pretraining
 from training.data.collate import Batch
 from training.loop import StepRecord, fit, key_hash, wrapped
-from training.methods.base import Losses, Method, Step
+from training.methods.base import Method, Outcome, Step
 from training.optim import Sgd
 from training.recipes.cdssl_p3d import tiny
 
@@ -32,8 +32,8 @@ class _Line(Method):
         nn.init.zeros_(self.encoder.bias)
         self.encoder_spec = EncoderSpec(backbone="none", settings={}, in_channels=1, num_features=1, side_multiple=1)
 
-    def forward(self, batch: Batch, step: Step) -> Losses:
-        return {"square": (self.encoder(batch.tensors["x"]) - batch.tensors["y"]).square().mean()}
+    def forward(self, batch: Batch, step: Step) -> Outcome:
+        return Outcome({"square": (self.encoder(batch.tensors["x"]) - batch.tensors["y"]).square().mean()}, {})
 
     def reconstruct(self, x: torch.Tensor) -> None:
         return None
@@ -54,7 +54,7 @@ def _steps(count: int, rank: int, world: int) -> list[list[Batch]]:
             mine = slice(rank * size // world, (rank + 1) * size // world)
             tensors = {"x": x[mine], "y": x[mine].sum(1, keepdim=True) + 1}
             keys = tuple(f"{number}-{presentation}-{i}" for i in range(size))[mine]
-            batches.append(Batch(presentation=presentation, keys=keys, global_size=size, tensors=tensors))
+            batches.append(Batch(stream=presentation, keys=keys, counts={presentation: size}, tensors=tensors))
         steps.append(batches)
     return steps
 

@@ -68,9 +68,9 @@ def test_equal_local_terms_give_their_value() -> None:
 
 def test_levels_are_drawn_evenly_and_alike_on_every_rank() -> None:
     """O-B10: 30,000 draws over 3 levels, each within 10,000 +- 400; equal (seed, step) gives equal levels."""
-    draws = np.array([Step(index=i, total=1, seed=3).rng().integers(3) for i in range(30_000)])
+    draws = np.array([Step(index=i, total=1, seed=3).rng("image").integers(3) for i in range(30_000)])
     assert (np.abs(np.bincount(draws, minlength=3) - 10_000) < 400).all()
-    assert Step(index=9, total=1, seed=3).rng().random() == Step(index=9, total=50, seed=3).rng().random()
+    assert Step(index=9, total=1, seed=3).rng("image").random() == Step(index=9, total=50, seed=3).rng("image").random()
 
 
 def test_identical_samples_give_a_number_and_no_nan() -> None:

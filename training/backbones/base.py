@@ -1,9 +1,43 @@
-"""EncoderSpec: what one must know to build an encoder, load its weights, and feed it. Plain values, plain PyTorch."""
+"""What a backbone is: settings from which an encoder and a pyramid decoder grow; and EncoderSpec, the settings in words."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+from torch import nn
+
+
+class BackboneSettings(ABC):
+    """An architecture. Subclasses are frozen, keyword-only dataclasses with a field ``in_channels``.
+
+    Attributes:
+        kind: name in ``training.backbones.BACKBONES``.
+        side_multiple: every spatial side of an input is a multiple of this.
+    """
+
+    kind: ClassVar[str]
+    side_multiple: ClassVar[int]
+    in_channels: int
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Channels of the deepest feature map."""
+
+    @property
+    @abstractmethod
+    def level_widths(self) -> tuple[int, int, int]:
+        """Channels of the decoder's three levels, deepest first."""
+
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """(B, C, D, H, W) -> the deepest feature map, (B, num_features, d, h, w); freshly drawn weights."""
+
+    @abstractmethod
+    def decoder(self) -> nn.Module:
+        """The deepest feature map -> feature maps of three levels, deepest first, the last at the input's size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +63,17 @@ class EncoderSpec:
     normalisation: str = "zero mean and unit deviation per sample"
     pseudo3d: dict[str, Any] | None = None
     preprocessing_digests: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, backbone: BackboneSettings) -> EncoderSpec:
+        """The spec of a backbone that has seen no data yet."""
+        return cls(
+            backbone=backbone.kind,
+            settings={f.name: getattr(backbone, f.name) for f in fields(backbone)},  # type: ignore[arg-type]
+            in_channels=backbone.in_channels,
+            num_features=backbone.num_features,
+            side_multiple=backbone.side_multiple,
+        )
 
     def document(self) -> dict[str, Any]:
         """The spec as plain values."""

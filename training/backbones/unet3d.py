@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from storage_schema.errors import GeometryError
+from training.backbones.base import BackboneSettings
 
 Norm = Literal["bn", "gn", "in"]
 POOLINGS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UNet3DSettings:
+class UNet3DSettings(BackboneSettings):
     """Width of the first convolution (32 in PCRLv2; every other width scales with it), input channels and normalisation."""
+
+    kind: ClassVar[str] = "unet3d"
+    side_multiple: ClassVar[int] = 2**POOLINGS
 
     base_width: int = 32
     in_channels: int = 1
@@ -39,6 +43,14 @@ class UNet3DSettings:
     def level_widths(self) -> tuple[int, int, int]:
         """Channels of the three decoder levels, deepest first: 256, 128, 64."""
         return self.base_width * 8, self.base_width * 4, self.base_width * 2
+
+    def encoder(self) -> Encoder3D:
+        """7,027,776 parameters at base width 32."""
+        return Encoder3D(self)
+
+    def decoder(self) -> Decoder3D:
+        """9,723,392 parameters at base width 32."""
+        return Decoder3D(self)
 
 
 def normalisation(kind: Norm, channels: int) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,10 @@ import torch
 from storage_schema.errors import GeometryError
 from storage_schema.vocabulary import Presentation
 
+#: Where a batch mixes presentations.
+JOINT = "joint"
+#: What a batch may be of; the position of a name seeds its chance, so names are only ever added at the end.
+STREAMS = (*sorted(Presentation), JOINT)
 #: Named arrays that a method draws from one sample.
 Views = dict[str, npt.NDArray[np.float32]]
 
@@ -20,19 +24,28 @@ Views = dict[str, npt.NDArray[np.float32]]
 class Batch:
     """Named tensors, (B, ...) each, and the keys of the samples behind them.
 
-    ``global_size`` is how many samples of this presentation all ranks together hold in this step; losses are weighted
-    by it, so that uneven ranks give the gradient of the whole batch.
+    Attributes:
+        stream: a presentation, or ``joint`` where samples of several share one tensor.
+        keys: of this rank's samples.
+        counts: for each presentation, how many samples all ranks together hold in this step; losses are weighted by
+            their sum, so that uneven ranks give the gradient of the whole batch.
+        tensors: by name.
     """
 
-    presentation: Presentation
+    stream: str
     keys: tuple[str, ...]
-    global_size: int
+    counts: dict[str, int]
     tensors: dict[str, torch.Tensor]
+
+    @property
+    def global_size(self) -> int:
+        """Samples of this stream on all ranks."""
+        return sum(self.counts.values())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
-        return Batch(presentation=self.presentation, keys=self.keys, global_size=self.global_size, tensors=moved)
+        return replace(self, tensors=moved)
 
 
 def collate(views: Sequence[Views], keys: Sequence[str], presentation: Presentation, global_size: int) -> Batch:
@@ -48,4 +61,4 @@ def collate(views: Sequence[Views], keys: Sequence[str], presentation: Presentat
                 shapes = f"{first.shape} of {keys[0]} and {other[name].shape} of {key}"
                 raise GeometryError(f"view {name!r} of {presentation} has shapes {shapes}; a method must draw equal ones")
         tensors[name] = torch.from_numpy(np.stack([v[name] for v in views]))
-    return Batch(presentation=presentation, keys=tuple(keys), global_size=global_size, tensors=tensors)
+    return Batch(stream=presentation, keys=tuple(keys), counts={presentation: global_size}, tensors=tensors)

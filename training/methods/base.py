@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from storage_schema.pseudo3d import Pseudo3D
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from training.backbones.base import EncoderSpec
-from training.data.collate import Batch, Views
+from training.data.collate import STREAMS, Batch, Views
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +33,20 @@ class Step:
         """0 at the first step, towards 1 at the last."""
         return self.index / max(1, self.total)
 
-    def rng(self, stream: int = 0) -> np.random.Generator:
-        """Chance that all ranks share in this step."""
-        return np.random.default_rng([self.seed, self.index, stream, 0x57E9])
+    def rng(self, stream: str) -> np.random.Generator:
+        """Chance that all ranks share in this step, for one stream of batches."""
+        return np.random.default_rng([self.seed, self.index, STREAMS.index(stream), 0x57E9])
 
 
-Losses = dict[str, Tensor]
-"""Named terms, already weighted; their sum is what is minimised."""
+#: Named scalars, each a mean over the samples of a batch.
+Terms = dict[str, Tensor]
+
+
+class Outcome(NamedTuple):
+    """What one batch gave: ``losses``, already weighted, whose sum is minimised; ``monitors``, which are only watched."""
+
+    losses: Terms
+    monitors: Terms
 
 
 class Method(nn.Module, ABC):
@@ -49,8 +56,8 @@ class Method(nn.Module, ABC):
     encoder_spec: EncoderSpec
 
     @abstractmethod
-    def forward(self, batch: Batch, step: Step) -> Losses:
-        """Loss terms of one batch, each a mean over its samples."""
+    def forward(self, batch: Batch, step: Step) -> Outcome:
+        """Loss terms and monitors of one batch."""
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor | None:
@@ -78,6 +85,6 @@ class MethodConfig(ABC):
         """The module, with freshly drawn weights from torch's generator."""
 
 
-def total_of(losses: Losses) -> Tensor:
+def total_of(losses: Terms) -> Tensor:
     """The sum of all terms."""
     return torch.stack(list(losses.values())).sum()

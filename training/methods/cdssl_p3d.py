@@ -8,25 +8,22 @@ a pseudo-3D volume is no flip or turn of the image. Depth flips are for true vol
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812
 from PIL import Image
-from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
 from storage_schema.pseudo3d import Pseudo3D, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
-from training.backbones.base import EncoderSpec
-from training.backbones.unet3d import POOLINGS, Decoder3D, Encoder3D, UNet3DSettings
+from training.backbones.base import BackboneSettings
+from training.backbones.unet3d import UNet3DSettings
 from training.data import views as v
-from training.data.collate import Batch, Views
-from training.methods.base import Losses, Method, MethodConfig, Step
-from training.objectives.pcrlv2 import Pair, local_similarity, restoration, scale_weight, similarity
+from training.data.collate import Views
+from training.methods.base import MethodConfig
+from training.methods.pyramid import PyramidNet
+from training.objectives.pcrlv2 import LevelMode
 
 NUM_LOCAL = 6  # code: PCRLv2
 #: Fallback geometry for plain images, which carry none of their own.
@@ -68,7 +65,8 @@ class CdsslP3D(MethodConfig):
     # BatchNorm1d of the projections is undefined for one sample.
     min_rank_batch: ClassVar[int] = 2
 
-    backbone: UNet3DSettings = field(default_factory=UNet3DSettings)
+    backbone: BackboneSettings = field(default_factory=UNet3DSettings)
+    level_mode: LevelMode = "random"
     flat: Views2D = field(default_factory=Views2D)
     solid: Views3D = field(default_factory=Views3D)
 
@@ -116,93 +114,6 @@ class CdsslP3D(MethodConfig):
         target = unroll(image[None], spec)
         return {"x": v.normalised(target), "target": target}
 
-    def build(self) -> CdsslP3DNet:
+    def build(self) -> PyramidNet:
         """The network."""
-        return CdsslP3DNet(self.backbone)
-
-
-class LevelHead(nn.Module):
-    """The heads of one pyramid level: projection, prediction, restoration."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.project = nn.BatchNorm1d(width)  # no MLP before it: code, PCRLv2 lines 54-72
-        self.predict = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.BatchNorm1d(2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width)
-        )
-        self.restore = nn.Sequential(nn.Conv3d(width, 1, 3, padding=1), nn.BatchNorm3d(1), nn.Sigmoid())
-
-    def pair(self, feature_BCDHW: Tensor) -> Pair:
-        """Projection and prediction of a level's feature map."""
-        z = self.project(feature_BCDHW.mean(dim=(2, 3, 4)))
-        return Pair(z, self.predict(z))
-
-
-class CdsslP3DNet(Method):
-    """The non-skip 3D U-Net with heads at three levels; 17,111,434 parameters at base width 32."""
-
-    def __init__(self, settings: UNet3DSettings) -> None:
-        super().__init__()
-        self.encoder = Encoder3D(settings)
-        self.decoder = Decoder3D(settings)
-        self.heads = nn.ModuleList(LevelHead(width) for width in settings.level_widths)
-        self.out = nn.Conv3d(settings.level_widths[-1], 1, 1)
-        self.encoder_spec = EncoderSpec(
-            backbone="unet3d",
-            settings=asdict(settings),
-            in_channels=settings.in_channels,
-            num_features=settings.num_features,
-            side_multiple=2**POOLINGS,
-        )
-
-    def levels(self, x_BCDHW: Tensor) -> list[Tensor]:
-        """Feature maps of the decoder, deepest first."""
-        maps: list[Tensor] = self.decoder(self.encoder(x_BCDHW))
-        return maps
-
-    def pairs(self, levels: list[Tensor]) -> list[Pair]:
-        """Projection and prediction at every level."""
-        return [head.pair(level) for head, level in zip(self.heads, levels, strict=True)]  # type: ignore[operator]
-
-    def restored_at(self, level: int, feature_BCDHW: Tensor) -> Tensor:
-        """The restoration of one level, brought to full size by trilinear interpolation."""
-        small = self.heads[level].restore(feature_BCDHW)  # type: ignore[operator]
-        factor = 2 ** (len(self.heads) - 1 - level)
-        return small if factor == 1 else F.interpolate(small, scale_factor=factor, mode="trilinear", align_corners=False)
-
-    def forward(self, batch: Batch, step: Step) -> Losses:
-        """The four terms of the objective on one batch.
-
-        Raises:
-            GeometryError: if the batch holds a view that the encoder cannot pool.
-        """
-        tensors = batch.tensors
-        if tensors["view1"].ndim != 5:
-            raise GeometryError(f"cdssl-p3d takes (B, C, D, H, W); found {tuple(tensors['view1'].shape)} of {batch.presentation}")
-        rng = step.rng(stream=sorted(Presentation).index(batch.presentation))
-        level = int(rng.integers(len(self.heads)))
-        levels1 = self.levels(tensors["view1"])
-        one, two = self.pairs(levels1), self.pairs(self.levels(tensors["view2"]))
-        restored = self.out(levels1[-1]).sigmoid()
-        deep = restoration(self.restored_at(level, levels1[level]), tensors["clean1"])
-        # Heads that were not drawn take part with weight 0: every parameter has a gradient on every rank, every step.
-        undrawn = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
-        return {
-            "pixel": restoration(restored, tensors["clean1"]),
-            "semantic": similarity(one[level], two[level]),
-            "local": local_similarity(one, two, self._local_pairs(tensors["local"]), rng),
-            "scale": scale_weight(step.progress) * deep + 0.0 * undrawn,
-        }
-
-    def _local_pairs(self, local_BLCDHW: Tensor) -> list[list[Pair]]:
-        """Pairs of each local view; all local views go through the network as one batch, as in PCRLv2."""
-        batch, count = local_BLCDHW.shape[:2]
-        by_level = self.pairs(self.levels(local_BLCDHW.transpose(0, 1).flatten(0, 1)))
-        return [
-            [Pair(p.z[i * batch : (i + 1) * batch], p.q[i * batch : (i + 1) * batch]) for p in by_level] for i in range(count)
-        ]
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The input restored, in unit range."""
-        restored: Tensor = self.out(self.levels(x)[-1]).sigmoid()
-        return restored
+        return PyramidNet(self.backbone, self.level_mode)

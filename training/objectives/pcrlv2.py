@@ -8,13 +8,18 @@ gradient stopped at the compared projection; all weights are 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+#: ``random`` is PCRLv2's; ``all`` (ours) takes the mean over levels wherever it draws one: less variance, the same mean.
+LevelMode = Literal["random", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,11 @@ class Pair:
 
     z: Tensor
     q: Tensor
+
+
+def drawn_levels(rng: np.random.Generator, count: int, mode: LevelMode) -> list[int]:
+    """The levels that take part in a step, in restoration at depth and in the global comparison."""
+    return [int(rng.integers(count))] if mode == "random" else list(range(count))
 
 
 def similarity(a: Pair, b: Pair) -> Tensor:
@@ -38,7 +48,11 @@ def scale_weight(progress: float) -> float:
 
 
 def local_similarity(
-    one: Sequence[Pair], two: Sequence[Pair], local: Sequence[Sequence[Pair]], rng: np.random.Generator
+    one: Sequence[Pair],
+    two: Sequence[Pair],
+    local: Sequence[Sequence[Pair]],
+    rng: np.random.Generator,
+    mode: LevelMode = "random",
 ) -> Tensor:
     """Mean similarity of every local view with both global views, each at a freshly drawn level.
 
@@ -47,15 +61,29 @@ def local_similarity(
         two: pairs of global view 2, by level.
         local: for each local view, its pairs by level.
         rng: source of the levels, equal on all ranks.
+        mode: a level for every comparison, or all of them.
     """
+    every = range(len(one))
     terms = [
         similarity(view[level], crop[level])
         for crop in local
-        for view, level in zip((one, two), rng.integers(0, len(one), 2), strict=True)
+        for view, drawn in zip((one, two), rng.integers(0, len(one), 2), strict=True)
+        for level in ([drawn] if mode == "random" else every)
     ]
     return torch.stack(terms).mean()
 
 
 def restoration(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean squared error in unit range."""
-    return F.mse_loss(restored, clean)
+    """Mean squared error in unit range, in float32 at least."""
+    return F.mse_loss(restored.to(clean.dtype), clean)
+
+
+@torch.no_grad()
+def evenness(z: Tensor) -> Tensor:
+    """How evenly projections fill the unit sphere: about 1 where they do, 0 where all of them are one point.
+
+    The mean over channels of the deviation of z / |z| over the batch, times the root of the channels (SimSiam's sign of
+    collapse). (B, C) -> scalar.
+    """
+    unit = F.normalize(z.float(), dim=1)
+    return unit.std(dim=0).mean() * math.sqrt(z.shape[1])

@@ -37,7 +37,7 @@ def _equal(a: Batch, b: Batch) -> bool:
 
 def test_batches_hold_one_presentation_each_and_their_global_size(flat: Bucket, solid: Bucket) -> None:
     [step] = _steps(flat, solid, 0, 8)
-    assert [(b.presentation, b.global_size, len(b.keys)) for b in step] == [
+    assert [(b.stream, b.global_size, len(b.keys)) for b in step] == [
         (Presentation.PSEUDO3D, 4, 4),
         (Presentation.SUPERPATCH, 4, 4),
     ]
@@ -66,7 +66,7 @@ def test_a_sample_met_again_in_the_next_pass_is_seen_otherwise(flat: Bucket, sol
 def test_corpora_of_one_presentation_share_a_batch(flat: Bucket) -> None:
     """Two collections of radiographs are one stream; its size is that of both."""
     [step] = _steps(flat, flat, 0, 8)
-    assert [(b.presentation, b.global_size, len(b.keys)) for b in step] == [(Presentation.PSEUDO3D, 8, 8)]
+    assert [(b.stream, b.global_size, len(b.keys)) for b in step] == [(Presentation.PSEUDO3D, 8, 8)]
 
 
 def test_ranks_together_hold_what_one_holds(flat: Bucket, solid: Bucket) -> None:

@@ -45,7 +45,7 @@ class MethodSuite:
     def test_terms_are_finite_and_sum_to_the_total(self, config: MethodConfig, samples: dict[Presentation, list[Sample]]) -> None:
         method = self.build(config)
         for group in samples.values():
-            losses = method(self.batch(config, group), Step(index=0, total=2, seed=0))
+            losses = method(self.batch(config, group), Step(index=0, total=2, seed=0)).losses
             assert all(math.isfinite(term.item()) for term in losses.values())
             assert total_of(losses).item() == pytest.approx(sum(term.item() for term in losses.values()), abs=1e-6)
 
@@ -56,14 +56,14 @@ class MethodSuite:
         for index in range(3):
             for group in samples.values():
                 method = self.build(config)
-                total_of(method(self.batch(config, group), Step(index=index, total=3, seed=0))).backward()
+                total_of(method(self.batch(config, group), Step(index=index, total=3, seed=0)).losses).backward()
                 assert [name for name, p in method.named_parameters() if p.grad is None] == []
 
     def test_equal_seed_position_and_step_give_equal_bits(
         self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
     ) -> None:
         for group in samples.values():
-            runs = [self.build(config)(self.batch(config, group), Step(index=1, total=2, seed=5)) for _ in range(2)]
+            runs = [self.build(config)(self.batch(config, group), Step(index=1, total=2, seed=5)).losses for _ in range(2)]
             assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
     def test_another_position_gives_other_views(self, config: MethodConfig, samples: dict[Presentation, list[Sample]]) -> None:

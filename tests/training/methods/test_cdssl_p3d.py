@@ -15,6 +15,7 @@ from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
 from training.data import views as v
+from training.data.collate import STREAMS
 from training.data.order import rng_at
 from training.data.views import image_of
 from training.methods.base import MethodConfig, Step
@@ -61,8 +62,8 @@ class TestCdsslP3D(MethodSuite):
         network._local_pairs = lambda local: [[Pair(agreed, agreed)] * 3] * 6  # type: ignore[attr-defined, method-assign, assignment]
         network.pairs = lambda levels: [Pair(agreed, agreed)] * 3  # type: ignore[attr-defined, method-assign, assignment]
         network.out = _Answer(batch.tensors["clean1"].logit(eps=1e-7))  # type: ignore[attr-defined]
-        network.restored_at = lambda level, feature: batch.tensors["clean1"]  # type: ignore[attr-defined, method-assign, assignment]
-        losses = network(batch, Step(index=3, total=7, seed=0))
+        network.restored_at = lambda level, levels: batch.tensors["clean1"]  # type: ignore[attr-defined, method-assign, assignment]
+        losses = network(batch, Step(index=3, total=7, seed=0)).losses
         assert sum(term.item() for term in losses.values()) == pytest.approx(-2.0, abs=1e-5)
 
     def test_restoring_is_judged_alike_in_image_and_pseudo_3d_space(self) -> None:
@@ -97,7 +98,7 @@ class TestCdsslP3D(MethodSuite):
             image_of(samples[Presentation.PSEUDO3D][0], Pseudo3D(window=4, stride=2))
 
     def test_depth_levels_change_with_the_step_and_with_the_stream(self, samples: dict[Presentation, list[Sample]]) -> None:
-        draws = {Step(index=i, total=9, seed=0).rng(stream).integers(3) for i in range(9) for stream in range(3)}
+        draws = {Step(index=i, total=9, seed=0).rng(stream).integers(3) for i in range(9) for stream in STREAMS}
         assert draws == {0, 1, 2}
 
     def test_the_paper_recipe_has_the_published_sizes(self) -> None:

@@ -1,0 +1,105 @@
+"""PyramidNet: an encoder, a decoder of three levels without skips, and PCRLv2's heads and step on top of them.
+
+Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py lines 54-72 and 114-129, train_3d.py lines 86-138. What that code computes and
+throws away (restorations at the levels that were not drawn, the output of view 2 and of the local views) is not computed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from training.backbones.base import BackboneSettings, EncoderSpec
+from training.data.collate import Batch
+from training.methods.base import Method, Outcome, Step
+from training.objectives.pcrlv2 import (
+    LevelMode,
+    Pair,
+    drawn_levels,
+    evenness,
+    local_similarity,
+    restoration,
+    scale_weight,
+    similarity,
+)
+
+
+class LevelHead(nn.Module):
+    """The heads of one pyramid level: projection, prediction, restoration."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.BatchNorm1d(width)  # no MLP before it: code, PCRLv2 lines 54-72
+        self.predict = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.BatchNorm1d(2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width)
+        )
+        self.restore = nn.Sequential(nn.Conv3d(width, 1, 3, padding=1), nn.BatchNorm3d(1), nn.Sigmoid())
+
+    def pair(self, feature_BCDHW: Tensor) -> Pair:
+        """Projection and prediction of a level's feature map."""
+        z = self.project(feature_BCDHW.mean(dim=(2, 3, 4)))
+        return Pair(z, self.predict(z))
+
+
+class PyramidNet(Method):
+    """One network for images and volumes; with PCRLv2's U-Net at base width 32 it has 17,111,434 parameters."""
+
+    def __init__(self, backbone: BackboneSettings, level_mode: LevelMode) -> None:
+        super().__init__()
+        self.encoder = backbone.encoder()
+        self.decoder = backbone.decoder()
+        self.heads = nn.ModuleList(LevelHead(width) for width in backbone.level_widths)
+        self.out = nn.Conv3d(backbone.level_widths[-1], 1, 1)
+        self.encoder_spec = EncoderSpec.of(backbone)
+        self._level_mode = level_mode
+
+    def levels(self, x_BCDHW: Tensor) -> list[Tensor]:
+        """Feature maps of the decoder, deepest first."""
+        maps: list[Tensor] = self.decoder(self.encoder(x_BCDHW))
+        return maps
+
+    def pairs(self, levels: list[Tensor]) -> list[Pair]:
+        """Projection and prediction at every level."""
+        return [head.pair(level) for head, level in zip(self.heads, levels, strict=True)]  # type: ignore[operator]
+
+    def restored_at(self, level: int, levels: list[Tensor]) -> Tensor:
+        """The restoration of one level, brought to full size by trilinear interpolation."""
+        small: Tensor = self.heads[level].restore(levels[level])  # type: ignore[operator]
+        full = levels[-1].shape[2:]
+        return small if small.shape[2:] == full else F.interpolate(small, size=full, mode="trilinear", align_corners=False)
+
+    def forward(self, batch: Batch, step: Step) -> Outcome:
+        """The four terms of the objective on one batch: views ``view1``, ``view2``, ``clean1`` and ``local``.
+
+        Raises:
+            GeometryError: if the batch holds a view that the encoder cannot pool.
+        """
+        view1, view2, clean1, local = (batch.tensors[name] for name in ("view1", "view2", "clean1", "local"))
+        rng = step.rng(batch.stream)
+        drawn = drawn_levels(rng, len(self.heads), self._level_mode)
+        levels1 = self.levels(view1)
+        one, two = self.pairs(levels1), self.pairs(self.levels(view2))
+        deep = torch.stack([restoration(self.restored_at(level, levels1), clean1) for level in drawn]).mean()
+        # Heads that were not drawn take part with weight 0: every parameter has a gradient on every rank, every step.
+        undrawn = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
+        losses = {
+            "pixel": restoration(self.out(levels1[-1]).sigmoid(), clean1),
+            "semantic": torch.stack([similarity(one[level], two[level]) for level in drawn]).mean(),
+            "local": local_similarity(one, two, self._local_pairs(local), rng, self._level_mode),
+            "scale": scale_weight(step.progress) * deep + 0.0 * undrawn,
+        }
+        return Outcome(losses, {f"evenness{number}": evenness(pair.z) for number, pair in enumerate(one)})
+
+    def _local_pairs(self, local_BLCDHW: Tensor) -> list[list[Pair]]:
+        """Pairs of each local view; all local views go through the network as one batch, as in PCRLv2."""
+        batch, count = local_BLCDHW.shape[:2]
+        by_level = self.pairs(self.levels(local_BLCDHW.transpose(0, 1).flatten(0, 1)))
+        return [
+            [Pair(p.z[i * batch : (i + 1) * batch], p.q[i * batch : (i + 1) * batch]) for p in by_level] for i in range(count)
+        ]
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The input restored, in unit range."""
+        restored: Tensor = self.out(self.levels(x)[-1]).sigmoid()
+        return restored
