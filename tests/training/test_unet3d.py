@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from storage_schema.errors import GeometryError
-from training.backbones.unet3d import Decoder3D, Encoder3D, UNet3DSettings
+from training.backbones.unet3d import Encoder3D, UNet3DSettings
 from training.methods.cdssl_p3d import CdsslP3D
 
 
@@ -43,7 +43,7 @@ def test_sides_that_cannot_be_pooled_three_times_are_refused() -> None:
 def test_all_that_the_decoder_knows_went_through_the_bottleneck() -> None:
     """O-B11: decoding the deepest map alone gives the whole output, so there is no skip connection."""
     settings = UNet3DSettings(base_width=2)
-    encoder, decoder = Encoder3D(settings).eval(), Decoder3D(settings).eval()
+    encoder, decoder = settings.encoder().eval(), settings.decoder().eval()
     x = torch.randn(1, 1, 16, 16, 16)
     deepest = encoder(x)
     expected = decoder(deepest)
@@ -53,7 +53,7 @@ def test_all_that_the_decoder_knows_went_through_the_bottleneck() -> None:
     assert seen == [deepest.shape]
 
 
-@pytest.mark.parametrize("norm", ["bn", "gn", "in"])
+@pytest.mark.parametrize("norm", ["bn", "gn", "in", "dual_bn"])
 def test_every_norm_trains(norm: str) -> None:
     encoder = Encoder3D(UNet3DSettings(base_width=2, norm=norm))  # type: ignore[arg-type]
     encoder(torch.randn(2, 1, 16, 16, 16)).sum().backward()

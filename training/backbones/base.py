@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from torch import nn
 
+from training.backbones.decoder import Decoder3D, Triple
+from training.layers.dual_norm import Norm
+
 
 class BackboneSettings(ABC):
     """An architecture. Subclasses are frozen, keyword-only dataclasses with a field ``in_channels``.
 
+    Encoders and decoders have a method ``units() -> list[nn.Module]``: the submodules, stages or blocks, one inside no
+    other, that ``training.layers.recompute.recomputed`` may be applied to. Every parameter takes part in every forward
+    pass. An input that cannot be encoded is refused with a GeometryError.
+
     Attributes:
         kind: name in ``training.backbones.BACKBONES``.
-        side_multiple: every spatial side of an input is a multiple of this.
     """
 
     kind: ClassVar[str]
-    side_multiple: ClassVar[int]
     in_channels: int
 
     @property
@@ -28,16 +34,31 @@ class BackboneSettings(ABC):
 
     @property
     @abstractmethod
-    def level_widths(self) -> tuple[int, int, int]:
+    def reduction(self) -> Triple:
+        """How many voxels of the input one voxel of the deepest map stands for, along (D, H, W)."""
+
+    @property
+    @abstractmethod
+    def level_widths(self) -> Triple:
         """Channels of the decoder's three levels, deepest first."""
+
+    @property
+    @abstractmethod
+    def decoder_norm(self) -> Norm:
+        """Normalisation inside the decoder."""
+
+    @property
+    def side_multiple(self) -> int:
+        """If every spatial side of an input is a multiple of this, the encoder can divide it; some take more."""
+        return math.lcm(*self.reduction)
 
     @abstractmethod
     def encoder(self) -> nn.Module:
         """(B, C, D, H, W) -> the deepest feature map, (B, num_features, d, h, w); freshly drawn weights."""
 
-    @abstractmethod
     def decoder(self) -> nn.Module:
         """The deepest feature map -> feature maps of three levels, deepest first, the last at the input's size."""
+        return Decoder3D(self.num_features, self.level_widths, self.reduction, self.decoder_norm)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

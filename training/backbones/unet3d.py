@@ -1,4 +1,4 @@
-"""The 3D U-Net of PCRLv2: encoder and decoder without skip connections, so that all the decoder knows went through the encoder.
+"""The 3D U-Net of PCRLv2, of which the skip connections are gone, so that all the decoder knows went through the encoder.
 
 Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py (lines 6-65, 114-129), rebuilt from its description; checked by parameter
 counts. Axes: B batch, C channel, D depth, H height, W width.
@@ -6,16 +6,17 @@ counts. Axes: B batch, C channel, D depth, H height, W width.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from storage_schema.errors import GeometryError
 from training.backbones.base import BackboneSettings
+from training.backbones.decoder import Triple
+from training.backbones.unit import unit
+from training.layers.dual_norm import NORMS, Norm
 
-Norm = Literal["bn", "gn", "in"]
 POOLINGS = 3
 
 
@@ -24,15 +25,14 @@ class UNet3DSettings(BackboneSettings):
     """Width of the first convolution (32 in PCRLv2; every other width scales with it), input channels and normalisation."""
 
     kind: ClassVar[str] = "unet3d"
-    side_multiple: ClassVar[int] = 2**POOLINGS
 
     base_width: int = 32
     in_channels: int = 1
     norm: Norm = "bn"
 
     def __post_init__(self) -> None:
-        if self.base_width < 1 or self.in_channels < 1 or self.norm not in ("bn", "gn", "in"):
-            raise GeometryError(f"a 3D U-Net needs widths of at least 1 and norm bn, gn or in; found {self}")
+        if self.base_width < 1 or self.in_channels < 1 or self.norm not in NORMS:
+            raise GeometryError(f"a 3D U-Net needs widths of at least 1 and norm {', '.join(NORMS)}; found {self}")
 
     @property
     def num_features(self) -> int:
@@ -40,31 +40,23 @@ class UNet3DSettings(BackboneSettings):
         return self.base_width * 16
 
     @property
-    def level_widths(self) -> tuple[int, int, int]:
+    def reduction(self) -> Triple:
+        """8 on every axis."""
+        return (2**POOLINGS,) * 3
+
+    @property
+    def level_widths(self) -> Triple:
         """Channels of the three decoder levels, deepest first: 256, 128, 64."""
         return self.base_width * 8, self.base_width * 4, self.base_width * 2
+
+    @property
+    def decoder_norm(self) -> Norm:
+        """The same as the encoder's."""
+        return self.norm
 
     def encoder(self) -> Encoder3D:
         """7,027,776 parameters at base width 32."""
         return Encoder3D(self)
-
-    def decoder(self) -> Decoder3D:
-        """9,723,392 parameters at base width 32."""
-        return Decoder3D(self)
-
-
-def normalisation(kind: Norm, channels: int) -> nn.Module:
-    """The normalisation layer of a unit."""
-    if kind == "bn":
-        return nn.BatchNorm3d(channels)
-    if kind == "gn":
-        return nn.GroupNorm(min(8, channels), channels)
-    return nn.InstanceNorm3d(channels, affine=True)
-
-
-def unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:
-    """3x3x3 convolution with bias, normalisation, ReLU."""
-    return nn.Sequential(nn.Conv3d(width_in, width_out, 3, padding=1), normalisation(norm, width_out), nn.ReLU(inplace=True))
 
 
 class Encoder3D(nn.Module):
@@ -78,6 +70,10 @@ class Encoder3D(nn.Module):
         self.down2 = nn.Sequential(unit(4 * b, 4 * b, norm), unit(4 * b, 8 * b, norm))
         self.down3 = nn.Sequential(unit(8 * b, 8 * b, norm), unit(8 * b, 16 * b, norm))
         self.pool = nn.MaxPool3d(2)
+
+    def units(self) -> list[nn.Module]:
+        """What is worth recomputing: the four stages."""
+        return [self.down0, self.down1, self.down2, self.down3]
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """The deepest feature map.
@@ -93,24 +89,3 @@ class Encoder3D(nn.Module):
             x_BCDHW = self.pool(stage(x_BCDHW))
         deepest: Tensor = self.down3(x_BCDHW)
         return deepest
-
-
-class Decoder3D(nn.Module):
-    """The deepest map -> three feature maps, deepest first, at 1/4, 1/2 and full size."""
-
-    def __init__(self, settings: UNet3DSettings) -> None:
-        super().__init__()
-        widths = (settings.num_features, *settings.level_widths)
-        self.up = nn.ModuleList(nn.ConvTranspose3d(w, w, 2, stride=2) for w in widths[:-1])
-        self.refine = nn.ModuleList(
-            nn.Sequential(unit(w, out, settings.norm), unit(out, out, settings.norm)) for w, out in itertools.pairwise(widths)
-        )
-
-    def forward(self, deepest_BCDHW: Tensor) -> list[Tensor]:
-        """Feature maps of the three levels, of 256, 128 and 64 channels for base width 32."""
-        levels = []
-        x = deepest_BCDHW
-        for up, refine in zip(self.up, self.refine, strict=True):
-            x = refine(up(x))
-            levels.append(x)
-        return levels

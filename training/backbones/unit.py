@@ -1,0 +1,12 @@
+"""The unit of PCRLv2's network: convolution, normalisation, ReLU. Source: models/pcrlv2_model_3d.py lines 6-34."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from training.layers.dual_norm import Norm, normalisation
+
+
+def unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:
+    """3x3x3 convolution with bias, normalisation, ReLU; (B, width_in, D, H, W) -> (B, width_out, D, H, W)."""
+    return nn.Sequential(nn.Conv3d(width_in, width_out, 3, padding=1), normalisation(norm, width_out), nn.ReLU(inplace=True))
