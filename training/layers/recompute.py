@@ -1,0 +1,56 @@
+"""Activation checkpointing: a module keeps its input alone, and computes its activations again in the backward pass.
+
+Chen et al., Training deep nets with sublinear memory cost (arXiv 1604.06174); the mechanism is PyTorch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
+
+from training.layers.dual_norm import STATISTICS
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def recomputed(module: Module) -> Module:
+    """The same module, which from now on recomputes its activations in the backward pass.
+
+    Outputs, gradients and running statistics are the same, bit for bit: batch norms count a batch once. Names in the state
+    stay as they are, for only the instance's ``forward`` changes; a deep copy recomputes too, with its own weights.
+
+    Args:
+        module: takes tensors by position; changed in place. Must not be called with other weights before its backward pass.
+    """
+    # Partials of bound methods: a deep copy binds them to the copied module, which it would not do for a closure.
+    module.forward = partial(_checkpointed, module, module.forward)
+    return module
+
+
+def _checkpointed(module: nn.Module, forward: Callable[..., object], *inputs: Tensor) -> object:
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
+
+
+def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What the first pass and the second run in."""
+    return nullcontext(), _statistics_kept(module)
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Whatever batch norms remember in here is forgotten."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
+    kept = [(layer, name, getattr(layer, name)) for layer in layers for name in STATISTICS]
+    for layer, name, statistic in kept:
+        setattr(layer, name, statistic.clone())
+    try:
+        yield
+    finally:
+        for layer, name, statistic in kept:
+            setattr(layer, name, statistic)
