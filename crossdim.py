@@ -16,6 +16,7 @@ VERBS = {
     "verify": ("pipelines", "re-read a published dataset and hold every byte against its manifest"),
     "pretrain": ("training", "pretrain an encoder on published datasets (Ray Train); the same line resumes"),
     "evaluate": ("training", "probe a run's encoder beside an untrained twin and write report.html"),
+    "study": ("training", "pretrain several arms with several seeds and put them into one table; the same line resumes"),
 }
 
 

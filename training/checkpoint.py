@@ -38,6 +38,7 @@ class State:
         identity: what must agree on resume, see ``training.worker.identity``.
         model: state of the method.
         optimizer: state of the optimizer.
+        average: state of the moving average of the weights; None if the run keeps none.
     """
 
     step: int
@@ -45,6 +46,14 @@ class State:
     identity: dict[str, Any]
     model: dict[str, Any]
     optimizer: dict[str, Any]
+    average: dict[str, Any] | None = None
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """The method's state that the run is judged by: the average where there is one."""
+        if self.average is None:
+            return self.model
+        return {name.removeprefix("module."): value for name, value in self.average.items() if name != "n_averaged"}
 
 
 def name_of(step: int) -> str:

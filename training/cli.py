@@ -67,12 +67,34 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _study(arguments: argparse.Namespace) -> int:
+    from training.config import overridden
+    from training.launch import Workers
+    from training.recipes import recipe
+    from training.studies import study
+    from training.studies.conduct import Bench, conduct
+    from training.worker import Source
+
+    steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
+    config = overridden(recipe(arguments.recipe), [*steps, *arguments.set])
+    sources = tuple(Source(bucket=bucket(url, arguments), weight=1.0) for url in arguments.data)
+    workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
+    out = bucket(arguments.out, arguments)
+    bench = Bench(
+        sources=sources, out=out, seeds=arguments.seeds, folds=arguments.folds, workers=workers, threads=arguments.threads
+    )
+    document, table = conduct(study(arguments.name, config), bench)
+    answer(document, f"{table}\ntable: {out.where('study.md')}", as_json=arguments.json)
+    return DONE
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line of this house."""
     parser = Parser(prog="crossdim", description="Pretrain encoders on published datasets, and prove what they are worth.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_pretrain(verbs)
     _add_evaluate(verbs)
+    _add_study(verbs)
     return parser
 
 
@@ -105,6 +127,27 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the cross-validation; patients are never cut")
     verb.add_argument("--twins", type=int, default=3, metavar="N", help="untrained encoders to compare with")
+    verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_store_options(verb)
+
+
+def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = verbs.add_parser("study", help="pretrain several arms with several seeds, and put them into one table")
+    verb.set_defaults(verb=_study)
+    verb.add_argument(
+        "name", metavar="STUDY", help="four-arms: scratch, 2D, 3D and joint; pseudo3d: how an image becomes a volume"
+    )
+    verb.add_argument("--recipe", metavar="NAME", required=True, help="what the arms have in common")
+    verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
+    verb.add_argument("--out", metavar="URL", required=True, help="folder of the study; the same line goes on where it stopped")
+    verb.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each arm")
+    verb.add_argument("--steps", type=int, metavar="N", help="optimizer steps of each run; short for --set steps=N")
+    verb.add_argument(
+        "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
+    )
+    verb.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the cross-validation; patients are never cut")
+    verb.add_argument("--gpu", action="store_true", help="train on the GPU of this machine")
+    verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads that read samples and draw views")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
 

@@ -10,11 +10,13 @@ from foundation.settings import Families, from_document, to_document, with_overr
 from storage_schema.errors import RunError
 from training.backbones import BACKBONES
 from training.backbones.base import BackboneSettings
+from training.compute import Compute
+from training.data.mixing import Mixing
 from training.methods import METHODS
 from training.methods.base import MethodConfig
-from training.optim import Sgd
+from training.optim import OPTIMIZERS, Optimizer, Sgd
 
-FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES}
+FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,14 +30,18 @@ class Pretraining:
         global_batch: samples of all presentations and ranks together in one step; does not depend on the workers.
         seed: of weights, order, views and draws.
         clip_norm: largest gradient norm; None leaves gradients alone.
+        mixing: which datasets a step holds.
+        compute: how a step is carried out.
     """
 
     method: MethodConfig
     steps: int
     global_batch: int
-    optimizer: Sgd = field(default_factory=Sgd)
+    optimizer: Optimizer = field(default_factory=Sgd)
     seed: int = 0
     clip_norm: float | None = None
+    mixing: Mixing = field(default_factory=Mixing)
+    compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.global_batch < 1 or self.seed < 0:

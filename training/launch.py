@@ -43,7 +43,11 @@ class Workers:
     quiet: bool
 
 
-def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int) -> dict[str, Any]:
+#: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
+BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
+
+
+def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> dict[str, Any]:
     """Hold a run against its data, its folder and its workers before anything starts.
 
     Returns:
@@ -55,6 +59,8 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     corpora = [open_corpus(source.bucket) for source in sources]
     weights = [source.weight for source in sources]
     problems = _data_problems(config, corpora) + _world_problems(config, corpora, weights, world)
+    if config.compute.precision == "bf16" and not use_gpu:
+        problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
     if problems:
         raise DocumentError(f"the run does not fit its data ({config.method.kind})", problems)
     mine = identity(config, corpora, weights)
@@ -89,19 +95,22 @@ def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Probl
 
 def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
     world, needed = max(1, world), config.method.min_rank_batch
-    least = order_of(config, corpora, weights).smallest_share(config.global_batch, world)
+    if config.compute.sync_bn:  # statistics are of all workers' samples together
+        world = 1
+    parts = config.compute.accumulate
+    least = config.mixing.smallest_batch(order_of(config, corpora, weights), config.global_batch, world) // parts
     if least >= needed:
         return []
-    found = f"global_batch {config.global_batch} over {len(corpora)} datasets and {world} workers"
+    found = f"global_batch {config.global_batch} over {len(corpora)} datasets, {world} workers and {parts} parts of a step"
     wanted = f"{config.method.kind} needs {needed} for batch norm"
-    return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset in a step; {wanted}")]
+    return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset at a time; {wanted}")]
 
 
 def pretrain(
     config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, checkpoint_every: int, threads: int
 ) -> int:
     """Start a run, or go on with the one in ``run``; returns the steps done before."""
-    mine = admit(config, sources, run, workers.most)
+    mine = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     state = checkpoint.load(run)
     done = state.step if state else 0
     if not run.exists(CONFIG):

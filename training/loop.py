@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -24,19 +24,33 @@ from training.methods.base import Method, Outcome, Step, total_of
 class StepRecord:
     """What is known of one step after it, on every rank alike (times are this rank's).
 
-    ``samples`` is a digest of the keys that all ranks together trained on: the sum of their 64-bit hashes, so neither
-    their order nor the number of ranks shows in it.
+    Attributes:
+        terms: loss terms as they are summed, by stream.
+        monitors: what the method watches, by stream.
+        counts: samples by presentation: the mix that was realised.
+        samples: a digest of the keys that all ranks together trained on: the sum of their 63-bit hashes, so neither their
+            order nor the number of ranks shows in it.
+        voxels: in all views of all ranks.
+        wait_s: how long this rank waited for data.
+        step_s: waiting included.
     """
 
     step: int
     loss: float
     terms: dict[str, float]
+    monitors: dict[str, float]
     lr: float
     grad_norm: float
     counts: dict[str, int]
     samples: int
+    voxels: int
     wait_s: float
     step_s: float
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Samples and voxels a second, of all ranks together."""
+        return {"samples_per_s": sum(self.counts.values()) / self.step_s, "voxels_per_s": self.voxels / self.step_s}
 
 
 def key_hash(key: str) -> int:
@@ -59,6 +73,7 @@ def fit(
     first_step: int,
     device: torch.device,
     on_step: Callable[[StepRecord], None],
+    after_update: Callable[[], None] = lambda: None,
 ) -> None:
     """Train from ``first_step`` to the last.
 
@@ -70,6 +85,7 @@ def fit(
         first_step: number of the first of them.
         device: where to compute.
         on_step: called after every step on every rank.
+        after_update: called when weights have moved; a moving average goes here.
 
     Raises:
         RunError: when a loss is not finite, with the terms and the sample keys.
@@ -84,22 +100,32 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        terms = [
-            _backward(module, batch.to(device), step, world, last=batch is batches[-1], streams=len(batches)) for batch in batches
-        ]
+        parts = list(config.compute.parts(batches))
+        sums = Sums()
+        for part in parts:
+            with _unsynchronised(module, last=part is parts[-1]):
+                with config.compute.autocast(device):
+                    outcome: Outcome = module(part.to(device), step)
+                share = len(part.keys) / part.global_size
+                # Streams weigh equally (ours; PCRLv2 has one). DDP averages over ranks, so a rank's mean is scaled by its share.
+                torch.autograd.backward(total_of(outcome.losses) * (share / len(batches) * world))
+            sums.add(outcome, part.stream, share, len(batches))
         norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm or math.inf)
-        losses, samples = _agreed(terms, batches, module)
-        _refuse_non_finite(number, losses, float(norm), batches)
+        agreed = _agreed(sums, batches, module)
+        _refuse_non_finite(number, agreed.losses, float(norm), batches)
         optimizer.step()
+        after_update()
         on_step(
             StepRecord(
                 step=number,
-                loss=sum(losses.values()),
-                terms=losses,
+                loss=sum(agreed.losses.values()),
+                terms=agreed.losses,
+                monitors=agreed.monitors,
                 lr=lr,
                 grad_norm=float(norm),
                 counts={name: count for b in batches for name, count in b.counts.items()},
-                samples=samples,
+                samples=agreed.samples,
+                voxels=agreed.voxels,
                 wait_s=waited,
                 step_s=time.perf_counter() - started,
             )
@@ -107,36 +133,54 @@ def fit(
         started = time.perf_counter()
 
 
-def _backward(module: nn.Module, batch: Batch, step: Step, world: int, *, last: bool, streams: int) -> dict[str, torch.Tensor]:
-    """Gradient of one batch, and its terms as this rank's part of the global mean.
+@dataclass(kw_only=True, slots=True)
+class Sums:
+    """Named scalars of a step, as sums over its parts: of losses as they are minimised, of monitors as means of a stream."""
 
-    Streams weigh equally (ours; PCRLv2 has one). Ranks are averaged by DDP, so a rank's mean is scaled by its share.
-    """
-    together = nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
-    share = len(batch.keys) / batch.global_size / streams
-    with _entered(together):
-        outcome: Outcome = module(batch, step)
-        torch.autograd.backward(total_of(outcome.losses) * share * world)
-    return {f"{batch.stream}/{name}": term.detach() * share for name, term in outcome.losses.items()}
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    monitors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome, stream: str, share: float, streams: int) -> None:
+        """One part of a stream, which holds ``share`` of its samples."""
+        for mine, terms, weight in ((self.losses, outcome.losses, share / streams), (self.monitors, outcome.monitors, share)):
+            for name, value in terms.items():
+                name = f"{stream}/{name}"
+                mine[name] = mine.get(name, 0) + value.detach() * weight
 
 
-def _entered(context: object) -> AbstractContextManager[None]:
+def _unsynchronised(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Where gradients are added up and not yet averaged over ranks."""
+    if last or not isinstance(module, DistributedDataParallel):
+        return nullcontext()
+    context = module.no_sync()
     assert isinstance(context, AbstractContextManager)  # DDP's no_sync is untyped
     return context
 
 
-def _agreed(
-    terms: Sequence[dict[str, torch.Tensor]], batches: Sequence[Batch], module: nn.Module
-) -> tuple[dict[str, float], int]:
-    """Terms and sample digest summed over ranks; one synchronisation with the device a step."""
-    named = {name: value for part in terms for name, value in part.items()}
-    values = torch.stack(list(named.values())).double()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Agreed:
+    losses: dict[str, float]
+    monitors: dict[str, float]
+    samples: int
+    voxels: int
+
+
+def _agreed(sums: Sums, batches: Sequence[Batch], module: nn.Module) -> _Agreed:
+    """The step's numbers summed over ranks; one synchronisation with the device a step."""
+    values = torch.stack([*sums.losses.values(), *sums.monitors.values()]).double()
     keys = sum(key_hash(key) for batch in batches for key in batch.keys) % 2**62
-    digest = torch.tensor([keys], dtype=torch.int64, device=values.device)
+    voxels = sum(tensor.numel() for batch in batches for tensor in batch.tensors.values())
+    counted = torch.tensor([keys, voxels], dtype=torch.int64, device=values.device)
     if isinstance(module, DistributedDataParallel):
         dist.all_reduce(values)
-        dist.all_reduce(digest)
-    return dict(zip(named, values.tolist(), strict=True)), int(digest.item()) % 2**62
+        dist.all_reduce(counted)
+    numbers, (samples, total) = values.tolist(), counted.tolist()
+    return _Agreed(
+        losses=dict(zip(sums.losses, numbers, strict=False)),
+        monitors=dict(zip(sums.monitors, numbers[len(sums.losses) :], strict=True)),
+        samples=samples % 2**62,
+        voxels=total,
+    )
 
 
 def _refuse_non_finite(number: int, losses: dict[str, float], norm: float, batches: Sequence[Batch]) -> None:

@@ -47,11 +47,17 @@ class MetricLog:
 
     def add(self, record: StepRecord) -> None:
         """Note a step; now and then also in storage."""
-        self._lines.append(json.dumps(asdict(record), sort_keys=True))
+        self._lines.append(json.dumps(asdict(record) | record.rates, sort_keys=True))
         for name in ("loss", "lr", "grad_norm", "wait_s", "step_s"):
             self._board.add_scalar(name, getattr(record, name), record.step)
-        for name, value in record.terms.items():
-            self._board.add_scalar(f"terms/{name}", value, record.step)
+        for folder, values in (
+            ("terms", record.terms),
+            ("monitors", record.monitors),
+            ("counts", record.counts),
+            ("rates", record.rates),
+        ):
+            for name, value in values.items():
+                self._board.add_scalar(f"{folder}/{name}", value, record.step)
         if time.monotonic() - self._written > EVERY_S:
             self.write(record)
 

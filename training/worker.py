@@ -18,8 +18,8 @@ from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
 from training.data.order import CorpusOrder, Order, integer_weights
+from training.learner import Learner
 from training.loop import StepRecord, fit, wrapped
-from training.methods.base import Method
 from training.metrics import MetricLog
 
 ENCODER = "encoder.pt"
@@ -51,7 +51,7 @@ def order_of(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[f
     """The order of a run over its corpora."""
     integers = integer_weights(list(weights))
     orders = (CorpusOrder(num_samples=len(c), weight=w) for c, w in zip(corpora, integers, strict=True))
-    return Order(config.seed, tuple(orders))
+    return Order(config.seed, tuple(orders), config.mixing.stretch(config.global_batch))
 
 
 def identity(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float]) -> dict[str, Any]:
@@ -75,20 +75,23 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
     config = read_config(job.config, "the run's configuration")
     corpora = [open_corpus(source.bucket) for source in job.sources]
     weights = [source.weight for source in job.sources]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        method = config.method.build().to(device)
-    optimizer = config.optimizer.build(method)
+    learner = Learner.of(config, device)
     mine = identity(config, corpora, weights)
-    done = _resumed(job.run, mine, method, optimizer)
+    done = _resumed(job.run, mine, learner)
     loading = Loading(
-        order=order_of(config, corpora, weights), global_batch=config.global_batch, rank=rank, world=world, threads=job.threads
+        order=order_of(config, corpora, weights),
+        global_batch=config.global_batch,
+        rank=rank,
+        world=world,
+        joint=config.mixing.mode == "joint",
+        threads=job.threads,
     )
     views = _Views(config, {corpus.manifest.presentation: corpus for corpus in corpora})
     batches = step_batches(loading, corpora, views, done * config.global_batch, config.steps * config.global_batch)
-    pen = _Pen(job, config, mine, method, optimizer, corpora, done) if rank == 0 else None
+    pen = _Pen(job, config, mine, learner, corpora, done) if rank == 0 else None
+    note = pen.note if pen else lambda record: None
     try:
-        fit(wrapped(method, device), optimizer, config, batches, done, device, pen.note if pen else lambda record: None)
+        fit(wrapped(learner.method, device), learner.optimizer, config, batches, done, device, note, learner.moved)
     finally:
         if pen:
             pen.close()
@@ -105,15 +108,14 @@ class _Views:
         return self._method.draw(sample, self._geometry[sample.presentation], rng)
 
 
-def _resumed(run: Bucket, mine: dict[str, Any], method: Method, optimizer: torch.optim.Optimizer) -> int:
+def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner) -> int:
     """Load the newest checkpoint, if there is one; the number of steps done."""
     state = checkpoint.load(run)
     if state is None:
         return 0
     if state.identity != mine:
         raise RunError(f"{run.url}: the checkpoint of step {state.step} is of another run: {differences(state.identity, mine)}")
-    method.load_state_dict(state.model)
-    optimizer.load_state_dict(state.optimizer)
+    learner.resume(state)
     _LOG.info("resuming %s at step %d, position %d", run.url, state.step, state.position)
     return state.step
 
@@ -138,16 +140,15 @@ class _Pen:
         job: Job,
         config: Pretraining,
         mine: dict[str, Any],
-        method: Method,
-        optimizer: torch.optim.Optimizer,
+        learner: Learner,
         corpora: Sequence[Corpus],
         done: int,
     ) -> None:
         self._job, self._config, self._identity = job, config, mine
-        self._method, self._optimizer = method, optimizer
+        self._learner = learner
         views = [corpus.pseudo3d for corpus in corpora if corpus.pseudo3d]
         self._spec = replace(
-            method.encoder_spec,
+            learner.method.encoder_spec,
             pseudo3d=asdict(views[0]) if views else None,
             preprocessing_digests=[corpus.manifest.preprocessing_digest for corpus in corpora],
         )
@@ -162,15 +163,9 @@ class _Pen:
             self._log.checkpointed(record)
 
     def _save(self, done: int) -> None:
-        state = checkpoint.State(
-            step=done,
-            position=done * self._config.global_batch,
-            identity=self._identity,
-            model=self._method.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-        )
+        state = self._learner.state(done, done * self._config.global_batch, self._identity)
         checkpoint.save(self._job.run, state, self._job.keep)
-        self._job.run.put(ENCODER, encoder_bytes(self._method.encoder, self._spec))
+        self._job.run.put(ENCODER, encoder_bytes(self._learner.encoder, self._spec))
 
     def close(self) -> None:
         """After the last step, or when the run has failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from storage_schema.errors import RunError
 from storage_schema.vocabulary import Presentation
 from training.backbones.base import EncoderSpec
+from training.compute import Compute
 from training.config import Pretraining
 from training.data.collate import Batch
 from training.loop import StepRecord, fit, key_hash, wrapped
@@ -33,7 +35,8 @@ class _Line(Method):
         self.encoder_spec = EncoderSpec(backbone="none", settings={}, in_channels=1, num_features=1, side_multiple=1)
 
     def forward(self, batch: Batch, step: Step) -> Outcome:
-        return Outcome({"square": (self.encoder(batch.tensors["x"]) - batch.tensors["y"]).square().mean()}, {})
+        error = self.encoder(batch.tensors["x"]) - batch.tensors["y"]
+        return Outcome({"square": error.square().mean()}, {"bias": error.mean()})
 
     def reconstruct(self, x: torch.Tensor) -> None:
         return None
@@ -69,7 +72,7 @@ def _train(rank: int, world: int) -> tuple[list[StepRecord], torch.Tensor]:
 
 def _process(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    torch.save([(r.loss, r.samples) for r in _train(rank, world)[0]], f"{folder}/{rank}.pt")
+    torch.save([(r.loss, r.samples, r.voxels, r.monitors) for r in _train(rank, world)[0]], f"{folder}/{rank}.pt")
     torch.save(_train(rank, world)[1], f"{folder}/weight-{rank}.pt")
     dist.destroy_process_group()
 
@@ -80,8 +83,9 @@ def test_two_processes_with_uneven_shares_train_as_one(tmp_path: Path) -> None:
     mp.spawn(_process, args=(2, str(tmp_path)), nprocs=2, join=True)
     for rank in range(2):
         logged = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert [loss for loss, _ in logged] == pytest.approx([r.loss for r in records], abs=1e-12)
-        assert [samples for _, samples in logged] == [r.samples for r in records]
+        assert [loss for loss, *_ in logged] == pytest.approx([r.loss for r in records], abs=1e-12)
+        assert [(samples, voxels) for _, samples, voxels, _ in logged] == [(r.samples, r.voxels) for r in records]
+        assert all(seen == pytest.approx(r.monitors, abs=1e-12) for (*_, seen), r in zip(logged, records, strict=True))
         assert torch.allclose(torch.load(tmp_path / f"weight-{rank}.pt", weights_only=True), weight, atol=1e-12)
 
 
@@ -96,6 +100,29 @@ def test_a_step_is_one_update_of_both_streams_together() -> None:
     fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record: None)
     decayed = 0.5 - 0.1 * (gradient + 1e-4 * 0.5)
     assert torch.allclose(method.encoder.weight[0], decayed, atol=1e-12)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_a_step_in_parts_is_the_step_as_a_whole(accumulate: int) -> None:
+    """Nothing crosses samples here, so gradients, losses and monitors of uneven parts add up to those of the whole."""
+    whole, weight = _train(0, 1)
+    method, config = _Line(), replace(_config(6), compute=Compute(accumulate=accumulate))
+    records: list[StepRecord] = []
+    fit(method, config.optimizer.build(method), config, _steps(6, 0, 1), 0, torch.device("cpu"), records.append)
+    assert torch.allclose(method.encoder.weight, weight, atol=1e-12)
+    for part, one in zip(records, whole, strict=True):
+        assert part.terms == pytest.approx(one.terms, abs=1e-12)
+        assert part.monitors == pytest.approx(one.monitors, abs=1e-12)
+        assert (part.samples, part.voxels, part.counts) == (one.samples, one.voxels, one.counts)
+
+
+def test_what_is_watched_is_a_mean_over_samples_and_no_part_of_the_loss() -> None:
+    [batches] = _steps(1, 0, 1)
+    records, _ = _train(0, 1)
+    error = batches[1].tensors["x"] @ torch.full((3, 1), 0.5, dtype=torch.float64) - batches[1].tensors["y"]
+    assert records[0].monitors["superpatch/bias"] == pytest.approx(error.mean().item())
+    assert records[0].loss == pytest.approx(sum(records[0].terms.values()))
+    assert records[0].voxels == sum(tensor.numel() for batch in batches for tensor in batch.tensors.values())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples() -> None:

@@ -11,7 +11,17 @@ from training.metrics import MetricLog, read_metrics
 
 def _record(step: int, loss: float) -> StepRecord:
     return StepRecord(
-        step=step, loss=loss, terms={"a": loss}, lr=0.1, grad_norm=1.0, counts={"image": 4}, samples=step, wait_s=0.0, step_s=1.0
+        step=step,
+        loss=loss,
+        terms={"image/a": loss},
+        monitors={"image/evenness0": 0.9},
+        lr=0.1,
+        grad_norm=1.0,
+        counts={"image": 4},
+        samples=step,
+        voxels=800,
+        wait_s=0.0,
+        step_s=2.0,
     )
 
 
@@ -35,6 +45,7 @@ def test_steps_that_are_done_again_are_logged_once(tmp_path: Path) -> None:
     found = read_metrics(run)
     assert [record["step"] for record in found] == list(range(12))
     assert [record["loss"] for record in found] == [1.0] * 4 + [2.0] * 8
+    assert all((record["samples_per_s"], record["voxels_per_s"]) == (2.0, 400.0) for record in found)
 
 
 def test_a_run_without_steps_has_no_metrics(tmp_path: Path) -> None:

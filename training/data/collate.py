@@ -1,4 +1,4 @@
-"""Batch: views of several samples, stacked. A batch holds one presentation."""
+"""Batch: views of several samples, stacked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Batch:
         return replace(self, tensors=moved)
 
 
-def collate(views: Sequence[Views], keys: Sequence[str], presentation: Presentation, global_size: int) -> Batch:
+def collate(views: Sequence[Views], keys: Sequence[str], stream: str, global_size: int) -> Batch:
     """Stack the views of samples.
 
     Raises:
@@ -59,6 +59,6 @@ def collate(views: Sequence[Views], keys: Sequence[str], presentation: Presentat
         for other, key in zip(views, keys, strict=True):
             if other[name].shape != first.shape:
                 shapes = f"{first.shape} of {keys[0]} and {other[name].shape} of {key}"
-                raise GeometryError(f"view {name!r} of {presentation} has shapes {shapes}; a method must draw equal ones")
+                raise GeometryError(f"view {name!r} of {stream} has shapes {shapes}; a method must draw equal ones")
         tensors[name] = torch.from_numpy(np.stack([v[name] for v in views]))
-    return Batch(stream=presentation, keys=tuple(keys), counts={presentation: global_size}, tensors=tensors)
+    return Batch(stream=stream, keys=tuple(keys), counts={stream: global_size}, tensors=tensors)

@@ -5,29 +5,41 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.data.collate import Batch, Views, collate
+from training.data.collate import JOINT, Batch, Views, collate
 from training.data.corpus import Corpus, read_sample
 from training.data.order import Order, rng_at
 from training.data.ranges import open_ranges
 
 Draw = Callable[[Sample, np.random.Generator], Views]
-_Pending = list[tuple[Presentation, int, list[Future[tuple[str, Views]]]]]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Group:
+    """The part of a step that becomes one batch."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    futures: list[Future[tuple[str, Views]]] = field(default_factory=list)
+
+    def batch(self, stream: str) -> Batch:
+        done = [future.result() for future in self.futures]
+        batch = collate([views for _, views in done], [key for key, _ in done], stream, sum(self.counts.values()))
+        return replace(batch, counts=self.counts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loading:
-    """What to load: the order, who we are in it, and how far ahead to fetch."""
+    """What to load: the order, who we are in it, whether presentations share a tensor, and how far ahead to fetch."""
 
     order: Order
     global_batch: int
     rank: int
     world: int
+    joint: bool = False
     threads: int = 2
     ahead: int = 2
 
@@ -46,7 +58,7 @@ def step_batches(loading: Loading, corpora: Sequence[Corpus], draw: Draw, first:
 
     with ThreadPoolExecutor(loading.threads, thread_name_prefix="views") as pool:
         positions = iter(range(first, stop, loading.global_batch))
-        pending: deque[_Pending] = deque()
+        pending: deque[dict[str, _Group]] = deque()
 
         def submit() -> None:
             position = next(positions, None)
@@ -58,7 +70,7 @@ def step_batches(loading: Loading, corpora: Sequence[Corpus], draw: Draw, first:
                 submit()
             while pending:
                 step = pending.popleft()
-                batches = [_gathered(presentation, size, futures) for presentation, size, futures in step]
+                batches = [group.batch(stream) for stream, group in sorted(step.items())]
                 submit()
                 yield batches
         finally:
@@ -67,19 +79,17 @@ def step_batches(loading: Loading, corpora: Sequence[Corpus], draw: Draw, first:
 
 def _submitted(
     loading: Loading, corpora: Sequence[Corpus], first: int, submit: Callable[[int, int, int], Future[tuple[str, Views]]]
-) -> _Pending:
-    """Start fetching this rank's part of the step at ``first``, grouped by presentation."""
+) -> dict[str, _Group]:
+    """Start fetching this rank's part of the step at ``first``, grouped by stream."""
     shares = loading.order.share(first, loading.global_batch, loading.rank, loading.world)
     sizes = [len(share) for share in loading.order.share(first, loading.global_batch, 0, 1)]
-    step: dict[Presentation, tuple[int, list[Future[tuple[str, Views]]]]] = {}
+    step: dict[str, _Group] = {}
     for number, (corpus, share, size) in enumerate(zip(corpora, shares, sizes, strict=True)):
+        if not size:
+            continue
+        presentation = str(corpus.manifest.presentation)
+        group = step.setdefault(JOINT if loading.joint else presentation, _Group())
+        group.counts[presentation] = group.counts.get(presentation, 0) + size
         _, samples = loading.order.locate(share)
-        futures = [submit(number, int(index), int(position)) for index, position in zip(samples, share, strict=True)]
-        before_size, before = step.get(corpus.manifest.presentation, (0, []))
-        step[corpus.manifest.presentation] = (before_size + size, before + futures)
-    return [(presentation, size, futures) for presentation, (size, futures) in sorted(step.items()) if size]
-
-
-def _gathered(presentation: Presentation, size: int, futures: list[Future[tuple[str, Views]]]) -> Batch:
-    done = [future.result() for future in futures]
-    return collate([views for _, views in done], [key for key, _ in done], presentation, size)
+        group.futures += [submit(number, int(index), int(position)) for index, position in zip(samples, share, strict=True)]
+    return step

@@ -113,10 +113,11 @@ class CorpusOrder:
 
 @dataclass(frozen=True)
 class Order:
-    """The order of a run: a seed and the corpora it mixes."""
+    """The order of a run: a seed, the corpora it mixes, and how many positions in a row stay with one of them."""
 
     seed: int
     corpora: tuple[CorpusOrder, ...]
+    stretch: int = 1
 
     @cached_property
     def pattern(self) -> Ints:
@@ -135,12 +136,22 @@ class Order:
         pattern = self.pattern
         return np.array([int((pattern[:i] == c).sum()) for i, c in enumerate(pattern)], np.int64)
 
+    @property
+    def period(self) -> int:
+        """Positions after which the mixture begins again."""
+        return len(self.pattern) * self.stretch
+
+    def corpus_at(self, positions: Ints) -> Ints:
+        """Corpus at each position of the run."""
+        return self.pattern[positions // self.stretch % len(self.pattern)]
+
     def locate(self, positions: Ints) -> tuple[Ints, Ints]:
         """Corpus and sample index at each position of the run."""
-        cycle, slot = np.divmod(positions, len(self.pattern))
+        turn, within = np.divmod(positions, self.stretch)
+        cycle, slot = np.divmod(turn, len(self.pattern))
         corpus = self.pattern[slot]
         weights = np.array([c.weight for c in self.corpora], np.int64)
-        cursor = cycle * weights[corpus] + self._rank_in_cycle[slot]
+        cursor = (cycle * weights[corpus] + self._rank_in_cycle[slot]) * self.stretch + within
         sample = np.empty_like(positions)
         for number, order in enumerate(self.corpora):
             here = corpus == number
@@ -155,22 +166,12 @@ class Order:
         at most one, for any world size; together the ranks hold every position once.
         """
         positions = np.arange(first, first + global_batch, dtype=np.int64)
-        corpus = self.pattern[positions % len(self.pattern)]
+        corpus = self.corpus_at(positions)
         shares = []
         for number in range(len(self.corpora)):
             mine = positions[corpus == number]
             shares.append(mine[rank * len(mine) // world : (rank + 1) * len(mine) // world])
         return shares
-
-    def smallest_share(self, global_batch: int, world: int) -> int:
-        """The fewest samples of one corpus that any rank gets in any step."""
-        period = lcm(global_batch, len(self.pattern)) // global_batch
-        return min(
-            len(share)
-            for step in range(period)
-            for rank in range(world)
-            for share in self.share(step * global_batch, global_batch, rank, world)
-        )
 
 
 def integer_weights(weights: list[float]) -> list[int]:

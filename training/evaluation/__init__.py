@@ -27,19 +27,25 @@ REPORT = "report.html"
 TWIN_SEED = 1_000_003
 
 
-def _built(config: Pretraining, seed: int) -> Method:
+def untrained(config: Pretraining, seed: int) -> Method:
+    """A network as a run of that seed would start with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return config.method.build().eval()
 
 
-def _trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any]]:
+def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any]]:
+    """Configuration, network and identity of a run's newest checkpoint.
+
+    Raises:
+        RunError: if there is none.
+    """
     state = checkpoint.load(run)
     if state is None:
         raise RunError(f"{run.url} holds no checkpoint; pretrain it first")
     config = read_config(state.identity["config"], run.where("the newest checkpoint"))
-    method = _built(config, config.seed)
-    method.load_state_dict(state.model)
+    method = untrained(config, config.seed)
+    method.load_state_dict(state.kept)
     return config, method, state.identity
 
 
@@ -91,8 +97,8 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
     Raises:
         RunError: if the run has no checkpoint.
     """
-    config, method, identity = _trained(run)
-    others = [_built(config, TWIN_SEED + i) for i in range(twins)]
+    config, method, identity = trained(run)
+    others = [untrained(config, TWIN_SEED + i) for i in range(twins)]
     findings = Findings()
     for bucket in tqdm(datasets, desc="evaluate", unit="dataset", disable=quiet):
         findings.notes += filter(None, [_unfit(identity, read_manifest(bucket))])

@@ -59,6 +59,14 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, step: Step) -> Outcome:
         """Loss terms and monitors of one batch."""
 
+    def networks(self) -> list[nn.Module]:
+        """Submodules that are functions of tensors alone: what may be compiled."""
+        return [self.encoder]
+
+    def units(self) -> list[nn.Module]:
+        """Submodules, one inside no other, between whose borders activations may be computed again in the backward pass."""
+        return []
+
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor | None:
         """What the method restores from an input, in unit range; None if it restores nothing. For pictures."""

@@ -38,8 +38,10 @@ class LevelHead(nn.Module):
 
     def pair(self, feature_BCDHW: Tensor) -> Pair:
         """Projection and prediction of a level's feature map."""
-        z = self.project(feature_BCDHW.mean(dim=(2, 3, 4)))
-        return Pair(z, self.predict(z))
+        with torch.autocast(feature_BCDHW.device.type, enabled=False):  # what losses are made of is float32 at least
+            wide = torch.promote_types(feature_BCDHW.dtype, torch.float32)
+            z = self.project(feature_BCDHW.mean(dim=(2, 3, 4), dtype=wide))
+            return Pair(z, self.predict(z))
 
 
 class PyramidNet(Method):
@@ -84,7 +86,7 @@ class PyramidNet(Method):
         # Heads that were not drawn take part with weight 0: every parameter has a gradient on every rank, every step.
         undrawn = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
         losses = {
-            "pixel": restoration(self.out(levels1[-1]).sigmoid(), clean1),
+            "pixel": restoration(self.out(levels1[-1]).to(clean1.dtype).sigmoid(), clean1),
             "semantic": torch.stack([similarity(one[level], two[level]) for level in drawn]).mean(),
             "local": local_similarity(one, two, self._local_pairs(local), rng, self._level_mode),
             "scale": scale_weight(step.progress) * deep + 0.0 * undrawn,
@@ -98,6 +100,14 @@ class PyramidNet(Method):
         return [
             [Pair(p.z[i * batch : (i + 1) * batch], p.q[i * batch : (i + 1) * batch]) for p in by_level] for i in range(count)
         ]
+
+    def networks(self) -> list[nn.Module]:
+        """Encoder and decoder."""
+        return [self.encoder, self.decoder]
+
+    def units(self) -> list[nn.Module]:
+        """Stages of encoder and decoder."""
+        return [*self.encoder.units(), *self.decoder.units()]  # type: ignore[operator]
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The input restored, in unit range."""

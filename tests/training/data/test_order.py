@@ -114,13 +114,6 @@ def test_weights_become_the_smallest_integers() -> None:
         integer_weights([1.0, 0.0])
 
 
-def test_the_smallest_share_counts_the_worst_rank_of_the_worst_step() -> None:
-    order = Order(0, (CorpusOrder(num_samples=9, weight=3), CorpusOrder(num_samples=9, weight=2)))
-    assert order.smallest_share(10, 1) == 4
-    assert order.smallest_share(10, 3) == 1
-    assert order.smallest_share(8, 1) == 3  # 3.2 on average: some steps hold 3 of the second corpus
-
-
 def test_chance_belongs_to_a_position() -> None:
     assert rng_at(1, 5).random() == rng_at(1, 5).random()
     assert len({rng_at(1, p).random() for p in range(50)} | {rng_at(2, p).random() for p in range(50)}) == 100

@@ -1,0 +1,146 @@
+"""Compute: every switch changes how a step is done, and a test says by how much its result may differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from storage_schema.errors import RunError
+from tests.training.methods.method_suite import MethodSuite
+from tests.training.published import images, superpatches
+from training.compute import Compute
+from training.config import Pretraining
+from training.data.collate import Batch
+from training.learner import Learner
+from training.loop import StepRecord, fit
+from training.methods.base import Step
+from training.recipes.cdssl_p3d import tiny
+
+CPU = torch.device("cpu")
+
+
+def _config(**switches: object) -> Pretraining:
+    return replace(tiny(), steps=3, compute=Compute(**switches))  # type: ignore[arg-type]
+
+
+def _steps(config: Pretraining, count: int = 3) -> list[list[Batch]]:
+    draw = MethodSuite.batch
+    return [[draw(config.method, images(4), 10 * i), draw(config.method, superpatches(4), 10 * i + 5)] for i in range(count)]
+
+
+def _trained(config: Pretraining, steps: list[list[Batch]]) -> tuple[list[StepRecord], Learner]:
+    learner, records = Learner.of(config, CPU), list[StepRecord]()
+    fit(learner.method, learner.optimizer, config, steps, 0, CPU, records.append, learner.moved)
+    return records, learner
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[list[Batch]]:
+    return _steps(_config())
+
+
+@pytest.fixture(scope="module")
+def plain(steps: list[list[Batch]]) -> tuple[list[StepRecord], Learner]:
+    return _trained(_config(channels_last=False), steps)
+
+
+def _assert_near(found: list[StepRecord], expected: list[StepRecord], first: float) -> None:
+    """The first step, from equal weights, to ``first``; later ones to what batch norm of few voxels makes of rounding."""
+    assert found[0].terms == pytest.approx(expected[0].terms, abs=first)
+    assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], abs=0.03)
+
+
+def test_computing_activations_again_changes_no_bit(steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]) -> None:
+    """Running statistics too: recomputation must not count a batch twice."""
+    records, learner = _trained(_config(channels_last=False, recompute=True), steps)
+    assert [r.loss for r in records] == [r.loss for r in plain[0]]
+    expected = plain[1].method.state_dict()
+    found = learner.method.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_computing_activations_again_keeps_fewer_bytes(steps: list[list[Batch]]) -> None:
+    def saved(config: Pretraining) -> int:
+        held: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        method = Learner.of(config, CPU).method
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            method.levels(steps[0][1].tensors["view1"])  # type: ignore[operator]
+        return sum(held.values())
+
+    assert saved(_config(recompute=True)) < 0.5 * saved(_config())
+
+
+def test_channels_last_differs_by_rounding_alone(steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]) -> None:
+    _assert_near(_trained(_config(channels_last=True), steps)[0], plain[0], 1e-6)
+
+
+def test_bfloat16_stays_near_and_its_losses_are_float32(
+    steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]
+) -> None:
+    config = _config(precision="bf16")
+    with torch.backends.mkldnn.flags(enabled=False):  # whose bfloat16 weight gradients read memory that nobody wrote
+        records, learner = _trained(config, steps)
+    _assert_near(records, plain[0], 0.01)
+    with config.compute.autocast(CPU):
+        outcome = learner.method(steps[0][0], Step(index=0, total=3, seed=0))
+    assert {term.dtype for term in outcome.losses.values()} == {torch.float32}
+    assert all(p.dtype is torch.float32 for p in learner.method.parameters())
+
+
+def test_the_average_follows_the_weights_and_is_what_is_kept(
+    steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]
+) -> None:
+    """The recurrence written out, for one weight."""
+    config = _config(channels_last=False, ema=0.5)
+    learner = Learner.of(config, CPU)
+    name = "encoder.down0.0.0.weight"
+    seen: list[torch.Tensor] = []
+
+    def moved() -> None:
+        seen.append(learner.method.state_dict()[name].clone())
+        learner.moved()
+
+    fit(learner.method, learner.optimizer, config, steps, 0, CPU, lambda record: None, moved)
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.5 * expected + 0.5 * weight
+    state = learner.state(3, 0, {})
+    assert torch.allclose(state.kept[name], expected, atol=1e-7)
+    assert torch.equal(state.model[name], seen[-1])
+    assert torch.equal(learner.encoder.state_dict()["down0.0.0.weight"], state.kept[name])
+    again = Learner.of(config, CPU)
+    again.resume(state)
+    assert torch.equal(again.encoder.state_dict()["down0.0.0.weight"], state.kept[name])
+    assert plain[1].state(3, 0, {}).kept[name].equal(plain[1].method.state_dict()[name])
+
+
+def test_parts_hold_every_sample_once() -> None:
+    config = _config(accumulate=3)
+    [batches] = _steps(config, 1)
+    parts = list(config.compute.parts(batches))
+    assert [part.keys for part in parts] == [b.keys[i:j] for b in batches for i, j in ((0, 1), (1, 2), (2, 4))]
+    assert all(part.counts == {part.stream: 4} for part in parts)
+    assert torch.equal(torch.cat([p.tensors["local"] for p in parts[:3]]), batches[0].tensors["local"])
+    assert len(list(_config(accumulate=9).compute.parts(batches))) == 8
+
+
+def test_settings_without_sense_are_refused() -> None:
+    for wrong in ({"accumulate": 0}, {"precision": "fp8"}, {"ema": 1.0}):
+        with pytest.raises(RunError, match="compute takes"):
+            Compute(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning", "ignore:.*not a leaf.*:UserWarning")
+def test_compiled_networks_give_the_same_losses(steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]) -> None:
+    records, learner = _trained(_config(channels_last=False, compiled=True), steps)
+    _assert_near(records, plain[0], 1e-5)
+    assert list(learner.method.state_dict()) == list(plain[1].method.state_dict())

@@ -1,0 +1,82 @@
+"""Compute: how a step is carried out. It changes speed, memory and rounding, never what is minimised."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from storage_schema.errors import RunError
+from training.data.collate import Batch
+from training.layers.recompute import recomputed
+from training.layers.synchronised import synchronised
+from training.methods.base import Method
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compute:
+    """Switches of the step.
+
+    Attributes:
+        precision: ``bf16`` runs networks in bfloat16 by autocast; losses stay in float32, weights and gradients too.
+        accumulate: parts that a rank's batch is cut into, one after the other; batch norm sees one part at a time.
+        recompute: keep only the borders of stages, and compute what lies between again in the backward pass.
+        compiled: compile the networks with ``torch.compile``.
+        channels_last: lay convolution weights out with channels last, in which 3D convolutions are faster.
+        sync_bn: batch norm over the samples of all ranks.
+        ema: decay of a moving average of the weights, which then is what is kept of the run; None for the weights themselves.
+    """
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: int = 1
+    recompute: bool = False
+    compiled: bool = False
+    channels_last: bool = True
+    sync_bn: bool = False
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16") or self.accumulate < 1 or not (self.ema is None or 0 < self.ema < 1):
+            raise RunError(f"compute takes precision fp32 or bf16, accumulate of at least 1, ema between 0 and 1; found {self}")
+
+    def prepare(self, method: Method, device: torch.device) -> Method:
+        """The method on its device, laid out, synchronised, recomputing and compiled as asked; names of weights stay."""
+        if self.sync_bn:
+            method = synchronised(method, device)
+        if self.channels_last:
+            method = method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        for unit in method.units() if self.recompute else ():
+            recomputed(unit)
+        for network in method.networks() if self.compiled else ():
+            network.compile()
+        return method.to(device)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """The context that networks run in."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+    def parts(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        """Every batch in as many parts as accumulate asks for; fewer where it has too few samples."""
+        for batch in batches:
+            count = min(self.accumulate, len(batch.keys))
+            for number in range(count):
+                yield _part(batch, number * len(batch.keys) // count, (number + 1) * len(batch.keys) // count)
+
+    def average(self, method: Method) -> torch.optim.swa_utils.AveragedModel | None:
+        """The moving average of the method's weights and buffers, if there is to be one."""
+        if self.ema is None:
+            return None
+        rule = torch.optim.swa_utils.get_ema_multi_avg_fn(self.ema)  # type: ignore[no-untyped-call]
+        return torch.optim.swa_utils.AveragedModel(method, multi_avg_fn=rule, use_buffers=True)
+
+
+def _part(batch: Batch, start: int, stop: int) -> Batch:
+    if stop - start == len(batch.keys):
+        return batch
+    return replace(batch, keys=batch.keys[start:stop], tensors={name: t[start:stop] for name, t in batch.tensors.items()})

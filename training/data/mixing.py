@@ -1,0 +1,55 @@
+"""Mixing: how samples of several datasets share optimizer steps.
+
+Every mode is the same order with its pattern stretched, so all of them are exact, resumable and alike on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import lcm
+from typing import Literal
+
+from storage_schema.errors import RunError
+from training.data.order import Ints, Order
+
+MixMode = Literal["paired", "ratio", "block", "joint"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixing:
+    """Which datasets a step holds. The mixing that CDSSL-P3D used could not be read; ``paired`` is our choice.
+
+    * ``paired``: a batch of each dataset in every step, one update from both; none is forgotten meanwhile.
+    * ``ratio``: a step holds one dataset; with weights 0.25 and 0.75 exactly 2 of 8 steps in a row hold the first.
+    * ``block``: the same, ``block_steps`` steps in a row at a time (UniMiSS changes after 2 epochs; main.py 105-121).
+    * ``joint``: as ``paired``, in one tensor: batch norm sees images and volumes together. Their views must be alike.
+    """
+
+    mode: MixMode = "paired"
+    block_steps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("paired", "ratio", "block", "joint") or self.block_steps < 1:
+            raise RunError(f"mixing is paired, ratio, block or joint, with block_steps of at least 1; found {self}")
+
+    def stretch(self, global_batch: int) -> int:
+        """How many positions in a row stay with one dataset."""
+        return {"ratio": global_batch, "block": global_batch * self.block_steps}.get(self.mode, 1)
+
+    def smallest_batch(self, order: Order, global_batch: int, world: int) -> int:
+        """The fewest samples that any rank puts through batch norm together, in any step."""
+        return min(self._sizes(order, global_batch, world))
+
+    def _sizes(self, order: Order, global_batch: int, world: int) -> Iterator[int]:
+        for step in range(lcm(global_batch, order.period) // global_batch):
+            for rank in range(world):
+                sizes = [len(share) for share in self._shares(order, step * global_batch, global_batch, rank, world)]
+                yield sum(sizes) if self.mode == "joint" else min(sizes)
+
+    def _shares(self, order: Order, first: int, global_batch: int, rank: int, world: int) -> list[Ints]:
+        shares = order.share(first, global_batch, rank, world)
+        if self.mode in ("ratio", "block"):
+            whole = order.share(first, global_batch, 0, 1)
+            return [share for share, of in zip(shares, whole, strict=True) if len(of)]
+        return shares

@@ -1,0 +1,25 @@
+"""Studies by name: a function from a recipe's configuration to arms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from storage_schema.errors import UsageError, unknown_name
+from training.config import Pretraining
+from training.studies.arms import four_arms
+from training.studies.base import Study
+
+STUDIES: dict[str, Callable[[Pretraining], Study]] = {
+    "four-arms": four_arms,
+}
+
+
+def study(name: str, config: Pretraining) -> Study:
+    """The study of that name around a configuration.
+
+    Raises:
+        UsageError: naming the nearest studies.
+    """
+    if name not in STUDIES:
+        raise UsageError(unknown_name("study", name, STUDIES))
+    return STUDIES[name](config)

@@ -1,0 +1,102 @@
+"""Conducting a study: every arm with every seed is an ordinary run in its folder; the same line goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from foundation.bucket import Bucket
+from storage_schema.errors import RunError
+from training.config import Pretraining
+from training.data.corpus import Corpus, open_corpus
+from training.evaluation import trained, untrained
+from training.evaluation.features import features, labelled
+from training.evaluation.probes import folds_of, readers, scores
+from training.launch import Workers, pretrain
+from training.methods.base import Method
+from training.metrics import read_metrics
+from training.studies.base import Arm, Diet, Score, Study
+from training.studies.course import Course, course
+from training.studies.table import page
+from training.worker import Source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """What a study is done on: datasets, the folder of its runs, seeds, and the cross-validation."""
+
+    sources: tuple[Source, ...]
+    out: Bucket
+    seeds: int
+    folds: int
+    workers: Workers
+    threads: int
+
+
+def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
+    """Run what has not been run, judge everything, write ``study.json`` and ``study.md``.
+
+    Returns:
+        The document, and the table for people.
+    """
+    corpora = [open_corpus(source.bucket, split=None) for source in bench.sources]
+    _refuse_starving(study, corpora)
+    courses: dict[str, list[Course]] = {}
+    found: list[Score] = []
+    jobs = [(arm, seed) for arm in study.arms for seed in range(bench.seeds)]
+    for arm, seed in tqdm(jobs, desc=study.title, unit="run", disable=bench.workers.quiet):
+        config = replace(arm.config, seed=seed)
+        method = _method(arm, config, bench, corpora, courses)
+        found += [score for corpus in corpora for score in _judged(arm.name, seed, config, method, corpus, bench.folds)]
+    document = {
+        "title": study.title,
+        "arms": {arm.name: {"diet": arm.diet, "config": arm.config.document()} for arm in study.arms},
+        "datasets": [{"name": c.manifest.name, "manifest": c.manifest.digest} for c in corpora],
+        "courses": {name: [asdict(one) for one in several] for name, several in courses.items()},
+        "scores": [asdict(score) for score in found],
+    }
+    text = page(study.title, [arm.name for arm in study.arms], courses, found)
+    bench.out.put("study.json", json.dumps(document, sort_keys=True, indent=1).encode())
+    bench.out.put("study.md", text.encode())
+    return document, text
+
+
+def _refuse_starving(study: Study, corpora: Sequence[Corpus]) -> None:
+    hungry = [
+        arm.name
+        for arm in study.arms
+        if arm.diet in (Diet.FLAT, Diet.SOLID) and not any(arm.diet.holds(flat=c.manifest.presentation.is_flat) for c in corpora)
+    ]
+    if hungry:
+        given = ", ".join(f"{c.manifest.name} ({c.manifest.presentation})" for c in corpora)
+        raise RunError(f"{study.title} needs images and volumes; {', '.join(hungry)} would have no data among {given}")
+
+
+def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpus], courses: dict[str, list[Course]]) -> Method:
+    """The arm's network, trained to the end if it is fed."""
+    if arm.diet is Diet.NOTHING:
+        return untrained(config, config.seed)
+    eaten = [s for s, c in zip(bench.sources, corpora, strict=True) if arm.diet.holds(flat=c.manifest.presentation.is_flat)]
+    run = bench.out.at(f"{arm.name}/seed-{config.seed}")
+    quiet = replace(bench.workers, quiet=True)
+    pretrain(config, eaten, run, quiet, checkpoint_every=max(1, config.steps // 10), threads=bench.threads)
+    courses.setdefault(arm.name, []).append(course(read_metrics(run)))
+    _, method, _ = trained(run)
+    return method
+
+
+def _judged(arm: str, seed: int, config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[Score]:
+    """Every probe on one dataset, if it has labels. Folds depend on the dataset alone, so arms and seeds share them."""
+    data = labelled(corpus, config.method)
+    if data is None:
+        return []
+    x_NF, parts = features(method.encoder, data.x_NCDHW), folds_of(data, folds)
+    return [
+        Score(arm=arm, seed=seed, dataset=data.name, probe=probe, accuracy=float(np.mean(scores(probe, x_NF, data, parts))))
+        for probe in readers(len(data.labels))
+    ]

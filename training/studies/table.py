@@ -1,0 +1,56 @@
+"""The table of a study, in Markdown: a row an arm, mean and standard deviation over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from training.studies.base import Score
+from training.studies.course import Course
+
+
+def page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[Course]], scores: Sequence[Score]) -> str:
+    """Two tables: what the probes read, and how the runs went."""
+    seeds = len({score.seed for score in scores})
+    columns = sorted({(score.dataset, score.probe) for score in scores})
+    probed = [
+        [arm, *(_mean([s.accuracy for s in scores if (s.arm, s.dataset, s.probe) == (arm, *column)], 3) for column in columns)]
+        for arm in arms
+    ]
+    went = [[arm, *_row(courses[arm])] for arm in arms if arm in courses]
+    heads = ["arm", *(f"{dataset}, {probe}" for dataset, probe in columns)]
+    return "\n".join(
+        [
+            f"## {title}",
+            "",
+            f"Balanced accuracy of frozen features; mean ± standard deviation over {seeds} seeds, same folds for all.",
+            "",
+            *_table(heads, probed),
+            "",
+            "Losses of different arms are not comparable. Evenness near 0 would be collapse.",
+            "",
+            *_table(["arm", "steps", "samples", "loss, first tenth", "last tenth", "least evenness", "s a step", "wait"], went),
+            "",
+        ]
+    )
+
+
+def _row(runs: Sequence[Course]) -> list[str]:
+    return [
+        str(runs[0].steps),
+        str(runs[0].samples),
+        _mean([run.loss_first for run in runs], 3),
+        _mean([run.loss_last for run in runs], 3),
+        _mean([run.evenness for run in runs], 2),
+        _mean([run.seconds / run.steps for run in runs], 2),
+        f"{np.mean([run.wait_share for run in runs]):.1%}",
+    ]
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}" if values else "not probed"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows)]
