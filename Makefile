@@ -6,11 +6,13 @@ BIN := $(VENV)/bin
 .PHONY: demo test check slow clean
 .DEFAULT_GOAL := demo
 
-# A stamp for each set of dependencies: made again when pyproject.toml changes.
+# A stamp for each set of dependencies: made again when pyproject.toml changes. The tests hold an encoder to nnU-Net's
+# networks, taken without what they depend on: timm, and with it torchvision.
 $(VENV)/stamp-%: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	$(if $(filter dev,$*),$(BIN)/python -m pip install --quiet --no-deps dynamic-network-architectures==0.4.4)
 	touch $@
 
 demo: $(VENV)/stamp-all  ## the whole corridor on sample images, ends with report.html

@@ -10,10 +10,11 @@ from torch import nn
 
 from storage_schema.errors import RunError, unknown_name
 from training.backbones.base import BackboneSettings, EncoderSpec
+from training.backbones.resenc import ResEncSettings
 from training.backbones.unet3d import UNet3DSettings
 
 #: A new backbone is its file, its test, and a line here.
-BACKBONES: dict[str, type[BackboneSettings]] = {settings.kind: settings for settings in (UNet3DSettings,)}
+BACKBONES: dict[str, type[BackboneSettings]] = {settings.kind: settings for settings in (UNet3DSettings, ResEncSettings)}
 
 
 def build_encoder(spec: EncoderSpec) -> nn.Module:
