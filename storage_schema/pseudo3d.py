@@ -22,6 +22,9 @@ ChannelMode = Literal["gray", "keep", "depth"]
 #: ITU-R BT.601 luma, as Pillow's "L" mode uses it.
 LUMA_RGB = (0.299, 0.587, 0.114)
 
+#: Sizes of the unsigned integers that a processor handles as one.
+WORD_BYTES = (2, 4, 8)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pseudo3D:
@@ -97,6 +100,20 @@ class Pseudo3D:
             return outer, inner * grid_h * grid_w, self.window, self.window
         return outer, inner * self.window**2, grid_h, grid_w
 
+    def channels(self, view: tuple[int, ...], height: int, width: int) -> int:
+        """Channels of the image whose view has this shape.
+
+        Raises:
+            GeometryError: if no image of this size has such a view.
+        """
+        number = 1
+        if len(view) == 4:
+            number = view[0] if self.channel_mode != "depth" else view[1] // self.shape(1, height, width)[1]
+        expected = self.shape(number, height, width)
+        if view != expected:
+            raise GeometryError(f"volume {view} is not the view of a {height}x{width} image, which is {expected}")
+        return number
+
 
 def to_gray(image_CHW: Array) -> Array:
     """One channel from one or three: BT.601 luma, rounded back to the input's integers.
@@ -121,7 +138,7 @@ def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
     Values are gathered, never resampled; the dtype stays.
 
     Args:
-        image_CHW: (C, H, W), any dtype; one or three channels in mode ``gray``.
+        image_CHW: (C, H, W), numbers of any dtype; one or three channels in mode ``gray``.
         spec: the geometry.
 
     Returns:
@@ -138,16 +155,38 @@ def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
     grid_h, grid_w = spec.grid(height, width)
     k = spec.window
     if spec.reversible and spec.depth_order == "row_major":
-        tiled = image_CHW[:, : grid_h * k, : grid_w * k].reshape(channels, grid_h, k, grid_w, k)
-        depth = tiled.transpose(0, 2, 4, 1, 3).copy().reshape(channels, k * k, grid_h, grid_w)
+        view = _permuted(np.ascontiguousarray(image_CHW[:, : grid_h * k, : grid_w * k]), k, spec.layout)
     else:
-        depth = np.empty((channels, k * k, grid_h, grid_w), image_CHW.dtype)
+        view = np.empty((channels, k * k, grid_h, grid_w), image_CHW.dtype)
         padded = np.pad(image_CHW, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2)) if spec.padding else image_CHW
         for d, (rows, columns) in enumerate(spec.slices(height, width)):
-            depth[:, d] = padded[:, rows, columns]
-    if spec.layout == "window":
-        depth = np.ascontiguousarray(depth.reshape(channels, k * k, -1).swapaxes(1, 2)).reshape(channels, -1, k, k)
-    return depth.reshape(spec.shape(channels, height, width))
+            view[:, d] = padded[:, rows, columns]
+        if spec.layout == "window":
+            view = np.ascontiguousarray(view.reshape(channels, k * k, -1).swapaxes(1, 2))
+    return view.reshape(spec.shape(channels, height, width))
+
+
+def _permuted(image_CHW: Array, k: int, layout: Layout) -> Array:
+    """The view with stride = window = k of a contiguous image that tiles, many bytes moved at a time where that can be.
+
+    NumPy's strided copies move one element at a time. Layout ``window`` moves a row of a window as one element. If that row
+    is a machine word, pixel j is the low part of the word that begins there, and cutting words down is a vectorised cast.
+    """
+    channels, height, width = image_CHW.shape
+    grid_h, grid_w, size = height // k, width // k, image_CHW.itemsize
+    if layout == "window":
+        rows = image_CHW.view(f"V{k * size}").reshape(channels, grid_h, k, grid_w)
+        return rows.swapaxes(2, 3).copy().view(image_CHW.dtype)
+    tiled = image_CHW.reshape(channels, grid_h, k, grid_w, k).transpose(0, 2, 4, 1, 3)
+    if k == 1 or k * size not in WORD_BYTES:
+        return tiled.copy()
+    view = np.empty(tiled.shape, image_CHW.dtype)
+    view[..., -1, :] = tiled[..., -1, :]  # the last words would end behind the image
+    shape, strides = (channels, grid_h - 1, k, grid_w), tuple(size * step for step in (height * width, k * width, width, k))
+    for j in range(k):
+        words = np.ndarray(shape, f"<u{k * size}", image_CHW.view(np.uint8).data, j * size, strides)
+        np.copyto(view.view(f"<u{size}")[:, :, j, :-1].swapaxes(1, 2), words, casting="unsafe")
+    return view
 
 
 def coverage(spec: Pseudo3D, height: int, width: int) -> Array:
@@ -156,6 +195,19 @@ def coverage(spec: Pseudo3D, height: int, width: int) -> Array:
     for rows, columns in spec.slices(height, width):
         padded[rows, columns] += 1
     return padded[spec.padding : spec.padding + height, spec.padding : spec.padding + width]
+
+
+def counts_to_fold(spec: Pseudo3D, height: int, width: int, uncovered: float | None) -> Array:
+    """The coverage that a fold divides by.
+
+    Raises:
+        GeometryError: if pixels are uncovered and ``uncovered`` gives no value for them.
+    """
+    counts = coverage(spec, height, width)
+    missing = int((counts == 0).sum())
+    if missing and uncovered is None:
+        raise GeometryError(f"{missing} of {height * width} pixels are read by no window; say which value they take")
+    return counts
 
 
 def _in_offset_layout(volume: Array, spec: Pseudo3D, grid: tuple[int, int], channels: int) -> Array:
@@ -184,10 +236,7 @@ def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: f
     Raises:
         GeometryError: if the shape is not the one ``spec`` gives, or pixels are uncovered and no value was given.
     """
-    channels = volume.shape[0] if spec.channel_mode != "depth" else volume.shape[1] // spec.shape(1, height, width)[1]
-    expected = spec.shape(channels, height, width)
-    if volume.shape != expected:
-        raise GeometryError(f"volume {volume.shape} is not the view of a {height}x{width} image, which is {expected}")
+    channels = spec.channels(volume.shape, height, width)
     grid = spec.grid(height, width)
     depth = _in_offset_layout(volume, spec, grid, channels)
     if spec.reversible and (grid[0] * spec.window, grid[1] * spec.window) == (height, width):
@@ -195,10 +244,7 @@ def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: f
         for d, (rows, columns) in enumerate(spec.slices(height, width)):
             image[:, rows, columns] = depth[:, d]
         return image
-    counts = coverage(spec, height, width)
-    missing = int((counts == 0).sum())
-    if missing and uncovered is None:
-        raise GeometryError(f"{missing} of {height * width} pixels are read by no window; say which value they take")
+    counts = counts_to_fold(spec, height, width, uncovered)
     pad = spec.padding
     total = np.zeros((channels, height + 2 * pad, width + 2 * pad), np.float64)
     for d, (rows, columns) in enumerate(spec.slices(height, width)):
