@@ -16,7 +16,8 @@ from storage_schema.pseudo3d import Pseudo3D, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from tests.training.published import images, superpatches
-from training.data.views import Box, Floats, box_resampled, image_of
+from training.data.views import Floats, image_of
+from training.data.views.solid import box_resampled
 from training.methods.cdssl_p3d import NUM_LOCAL, CdsslP3D
 from training.recipes import recipe
 
@@ -57,7 +58,7 @@ def interpolated(config: CdsslP3D, volume_DHW: Floats) -> None:
         (solid.local_side, solid.local_boxes[0], NUM_LOCAL),
     ):
         for _ in range(count):
-            box_resampled(volume_DHW, Box(start=(0, 0, 0), size=box), side, np.random.default_rng(0))
+            box_resampled(volume_DHW, (0, 0, 0), box, side)
 
 
 def radiograph(side: int) -> Sample:

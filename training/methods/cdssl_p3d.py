@@ -14,18 +14,23 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from storage_schema.errors import GeometryError
 from storage_schema.pseudo3d import Pseudo3D, unroll
-from storage_schema.sample import Sample
+from storage_schema.sample import Array, Sample
 from storage_schema.vocabulary import Presentation
 from training.backbones.base import BackboneSettings
 from training.backbones.unet3d import UNet3DSettings
-from training.data import views as v
 from training.data.collate import Views
+from training.data.views import Floats, image_of, normalised
+from training.data.views.boxes import Boxes, Side3, box_pair, sub_boxes
+from training.data.views.flat import FlatPlan, draw_flat, flat_views
+from training.data.views.solid import SolidPlan, box_resampled, draw_solid, solid_views
 from training.methods.base import MethodConfig
 from training.methods.pyramid import PyramidNet
 from training.objectives.pcrlv2 import LevelMode
 
 NUM_LOCAL = 6  # code: PCRLv2
+NUM_HOLES = 3  # code: PCRLv2, global views only
 #: Fallback geometry for plain images, which carry none of their own.
 IMAGE_VIEW = Pseudo3D()
 
@@ -40,20 +45,44 @@ class Views2D:
     local_area: tuple[float, float] = (0.05, 0.3)
     hole_side: int = 32
 
+    def plans(self, shape_HW: tuple[int, int], rng: np.random.Generator) -> tuple[FlatPlan[Array], FlatPlan[Array]]:
+        """Plans of the global and of the local views of an image."""
+        wide = draw_flat(shape_HW, rng, count=2, side=self.global_side, area=self.global_area, holes=NUM_HOLES)
+        near = draw_flat(shape_HW, rng, count=NUM_LOCAL, side=self.local_side, area=self.local_area, holes=0)
+        return wide, near
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Views3D:
     """Sides of the 3D views and of the boxes they are cut from, voxels, (D, H, W).
 
     Defaults: code, PCRLv2 luna_preprocess.py lines 128-130, there (x, y, z) with z last. The smallest local box of 8^3 is
-    kept; boxes are drawn online from superpatches, not frozen in 16 pairs a scan (ours).
+    kept; boxes are drawn online from superpatches (ours), unless ``frozen_pairs`` says how many a sample has: 16 in PCRLv2.
+    Then a sample always shows the same sets of boxes, in every run and on every rank; turns and distortions stay fresh.
     """
 
-    global_side: tuple[int, int, int] = (32, 64, 64)
-    local_side: tuple[int, int, int] = (16, 16, 16)
-    global_boxes: tuple[tuple[int, int, int], ...] = ((64, 96, 96), (96, 96, 96), (64, 112, 112), (32, 64, 64))
-    local_boxes: tuple[tuple[int, int, int], ...] = ((16, 32, 32), (16, 16, 16), (32, 32, 32), (8, 8, 8))
+    global_side: Side3 = (32, 64, 64)
+    local_side: Side3 = (16, 16, 16)
+    global_boxes: tuple[Side3, ...] = ((64, 96, 96), (96, 96, 96), (64, 112, 112), (32, 64, 64))
+    local_boxes: tuple[Side3, ...] = ((16, 32, 32), (16, 16, 16), (32, 32, 32), (8, 8, 8))
     swaps: int = 100
+    frozen_pairs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.frozen_pairs is not None and self.frozen_pairs < 1:
+            raise GeometryError(f"frozen_pairs is at least 1, or none for boxes drawn online; found {self.frozen_pairs}")
+
+    def boxes(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[Boxes, Boxes]:
+        """Global and local boxes of a volume; ``key`` is the sample's, 32 hex digits."""
+        if self.frozen_pairs is not None:
+            rng = np.random.default_rng([int(key, 16), int(rng.integers(self.frozen_pairs)), 0xB0C5])
+        pair = box_pair(shape_DHW, self.global_boxes, rng)
+        return pair, sub_boxes(pair, shape_DHW, self.local_boxes, NUM_LOCAL, rng)
+
+    def plans(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[SolidPlan, SolidPlan]:
+        """Plans of the global and of the local views of a volume."""
+        pair, near = self.boxes(shape_DHW, key, rng)
+        return draw_solid(pair, self.global_side, self.swaps, rng), draw_solid(near, self.local_side, 0, rng)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,47 +102,42 @@ class CdsslP3D(MethodConfig):
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
         """Two corrupted global views, the clean first one, six local views."""
         if sample.presentation is Presentation.SUPERPATCH:
-            return self._solid_views(sample.unit()[0], rng)
+            return self._solid_views(sample.unit()[0], sample.key, rng)
         spec = pseudo3d or IMAGE_VIEW
-        return self._flat_views(v.image_of(sample, spec), spec, rng)
+        return self._flat_views(image_of(sample, spec), spec, rng)
 
-    def _flat_views(self, image_HW: v.Floats, spec: Pseudo3D, rng: np.random.Generator) -> Views:
+    def _flat_views(self, image_HW: Floats, spec: Pseudo3D, rng: np.random.Generator) -> Views:
         f = self.flat
-
-        def clean(side: int, area: tuple[float, float]) -> v.Floats:
-            return v.turned(v.crop_resized(image_HW, rng, side, area), rng, 10)
-
-        ones = [clean(f.global_side, f.global_area) for _ in range(2)]
-        # Cutout after normalisation, so that holes are the mean; on a pixel permutation both commute with unrolling.
-        spoilt = [v.cut_out(v.normalised(v.photometric(one, rng)), rng, 3, f.hole_side) for one in ones]
-        local = [v.normalised(v.photometric(clean(f.local_side, f.local_area), rng)) for _ in range(NUM_LOCAL)]
-        first, second, target, *crops = (unroll(x[None], spec) for x in (*spoilt, ones[0], *local))
+        wide, near = f.plans((image_HW.shape[0], image_HW.shape[1]), rng)
+        clean, spoilt = flat_views(image_HW, wide, f.global_side, f.hole_side)
+        _, local = flat_views(image_HW, near, f.local_side, f.hole_side)
+        first, second, target, *crops = (unroll(x[None], spec) for x in (*spoilt, clean[0], *local))
         return {"view1": first, "view2": second, "clean1": target, "local": np.stack(crops)}
 
-    def _solid_views(self, volume_DHW: v.Floats, rng: np.random.Generator) -> Views:
+    def _solid_views(self, volume_DHW: Floats, key: str, rng: np.random.Generator) -> Views:
         s = self.solid
-        shape = volume_DHW.shape
-        boxes = v.box_pair((shape[0], shape[1], shape[2]), s.global_boxes, rng)
-        ones = [v.box_resampled(volume_DHW, box, s.global_side, rng) for box in boxes]
-        crops = v.sub_boxes(*boxes, (shape[0], shape[1], shape[2]), s.local_boxes, NUM_LOCAL, rng)
-        local = [v.corrupted(v.box_resampled(volume_DHW, crop, s.local_side, rng), rng, 0) for crop in crops]
-        first, second = (v.corrupted(one, rng, s.swaps) for one in ones)
-        return {"view1": first[None], "view2": second[None], "clean1": ones[0][None], "local": np.stack(local)[:, None]}
+        wide, near = s.plans(_sides(volume_DHW), key, rng)
+        clean, spoilt = solid_views(volume_DHW, wide, s.global_side)
+        _, local = solid_views(volume_DHW, near, s.local_side)
+        return {"view1": spoilt[0][None], "view2": spoilt[1][None], "clean1": clean[0][None], "local": local[:, None]}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
         """The whole image resized to the global side and unrolled, or the whole superpatch on a cube of the global width."""
         if sample.presentation is Presentation.SUPERPATCH:
             cube = sample.unit()[0]
             side = self.solid.global_side[2]
-            box = v.Box(start=(0, 0, 0), size=(cube.shape[0], cube.shape[1], cube.shape[2]))
-            target = v.box_resampled(cube, box, (side, side, side), None)[None]
-            return {"x": v.normalised(target), "target": target}
+            target = box_resampled(cube, (0, 0, 0), _sides(cube), (side, side, side))[None]
+            return {"x": normalised(target), "target": target}
         spec = pseudo3d or IMAGE_VIEW
         size = (self.flat.global_side, self.flat.global_side)
-        image = np.asarray(Image.fromarray(v.image_of(sample, spec)).resize(size, Image.Resampling.BILINEAR))
+        image = np.asarray(Image.fromarray(image_of(sample, spec)).resize(size, Image.Resampling.BILINEAR))
         target = unroll(image[None], spec)
-        return {"x": v.normalised(target), "target": target}
+        return {"x": normalised(target), "target": target}
 
     def build(self) -> PyramidNet:
         """The network."""
         return PyramidNet(self.backbone, self.level_mode)
+
+
+def _sides(volume_DHW: Floats) -> Side3:
+    return volume_DHW.shape[0], volume_DHW.shape[1], volume_DHW.shape[2]

@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from storage_schema.errors import RunError
+from storage_schema.errors import GeometryError, RunError
 from storage_schema.pseudo3d import Pseudo3D, fold, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
-from training.data import views as v
 from training.data.collate import STREAMS
 from training.data.order import rng_at
-from training.data.views import image_of
+from training.data.views import flat, image_of
 from training.methods.base import MethodConfig, Step
-from training.methods.cdssl_p3d import CdsslP3D
+from training.methods.cdssl_p3d import CdsslP3D, Views3D
 from training.recipes.cdssl_p3d import tiny
 
 
@@ -87,11 +86,32 @@ class TestCdsslP3D(MethodSuite):
         """Row by row: the first thing drawn is the first global crop, and it stands upright in the target."""
         config, sample = tiny().method, samples[Presentation.PSEUDO3D][0]
         assert isinstance(config, CdsslP3D)
-        rng = rng_at(3, 4)
-        crop = v.crop_resized(image_of(sample, Pseudo3D()), rng, config.flat.global_side, config.flat.global_area)
-        expected = v.turned(crop, rng, 10)
+        image, side = image_of(sample, Pseudo3D()), config.flat.global_side
+        plan, _ = config.flat.plans((image.shape[0], image.shape[1]), rng_at(3, 4))
+        expected = flat.turned(flat.cropped(image, plan.edges[0], side), plan.angle_deg[0], bool(plan.flip[0]))
         target = config.draw(sample, None, rng_at(3, 4))["clean1"]
         assert np.array_equal(fold(target, Pseudo3D(), *expected.shape)[0], expected)
+
+    def test_frozen_pairs_are_the_same_few_sets_of_boxes_in_every_run_and_rank(self) -> None:
+        """Boxes know the sample and the number of the pair, and neither seed nor position."""
+        views = Views3D(frozen_pairs=16)
+        sets = [_boxes(views, "ab" * 16, seed, position) for seed in range(3) for position in range(200)]
+        assert len(set(sets)) == 16
+        assert set(sets[:200]) == set(sets[200:400]) == set(sets[400:])
+        assert not set(sets) & {_boxes(views, "cd" * 16, 0, position) for position in range(200)}
+
+    def test_distortions_of_a_frozen_pair_stay_fresh(self) -> None:
+        plans = [Views3D(frozen_pairs=1).plans((128, 128, 128), "ab" * 16, rng_at(0, position))[0] for position in range(2)]
+        one, two = (plan.placement for plan in plans)
+        assert np.array_equal(one.boxes.start, two.boxes.start)
+        assert not np.allclose(one.angles_deg, two.angles_deg)
+
+    def test_boxes_drawn_online_are_new_at_every_position(self) -> None:
+        assert len({_boxes(Views3D(), "ab" * 16, 0, position) for position in range(50)}) == 50
+
+    def test_no_frozen_pairs_are_refused(self) -> None:
+        with pytest.raises(GeometryError, match="frozen_pairs is at least 1"):
+            Views3D(frozen_pairs=0)
 
     def test_views_that_cannot_be_folded_are_refused(self, samples: dict[Presentation, list[Sample]]) -> None:
         with pytest.raises(RunError, match="cannot be folded exactly"):
@@ -109,6 +129,11 @@ class TestCdsslP3D(MethodSuite):
         views = config.draw(superpatches(1, side=128)[0], None, np.random.default_rng(0))
         assert views["view1"].shape == (1, 32, 64, 64)
         assert views["local"].shape == (6, 1, 16, 16, 16)
+
+
+def _boxes(views: Views3D, key: str, seed: int, position: int) -> bytes:
+    drawn = views.boxes((128, 128, 128), key, rng_at(seed, position))
+    return b"".join(boxes.start.tobytes() + boxes.size.tobytes() for boxes in drawn)
 
 
 class _Answer(torch.nn.Module):

@@ -1,0 +1,125 @@
+"""Views of volumes: voxel centres that can be computed by hand, and distortions one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.data.views import normalised, solid
+from training.data.views.boxes import Boxes
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def plan(seed: int, count: int = 2, swaps: int = 5) -> solid.SolidPlan:
+    """Views of (16, 16, 16) from boxes around the middle of a volume of 32."""
+    boxes = Boxes(start=np.full((count, 3), 6.0), size=np.full((count, 3), 20.0))
+    return solid.draw_solid(boxes, (16, 16, 16), swaps, np.random.default_rng(seed))
+
+
+def test_a_box_at_its_own_size_is_a_plain_slice() -> None:
+    volume = np.random.default_rng(0).random((20, 22, 24)).astype(np.float32)
+    found = solid.box_resampled(volume, (3, 4, 5), (8, 9, 10), (8, 9, 10))
+    assert np.allclose(found, volume[3:11, 4:13, 5:15], atol=1e-6)
+
+
+def test_a_resampled_ramp_is_a_ramp() -> None:
+    """Linear interpolation is exact on linear functions: the voxel centres say where each sample must lie."""
+    z = np.arange(32, dtype=np.float32)[:, None, None] / 64 + np.zeros((32, 32, 32), np.float32)
+    found = solid.box_resampled(z, (4, 0, 0), (16, 32, 32), (8, 32, 32))
+    assert np.allclose(found[:, 5, 5], (4 + 0.5 + 2 * np.arange(8)) / 64, atol=1e-6)
+
+
+@given(angles=st.tuples(*[st.floats(-10, 10)] * 3))
+def test_rotations_keep_lengths_and_handedness(angles: tuple[float, float, float]) -> None:
+    matrix = solid.rotation(np.array([angles, (0, 0, 0)]))
+    assert np.allclose(matrix[0] @ matrix[0].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(matrix[0]) == pytest.approx(1)
+    assert np.array_equal(matrix[1], np.eye(3))
+
+
+@given(seed=seeds)
+def test_the_centre_of_a_box_is_the_centre_of_its_view_however_it_is_turned(seed: int) -> None:
+    affine = plan(seed).placement.affine((16, 16, 16))
+    assert np.allclose(affine @ [7.5, 7.5, 7.5, 1], 6 + 9.5)
+
+
+def test_a_flip_exchanges_left_and_right_and_nothing_else() -> None:
+    volume = np.random.default_rng(0).random((32, 32, 32)).astype(np.float32)
+    boxes = Boxes(start=np.full((1, 3), 6.0), size=np.full((1, 3), 20.0))
+    straight = solid.Placement(boxes=boxes, angles_deg=np.zeros((1, 3)), scales=np.ones((1, 3)), flip=np.array([False]))
+    flipped = dataclasses.replace(straight, flip=np.array([True]))
+    one, two = (solid.resampled(volume, p.affine((10, 10, 10))[0], (10, 10, 10)) for p in (straight, flipped))
+    assert np.allclose(one[:, :, ::-1], two, atol=1e-6)
+
+
+@given(seed=seeds)
+def test_swapping_two_disjoint_patches_exchanges_them_and_twice_is_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    volume = rng.random((16, 16, 16)).astype(np.float32)
+    swap = np.stack([rng.integers(0, (5, 13, 9)), rng.integers((8, 0, 0), (13, 13, 9))])
+    if abs(swap[0, 0] - swap[1, 0]) < 4:
+        swap[0, 0] = 0
+    once = solid.swapped(volume, swap[None])
+    assert np.array_equal(np.sort(once, axis=None), np.sort(volume, axis=None))
+    (z, y, x), (w, v, u) = swap
+    assert np.array_equal(once[z : z + 4, y : y + 4, x : x + 8], volume[w : w + 4, v : v + 4, u : u + 8])
+    assert np.array_equal(solid.swapped(volume, np.stack([swap, swap])), volume)
+
+
+def test_corruption_without_chance_is_normalisation() -> None:
+    view = np.random.default_rng(0).random((2, 16, 16, 16)).astype(np.float32)
+    nothing = solid.Corruption(
+        blur_sigma=np.zeros((2, 3)),
+        noise_deviation=np.zeros(2),
+        noise_seed=np.asarray(1),
+        log_gamma=np.zeros(2),
+        swaps=np.zeros((2, 0, 2, 3), int),
+    )
+    assert np.allclose(solid.corrupted(view, nothing), [normalised(one) for one in view], atol=1e-6)
+
+
+def test_noise_is_that_of_the_plans_seed_unless_it_is_given() -> None:
+    """Equal plans give equal bits, and every view has its own noise."""
+    clean = np.full((2, 16, 16, 16), 0.5, np.float32)
+    corruption = plan(0).corruption
+    once, again = (solid.corrupted(clean, corruption) for _ in range(2))
+    given_none = solid.corrupted(clean, corruption, np.zeros_like(clean))
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once[0], once[1])
+    assert np.allclose(given_none, 0, atol=1e-6)
+
+
+def test_noise_has_the_deviation_of_the_plan() -> None:
+    """Before gamma and normalisation: what is seen of them is undone by a plan that has neither blur, gamma nor swaps."""
+    corruption = dataclasses.replace(plan(0, swaps=0).corruption, blur_sigma=np.zeros((2, 3)), log_gamma=np.zeros(2))
+    step = np.zeros((2, 32, 32, 32), np.float32)
+    step[:, 16:] = 0.8
+    spoilt = solid.corrupted(step, corruption)
+    for view, deviation in zip(spoilt, corruption.noise_deviation, strict=True):
+        scale = np.sqrt(0.4**2 + deviation**2)
+        assert view[:16].std() * scale == pytest.approx(deviation, rel=0.02)
+        assert (view[16:].mean() - view[:16].mean()) * scale == pytest.approx(0.8, rel=0.02)
+
+
+def test_chances_are_those_of_the_table() -> None:
+    """Ranges filled to their ends and nowhere beyond; patches of swaps inside the view."""
+    drawn = plan(0, count=4000, swaps=2)
+    place, spoil = drawn.placement, drawn.corruption
+    assert abs(place.flip.mean() - 0.5) < 4 * 0.5 / np.sqrt(4000)
+    for values, low, high in (
+        (place.angles_deg, -10, 10),
+        (place.scales, 0.9, 1.1),
+        (spoil.blur_sigma, 0, 2),
+        (spoil.noise_deviation, 0, 0.25),
+        (spoil.log_gamma, -0.3, 0.3),
+        (spoil.swaps[..., 0], 0, 12),
+        (spoil.swaps[..., 2], 0, 8),
+    ):
+        span = high - low
+        assert low <= values.min() < low + 0.01 * span
+        assert high - 0.01 * span < values.max() <= high

@@ -1,0 +1,98 @@
+"""Boxes: where the views of a volume are cut from. Two global ones that overlap, and local ones where those are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from storage_schema.errors import GeometryError
+
+Reals = npt.NDArray[np.float64]
+Side3 = tuple[int, int, int]
+#: Proposals that are looked at together, and after how many such rounds a pair counts as impossible.
+PROPOSALS, ROUNDS = 64, 200
+HULL_MARGIN = 3  # code: PCRLv2, luna_preprocess.py lines 251-274
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Boxes:
+    """V boxes of a volume: first voxel and size along (D, H, W); fractions are allowed.
+
+    Attributes:
+        start: (V, 3) voxels.
+        size: (V, 3) voxels.
+    """
+
+    start: Reals
+    size: Reals
+
+
+def overlap(start_a: Reals, size_a: Reals, start_b: Reals, size_b: Reals) -> Reals:
+    """Intersection over union of boxes, (..., 3) each."""
+    shared = np.minimum(start_a + size_a, start_b + size_b) - np.maximum(start_a, start_b)
+    inner = np.maximum(shared, 0).prod(-1)
+    return np.asarray(inner / (size_a.prod(-1) + size_b.prod(-1) - inner))
+
+
+def _fitting(sizes: Sequence[Side3], room: Reals) -> Reals:
+    return np.array([size for size in sizes if (np.asarray(size) <= room).all()], float).reshape(-1, 3)
+
+
+def box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator, min_overlap: float = 0.3) -> Boxes:
+    """Two boxes inside a volume whose intersection over union is above ``min_overlap``.
+
+    Both sizes and both places are uniform among all pairs that satisfy the bound. Drawing whole pairs until one does would
+    take thousands of draws in a large volume; so the second box is proposed only where every single axis still allows the
+    bound, and a proposal is kept with the share that this region has of all places. The result has the same distribution.
+
+    Raises:
+        GeometryError: if no size fits into the volume, or no two boxes can overlap by as much.
+    """
+    shape = np.asarray(shape_DHW, float)
+    fitting = _fitting(sizes, shape)
+    if len(fitting):
+        every_a, every_b = np.repeat(fitting, len(fitting), axis=0), np.tile(fitting, (len(fitting), 1))
+        widest = float(_share(every_a + every_b - 2 * _needed(every_a, every_b, min_overlap), shape - every_b).prod(-1).max())
+    for _ in range(ROUNDS if len(fitting) else 0):
+        size_a, size_b = (fitting[rng.integers(len(fitting), size=PROPOSALS)] for _ in range(2))
+        start_a = rng.uniform(0, shape - size_a)
+        needed = _needed(size_a, size_b, min_overlap)
+        low = np.maximum(0, start_a + needed - size_b)
+        high = np.minimum(shape - size_b, start_a + size_a - needed)
+        start_b = rng.uniform(low, np.maximum(low, high))
+        kept = (high >= low).all(-1) & (overlap(start_a, size_a, start_b, size_b) > min_overlap)
+        kept &= rng.uniform(0, widest, PROPOSALS) < _share(high - low, shape - size_b).prod(-1)
+        if kept.any():
+            first = int(kept.argmax())
+            return Boxes(start=np.stack([start_a[first], start_b[first]]), size=np.stack([size_a[first], size_b[first]]))
+    raise GeometryError(f"no two boxes of sizes {list(sizes)} overlap by {min_overlap} inside a volume of {shape_DHW}")
+
+
+def _needed(size_a: Reals, size_b: Reals, min_overlap: float) -> Reals:
+    """Least length that two boxes must share along each axis, were they to share all they can along the two others."""
+    inner = min_overlap * (size_a.prod(-1) + size_b.prod(-1)) / (1 + min_overlap)
+    most = np.minimum(size_a, size_b)
+    return np.asarray(inner[..., None] * most / most.prod(-1)[..., None])
+
+
+def _share(length: Reals, room: Reals) -> Reals:
+    """Share of all places along each axis; where there is but one place it has all."""
+    return np.where(room > 0, np.clip(length, 0, room) / np.where(room > 0, room, 1), 1.0)
+
+
+def sub_boxes(pair: Boxes, shape_DHW: Side3, sizes: Sequence[Side3], count: int, rng: np.random.Generator) -> Boxes:
+    """Boxes inside the common hull of a pair, which is enlarged by 3 voxels; clamped to the volume, never stretched.
+
+    Raises:
+        GeometryError: if no size fits into the hull.
+    """
+    low = np.maximum(0, pair.start.min(0) - HULL_MARGIN)
+    high = np.minimum(shape_DHW, (pair.start + pair.size).max(0) + HULL_MARGIN)
+    fitting = _fitting(sizes, high - low)
+    if not len(fitting):
+        raise GeometryError(f"no local box of sizes {list(sizes)} fits into the hull of the global ones, {high - low} voxels")
+    size = fitting[rng.integers(len(fitting), size=count)]
+    return Boxes(start=rng.uniform(low, high - size), size=size)

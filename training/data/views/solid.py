@@ -1,0 +1,163 @@
+"""Views of a volume: the plan of chance, and its voxels by NumPy and SciPy. V views, (D, H, W) voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+from scipy import ndimage
+
+from storage_schema.sample import Array
+from training.data.views.boxes import Boxes, Reals, Side3
+from training.data.views.flat import T
+from training.data.views.source import Floats, normalised
+
+#: Largest deviation of the blur along an axis, voxels.
+BLUR_SIGMA = 2.0
+#: Patches that are exchanged, (D, H, W); code: PCRLv2 data.py, there (8, 4, 4) as (x, y, z).
+SWAP_PATCH: Side3 = (4, 4, 8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where V views lie in the volume.
+
+    Attributes:
+        boxes: of the volume, before they are turned and scaled about their centres.
+        angles_deg: (V, 3) about each axis.
+        scales: (V, 3) along each axis.
+        flip: (V,) whether left and right are exchanged. Depth and rows never are.
+    """
+
+    boxes: Boxes
+    angles_deg: Reals
+    scales: Reals
+    flip: Array
+
+    def affine(self, side: Side3) -> Reals:
+        """(V, 3, 4): voxel (d, h, w, 1) of a view of ``side`` voxels to its place in the volume, between voxel centres."""
+        step = self.boxes.size / side * self.scales
+        matrix = rotation(self.angles_deg) * step[:, None, :]
+        matrix[:, :, 2] *= np.where(self.flip, -1, 1)[:, None]
+        centre = self.boxes.start + (self.boxes.size - 1) / 2
+        offset = centre - matrix @ ((np.asarray(side) - 1) / 2)
+        return np.concatenate([matrix, offset[:, :, None]], axis=2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corruption(Generic[T]):
+    """How V views are spoilt.
+
+    Attributes:
+        blur_sigma: (V, 3) voxels of the view.
+        noise_deviation: (V,) in unit range.
+        noise_seed: () one seed for the noise of all views.
+        log_gamma: (V,) natural logarithm of the exponent.
+        swaps: (V, times, 2, 3) first voxels of the patches that are exchanged, one pair after the other.
+    """
+
+    blur_sigma: T
+    noise_deviation: T
+    noise_seed: T
+    log_gamma: T
+    swaps: T
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SolidPlan:
+    """What chance decided for V views of one volume."""
+
+    placement: Placement
+    corruption: Corruption[Array]
+
+
+def draw_solid(boxes: Boxes, side: Side3, swaps: int, rng: np.random.Generator) -> SolidPlan:
+    """Draw all but the boxes.
+
+    Rotation by up to 10 degrees about each axis, scale 0.9 .. 1.1, left-right flip half of the time, blur, noise and gamma
+    always (TorchIO's defaults, as PCRLv2 uses them).
+    """
+    count = len(boxes.start)
+    placement = Placement(
+        boxes=boxes,
+        angles_deg=rng.uniform(-10, 10, (count, 3)),
+        scales=rng.uniform(0.9, 1.1, (count, 3)),
+        flip=rng.random(count) < 0.5,
+    )
+    corruption = Corruption(
+        blur_sigma=rng.uniform(0, BLUR_SIGMA, (count, 3)),
+        noise_deviation=rng.uniform(0, 0.25, count),
+        noise_seed=np.asarray(rng.integers(2**63 - 1)),
+        log_gamma=rng.uniform(-0.3, 0.3, count),
+        swaps=_places(side, (count, swaps, 2), rng),
+    )
+    return SolidPlan(placement=placement, corruption=corruption)
+
+
+def _places(side: Side3, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """First voxels of patches inside a view, any shape before the axis of coordinates."""
+    room = [max(1, whole - patch + 1) for whole, patch in zip(side, SWAP_PATCH, strict=True)]
+    return rng.integers(0, room, (*shape, 3))
+
+
+def rotation(angles_deg: Reals) -> Reals:
+    """(..., 3) angles to 3 x 3 rotations about the three axes, applied in order."""
+    matrix = np.broadcast_to(np.eye(3), (*angles_deg.shape, 3))
+    for axis in range(3):
+        i, j = [k for k in range(3) if k != axis]
+        cosine, sine = np.cos(np.deg2rad(angles_deg[..., axis])), np.sin(np.deg2rad(angles_deg[..., axis]))
+        turn = np.broadcast_to(np.eye(3), matrix.shape).copy()
+        turn[..., i, i] = turn[..., j, j] = cosine
+        turn[..., i, j], turn[..., j, i] = -sine, sine
+        matrix = turn @ matrix
+    return matrix
+
+
+def resampled(volume_DHW: Floats, affine: Reals, side: Side3) -> Floats:
+    """A view of ``side`` voxels in one interpolation: linear; air (0) beyond the centres of the outermost voxels."""
+    view = ndimage.affine_transform(volume_DHW, affine[:, :3], affine[:, 3], output_shape=side, order=1, output=np.float32)
+    return np.asarray(np.clip(view, 0, 1))
+
+
+def box_resampled(volume_DHW: Floats, start: Side3, size: Side3, side: Side3) -> Floats:
+    """A box of a volume on a grid of ``side`` voxels, as it is."""
+    boxes = Boxes(start=np.asarray(start, float)[None], size=np.asarray(size, float)[None])
+    plain = Placement(boxes=boxes, angles_deg=np.zeros((1, 3)), scales=np.ones((1, 3)), flip=np.zeros(1, bool))
+    return resampled(volume_DHW, plain.affine(side)[0], side)
+
+
+def swapped(volume_DHW: Floats, swaps: Array) -> Floats:
+    """Pairs of small patches exchanged in place, one pair after the other (TorchIO's RandomSwap)."""
+    volume_DHW = volume_DHW.copy()
+    for first, second in swaps:
+        a = tuple(slice(s, s + n) for s, n in zip(first, SWAP_PATCH, strict=True))
+        b = tuple(slice(s, s + n) for s, n in zip(second, SWAP_PATCH, strict=True))
+        volume_DHW[a], volume_DHW[b] = volume_DHW[b].copy(), volume_DHW[a].copy()
+    return volume_DHW
+
+
+def corrupted(views_VDHW: Floats, corruption: Corruption[Array], noise_VDHW: Floats | None = None) -> Floats:
+    """Blur, noise, gamma, swaps, normalisation of every view. All of them always, as in PCRLv2.
+
+    Args:
+        views_VDHW: clean views.
+        corruption: what chance decided.
+        noise_VDHW: standard normal numbers; None draws them from the plan's seed, in float32.
+    """
+    if noise_VDHW is None:
+        noise_VDHW = np.random.default_rng(int(corruption.noise_seed)).standard_normal(views_VDHW.shape, np.float32)
+    spoilt = []
+    for number, view in enumerate(views_VDHW):
+        blurred = ndimage.gaussian_filter(view, corruption.blur_sigma[number])
+        noisy = blurred + noise_VDHW[number] * np.float32(corruption.noise_deviation[number])
+        # Noise makes values negative, for which a power is undefined: the sign is kept, as TorchIO does.
+        bent = np.sign(noisy) * np.abs(noisy) ** np.exp(np.float32(corruption.log_gamma[number]))
+        spoilt.append(normalised(swapped(bent, corruption.swaps[number])))
+    return np.stack(spoilt)
+
+
+def solid_views(volume_DHW: Floats, plan: SolidPlan, side: Side3) -> tuple[Floats, Floats]:
+    """Clean and distorted views of a volume, (V, D, H, W) each; the distorted ones are normalised."""
+    clean = np.stack([resampled(volume_DHW, affine, side) for affine in plan.placement.affine(side)])
+    return clean, corrupted(clean, plan.corruption)

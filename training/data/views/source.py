@@ -1,0 +1,46 @@
+"""Source: the pixels of a sample that its views are cut from, stored or in unit range."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from storage_schema.errors import RunError
+from storage_schema.pseudo3d import Pseudo3D, fold
+from storage_schema.sample import Array, Sample, Scaling
+from storage_schema.vocabulary import Presentation
+
+Floats = npt.NDArray[np.float32]
+
+
+def normalised(array: Floats) -> Floats:
+    """Zero mean, unit deviation; a constant array becomes zeros."""
+    deviation = float(array.std())
+    return np.asarray((array - array.mean()) / (deviation if deviation > 1e-6 else 1.0), np.float32)
+
+
+def stored_image(sample: Sample, spec: Pseudo3D) -> Array:
+    """The image behind a sample, (H, W) in stored numbers: folded back from pseudo-3D, or as it is.
+
+    Raises:
+        RunError: if the pseudo-3D view that is stored cannot be folded exactly.
+    """
+    if sample.presentation is Presentation.IMAGE:
+        return np.asarray(sample.array[0])
+    if not spec.reversible:
+        raise RunError(
+            f"sample {sample.key}: its pseudo-3D view (window {spec.window}, stride {spec.stride}) cannot be folded exactly"
+        )
+    height, width = sample.array.shape[2] * spec.window, sample.array.shape[3] * spec.window
+    return np.asarray(fold(sample.array, spec, height, width)[0])
+
+
+def image_of(sample: Sample, spec: Pseudo3D) -> Floats:
+    """The image behind a sample, (H, W) in unit range; folded as it is stored, so that bytes are moved and not floats."""
+    return sample.scaling.unit(stored_image(sample, spec))
+
+
+def unit_factors(scaling: Scaling) -> Floats:
+    """(factor, summand) by which stored numbers become unit range, as :meth:`Scaling.unit` applies them."""
+    span = scaling.high - scaling.low
+    return np.array([scaling.slope / span, (scaling.intercept - scaling.low) / span], np.float32)
