@@ -46,17 +46,22 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
     """
     corpora = [open_corpus(source.bucket, split=None) for source in bench.sources]
     _refuse_starving(study, corpora)
+    names = short_names([source.bucket.url for source in bench.sources])
     courses: dict[str, list[Course]] = {}
     found: list[Score] = []
     jobs = [(arm, seed) for arm in study.arms for seed in range(bench.seeds)]
     for arm, seed in tqdm(jobs, desc=study.title, unit="run", disable=bench.workers.quiet):
         config = replace(arm.config, seed=seed)
         method = _method(arm, config, bench, corpora, courses)
-        found += [score for corpus in corpora for score in _judged(arm.name, seed, config, method, corpus, bench.folds)]
+        for name, corpus in zip(names, corpora, strict=True):
+            found += [
+                Score(arm=arm.name, seed=seed, dataset=name, probe=probe, accuracy=accuracy)
+                for probe, accuracy in _judged(config, method, corpus, bench.folds)
+            ]
     document = {
         "title": study.title,
         "arms": {arm.name: {"diet": arm.diet, "config": arm.config.document()} for arm in study.arms},
-        "datasets": [{"name": c.manifest.name, "manifest": c.manifest.digest} for c in corpora],
+        "datasets": {name: c.manifest.digest for name, c in zip(names, corpora, strict=True)},
         "courses": {name: [asdict(one) for one in several] for name, several in courses.items()},
         "scores": [asdict(score) for score in found],
     }
@@ -90,13 +95,16 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     return method
 
 
-def _judged(arm: str, seed: int, config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[Score]:
+def _judged(config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[tuple[str, float]]:
     """Every probe on one dataset, if it has labels. Folds depend on the dataset alone, so arms and seeds share them."""
     data = labelled(corpus, config.method)
     if data is None:
         return []
     x_NF, parts = features(method.encoder, data.x_NCDHW), folds_of(data, folds)
-    return [
-        Score(arm=arm, seed=seed, dataset=data.name, probe=probe, accuracy=float(np.mean(scores(probe, x_NF, data, parts))))
-        for probe in readers(len(data.labels))
-    ]
+    return [(probe, float(np.mean(scores(probe, x_NF, data, parts)))) for probe in readers(len(data.labels))]
+
+
+def short_names(urls: Sequence[str]) -> list[str]:
+    """The last part of each URL; the whole URLs where two would be called alike."""
+    names = [url.rstrip("/").rpartition("/")[2] for url in urls]
+    return names if len(set(names)) == len(names) else list(urls)

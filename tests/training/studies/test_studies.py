@@ -1,0 +1,114 @@
+"""Studies: arms that are fair, a table that says what was measured, and a line that goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crossdim import main
+from foundation.bucket import Bucket
+from storage_schema.errors import RunError, UsageError
+from training.metrics import read_metrics
+from training.recipes.cdssl_p3d import tiny
+from training.studies import study
+from training.studies.base import Diet, Score
+from training.studies.conduct import short_names
+from training.studies.course import Course, course
+from training.studies.table import page
+
+
+def test_the_four_arms_differ_in_diet_and_batch_alone() -> None:
+    """Equal steps: as many samples of its own as the joint run gives a dimension. Equal samples: as many as it has in all."""
+    arms = {arm.name: arm for arm in study("four-arms", tiny()).arms}
+    joint = arms["joint"].config
+    assert {name: (arm.diet, arm.config.global_batch / joint.global_batch) for name, arm in arms.items()} == {
+        "scratch": (Diet.NOTHING, 1),
+        "2d-equal-steps": (Diet.FLAT, 0.5),
+        "2d-equal-samples": (Diet.FLAT, 1),
+        "3d-equal-steps": (Diet.SOLID, 0.5),
+        "3d-equal-samples": (Diet.SOLID, 1),
+        "joint": (Diet.BOTH, 1),
+    }
+    assert all(replace(arm.config, global_batch=joint.global_batch) == joint for arm in arms.values())
+
+
+def test_a_batch_that_cannot_be_halved_is_refused() -> None:
+    with pytest.raises(RunError, match="global_batch is 7"):
+        study("four-arms", replace(tiny(), global_batch=7))
+
+
+def test_an_unknown_study_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean four-arms"):
+        study("four-arm", tiny())
+
+
+def _record(step: int) -> dict[str, object]:
+    return {
+        "loss": 10.0 - step,
+        "counts": {"image": 3, "superpatch": 4},
+        "monitors": {"image/evenness0": 0.5, "image/evenness1": 0.1 * (step + 1), "image/other": 0.0},
+        "step_s": 2.0,
+        "wait_s": 0.5,
+    }
+
+
+def test_the_course_of_a_run_is_its_edges_and_its_sums() -> None:
+    found = course([_record(step) for step in range(20)])  # type: ignore[arg-type]
+    assert found == Course(steps=20, samples=140, loss_first=9.5, loss_last=-8.5, evenness=0.5, seconds=40.0, wait_share=0.25)
+
+
+def test_the_table_holds_mean_and_spread_and_says_what_was_not_probed() -> None:
+    runs = [Course(steps=5, samples=9, loss_first=1, loss_last=0, evenness=0.9, seconds=5, wait_share=0.01)] * 2
+    scores = [
+        Score(arm=arm, seed=seed, dataset="d", probe="knn", accuracy=0.5 + 0.1 * seed) for arm in ("a", "b") for seed in (0, 1)
+    ]
+    text = page("title", ["a", "b", "c"], {"a": runs}, scores)
+    assert "over 2 seeds" in text
+    assert "| a | 0.550 ± 0.050 |" in text
+    assert "| c | not probed |" in text
+    assert "| a | 5 | 9 | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.90 ± 0.00 | 1.00 ± 0.00 | 1.0% |" in text
+
+
+def test_datasets_are_called_by_their_folder_unless_two_are_called_alike() -> None:
+    assert short_names(["s3://lab/ct", "s3://lab/xr/"]) == ["ct", "xr"]
+    assert short_names(["s3://lab/ct", "s3://other/ct"]) == ["s3://lab/ct", "s3://other/ct"]
+
+
+def _line(out: Path, *data: Bucket) -> list[str]:
+    line = ["study", "four-arms", "--recipe", "cdssl-p3d:tiny", "--data", *(bucket.url for bucket in data), "--out", str(out)]
+    return [*line, "--steps", "1", "--seeds", "1", "--set", "global_batch=8", "--json"]
+
+
+def test_a_study_from_the_command_line_and_once_more(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every arm is a run of its own with the right diet; asked again, nothing is trained twice and the table is the same."""
+    assert main(_line(tmp_path, flat, solid)) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {(s["arm"], s["dataset"], s["probe"]) for s in document["scores"]} == {
+        (arm, Path(bucket.url).name, probe) for arm in document["arms"] for bucket in (flat, solid) for probe in ("knn", "linear")
+    }
+    counts = {arm: read_metrics(Bucket(str(tmp_path / arm / "seed-0")))[0]["counts"] for arm in document["courses"]}
+    assert counts == {
+        "2d-equal-steps": {"pseudo3d": 4},
+        "2d-equal-samples": {"pseudo3d": 8},
+        "3d-equal-steps": {"superpatch": 4},
+        "3d-equal-samples": {"superpatch": 8},
+        "joint": {"pseudo3d": 4, "superpatch": 4},
+    }
+    state = tmp_path / "joint/seed-0/checkpoints/step-00000001/state.pt"
+    before, table = state.stat().st_mtime_ns, (tmp_path / "study.md").read_text()
+    assert main(_line(tmp_path, flat, solid)) == 0
+    assert state.stat().st_mtime_ns == before
+    assert (tmp_path / "study.md").read_text() == table
+
+
+def test_arms_without_data_are_refused_before_anything_starts(
+    flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_line(tmp_path, flat)) == 2
+    assert "3d-equal-steps, 3d-equal-samples would have no data" in capsys.readouterr().err
+    assert not (tmp_path / "joint").exists()
