@@ -1,9 +1,13 @@
-"""Oracles O-A1 to O-A12 of the method notes, worked out by hand or with NumPy apart from our code, then independent libraries."""
+"""Oracles O-A1 to O-A12 of the method notes, worked out by hand or with NumPy apart from our code, then independent libraries.
+
+The oracles are put to both forms, NumPy's and torch's; that the two agree everywhere is tested with the layer.
+"""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from PIL import Image
 from storage_schema.errors import GeometryError
 from storage_schema.pseudo3d import Pseudo3D, coverage, fold, to_gray, unroll
 from tests.strategies import views
+from training.layers.pseudo3d import fold_torch, unroll_torch
 
 X = np.arange(16, dtype=np.int16).reshape(1, 4, 4)
 K4 = Pseudo3D()
@@ -25,25 +30,49 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def stacked(spec: Pseudo3D, slices: list[list[list[int]]]) -> None:
-    assert np.array_equal(unroll(X, spec), np.asarray(slices)[None])
+@dataclass(frozen=True)
+class Form:
+    """The view as one library computes it: NumPy arrays in, NumPy arrays out."""
+
+    unroll: Callable[..., np.ndarray]
+    fold: Callable[..., np.ndarray]
+
+
+def torch_unroll(image: np.ndarray, spec: Pseudo3D) -> np.ndarray:
+    return unroll_torch(torch.from_numpy(image.copy())[None], spec)[0].numpy()
+
+
+def torch_fold(volume: np.ndarray, spec: Pseudo3D, height: int, width: int, **options: float) -> np.ndarray:
+    return fold_torch(torch.from_numpy(volume)[None], spec, height, width, **options)[0].numpy()
+
+
+FORMS = {"numpy": Form(unroll, fold), "torch": Form(torch_unroll, torch_fold)}
+both_forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+def stacked(form: Form, spec: Pseudo3D, slices: list[list[list[int]]]) -> None:
+    assert np.array_equal(form.unroll(X, spec), np.asarray(slices)[None])
+    assert np.array_equal(form.fold(np.asarray(slices, X.dtype)[None], spec, 4, 4), X)
 
 
 # ---- O-A1 to O-A5: sixteen pixels, every voxel written down ----
 
 
-def test_tiles_of_two_give_one_slice_for_each_offset():
+@both_forms
+def test_tiles_of_two_give_one_slice_for_each_offset(form):
     """O-A1."""
-    stacked(Pseudo3D(window=2, stride=2), [[[0, 2], [8, 10]], [[1, 3], [9, 11]], [[4, 6], [12, 14]], [[5, 7], [13, 15]]])
+    stacked(form, Pseudo3D(window=2, stride=2), [[[0, 2], [8, 10]], [[1, 3], [9, 11]], [[4, 6], [12, 14]], [[5, 7], [13, 15]]])
 
 
-def test_the_window_layout_gives_one_slice_for_each_window():
+@both_forms
+def test_the_window_layout_gives_one_slice_for_each_window(form):
     """O-A2."""
     spec = Pseudo3D(window=2, stride=2, layout="window")
-    stacked(spec, [[[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]])
+    stacked(form, spec, [[[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]])
 
 
-def test_overlapping_windows_repeat_pixels():
+@both_forms
+def test_overlapping_windows_repeat_pixels(form):
     """O-A3."""
     slices = [
         [[0, 1, 2], [4, 5, 6], [8, 9, 10]],
@@ -51,7 +80,7 @@ def test_overlapping_windows_repeat_pixels():
         [[4, 5, 6], [8, 9, 10], [12, 13, 14]],
         [[5, 6, 7], [9, 10, 11], [13, 14, 15]],
     ]
-    stacked(Pseudo3D(window=2, stride=1), slices)
+    stacked(form, Pseudo3D(window=2, stride=1), slices)
 
 
 def test_coverage_counts_the_windows_over_each_pixel():
@@ -62,16 +91,17 @@ def test_coverage_counts_the_windows_over_each_pixel():
     assert counts.sum() == 4 * 9
 
 
-def test_padding_is_zeros_around_the_image():
+@both_forms
+def test_padding_is_zeros_around_the_image(form):
     """O-A5."""
     spec = Pseudo3D(window=3, stride=1, padding=1)
-    view = unroll(X, spec)[0]
+    view = form.unroll(X, spec)[0]
 
     assert view.shape == (9, 4, 4)
     assert np.array_equal(view[4], X[0])
     assert view[0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 2], [0, 4, 5, 6], [0, 8, 9, 10]]
     assert view[8].tolist() == [[5, 6, 7, 0], [9, 10, 11, 0], [13, 14, 15, 0], [0, 0, 0, 0]]
-    assert np.array_equal(fold(view[None], spec, 4, 4), X)
+    assert np.array_equal(form.fold(view[None], spec, 4, 4), X)
 
 
 # ---- O-A6: sizes ----
@@ -92,8 +122,9 @@ SIZES = [
 ]
 
 
+@both_forms
 @pytest.mark.parametrize(("side", "window", "stride", "padding", "shape", "ratio", "lost"), SIZES)
-def test_sizes_agree_with_the_table(side, window, stride, padding, shape, ratio, lost):
+def test_sizes_agree_with_the_table(form, side, window, stride, padding, shape, ratio, lost):
     """O-A6: the table of method notes A.4; windows that lose pixels are refused unless asked for."""
     spec = Pseudo3D(window=window, stride=stride, padding=padding)
     if lost:
@@ -102,19 +133,20 @@ def test_sizes_agree_with_the_table(side, window, stride, padding, shape, ratio,
         spec = replace(spec, allow_crop=True)
 
     assert spec.shape(1, side, side) == (1, *shape)
-    assert unroll(np.zeros((1, side, side), np.uint8), spec).shape == (1, *shape)
+    assert form.unroll(np.zeros((1, side, side), np.uint8), spec).shape == (1, *shape)
     assert np.prod(shape) / side**2 == pytest.approx(ratio, abs=5e-4)
 
 
 # ---- O-A7: what the name im2col means ----
 
 
+@both_forms
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_a_convolution_is_a_product_with_the_view(stride):
+def test_a_convolution_is_a_product_with_the_view(form, stride):
     """O-A7: conv3d with a (k*k, 1, 1) kernel on the view is conv2d on the image, the identity of the paper's figure 2a."""
     image, kernel = noise(1, 9, 11), noise(3, 3, seed=1)
     spec = Pseudo3D(window=3, stride=stride, allow_crop=True)
-    view = torch.from_numpy(unroll(image, spec))[None]
+    view = torch.from_numpy(form.unroll(image, spec))[None]
     as_3d = F.conv3d(view, torch.from_numpy(kernel).reshape(1, 1, 9, 1, 1))
     as_2d = F.conv2d(torch.from_numpy(image)[None], torch.from_numpy(kernel)[None, None], stride=stride)
 
@@ -125,89 +157,98 @@ def test_a_convolution_is_a_product_with_the_view(stride):
 # ---- O-A8: which augmentations commute with the view ----
 
 
-def four_axes(image: np.ndarray) -> np.ndarray:
+def four_axes(form: Form, image: np.ndarray) -> np.ndarray:
     """The view as P[i, j, y, x]."""
-    view = unroll(image, K4)[0]
+    view = form.unroll(image, K4)[0]
     return view.reshape(4, 4, *view.shape[1:])
 
 
-def test_a_horizontal_flip_reverses_columns_and_their_offsets():
+@both_forms
+def test_a_horizontal_flip_reverses_columns_and_their_offsets(form):
     """O-A8: this is why a flip of the depth axis alone is no image transformation."""
     image = noise(1, 8, 12)
 
-    assert np.array_equal(four_axes(image[:, :, ::-1]), four_axes(image)[:, ::-1, :, ::-1])
+    assert np.array_equal(four_axes(form, image[:, :, ::-1]), four_axes(form, image)[:, ::-1, :, ::-1])
 
 
-def test_a_vertical_flip_reverses_rows_and_their_offsets():
+@both_forms
+def test_a_vertical_flip_reverses_rows_and_their_offsets(form):
     """O-A8."""
     image = noise(1, 8, 12)
 
-    assert np.array_equal(four_axes(image[:, ::-1]), four_axes(image)[::-1, :, ::-1])
+    assert np.array_equal(four_axes(form, image[:, ::-1]), four_axes(form, image)[::-1, :, ::-1])
 
 
-def test_half_a_turn_reverses_all_three_axes():
+@both_forms
+def test_half_a_turn_reverses_all_three_axes(form):
     """O-A8."""
     image = noise(1, 8, 12)
 
-    assert np.array_equal(unroll(image[:, ::-1, ::-1], K4), unroll(image, K4)[:, ::-1, ::-1, ::-1])
+    assert np.array_equal(form.unroll(image[:, ::-1, ::-1], K4), form.unroll(image, K4)[:, ::-1, ::-1, ::-1])
 
 
-def test_transposing_exchanges_both_pairs_of_axes():
+@both_forms
+def test_transposing_exchanges_both_pairs_of_axes(form):
     """O-A8."""
     image = noise(1, 8, 12)
 
-    assert np.array_equal(four_axes(image.swapaxes(1, 2)), four_axes(image).transpose(1, 0, 3, 2))
+    assert np.array_equal(four_axes(form, image.swapaxes(1, 2)), four_axes(form, image).transpose(1, 0, 3, 2))
 
 
+@both_forms
 @given(views())
-def test_pixelwise_maps_commute_with_the_view(case):
+def test_pixelwise_maps_commute_with_the_view(form, case):
     """Windowing, gamma or inversion may be done before or after; only the zeros of padding would notice."""
     image, spec = case
     spec = replace(spec, padding=0, allow_crop=True)
     if min(image.shape[1:]) < spec.window:
         return
 
-    assert np.array_equal(unroll(255 - image.astype(np.float32), spec), 255 - unroll(image.astype(np.float32), spec))
+    assert np.array_equal(form.unroll(255 - image.astype(np.float32), spec), 255 - form.unroll(image.astype(np.float32), spec))
 
 
-def test_the_squared_error_is_the_same_in_both_spaces():
+@both_forms
+def test_the_squared_error_is_the_same_in_both_spaces(form):
     """Method notes A.8: with stride = window a reconstruction loss on the view is one on the image."""
     a, b = noise(1, 8, 12), noise(1, 8, 12, seed=1)
 
-    assert np.mean((unroll(a, K4) - unroll(b, K4)) ** 2) == pytest.approx(np.mean((a - b) ** 2), rel=1e-14)
+    assert np.mean((form.unroll(a, K4) - form.unroll(b, K4)) ** 2) == pytest.approx(np.mean((a - b) ** 2), rel=1e-14)
 
 
 # ---- O-A9: a permutation ----
 
 
+@both_forms
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
-def test_stride_equal_to_window_permutes_the_pixels(window, rows, columns, seed):
+def test_stride_equal_to_window_permutes_the_pixels(form, window, rows, columns, seed):
     """O-A9: nothing is lost and nothing is stored twice."""
     image = np.random.default_rng(seed).integers(0, 2**16, (1, rows * window, columns * window), dtype=np.uint16)
     spec = Pseudo3D(window=window, stride=window)
 
     assert spec.reversible
-    assert np.array_equal(np.sort(unroll(image, spec), axis=None), np.sort(image, axis=None))
+    assert np.array_equal(np.sort(form.unroll(image, spec), axis=None), np.sort(image, axis=None))
 
 
 # ---- O-A10: channels ----
 
 
-def test_depth_mode_lays_channels_one_after_the_other():
+@both_forms
+def test_depth_mode_lays_channels_one_after_the_other(form):
     """O-A10: slices 4 to 7 are the view of channel 1 alone."""
     image = noise(3, 4, 4)
-    view = unroll(image, Pseudo3D(window=2, stride=2, channel_mode="depth"))
+    view = form.unroll(image, Pseudo3D(window=2, stride=2, channel_mode="depth"))
 
     assert view.shape == (1, 12, 2, 2)
-    assert np.array_equal(view[:, 4:8], unroll(image[1:2], Pseudo3D(window=2, stride=2)))
+    assert np.array_equal(view[:, 4:8], form.unroll(image[1:2], Pseudo3D(window=2, stride=2)))
 
 
-def test_keep_mode_treats_channels_apart():
+@both_forms
+def test_keep_mode_treats_channels_apart(form):
     """A network with three input channels sees each colour's own view."""
     image = noise(3, 8, 8)
-    view = unroll(image, Pseudo3D(channel_mode="keep"))
+    view = form.unroll(image, Pseudo3D(channel_mode="keep"))
 
-    assert np.array_equal(view, np.concatenate([unroll(channel[None], K4) for channel in image]))
+    assert np.array_equal(view, np.concatenate([form.unroll(channel[None], K4) for channel in image]))
 
 
 def test_gray_is_pillows_luma_within_one_level():
@@ -232,52 +273,71 @@ def test_gray_refuses_other_numbers_of_channels():
         to_gray(np.zeros((4, 8, 8), np.uint8))
 
 
+# ---- O-A11: the derivative of a gather ----
+
+
+@both_forms
+@given(views(covered=False))
+def test_every_pixel_is_gathered_as_often_as_it_is_covered(form, case):
+    """O-A11 without automatic differentiation: the sum of the view of a one-hot image is the derivative by that pixel."""
+    image, spec = case
+    height, width = image.shape[1:]
+    one_hot = np.eye(height * width, dtype=np.int16).reshape(-1, height, width)
+    views_of_each = form.unroll(one_hot, replace(spec, channel_mode="keep"))
+
+    assert np.array_equal(views_of_each.sum(axis=(1, 2, 3)).reshape(height, width), coverage(spec, height, width))
+
+
 # ---- O-A12: pixels that nobody read ----
 
 
-def test_pixels_between_windows_are_flagged():
+@both_forms
+def test_pixels_between_windows_are_flagged(form):
     """O-A12: stride 3 with window 2 never reads row 2 and column 2."""
     spec = Pseudo3D(window=2, stride=3)
     image = noise(1, 5, 5)
-    view = unroll(image, spec)
+    view = form.unroll(image, spec)
     missed = coverage(spec, 5, 5) == 0
 
     assert missed.sum() == 9
     assert missed[2].all()
     assert missed[:, 2].all()
     with pytest.raises(GeometryError, match="9 of 25 pixels are read by no window"):
-        fold(view, spec, 5, 5)
+        form.fold(view, spec, 5, 5)
 
 
-def test_a_value_for_unread_pixels_is_used_only_there():
+@both_forms
+def test_a_value_for_unread_pixels_is_used_only_there(form):
     """O-A12: what was read comes back exactly; the rest is what the caller said, not zero by accident."""
     spec = Pseudo3D(window=2, stride=3)
     image = noise(1, 5, 5)
-    folded = fold(unroll(image, spec), spec, 5, 5, uncovered=-7.0)
+    folded = form.fold(form.unroll(image, spec), spec, 5, 5, uncovered=-7.0)
     missed = coverage(spec, 5, 5) == 0
 
     assert (folded[0][missed] == -7).all()
     assert np.array_equal(folded[0][~missed], image[0][~missed])
 
 
-def test_cropped_borders_are_flagged_too():
+@both_forms
+def test_cropped_borders_are_flagged_too(form):
     """Pixels lost to allow_crop were not seen either."""
     spec = Pseudo3D(window=4, stride=4, allow_crop=True)
-    view = unroll(np.ones((1, 9, 10), np.int16), spec)
+    view = form.unroll(np.ones((1, 9, 10), np.int16), spec)
 
     with pytest.raises(GeometryError, match=f"{9 * 10 - 8 * 8} of 90 pixels"):
-        fold(view, spec, 9, 10)
-    assert fold(view, spec, 9, 10, uncovered=0).sum() == 64
+        form.fold(view, spec, 9, 10)
+    assert form.fold(view, spec, 9, 10, uncovered=0).sum() == 64
 
 
 # ---- properties over every geometry ----
 
 
+@both_forms
 @given(views())
-def test_folding_the_view_of_an_image_gives_the_image(case):
+def test_folding_the_view_of_an_image_gives_the_image(form, case):
     """A stored sample serves 2D methods as well: for every geometry that reads all pixels nothing is rounded away."""
     image, spec = case
-    folded = fold(unroll(image, spec), spec, *image.shape[1:])
+    folded = form.fold(form.unroll(image, spec), spec, *image.shape[1:])
 
     assert folded.dtype == image.dtype
     assert np.array_equal(folded, image)
@@ -309,23 +369,25 @@ def test_both_layouts_hold_the_same_voxels(case):
     assert np.array_equal(by_window, exchanged.reshape(channels, grid_h * grid_w, k, k))
 
 
+@both_forms
 @given(views(covered=False))
-def test_the_view_agrees_with_torch_unfold(case):
+def test_the_view_agrees_with_torch_unfold(form, case):
     """An independent implementation gives the same gather."""
     image, spec = case
     spec = replace(spec, layout="offset", depth_order="row_major", channel_mode="depth")
     pixels = torch.from_numpy(image.astype(np.float64))[None]
     expected = F.unfold(pixels, spec.window, padding=spec.padding, stride=spec.stride)
-    view = unroll(image, spec)
+    view = form.unroll(image, spec)
 
     assert np.array_equal(view.reshape(view.shape[1], -1), expected[0].numpy())
 
 
+@both_forms
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
-def test_the_default_view_is_pixel_unshuffle(window, channels, rows, columns):
+def test_the_default_view_is_pixel_unshuffle(form, window, channels, rows, columns):
     """Method notes A.8: with stride = window the view is a well-known permutation with channels read as depth."""
     image = noise(channels, rows * window, columns * window)
-    view = unroll(image, Pseudo3D(window=window, stride=window, channel_mode="depth"))
+    view = form.unroll(image, Pseudo3D(window=window, stride=window, channel_mode="depth"))
 
     assert np.array_equal(view[0], F.pixel_unshuffle(torch.from_numpy(image), window).numpy())
 
@@ -340,6 +402,32 @@ def test_serpentine_neighbours_differ_by_one_pixel(window):
     assert set(steps) <= {1}
 
 
+@given(
+    st.sampled_from(["?", "u1", "i1", "<u2", ">i2", "<f2", "<f4", ">f4", "<f8", "<c8"]),
+    st.integers(1, 9),
+    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3)),
+    st.sampled_from(["offset", "window"]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_no_dtype_loses_a_bit(name, window, tiles, layout, mirrored, seed):
+    """Rows of windows are moved as machine words where they fit: byte order, NaNs, borders and strides must not matter."""
+    channels, grid_h, grid_w = tiles
+    dtype, spare = np.dtype(name), seed % min(window, 3)
+    shape = (channels, grid_h * window + spare, grid_w * window + spare)
+    image = np.random.default_rng(seed).bytes(int(np.prod(shape)) * dtype.itemsize)
+    image = np.frombuffer(image, dtype).reshape(shape)[:, :: -1 if mirrored else 1, :: -1 if mirrored else 1]
+    spec = Pseudo3D(window=window, stride=window, layout=layout, channel_mode="keep", allow_crop=True)
+    view = unroll(image, spec)
+    tiled = image[:, : grid_h * window, : grid_w * window].reshape(channels, grid_h, window, grid_w, window)
+    expected = tiled.transpose((0, 2, 4, 1, 3) if layout == "offset" else (0, 1, 3, 2, 4))
+
+    assert view.dtype == dtype
+    assert view.tobytes() == expected.tobytes()
+    if not spare:
+        assert fold(view, spec, *shape[1:]).tobytes() == image.tobytes()
+
+
 @given(views(covered=False))
 def test_the_view_is_a_new_contiguous_array(case):
     """A caller that augments the view in place must not change the image that a neighbour still reads."""
@@ -352,11 +440,12 @@ def test_the_view_is_a_new_contiguous_array(case):
     assert view.shape == spec.shape(*image.shape)
 
 
-@pytest.mark.parametrize("wrong", [(1, 15, 2, 2), (1, 16, 2, 3), (2, 16, 2, 2, 1)])
-def test_a_volume_that_is_no_such_view_is_refused(wrong):
+@both_forms
+@pytest.mark.parametrize("wrong", [(1, 15, 2, 2), (1, 16, 2, 3), (2, 16, 2, 2, 1), (16,)])
+def test_a_volume_that_is_no_such_view_is_refused(form, wrong):
     """Folding somebody else's volume would give a plausible wrong picture."""
     with pytest.raises(GeometryError, match="is not the view of a 8x8 image"):
-        fold(np.zeros(wrong, np.int16), K4, 8, 8)
+        form.fold(np.zeros(wrong, np.int16), K4, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -390,8 +479,9 @@ def test_what_is_no_image_is_refused(shape):
         unroll(np.zeros(shape, np.uint8), K4)
 
 
-def test_overlapping_averages_of_float64_are_right_to_the_last_bit_but_one():
+@both_forms
+def test_overlapping_averages_of_float64_are_right_to_the_last_bit_but_one(form):
     """A sum of nine equal numbers divided by nine may round; stored dtypes have room to spare, float64 has none."""
     image, spec = noise(1, 20, 20), Pseudo3D(window=3, stride=1)
 
-    assert np.allclose(fold(unroll(image, spec), spec, 20, 20), image, rtol=2**-51, atol=0)
+    assert np.allclose(form.fold(form.unroll(image, spec), spec, 20, 20), image, rtol=2**-51, atol=0)
