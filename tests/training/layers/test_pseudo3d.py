@@ -41,6 +41,26 @@ def test_torch_gives_the_stored_voxels_bit_for_bit(case):
     assert np.array_equal(view.numpy(), np.stack([unroll(each, spec) for each in batch]))
 
 
+@pytest.mark.parametrize("channel_mode", ["gray", "keep", "depth"])
+@pytest.mark.parametrize("depth_order", ["row_major", "serpentine"])
+@pytest.mark.parametrize("layout", ["offset", "window"])
+@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 3, 0), (3, 1, 1), (4, 2, 1), (2, 3, 0)])
+def test_every_setting_gives_the_same_both_ways(window, stride, padding, layout, depth_order, channel_mode):
+    """All settings, none left to the draw of a strategy: the same view, and the same image from it."""
+    spec = Pseudo3D(
+        window=window, stride=stride, padding=padding, layout=layout, depth_order=depth_order, channel_mode=channel_mode
+    )
+    height, width = (window + n * stride - 2 * padding for n in (3, 4))
+    images = noise(2, 1 if channel_mode == "gray" else 3, height, width).float()
+    view = unroll_torch(images, spec)
+    folded = fold_torch(view, spec, height, width, uncovered=0.5)
+    unread = coverage(spec, height, width) == 0
+
+    assert np.array_equal(view.numpy(), [unroll(image, spec) for image in images.numpy()])
+    assert np.array_equal(folded.numpy(), np.where(unread, np.float32(0.5), images.numpy()))
+    assert np.array_equal(folded.numpy(), [fold(each, spec, height, width, uncovered=0.5) for each in view.numpy()])
+
+
 @given(views(covered=False), st.integers(0, 99))
 def test_torch_folds_any_volume_as_numpy_does(case, seed):
     """Volumes of a network are no views, so windows disagree and rounding matters: still the same bits."""
