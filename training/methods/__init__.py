@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from training.methods.autoencoders import Ae, Vae, VqVae
 from training.methods.base import MethodConfig
 from training.methods.cdssl_p3d import CdsslP3D
+from training.methods.maesil import Maesil
 
-METHODS: dict[str, type[MethodConfig]] = {config.kind: config for config in (CdsslP3D,)}
+METHODS: dict[str, type[MethodConfig]] = {config.kind: config for config in (CdsslP3D, Maesil, Ae, Vae, VqVae)}

@@ -6,12 +6,22 @@ from collections.abc import Callable
 
 from storage_schema.errors import UsageError, unknown_name
 from training.config import Pretraining
-from training.recipes import cdssl_p3d
+from training.recipes import cdssl_p3d, maesil
 
 RECIPES: dict[str, Callable[[], Pretraining]] = {
     "cdssl-p3d": cdssl_p3d.paper,
     "cdssl-p3d:paper": cdssl_p3d.paper,
     "cdssl-p3d:tiny": cdssl_p3d.tiny,
+    "maesil": maesil.paper,
+    "maesil:small": maesil.small,
+    "maesil:tiny": maesil.tiny,
+    "maesil-crossdim:small": maesil.crossdim_small,
+    "ae:small": maesil.ae_small,
+    "ae:tiny": maesil.ae_tiny,
+    "vae:small": maesil.vae_small,
+    "vae:tiny": maesil.vae_tiny,
+    "vqvae:small": maesil.vqvae_small,
+    "vqvae:tiny": maesil.vqvae_tiny,
 }
 
 

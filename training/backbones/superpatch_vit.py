@@ -1,0 +1,122 @@
+"""Superpatch ViT: the encoder of MAESIL, which sees tokens of a volume, all of them or only those that a mask leaves.
+
+Axes: B batch, C channel, D depth, H height, W width, V visible tokens, E embedding.
+
+Source: MAESIL (arXiv 2604.00514): superpatches of 128^3, patches of 8^3 embedded by a 3D convolution with positional
+encoding, a transformer encoder and decoder. Width, depth and heads are those of its sibling (code: NEMESIS,
+configs/pretrain.yaml 33-35); MLP width, full attention and no dropout are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from storage_schema.errors import GeometryError
+from training.backbones.base import BackboneSettings
+from training.backbones.decoder import Triple
+from training.layers.attention import AttentionKind, Sites, blocks
+from training.layers.dual_norm import Norm
+from training.layers.tokens import AXES, PatchEmbedding, patchify, shape_of, sinusoids, taken, token_counts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuperpatchViTSettings(BackboneSettings):
+    """Architecture of the encoder.
+
+    Attributes:
+        patch: voxels of a token along (D, H, W).
+        hidden: width inside the feed-forward layers; 4 x width is the standard ViT's, 1024 NEMESIS'.
+        attention: among all visible tokens, or factorised into planes and depth (NEMESIS).
+        pe_scale: weight of the positions, learned from this start (0.1 in NEMESIS); None is 1, fixed.
+        mixing_tokens: of NEMESIS' token-mixing embedding (8 there); 0 is a plain one.
+    """
+
+    kind: ClassVar[str] = "superpatch-vit"
+
+    in_channels: int = 1
+    patch: Triple = (8, 8, 8)
+    width: int = 768
+    depth: int = 6
+    heads: int = 8
+    hidden: int = 3072
+    attention: AttentionKind = "full"
+    pe_scale: float | None = None
+    mixing_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        counts = (self.in_channels, *self.patch, self.width, self.depth, self.heads, self.hidden)
+        if min(counts) < 1 or self.mixing_tokens < 0 or self.attention not in ("full", "factorised"):
+            raise GeometryError(f"a superpatch ViT needs sizes of at least 1 and attention full or factorised; found {self}")
+        if self.width % (2 * AXES) or self.width % self.heads:
+            raise GeometryError(
+                f"width {self.width} must be a multiple of 6 (sines and cosines of 3 axes) and of heads {self.heads}"
+            )
+
+    @property
+    def num_features(self) -> int:
+        """Width of a token."""
+        return self.width
+
+    @property
+    def reduction(self) -> Triple:
+        """The patch."""
+        return self.patch
+
+    @property
+    def level_widths(self) -> Triple:
+        """Halved from level to level (ours; a masked autoencoder needs no pyramid)."""
+        return max(1, self.width // 2), max(1, self.width // 4), max(1, self.width // 8)
+
+    @property
+    def decoder_norm(self) -> Norm:
+        """Group norm: like the encoder's, it knows no batch."""
+        return "gn"
+
+    def encoder(self) -> SuperpatchViT:
+        """The encoder; its six blocks have 7,087,872 parameters each at the default sizes."""
+        return SuperpatchViT(self)
+
+
+class SuperpatchViT(nn.Module):
+    """Volumes to tokens."""
+
+    def __init__(self, settings: SuperpatchViTSettings) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self.embed = PatchEmbedding(s.in_channels, s.width, s.patch, s.mixing_tokens)
+        self.blocks = blocks(s.attention, s.depth, s.width, s.heads, s.hidden)
+        self.norm = nn.LayerNorm(s.width)
+        self.pe_scale = None if s.pe_scale is None else nn.Parameter(torch.tensor(s.pe_scale))
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, E, d, h, w): every token seen.
+
+        Raises:
+            GeometryError: if patches do not tile the input.
+        """
+        counts = token_counts(shape_of(x_BCDHW), self.settings.patch)
+        return self.tokens(x_BCDHW).transpose(1, 2).reshape(len(x_BCDHW), -1, *counts)
+
+    def tokens(self, x_BCDHW: Tensor, ids_BV: Tensor | None = None) -> Tensor:
+        """Encoded tokens (B, V, E) of the patches ``ids_BV``, or of all; no other patch is read."""
+        counts = token_counts(shape_of(x_BCDHW), self.settings.patch)
+        patches = patchify(x_BCDHW, self.settings.patch)
+        places = sinusoids(counts, self.settings.width, x_BCDHW.device).expand(x_BCDHW.shape[0], -1, -1)
+        if ids_BV is not None:
+            patches, places = taken(patches, ids_BV), taken(places, ids_BV)
+        if self.pe_scale is not None:
+            places = places * self.pe_scale
+        h = self.embed(patches) + places
+        sites = Sites(counts[0], counts[1] * counts[2], ids_BV)
+        for block in self.blocks:
+            h = block(h, sites)
+        encoded: Tensor = self.norm(h)
+        return encoded
+
+    def units(self) -> list[nn.Module]:
+        """The blocks."""
+        return list(self.blocks)

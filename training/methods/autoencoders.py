@@ -1,0 +1,207 @@
+"""AE, VAE and VQ-VAE: the baselines that MAESIL is compared with, on the same crops.
+
+MAESIL names them; their settings could not be read, so all of them are ours: one strided encoder and its mirror, and between
+them nothing, a Gaussian code, or a codebook. Axes: B batch, C channel, D depth, H height, W width, F features of a code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from storage_schema.errors import RunError
+from storage_schema.pseudo3d import Pseudo3D
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Presentation
+from training.backbones.base import EncoderSpec
+from training.backbones.strided import StridedSettings
+from training.data.collate import Batch, Views
+from training.layers.codebook import Codebook
+from training.layers.tokens import Counts, token_counts
+from training.methods.base import MethodConfig, Outcome, Step, Terms
+from training.methods.restoration import FLOAT_BITS, Crops, Restorer, sides_of, target_of
+from training.objectives.latent import commitment, divergence, straight_through, warmed_up
+
+
+class ConvAutoencoder(Restorer):
+    """Encoder, decoder, mean squared error; what lies between them is for others to add."""
+
+    def __init__(self, backbone: StridedSettings, features: int) -> None:
+        super().__init__()
+        self._backbone, self._features = backbone, features
+        self.encoder, self.decoder = backbone.encoder(), backbone.mirror()
+        self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation="none: unit range, as it is")
+
+    def forward(self, batch: Batch, step: Step) -> Outcome:
+        """Mean squared error of view ``x`` restored, and the terms of the code."""
+        code, terms, monitors = self._code(batch, step)
+        target = target_of(batch)
+        wide = torch.promote_types(target.dtype, torch.float32)
+        error = (self._decoded(code).to(wide) - target).square().mean()
+        psnr = -10 * error.detach().clamp_min(1e-10).log10()
+        return Outcome({"mse": error} | terms, {"psnr": psnr} | monitors)
+
+    def _code(self, batch: Batch, step: Step) -> tuple[Tensor, Terms, Terms]:
+        """What the decoder gets, terms, monitors."""
+        return self.encoder(batch.tensors["x"]), {}, {}
+
+    def _decoded(self, code: Tensor) -> Tensor:
+        restored: Tensor = self.decoder(code)
+        return restored
+
+    def _best_code(self, x: Tensor) -> Tensor:
+        """The code without chance."""
+        code: Tensor = self.encoder(x)
+        return code
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Volumes restored, in unit range."""
+        return self._decoded(self._best_code(x)).to(torch.promote_types(x.dtype, torch.float32)).clamp(0, 1)
+
+    def code_bits(self, shape_DHW: Counts) -> float:
+        """Of a code of real numbers."""
+        return FLOAT_BITS * self._features * math.prod(token_counts(shape_DHW, self._backbone.reduction))
+
+    def networks(self) -> list[nn.Module]:
+        """Encoder and decoder."""
+        return [self.encoder, self.decoder]
+
+    def units(self) -> list[nn.Module]:
+        """Stages of encoder and decoder."""
+        return [*self.encoder.units(), *self.decoder.units()]  # type: ignore[operator]
+
+
+class Variational(ConvAutoencoder):
+    """A Gaussian code, drawn with noise that came with the sample."""
+
+    def __init__(self, config: Vae) -> None:
+        super().__init__(config.backbone, config.features)
+        self._config = config
+        self.mean, self.log_variance = (nn.Conv3d(config.backbone.num_features, config.features, 1) for _ in range(2))
+        self.widen = nn.Conv3d(config.features, config.backbone.num_features, 1)
+
+    def _code(self, batch: Batch, step: Step) -> tuple[Tensor, Terms, Terms]:
+        deep = self.encoder(batch.tensors["x"])
+        mean, log_variance = self.mean(deep), self.log_variance(deep)
+        nats = divergence(mean, log_variance)
+        weight = warmed_up(self._config.weight, step.progress, self._config.warmup)
+        code = mean + (log_variance / 2).exp() * batch.tensors["noise"].to(mean.dtype)
+        return code, {"divergence": weight * nats}, {"nats": nats.detach()}
+
+    def _decoded(self, code: Tensor) -> Tensor:
+        return super()._decoded(self.widen(code))
+
+    def _best_code(self, x: Tensor) -> Tensor:
+        mean: Tensor = self.mean(self.encoder(x))
+        return mean
+
+
+class Quantised(ConvAutoencoder):
+    """A code of entries of a codebook."""
+
+    def __init__(self, config: VqVae) -> None:
+        super().__init__(config.backbone, config.features)
+        self._config = config
+        self.narrow = nn.Conv3d(config.backbone.num_features, config.features, 1)
+        self.widen = nn.Conv3d(config.features, config.backbone.num_features, 1)
+        self.codebook = Codebook(config.entries, config.features, config.decay)
+
+    def _code(self, batch: Batch, step: Step) -> tuple[Tensor, Terms, Terms]:
+        code = self.narrow(self.encoder(batch.tensors["x"]))
+        quantised, chosen = self.codebook(code)
+        if self.training:
+            self.codebook.follow(code, chosen, step.rng(batch.stream))
+        terms = {"commitment": self._config.commitment * commitment(code, quantised)}
+        return straight_through(code, quantised), terms, {"perplexity": perplexity(chosen, self._config.entries)}
+
+    def _decoded(self, code: Tensor) -> Tensor:
+        return super()._decoded(self.widen(code))
+
+    def _best_code(self, x: Tensor) -> Tensor:
+        quantised: Tensor = self.codebook(self.narrow(self.encoder(x)))[0]
+        return quantised
+
+    def code_bits(self, shape_DHW: Counts) -> float:
+        """Of a code of choices."""
+        return math.log2(self._config.entries) * math.prod(token_counts(shape_DHW, self._backbone.reduction))
+
+
+def perplexity(chosen_M: Tensor, entries: int) -> Tensor:
+    """How many entries a batch uses, as if all of them were used alike."""
+    share = torch.bincount(chosen_M, minlength=entries) / len(chosen_M)
+    entropy: Tensor = torch.special.entr(share).sum()
+    return entropy.exp()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ae(MethodConfig):
+    """The plain autoencoder: 16 voxels to a number at the default sizes."""
+
+    kind: ClassVar[str] = "ae"
+    accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
+    min_rank_batch: ClassVar[int] = 1
+
+    backbone: StridedSettings = field(default_factory=StridedSettings)
+    crops: Crops = field(default_factory=Crops)
+
+    def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
+        """The views of :class:`Crops`."""
+        return self.crops.draw(sample, pseudo3d, rng)
+
+    def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
+        """The middle cube, or the whole image unrolled."""
+        return self.crops.whole(sample, pseudo3d)
+
+    def build(self) -> ConvAutoencoder:
+        """The network."""
+        return ConvAutoencoder(self.backbone, self.backbone.num_features)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vae(Ae):
+    """The variational autoencoder; the divergence counts ``weight`` a dimension, after the first ``warmup`` of the run."""
+
+    kind: ClassVar[str] = "vae"
+
+    features: int = 64
+    weight: float = 1e-4
+    warmup: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.features < 1 or self.weight < 0 or not 0 <= self.warmup <= 1:
+            raise RunError(f"a VAE needs features of at least 1, weight of at least 0 and warmup in [0, 1]; found {self}")
+
+    def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
+        """The views of :class:`Crops`, and the ``noise`` of the code."""
+        views = self.crops.draw(sample, pseudo3d, rng)
+        places = token_counts(sides_of(views["x"]), self.backbone.reduction)
+        return views | {"noise": rng.standard_normal((self.features, *places), dtype=np.float32)}
+
+    def build(self) -> Variational:
+        """The network."""
+        return Variational(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VqVae(Ae):
+    """The vector-quantised autoencoder."""
+
+    kind: ClassVar[str] = "vqvae"
+
+    features: int = 64
+    entries: int = 512
+    commitment: float = 0.25
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.features < 1 or self.entries < 2 or self.commitment < 0 or not 0 <= self.decay < 1:
+            raise RunError(f"a VQ-VAE needs features, two entries, commitment of at least 0 and decay in [0, 1); found {self}")
+
+    def build(self) -> Quantised:
+        """The network."""
+        return Quantised(self)

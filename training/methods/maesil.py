@@ -1,0 +1,70 @@
+"""MAESIL: masked autoencoding of superpatches with dual masks; and, as our extension, of unrolled images beside them.
+
+Our implementation of Kim et al. (arXiv 2604.00514). The paper's abstract gives superpatches, a 3D masked autoencoder and dual
+masks; a summary of it 128^3 superpatches and 8^3 patches. Masks, loss and sizes follow its sibling NEMESIS where that says
+something; what only NEMESIS names (noise, factorised attention, mixing tokens) is there and off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from storage_schema.pseudo3d import Pseudo3D
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Presentation
+from training.backbones.superpatch_vit import SuperpatchViTSettings
+from training.data.collate import Views
+from training.layers.masks import DualMask
+from training.layers.tokens import token_counts
+from training.methods.base import MethodConfig
+from training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
+from training.methods.restoration import Crops, sides_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maesil(MethodConfig):
+    """MAESIL in full.
+
+    Attributes:
+        mask: of volumes.
+        flat_mask: of unrolled images. All slices of such a volume show nearly the same picture, so what is hidden in one
+            plane of tokens and shown in the next is no riddle: by default whole tubes are hidden and nothing else (ours).
+        norm_pix: restore patches normalised one by one; better features are claimed of it, and no picture can be restored.
+    """
+
+    kind: ClassVar[str] = "maesil"
+    accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
+    min_rank_batch: ClassVar[int] = 1
+
+    backbone: SuperpatchViTSettings = field(default_factory=SuperpatchViTSettings)
+    decoder: TokenDecoderSettings = field(default_factory=TokenDecoderSettings)
+    crops: Crops = field(default_factory=Crops)
+    mask: DualMask = field(default_factory=DualMask)
+    flat_mask: DualMask = field(default_factory=lambda: DualMask(spatial=0.75, depth=0.0))
+    norm_pix: bool = False
+
+    def __post_init__(self) -> None:
+        side = self.crops.solid_side
+        token_counts((side, side, side), self.backbone.patch)
+
+    def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
+        """The views of :class:`Crops`, and ``chance``, from which the mask follows.
+
+        Raises:
+            GeometryError: if patches do not tile the view.
+        """
+        views = self.crops.draw(sample, pseudo3d, rng)
+        counts = token_counts(sides_of(views["x"]), self.backbone.patch)
+        mask = self.mask if sample.presentation is Presentation.SUPERPATCH else self.flat_mask
+        return views | {"chance": mask.draw(counts, rng)}
+
+    def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
+        """The middle cube, or the whole image unrolled."""
+        return self.crops.whole(sample, pseudo3d)
+
+    def build(self) -> MaskedAutoencoder:
+        """The network."""
+        return MaskedAutoencoder(self.backbone, self.decoder, self.mask, self.flat_mask, self.norm_pix)

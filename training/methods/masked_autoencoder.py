@@ -1,0 +1,159 @@
+"""MaskedAutoencoder: an encoder of visible tokens, and a light decoder that restores the grid from them.
+
+Axes: B batch, C channel, D depth, H height, W width, N tokens, V visible tokens, E embedding, X values of a patch.
+Source: code, NEMESIS, mae.py 517-548 (mask token, positions for all tokens, LayerNorm and linear head).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from storage_schema.errors import GeometryError
+from storage_schema.vocabulary import Presentation
+from training.backbones.base import EncoderSpec
+from training.backbones.superpatch_vit import SuperpatchViTSettings
+from training.data.collate import Batch
+from training.layers.attention import AttentionKind, Sites, blocks
+from training.layers.masks import DualMask
+from training.layers.tokens import AXES, Counts, patchify, put_back, seen_of, shape_of, sinusoids, token_counts, unpatchify
+from training.methods.base import Outcome, Step
+from training.methods.restoration import FLOAT_BITS, Restorer, target_of
+from training.objectives.masked import masked_mse
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenDecoderSettings:
+    """Architecture of the decoder; sizes are ours (NEMESIS' decoder is as wide as its encoder, three blocks deep).
+
+    Attributes:
+        smooth_channels: of two convolutions over the assembled voxels, which see across the borders of patches; 0 for none.
+    """
+
+    width: int = 384
+    depth: int = 3
+    heads: int = 8
+    hidden: int = 1536
+    attention: AttentionKind = "full"
+    smooth_channels: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.hidden) < 1 or self.smooth_channels < 0:
+            raise GeometryError(f"a token decoder needs sizes of at least 1; found {self}")
+        if self.width % (2 * AXES) or self.width % self.heads:
+            raise GeometryError(
+                f"width {self.width} must be a multiple of 6 (sines and cosines of 3 axes) and of heads {self.heads}"
+            )
+
+
+class TokenDecoder(nn.Module):
+    """Encoded tokens to the patches of the whole grid."""
+
+    def __init__(self, settings: TokenDecoderSettings, backbone: SuperpatchViTSettings) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self._patch = backbone.patch
+        self.bridge = nn.Linear(backbone.width, s.width)
+        self.mask_token = nn.Parameter(torch.randn(s.width) * 0.02)
+        self.blocks = blocks(s.attention, s.depth, s.width, s.heads, s.hidden)
+        self.norm = nn.LayerNorm(s.width)
+        self.head = nn.Linear(s.width, math.prod(backbone.patch) * backbone.in_channels)
+        self.smooth = SmoothHead(backbone.in_channels, s.smooth_channels) if s.smooth_channels else None
+
+    def forward(self, tokens_BVE: Tensor, ids_BV: Tensor, counts: Counts) -> Tensor:
+        """(B, N, X): predicted patches of all tokens."""
+        total = math.prod(counts)
+        # The mask token takes part even where nothing is hidden, so that it has a gradient, of zeros, on every rank.
+        grid = put_back(self.bridge(tokens_BVE), ids_BV, self.mask_token, total)
+        grid = grid + sinusoids(counts, self.settings.width, grid.device)
+        sites = Sites(counts[0], counts[1] * counts[2], None)
+        for block in self.blocks:
+            grid = block(grid, sites)
+        patches: Tensor = self.head(self.norm(grid))
+        if self.smooth is None:
+            return patches
+        return patchify(self.smooth(unpatchify(patches, self._patch, counts)), self._patch)
+
+    def units(self) -> list[nn.Module]:
+        """The blocks."""
+        return list(self.blocks)
+
+
+class SmoothHead(nn.Module):
+    """A correction by two 3^3 convolutions, 0 at the start: a remedy against patterns fixed to the patch grid (ours)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.into, self.back = nn.Conv3d(channels, hidden, 3, padding=1), nn.Conv3d(hidden, channels, 3, padding=1)
+        nn.init.zeros_(self.back.weight)
+        nn.init.zeros_(self.back.bias)  # type: ignore[arg-type]
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """The same shape."""
+        corrected: Tensor = x_BCDHW + self.back(F.gelu(self.into(x_BCDHW)))
+        return corrected
+
+
+class MaskedAutoencoder(Restorer):
+    """The network of MAESIL, for volumes and for unrolled images: one set of weights, a token grid for each."""
+
+    def __init__(
+        self, backbone: SuperpatchViTSettings, decoder: TokenDecoderSettings, mask: DualMask, flat_mask: DualMask, norm_pix: bool
+    ) -> None:
+        super().__init__()
+        self._backbone, self._norm_pix = backbone, norm_pix
+        self._masks = {str(p): flat_mask if p.is_flat else mask for p in Presentation}
+        self._mask = mask
+        self.encoder = backbone.encoder()
+        self.decoder = TokenDecoder(decoder, backbone)
+        self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation="none: unit range, as it is")
+
+    def mask_of(self, stream: str) -> DualMask:
+        """The mask of a stream; volumes' where streams are joint, for then all grids are alike."""
+        return self._masks.get(stream, self._mask)
+
+    def forward(self, batch: Batch, step: Step) -> Outcome:
+        """Mean squared error of hidden patches, of views ``x`` and ``chance``."""
+        x, target = batch.tensors["x"], target_of(batch)
+        ids = self.mask_of(batch.stream).visible(batch.tensors["chance"])
+        predicted = self.predicted(x, ids)
+        patches = patchify(target, self._backbone.patch)
+        error = masked_mse(predicted, patches, seen_of(ids, patches.shape[1]), norm_pix=self._norm_pix)
+        return Outcome(
+            {"masked": error}, {} if self._norm_pix else {"psnr_masked": -10 * error.detach().clamp_min(1e-10).log10()}
+        )
+
+    def predicted(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor:
+        """(B, N, X): patches restored from the visible ones."""
+        counts = token_counts(shape_of(x_BCDHW), self._backbone.patch)
+        patches: Tensor = self.decoder(self.encoder.tokens(x_BCDHW, ids_BV), ids_BV, counts)  # type: ignore[operator]
+        return patches
+
+    def restored(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor | None:
+        """Volumes in unit range, predicted everywhere: no voxel is copied from the input. None with ``norm_pix``."""
+        if self._norm_pix:  # such a network predicts neither mean nor deviation of a patch
+            return None
+        counts = token_counts(shape_of(x_BCDHW), self._backbone.patch)
+        wide = torch.promote_types(x_BCDHW.dtype, torch.float32)
+        return unpatchify(self.predicted(x_BCDHW, ids_BV), self._backbone.patch, counts).to(wide).clamp(0, 1)
+
+    def reconstruct(self, x: Tensor) -> Tensor | None:
+        """Volumes restored with every token visible."""
+        count = math.prod(token_counts(shape_of(x), self._backbone.patch))
+        return self.restored(x, torch.arange(count, device=x.device).expand(x.shape[0], -1))
+
+    def code_bits(self, shape_DHW: Counts) -> float:
+        """Of all tokens; a masked code is smaller by the share that is hidden."""
+        return FLOAT_BITS * self._backbone.width * math.prod(token_counts(shape_DHW, self._backbone.patch))
+
+    def networks(self) -> list[nn.Module]:
+        """Encoder and decoder."""
+        return [self.encoder, self.decoder]
+
+    def units(self) -> list[nn.Module]:
+        """Blocks of encoder and decoder."""
+        return [*self.encoder.units(), *self.decoder.units()]  # type: ignore[operator]

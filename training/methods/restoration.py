@@ -1,0 +1,118 @@
+"""What methods that restore a volume share: the same crops of the same samples, and how small their codes are.
+
+Masked autoencoders, AE, VAE and VQ-VAE are compared on these terms: equal views, so that for one seed and order all of them
+see the same voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from storage_schema.errors import GeometryError
+from storage_schema.pseudo3d import Pseudo3D, unroll
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Presentation
+from training.data.collate import Batch, Views
+from training.data.views import Floats, image_of
+from training.layers.tokens import Counts
+from training.methods.base import Method
+
+#: Fallback geometry for plain images, which carry none of their own.
+IMAGE_VIEW = Pseudo3D()
+#: Bits of a voxel, and of a number in a code.
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crops:
+    """What is taken of a sample. No flips and no turns (ours: none are known of MAESIL).
+
+    Attributes:
+        solid_side: of the cube taken from a superpatch, voxels; a random place where the stored one is larger.
+        flat_side: that a random square of an image is resized to, pixels, before it is unrolled.
+        flat_area: smallest and largest share of the image that the crop covers (masked autoencoders' usual crop, but square).
+        noise: deviation of Gaussian noise added to the input and not to the target, in unit range (NEMESIS; 0 for MAESIL).
+    """
+
+    solid_side: int = 128
+    flat_side: int = 256
+    flat_area: tuple[float, float] = (0.2, 1.0)
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.solid_side, self.flat_side) < 1 or not (0 < self.flat_area[0] <= self.flat_area[1] <= 1) or self.noise < 0:
+            raise GeometryError(f"crops need sides of at least 1, areas in (0, 1] and noise of at least 0; found {self}")
+
+    def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
+        """View ``x`` in unit range, (C, D, H, W), and the clean ``target`` where ``x`` is noisy."""
+        if sample.presentation is Presentation.SUPERPATCH:
+            room = self._room(sample)
+            clean = self._cube(sample, tuple(rng.integers(0, np.add(room, 1))))
+        else:
+            spec = pseudo3d or IMAGE_VIEW
+            clean = unroll(self._square(image_of(sample, spec), rng)[None], spec)
+        if not self.noise:
+            return {"x": clean}
+        spoilt = clean + np.float32(self.noise) * rng.standard_normal(clean.shape, dtype=np.float32)
+        return {"x": spoilt, "target": clean}
+
+    def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
+        """The middle cube, or the whole image resized to the square and unrolled."""
+        if sample.presentation is Presentation.SUPERPATCH:
+            x = self._cube(sample, tuple(room // 2 for room in self._room(sample)))
+        else:
+            spec = pseudo3d or IMAGE_VIEW
+            x = unroll(self._resized(image_of(sample, spec))[None], spec)
+        return {"x": x, "target": x}
+
+    def _square(self, image_HW: Floats, rng: np.random.Generator) -> Floats:
+        height, width = image_HW.shape
+        side = min(height, width, math.sqrt(rng.uniform(*self.flat_area) * height * width))
+        top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
+        return self._resized(image_HW, (left, top, left + side, top + side))
+
+    def _resized(self, image_HW: Floats, edges: tuple[float, float, float, float] | None = None) -> Floats:
+        side = (self.flat_side, self.flat_side)
+        return np.asarray(Image.fromarray(image_HW).resize(side, Image.Resampling.BILINEAR, box=edges))
+
+    def _room(self, sample: Sample) -> tuple[int, ...]:
+        room = tuple(side - self.solid_side for side in sample.array.shape[1:])
+        if min(room) < 0:
+            raise GeometryError(f"sample {sample.key}: cubes of {self.solid_side}^3 are asked of an array {sample.array.shape}")
+        return room
+
+    def _cube(self, sample: Sample, start: tuple[int, ...]) -> Floats:
+        # Cut as it is stored, then scaled: only what is used is turned into floats.
+        return sample.scaling.unit(sample.array[(slice(None), *(slice(s, s + self.solid_side) for s in start))])
+
+
+def sides_of(x_CDHW: Floats) -> Counts:
+    """The three spatial sides of a view."""
+    _, depth, height, width = x_CDHW.shape
+    return depth, height, width
+
+
+def target_of(batch: Batch) -> Tensor:
+    """What a batch is to be restored to."""
+    return batch.tensors.get("target", batch.tensors["x"])
+
+
+class Restorer(Method):
+    """A method whose network turns a volume into a code, and the code into the volume."""
+
+    @abstractmethod
+    def code_bits(self, shape_DHW: Counts) -> float:
+        """Size of the code of a volume: 32 bits a number, log2 K for the choice of one of K entries."""
+
+    def compression(self, shape_DHW: Counts) -> float:
+        """How many times smaller the code is than the volume in float32; below 1 where it is larger.
+
+        A reconstruction error says little without it: a code larger than its input can keep all of it.
+        """
+        return math.prod(shape_DHW) * self.encoder_spec.in_channels * FLOAT_BITS / self.code_bits(shape_DHW)
