@@ -1,28 +1,43 @@
-"""Views of cdssl-p3d for one sample, in one thread.
+"""Views of cdssl-p3d: of one sample in one thread, and of one pair of crops against PCRLv2's way of preparing it.
 
-Limit: one copy of the stored sample and of the views. Beside it the parts that no order of work avoids: the sample in
-unit range, an image folded back, every view's voxels interpolated once.
+Limit of the first tables: one copy of the stored sample and of the views. Beside it the parts that no order of work avoids: the
+sample in unit range, an image folded back, every view's voxels interpolated once. The second kind of table takes a chest phantom,
+and every CT given as an argument:
+
+    python -m benchmarks.views [CT.nii.gz ...]
 """
 
 from __future__ import annotations
 
+import itertools
+import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.stopwatch import in_turns, show
+from pipelines.decoders.nifti import decode
+from pipelines.decoders.raw import RawItem
+from pipelines.stages.intensity import Intensity, store
+from pipelines.stages.orient import orient
+from pipelines.stages.resample import Resample, resample
 from storage_schema.pseudo3d import Pseudo3D, unroll
 from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from storage_schema.vocabulary import Modality, Presentation
+from tests.oracles.pcrlv2_crops import MARGIN, crop_pair
 from tests.training.published import images, superpatches
 from training.data.views import Floats, image_of
-from training.data.views.solid import box_resampled
-from training.methods.cdssl_p3d import NUM_LOCAL, CdsslP3D
+from training.data.views.boxes import Side3
+from training.data.views.solid import SolidPlan, box_resampled, resampled, solid_views
+from training.methods.cdssl_p3d import NUM_LOCAL, CdsslP3D, Views3D
 from training.recipes import recipe
 
 SPEC = Pseudo3D()
 COPY = "one copy of sample and views"
+KEY = "ab" * 16
 
 
 def measure(title: str, config: CdsslP3D, sample: Sample, repeat: int) -> None:
@@ -67,6 +82,53 @@ def radiograph(side: int) -> Sample:
     return replace(images(1)[0], array=unroll(image, SPEC), extra={"image_height": side, "image_width": side})
 
 
+def pairs(title: str, volume_DHW: Floats) -> None:
+    """Print the table of one pair of crops from a whole volume: two global views and six local ones.
+
+    Pairs differ in size, and the transcription draws some again; so a run makes 5 pairs (ours: 20), each run others.
+    """
+    views, old, new = Views3D(), random.Random(0), itertools.count()
+    volume_XYZ = np.ascontiguousarray(volume_DHW.transpose(2, 1, 0))
+    inside = volume_DHW[tuple(slice(m, n - m) for m, n in zip(MARGIN[::-1], volume_DHW.shape, strict=True))]
+    shape = (inside.shape[0], inside.shape[1], inside.shape[2])
+
+    def made(of: Callable[[SolidPlan, Side3], object]) -> None:
+        wide, near = views.plans(shape, KEY, np.random.default_rng(next(new)))
+        of(wide, views.global_side)
+        of(near, views.local_side)
+
+    def crops(plan: SolidPlan, side: Side3) -> object:
+        return [resampled(inside, affine, side) for affine in plan.placement.affine(side)]
+
+    published = {
+        "transcription": lambda: crop_pair(volume_XYZ, old),
+        "transcription, no tissue score": lambda: crop_pair(volume_XYZ, old, scored=False),
+    }
+    ours = {
+        "ours, turned and flipped, no distortions": lambda: made(crops),
+        "ours, all of it": lambda: made(lambda plan, side: solid_views(inside, plan, side)),
+    }
+    times = in_turns(ours, runs=7, repeat=20) | in_turns(published, runs=7, repeat=5)
+    show(f"{title}: a pair of crops from {volume_DHW.shape}", times, limit="ours, all of it", digits=1)
+
+
+def chest(shape_DHW: tuple[int, int, int] = (240, 320, 340)) -> Floats:
+    """A body with two lungs in air, unit range for -1000 .. 1000 HU, noisy: about what a CT of a chest is made of."""
+    axes = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape_DHW)
+    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+    body = (y / 0.8) ** 2 + (x / 0.95) ** 2 < 1
+    lungs = (z / 0.85) ** 2 + (y / 0.6) ** 2 + ((np.abs(x) - 0.45) / 0.35) ** 2 < 1
+    clean = np.where(lungs, 0.08, np.where(body, 0.52, 0.0))
+    return np.clip(clean + np.random.default_rng(0).normal(0, 0.01, shape_DHW), 0, 1).astype(np.float32)
+
+
+def computed_tomogram(path: Path) -> Floats:
+    """A CT as the pipeline prepares it for PCRLv2: RAS+, 1 mm, -1000 .. 1000 HU in unit range."""
+    item = RawItem(uri=path.name, files=(path.read_bytes(),), modality=Modality.CT)
+    volume = resample(orient(decode(item)), Resample(spacing_mm=1.0))
+    return store(volume, Intensity(window_hu=(-1000, 1000))).unit()[0]
+
+
 def main() -> None:
     """Print the tables."""
     for name, side, cube in (("cdssl-p3d:tiny", 192, 64), ("cdssl-p3d:paper", 1024, 128)):
@@ -74,6 +136,9 @@ def main() -> None:
         assert isinstance(config, CdsslP3D)
         measure(f"{name}, image of {side} x {side}", config, radiograph(side), repeat=10)
         measure(f"{name}, superpatch of {cube}", config, superpatches(1, cube)[0], repeat=5)
+    pairs("chest phantom", chest())
+    for argument in sys.argv[1:]:
+        pairs(Path(argument).name, computed_tomogram(Path(argument)))
 
 
 if __name__ == "__main__":
