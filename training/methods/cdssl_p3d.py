@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from storage_schema.errors import GeometryError
-from storage_schema.pseudo3d import Pseudo3D, unroll
+from storage_schema.pseudo3d import Pseudo3D
 from storage_schema.sample import Array, Sample
 from storage_schema.vocabulary import Presentation
 from training.backbones.base import BackboneSettings
@@ -26,6 +26,7 @@ from training.data.views.boxes import Boxes, Side3, box_pair, sub_boxes
 from training.data.views.flat import FlatPlan, draw_flat, flat_views
 from training.data.views.solid import SolidPlan, box_resampled, draw_solid, solid_views
 from training.methods.base import MethodConfig
+from training.methods.lift import Lift, Unrolled, lifted, require_fitting
 from training.methods.pyramid import PyramidNet
 from training.objectives.pcrlv2 import LevelMode
 
@@ -87,7 +88,11 @@ class Views3D:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CdsslP3D(MethodConfig):
-    """CDSSL-P3D in full: network and views."""
+    """CDSSL-P3D in full: network and views.
+
+    Attributes:
+        lift: how an image becomes a volume; None for the geometry of its dataset.
+    """
 
     kind: ClassVar[str] = "cdssl-p3d"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
@@ -98,21 +103,42 @@ class CdsslP3D(MethodConfig):
     level_mode: LevelMode = "random"
     flat: Views2D = field(default_factory=Views2D)
     solid: Views3D = field(default_factory=Views3D)
+    lift: Lift | None = None
+
+    def __post_init__(self) -> None:
+        if self.lift is not None:
+            self._require_fitting(self.lift)
+
+    def _require_fitting(self, lift: Lift) -> None:
+        for side in (self.flat.global_side, self.flat.local_side):
+            require_fitting(lift, side, self.backbone.side_multiple)
+
+    def _lift_of(self, pseudo3d: Pseudo3D | None) -> Lift:
+        """The lift of images of a dataset.
+
+        Raises:
+            GeometryError: if the network cannot pool the views that it makes.
+        """
+        lift = self.lift or Unrolled(geometry=pseudo3d or IMAGE_VIEW)
+        self._require_fitting(lift)
+        return lift
+
+    def _lifted(self, images_NHW: Floats, lift: Lift) -> Floats:
+        return lifted(images_NHW, lift, self.backbone.side_multiple)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
         """Two corrupted global views, the clean first one, six local views."""
         if sample.presentation is Presentation.SUPERPATCH:
             return self._solid_views(sample.unit()[0], sample.key, rng)
-        spec = pseudo3d or IMAGE_VIEW
-        return self._flat_views(image_of(sample, spec), spec, rng)
+        return self._flat_views(image_of(sample, pseudo3d or IMAGE_VIEW), self._lift_of(pseudo3d), rng)
 
-    def _flat_views(self, image_HW: Floats, spec: Pseudo3D, rng: np.random.Generator) -> Views:
+    def _flat_views(self, image_HW: Floats, lift: Lift, rng: np.random.Generator) -> Views:
         f = self.flat
         wide, near = f.plans((image_HW.shape[0], image_HW.shape[1]), rng)
         clean, spoilt = flat_views(image_HW, wide, f.global_side, f.hole_side)
         _, local = flat_views(image_HW, near, f.local_side, f.hole_side)
-        first, second, target, *crops = (unroll(x[None], spec) for x in (*spoilt, clean[0], *local))
-        return {"view1": first, "view2": second, "clean1": target, "local": np.stack(crops)}
+        first, second, target = self._lifted(np.stack([*spoilt, clean[0]]), lift)
+        return {"view1": first, "view2": second, "clean1": target, "local": self._lifted(local, lift)}
 
     def _solid_views(self, volume_DHW: Floats, key: str, rng: np.random.Generator) -> Views:
         s = self.solid
@@ -122,17 +148,17 @@ class CdsslP3D(MethodConfig):
         return {"view1": spoilt[0][None], "view2": spoilt[1][None], "clean1": clean[0][None], "local": local[:, None]}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The whole image resized to the global side and unrolled, or the whole superpatch on a cube of the global width."""
+        """The whole image resized to the global side and lifted, or the whole superpatch on a cube of the global width."""
         if sample.presentation is Presentation.SUPERPATCH:
             cube = sample.unit()[0]
             side = self.solid.global_side[2]
             target = box_resampled(cube, (0, 0, 0), _sides(cube), (side, side, side))[None]
             return {"x": normalised(target), "target": target}
-        spec = pseudo3d or IMAGE_VIEW
         size = (self.flat.global_side, self.flat.global_side)
-        image = np.asarray(Image.fromarray(image_of(sample, spec)).resize(size, Image.Resampling.BILINEAR))
-        target = unroll(image[None], spec)
-        return {"x": normalised(target), "target": target}
+        shown = Image.fromarray(image_of(sample, pseudo3d or IMAGE_VIEW)).resize(size, Image.Resampling.BILINEAR)
+        image = np.asarray(shown)
+        x, target = self._lifted(np.stack([normalised(image), image]), self._lift_of(pseudo3d))
+        return {"x": x, "target": target}
 
     def build(self) -> PyramidNet:
         """The network."""

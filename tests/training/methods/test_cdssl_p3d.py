@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
+from foundation.settings import from_document, to_document
 from storage_schema.errors import GeometryError, RunError
-from storage_schema.pseudo3d import Pseudo3D, fold, unroll
+from storage_schema.pseudo3d import DepthOrder, Layout, Pseudo3D, fold, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
+from training.backbones import BACKBONES
+from training.backbones.base import BackboneSettings
 from training.data.collate import STREAMS
 from training.data.order import rng_at
 from training.data.views import flat, image_of
 from training.methods.base import MethodConfig, Step
 from training.methods.cdssl_p3d import CdsslP3D, Views3D
+from training.methods.lift import LIFTS, Lift, Repeated, Slice, Unrolled, decoded, encoded, lifted, lifted_torch
 from training.recipes.cdssl_p3d import tiny
 
 
@@ -129,6 +134,107 @@ class TestCdsslP3D(MethodSuite):
         views = config.draw(superpatches(1, side=128)[0], None, np.random.default_rng(0))
         assert views["view1"].shape == (1, 32, 64, 64)
         assert views["local"].shape == (6, 1, 16, 16, 16)
+
+
+def _with_lift(lift: Lift | None, side: int = 64, local: int = 32) -> CdsslP3D:
+    method = tiny().method
+    assert isinstance(method, CdsslP3D)
+    flat = dataclasses.replace(method.flat, global_side=side, local_side=local)
+    return dataclasses.replace(method, flat=flat, lift=lift)
+
+
+LIFTED = [
+    Unrolled(geometry=Pseudo3D(window=2, stride=2)),
+    Unrolled(geometry=Pseudo3D(window=8, stride=4, padding=2, depth_order="serpentine")),
+    Unrolled(geometry=Pseudo3D(window=8, stride=8, layout="window")),
+    Repeated(),
+    Slice(),
+    Slice(depth=3),
+]
+
+
+@pytest.mark.parametrize("lift", LIFTED)
+def test_every_lift_gives_volumes_that_the_network_takes(lift: Lift) -> None:
+    """Training views and the whole image: sides that the network pools, and the same lift in both."""
+    config, sample = _with_lift(lift), images(1)[0]
+    views = config.draw(sample, Pseudo3D(), np.random.default_rng(0))
+    views["local"] = views["local"][0]
+    whole = config.whole(sample, Pseudo3D())
+    assert views["view1"].shape == views["clean1"].shape == whole["x"].shape == whole["target"].shape
+    for view in (*views.values(), *whole.values()):
+        assert view.dtype == np.float32
+        assert not any(side % config.backbone.side_multiple for side in view.shape[1:])
+
+
+@pytest.mark.parametrize("lift", LIFTED)
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_numpy_and_torch_lift_alike(lift: Lift, multiple: int) -> None:
+    images_NHW = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
+    found = lifted_torch(torch.from_numpy(images_NHW), lift, multiple)
+    assert np.array_equal(found.numpy(), lifted(images_NHW, lift, multiple))
+    depth, height, width = lift.shape(64)
+    assert found.shape == (3, 1, -(-depth // multiple) * multiple, height, width)
+
+
+def test_what_a_control_holds() -> None:
+    image = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
+    assert np.array_equal(lifted(image, Repeated(depth=5), 8)[0, 0], np.concatenate([image] * 5 + [0 * image] * 3))
+    assert np.array_equal(lifted(image, Slice(), 8)[0, 0], np.concatenate([image] + [0 * image] * 15))
+    unrolled = lifted(image, Unrolled(geometry=Pseudo3D(window=2, stride=2)), 8)
+    assert np.array_equal(unrolled[0, 0, :4], unroll(image, Pseudo3D(window=2, stride=2))[0])
+    assert not unrolled[0, 0, 4:].any()
+
+
+@pytest.mark.parametrize("bad", [Repeated, Slice])
+def test_no_depth_is_refused(bad: type[Repeated] | type[Slice]) -> None:
+    with pytest.raises(GeometryError, match="found"):
+        bad(depth=0)
+
+
+@pytest.mark.parametrize(
+    ("lift", "side", "hint"),
+    [
+        (Unrolled(geometry=Pseudo3D(window=3, stride=3)), 224, "next side that fits is 240"),
+        (Unrolled(geometry=Pseudo3D(window=6, stride=6)), 224, "next side that fits is 240"),
+        (Unrolled(geometry=Pseudo3D(window=4, stride=2)), 224, "next side that fits is 226"),
+        (Unrolled(geometry=Pseudo3D(window=4, stride=4, layout="window")), 224, "no side fits"),
+        (Repeated(), 100, "next side that fits is 104"),
+    ],
+)
+def test_a_view_that_does_not_tile_is_refused_with_the_next_side_that_does(lift: Lift, side: int, hint: str) -> None:
+    with pytest.raises(GeometryError, match=f"view of side {side} .* multiples of 8 .*{hint}"):
+        _with_lift(lift, side=side)
+
+
+def test_a_dataset_whose_own_geometry_does_not_tile_the_views_is_refused() -> None:
+    with pytest.raises(GeometryError, match="next side that fits is 72"):
+        _with_lift(None).draw(_as_image(images(1)[0]), Pseudo3D(window=3, stride=3), np.random.default_rng(0))
+
+
+def test_without_a_lift_the_datasets_geometry_is_used() -> None:
+    sample, spec = _as_image(images(1)[0]), Pseudo3D(window=8, stride=8, layout="window")
+    one = _with_lift(None).draw(sample, spec, rng_at(0, 1))
+    two = _with_lift(Unrolled(geometry=spec)).draw(sample, None, rng_at(0, 1))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_lift_survives_json_by_its_kind() -> None:
+    families = {BackboneSettings: BACKBONES, Lift: LIFTS}
+    for lift in (None, *LIFTED):
+        config = _with_lift(lift)
+        document = json.loads(json.dumps(to_document(config)))
+        assert from_document(CdsslP3D, document, subject="test", families=families) == config
+
+
+@pytest.mark.parametrize("layout", ["offset", "window"])
+@pytest.mark.parametrize("order", ["row_major", "serpentine"])
+def test_a_geometry_travels_as_integers(layout: Layout, order: DepthOrder) -> None:
+    spec = Pseudo3D(window=4, stride=2, padding=1, layout=layout, depth_order=order, channel_mode="depth", allow_crop=True)
+    codes = torch.from_numpy(np.stack([encoded(spec)] * 2))
+    assert decoded(codes) == spec
+    codes[1, 0] = 8
+    with pytest.raises(GeometryError, match="one pseudo-3D geometry"):
+        decoded(codes)
 
 
 def _boxes(views: Views3D, key: str, seed: int, position: int) -> bytes:
