@@ -38,10 +38,7 @@ def upsampling(reduction: Triple) -> list[Triple]:
 
 
 class Decoder3D(nn.Module):
-    """The deepest map -> three feature maps, deepest first, the last at the input's size.
-
-    9,723,392 parameters for PCRLv2's U-Net: widths 512 -> 256, 128, 64.
-    """
+    """The deepest map -> three feature maps, deepest first, the last at the input's size."""
 
     def __init__(self, width_in: int, widths: Triple, reduction: Triple, norm: Norm) -> None:
         super().__init__()

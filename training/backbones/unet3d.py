@@ -55,7 +55,7 @@ class UNet3DSettings(BackboneSettings):
         return self.norm
 
     def encoder(self) -> Encoder3D:
-        """7,027,776 parameters at base width 32."""
+        """7,027,776 parameters at base width 32; the decoder has 9,723,392."""
         return Encoder3D(self)
 
 

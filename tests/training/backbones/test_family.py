@@ -15,7 +15,9 @@ from storage_schema.vocabulary import Presentation
 from training.backbones import BACKBONES, encoder_bytes, load_encoder
 from training.backbones.base import BackboneSettings, EncoderSpec
 from training.backbones.resenc import ResEncSettings
+from training.backbones.swin3d import Swin3DSettings
 from training.backbones.unet3d import UNet3DSettings
+from training.backbones.vit3d import ViT3DSettings
 from training.config import Pretraining, read_config
 from training.data.collate import Batch
 from training.layers.recompute import recomputed
@@ -26,6 +28,8 @@ from training.methods.pyramid import PyramidNet
 SMALL: list[BackboneSettings] = [
     UNet3DSettings(base_width=4),
     ResEncSettings(features_per_stage=(4, 6, 8, 12, 16, 16), blocks_per_stage=(1, 1, 2, 1, 1, 2), level_widths=(16, 8, 8)),
+    ViT3DSettings(width=24, depth=2, heads=2, level_widths=(16, 8, 8)),
+    Swin3DSettings(width=8, depths=(2, 2, 2), heads=(1, 2, 4), window=(2, 3, 3), level_widths=(16, 8, 8)),
 ]
 SHAPES = [(16, 32, 32), (16, 24, 24), (8, 16, 16), (16, 8, 8)]
 backbones = pytest.mark.parametrize("settings", SMALL, ids=[s.kind for s in SMALL])
@@ -78,7 +82,7 @@ def test_a_cube_of_side_8_gives_features_or_is_refused(settings: BackboneSetting
 @backbones
 @pytest.mark.parametrize("side", [(16, 32, 33), (16, 31, 32), (15, 32, 32)], ids=str)
 def test_sides_that_cannot_be_divided_are_refused(settings: BackboneSettings, side: tuple[int, int, int]) -> None:
-    with pytest.raises(GeometryError, match="found"):
+    with pytest.raises(GeometryError, match=f"multiple.*{str(side)[1:-1]}|{str(side)[1:-1]}.*multiple"):
         settings.encoder()(torch.zeros(2, 1, *side))
 
 
@@ -204,7 +208,12 @@ def test_pcrlv2_steps_on_images_and_volumes_lower_its_loss(settings: BackboneSet
     assert history[-1] < history[0] - 0.3, history
 
 
-PAPER_SIZES = {"unet3d": (7_027_776, 9_723_392), "resenc": (90_296_576, 7_118_144)}
+PAPER_SIZES = {
+    "unet3d": (7_027_776, 9_723_392),
+    "resenc": (90_296_576, 7_118_144),
+    "vit3d": (21_393_024, 7_331_200),
+    "swin3d": (12_610_374, 7_921_024),
+}
 
 
 @pytest.mark.parametrize(("kind", "counts"), PAPER_SIZES.items())
@@ -213,4 +222,6 @@ def test_the_defaults_have_as_many_parameters_as_their_docstrings_say(kind: str,
     with torch.device("meta"):
         parts = settings.encoder(), settings.decoder()
     assert tuple(sum(p.numel() for p in part.parameters()) for part in parts) == counts
-    assert f"{counts[0]:,} parameters" in (type(settings).encoder.__doc__ or "")
+    said = type(settings).encoder.__doc__ or ""
+    assert f"{counts[0]:,} parameters" in said
+    assert f"the decoder has {counts[1]:,}." in said
