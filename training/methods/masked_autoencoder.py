@@ -105,7 +105,8 @@ class MaskedAutoencoder(Restorer):
         self, backbone: SuperpatchViTSettings, decoder: TokenDecoderSettings, mask: DualMask, flat_mask: DualMask, norm_pix: bool
     ) -> None:
         super().__init__()
-        self._backbone, self._norm_pix = backbone, norm_pix
+        self.patch = backbone.patch
+        self._norm_pix = norm_pix
         self._masks = {str(p): flat_mask if p.is_flat else mask for p in Presentation}
         self._mask = mask
         self.encoder = backbone.encoder()
@@ -121,7 +122,7 @@ class MaskedAutoencoder(Restorer):
         x, target = batch.tensors["x"], target_of(batch)
         ids = self.mask_of(batch.stream).visible(batch.tensors["chance"])
         predicted = self.predicted(x, ids)
-        patches = patchify(target, self._backbone.patch)
+        patches = patchify(target, self.patch)
         error = masked_mse(predicted, patches, seen_of(ids, patches.shape[1]), norm_pix=self._norm_pix)
         return Outcome(
             {"masked": error}, {} if self._norm_pix else {"psnr_masked": -10 * error.detach().clamp_min(1e-10).log10()}
@@ -129,7 +130,7 @@ class MaskedAutoencoder(Restorer):
 
     def predicted(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor:
         """(B, N, X): patches restored from the visible ones."""
-        counts = token_counts(shape_of(x_BCDHW), self._backbone.patch)
+        counts = token_counts(shape_of(x_BCDHW), self.patch)
         patches: Tensor = self.decoder(self.encoder.tokens(x_BCDHW, ids_BV), ids_BV, counts)  # type: ignore[operator]
         return patches
 
@@ -137,18 +138,18 @@ class MaskedAutoencoder(Restorer):
         """Volumes in unit range, predicted everywhere: no voxel is copied from the input. None with ``norm_pix``."""
         if self._norm_pix:  # such a network predicts neither mean nor deviation of a patch
             return None
-        counts = token_counts(shape_of(x_BCDHW), self._backbone.patch)
+        counts = token_counts(shape_of(x_BCDHW), self.patch)
         wide = torch.promote_types(x_BCDHW.dtype, torch.float32)
-        return unpatchify(self.predicted(x_BCDHW, ids_BV), self._backbone.patch, counts).to(wide).clamp(0, 1)
+        return unpatchify(self.predicted(x_BCDHW, ids_BV), self.patch, counts).to(wide).clamp(0, 1)
 
     def reconstruct(self, x: Tensor) -> Tensor | None:
         """Volumes restored with every token visible."""
-        count = math.prod(token_counts(shape_of(x), self._backbone.patch))
+        count = math.prod(token_counts(shape_of(x), self.patch))
         return self.restored(x, torch.arange(count, device=x.device).expand(x.shape[0], -1))
 
     def code_bits(self, shape_DHW: Counts) -> float:
         """Of all tokens; a masked code is smaller by the share that is hidden."""
-        return FLOAT_BITS * self._backbone.width * math.prod(token_counts(shape_DHW, self._backbone.patch))
+        return FLOAT_BITS * self.encoder_spec.num_features * math.prod(token_counts(shape_DHW, self.patch))
 
     def networks(self) -> list[nn.Module]:
         """Encoder and decoder."""

@@ -1,0 +1,184 @@
+"""Reconstruction: what a restoring method makes of whole volumes, in three protocols, beside the size of its code.
+
+* ``unmasked``: everything is seen. It measures plain autoencoding; a code larger than its input can keep all of it.
+* ``masked``: a quarter is seen (or what the method's mask leaves), every voxel is predicted, none is copied from the input.
+* ``hidden``: of the same boxes, the error of hidden patches alone, before boxes are blended.
+
+Which of these the paper's 30.28 dB is could not be read, nor whether its baselines were compared on equal terms. Baselines
+have no mask, so they have the first alone. LPIPS is not computed, see :mod:`.quality`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from storage_schema.errors import RunError
+from storage_schema.sample import Array, Scaling
+from storage_schema.vocabulary import Presentation
+from training.data.order import rng_at
+from training.evaluation.assembly import Restore, Tiling, shifted, streamed
+from training.evaluation.patterns import GridPattern
+from training.evaluation.quality import Comparison, psnr
+from training.layers.tokens import patchify, seen_of, shape_of, token_counts, unpatchify
+from training.methods.masked_autoencoder import MaskedAutoencoder
+from training.methods.restoration import Restorer
+
+Floats = npt.NDArray[np.float32]
+STREAM = str(Presentation.SUPERPATCH)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """A volume to be restored: (C, D, H, W) in stored values, which may be a memory map, and what they mean."""
+
+    name: str
+    array_CDHW: Array
+    scaling: Scaling
+
+    @property
+    def air(self) -> float:
+        """The stored value of 0 in unit range."""
+        return (self.scaling.low - self.scaling.intercept) / self.scaling.slope
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """How volumes are restored.
+
+    Attributes:
+        tiling: boxes and their overlap.
+        shifts: voxels by which each box is moved and restored again, see :func:`.assembly.shifted`.
+        patch: rows and columns of the grid that patterns are sought on.
+        seed: of masks; a box of a volume has the same mask whoever restores it.
+    """
+
+    tiling: Tiling
+    shifts: tuple[int, ...] = (0,)
+    patch: tuple[int, int] = (8, 8)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A measure of every volume, and the compression that it was reached with."""
+
+    name: str
+    values: tuple[float, ...]
+    compression: float
+
+    @property
+    def mean(self) -> float:
+        """Over volumes."""
+        return float(np.mean(self.values))
+
+    @property
+    def spread(self) -> float:
+        """Sample deviation over volumes; not a number for a single one."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
+
+    def __str__(self) -> str:
+        size = f"n = {len(self.values)}, compression {self.compression:.3g}:1"
+        return f"{self.name}: {self.mean:.4g} ± {self.spread:.2g} ({size})"
+
+
+class MaskedBoxes:
+    """Restores boxes from their visible tokens, and adds up the error of what was hidden."""
+
+    def __init__(self, method: MaskedAutoencoder, seed: int) -> None:
+        self._method, self._seed = method, seed
+        self._squares, self._values = 0.0, 0
+
+    def ids(self, x_BCDHW: Tensor, number: int) -> Tensor:
+        """Visible tokens of a box: a function of seed and number."""
+        mask = self._method.mask_of(STREAM)
+        counts = token_counts(shape_of(x_BCDHW), self._method.patch)
+        chance = torch.from_numpy(mask.draw(counts, rng_at(self._seed, number)))
+        return mask.visible(chance.expand(x_BCDHW.shape[0], -1, -1).to(x_BCDHW.device))
+
+    def __call__(self, x_BCDHW: Tensor, number: int) -> Tensor:
+        """The box, predicted everywhere."""
+        ids = self.ids(x_BCDHW, number)
+        restored = _present(self._method.restored(x_BCDHW, ids))
+        error = patchify(restored - x_BCDHW, self._method.patch)
+        hidden = error[~seen_of(ids, error.shape[1])]
+        self._squares += float(hidden.double().square().sum())
+        self._values += hidden.numel()
+        return restored
+
+    @property
+    def psnr(self) -> float:
+        """Decibels of hidden patches; not a number where nothing was hidden."""
+        return psnr(self._squares / self._values) if self._values else math.nan
+
+
+def _present(restored: Tensor | None) -> Tensor:
+    if restored is None:
+        raise RunError("this method predicts patches normalised one by one (norm_pix) and restores no volume")
+    return restored
+
+
+@torch.no_grad()
+def measured(volume: Volume, restore: Restore, protocol: Protocol) -> dict[str, float]:
+    """PSNR and SSIM of a whole volume, and the power of its error at the patch grid."""
+    comparison, pattern = Comparison(), GridPattern(protocol.patch)
+    for start, unit in streamed(volume.array_CDHW, volume.scaling, restore, protocol.tiling, volume.air):
+        true = volume.scaling.unit(volume.array_CDHW[:, start : start + unit.shape[1]])
+        for one, two in zip(unit, true, strict=True):
+            comparison.add(torch.from_numpy(one), torch.from_numpy(two))
+            pattern.add(one - two)
+    return {"psnr": comparison.psnr, "ssim": comparison.ssim, "pattern": pattern.ratio}
+
+
+def judged(method: Restorer, volumes: Iterable[Volume], protocol: Protocol) -> list[Figure]:
+    """Every figure of a method over volumes."""
+    method.eval()
+    rows = [_row(method, volume, protocol) for volume in volumes]
+    side = protocol.tiling.side
+    whole = method.compression((side, side, side))
+    sizes = {"unmasked": whole}
+    if isinstance(method, MaskedAutoencoder):
+        counts = token_counts((side, side, side), method.patch)
+        sizes["masked"] = sizes["hidden"] = whole * math.prod(counts) / method.mask_of(STREAM).num_visible(counts)
+    return [Figure(name=n, values=tuple(row[n] for row in rows), compression=sizes[n.split()[0]]) for n in rows[0]]
+
+
+def _row(method: Restorer, volume: Volume, protocol: Protocol) -> dict[str, float]:
+    seeing = shifted(lambda x, number: _present(method.reconstruct(x)), protocol.shifts)
+    row = {f"unmasked {name}": value for name, value in measured(volume, seeing, protocol).items()}
+    if isinstance(method, MaskedAutoencoder):
+        boxes = MaskedBoxes(method, protocol.seed)
+        masked = measured(volume, shifted(boxes, protocol.shifts), protocol)
+        row |= {f"masked {name}": value for name, value in masked.items()} | {"hidden psnr": boxes.psnr}
+    return row
+
+
+@torch.no_grad()
+def panels(method: Restorer, x_CDHW: Floats, scaling: Scaling, seed: int = 0) -> Mapping[str, Floats]:
+    """The middle slice of a box (H, W) before, masked, reconstructed, and the error, in physical units (HU for CT).
+
+    Hidden patches are shown as the lowest value. A method without a mask has no slice ``masked``.
+    """
+    method.eval()
+    x = torch.from_numpy(x_CDHW)[None]
+    shown: dict[str, Tensor] = {"before": x}
+    if isinstance(method, MaskedAutoencoder):
+        boxes = MaskedBoxes(method, seed)
+        ids = boxes.ids(x, 0)
+        rows = patchify(x, method.patch)
+        seen = seen_of(ids, rows.shape[1])[..., None]
+        shown["masked"] = unpatchify(rows * seen, method.patch, token_counts(shape_of(x), method.patch))
+        restored = boxes(x, 0)
+    else:
+        restored = _present(method.reconstruct(x))
+    shown["reconstructed"] = restored
+    span = scaling.high - scaling.low
+    middle = x.shape[2] // 2
+    physical = {name: (volume[0, 0, middle] * span + scaling.low).numpy() for name, volume in shown.items()}
+    return physical | {"error": ((restored - x)[0, 0, middle] * span).numpy()}
