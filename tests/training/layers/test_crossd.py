@@ -133,17 +133,17 @@ def test_single_precision_agrees_to_its_rounding(form: Form) -> None:
         assert exact.std() > 0.3
 
 
-def test_pieces_of_a_window_product_are_put_together_right(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_pieces_are_put_together_right(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     """More samples and outputs than one piece holds."""
-    monkeypatch.setattr("training.layers.per_sample.PIECE", 8 * 9 * 5 * 3)
-    layer = _layer(5, 10, 3, padding=1, bias=False, form="windows")
-    other = copy.deepcopy(layer)
-    other.form = "planes"
+    layer = _layer(5, 10, 3, padding=1, bias=False, form=form)
     x = _random(19, 5, 4, 4).requires_grad_()
-    for mine, expected in zip(
-        _gradients(layer(x), [x, *layer.parameters()]), _gradients(other(x), [x, *other.parameters()]), strict=True
-    ):
-        assert torch.allclose(mine, expected, atol=1e-11)
+    expected = _gradients(layer(x), [x, *layer.parameters()])
+    monkeypatch.setattr("training.layers.windows.PIECE", 8 * 9 * 5 * 3)
+    monkeypatch.setattr("training.layers.per_sample.PIECE", 3 * 27 * 5 * 16)
+    found = _gradients(layer(x), [x, *layer.parameters()])
+    for mine, other in zip(found, expected, strict=True):
+        assert torch.allclose(mine, other, atol=1e-11)
 
 
 def test_circulants_form_a_group() -> None:
