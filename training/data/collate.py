@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from storage_schema.vocabulary import Presentation
 JOINT = "joint"
 #: What a batch may be of; the position of a name seeds its chance, so names are only ever added at the end.
 STREAMS = (*sorted(Presentation), JOINT)
-#: Named arrays that a method draws from one sample.
-Views = dict[str, npt.NDArray[np.float32]]
+#: Named arrays that a method draws from one sample: views, or a source and the plans by which the device makes views of it.
+Views = dict[str, npt.NDArray[Any]]
+#: Arrays whose sizes may differ between samples; a batch pads them with zeros at their ends to the largest of each axis.
+RAGGED = frozenset({"source"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,16 +52,32 @@ class Batch:
 
 
 def collate(views: Sequence[Views], keys: Sequence[str], stream: str, global_size: int) -> Batch:
-    """Stack the views of samples.
+    """Stack the views of samples; sources of different sizes are padded.
 
     Raises:
-        GeometryError: if two samples gave views of different shapes, naming view, shapes and keys.
+        GeometryError: if two samples gave other views, or views of different shapes, naming view, shapes and keys.
     """
+    for other, key in zip(views, keys, strict=True):
+        if other.keys() != views[0].keys():
+            names = f"{sorted(views[0])} of {keys[0]} and {sorted(other)} of {key}"
+            raise GeometryError(f"samples of {stream} have views {names}; what shares a batch must be drawn alike")
     tensors = {}
     for name, first in views[0].items():
+        if name in RAGGED:
+            tensors[name] = torch.from_numpy(padded([view[name] for view in views]))
+            continue
         for other, key in zip(views, keys, strict=True):
             if other[name].shape != first.shape:
                 shapes = f"{first.shape} of {keys[0]} and {other[name].shape} of {key}"
                 raise GeometryError(f"view {name!r} of {stream} has shapes {shapes}; a method must draw equal ones")
         tensors[name] = torch.from_numpy(np.stack([v[name] for v in views]))
     return Batch(stream=stream, keys=tuple(keys), counts={stream: global_size}, tensors=tensors)
+
+
+def padded(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Arrays of one rank in one array, (B, ...), with zeros behind the smaller ones; of a type that holds all of them."""
+    largest = np.max([array.shape for array in arrays], axis=0)
+    batch = np.zeros((len(arrays), *largest), np.result_type(*arrays))
+    for row, array in zip(batch, arrays, strict=True):
+        row[tuple(slice(n) for n in array.shape)] = array
+    return batch

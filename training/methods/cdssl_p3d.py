@@ -9,29 +9,37 @@ a pseudo-3D volume is no flip or turn of the image. Depth flips are for true vol
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, RunError
 from storage_schema.pseudo3d import Pseudo3D
 from storage_schema.sample import Array, Sample
 from storage_schema.vocabulary import Presentation
 from training.backbones.base import BackboneSettings
 from training.backbones.unet3d import UNet3DSettings
-from training.data.collate import Views
-from training.data.views import Floats, image_of, normalised
+from training.data.collate import Batch, Views
+from training.data.views import Floats, flat_torch, image_of, normalised, solid_torch
 from training.data.views.boxes import Boxes, Side3, box_pair, sub_boxes
+from training.data.views.filters_torch import unit_range
 from training.data.views.flat import FlatPlan, draw_flat, flat_views
-from training.data.views.solid import SolidPlan, box_resampled, draw_solid, solid_views
+from training.data.views.solid import Corruption, SolidPlan, box_resampled, draw_solid, solid_views
+from training.data.views.source import stored_image, unit_factors
+from training.data.views.travel import packed, unpacked
 from training.methods.base import MethodConfig
-from training.methods.lift import Lift, Unrolled, lifted, require_fitting
-from training.methods.pyramid import PyramidNet
+from training.methods.lift import Lift, Unrolled, decoded, encoded, lifted, lifted_torch, require_fitting
+from training.methods.pyramid import PyramidNet, as_drawn
 from training.objectives.pcrlv2 import LevelMode
 
 NUM_LOCAL = 6  # code: PCRLv2
 NUM_HOLES = 3  # code: PCRLv2, global views only
+#: Under which names the plans of global and of local views travel to the device.
+WIDE, NEAR = "global", "local"
+Render = Literal["workers", "device"]
 #: Fallback geometry for plain images, which carry none of their own.
 IMAGE_VIEW = Pseudo3D()
 
@@ -92,6 +100,8 @@ class CdsslP3D(MethodConfig):
 
     Attributes:
         lift: how an image becomes a volume; None for the geometry of its dataset.
+        render: where views are made of what chance decided: by NumPy in loader threads, or for the whole batch on the device.
+            Plans are equal, pixels agree to rounding, noise is drawn by the device's own generator.
     """
 
     kind: ClassVar[str] = "cdssl-p3d"
@@ -104,8 +114,11 @@ class CdsslP3D(MethodConfig):
     flat: Views2D = field(default_factory=Views2D)
     solid: Views3D = field(default_factory=Views3D)
     lift: Lift | None = None
+    render: Render = "workers"
 
     def __post_init__(self) -> None:
+        if self.render not in get_args(Render):
+            raise RunError(f"views are rendered by {' or '.join(get_args(Render))}; found {self.render!r}")
         if self.lift is not None:
             self._require_fitting(self.lift)
 
@@ -127,25 +140,65 @@ class CdsslP3D(MethodConfig):
         return lifted(images_NHW, lift, self.backbone.side_multiple)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """Two corrupted global views, the clean first one, six local views."""
+        """Two corrupted global views, the clean first one, six local views; or, for the device, a source and its plans."""
         if sample.presentation is Presentation.SUPERPATCH:
-            return self._solid_views(sample.unit()[0], sample.key, rng)
-        return self._flat_views(image_of(sample, pseudo3d or IMAGE_VIEW), self._lift_of(pseudo3d), rng)
+            return self._solid_drawn(sample, rng)
+        return self._flat_drawn(sample, pseudo3d or IMAGE_VIEW, rng)
 
-    def _flat_views(self, image_HW: Floats, lift: Lift, rng: np.random.Generator) -> Views:
-        f = self.flat
-        wide, near = f.plans((image_HW.shape[0], image_HW.shape[1]), rng)
+    def _flat_drawn(self, sample: Sample, spec: Pseudo3D, rng: np.random.Generator) -> Views:
+        f, lift, stored_HW = self.flat, self._lift_of(spec), stored_image(sample, spec)
+        wide, near = f.plans((stored_HW.shape[0], stored_HW.shape[1]), rng)
+        if self.render == "device":
+            return _sent(stored_HW, sample) | packed(wide, WIDE) | packed(near, NEAR) | {"geometry": encoded(spec)}
+        image_HW = sample.scaling.unit(stored_HW)
         clean, spoilt = flat_views(image_HW, wide, f.global_side, f.hole_side)
         _, local = flat_views(image_HW, near, f.local_side, f.hole_side)
         first, second, target = self._lifted(np.stack([*spoilt, clean[0]]), lift)
         return {"view1": first, "view2": second, "clean1": target, "local": self._lifted(local, lift)}
 
-    def _solid_views(self, volume_DHW: Floats, key: str, rng: np.random.Generator) -> Views:
-        s = self.solid
-        wide, near = s.plans(_sides(volume_DHW), key, rng)
+    def _solid_drawn(self, sample: Sample, rng: np.random.Generator) -> Views:
+        s, stored_DHW = self.solid, sample.array[0]
+        wide, near = s.plans(_sides(stored_DHW), sample.key, rng)
+        if self.render == "device":
+            places = {
+                f"{WIDE}.affine": wide.placement.affine(s.global_side),
+                f"{NEAR}.affine": near.placement.affine(s.local_side),
+            }
+            return _sent(stored_DHW, sample) | packed(wide.corruption, WIDE) | packed(near.corruption, NEAR) | places
+        volume_DHW = sample.scaling.unit(stored_DHW)
         clean, spoilt = solid_views(volume_DHW, wide, s.global_side)
         _, local = solid_views(volume_DHW, near, s.local_side)
         return {"view1": spoilt[0][None], "view2": spoilt[1][None], "clean1": clean[0][None], "local": local[:, None]}
+
+    @torch.no_grad()
+    def rendered(self, batch: Batch) -> dict[str, Tensor]:
+        """The views of a batch that was drawn for the device; in float32 whatever the networks run in."""
+        tensors = batch.tensors
+        source = tensors["source"]
+        with torch.autocast(source.device.type, enabled=False):
+            unit = unit_range(source, tensors["scale"])
+            return self._flat_rendered(unit, tensors) if "geometry" in tensors else self._solid_rendered(unit, tensors)
+
+    def _flat_rendered(self, images_BHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        f, shapes = self.flat, tensors["shape"]
+        lift = self.lift or Unrolled(geometry=decoded(tensors["geometry"]))
+
+        def as_volumes(views_BVHW: Tensor) -> Tensor:
+            volumes = lifted_torch(views_BVHW.flatten(0, 1), lift, self.backbone.side_multiple)
+            return volumes.view(*views_BVHW.shape[:2], *volumes.shape[1:])
+
+        clean, spoilt = flat_torch.flat_views(images_BHW, shapes, unpacked(FlatPlan, tensors, WIDE), f.global_side, f.hole_side)
+        _, local = flat_torch.flat_views(images_BHW, shapes, unpacked(FlatPlan, tensors, NEAR), f.local_side, f.hole_side)
+        first, second, target = as_volumes(torch.cat([spoilt, clean[:, :1]], dim=1)).unbind(1)
+        return {"view1": first, "view2": second, "clean1": target, "local": as_volumes(local)}
+
+    def _solid_rendered(self, volumes_BDHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        s, shapes = self.solid, tensors["shape"]
+        clean = solid_torch.resampled(volumes_BDHW, shapes, tensors[f"{WIDE}.affine"], s.global_side)
+        near = solid_torch.resampled(volumes_BDHW, shapes, tensors[f"{NEAR}.affine"], s.local_side)
+        spoilt = solid_torch.corrupted(clean, unpacked(Corruption, tensors, WIDE))
+        local = solid_torch.corrupted(near, unpacked(Corruption, tensors, NEAR))
+        return {"view1": spoilt[:, :1], "view2": spoilt[:, 1:], "clean1": clean[:, :1], "local": local[:, :, None]}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
         """The whole image resized to the global side and lifted, or the whole superpatch on a cube of the global width."""
@@ -162,8 +215,14 @@ class CdsslP3D(MethodConfig):
 
     def build(self) -> PyramidNet:
         """The network."""
-        return PyramidNet(self.backbone, self.level_mode)
+        return PyramidNet(self.backbone, self.level_mode, self.rendered if self.render == "device" else as_drawn)
 
 
-def _sides(volume_DHW: Floats) -> Side3:
+def _sent(stored: Array, sample: Sample) -> Views:
+    """What the device needs beside the plans: stored numbers, their own size in a padded batch, and what they mean."""
+    shape = np.array(stored.shape, np.int64)
+    return {"source": stored, "shape": shape, "scale": unit_factors(sample.scaling)}
+
+
+def _sides(volume_DHW: Array) -> Side3:
     return volume_DHW.shape[0], volume_DHW.shape[1], volume_DHW.shape[2]

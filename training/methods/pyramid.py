@@ -6,6 +6,8 @@ throws away (restorations at the levels that were not drawn, the output of view 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -23,6 +25,14 @@ from training.objectives.pcrlv2 import (
     scale_weight,
     similarity,
 )
+
+#: What makes the views of a batch on its device.
+Prepare = Callable[[Batch], dict[str, Tensor]]
+
+
+def as_drawn(batch: Batch) -> dict[str, Tensor]:
+    """The views as they were made in loader threads."""
+    return batch.tensors
 
 
 class LevelHead(nn.Module):
@@ -47,7 +57,7 @@ class LevelHead(nn.Module):
 class PyramidNet(Method):
     """One network for images and volumes; with PCRLv2's U-Net at base width 32 it has 17,111,434 parameters."""
 
-    def __init__(self, backbone: BackboneSettings, level_mode: LevelMode) -> None:
+    def __init__(self, backbone: BackboneSettings, level_mode: LevelMode, prepare: Prepare = as_drawn) -> None:
         super().__init__()
         self.encoder = backbone.encoder()
         self.decoder = backbone.decoder()
@@ -55,6 +65,7 @@ class PyramidNet(Method):
         self.out = nn.Conv3d(backbone.level_widths[-1], 1, 1)
         self.encoder_spec = EncoderSpec.of(backbone)
         self._level_mode = level_mode
+        self._prepare = prepare
 
     def levels(self, x_BCDHW: Tensor) -> list[Tensor]:
         """Feature maps of the decoder, deepest first."""
@@ -77,7 +88,8 @@ class PyramidNet(Method):
         Raises:
             GeometryError: if the batch holds a view that the encoder cannot pool.
         """
-        view1, view2, clean1, local = (batch.tensors[name] for name in ("view1", "view2", "clean1", "local"))
+        views = self._prepare(batch)
+        view1, view2, clean1, local = (views[name] for name in ("view1", "view2", "clean1", "local"))
         rng = step.rng(batch.stream)
         drawn = drawn_levels(rng, len(self.heads), self._level_mode)
         levels1 = self.levels(view1)

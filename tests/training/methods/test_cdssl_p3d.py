@@ -136,6 +136,88 @@ class TestCdsslP3D(MethodSuite):
         assert views["local"].shape == (6, 1, 16, 16, 16)
 
 
+class TestRenderedOnTheDevice(MethodSuite):
+    """The suite once more, with views made inside of the method."""
+
+    @pytest.fixture
+    def config(self) -> MethodConfig:
+        return _on_device(tiny().method)
+
+    @pytest.fixture
+    def samples(self) -> dict[Presentation, list[Sample]]:
+        flat = images(4)
+        return {
+            Presentation.PSEUDO3D: flat,
+            Presentation.IMAGE: [_as_image(s) for s in flat],
+            Presentation.SUPERPATCH: superpatches(3),
+        }
+
+    def test_views_are_float32_and_alike_for_all_samples(
+        self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
+    ) -> None:
+        """What is drawn here is no view: sources as they are stored, of any size, and plans; the views follow from them."""
+        assert isinstance(config, CdsslP3D)
+        for group in samples.values():
+            drawn = [config.draw(s, None, np.random.default_rng(0)) for s in group]
+            assert all(d["source"].dtype == s.array.dtype for d, s in zip(drawn, group, strict=True))
+            plans = [{n: (a.shape, a.dtype) for n, a in d.items() if n != "source"} for d in drawn]
+            assert all(plan == plans[0] for plan in plans)
+            views = config.rendered(self.batch(config, group))
+            assert all(view.dtype == torch.float32 and len(view) == len(group) for view in views.values())
+
+    def test_views_are_those_of_the_workers(self, config: MethodConfig, samples: dict[Presentation, list[Sample]]) -> None:
+        """Images to the tolerance of normalised views; volumes where chance of the device has no part: the clean target."""
+        assert isinstance(config, CdsslP3D)
+        workers = dataclasses.replace(config, render="workers")
+        for presentation, group in samples.items():
+            found, expected = config.rendered(self.batch(config, group)), self.batch(workers, group).tensors
+            assert {n: v.shape for n, v in found.items()} == {n: v.shape for n, v in expected.items()}
+            same = ["clean1"] if presentation is Presentation.SUPERPATCH else list(expected)
+            for name in same:
+                assert (found[name] - expected[name]).abs().max() < 1e-4
+
+    def test_autocast_leaves_views_alone(self, config: MethodConfig, samples: dict[Presentation, list[Sample]]) -> None:
+        assert isinstance(config, CdsslP3D)
+        for group in samples.values():
+            batch = self.batch(config, group)
+            plain = config.rendered(batch)
+            with torch.autocast("cpu", torch.bfloat16):
+                cast = config.rendered(batch)
+            assert all(torch.equal(plain[name], cast[name]) for name in plain)
+
+    def test_a_part_of_a_batch_has_the_views_it_has_in_the_whole(
+        self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
+    ) -> None:
+        """A step may be cut into parts after the batch was collated."""
+        assert isinstance(config, CdsslP3D)
+        for group in samples.values():
+            batch = self.batch(config, group)
+            part = dataclasses.replace(batch, keys=batch.keys[1:3], tensors={n: t[1:3] for n, t in batch.tensors.items()})
+            whole, cut = config.rendered(batch), config.rendered(part)
+            assert all(torch.allclose(cut[name], whole[name][1:3], atol=1e-5) for name in whole)
+
+    def test_a_lift_is_rendered_too(self, samples: dict[Presentation, list[Sample]]) -> None:
+        config = _on_device(_with_lift(Slice()))
+        found = config.rendered(self.batch(config, samples[Presentation.IMAGE]))
+        expected = self.batch(_with_lift(Slice()), samples[Presentation.IMAGE]).tensors
+        assert all((found[name] - expected[name]).abs().max() < 1e-4 for name in expected)
+
+    def test_few_bytes_travel(self) -> None:
+        """A superpatch goes as the integers it is stored as; plans add less than a tenth."""
+        drawn = _on_device(CdsslP3D()).draw(superpatches(1, side=128)[0], None, np.random.default_rng(0))
+        assert drawn["source"].nbytes == 2 * 128**3
+        assert sum(array.nbytes for array in drawn.values()) < 1.1 * drawn["source"].nbytes
+
+    def test_another_place_is_refused(self) -> None:
+        with pytest.raises(RunError, match="rendered by workers or device; found 'moon'"):
+            CdsslP3D(render="moon")  # type: ignore[arg-type]
+
+
+def _on_device(method: MethodConfig) -> CdsslP3D:
+    assert isinstance(method, CdsslP3D)
+    return dataclasses.replace(method, render="device")
+
+
 def _with_lift(lift: Lift | None, side: int = 64, local: int = 32) -> CdsslP3D:
     method = tiny().method
     assert isinstance(method, CdsslP3D)

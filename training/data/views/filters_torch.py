@@ -1,0 +1,48 @@
+"""Filters on the device: unit range, Gaussian blur with a width of its own for every view, normalisation."""
+
+# Axes: B batch, N views of all samples, L length, K taps of a filter.
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: How many deviations a Gaussian reaches: SciPy's ``truncate``.
+TRUNCATE = 4.0
+
+
+def unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
+    """Stored numbers (B, ...) as float32 in unit range; one multiply-add, as :meth:`storage_schema.sample.Scaling.unit`."""
+    factor, summand = (scale_B2[:, number].view(-1, *[1] * (source.ndim - 1)) for number in range(2))
+    return source.to(torch.float32) * factor + summand
+
+
+def gaussian_matrices(sigma_N: Tensor, length: int, largest: float) -> Tensor:
+    """Matrices that blur along an axis.
+
+    A row holds the taps of one output, reflected where they leave the axis (d c b a | a b c d | d c b a) and cut off beyond
+    4 deviations, rounded: SciPy's ``gaussian_filter``. A deviation of 0 gives the identity. As matrices every view may have
+    its own width, the border needs no padding, and no convolution algorithm with fewer bits is chosen behind our back.
+
+    Args:
+        sigma_N: deviations, float64.
+        length: of the axis.
+        largest: bound of the deviations; says how many taps there are without asking the device.
+
+    Returns:
+        (N, L, L) float32.
+    """
+    reach = int(TRUNCATE * largest + 0.5)
+    taps_K = torch.arange(-reach, reach + 1, device=sigma_N.device)
+    sigma_N1 = sigma_N[:, None].clamp_min(1e-9)
+    weights_NK = torch.exp(-0.5 * (taps_K / sigma_N1) ** 2) * (taps_K.abs() <= torch.floor(TRUNCATE * sigma_N1 + 0.5))
+    weights_NK = weights_NK / weights_NK.sum(1, keepdim=True)
+    read_LK = (torch.arange(length, device=sigma_N.device)[:, None] + taps_K) % (2 * length)
+    read_LK = torch.minimum(read_LK, 2 * length - 1 - read_LK)
+    reads_KLL = torch.nn.functional.one_hot(read_LK.T, length).to(weights_NK.dtype)
+    return (weights_NK @ reads_KLL.flatten(1)).view(-1, length, length).to(torch.float32)
+
+
+def normalised(views: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Zero mean, unit deviation over ``axes``; what is constant becomes zeros."""
+    deviation = views.std(dim=axes, correction=0, keepdim=True)
+    return (views - views.mean(dim=axes, keepdim=True)) / torch.where(deviation > 1e-6, deviation, 1.0)

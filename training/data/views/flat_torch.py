@@ -1,0 +1,94 @@
+"""Views of images on the device, from the plans of :mod:`.flat`; Pillow's and SciPy's arithmetic, to rounding in float32."""
+
+# Axes: B batch, V views of a sample, N = B x V, H height and W width of the source, S side of a view.
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.data.views.filters_torch import gaussian_matrices, normalised
+from training.data.views.flat import BLUR_SIGMA, FlatPlan
+
+
+def triangle_matrices(first_N: Tensor, last_N: Tensor, num_pixels_N: Tensor, length: int, side: int) -> Tensor:
+    """Matrices (N, S, L) that resize the interval from ``first`` to ``last`` of an axis to ``side`` pixels.
+
+    Pillow's BILINEAR filter: a triangle as wide as an output pixel, at least as an input pixel, around the output's centre; what
+    leaves the image is cut off and the rest weighs 1 together.
+
+    Args:
+        first_N: edges in pixels, float32, as Pillow holds them.
+        last_N: likewise.
+        num_pixels_N: how many pixels of the axis are the image; the rest is padding.
+        length: of the axis with its padding.
+        side: of the result.
+    """
+    scale_N1 = (last_N - first_N).double()[:, None] / side
+    centres_NS = first_N.double()[:, None] + (torch.arange(side, device=first_N.device) + 0.5) * scale_N1
+    pixels_L = torch.arange(length, device=first_N.device)
+    distance_NSL = (pixels_L + 0.5 - centres_NS[:, :, None]).abs() / scale_N1.clamp_min(1)[:, :, None]
+    weights_NSL = (1 - distance_NSL).clamp_min(0) * (pixels_L < num_pixels_N[:, None, None])
+    return (weights_NSL / weights_NSL.sum(2, keepdim=True)).to(torch.float32)
+
+
+def cropped(images_BHW: Tensor, shapes_B2: Tensor, edges_BV4: Tensor, side: int) -> Tensor:
+    """Rectangles of the images, resized to squares: (B, V, S, S). Columns first, as Pillow does."""
+    batch, count = edges_BV4.shape[:2]
+    (height, width), edges_N4 = images_BHW.shape[1:], edges_BV4.flatten(0, 1)
+    heights_N, widths_N = shapes_B2.repeat_interleave(count, 0).unbind(1)
+    columns_NSW = triangle_matrices(edges_N4[:, 0], edges_N4[:, 2], widths_N, width, side)
+    rows_NSH = triangle_matrices(edges_N4[:, 1], edges_N4[:, 3], heights_N, height, side)
+    narrow_BHVS = (images_BHW @ columns_NSW.view(batch, count * side, width).mT).view(batch, height, count, side)
+    return rows_NSH.view(batch, count, side, height) @ narrow_BHVS.transpose(1, 2)
+
+
+def turned(images_NSS: Tensor, angle_deg_N: Tensor, flip_N: Tensor) -> Tensor:
+    """Images rotated about their centres, bilinear, black beyond the image; flipped left to right where asked."""
+    side = images_NSS.shape[-1]
+    from_centre_S = torch.arange(side, device=images_NSS.device, dtype=torch.float64) + 0.5 - side / 2
+    x_NS = torch.where(flip_N[:, None], -from_centre_S, from_centre_S)
+    cosine, sine = (f(torch.deg2rad(angle_deg_N))[:, None, None] for f in (torch.cos, torch.sin))
+    x_N1S, y_S1 = x_NS[:, None], from_centre_S[:, None]
+    places_NSS2 = torch.stack([cosine * x_N1S - sine * y_S1, sine * x_N1S + cosine * y_S1], dim=-1)
+    # Pillow: outside of the pixels' area is black, inside of it the outermost pixels go on to its edge.
+    inside_NSS = ((places_NSS2 >= -side / 2) & (places_NSS2 < side / 2)).all(-1)
+    grid = (places_NSS2 / (side / 2)).to(torch.float32)
+    sampled = functional.grid_sample(images_NSS[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    return sampled * inside_NSS
+
+
+def photometric(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Tensor, contrast_N: Tensor) -> Tensor:
+    """Blur, brightness, contrast around the mean; clipped to unit range after each of the last two."""
+    blur_NSS = gaussian_matrices(blur_sigma_N, images_NSS.shape[-1], BLUR_SIGMA[1])
+    lit = (blur_NSS @ images_NSS @ blur_NSS.mT * brightness_N[:, None, None].float()).clamp(0, 1)
+    mean = lit.mean(dim=(1, 2), keepdim=True)
+    return ((lit - mean) * contrast_N[:, None, None].float() + mean).clamp(0, 1)
+
+
+def cut_out(images_NSS: Tensor, holes_NK2: Tensor, side: int) -> Tensor:
+    """Square holes of zeros around the given centres, clipped at the border."""
+    pixels_S = torch.arange(images_NSS.shape[-1], device=images_NSS.device)
+    first_NK21 = holes_NK2[..., None] - side // 2
+    hit_NK2S = (pixels_S >= first_NK21) & (pixels_S < first_NK21 + 2 * (side // 2))
+    hole_NSS = (hit_NK2S[:, :, 0, :, None] & hit_NK2S[:, :, 1, None, :]).any(1)
+    return images_NSS.masked_fill(hole_NSS, 0)
+
+
+def flat_views(images_BHW: Tensor, shapes_B2: Tensor, plan: FlatPlan[Tensor], side: int, hole_side: int) -> tuple[Tensor, Tensor]:
+    """Clean and distorted views, (B, V, S, S) each: :func:`training.data.views.flat.flat_views` of a batch.
+
+    Args:
+        images_BHW: unit range; whatever lies beyond an image's own size is never read.
+        shapes_B2: own rows and columns of each image.
+        plan: fields (B, V, ...).
+        side: of the views, pixels.
+        hole_side: of cut-out squares, pixels.
+    """
+    shape = plan.flip.shape
+    clean_NSS = turned(
+        cropped(images_BHW, shapes_B2, plan.edges, side).flatten(0, 1), plan.angle_deg.flatten(), plan.flip.flatten()
+    )
+    factors = (factor.flatten() for factor in (plan.blur_sigma, plan.brightness, plan.contrast))
+    spoilt_NSS = cut_out(normalised(photometric(clean_NSS, *factors), (1, 2)), plan.holes.flatten(0, 1), hole_side)
+    return clean_NSS.view(*shape, side, side), spoilt_NSS.view(*shape, side, side)
