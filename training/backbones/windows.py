@@ -7,6 +7,7 @@ embedding, M windows, N tokens of a window, A attention heads.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +89,8 @@ class RelativeBias(nn.Module):
     def __init__(self, window: Triple, heads: int) -> None:
         super().__init__()
         self._window = window
-        self.table = nn.Parameter(torch.empty(*(2 * edge - 1 for edge in window), heads))
+        # Offsets in one axis: a tensor of four axes would be taken for an image's kernel when a network is laid channels last.
+        self.table = nn.Parameter(torch.empty(math.prod(2 * edge - 1 for edge in window), heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, edges: Triple) -> Tensor:
@@ -97,7 +99,8 @@ class RelativeBias(nn.Module):
         place_3N = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
         offset_3NN = place_3N.unsqueeze(2) - place_3N.unsqueeze(1)
         d, h, w = (offset + edge - 1 for offset, edge in zip(offset_3NN, self._window, strict=True))
-        bias_ANN: Tensor = self.table[d, h, w].permute(2, 0, 1)
+        _, height, width = (2 * edge - 1 for edge in self._window)
+        bias_ANN: Tensor = self.table[(d * height + h) * width + w].permute(2, 0, 1)
         return bias_ANN
 
 

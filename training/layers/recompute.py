@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
@@ -33,6 +34,8 @@ def recomputed(module: Module) -> Module:
     return module
 
 
+# A compiled checkpoint takes no context, so a compiler goes around; what the module computes may still be compiled.
+@torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
 def _checkpointed(module: nn.Module, forward: Callable[..., object], *inputs: Tensor) -> object:
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from storage_schema.errors import RunError
 from training.backbones.unet3d import UNet3DSettings
 from training.evaluation.statistics import restated
 from training.layers.dual_norm import ROWS, DualBatchNorm3d, normalisation, select_statistics
+from training.layers.synchronised import synchronised
 
 FLAT_X, SOLID_X = torch.randn(4, 3, 2, 4, 4) + 2, torch.randn(2, 3, 4, 4, 4) * 3 - 1
 
@@ -122,11 +125,14 @@ def test_evaluation_restates_the_row_in_use_and_leaves_the_original_alone() -> N
     assert _reads(fresh[0], "image", _plain_after(FLAT_X, FLAT_X + 1))
 
 
-def test_conversion_to_synchronised_batch_norm_reaches_the_layer_inside() -> None:
+@pytest.mark.parametrize(
+    "convert", [nn.SyncBatchNorm.convert_sync_batchnorm, partial(synchronised, device=torch.device("cpu"))], ids=["cuda", "cpu"]
+)
+def test_conversion_to_synchronised_batch_norm_reaches_the_layer_inside(convert: Callable[[nn.Module], nn.Module]) -> None:
     """And the state keeps its names, so that a checkpoint does not care."""
     dual = _dual_after_both()
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(dual))
-    assert isinstance(converted.norm, nn.SyncBatchNorm)
+    converted = convert(copy.deepcopy(dual))
+    assert type(converted.norm) is not nn.BatchNorm3d
     assert converted.state_dict().keys() == dual.state_dict().keys()
     assert _reads(converted, "superpatch", _plain_after(SOLID_X, SOLID_X - 1))
     assert _reads(converted, "image", _plain_after(FLAT_X, FLAT_X + 1))

@@ -68,3 +68,11 @@ def test_a_deep_copy_recomputes_with_its_own_weights() -> None:
     for p in network.parameters():
         nn.init.constant_(p, float("nan"))
     assert _equal(_run(copied), _run(_network("bn")))
+
+
+def test_a_compiled_network_recomputes_to_the_same_bits() -> None:
+    """A compiler cannot trace the context that keeps statistics; it must go around."""
+    network = _recomputing(_network("bn"))
+    for part in network:  # type: ignore[attr-defined]
+        part.compile(backend="aot_eager")
+    assert _equal(_run(network), _run(_network("bn")))

@@ -38,10 +38,11 @@ def _plain(attention: WindowAttention, x_BDHWE: Tensor, window: Triple, shifted:
     """Softmax attention among all tokens of a map, each pair looked up by itself, other cells masked away."""
     sides: Triple = tuple(x_BDHWE.shape[1:4])  # type: ignore[assignment]
     places, same = _places(sides), _same_cell(sides, window, shifted)
+    table = attention.bias.table.view(*(2 * e - 1 for e in window), heads)
     bias = torch.full((heads, len(places), len(places)), -torch.inf, dtype=x_BDHWE.dtype)
     for (i, p), (j, q) in itertools.product(enumerate(places), repeat=2):
         if same[i, j]:
-            bias[:, i, j] = attention.bias.table[tuple(a - b + e - 1 for a, b, e in zip(p, q, window, strict=True))]
+            bias[:, i, j] = table[tuple(a - b + e - 1 for a, b, e in zip(p, q, window, strict=True))]
     query, key, value = attention.qkv(x_BDHWE.flatten(1, 3)).chunk(3, dim=-1)
     results = []
     for head, (q, k, v) in enumerate(zip(*(t.chunk(heads, dim=-1) for t in (query, key, value)), strict=True)):
