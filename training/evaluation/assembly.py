@@ -25,6 +25,8 @@ from storage_schema.superpatch import cut
 Floats = npt.NDArray[np.float32]
 #: Restores (B, C, D, H, W) in unit range; the number of the box is what chance may come from.
 Restore = Callable[[Tensor, int], Tensor]
+#: Slices that are handed on at a time: whoever takes them needs memory in proportion.
+SLAB = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +90,8 @@ def streamed(volume_CDHW: Array, scaling: Scaling, restore: Restore, tiling: Til
                 target += restored[:, :, : target.shape[2], : target.shape[3]]
                 number += 1
         done = (tops[place + 1][0] if place + 1 < len(tops) else depth) - z
-        yield Slab(z, row[:, :done].copy())
+        for first in range(0, done, SLAB):
+            yield Slab(z + first, row[:, first : min(first + SLAB, done)].copy())
         row[:, :-done] = row[:, done:]
         row[:, -done:] = 0
 

@@ -4,6 +4,9 @@
 * ``masked``: a quarter is seen (or what the method's mask leaves), every voxel is predicted, none is copied from the input.
 * ``hidden``: of the same boxes, the error of hidden patches alone, before boxes are blended.
 
+Where boxes overlap or are shifted, a voxel that one box hides another may show, so ``masked`` figures of different tilings
+are not comparable; ``hidden`` is free of that.
+
 Which of these the paper's 30.28 dB is could not be read, nor whether its baselines were compared on equal terms. Baselines
 have no mask, so they have the first alone. LPIPS is not computed, see :mod:`.quality`.
 """

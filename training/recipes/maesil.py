@@ -22,6 +22,8 @@ SMALL_CROPS = Crops(solid_side=64, flat_side=256)
 TINY_CROPS = Crops(solid_side=32, flat_side=128)
 SMALL_VIT = SuperpatchViTSettings(width=192, depth=4, heads=6, hidden=768)
 SMALL_DECODER = TokenDecoderSettings(width=96, depth=2, heads=4, hidden=384)
+#: Nearly as many weights as the masked autoencoder of this size (ours).
+SMALL_STRIDED = StridedSettings(widths=(16, 32, 64, 256))
 
 
 def paper() -> Pretraining:
@@ -56,17 +58,17 @@ def crossdim_small() -> Pretraining:
 
 def ae_small() -> Pretraining:
     """The plain autoencoder on the terms of :func:`small`: 16 voxels to a number."""
-    return _small(Ae(crops=SMALL_CROPS))
+    return _small(Ae(backbone=SMALL_STRIDED, crops=SMALL_CROPS))
 
 
 def vae_small() -> Pretraining:
     """The variational autoencoder on the terms of :func:`small`: 64 voxels to a number."""
-    return _small(Vae(crops=SMALL_CROPS))
+    return _small(Vae(backbone=SMALL_STRIDED, crops=SMALL_CROPS))
 
 
 def vqvae_small() -> Pretraining:
     """The vector-quantised autoencoder on the terms of :func:`small`: 4,096 voxels to the choice of one of 512."""
-    return _small(VqVae(crops=SMALL_CROPS))
+    return _small(VqVae(backbone=SMALL_STRIDED, crops=SMALL_CROPS))
 
 
 def _tiny(method: MethodConfig) -> Pretraining:
