@@ -1,0 +1,49 @@
+"""3D kernels made of 2D ones.
+
+Axes: O output channel, I input channel of a group, Z Y X depth, row and column of a kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from storage_schema.errors import GeometryError, unknown_name
+from training.layers.geometry import Triple
+
+Inflation = Literal["centre", "i3d", "acs"]
+
+
+def inflated(weight_OIYX: Tensor, how: Inflation, *, depth: int, across: Tensor | None = None) -> Tensor:
+    """A 3D kernel, (O, I, depth, Y, X), that does to volumes what a 2D kernel does to images, in one of three senses.
+
+    Args:
+        weight_OIYX: the 2D kernel.
+        how: ``centre`` puts it into the middle slice: each slice of a volume alone, as an image. ``i3d`` spreads it over all
+            slices, each an equal part: on a volume that is constant along depth, as on its slice (Carreira and Zisserman,
+            arXiv 1705.07750). ``acs`` puts it into the middle plane across one of the axes (:mod:`training.layers.acs`).
+        depth: taps along depth.
+        across: for ``acs``, the axis of every kernel, broadcast to (O, I): 0 depth, 1 rows, 2 columns.
+
+    Raises:
+        GeometryError: if the way does not exist, or ``acs`` is asked of a kernel that is no cube.
+    """
+    if how not in get_args(Inflation):
+        raise GeometryError(unknown_name("inflation", how, get_args(Inflation)))
+    if how == "i3d":
+        return (weight_OIYX / depth).unsqueeze(2).repeat(1, 1, depth, 1, 1)
+    rows, columns = weight_OIYX.shape[2:]
+    if how == "acs" and (across is None or not depth == rows == columns):
+        raise GeometryError(f"an ACS kernel is a cube, with an axis for each plane; found {(depth, rows, columns)} and {across}")
+    kernel = weight_OIYX.new_zeros(*weight_OIYX.shape[:2], depth, rows, columns)
+    for axis in range(3 if across is not None else 1):
+        mine = weight_OIYX if across is None else weight_OIYX * (across == axis)[..., None, None]
+        kernel.select(2 + axis, kernel.shape[2 + axis] // 2).add_(mine)
+    return kernel
+
+
+def axes_of(split: Triple) -> Tensor:
+    """The axis that each output channel's plane lies across, (O, 1), for a split of the channels."""
+    return torch.repeat_interleave(torch.arange(3), torch.tensor(split))[:, None]
