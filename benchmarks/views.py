@@ -10,6 +10,7 @@ and every CT given as an argument:
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from benchmarks.stopwatch import in_turns, show
+from benchmarks.stopwatch import Times, in_turns, show
 from pipelines.decoders.nifti import decode
 from pipelines.decoders.raw import RawItem
 from pipelines.stages.intensity import Intensity, store
@@ -29,6 +31,7 @@ from storage_schema.sample import Sample
 from storage_schema.vocabulary import Modality, Presentation
 from tests.oracles.pcrlv2_crops import MARGIN, crop_pair
 from tests.training.published import images, superpatches
+from training.data.collate import collate
 from training.data.views import Floats, image_of
 from training.data.views.boxes import Side3
 from training.data.views.solid import SolidPlan, box_resampled, resampled, solid_views
@@ -38,6 +41,8 @@ from training.recipes import recipe
 SPEC = Pseudo3D()
 COPY = "one copy of sample and views"
 KEY = "ab" * 16
+BATCH = 8
+DEVICES = {f"all views, {name}, batch of {BATCH}": name for name in ("cpu", "cuda")}
 
 
 def measure(title: str, config: CdsslP3D, sample: Sample, repeat: int) -> None:
@@ -58,11 +63,39 @@ def measure(title: str, config: CdsslP3D, sample: Sample, repeat: int) -> None:
         for seed in range(repeat):
             config.draw(sample, spec, np.random.default_rng(seed))
 
-    times = in_turns(cases, runs=7, repeat=repeat) | {
-        name: [s / repeat for s in seconds] for name, seconds in in_turns({"draw": draws}, runs=7).items()
-    }
+    batches = {name: rendering(config, sample, spec, device) for name, device in DEVICES.items() if has(device)}
+    device = replace(config, render="device")
+    times = (
+        in_turns(cases | {"plans alone": lambda: device.draw(sample, spec, np.random.default_rng(0))}, runs=7, repeat=repeat)
+        | divided(in_turns({"all views, workers": draws}, runs=7), repeat)
+        | divided(in_turns(batches, runs=7), BATCH)
+    )
     size = sum(view.nbytes for view in made) / 2**20
     show(f"{title}: {sample.array.nbytes / 2**20:.2f} MiB in, {size:.2f} MiB of views out", times, limit=COPY, digits=3)
+
+
+def divided(times: Times, count: int) -> Times:
+    """The time of one of ``count``."""
+    return {name: [s / count for s in seconds] for name, seconds in times.items()}
+
+
+def has(device: str) -> bool:
+    """Whether this machine has such a device."""
+    return device == "cpu" or torch.cuda.is_available()
+
+
+def rendering(config: CdsslP3D, sample: Sample, spec: Pseudo3D | None, device: str) -> Callable[[], None]:
+    """What brings a batch to a device and makes its views there, and waits for them."""
+    config = replace(config, render="device")
+    drawn = [config.draw(sample, spec, np.random.default_rng(seed)) for seed in range(BATCH)]
+    batch = collate(drawn, [KEY] * BATCH, str(sample.presentation), BATCH)
+
+    def run() -> None:
+        config.rendered(batch.to(torch.device(device)))
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return run
 
 
 def interpolated(config: CdsslP3D, volume_DHW: Floats) -> None:
@@ -131,6 +164,8 @@ def computed_tomogram(path: Path) -> Floats:
 
 def main() -> None:
     """Print the tables."""
+    torch.set_num_threads(1)
+    print(f"load {os.getloadavg()[0]:.1f}")
     for name, side, cube in (("cdssl-p3d:tiny", 192, 64), ("cdssl-p3d:paper", 1024, 128)):
         config = recipe(name).method
         assert isinstance(config, CdsslP3D)

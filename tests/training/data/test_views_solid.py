@@ -48,6 +48,15 @@ def test_the_centre_of_a_box_is_the_centre_of_its_view_however_it_is_turned(seed
     assert np.allclose(affine @ [7.5, 7.5, 7.5, 1], 6 + 9.5)
 
 
+def test_a_voxel_of_a_turned_view_is_as_long_as_its_box_says() -> None:
+    """Boxes are not cubes: scaled along the view's own axes, then turned; the other way round would shear them."""
+    boxes = Boxes(start=np.zeros((1, 3)), size=np.array([[8.0, 16, 48]]))
+    scales, angles = np.array([[0.9, 1.0, 1.1]]), np.array([[10.0, -7, 4]])
+    placement = solid.Placement(boxes=boxes, angles_deg=angles, scales=scales, flip=np.array([True]))
+    matrix = placement.affine((16, 16, 16))[0, :, :3]
+    assert np.allclose(matrix.T @ matrix, np.diag([0.45, 1.0, 3.3]) ** 2, atol=1e-12)
+
+
 def test_a_flip_exchanges_left_and_right_and_nothing_else() -> None:
     volume = np.random.default_rng(0).random((32, 32, 32)).astype(np.float32)
     boxes = Boxes(start=np.full((1, 3), 6.0), size=np.full((1, 3), 20.0))

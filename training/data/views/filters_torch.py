@@ -36,9 +36,10 @@ def gaussian_matrices(sigma_N: Tensor, length: int, largest: float) -> Tensor:
     sigma_N1 = sigma_N[:, None].clamp_min(1e-9)
     weights_NK = torch.exp(-0.5 * (taps_K / sigma_N1) ** 2) * (taps_K.abs() <= torch.floor(TRUNCATE * sigma_N1 + 0.5))
     weights_NK = weights_NK / weights_NK.sum(1, keepdim=True)
-    read_LK = (torch.arange(length, device=sigma_N.device)[:, None] + taps_K) % (2 * length)
-    read_LK = torch.minimum(read_LK, 2 * length - 1 - read_LK)
-    reads_KLL = torch.nn.functional.one_hot(read_LK.T, length).to(weights_NK.dtype)
+    places_L = torch.arange(length, device=sigma_N.device)
+    read_KL = (places_L + taps_K[:, None]) % (2 * length)
+    read_KL = torch.minimum(read_KL, 2 * length - 1 - read_KL)
+    reads_KLL = (read_KL[:, :, None] == places_L).to(weights_NK.dtype)
     return (weights_NK @ reads_KLL.flatten(1)).view(-1, length, length).to(torch.float32)
 
 
