@@ -14,9 +14,10 @@ from training.compute import Compute
 from training.data.mixing import Mixing
 from training.methods import METHODS
 from training.methods.base import MethodConfig
+from training.methods.lift import LIFTS, Lift
 from training.optim import OPTIMIZERS, Optimizer, Sgd
 
-FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS}
+FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS, Lift: LIFTS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,16 +26,17 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 def _pairs(ours: PyramidNet, theirs: published.PCRLv23d) -> list[tuple[nn.Module, nn.Module]]:
     """Every layer of ours beside the layer of theirs that must do the same."""
     t = theirs
-    order = [t.a0, t.b0, t.a1, t.b1, t.a2, t.b2, t.a3, t.b3, t.t2, t.t1, t.t0, t.c2, t.d2, t.c1, t.d1, t.c0, t.d0]
+    order = [t.a0, t.b0, t.a1, t.b1, t.a2, t.b2, t.a3, t.b3, t.t2, t.c2, t.d2, t.t1, t.c1, t.d1, t.t0, t.c0, t.d0]
     order += [t.head2, t.head1, t.head0, t.last]
     mine = [*_layers(ours.encoder), *_layers(ours.decoder), *_layers(ours.heads), *_layers(ours.out)]
     return list(zip(mine, [layer for part in order for layer in _layers(part)], strict=True))
 
 
-def _networks(seed: int) -> tuple[PyramidNet, published.PCRLv23d]:
+def twins(seed: int, width: int = WIDTH) -> tuple[PyramidNet, published.PCRLv23d]:
+    """Our network and the transcription with equal weights, in float64."""
     torch.manual_seed(seed)
-    ours = CdsslP3D(backbone=UNet3DSettings(base_width=WIDTH)).build().double().train()
-    theirs = published.PCRLv23d(WIDTH).double().train()
+    ours = CdsslP3D(backbone=UNet3DSettings(base_width=width)).build().double().train()
+    theirs = published.PCRLv23d(width).double().train()
     for mine, their in _pairs(ours, theirs):
         their.load_state_dict(mine.state_dict())
     return ours, theirs
@@ -60,7 +61,7 @@ def test_terms_gradients_and_one_update_equal_the_published_step(
     presentation: Presentation, side: tuple[int, int, int], local: tuple[int, int, int], index: int
 ) -> None:
     """One step at several places of the schedule, so that every level is drawn by some of them."""
-    ours, theirs = _networks(seed=index)
+    ours, theirs = twins(seed=index)
     batch, step = _batch(presentation, side, local), Step(index=index, total=9, seed=5)
     rng = step.rng(presentation)
     drawn = [int(rng.integers(3)), *(int(level) for _ in range(6) for level in rng.integers(0, 3, 2))]

@@ -82,6 +82,7 @@ def test_channels_last_differs_by_rounding_alone(steps: list[list[Batch]], plain
     _assert_near(_trained(_config(channels_last=True), steps)[0], plain[0], 1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration.*:UserWarning")
 def test_bfloat16_stays_near_and_its_losses_are_float32(
     steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]
 ) -> None:

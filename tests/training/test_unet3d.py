@@ -48,7 +48,7 @@ def test_all_that_the_decoder_knows_went_through_the_bottleneck() -> None:
     deepest = encoder(x)
     expected = decoder(deepest)
     seen: list[torch.Size] = []
-    decoder.up[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    decoder.levels[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
     assert all(torch.equal(a, b) for a, b in zip(decoder(deepest.clone()), expected, strict=True))
     assert seen == [deepest.shape]
 

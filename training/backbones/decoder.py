@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from storage_schema.errors import GeometryError
 from training.backbones.unit import unit
 from training.layers.dual_norm import Norm
+from training.layers.raised import raised
 
 #: Voxels along (D, H, W).
 Triple = tuple[int, int, int]
@@ -37,34 +38,49 @@ def upsampling(reduction: Triple) -> list[Triple]:
     return list(zip(d, h, w, strict=True))
 
 
+class Level(nn.Module):
+    """Enlargement, then two units: (B, width_in, D, H, W) -> (B, width_out, s D, ...)."""
+
+    def __init__(self, width_in: int, width_out: int, step: Triple, norm: Norm) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose3d(width_in, width_in, step, stride=step)
+        self.first = unit(width_in, width_out, norm)
+        self.second = unit(width_out, width_out, norm)
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """The level's feature map."""
+        convolution, *rest = self.first
+        assert isinstance(convolution, nn.Conv3d)
+        x = raised(x_BCDHW, self.up, convolution)
+        for layer in rest:
+            x = layer(x)
+        refined: Tensor = self.second(x)
+        return refined
+
+
 class Decoder3D(nn.Module):
     """The deepest map -> three feature maps, deepest first, the last at the input's size."""
 
     def __init__(self, width_in: int, widths: Triple, reduction: Triple, norm: Norm) -> None:
         super().__init__()
         *deeper, _, _, _ = steps = upsampling(reduction)
-        self.rise = nn.ModuleList(nn.Sequential(_enlarge(width_in, s), unit(width_in, width_in, norm)) for s in deeper)
-        chain = (width_in, *widths)
-        self.up = nn.ModuleList(_enlarge(w, step) for w, step in zip(chain, steps[-3:], strict=False))
-        self.refine = nn.ModuleList(
-            nn.Sequential(unit(w, out, norm), unit(out, out, norm)) for w, out in itertools.pairwise(chain)
+        self.rise = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose3d(width_in, width_in, s, stride=s), unit(width_in, width_in, norm)) for s in deeper
         )
+        pairs = itertools.pairwise((width_in, *widths))
+        self.levels = nn.ModuleList(Level(a, b, step, norm) for (a, b), step in zip(pairs, steps[-3:], strict=True))
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: the convolutions of every level."""
-        return [*self.rise, *self.refine]
+        """What is worth recomputing: every level."""
+        return [*self.rise, *self.levels]
 
     def forward(self, deepest_BCDHW: Tensor) -> list[Tensor]:
         """Feature maps of the three levels."""
         x = deepest_BCDHW
         for rise in self.rise:
             x = rise(x)
-        levels = []
-        for up, refine in zip(self.up, self.refine, strict=True):
-            x = refine(up(x))
-            levels.append(x)
-        return levels
-
-
-def _enlarge(width: int, step: Triple) -> nn.ConvTranspose3d:
-    return nn.ConvTranspose3d(width, width, step, stride=step)
+        maps = []
+        for level in self.levels:
+            x = level(x)
+            maps.append(x)
+        return maps

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from training.backbones.base import BackboneSettings, EncoderSpec
 from training.data.collate import Batch
+from training.layers.dual_norm import select_statistics
 from training.methods.base import Method, Outcome, Step
 from training.objectives.pcrlv2 import (
     LevelMode,
@@ -88,6 +89,7 @@ class PyramidNet(Method):
         Raises:
             GeometryError: if the batch holds a view that the encoder cannot pool.
         """
+        select_statistics(self, batch.stream)
         views = self._prepare(batch)
         view1, view2, clean1, local = (views[name] for name in ("view1", "view2", "clean1", "local"))
         rng = step.rng(batch.stream)

@@ -1,0 +1,199 @@
+"""A training step: every backbone, and the published step beside ours.
+
+Limit: the same number of multiplications as one large matrix product, which is what the machine's arithmetic can do. Times
+are of processor seconds on a CPU (one thread unless told otherwise), so that neighbours on the machine count less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.stopwatch import spread
+from storage_schema.vocabulary import Presentation
+from tests.oracles import pcrlv2 as published
+from tests.training.test_against_pcrlv2 import twins
+from training.backbones import BACKBONES
+from training.backbones.unet3d import UNet3DSettings
+from training.compute import Compute
+from training.data.collate import Batch
+from training.methods.base import Method, Step, total_of
+from training.methods.pyramid import PyramidNet
+
+STEP = Step(index=1, total=9, seed=5)
+STREAM = str(Presentation.PSEUDO3D)
+GLOBAL, LOCAL, NUM_LOCAL = (16, 56, 56), (16, 24, 24), 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """Seconds of every run, operations and bytes of one."""
+
+    forward_s: list[float]
+    both_s: list[float]
+    flop: int
+    peak_bytes: int
+
+
+def views(batch: int, device: torch.device) -> Batch:
+    """Random views of the paper's size for images: two global ones, the clean one, six local ones."""
+    shapes = {"view1": GLOBAL, "view2": GLOBAL, "clean1": GLOBAL}
+    tensors = {name: torch.rand(batch, 1, *shape, device=device) for name, shape in shapes.items()}
+    tensors["local"] = torch.rand(batch, NUM_LOCAL, 1, *LOCAL, device=device)
+    return Batch(stream=STREAM, keys=("k",) * batch, counts={STREAM: batch}, tensors=tensors)
+
+
+def voxels(batch: int) -> int:
+    """Voxels of all views that go through a network."""
+    return batch * (2 * GLOBAL[0] * GLOBAL[1] * GLOBAL[2] + NUM_LOCAL * LOCAL[0] * LOCAL[1] * LOCAL[2])
+
+
+def clock(device: torch.device) -> float:
+    """Processor seconds on a CPU; elapsed seconds, everything done, on a GPU."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call."""
+    begun = clock(device)
+    call()
+    return clock(device) - begun
+
+
+def ours(method: Method, compute: Compute, batch: Batch, device: torch.device, *, backward: bool) -> Callable[[], Tensor]:
+    """One step of ours without the optimizer."""
+
+    def step() -> Tensor:
+        method.zero_grad(set_to_none=True)
+        with compute.autocast(device):
+            total = total_of(method(batch, STEP).losses)
+        if backward:
+            torch.autograd.backward(total)
+        return total.detach()
+
+    return step
+
+
+def theirs(network: published.PCRLv23d, batch: Batch, *, backward: bool) -> Callable[[], Tensor]:
+    """One step as published, with the levels that ours draws."""
+
+    def drawn() -> Iterator[int]:
+        rng = STEP.rng(STREAM)
+        yield int(rng.integers(3))
+        for _ in range(NUM_LOCAL):
+            yield from (int(level) for level in rng.integers(0, 3, 2))
+
+    def step() -> Tensor:
+        network.zero_grad(set_to_none=True)
+        t = batch.tensors
+        crops = [t["local"][:, i] for i in range(NUM_LOCAL)]
+        terms = published.losses(network, t["view1"], t["view2"], t["clean1"], crops, STEP.progress, drawn())
+        total = torch.stack(list(terms.values())).sum()
+        if backward:
+            total.backward()
+        return total.detach()
+
+    return step
+
+
+def arithmetic(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product: the limit."""
+    side = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(5))
+
+
+def measured(kind: str, compute: Compute, batch: int, runs: int, device: torch.device, threads: int) -> Figures:
+    """A backbone at its default size, in a process of its own, so that its peak memory is its own."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    method = compute.prepare(PyramidNet(BACKBONES[kind](), "random"), device).train()
+    data = views(batch, device)
+    forward, both = (ours(method, compute, data, device, backward=b) for b in (False, True))
+    with FlopCounterMode(display=False) as counter:
+        both()
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Figures(
+        forward_s=[timed(forward, device) for _ in range(runs)],
+        both_s=[timed(both, device) for _ in range(runs)],
+        flop=int(counter.get_total_flops()),
+        peak_bytes=resident if device.type == "cpu" else torch.cuda.max_memory_allocated(device),
+    )
+
+
+def backbones(batch: int, runs: int, device: torch.device, threads: int) -> None:
+    """Print a row for every backbone and way of computing."""
+    ways = {"fp32": Compute()}
+    if device.type == "cuda":
+        ways |= {"bf16": Compute(precision="bf16"), "bf16, compiled": Compute(precision="bf16", compiled=True)}
+    limit = arithmetic(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
+    print(f"\nbackbones at default size, {batch} images, {voxels(batch):,} voxels; limit {limit / 1e9:.0f} Gop/s")
+    print(f"  {'backbone':<24}{'forward, s':>22}{'and backward, s':>22}{'voxels/s':>12}{'Gop':>8}{'of limit':>10}{'peak MiB':>10}")
+    for kind in BACKBONES:
+        for way, compute in ways.items():
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                f = pool.submit(measured, kind, compute, batch, runs, device, threads).result()
+            best = sorted(f.both_s)[len(f.both_s) // 2]
+            row = f"{spread(f.forward_s, 3):>22}{spread(f.both_s, 3):>22}{voxels(batch) / best:>12,.0f}{f.flop / 1e9:>8,.0f}"
+            print(f"  {kind + ', ' + way:<24}{row}{f.flop / best / limit:>10.0%}{f.peak_bytes / 2**20:>10,.0f}")
+
+
+def beside(width: int, batch: int, runs: int, device: torch.device) -> None:
+    """Print the published step and ours, in turns, at equal weights, views and draws."""
+    mine, other = twins(0, width)
+    mine, other, data = mine.float().to(device), other.float().to(device), views(batch, device)
+    last = Compute().prepare(PyramidNet(UNet3DSettings(base_width=width), "random"), device).train()
+    last.load_state_dict(mine.state_dict())
+    plain = Compute(channels_last=False)
+    for backward in (False, True):
+        cases = {
+            "as published": theirs(other, data, backward=backward),
+            "ours, plain layout": ours(mine, plain, data, device, backward=backward),
+            "ours": ours(last, Compute(), data, device, backward=backward),
+        }
+        print(f"\nbase width {width}, {batch} images, forward{' and backward' if backward else ''}")
+        times: dict[str, list[float]] = {name: [] for name in cases}
+        for number in range(runs + 1):
+            for name, call in cases.items():
+                seconds = timed(call, device)
+                if number:
+                    times[name].append(seconds)
+                else:
+                    with FlopCounterMode(display=False) as counter:
+                        value = call().item()
+                    print(f"  {name:<22} total {value:.5f}, {counter.get_total_flops() / 1e9:,.1f} Gop")
+                gc.collect()
+        for name, seconds_of in times.items():
+            faster = [a / b for a, b in zip(times["as published"], seconds_of, strict=True)]
+            print(f"  {name:<22} {spread(seconds_of, 3)} s, {spread(faster, 2)} times as fast")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=4)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    for width in (16, 32):
+        beside(width, arguments.batch, arguments.runs, device)
+    backbones(arguments.batch, arguments.runs, device, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
