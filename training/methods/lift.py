@@ -125,18 +125,19 @@ def require_fitting(lift: Lift, side: int, multiple: int) -> None:
     Raises:
         GeometryError: naming the next side that fits.
     """
-    if _fits(lift, side, multiple):
+    if fits(lift, side, multiple):
         return
     # Along a side the grid repeats after stride x multiple pixels: if none fits up to there, none does.
     reach = lift.geometry.stride * multiple + lift.geometry.window if isinstance(lift, Unrolled) else multiple
-    larger = next((s for s in range(side + 1, side + reach + 1) if _fits(lift, s, multiple)), None)
+    larger = next((s for s in range(side + 1, side + reach + 1) if fits(lift, s, multiple)), None)
     hint = f"the next side that fits is {larger}" if larger else "no side fits: the plane of this layout is one window"
     raise GeometryError(
         f"a view of side {side} does not become a plane whose sides are multiples of {multiple} by {lift}; {hint}"
     )
 
 
-def _fits(lift: Lift, side: int, multiple: int) -> bool:
+def fits(lift: Lift, side: int, multiple: int) -> bool:
+    """Whether a square image becomes a volume whose plane has sides of multiples of ``multiple``."""
     try:
         _, height, width = lift.shape(side)
     except GeometryError:

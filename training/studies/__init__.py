@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from storage_schema.errors import UsageError, unknown_name
 from training.config import Pretraining
+from training.studies.ablations import pseudo3d_ablation
 from training.studies.arms import four_arms
 from training.studies.base import Study
 
 STUDIES: dict[str, Callable[[Pretraining], Study]] = {
     "four-arms": four_arms,
+    "pseudo3d": pseudo3d_ablation,
 }
 
 

@@ -21,12 +21,14 @@ class Course:
         loss_last: of the last tenth.
         evenness: the lowest mean over the last tenth of any collapse monitor; 0 is collapse, NaN is not watched.
         samples: seen in all.
+        voxels: of the views of one step, in the middle of the run.
         seconds: of all steps.
         wait_share: of those, waiting for data.
     """
 
     steps: int
     samples: int
+    voxels: int
     loss_first: float
     loss_last: float
     evenness: float
@@ -43,6 +45,7 @@ def course(records: Sequence[dict[str, Any]]) -> Course:
     return Course(
         steps=len(records),
         samples=sum(sum(record["counts"].values()) for record in records),
+        voxels=records[len(records) // 2]["voxels"],
         loss_first=float(np.mean([record["loss"] for record in records[:edge]])),
         loss_last=float(np.mean([record["loss"] for record in last])),
         evenness=min((float(np.mean([r["monitors"][name] for r in last])) for name in watched), default=float("nan")),

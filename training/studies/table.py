@@ -30,7 +30,20 @@ def page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[Course]
             "",
             "Losses of different arms are not comparable. Evenness near 0 would be collapse.",
             "",
-            *_table(["arm", "steps", "samples", "loss, first tenth", "last tenth", "least evenness", "s a step", "wait"], went),
+            *_table(
+                [
+                    "arm",
+                    "steps",
+                    "samples",
+                    "voxels a step",
+                    "loss, first tenth",
+                    "last tenth",
+                    "least evenness",
+                    "s a step",
+                    "wait",
+                ],
+                went,
+            ),
             "",
         ]
     )
@@ -40,6 +53,7 @@ def _row(runs: Sequence[Course]) -> list[str]:
     return [
         str(runs[0].steps),
         str(runs[0].samples),
+        f"{runs[0].voxels:,}",
         _mean([run.loss_first for run in runs], 3),
         _mean([run.loss_last for run in runs], 3),
         _mean([run.evenness for run in runs], 2),

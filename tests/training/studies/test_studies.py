@@ -6,14 +6,23 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crossdim import main
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError, UsageError
+from storage_schema.pseudo3d import Pseudo3D
+from tests.training.published import images
+from training.data.collate import collate
+from training.methods.base import Step
+from training.methods.cdssl_p3d import CdsslP3D
+from training.methods.lift import Repeated, Unrolled
 from training.metrics import read_metrics
+from training.recipes import recipe
 from training.recipes.cdssl_p3d import tiny
 from training.studies import study
+from training.studies.ablations import nearest_side
 from training.studies.base import Diet, Score
 from training.studies.conduct import short_names
 from training.studies.course import Course, course
@@ -51,17 +60,20 @@ def _record(step: int) -> dict[str, object]:
         "counts": {"image": 3, "superpatch": 4},
         "monitors": {"image/evenness0": 0.5, "image/evenness1": 0.1 * (step + 1), "image/other": 0.0},
         "step_s": 2.0,
+        "voxels": 100 + step,
         "wait_s": 0.5,
     }
 
 
 def test_the_course_of_a_run_is_its_edges_and_its_sums() -> None:
     found = course([_record(step) for step in range(20)])  # type: ignore[arg-type]
-    assert found == Course(steps=20, samples=140, loss_first=9.5, loss_last=-8.5, evenness=0.5, seconds=40.0, wait_share=0.25)
+    assert found == Course(
+        steps=20, samples=140, voxels=110, loss_first=9.5, loss_last=-8.5, evenness=0.5, seconds=40.0, wait_share=0.25
+    )
 
 
 def test_the_table_holds_mean_and_spread_and_says_what_was_not_probed() -> None:
-    runs = [Course(steps=5, samples=9, loss_first=1, loss_last=0, evenness=0.9, seconds=5, wait_share=0.01)] * 2
+    runs = [Course(steps=5, samples=9, voxels=2000, loss_first=1, loss_last=0, evenness=0.9, seconds=5, wait_share=0.01)] * 2
     scores = [
         Score(arm=arm, seed=seed, dataset="d", probe="knn", accuracy=0.5 + 0.1 * seed) for arm in ("a", "b") for seed in (0, 1)
     ]
@@ -69,12 +81,38 @@ def test_the_table_holds_mean_and_spread_and_says_what_was_not_probed() -> None:
     assert "over 2 seeds" in text
     assert "| a | 0.550 ± 0.050 |" in text
     assert "| c | not probed |" in text
-    assert "| a | 5 | 9 | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.90 ± 0.00 | 1.00 ± 0.00 | 1.0% |" in text
+    assert "| a | 5 | 9 | 2,000 | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.90 ± 0.00 | 1.00 ± 0.00 | 1.0% |" in text
 
 
 def test_datasets_are_called_by_their_folder_unless_two_are_called_alike() -> None:
     assert short_names(["s3://lab/ct", "s3://lab/xr/"]) == ["ct", "xr"]
     assert short_names(["s3://lab/ct", "s3://other/ct"]) == ["s3://lab/ct", "s3://other/ct"]
+
+
+def test_every_lift_is_an_arm_and_every_arm_can_be_drawn_and_trained() -> None:
+    """Views of each arm go through the network once; what a view holds is where it should be."""
+    config = tiny()
+    [sample] = images(1)
+    for arm in study("pseudo3d", config).arms:
+        method = arm.config.method
+        assert isinstance(method, CdsslP3D)
+        views = method.draw(sample, Pseudo3D(), np.random.default_rng(0))
+        assert all(side % 8 == 0 for name in ("view1", "local") for side in views[name].shape[-3:])
+        batch = collate([views] * 3, ["a", "b", "c"], "pseudo3d", 3)
+        assert all(term.isfinite() for term in method.build()(batch, Step(index=0, total=1, seed=0)).losses.values())
+
+
+def test_sides_move_to_the_nearest_that_can_be_pooled() -> None:
+    k6 = Unrolled(geometry=Pseudo3D(window=6, stride=6))
+    assert nearest_side(k6, 64, 8) == 48
+    assert nearest_side(k6, 96, 8) == 96
+    assert nearest_side(Unrolled(geometry=Pseudo3D(window=4, stride=2)), 64, 8) == 66
+    assert nearest_side(Repeated(), 60, 8) == 56
+
+
+def test_a_method_without_lifts_is_refused() -> None:
+    with pytest.raises(RunError, match="maesil does not do"):
+        study("pseudo3d", recipe("maesil:tiny"))
 
 
 def _line(out: Path, *data: Bucket) -> list[str]:
