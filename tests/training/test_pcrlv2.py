@@ -73,6 +73,15 @@ def test_levels_are_drawn_evenly_and_alike_on_every_rank() -> None:
     assert Step(index=9, total=1, seed=3).rng("image").random() == Step(index=9, total=50, seed=3).rng("image").random()
 
 
+@pytest.mark.parametrize(("count", "learns"), [(2, False), (3, True)])
+def test_batch_norm_of_two_samples_passes_no_gradient(count: int, learns: bool) -> None:
+    """Why a rank needs three: of two samples every channel becomes 1 and -1, whatever the network says."""
+    features = torch.randn(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    z = nn.BatchNorm1d(4, eps=1e-12).double()(features)
+    [gradient] = torch.autograd.grad((z * torch.randn_like(z)).sum(), [features])
+    assert (gradient.abs().max().item() > 1e-6) is learns
+
+
 def test_identical_samples_give_a_number_and_no_nan() -> None:
     """O-B16: batch norm maps equal rows to its bias, 0 at the start, and the cosine of zeros is 0 by its epsilon.
 

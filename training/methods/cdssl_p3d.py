@@ -106,8 +106,8 @@ class CdsslP3D(MethodConfig):
 
     kind: ClassVar[str] = "cdssl-p3d"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
-    # BatchNorm1d of the projections is undefined for one sample.
-    min_rank_batch: ClassVar[int] = 2
+    # Batch norm of the projections is undefined for one sample; two it makes 1 and -1 in every channel, without a gradient.
+    min_rank_batch: ClassVar[int] = 3
 
     backbone: BackboneSettings = field(default_factory=UNet3DSettings)
     level_mode: LevelMode = "random"
