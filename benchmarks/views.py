@@ -118,7 +118,7 @@ def radiograph(side: int) -> Sample:
 def pairs(title: str, volume_DHW: Floats) -> None:
     """Print the table of one pair of crops from a whole volume: two global views and six local ones.
 
-    Pairs differ in size, and the transcription draws some again; so a run makes 5 pairs (ours: 20), each run others.
+    Pairs differ in size, and the transcription draws some again; so a run makes 5 pairs, each run others.
     """
     views, old, new = Views3D(), random.Random(0), itertools.count()
     volume_XYZ = np.ascontiguousarray(volume_DHW.transpose(2, 1, 0))
@@ -133,15 +133,13 @@ def pairs(title: str, volume_DHW: Floats) -> None:
     def crops(plan: SolidPlan, side: Side3) -> object:
         return [resampled(inside, affine, side) for affine in plan.placement.affine(side)]
 
-    published = {
+    cases: dict[str, Callable[[], object]] = {
         "transcription": lambda: crop_pair(volume_XYZ, old),
         "transcription, no tissue score": lambda: crop_pair(volume_XYZ, old, scored=False),
-    }
-    ours = {
         "ours, turned and flipped, no distortions": lambda: made(crops),
         "ours, all of it": lambda: made(lambda plan, side: solid_views(inside, plan, side)),
     }
-    times = in_turns(ours, runs=7, repeat=20) | in_turns(published, runs=7, repeat=5)
+    times = in_turns(cases, runs=7, repeat=5)
     show(f"{title}: a pair of crops from {volume_DHW.shape}", times, limit="ours, all of it", digits=1)
 
 
