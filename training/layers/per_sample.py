@@ -128,12 +128,11 @@ def _with_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geomet
 
 def _with_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
     window = windows(x_BCHW, geometry)
-    batch, _, channels, height, width = window.shape
-    mixed = mixing_BPQ.transpose(1, 2).to(window.dtype) @ window.flatten(2)
-    # Taps go inside channels, as the weights have them: transposing the weights would cost more than the product.
-    columns = mixed.view(batch, -1, channels, height * width).permute(2, 1, 0, 3).flatten(2).flatten(0, 1)
-    result = weights_3d.flatten(1).to(window.dtype) @ columns
-    return result.view(-1, batch, height, width).transpose(0, 1).contiguous()
+    batch, taps, _, height, width = window.shape
+    # Pixels outside, channels inside, taps innermost: the order of the weights, so that no product meets a transposed matrix.
+    rows = window.permute(0, 3, 4, 2, 1).reshape(batch, -1, taps) @ mixing_BPQ.to(window.dtype)
+    result = rows.view(batch * height * width, -1) @ weights_3d.flatten(1).to(window.dtype).t()
+    return result.view(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
 def _numbers_of_windows(x_BCHW: Tensor, geometry: Geometry) -> int:
