@@ -11,13 +11,20 @@ from torch import nn
 from storage_schema.errors import RunError, unknown_name
 from training.backbones.base import BackboneSettings, EncoderSpec
 from training.backbones.resenc import ResEncSettings
+from training.backbones.resnet import ResNetSettings
+from training.backbones.strided import StridedSettings
+from training.backbones.superpatch_vit import SuperpatchViTSettings
 from training.backbones.swin3d import Swin3DSettings
 from training.backbones.unet3d import UNet3DSettings
 from training.backbones.vit3d import ViT3DSettings
 
 #: A new backbone is its file, its test, and a line here.
 BACKBONES: dict[str, type[BackboneSettings]] = {
-    settings.kind: settings for settings in (UNet3DSettings, ResEncSettings, ViT3DSettings, Swin3DSettings)
+    settings.kind: settings
+    for settings in (
+        *(UNet3DSettings, ResEncSettings, ViT3DSettings, Swin3DSettings),
+        *(ResNetSettings, SuperpatchViTSettings, StridedSettings),
+    )
 }
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from training.methods.autoencoders import Ae, Vae, VqVae
 from training.methods.base import MethodConfig
 from training.methods.cdssl_p3d import CdsslP3D
+from training.methods.crossd import CrossD
+from training.methods.crossd_supervised import CrossDSupervised
 from training.methods.maesil import Maesil
 
-METHODS: dict[str, type[MethodConfig]] = {config.kind: config for config in (CdsslP3D, Maesil, Ae, Vae, VqVae)}
+METHODS: dict[str, type[MethodConfig]] = {
+    config.kind: config for config in (CdsslP3D, CrossD, CrossDSupervised, Maesil, Ae, Vae, VqVae)
+}

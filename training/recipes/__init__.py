@@ -6,12 +6,16 @@ from collections.abc import Callable
 
 from storage_schema.errors import UsageError, unknown_name
 from training.config import Pretraining
-from training.recipes import cdssl_p3d, maesil
+from training.recipes import cdssl_p3d, crossd, maesil
 
 RECIPES: dict[str, Callable[[], Pretraining]] = {
     "cdssl-p3d": cdssl_p3d.paper,
     "cdssl-p3d:paper": cdssl_p3d.paper,
     "cdssl-p3d:tiny": cdssl_p3d.tiny,
+    "cross-d": crossd.hybrid,
+    "cross-d:tiny": crossd.hybrid_tiny,
+    "cross-d-supervised": crossd.supervised,
+    "cross-d-supervised:tiny": crossd.supervised_tiny,
     "maesil": maesil.paper,
     "maesil:small": maesil.small,
     "maesil:tiny": maesil.tiny,
