@@ -83,3 +83,22 @@ class CrossDFFT(torch.nn.Module):
         folded = x.reshape(1, batch * channels, height, width)
         result = functional.conv2d(folded, each, None, self.stride, self.padding, 1, batch)
         return result.view(batch, -1, *result.shape[2:])
+
+
+def transcribed(network: torch.nn.Module) -> torch.nn.Module:
+    """The network with this layer in place of every Cross-D convolution, in mode ``paper``; changed in place."""
+    for name, child in network.named_children():
+        if not hasattr(child, "weights_3d"):
+            transcribed(child)
+            continue
+        net = child.rotation_params
+        if net is None:  # a kernel of one tap, for which published layers have a net all the same
+            net = torch.nn.Sequential(
+                torch.nn.Conv2d(child.in_channels, 16, 1),
+                torch.nn.BatchNorm2d(16),
+                torch.nn.ReLU(inplace=True),
+                torch.nn.Conv2d(16, 4, 1),
+            ).to(child.weights_3d)
+        layer = CrossDFFT(child.weights_3d.detach(), net, child.geometry.stride[1], child.geometry.padding[1])
+        setattr(network, name, layer.train(child.training))
+    return network

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from storage_schema.errors import GeometryError
-from tests.oracles.crossd_fft import CrossDFFT
+from tests.oracles.crossd_fft import transcribed
 from training.backbones.resnet import Operator, ResNet, ResNetSettings, published_weights
 from training.layers.crossd import CrossDConv
 from training.layers.plain import plain_2d, plain_3d
@@ -125,18 +125,6 @@ def test_the_whole_network_is_exported() -> None:
         assert torch.allclose(program.module()(torch.cat([x, x])), network(torch.cat([x, x])), atol=1e-5)
 
 
-def _transcribed(module: nn.Module) -> nn.Module:
-    """The network with every Cross-D convolution replaced by the Fourier transcription."""
-    for name, child in module.named_children():
-        if isinstance(child, CrossDConv):
-            g = child.geometry
-            net = child.rotation_params or RotationNet(child.in_channels).to(child.weights_3d.dtype)
-            setattr(module, name, CrossDFFT(child.weights_3d.detach(), net, g.stride[1], g.padding[1]))
-        else:
-            _transcribed(child)
-    return module
-
-
 @pytest.mark.parametrize("training", [False, True])
 def test_a_whole_network_is_its_transcription(training: bool) -> None:
     """Outputs and the gradients of all weights, 20 layers deep; batch norms remember the same."""
@@ -144,7 +132,7 @@ def test_a_whole_network_is_its_transcription(training: bool) -> None:
     for module in paper.modules():
         if isinstance(module, CrossDConv):
             module.mode = "paper"
-    other = _transcribed(copy.deepcopy(paper))
+    other = transcribed(copy.deepcopy(paper))
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     found, expected = paper(x), other(x)
     assert torch.allclose(found, expected, rtol=1e-10, atol=1e-10)
