@@ -20,7 +20,7 @@ from training.backbones.base import BackboneSettings
 from training.backbones.decoder import Triple
 from training.layers.attention import AttentionKind, Sites, blocks
 from training.layers.dual_norm import Norm
-from training.layers.tokens import AXES, PatchEmbedding, patchify, shape_of, sinusoids, taken, token_counts
+from training.layers.tokens import AXES, Counts, PatchEmbedding, patchify, shape_of, sinusoids, taken, token_counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,18 +92,19 @@ class SuperpatchViT(nn.Module):
         self.norm = nn.LayerNorm(s.width)
         self.pe_scale = None if s.pe_scale is None else nn.Parameter(torch.tensor(s.pe_scale))
 
-    def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """(B, E, d, h, w): every token seen.
+    def forward(self, x_BCDHW: Tensor, ids_BV: Tensor | None = None) -> Tensor:
+        """The deepest map (B, E, d, h, w), every token seen; or, of the patches ``ids_BV`` alone, their tokens (B, V, E).
+
+        No other patch is read. Both are one call, so that compiling the module compiles both.
 
         Raises:
             GeometryError: if patches do not tile the input.
         """
         counts = token_counts(shape_of(x_BCDHW), self.settings.patch)
-        return self.tokens(x_BCDHW).transpose(1, 2).reshape(len(x_BCDHW), -1, *counts)
+        tokens = self._tokens(x_BCDHW, ids_BV, counts)
+        return tokens if ids_BV is not None else tokens.transpose(1, 2).reshape(len(x_BCDHW), -1, *counts)
 
-    def tokens(self, x_BCDHW: Tensor, ids_BV: Tensor | None = None) -> Tensor:
-        """Encoded tokens (B, V, E) of the patches ``ids_BV``, or of all; no other patch is read."""
-        counts = token_counts(shape_of(x_BCDHW), self.settings.patch)
+    def _tokens(self, x_BCDHW: Tensor, ids_BV: Tensor | None, counts: Counts) -> Tensor:
         patches = patchify(x_BCDHW, self.settings.patch)
         places = sinusoids(counts, self.settings.width, x_BCDHW.device).expand(x_BCDHW.shape[0], -1, -1)
         if ids_BV is not None:

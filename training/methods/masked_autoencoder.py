@@ -131,7 +131,7 @@ class MaskedAutoencoder(Restorer):
     def predicted(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor:
         """(B, N, X): patches restored from the visible ones."""
         counts = token_counts(shape_of(x_BCDHW), self.patch)
-        patches: Tensor = self.decoder(self.encoder.tokens(x_BCDHW, ids_BV), ids_BV, counts)  # type: ignore[operator]
+        patches: Tensor = self.decoder(self.encoder(x_BCDHW, ids_BV), ids_BV, counts)
         return patches
 
     def restored(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor | None:

@@ -65,6 +65,16 @@ def test_the_order_of_tokens_does_not_matter(kind: str) -> None:
     assert torch.allclose(one[:, order], two, atol=1e-5)
 
 
+def test_a_token_that_sees_nobody_takes_its_own_value() -> None:
+    """No row of a mask is empty, whatever a backend of attention would make of one."""
+    layer, x = SelfAttention(12, 3), torch.randn(2, 4, 12)
+    own = layer.out(layer.qkv(x)[..., 24:])
+    assert torch.allclose(layer(x, torch.zeros(2, 4, dtype=torch.bool)), own, atol=1e-6)
+    first = torch.tensor([[True, False, False, False]]).expand(2, -1)
+    alone = layer(x, first)[:, 0]
+    assert torch.allclose(alone, own[:, 0], atol=1e-6)
+
+
 def test_residual_streams_stay_float32_under_autocast() -> None:
     stack = blocks("full", 2, 12, 3, 24)
     x = torch.randn(1, 5, 12)

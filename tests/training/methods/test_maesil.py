@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from crossdim import main
+from foundation.bucket import Bucket
 from storage_schema.errors import GeometryError
 from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Sample, Scaling
-from storage_schema.vocabulary import Presentation
+from storage_schema.sample import Origin, Sample, Scaling
+from storage_schema.vocabulary import Modality, Presentation
 from tests.oracles import maesil as oracle
 from tests.training.methods.restoring_suite import RestoringSuite
+from training.backbones import BACKBONES, load_encoder
+from training.backbones.superpatch_vit import SuperpatchViTSettings
 from training.data.order import rng_at
 from training.layers.masks import DualMask
 from training.layers.recompute import recomputed
@@ -22,6 +27,7 @@ from training.layers.tokens import patchify, seen_of, unpatchify
 from training.methods.base import MethodConfig, Step
 from training.methods.maesil import Maesil
 from training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
+from training.metrics import read_metrics
 from training.objectives.masked import masked_mse, per_patch_normal
 from training.recipes.maesil import crossdim_small, paper, tiny
 
@@ -83,7 +89,7 @@ def test_hidden_patches_do_not_leak(config: Maesil) -> None:
     rows = patchify(x, (8, 8, 8))
     for other in (torch.rand_like(rows), torch.full_like(rows, torch.nan)):
         spoilt = unpatchify(torch.where(hidden[..., None], other, rows), (8, 8, 8), (4, 4, 4))
-        assert torch.equal(network.encoder.tokens(spoilt, ids), network.encoder.tokens(x, ids))  # type: ignore[operator]
+        assert torch.equal(network.encoder(spoilt, ids), network.encoder(x, ids))
 
 
 def test_visible_patches_are_heard() -> None:
@@ -93,7 +99,7 @@ def test_visible_patches_are_heard() -> None:
     rows = patchify(x, (8, 8, 8))
     rows[:, ids[0, 0]] += 0.1
     spoilt = unpatchify(rows, (8, 8, 8), (4, 4, 4))
-    assert not torch.equal(network.encoder.tokens(spoilt, ids[:1]), network.encoder.tokens(x, ids[:1]))  # type: ignore[operator]
+    assert not torch.equal(network.encoder(spoilt, ids[:1]), network.encoder(x, ids[:1]))
 
 
 @torch.no_grad()
@@ -148,7 +154,7 @@ def test_bfloat16_changes_little_and_loses_nothing() -> None:
     wide = network.predicted(x, ids)
     with torch.autocast("cpu", torch.bfloat16):
         narrow = network.predicted(x, ids)
-        assert network.encoder.tokens(x, ids).dtype == torch.float32  # type: ignore[operator]
+        assert network.encoder(x, ids).dtype == torch.float32
     assert torch.allclose(wide, narrow.float(), atol=0.05)
 
 
@@ -162,6 +168,33 @@ def test_recomputing_gives_the_same_gradients() -> None:
         network.predicted(torch.ones(2, 1, 32, 32, 32), ids).square().sum().backward()
         gradients.append({name: p.grad for name, p in network.named_parameters()})
     assert all(torch.equal(one, gradients[1][name]) for name, one in gradients[0].items() if one is not None)
+
+
+@pytest.mark.parametrize("config", [_tiny(), _everything()], ids=["plain", "switches"])
+@pytest.mark.filterwarnings("ignore:.*not a leaf.*:UserWarning")
+def test_networks_are_one_graph_each(config: Maesil) -> None:
+    """What a compiler would have to break, it would slow down; captured here and run as it is."""
+    network = _network(config)
+    ids, x = _ids(config.mask), torch.rand(2, 1, 32, 32, 32)
+    expected = network.predicted(x, ids)
+    for part in network.networks():
+        part.compile(backend="eager", fullgraph=True)
+    assert torch.equal(network.predicted(x, ids), expected)
+
+
+def test_one_run_holds_images_and_volumes(flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cross-dimensional masked autoencoding, through the front door: both are restored in every step, by one encoder."""
+    monkeypatch.setitem(BACKBONES, SuperpatchViTSettings.kind, SuperpatchViTSettings)
+    line = ["pretrain", "--recipe", "maesil:tiny", "--data", flat.url, solid.url, "--out", str(tmp_path / "run")]
+    assert main([*line, "--workers", "0", "--steps", "3"]) == 0
+    records = read_metrics(Bucket(str(tmp_path / "run")))
+    assert [sorted(record["terms"]) for record in records] == [["pseudo3d/masked", "superpatch/masked"]] * 3
+    assert records[0]["counts"] == {"pseudo3d": 4, "superpatch": 4}
+    encoder, spec = load_encoder(str(tmp_path / "run" / "encoder.pt"))
+    assert spec.normalisation.startswith("none")
+    assert spec.pseudo3d is not None
+    for shape in ((16, 32, 32), (32, 32, 32)):
+        assert encoder(torch.rand(1, 1, *shape)).shape == (1, 48, *(side // 8 for side in shape))
 
 
 def test_images_and_volumes_have_grids_of_their_own() -> None:
@@ -201,9 +234,6 @@ def _flat_sample() -> Sample:
 
 
 def _scaled(low: float, high: float) -> dict[str, object]:
-    from storage_schema.sample import Origin
-    from storage_schema.vocabulary import Modality
-
     return {"scaling": Scaling(low=low, high=high), "modality": Modality.CT, "origin": Origin(uri="u", sha256="0" * 64)}
 
 
@@ -247,7 +277,7 @@ def test_the_smooth_head_begins_as_nothing_and_sees_across_patches() -> None:
     head = smooth.decoder.smooth
     torch.nn.init.normal_(head.back.weight)  # type: ignore[union-attr, arg-type]
     volume = torch.zeros(1, 1, 16, 16, 16, requires_grad=True)
-    (reached,) = torch.autograd.grad(head(volume)[0, 0, 7, 7, 7], volume)  # type: ignore[operator]
+    (reached,) = torch.autograd.grad(head(volume)[0, 0, 7, 7, 7], volume)
     assert float(reached[0, 0, 8, 8, 8].abs()) > 0
 
 
