@@ -48,7 +48,7 @@ def _power(error_DHW: Floats, axis: int, edge: int) -> npt.NDArray[np.float64]:
     lines = np.moveaxis(error_DHW, axis, -1)[..., :length]
     # A window that is 0 at both ends keeps slow changes, which do not end where they began, out of high frequencies.
     window = np.hanning(length + 1)[:-1]
-    spectrum = np.fft.rfft((lines - lines.mean(axis=-1, keepdims=True)) * window, axis=-1)
+    spectrum = np.fft.rfft(lines * window, axis=-1)
     return np.asarray((spectrum.real**2 + spectrum.imag**2).reshape(-1, spectrum.shape[-1]).sum(axis=0))
 
 

@@ -1,6 +1,7 @@
 """Reconstruction: what a restoring method makes of whole volumes, in three protocols, beside the size of its code.
 
-* ``unmasked``: everything is seen. It measures plain autoencoding; a code larger than its input can keep all of it.
+* ``unmasked``: everything is seen. It measures plain autoencoding; a code larger than its input can keep all of it. A masked
+  loss teaches nothing at sites that are seen, so of a masked method it says what an untaught part of the decoder happens to do.
 * ``masked``: a quarter is seen (or what the method's mask leaves), every voxel is predicted, none is copied from the input.
 * ``hidden``: of the same boxes, the error of hidden patches alone, before boxes are blended.
 
