@@ -9,9 +9,6 @@ from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
-from training.backbones import BACKBONES
-from training.backbones.strided import StridedSettings
-from training.backbones.superpatch_vit import SuperpatchViTSettings
 from training.data.order import rng_at
 from training.methods.base import MethodConfig
 from training.methods.restoration import Restorer
@@ -20,11 +17,6 @@ from training.recipes import maesil as recipes
 
 class RestoringSuite(MethodSuite):
     """Inherit, and provide the config."""
-
-    @pytest.fixture(autouse=True)
-    def _known_backbones(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for settings in (SuperpatchViTSettings, StridedSettings):
-            monkeypatch.setitem(BACKBONES, settings.kind, settings)
 
     @pytest.fixture
     def samples(self) -> dict[Presentation, list[Sample]]:

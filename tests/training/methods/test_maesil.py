@@ -18,8 +18,7 @@ from storage_schema.sample import Origin, Sample, Scaling
 from storage_schema.vocabulary import Modality, Presentation
 from tests.oracles import maesil as oracle
 from tests.training.methods.restoring_suite import RestoringSuite
-from training.backbones import BACKBONES, load_encoder
-from training.backbones.superpatch_vit import SuperpatchViTSettings
+from training.backbones import load_encoder
 from training.data.order import rng_at
 from training.layers.masks import DualMask
 from training.layers.recompute import recomputed
@@ -184,7 +183,6 @@ def test_networks_are_one_graph_each(config: Maesil) -> None:
 
 def test_one_run_holds_images_and_volumes(flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cross-dimensional masked autoencoding, through the front door: both are restored in every step, by one encoder."""
-    monkeypatch.setitem(BACKBONES, SuperpatchViTSettings.kind, SuperpatchViTSettings)
     line = ["pretrain", "--recipe", "maesil:tiny", "--data", flat.url, solid.url, "--out", str(tmp_path / "run")]
     assert main([*line, "--workers", "0", "--steps", "3"]) == 0
     records = read_metrics(Bucket(str(tmp_path / "run")))
