@@ -397,3 +397,36 @@ def test_the_aggregator_is_a_boltzmann_mean() -> None:
     rows = torch.tensor([[0.0, 1.0], [2.0, 3.0]], dtype=torch.float64)
     assert boltzmann_mean(rows[None, None]).item() == pytest.approx(2.49265273458577, abs=1e-14)
     assert boltzmann_mean(torch.full((1, 1, 3, 3), 0.7, dtype=torch.float64)).item() == pytest.approx(0.7, abs=1e-14)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_backward_pass_keeps_inputs_and_weights_alone(form: Form) -> None:
+    """What memory goal and large batches hang on: neither planes, nor windows, nor maps of the rotation net are saved."""
+    layer = CrossDConv(8, 8, 3, padding=1, bias=False, form=form)
+    x = torch.randn(4, 8, 16, 16)
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x)
+    small = 4 * len(x) * 9 * 27 * 6  # matrices of the shifts
+    assert sum(saved.values()) <= x.nbytes + layer.weights_3d.nbytes + small
+    y.sum().backward()
+
+
+def test_planes_of_few_samples_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = _layer(2, 3, 3, bias=False, form="planes")
+    seen = []
+
+    def spy(weights_3d: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
+        seen.append(len(terms[0][0]))
+        return planes(weights_3d, terms)
+
+    monkeypatch.setattr("training.layers.per_sample.planes", spy)
+    monkeypatch.setattr("training.layers.per_sample.PIECE", 3 * 9 * 2 * 3)
+    layer(_random(7, 2, 5, 5)).sum().backward()
+    assert max(seen) == 3
+    assert sum(seen) == 2 * 7
