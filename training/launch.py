@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -20,7 +21,8 @@ from storage_schema.errors import CrossdimError, DocumentError, Problem, RunErro
 from storage_schema.vocabulary import Presentation
 from training import checkpoint
 from training.config import Pretraining, read_config
-from training.data.corpus import Corpus, open_corpus
+from training.data.corpus import Corpus, open_corpus, read_sample
+from training.data.ranges import open_ranges
 from training.metrics import PROGRESS
 from training.worker import CONFIG, Job, Source, differences, identity, order_of, ray_worker, train
 
@@ -59,6 +61,8 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     corpora = [open_corpus(source.bucket) for source in sources]
     weights = [source.weight for source in sources]
     problems = _data_problems(config, corpora) + _world_problems(config, corpora, weights, world)
+    if config.mixing.mode == "joint":
+        problems += _joint_problems(config, corpora)
     if config.compute.precision == "bf16" and not use_gpu:
         problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
     if problems:
@@ -93,6 +97,24 @@ def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Probl
     return problems
 
 
+def _joint_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
+    """Views of one sample of each dataset must have equal names and shapes to share a tensor."""
+    shapes = [
+        {
+            name: view.shape
+            for name, view in config.method.draw(
+                read_sample(corpus, 0, open_ranges(corpus.bucket)), corpus.pseudo3d, np.random.default_rng(0)
+            ).items()
+        }
+        for corpus in corpora
+    ]
+    return [
+        Problem(loc=corpus.bucket.url, message=f"mixing joint needs views alike; its views are {shape}, the first {shapes[0]}")
+        for corpus, shape in zip(corpora, shapes, strict=True)
+        if shape != shapes[0]
+    ]
+
+
 def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
     world, needed = max(1, world), config.method.min_rank_batch
     if config.compute.sync_bn:  # statistics are of all workers' samples together
@@ -101,7 +123,8 @@ def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Seq
     least = config.mixing.smallest_batch(order_of(config, corpora, weights), config.global_batch, world) // parts
     if least >= needed:
         return []
-    found = f"global_batch {config.global_batch} over {len(corpora)} datasets, {world} workers and {parts} parts of a step"
+    cut = f", in {parts} parts," if parts > 1 else ""
+    found = f"global_batch {config.global_batch} over {len(corpora)} datasets and {world} workers{cut}"
     wanted = f"{config.method.kind} needs {needed} for batch norm"
     return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset at a time; {wanted}")]
 

@@ -30,7 +30,7 @@ class StepRecord:
         counts: samples by presentation: the mix that was realised.
         samples: a digest of the keys that all ranks together trained on: the sum of their 63-bit hashes, so neither their
             order nor the number of ranks shows in it.
-        voxels: in all views of all ranks.
+        voxels: numbers in all views of all ranks; where views are made on the device, in what they are made from.
         wait_s: how long this rank waited for data.
         step_s: waiting included.
     """

@@ -146,7 +146,7 @@ class _Pen:
     ) -> None:
         self._job, self._config, self._identity = job, config, mine
         self._learner = learner
-        views = [corpus.pseudo3d for corpus in corpora if corpus.pseudo3d]
+        views = [view for corpus in corpora if (view := config.method.seen_as(corpus.pseudo3d))]
         self._spec = replace(
             learner.method.encoder_spec,
             pseudo3d=asdict(views[0]) if views else None,

@@ -23,7 +23,7 @@ def _data(count: int, patients: int, seed: int = 0) -> Labelled:
     labels = np.array([str(i % 2) for i in range(count)])
     names = np.array([f"p{i % patients}" for i in range(count)])
     return Labelled(
-        name="d", presentation="superpatch", x_NCDHW=np.zeros((count, 1, 1, 1, 1), np.float32), labels=labels, patients=names
+        name="d", presentation="superpatch", x_NC=np.zeros((count, 1, 1, 1, 1), np.float32), labels=labels, patients=names
     )
 
 

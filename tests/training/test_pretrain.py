@@ -71,8 +71,51 @@ def test_a_finished_run_says_so_and_the_recipe_may_be_left_out(
 def test_the_mix_is_exact_in_every_step(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     urls = [f"{flat.url}:0.25", f"{solid.url}:0.75"]
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", *urls, "--out", str(tmp_path / "run"), "--workers", "0", "--json"]
-    assert main([*line, "--steps", "2", "--set", "global_batch=8"]) == 0
-    assert [record["counts"] for record in read_metrics(Bucket(str(tmp_path / "run")))] == [{"pseudo3d": 2, "superpatch": 6}] * 2
+    assert main([*line, "--steps", "2", "--set", "global_batch=12"]) == 0
+    assert [record["counts"] for record in read_metrics(Bucket(str(tmp_path / "run")))] == [{"pseudo3d": 3, "superpatch": 9}] * 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "counts"),
+    [
+        ("ratio", [{"pseudo3d": 8}, {"superpatch": 8}, {"pseudo3d": 8}, {"superpatch": 8}]),
+        ("block", [{"pseudo3d": 8}, {"pseudo3d": 8}, {"superpatch": 8}, {"superpatch": 8}]),
+        ("joint", [{"pseudo3d": 4, "superpatch": 4}] * 4),
+    ],
+)
+def test_every_mixing_trains(mode: str, counts: list[dict[str, int]], flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    alike = ("--set", "method.solid.global_side=[16, 16, 16]", "--set", "method.solid.local_side=[16, 8, 8]")
+    mixing = ("--set", f"mixing.mode={mode}", "--set", "mixing.block_steps=2")
+    assert _pretrain(tmp_path, flat, solid, steps=4, more=(*alike, *mixing)) == 0
+    records = read_metrics(Bucket(str(tmp_path)))
+    assert [record["counts"] for record in records] == counts
+    streams = {name.partition("/")[0] for record in records for name in record["terms"]}
+    assert streams == ({"joint"} if mode == "joint" else {"pseudo3d", "superpatch"})
+
+
+def test_joint_batches_of_unlike_views_are_refused_before_the_first_step(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = _pretrain(tmp_path, flat, solid, steps=4, more=("--set", "mixing.mode=joint"))
+    text = _refused(capsys, code, 2)
+    assert "mixing joint needs views alike" in text
+    assert "'view1': (1, 16, 32, 32)" in text
+
+
+def test_bf16_on_a_cpu_is_refused(flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = _pretrain(tmp_path, flat, solid, more=("--set", "compute.precision=bf16"))
+    assert "bf16 needs --gpu" in _refused(capsys, code, 2)
+
+
+def test_an_average_is_kept_and_judged(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    """encoder.pt holds the averaged weights, and a resume goes on with both."""
+    for steps in (2, 2):
+        assert _pretrain(tmp_path, flat, solid, steps=steps, more=("--set", "compute.ema=0.9")) == 0
+    state = torch.load(tmp_path / "checkpoints/step-00000002/state.pt", weights_only=True)
+    kept = torch.load(tmp_path / "encoder.pt", weights_only=True)["weights"]
+    name = "down0.0.0.weight"
+    assert torch.equal(kept[name], state["average"][f"module.encoder.{name}"])
+    assert not torch.equal(kept[name], state["model"][f"encoder.{name}"])
 
 
 def _refused(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> str:

@@ -72,7 +72,7 @@ class EncoderSpec:
         num_features: channels of the deepest feature map; its mean over space is the representation.
         side_multiple: every spatial side of the input is a multiple of this.
         normalisation: what happens to unit-range values before the encoder.
-        pseudo3d: geometry by which an image becomes a volume; None if the encoder never saw images.
+        pseudo3d: geometry by which an image becomes a volume; None if the encoder saw none that was unrolled.
         preprocessing_digests: of the datasets it was trained on.
     """
 

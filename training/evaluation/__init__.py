@@ -77,7 +77,7 @@ def _judge(bucket: Bucket, config: Pretraining, method: Method, twins: Sequence[
     if data is None:
         findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
         return
-    ours, *theirs = (features(m.encoder, data.x_NCDHW) for m in (method, *twins))
+    ours, *theirs = (features(m.encoder, data.x_NC) for m in (method, *twins))
     findings.results += compare(data, ours, theirs, folds)
 
 

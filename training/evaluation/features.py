@@ -23,14 +23,14 @@ class Labelled:
     """Inputs of the labelled samples of one dataset, as an encoder takes them.
 
     Attributes:
-        x_NCDHW: float32.
+        x_NC: float32, (N, C, D, H, W), or (N, C, H, W) for encoders that take images as they are.
         labels: class of each sample.
         patients: whom it is from; a fold never cuts through one.
     """
 
     name: str
     presentation: str
-    x_NCDHW: npt.NDArray[np.float32]
+    x_NC: npt.NDArray[np.float32]
     labels: npt.NDArray[np.str_]
     patients: npt.NDArray[np.str_]
 
@@ -67,16 +67,16 @@ def labelled(corpus: Corpus, method: MethodConfig, threads: int = 2) -> Labelled
     return Labelled(
         name=corpus.manifest.name,
         presentation=str(corpus.manifest.presentation),
-        x_NCDHW=np.stack(inputs),
+        x_NC=np.stack(inputs),
         labels=np.array([str(labels[i]) for i in chosen]),
         patients=np.array([str(patients[i]) for i in chosen]),
     )
 
 
 @torch.no_grad()
-def features(encoder: nn.Module, x_NCDHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def features(encoder: nn.Module, x_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean of the deepest map over space, (N, F), with batch-norm statistics of these inputs."""
     # Equal parts, so that no part is a single sample, for which batch norm is undefined.
-    parts = torch.from_numpy(x_NCDHW).tensor_split(-(-len(x_NCDHW) // BATCH))
+    parts = torch.from_numpy(x_NC).tensor_split(-(-len(x_NC) // BATCH))
     fresh = restated(encoder, lambda copy: copy, parts)
-    return np.asarray(torch.cat([fresh(part).mean(dim=(2, 3, 4)) for part in parts]).numpy())
+    return np.asarray(torch.cat([fresh(part).flatten(2).mean(dim=2) for part in parts]).numpy())

@@ -71,7 +71,7 @@ def folds_of(data: Labelled, folds: int) -> list[Fold]:
     if usable < 2:
         raise RunError(f"{data.name}: a probe needs 2 patients in every class; found {patients}")
     draws = (StratifiedGroupKFold(usable, shuffle=True, random_state=seed) for seed in range(REPEATS))
-    every = [fold for draw in draws for fold in draw.split(data.x_NCDHW, data.labels, data.patients)]
+    every = [fold for draw in draws for fold in draw.split(data.x_NC, data.labels, data.patients)]
     return [(train, test) for train, test in every if len(set(data.labels[train].tolist())) == len(data.names)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,54 +46,65 @@ class Gallery:
     rows: list[tuple[str, list[Picture]]]
 
 
-def middle(volume_CDHW: Floats, spec: Pseudo3D | None) -> Floats:
-    """One picture of a view: the image behind a pseudo-3D volume, or the middle slice of a true one."""
-    if spec is None:
-        return np.asarray(volume_CDHW[0, volume_CDHW.shape[1] // 2])
-    height, width = volume_CDHW.shape[2] * spec.window, volume_CDHW.shape[3] * spec.window
-    return np.asarray(fold(volume_CDHW, spec, height, width)[0])
+def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
+    """One picture of a view: an image as it is, the image behind a pseudo-3D volume, the middle slice of a true one."""
+    if view.ndim == 3:
+        return np.asarray(view[0])
+    if spec is None or not spec.reversible or view.shape[1] != spec.window**2:
+        return np.asarray(view[0, view.shape[1] // 2])
+    height, width = view.shape[2] * spec.window, view.shape[3] * spec.window
+    return np.asarray(fold(view, spec, height, width)[0])
 
 
 def galleries(corpus: Corpus, config: MethodConfig, method: Method) -> list[Gallery]:
     """The first samples of a dataset: what they are, how the method distorted them, and what the network restored."""
     ranges = open_ranges(corpus.bucket)
     first = [read_sample(corpus, index, ranges) for index in range(min(STATISTICS_SAMPLES, len(corpus)))]
-    views = [config.draw(sample, corpus.pseudo3d, rng_at(0, index)) for index, sample in enumerate(first)]
-    inputs = torch.from_numpy(np.stack([view["view1"] for view in views]))
+    wholes = [config.whole(sample, corpus.pseudo3d) for sample in first]
+    inputs = torch.from_numpy(np.stack([whole["x"] for whole in wholes]))
     fitted = restated(method, lambda copy: copy.reconstruct, [inputs]) if len(first) > 1 else method
-    return [_gallery(corpus, *shown, config, fitted) for shown in zip(first[:SHOWN_SAMPLES], views, strict=False)]
+    return [
+        _gallery(corpus, sample, config.draw(sample, corpus.pseudo3d, rng_at(0, index)), whole, config, fitted)
+        for index, (sample, whole) in enumerate(zip(first[:SHOWN_SAMPLES], wholes, strict=False))
+    ]
 
 
-def _gallery(corpus: Corpus, sample: Sample, views: Views, config: MethodConfig, method: Method) -> Gallery:
+def _gallery(corpus: Corpus, sample: Sample, views: Views, whole: Views, config: MethodConfig, method: Method) -> Gallery:
+    stored = corpus.pseudo3d or Pseudo3D()
     flat = sample.presentation is not Presentation.SUPERPATCH
-    spec = (corpus.pseudo3d or Pseudo3D()) if flat else None
-    whole = config.whole(sample, corpus.pseudo3d)
-    rows = [("input", [Picture(caption="as stored", uri=png(image_of(sample, spec) if spec else middle(sample.unit(), None)))])]
+    spec = config.seen_as(stored) if flat else None
+    source = image_of(sample, stored) if flat else middle(sample.unit(), None)
+    rows = [("input", [Picture(caption="as stored", uri=png(source))])]
     if spec:
         slices = [Picture(caption=f"depth {d}", uri=png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)]
         rows.append(("pseudo-3D slices", slices))
-    names = [("view1", "view 1"), ("view2", "view 2"), ("clean1", "clean target of view 1")]
-    shown = [Picture(caption=caption, uri=png(stretched(middle(views[name], spec)))) for name, caption in names]
-    shown += [
-        Picture(caption=f"local {i + 1}", uri=png(stretched(middle(local, spec)))) for i, local in enumerate(views["local"][:3])
-    ]
-    rows.append(("views", shown))
-    rows.append(("restored", _restored(method, views["view1"], views["clean1"], spec)))
+    rows.append(("views", [Picture(caption=name, uri=png(stretched(middle(view, spec)))) for name, view in pictured(views)]))
+    rows.append(("restored", _restored(method, whole["x"], whole["target"], spec)))
     label = f", label {sample.label}" if sample.label else ""
-    return Gallery(title=f"{corpus.manifest.name}: {sample.origin.uri} ({sample.modality}{label})", rows=rows)
+    title = f"{corpus.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
+    return Gallery(title=title, rows=[(name, pictures) for name, pictures in rows if pictures])
+
+
+def pictured(views: Views) -> Iterator[tuple[str, Floats]]:
+    """Every view that is a picture, (C, H, W) or (C, D, H, W); of several local ones the first three."""
+    for name, view in views.items():
+        if np.issubdtype(view.dtype, np.floating) and view.ndim == 5:
+            yield from ((f"{name} {number + 1}", one) for number, one in enumerate(view[:3]))
+        elif np.issubdtype(view.dtype, np.floating) and view.ndim in (3, 4) and view.shape[0] == 1:
+            yield name, view
 
 
 @torch.no_grad()
-def _restored(method: Method, view_CDHW: Floats, clean_CDHW: Floats, spec: Pseudo3D | None) -> list[Picture]:
-    output = method.eval().reconstruct(torch.from_numpy(view_CDHW[None]))
+def _restored(method: Method, x: Floats, target: Floats, spec: Pseudo3D | None) -> list[Picture]:
+    output = method.eval().reconstruct(torch.from_numpy(x[None]))
     if output is None:
         return []
     restored: Floats = output[0].numpy()
-    error = np.abs(restored - clean_CDHW)
+    error = np.abs(restored - target)
     return [
-        Picture(caption="corrupted input", uri=png(stretched(middle(view_CDHW, spec)))),
-        Picture(caption="restored", uri=png(middle(restored, spec))),
-        Picture(caption="target", uri=png(middle(clean_CDHW, spec))),
+        Picture(caption="input", uri=png(stretched(middle(x, spec)))),
+        Picture(caption="restored", uri=png(np.clip(middle(restored, spec), 0, 1))),
+        Picture(caption="target", uri=png(middle(target, spec))),
         Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=png(np.clip(middle(error, spec) * 2, 0, 1))),
     ]
 

@@ -82,11 +82,15 @@ class MethodConfig(ABC):
 
     @abstractmethod
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """Views of one sample, for training; numpy only, in a loader thread."""
+        """Views of one sample, for training, or what the device makes them from; numpy only, in a loader thread."""
 
     @abstractmethod
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
         """The sample as the encoder sees it after training: view ``x`` without distortion, and ``target``."""
+
+    def seen_as(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
+        """The geometry in which the encoder sees images of a dataset; None where it unrolls none."""
+        return pseudo3d
 
     @abstractmethod
     def build(self) -> Method:

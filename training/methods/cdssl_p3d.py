@@ -213,6 +213,12 @@ class CdsslP3D(MethodConfig):
         x, target = self._lifted(np.stack([normalised(image), image]), self._lift_of(pseudo3d))
         return {"x": x, "target": target}
 
+    def seen_as(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
+        """The lift's geometry, where it is one; the dataset's without a lift."""
+        if self.lift is None:
+            return pseudo3d
+        return self.lift.geometry if isinstance(self.lift, Unrolled) else None
+
     def build(self) -> PyramidNet:
         """The network."""
         return PyramidNet(self.backbone, self.level_mode, self.rendered if self.render == "device" else as_drawn)

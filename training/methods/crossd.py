@@ -53,6 +53,9 @@ class CrossD(MethodConfig):
         """The whole sample at the size of the views."""
         return self.views.whole(sample, pseudo3d)
 
+    def seen_as(self, pseudo3d: Pseudo3D | None) -> None:
+        """Images are images here."""
+
     def build(self) -> CrossDNet:
         """The network."""
         return CrossDNet(self)

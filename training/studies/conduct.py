@@ -100,7 +100,7 @@ def _judged(config: Pretraining, method: Method, corpus: Corpus, folds: int) -> 
     data = labelled(corpus, config.method)
     if data is None:
         return []
-    x_NF, parts = features(method.encoder, data.x_NCDHW), folds_of(data, folds)
+    x_NF, parts = features(method.encoder, data.x_NC), folds_of(data, folds)
     return [(probe, float(np.mean(scores(probe, x_NF, data, parts)))) for probe in readers(len(data.labels))]
 
 
