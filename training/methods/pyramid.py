@@ -1,7 +1,21 @@
 """PyramidNet: an encoder, a decoder of three levels without skips, and PCRLv2's heads and step on top of them.
 
-Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py lines 54-72 and 114-129, train_3d.py lines 86-138. What that code computes and
-throws away (restorations at the levels that were not drawn, the output of view 2 and of the local views) is not computed.
+Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py lines 54-72 and 114-129, train_3d.py lines 86-138. Where code and paper differ,
+or the code has a trap, this is what was decided, all over the method:
+
+* Rate: 1e-3, as the 3D code has it; the paper says 1e-2 for fine-tuning.
+* "Multi-scale" is one random level a step, as in the code; ``level_mode`` all takes every level.
+* Restoration at depth has batch norm before its sigmoid, as in the code.
+* Not computed, since the code throws it away: restorations at levels not drawn, the output of view 2 and of local views.
+* Weights are drawn from the run's seed; the code's 2D network starts, by a default, from ImageNet.
+* Crops are drawn online; ``frozen_pairs`` brings back the code's 16 a scan, which never change.
+* No crop is rejected: the code's threshold depends on the size that the crop had before it was resized. What is air alone never
+  becomes a superpatch. A short scan is padded to a box, where the code crashes.
+* Local boxes are clamped to the volume, where the code runs over the border and stretches.
+* Chance belongs to a position of the run, where the code's processes inherit one generator.
+* A loss that is not finite stops the run, where the code skips any step whose loss is above 1000.
+* Deep restoration fades over the run, whatever its length, where the code has 240 epochs written in.
+* Splits are by patient, where the code selects models on its test list. A run can be resumed, where the code cannot.
 """
 
 from __future__ import annotations
