@@ -14,6 +14,7 @@ from tests.oracles.crossd_fft import transcribed
 from training.backbones.resnet import Operator, ResNet, ResNetSettings, published_weights
 from training.layers.crossd import CrossDConv
 from training.layers.plain import plain_2d, plain_3d
+from training.layers.recompute import recomputed
 from training.layers.rotation import RotationNet
 
 
@@ -115,6 +116,22 @@ def test_plain_views_are_exported_and_equal(depth: int, rank: int) -> None:
         assert torch.allclose(program.module()(x), expected, rtol=1e-10, atol=1e-12)
     names = set(ResNet(ResNetSettings(depth=depth, operator="conv2d"), 1).state_dict())  # type: ignore[arg-type]
     assert set(plain.state_dict()) == names
+
+
+def test_blocks_can_be_recomputed_around_layers_that_recompute() -> None:
+    """Outputs, gradients and statistics stay; a batch is counted once by every batch norm."""
+    network, x = _network(), torch.randn(2, 3, 64, 64)
+    other = copy.deepcopy(network)
+    for unit in other.units():
+        recomputed(unit)
+    for one in (network, other):
+        one(x).square().sum().backward()
+    state = other.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    for p, q in zip(network.parameters(), other.parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
+        assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_the_whole_network_is_exported() -> None:

@@ -300,6 +300,18 @@ def test_channels_last_and_views_are_taken(form: Form, rank: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_weights_with_channels_last_are_taken(form: Form) -> None:
+    """In which 3D convolutions are faster. ``Module.to`` cannot lay out weights of two ranks, so it is done one by one."""
+    layer = _layer(4, 6, 3, padding=1, form=form)
+    last = copy.deepcopy(layer)
+    last.weights_3d.data = layer.weights_3d.data.contiguous(memory_format=torch.channels_last_3d)
+    assert not last.weights_3d.is_contiguous()
+    x = _random(2, 4, 8, 8).requires_grad_()
+    found, expected = ([y, *_gradients(y, [x, *m.parameters()])] for m in (last, layer) for y in [m(x)])
+    assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_bfloat16_modules_and_autocast_run_and_train(form: Form) -> None:
     """Oracle 13: shifts stay in float32; the convolution is in bfloat16."""
     torch.manual_seed(0)
