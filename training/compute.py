@@ -17,6 +17,10 @@ from training.layers.synchronised import synchronised
 from training.methods.base import Method
 
 
+#: Memory formats with channels last, by the number of axes of a kernel. One network may have kernels of both.
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compute:
     """Switches of the step.
@@ -47,8 +51,9 @@ class Compute:
         """The method on its device, laid out, synchronised, recomputing and compiled as asked; names of weights stay."""
         if self.sync_bn:
             method = synchronised(method, device)
-        if self.channels_last:
-            method = method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        for kernel in method.parameters() if self.channels_last else ():
+            if kernel.ndim in LAYOUTS:
+                kernel.data = kernel.data.contiguous(memory_format=LAYOUTS[kernel.ndim])
         for unit in method.units() if self.recompute else ():
             recomputed(unit)
         for network in method.networks() if self.compiled else ():

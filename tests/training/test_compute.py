@@ -82,18 +82,17 @@ def test_channels_last_differs_by_rounding_alone(steps: list[list[Batch]], plain
     _assert_near(_trained(_config(channels_last=True), steps)[0], plain[0], 1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:TF32 acceleration.*:UserWarning")
-def test_bfloat16_stays_near_and_its_losses_are_float32(
-    steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]
-) -> None:
+def test_bfloat16_stays_near_and_its_losses_are_float32(steps: list[list[Batch]]) -> None:
+    """Forward alone: on a CPU gradients in bfloat16 come out as NaN now and then, which is why a run there refuses it."""
     config = _config(precision="bf16")
-    with torch.backends.mkldnn.flags(enabled=False):  # whose bfloat16 weight gradients read memory that nobody wrote
-        records, learner = _trained(config, steps)
-    _assert_near(records, plain[0], 0.01)
-    with config.compute.autocast(CPU):
-        outcome = learner.method(steps[0][0], Step(index=0, total=3, seed=0))
-    assert {term.dtype for term in outcome.losses.values()} == {torch.float32}
-    assert all(p.dtype is torch.float32 for p in learner.method.parameters())
+    method, step = Learner.of(config, CPU).method.train(), Step(index=0, total=3, seed=0)
+    for batch in steps[0]:
+        plain = method(batch, step).losses
+        with config.compute.autocast(CPU):
+            cast = method(batch, step).losses
+        assert {term.dtype for term in cast.values()} == {torch.float32}
+        assert all(cast[name].item() == pytest.approx(plain[name].item(), abs=0.01) for name in plain)
+        assert any(cast[name].item() != plain[name].item() for name in plain)
 
 
 def test_the_average_follows_the_weights_and_is_what_is_kept(

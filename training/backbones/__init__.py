@@ -10,6 +10,7 @@ from torch import nn
 
 from storage_schema.errors import RunError, unknown_name
 from training.backbones.base import BackboneSettings, EncoderSpec
+from training.backbones.crossd_unet import CrossDUNetSettings
 from training.backbones.resenc import ResEncSettings
 from training.backbones.resnet import ResNetSettings
 from training.backbones.strided import StridedSettings
@@ -23,7 +24,7 @@ BACKBONES: dict[str, type[BackboneSettings]] = {
     settings.kind: settings
     for settings in (
         *(UNet3DSettings, ResEncSettings, ViT3DSettings, Swin3DSettings),
-        *(ResNetSettings, SuperpatchViTSettings, StridedSettings),
+        *(ResNetSettings, CrossDUNetSettings, SuperpatchViTSettings, StridedSettings),
     )
 }
 

@@ -12,6 +12,7 @@ from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
 from training.backbones import BACKBONES
 from training.backbones.base import BackboneSettings
+from training.backbones.crossd_unet import CrossDUNetSettings
 from training.backbones.resenc import ResEncSettings
 from training.backbones.swin3d import Swin3DSettings
 from training.backbones.unet3d import UNet3DSettings
@@ -55,5 +56,5 @@ class TestBackbones(MethodSuite):
 
 def test_no_architecture_is_left_out() -> None:
     """Backbones that only another method uses are named here, so that a new one is thought of."""
-    others = {"resnet", "superpatch-vit", "strided"}
+    others = {"resnet", CrossDUNetSettings.kind, "superpatch-vit", "strided"}
     assert {backbone.kind for backbone, _ in SMALL} == BACKBONES.keys() - others
