@@ -7,8 +7,6 @@ together cost C C + 27 C C/2: 3.6 times fewer. Only where the map is so small th
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -27,12 +25,14 @@ def raised(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
 
 def pays(shape_BCDHW: torch.Size, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> bool:
     """Whether one convolution, its kernel included, takes fewer multiplications than two."""
-    c_in, c_mid, c_out, volume = up.in_channels, up.out_channels, conv.out_channels, math.prod(up.stride)
-    voxels = shape_BCDHW[0] * math.prod(shape_BCDHW[2:]) * volume
-    kernel = math.prod(s + 2 for s in up.stride)
+    # Written out, so that a compiler that knows sizes as symbols can follow.
+    c_in, c_mid, c_out, (s_d, s_h, s_w) = up.in_channels, up.out_channels, conv.out_channels, up.stride
+    batch, _, depth, height, width = shape_BCDHW
+    volume, kernel = s_d * s_h * s_w, (s_d + 2) * (s_h + 2) * (s_w + 2)
+    voxels = batch * depth * height * width * volume
     apart = voxels * (c_in * c_mid + 27 * c_mid * c_out)
     as_one = voxels * c_in * c_out * kernel / volume + 27 * kernel * c_in * c_mid * c_out
-    thin = any(side * s == 1 for side, s in zip(shape_BCDHW[2:], up.stride, strict=True))  # both borders in one voxel
+    thin = min(depth * s_d, height * s_h, width * s_w) == 1  # both borders in one voxel
     return as_one < apart and not thin
 
 
