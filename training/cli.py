@@ -77,11 +77,19 @@ def _study(arguments: argparse.Namespace) -> int:
 
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(recipe(arguments.recipe), [*steps, *arguments.set])
-    sources = tuple(Source(bucket=bucket(url, arguments), weight=1.0) for url in arguments.data)
+    sources, judges = (
+        tuple(Source(bucket=bucket(url, arguments), weight=1.0) for url in urls) for urls in (arguments.data, arguments.judge)
+    )
     workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
     out = bucket(arguments.out, arguments)
     bench = Bench(
-        sources=sources, out=out, seeds=arguments.seeds, folds=arguments.folds, workers=workers, threads=arguments.threads
+        sources=sources,
+        judges=judges,
+        out=out,
+        seeds=arguments.seeds,
+        folds=arguments.folds,
+        workers=workers,
+        threads=arguments.threads,
     )
     document, table = conduct(study(arguments.name, config), bench)
     answer(document, f"{table}\ntable: {out.where('study.md')}", as_json=arguments.json)
@@ -140,6 +148,7 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--recipe", metavar="NAME", required=True, help="what the arms have in common")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument("--out", metavar="URL", required=True, help="folder of the study; the same line goes on where it stopped")
+    verb.add_argument("--judge", metavar="URL", nargs="+", default=[], help="published datasets that arms are only judged by")
     verb.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each arm")
     verb.add_argument("--steps", type=int, metavar="N", help="optimizer steps of each run; short for --set steps=N")
     verb.add_argument(

@@ -16,7 +16,6 @@ from training.layers.recompute import recomputed
 from training.layers.synchronised import synchronised
 from training.methods.base import Method
 
-
 #: Memory formats with channels last, by the number of axes of a kernel. One network may have kernels of both.
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 

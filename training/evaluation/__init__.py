@@ -19,6 +19,7 @@ from training.data.corpus import open_corpus, read_manifest
 from training.evaluation.features import classes, features, labelled
 from training.evaluation.probes import Result, compare
 from training.evaluation.report import Gallery, galleries, page
+from training.evaluation.restoring import Restored, restored
 from training.methods.base import Method
 from training.metrics import read_metrics
 
@@ -64,12 +65,15 @@ class Findings:
     results: list[Result] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shown: list[Gallery] = field(default_factory=list)
+    restored: list[Restored] = field(default_factory=list)
 
 
 def _judge(bucket: Bucket, config: Pretraining, method: Method, twins: Sequence[Method], folds: int, findings: Findings) -> None:
     """Picture one dataset, and probe it if it has labels."""
     corpus = open_corpus(bucket, split=None)
     findings.shown += galleries(corpus, config.method, method)
+    restoration = restored(corpus.manifest.name, corpus, config.method, method)
+    findings.restored += [restoration] if restoration else []
     name, (_, lonely) = corpus.manifest.name, classes(corpus)
     if lonely:
         findings.notes.append(f"{name}: classes of one patient cannot be held out and were left out: {', '.join(lonely)}.")
@@ -112,14 +116,16 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         "datasets": identity["datasets"],
         "twins": twins,
     }
-    run.put(REPORT, page(summary, findings.results, findings.notes, findings.shown, read_metrics(run)))
+    lines = [line for restoration in findings.restored for line in restoration.lines]
+    run.put(REPORT, page(summary, findings.results, [*lines, *findings.notes], findings.shown, read_metrics(run)))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
+        "restored": [restoration.document() for restoration in findings.restored],
         "notes": findings.notes,
         "report": run.where(REPORT),
     }
     run.put("evaluation.json", json.dumps(document, sort_keys=True, indent=1).encode())
-    return document, "\n".join([*map(_line, findings.results), *findings.notes, f"report: {run.where(REPORT)}"])
+    return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])
 
 
 def _line(result: Result) -> str:

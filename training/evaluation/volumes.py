@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from storage_schema.vocabulary import Modality, Split
+from storage_schema.vocabulary import Split
 from training.data.corpus import Corpus, read_sample
 from training.data.ranges import open_ranges
 from training.evaluation.reconstruction import Volume
@@ -20,27 +20,22 @@ def held_out(corpus: Corpus) -> tuple[Split, list[str]]:
     return split, sorted({str(source) for found, source in pairs if found == split})
 
 
-def volumes_of(corpus: Corpus, sources: list[str], modality: Modality | None = None) -> Iterator[Volume]:
-    """Each source as a volume in stored values; boxes that were left out, being air, are air.
+def volumes_of(corpus: Corpus, sources: list[str]) -> Iterator[Volume]:
+    """Each source as a volume in stored values, as far as its last boxes reach; boxes that were left out, being air, are air.
 
     Args:
         corpus: of superpatches, every split.
         sources: URIs, as the catalog has them.
-        modality: only volumes of this one.
     """
     ranges = open_ranges(corpus.bucket)
-    shapes: Any = corpus.column("volume_shape")
     origins: Any = corpus.column("origin_zyx")
     rows: dict[str, list[int]] = {}
     for index, source in enumerate(corpus.column("source_uri")):
         rows.setdefault(str(source), []).append(index)
     for source in sources:
         samples = [read_sample(corpus, index, ranges) for index in rows[source]]
-        if modality is not None and samples[0].modality is not modality:
-            continue
         side = samples[0].array.shape[-1]
-        # The grid may reach over the border of the volume: its last boxes were filled up with air.
-        grid = [-(-n // side) * side for n in shapes[rows[source][0]]]
+        grid = np.max([origins[index] for index in rows[source]], axis=0) + side
         volume = Volume(name=source, array_CDHW=np.zeros((1, *grid), samples[0].array.dtype), scaling=samples[0].scaling)
         volume.array_CDHW[...] = round(volume.air)
         for index, sample in zip(rows[source], samples, strict=True):

@@ -99,3 +99,7 @@ def vae_tiny() -> Pretraining:
 def vqvae_tiny() -> Pretraining:
     """The vector-quantised autoencoder on the terms of :func:`tiny`."""
     return _tiny(VqVae(backbone=_TINY_STRIDED, crops=TINY_CROPS, features=4, entries=32))
+
+
+#: Baselines of a size, by the crops that they share with MAESIL.
+BASELINES = {SMALL_CROPS: (ae_small, vae_small, vqvae_small), TINY_CROPS: (ae_tiny, vae_tiny, vqvae_tiny)}

@@ -9,10 +9,12 @@ from training.config import Pretraining
 from training.studies.ablations import pseudo3d_ablation
 from training.studies.arms import four_arms
 from training.studies.base import Study
+from training.studies.restorers import restorers
 
 STUDIES: dict[str, Callable[[Pretraining], Study]] = {
     "four-arms": four_arms,
     "pseudo3d": pseudo3d_ablation,
+    "restorers": restorers,
 }
 
 

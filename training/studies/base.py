@@ -40,10 +40,13 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """Mean balanced accuracy over folds of one probe on one dataset, for one arm and seed."""
+    """One measure on one dataset, for one arm and seed.
+
+    Of a probe it is the mean balanced accuracy over folds, of a restoration the mean over volumes.
+    """
 
     arm: str
     seed: int
     dataset: str
-    probe: str
-    accuracy: float
+    measure: str
+    value: float

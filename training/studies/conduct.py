@@ -17,6 +17,7 @@ from training.data.corpus import Corpus, open_corpus
 from training.evaluation import trained, untrained
 from training.evaluation.features import features, labelled
 from training.evaluation.probes import folds_of, readers, scores
+from training.evaluation.restoring import restored
 from training.launch import Workers, pretrain
 from training.methods.base import Method
 from training.metrics import read_metrics
@@ -28,9 +29,10 @@ from training.worker import Source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
-    """What a study is done on: datasets, the folder of its runs, seeds, and the cross-validation."""
+    """What a study is done on: datasets to train on, others to be judged by, the runs' folder, seeds, the cross-validation."""
 
     sources: tuple[Source, ...]
+    judges: tuple[Source, ...]
     out: Bucket
     seeds: int
     folds: int
@@ -46,22 +48,23 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
     """
     corpora = [open_corpus(source.bucket, split=None) for source in bench.sources]
     _refuse_starving(study, corpora)
-    names = short_names([source.bucket.url for source in bench.sources])
+    judging = [*corpora, *(open_corpus(source.bucket, split=None) for source in bench.judges)]
+    names = short_names([corpus.bucket.url for corpus in judging])
     courses: dict[str, list[Course]] = {}
     found: list[Score] = []
     jobs = [(arm, seed) for arm in study.arms for seed in range(bench.seeds)]
     for arm, seed in tqdm(jobs, desc=study.title, unit="run", disable=bench.workers.quiet):
         config = replace(arm.config, seed=seed)
         method = _method(arm, config, bench, corpora, courses)
-        for name, corpus in zip(names, corpora, strict=True):
+        for name, corpus in zip(names, judging, strict=True):
             found += [
-                Score(arm=arm.name, seed=seed, dataset=name, probe=probe, accuracy=accuracy)
-                for probe, accuracy in _judged(config, method, corpus, bench.folds)
+                Score(arm=arm.name, seed=seed, dataset=name, measure=measure, value=value)
+                for measure, value in _judged(name, config, method, corpus, bench.folds)
             ]
     document = {
         "title": study.title,
         "arms": {arm.name: {"diet": arm.diet, "config": arm.config.document()} for arm in study.arms},
-        "datasets": {name: c.manifest.digest for name, c in zip(names, corpora, strict=True)},
+        "datasets": {name: c.manifest.digest for name, c in zip(names, judging, strict=True)},
         "courses": {name: [asdict(one) for one in several] for name, several in courses.items()},
         "scores": [asdict(score) for score in found],
     }
@@ -95,8 +98,16 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     return method
 
 
-def _judged(config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[tuple[str, float]]:
-    """Every probe on one dataset, if it has labels. Folds depend on the dataset alone, so arms and seeds share them."""
+def _judged(name: str, config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[tuple[str, float]]:
+    """Every measure that one dataset allows: probes where it has labels, restoration where the method restores volumes."""
+    restoration = restored(name, corpus, config.method, method)
+    figures = restoration.figures if restoration else ()
+    sizes = [("compression", figures[0].compression)] if figures else []
+    return [*_probed(config, method, corpus, folds), *((figure.name, figure.mean) for figure in figures), *sizes]
+
+
+def _probed(config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[tuple[str, float]]:
+    """Folds depend on the dataset alone, so arms and seeds share them."""
     data = labelled(corpus, config.method)
     if data is None:
         return []

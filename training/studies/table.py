@@ -13,18 +13,18 @@ from training.studies.course import Course
 def page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[Course]], scores: Sequence[Score]) -> str:
     """Two tables: what the probes read, and how the runs went."""
     seeds = len({score.seed for score in scores})
-    columns = sorted({(score.dataset, score.probe) for score in scores})
+    columns = sorted({(score.dataset, score.measure) for score in scores})
     probed = [
-        [arm, *(_mean([s.accuracy for s in scores if (s.arm, s.dataset, s.probe) == (arm, *column)], 3) for column in columns)]
+        [arm, *(_mean([s.value for s in scores if (s.arm, s.dataset, s.measure) == (arm, *column)], 3) for column in columns)]
         for arm in arms
     ]
     went = [[arm, *_row(courses[arm])] for arm in arms if arm in courses]
-    heads = ["arm", *(f"{dataset}, {probe}" for dataset, probe in columns)]
+    heads = ["arm", *(f"{dataset}, {measure}" for dataset, measure in columns)]
     return "\n".join(
         [
             f"## {title}",
             "",
-            f"Balanced accuracy of frozen features; mean ± standard deviation over {seeds} seeds, same folds for all.",
+            f"Mean ± standard deviation over {seeds} seeds; probes in balanced accuracy of frozen features, same folds for all.",
             "",
             *_table(heads, probed),
             "",

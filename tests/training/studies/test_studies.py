@@ -75,7 +75,7 @@ def test_the_course_of_a_run_is_its_edges_and_its_sums() -> None:
 def test_the_table_holds_mean_and_spread_and_says_what_was_not_probed() -> None:
     runs = [Course(steps=5, samples=9, voxels=2000, loss_first=1, loss_last=0, evenness=0.9, seconds=5, wait_share=0.01)] * 2
     scores = [
-        Score(arm=arm, seed=seed, dataset="d", probe="knn", accuracy=0.5 + 0.1 * seed) for arm in ("a", "b") for seed in (0, 1)
+        Score(arm=arm, seed=seed, dataset="d", measure="knn", value=0.5 + 0.1 * seed) for arm in ("a", "b") for seed in (0, 1)
     ]
     text = page("title", ["a", "b", "c"], {"a": runs}, scores)
     assert "over 2 seeds" in text
@@ -115,6 +115,31 @@ def test_a_method_without_lifts_is_refused() -> None:
         study("pseudo3d", recipe("maesil:tiny"))
 
 
+def test_restorers_share_everything_but_the_method() -> None:
+    arms = study("restorers", recipe("maesil:tiny")).arms
+    assert [arm.name for arm in arms] == ["maesil", "maesil-smooth-head", "ae", "vae", "vqvae"]
+    assert len({repr(replace(arm.config, method=arms[0].config.method)) for arm in arms}) == 1
+    assert {repr(arm.config.method.crops) for arm in arms} == {repr(arms[0].config.method.crops)}  # type: ignore[attr-defined]
+
+
+def test_restorers_of_an_unknown_size_are_refused() -> None:
+    with pytest.raises(RunError, match="takes maesil:small or maesil:tiny"):
+        study("restorers", recipe("maesil"))
+
+
+def test_restoring_arms_are_judged_by_what_they_restore(
+    solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three PSNRs and SSIM for the masked method, one of each for the others, compression for all; on another dataset too."""
+    line = ["study", "restorers", "--recipe", "maesil:tiny", "--data", solid.url, "--out", str(tmp_path), "--json"]
+    assert main([*line, "--steps", "1", "--seeds", "1", "--set", "global_batch=2"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    measures = {arm: {s["measure"] for s in scores if s["arm"] == arm} for arm in ("maesil", "ae")}
+    assert measures["ae"] >= {"knn", "linear", "compression", "unmasked psnr", "unmasked ssim"}
+    assert measures["maesil"] >= measures["ae"] | {"masked psnr", "masked ssim", "hidden psnr"}
+    assert all(np.isfinite(s["value"]) for s in scores)
+
+
 def _line(out: Path, *data: Bucket) -> list[str]:
     line = ["study", "four-arms", "--recipe", "cdssl-p3d:tiny", "--data", *(bucket.url for bucket in data), "--out", str(out)]
     return [*line, "--steps", "1", "--seeds", "1", "--set", "global_batch=8", "--json"]
@@ -126,7 +151,7 @@ def test_a_study_from_the_command_line_and_once_more(
     """Every arm is a run of its own with the right diet; asked again, nothing is trained twice and the table is the same."""
     assert main(_line(tmp_path, flat, solid)) == 0
     document = json.loads(capsys.readouterr().out)
-    assert {(s["arm"], s["dataset"], s["probe"]) for s in document["scores"]} == {
+    assert {(s["arm"], s["dataset"], s["measure"]) for s in document["scores"]} == {
         (arm, Path(bucket.url).name, probe) for arm in document["arms"] for bucket in (flat, solid) for probe in ("knn", "linear")
     }
     counts = {arm: read_metrics(Bucket(str(tmp_path / arm / "seed-0")))[0]["counts"] for arm in document["courses"]}

@@ -1,0 +1,50 @@
+"""Restoring: the volumes of a dataset through a restoring method, with what its figures are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from storage_schema.vocabulary import Split
+from training.data.corpus import Corpus
+from training.evaluation.assembly import Tiling
+from training.evaluation.reconstruction import Figure, Protocol, judged
+from training.evaluation.volumes import held_out, volumes_of
+from training.methods.base import Method, MethodConfig
+from training.methods.restoration import Crops, Restorer
+
+#: Neighbouring boxes share an eighth of their side.
+OVERLAP = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """Figures over the volumes of one split of a dataset."""
+
+    dataset: str
+    split: str
+    volumes: tuple[str, ...]
+    figures: tuple[Figure, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """For people: every figure with its n, its spread over volumes, and the compression."""
+        seen = ", which the encoder was trained on" if self.split == Split.TRAIN else ""
+        head = f"{self.dataset}, {len(self.volumes)} volumes of split {self.split}{seen}:"
+        return [head, *(f"  {figure}" for figure in self.figures), "  LPIPS: not computed, its network cannot be had offline"]
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values."""
+        figures = {f.name: {"values": list(f.values), "compression": f.compression} for f in self.figures}
+        return {"dataset": self.dataset, "split": self.split, "volumes": list(self.volumes), "figures": figures}
+
+
+def restored(name: str, corpus: Corpus, config: MethodConfig, method: Method) -> Restored | None:
+    """Figures of a restoring method on the volumes that were held out, or on all where none was; None for other methods."""
+    crops = getattr(config, "crops", None)
+    if not isinstance(method, Restorer) or not isinstance(crops, Crops) or corpus.manifest.presentation.is_flat:
+        return None
+    split, sources = held_out(corpus)
+    protocol = Protocol(tiling=Tiling(side=crops.solid_side, overlap=crops.solid_side // OVERLAP))
+    figures = judged(method, volumes_of(corpus, sources), protocol)
+    return Restored(dataset=name, split=split, volumes=tuple(sources), figures=tuple(figures))
