@@ -18,6 +18,7 @@ from tests.system.conftest import REPOSITORY
 from training.backbones import encoder_bytes
 from training.cli import build_parser as training_parser
 from training.recipes import RECIPES as PRETRAIN_RECIPES
+from training.studies import STUDIES
 
 README = (REPOSITORY / "README.md").read_text()
 PARSERS = {"pipelines": pipelines_parser, "training": training_parser}
@@ -26,7 +27,7 @@ KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 
 def _lines(text: str) -> list[list[str]]:
     """Every command of ours in a text, without the way it is reached."""
-    found = re.findall(r"(?:crossdim|python -m (?:pipelines|training)) ((?:prepare|verify|pretrain|evaluate) .*)", text)
+    found = re.findall(rf"(?:crossdim|python -m (?:pipelines|training)) ((?:{'|'.join(VERBS)}) .*)", text)
     return [shlex.split(line, comments=True) for line in found]
 
 
@@ -34,6 +35,10 @@ def _lines(text: str) -> list[list[str]]:
 def test_every_command_is_understood_by_its_verb(arguments: list[str]) -> None:
     parsed = PARSERS[VERBS[arguments[0]][0]]().parse_args(arguments)
     assert getattr(parsed, "recipe", None) in {None, *KNOWN}
+
+
+def test_every_study_is_shown_and_exists() -> None:
+    assert {line[1] for line in _lines(README) if line[0] == "study"} == set(STUDIES)
 
 
 def test_there_are_commands_of_every_verb() -> None:
