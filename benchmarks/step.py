@@ -141,7 +141,8 @@ def backbones(batch: int, runs: int, device: torch.device, threads: int) -> None
         ways |= {"bf16": Compute(precision="bf16"), "bf16, compiled": Compute(precision="bf16", compiled=True)}
     limit = arithmetic(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
     print(f"\nbackbones at default size, {batch} images, {voxels(batch):,} voxels; limit {limit / 1e9:.0f} Gop/s")
-    print(f"  {'backbone':<24}{'forward, s':>22}{'and backward, s':>22}{'voxels/s':>12}{'Gop':>8}{'of limit':>10}{'peak MiB':>10}")
+    heads = f"{'forward, s':>22}{'and backward, s':>22}{'voxels/s':>12}{'Gop':>8}{'of limit':>10}{'peak MiB':>10}"
+    print(f"  {'backbone':<24}{heads}")
     for kind in BACKBONES:
         for way, compute in ways.items():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 
 import google_crc32c
 import numpy as np
@@ -17,7 +18,7 @@ from storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, shard_extents
 from storage_schema.catalog import CATALOG_SCHEMA, catalog_row, summed, table_of
 from storage_schema.digest import sample_key
 from storage_schema.manifest import MANIFEST_PATH, Manifest, ObjectEntry
-from storage_schema.pseudo3d import Pseudo3D, unroll
+from storage_schema.pseudo3d import Pseudo3D, fold, unroll
 from storage_schema.sample import Origin, Sample, Scaling
 from storage_schema.shards import members_of, tar_bytes
 from storage_schema.vocabulary import Encoding, Modality, Presentation
@@ -50,6 +51,13 @@ def _image(image: np.ndarray, number: int, label: str) -> Sample:
         label=label,
         extra={"image_height": image.shape[0], "image_width": image.shape[1]},
     )
+
+
+def as_image(sample: Sample) -> Sample:
+    """The plain image behind a stored pseudo-3D sample."""
+    _, _, rows, columns = sample.array.shape
+    image = fold(sample.array, Pseudo3D(), rows * 4, columns * 4)
+    return replace(sample, presentation=Presentation.IMAGE, array=image)
 
 
 def superpatches(count: int, side: int = 64, seed: int = 1) -> list[Sample]:

@@ -13,7 +13,7 @@ import torch
 
 from storage_schema.pseudo3d import Pseudo3D, fold
 from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from storage_schema.vocabulary import Modality, Presentation
 from training.data.collate import Views
 from training.data.corpus import Corpus, read_sample
 from training.data.order import rng_at
@@ -21,8 +21,10 @@ from training.data.ranges import open_ranges
 from training.data.views import image_of
 from training.evaluation.pictures import Curve, Floats, curve, png, stretched
 from training.evaluation.probes import Result
+from training.evaluation.reconstruction import panels
 from training.evaluation.statistics import restated
 from training.methods.base import Method, MethodConfig
+from training.methods.restoration import Restorer
 
 SHOWN_SAMPLES = 2
 #: Samples from which the batch-norm statistics for restoring are taken.
@@ -79,7 +81,10 @@ def _gallery(corpus: Corpus, sample: Sample, views: Views, whole: Views, config:
         slices = [Picture(caption=f"depth {d}", uri=png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)]
         rows.append(("pseudo-3D slices", slices))
     rows.append(("views", [Picture(caption=name, uri=png(stretched(middle(view, spec)))) for name, view in pictured(views)]))
-    rows.append(("restored", _restored(method, whole["x"], whole["target"], spec)))
+    if isinstance(method, Restorer) and not flat:
+        rows.append(("restored, as physical values", _panels(method, whole["target"], sample)))
+    else:
+        rows.append(("restored", _restored(method, whole["x"], whole["target"], spec)))
     label = f", label {sample.label}" if sample.label else ""
     title = f"{corpus.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
     return Gallery(title=title, rows=[(name, pictures) for name, pictures in rows if pictures])
@@ -92,6 +97,18 @@ def pictured(views: Views) -> Iterator[tuple[str, Floats]]:
             yield from ((f"{name} {number + 1}", one) for number, one in enumerate(view[:3]))
         elif np.issubdtype(view.dtype, np.floating) and view.ndim in (3, 4) and view.shape[0] == 1:
             yield name, view
+
+
+def _panels(method: Restorer, target: Floats, sample: Sample) -> list[Picture]:
+    """Before, masked, reconstructed over the whole range of the data; the error over a tenth of it."""
+    scaling, unit = sample.scaling, "HU" if sample.modality is Modality.CT else "units of the source"
+    span = scaling.high - scaling.low
+    pictures = []
+    for name, slice_HW in panels(method, target, scaling).items():
+        low, high = (-span / 10, span / 10) if name == "error" else (scaling.low, scaling.high)
+        uri = png(np.asarray(np.clip((slice_HW - low) / (high - low), 0, 1), np.float32))
+        pictures.append(Picture(caption=f"{name}, {low:.4g} to {high:.4g} {unit}", uri=uri))
+    return pictures
 
 
 @torch.no_grad()

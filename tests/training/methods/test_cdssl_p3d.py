@@ -15,7 +15,7 @@ from storage_schema.pseudo3d import DepthOrder, Layout, Pseudo3D, fold, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
-from tests.training.published import images, superpatches
+from tests.training.published import as_image, images, superpatches
 from training.backbones import BACKBONES
 from training.backbones.base import BackboneSettings
 from training.data.collate import STREAMS
@@ -25,12 +25,6 @@ from training.methods.base import MethodConfig, Step
 from training.methods.cdssl_p3d import CdsslP3D, Views3D
 from training.methods.lift import LIFTS, Lift, Repeated, Slice, Unrolled, decoded, encoded, lifted, lifted_torch
 from training.recipes.cdssl_p3d import tiny
-
-
-def _as_image(sample: Sample) -> Sample:
-    _, _, rows, columns = sample.array.shape
-    image = fold(sample.array, Pseudo3D(), rows * 4, columns * 4)
-    return dataclasses.replace(sample, presentation=Presentation.IMAGE, array=image)
 
 
 class TestCdsslP3D(MethodSuite):
@@ -43,7 +37,7 @@ class TestCdsslP3D(MethodSuite):
         flat = images(4)
         return {
             Presentation.PSEUDO3D: flat,
-            Presentation.IMAGE: [_as_image(s) for s in flat],
+            Presentation.IMAGE: [as_image(s) for s in flat],
             Presentation.SUPERPATCH: superpatches(3),
         }
 
@@ -128,7 +122,7 @@ class TestCdsslP3D(MethodSuite):
 
     def test_the_paper_recipe_has_the_published_sizes(self) -> None:
         config = CdsslP3D()
-        views = config.draw(_as_image(images(1)[0]), None, np.random.default_rng(0))
+        views = config.draw(as_image(images(1)[0]), None, np.random.default_rng(0))
         assert views["view1"].shape == (1, 16, 56, 56)
         assert views["local"].shape == (6, 1, 16, 24, 24)
         views = config.draw(superpatches(1, side=128)[0], None, np.random.default_rng(0))
@@ -148,7 +142,7 @@ class TestRenderedOnTheDevice(MethodSuite):
         flat = images(4)
         return {
             Presentation.PSEUDO3D: flat,
-            Presentation.IMAGE: [_as_image(s) for s in flat],
+            Presentation.IMAGE: [as_image(s) for s in flat],
             Presentation.SUPERPATCH: superpatches(3),
         }
 
@@ -299,11 +293,11 @@ def test_a_view_that_does_not_tile_is_refused_with_the_next_side_that_does(lift:
 
 def test_a_dataset_whose_own_geometry_does_not_tile_the_views_is_refused() -> None:
     with pytest.raises(GeometryError, match="next side that fits is 72"):
-        _with_lift(None).draw(_as_image(images(1)[0]), Pseudo3D(window=3, stride=3), np.random.default_rng(0))
+        _with_lift(None).draw(as_image(images(1)[0]), Pseudo3D(window=3, stride=3), np.random.default_rng(0))
 
 
 def test_without_a_lift_the_datasets_geometry_is_used() -> None:
-    sample, spec = _as_image(images(1)[0]), Pseudo3D(window=8, stride=8, layout="window")
+    sample, spec = as_image(images(1)[0]), Pseudo3D(window=8, stride=8, layout="window")
     one = _with_lift(None).draw(sample, spec, rng_at(0, 1))
     two = _with_lift(Unrolled(geometry=spec)).draw(sample, None, rng_at(0, 1))
     assert all(np.array_equal(one[name], two[name]) for name in one)

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from storage_schema.errors import RunError
-from storage_schema.pseudo3d import Pseudo3D, fold
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from tests.training.methods.method_suite import MethodSuite
-from tests.training.published import images, superpatches
+from tests.training.published import as_image, images, superpatches
 from training.data.collate import collate
 from training.data.order import rng_at
 from training.methods.base import MethodConfig, Step
@@ -23,19 +22,13 @@ from training.recipes.crossd import hybrid_tiny, supervised_tiny
 STEP = Step(index=0, total=2, seed=0)
 
 
-def _as_image(sample: Sample) -> Sample:
-    _, _, rows, columns = sample.array.shape
-    image = fold(sample.array, Pseudo3D(), rows * 4, columns * 4)
-    return dataclasses.replace(sample, presentation=Presentation.IMAGE, array=image)
-
-
 class _EitherSuite(MethodSuite):
     @pytest.fixture
     def samples(self) -> dict[Presentation, list[Sample]]:
         flat = images(4)
         return {
             Presentation.PSEUDO3D: flat,
-            Presentation.IMAGE: [_as_image(s) for s in flat],
+            Presentation.IMAGE: [as_image(s) for s in flat],
             Presentation.SUPERPATCH: superpatches(4),
         }
 
