@@ -117,7 +117,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         "twins": twins,
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
-    run.put(REPORT, page(summary, findings.results, [*lines, *findings.notes], findings.shown, read_metrics(run)))
+    run.put(REPORT, page(summary, findings.results, findings.restored, findings.notes, findings.shown, read_metrics(run)))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
         "restored": [restoration.document() for restoration in findings.restored],

@@ -22,6 +22,7 @@ from training.data.views import image_of
 from training.evaluation.pictures import Curve, Floats, curve, png, stretched
 from training.evaluation.probes import Result
 from training.evaluation.reconstruction import panels
+from training.evaluation.restoring import NO_LPIPS, Restored
 from training.evaluation.statistics import restated
 from training.methods.base import Method, MethodConfig
 from training.methods.restoration import Restorer
@@ -135,9 +136,22 @@ def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
 
 
 def page(
-    run: dict[str, Any], results: list[Result], notes: list[str], shown: list[Gallery], metrics: list[dict[str, Any]]
+    run: dict[str, Any],
+    results: list[Result],
+    restored: list[Restored],
+    notes: list[str],
+    shown: list[Gallery],
+    metrics: list[dict[str, Any]],
 ) -> bytes:
     """The whole page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text())
-    return template.render(run=run, results=results, notes=notes, galleries=shown, curves=curves(metrics)).encode()
+    return template.render(
+        run=run,
+        results=results,
+        restored=restored,
+        no_lpips=NO_LPIPS,
+        notes=notes,
+        galleries=shown,
+        curves=curves(metrics),
+    ).encode()

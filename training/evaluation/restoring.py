@@ -13,6 +13,7 @@ from training.evaluation.volumes import held_out, volumes_of
 from training.methods.base import Method, MethodConfig
 from training.methods.restoration import Crops, Restorer
 
+NO_LPIPS = "LPIPS: not computed, its network cannot be had offline"
 #: Neighbouring boxes share an eighth of their side.
 OVERLAP = 8
 
@@ -29,9 +30,13 @@ class Restored:
     @property
     def lines(self) -> list[str]:
         """For people: every figure with its n, its spread over volumes, and the compression."""
+        return [f"{self.head}:", *(f"  {figure}" for figure in self.figures), f"  {NO_LPIPS}"]
+
+    @property
+    def head(self) -> str:
+        """What was restored."""
         seen = ", which the encoder was trained on" if self.split == Split.TRAIN else ""
-        head = f"{self.dataset}, {len(self.volumes)} volumes of split {self.split}{seen}:"
-        return [head, *(f"  {figure}" for figure in self.figures), "  LPIPS: not computed, its network cannot be had offline"]
+        return f"{self.dataset}, {len(self.volumes)} volumes of split {self.split}{seen}"
 
     def document(self) -> dict[str, Any]:
         """The same as plain values."""
