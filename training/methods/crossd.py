@@ -23,7 +23,7 @@ from training.backbones.resnet import ResNetSettings
 from training.data.collate import Batch, Views
 from training.methods.base import Method, MethodConfig, Outcome, Step
 from training.methods.either import EitherViews
-from training.objectives.simsiam import SiamesePair, evenness, similarity
+from training.objectives.simsiam import SiamesePair, dimensions, evenness, similarity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,10 @@ class CrossDNet(Method):
     def forward(self, batch: Batch, step: Step) -> Outcome:
         """Agreement of the two views of each sample."""
         one, two = (self.heads(pooled(self.encoder(batch.tensors[name]))) for name in ("view1", "view2"))
-        return Outcome({"agreement": similarity(one, two) + idle(self.encoder)}, {"evenness": evenness(one.z)})
+        return Outcome(
+            {"agreement": similarity(one, two) + idle(self.encoder)},
+            {"evenness": evenness(one.z), "dimensions": dimensions(one.z)},
+        )
 
     def units(self) -> list[nn.Module]:
         """Blocks of the encoder."""

@@ -33,6 +33,7 @@ from training.methods.base import Method, Outcome, Step
 from training.objectives.pcrlv2 import (
     LevelMode,
     Pair,
+    dimensions,
     drawn_levels,
     evenness,
     local_similarity,
@@ -119,7 +120,9 @@ class PyramidNet(Method):
             "local": local_similarity(one, two, self._local_pairs(local), rng, self._level_mode),
             "scale": scale_weight(step.progress) * deep + 0.0 * undrawn,
         }
-        return Outcome(losses, {f"evenness{number}": evenness(pair.z) for number, pair in enumerate(one)})
+        watched = {"evenness": evenness, "dimensions": dimensions}
+        monitors = {f"{name}{level}": of(pair.z) for level, pair in enumerate(one) for name, of in watched.items()}
+        return Outcome(losses, monitors)
 
     def _local_pairs(self, local_BLCDHW: Tensor) -> list[list[Pair]]:
         """Pairs of each local view; all local views go through the network as one batch, as in PCRLv2."""

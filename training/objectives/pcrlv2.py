@@ -87,3 +87,15 @@ def evenness(z: Tensor) -> Tensor:
     """
     unit = F.normalize(z.float(), dim=1)
     return unit.std(dim=0).mean() * math.sqrt(z.shape[1])
+
+
+@torch.no_grad()
+def dimensions(z: Tensor) -> Tensor:
+    """How many directions projections really use: from 1, all on one line, to the smaller of B - 1 and C.
+
+    The participation ratio of the covariance's eigenvalues, (sum)^2 / (sum of squares). Batch norm makes every channel vary, so
+    evenness cannot see that all channels vary together; this can. (B, C) -> scalar.
+    """
+    centred = z.float() - z.float().mean(dim=0)
+    gram = centred @ centred.T
+    return gram.trace().square() / gram.square().sum().clamp_min(torch.finfo(torch.float32).tiny)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.objectives.pcrlv2 import Pair, evenness, similarity
+from training.objectives.pcrlv2 import Pair, dimensions, evenness, similarity
 
-__all__ = ["SiamesePair", "evenness", "similarity"]
+__all__ = ["SiamesePair", "dimensions", "evenness", "similarity"]
 
 
 class SiamesePair(nn.Module):
