@@ -32,6 +32,8 @@ from training.methods.pyramid import PyramidNet
 
 STEP = Step(index=1, total=9, seed=5)
 STREAM = str(Presentation.PSEUDO3D)
+#: Backbones whose decoder gives three levels for views of these sizes.
+KINDS = ("unet3d", "resenc", "vit3d", "swin3d")
 GLOBAL, LOCAL, NUM_LOCAL = (16, 56, 56), (16, 24, 24), 6
 
 
@@ -143,7 +145,7 @@ def backbones(batch: int, runs: int, device: torch.device, threads: int) -> None
     print(f"\nbackbones at default size, {batch} images, {voxels(batch):,} voxels; limit {limit / 1e9:.0f} Gop/s")
     heads = f"{'forward, s':>22}{'and backward, s':>22}{'voxels/s':>12}{'Gop':>8}{'of limit':>10}{'peak MiB':>10}"
     print(f"  {'backbone':<24}{heads}")
-    for kind in BACKBONES:
+    for kind in KINDS:
         for way, compute in ways.items():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 f = pool.submit(measured, kind, compute, batch, runs, device, threads).result()
@@ -186,13 +188,13 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    for width in (16, 32):
-        beside(width, arguments.batch, arguments.runs, device)
+    for width, batch in ((16, 4 * arguments.batch), (32, arguments.batch)):
+        beside(width, batch, arguments.runs, device)
     backbones(arguments.batch, arguments.runs, device, arguments.threads)
 
 
