@@ -15,6 +15,7 @@ VERBS = {
     "prepare": ("pipelines", "turn a folder of images or volumes into a published dataset (Ray Data); the same line resumes"),
     "verify": ("pipelines", "re-read a published dataset and hold every byte against its manifest"),
     "pretrain": ("training", "pretrain an encoder on published datasets (Ray Train); the same line resumes"),
+    "status": ("training", "say how a run is doing, from its folder alone"),
     "evaluate": ("training", "probe a run's encoder beside an untrained twin and write report.html"),
     "study": ("training", "pretrain several arms with several seeds and put them into one table; the same line resumes"),
 }

@@ -12,6 +12,7 @@ import json
 import logging
 import pickle
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +62,16 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save(run: Bucket, state: State, keep: int) -> None:
-    """Write a checkpoint and let go of all but the newest ``keep``."""
+def state_bytes(state: State) -> bytes:
+    """A state as it is stored."""
     buffer = io.BytesIO()
     torch.save({name: getattr(state, name) for name in State.__dataclass_fields__}, buffer)
-    data, folder = buffer.getvalue(), f"{FOLDER}/{name_of(state.step)}"
+    return buffer.getvalue()
+
+
+def save(run: Bucket, state: State, keep: int) -> None:
+    """Write a checkpoint and let go of all but the newest ``keep``."""
+    data, folder = state_bytes(state), f"{FOLDER}/{name_of(state.step)}"
     run.put(f"{folder}/{STATE}", data)
     run.put(f"{folder}/{HASHES}", canonical_json({STATE: hashlib.sha256(data).hexdigest()}))
     run.put(LATEST, name_of(state.step).encode())
@@ -81,8 +87,12 @@ def complete(run: Bucket) -> list[str]:
     return sorted(match[1] for match in found if match)
 
 
-def load(run: Bucket) -> State | None:
+def load(run: Bucket, passed_over: Callable[[str, str], None] = lambda name, reason: None) -> State | None:
     """The newest checkpoint whose bytes are what was written; None for a run that has none yet.
+
+    Args:
+        run: folder of the run.
+        passed_over: told the name of each checkpoint that is not whole, and why; the log is told too.
 
     Raises:
         StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
@@ -90,7 +100,7 @@ def load(run: Bucket) -> State | None:
     names = complete(run)
     newest = run.read(LATEST).decode() if run.exists(LATEST) else None
     for name in sorted(names, key=lambda n: (n == newest, n), reverse=True):
-        state = _checked(run, name)
+        state = _checked(run, name, passed_over)
         if state is not None:
             return state
     if names or newest:
@@ -98,7 +108,7 @@ def load(run: Bucket) -> State | None:
     return None
 
 
-def _checked(run: Bucket, name: str) -> State | None:
+def _checked(run: Bucket, name: str, passed_over: Callable[[str, str], None]) -> State | None:
     folder = f"{FOLDER}/{name}"
     try:
         hashes, data = json.loads(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
@@ -108,4 +118,5 @@ def _checked(run: Bucket, name: str) -> State | None:
     except (StorageError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error)
     _LOG.warning("checkpoint %s is passed over: %s", run.where(folder), reason)
+    passed_over(name, reason)
     return None

@@ -6,8 +6,9 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from foundation.entry import DONE, Parser, add_store_options, answer, bucket
+from foundation.entry import DONE, FAILED, Parser, add_store_options, answer, bucket
 from foundation.entry import main as run_verb
 from storage_schema.errors import UsageError
 
@@ -32,6 +33,14 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
     answer(document, f"{run.url} {how}. Next: crossdim evaluate {run.url} --data ...", as_json=arguments.json)
     return DONE
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from training.status import status
+
+    found = status(bucket(arguments.run, arguments), time.time())
+    answer(asdict(found), str(found), as_json=arguments.json)
+    return DONE if found.state in ("running", "done") else FAILED
 
 
 def weighted(text: str) -> tuple[str, float]:
@@ -101,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="crossdim", description="Pretrain encoders on published datasets, and prove what they are worth.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_pretrain(verbs)
+    _add_status(verbs)
     _add_evaluate(verbs)
     _add_study(verbs)
     return parser
@@ -124,6 +134,14 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads a worker that read samples and draw views")
     verb.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps between checkpoints")
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
+    verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_store_options(verb)
+
+
+def _add_status(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = verbs.add_parser("status", help="how a run is doing, from its folder alone; exit code 0 if it is running or done")
+    verb.set_defaults(verb=_status)
+    verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
 

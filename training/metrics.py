@@ -1,28 +1,37 @@
-"""Metrics of a run: one JSON line a step and the same numbers for TensorBoard, in the run's folder.
+"""Metrics and events of a run, in its folder: one JSON line a step and the same numbers for TensorBoard; one note an event.
 
 Lines are kept in segments that begin where a checkpoint ended (``metrics/00000030.jsonl`` begins with step 30). A run that
 is resumed begins at such a border and writes from there again, so no step stands twice and none is missing.
+
+Every ``time_s`` is the clock of the machine that rank 0 was on, in seconds since 1970.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tensorboardX import SummaryWriter
 
 from foundation.bucket import Bucket
+from storage_schema.errors import StorageError
 from training.loop import StepRecord
 
 FOLDER = "metrics"
 PROGRESS = "progress.json"
+EVENTS = "events"
 #: Seconds between writes of the open segment and of the progress note.
 EVERY_S = 2.0
+
+Kind = Literal["start", "resume", "passed-over", "checkpoint", "failed", "end"]
+_EVENT = re.compile(rf"{EVENTS}/(\d+)-([a-z-]+)-(\d+)\.json\Z")
 
 
 class MetricLog:
@@ -47,7 +56,7 @@ class MetricLog:
 
     def add(self, record: StepRecord) -> None:
         """Note a step; now and then also in storage."""
-        self._lines.append(json.dumps(asdict(record) | record.rates, sort_keys=True))
+        self._lines.append(json.dumps(asdict(record) | record.rates | {"time_s": time.time()}, sort_keys=True))
         for name in ("loss", "lr", "grad_norm", "wait_s", "step_s"):
             self._board.add_scalar(name, getattr(record, name), record.step)
         for folder, values in (
@@ -70,6 +79,7 @@ class MetricLog:
             "loss": record.loss,
             "step_s": record.step_s,
             "wait_s": record.wait_s,
+            "time_s": time.time(),
         }
         self._run.put(PROGRESS, json.dumps(note).encode())
         self._written = time.monotonic()
@@ -92,3 +102,63 @@ def read_metrics(run: Bucket) -> list[dict[str, Any]]:
     """Every step that a run has logged, in order."""
     segments = run.listing(FOLDER) if run.exists(FOLDER) else []
     return [json.loads(line) for stored in segments for line in run.read(stored.path).decode().splitlines()]
+
+
+def recent(run: Bucket, count: int) -> list[dict[str, Any]]:
+    """The newest ``count`` steps, in order, as far as they can be read while rank 0 writes."""
+    lines: list[dict[str, Any]] = []
+    for path in reversed(_listed(run, FOLDER)):
+        lines = legible(run, path) + lines
+        if len(lines) >= count:
+            break
+    return lines[-count:]
+
+
+def legible(run: Bucket, path: str) -> list[dict[str, Any]]:
+    """The JSON objects, one a line, that can be read: none of an object that is gone; a half-written line is left out."""
+    found = []
+    with contextlib.suppress(StorageError):
+        for line in run.read(path).decode(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return [value for value in found if isinstance(value, dict)]
+
+
+def _listed(run: Bucket, folder: str) -> list[str]:
+    """Names in a folder, sorted; none if there is none, or its last object went while we looked."""
+    with contextlib.suppress(StorageError):
+        return [stored.path for stored in run.listing(folder)] if run.exists(folder) else []
+    return []
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """What the name of an event's object tells; ``step`` is the number of steps done."""
+
+    path: str
+    number: int
+    kind: str
+    step: int
+
+
+def events(run: Bucket) -> list[Event]:
+    """Every event of a run, in order: one listing, no object is read."""
+    found = ((path, _EVENT.match(path)) for path in _listed(run, EVENTS))
+    return [Event(path=path, number=int(m[1]), kind=m[2], step=int(m[3])) for path, m in found if m]
+
+
+class EventLog:
+    """Rank 0's diary: one small object an event, such as ``events/000007-checkpoint-00000300.json``.
+
+    Numbers go on over all starts of a run, so names sort as things happened, whatever the clocks of its machines say.
+    """
+
+    def __init__(self, run: Bucket, workers: int) -> None:
+        self._run, self._workers = run, workers
+        self._number = max((event.number for event in events(run)), default=0)
+
+    def add(self, kind: Kind, step: int, text: str = "") -> None:
+        """Note an event after ``step`` steps."""
+        self._number += 1
+        note = {"kind": kind, "step": step, "text": text, "time_s": time.time(), "workers": self._workers}
+        self._run.put(f"{EVENTS}/{self._number:06d}-{kind}-{step:08d}.json", json.dumps(note, sort_keys=True).encode())

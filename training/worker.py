@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
 from foundation.bucket import Bucket
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, StorageError
 from storage_schema.sample import Sample
 from training import checkpoint
 from training.backbones import encoder_bytes
@@ -20,7 +22,7 @@ from training.data.loader import Loading, step_batches
 from training.data.order import CorpusOrder, Order, integer_weights
 from training.learner import Learner
 from training.loop import StepRecord, fit, wrapped
-from training.metrics import MetricLog
+from training.metrics import EventLog, MetricLog
 
 ENCODER = "encoder.pt"
 CONFIG = "config.json"
@@ -77,7 +79,8 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
     weights = [source.weight for source in job.sources]
     learner = Learner.of(config, device)
     mine = identity(config, corpora, weights)
-    done = _resumed(job.run, mine, learner)
+    passed: list[str] = []
+    done = _resumed(job.run, mine, learner, passed)
     loading = Loading(
         order=order_of(config, corpora, weights),
         global_batch=config.global_batch,
@@ -88,13 +91,10 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
     )
     views = _Views(config, {corpus.manifest.presentation: corpus for corpus in corpora})
     batches = step_batches(loading, corpora, views, done * config.global_batch, config.steps * config.global_batch)
-    pen = _Pen(job, config, mine, learner, corpora, done) if rank == 0 else None
+    pen = _Pen(job, config, mine, learner, corpora, done, EventLog(job.run, world), passed) if rank == 0 else None
     note = pen.note if pen else lambda record: None
-    try:
+    with pen or contextlib.nullcontext():
         fit(wrapped(learner.method, device), learner.optimizer, config, batches, done, device, note, learner.moved)
-    finally:
-        if pen:
-            pen.close()
 
 
 class _Views:
@@ -108,9 +108,9 @@ class _Views:
         return self._method.draw(sample, self._geometry[sample.presentation], rng)
 
 
-def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner) -> int:
-    """Load the newest checkpoint, if there is one; the number of steps done."""
-    state = checkpoint.load(run)
+def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, passed: list[str]) -> int:
+    """Load the newest checkpoint, if there is one; the number of steps done. What was passed over is added to ``passed``."""
+    state = checkpoint.load(run, lambda name, reason: passed.append(f"{name}: {reason}"))
     if state is None:
         return 0
     if state.identity != mine:
@@ -133,7 +133,7 @@ def differences(theirs: Any, mine: Any, loc: str = "") -> str:
 
 
 class _Pen:
-    """What only rank 0 writes: metrics, checkpoints, the encoder."""
+    """What only rank 0 writes: metrics, events, checkpoints, the encoder. Its context is the run's: how it ends is noted."""
 
     def __init__(
         self,
@@ -143,8 +143,11 @@ class _Pen:
         learner: Learner,
         corpora: Sequence[Corpus],
         done: int,
+        events: EventLog,
+        passed: Sequence[str],
     ) -> None:
         self._job, self._config, self._identity = job, config, mine
+        self._done, self._events, self._passed = done, events, passed
         self._learner = learner
         views = [view for corpus in corpora if (view := config.method.seen_as(corpus.pseudo3d))]
         self._spec = replace(
@@ -154,22 +157,35 @@ class _Pen:
         )
         self._log = MetricLog(job.run, done, config.steps)
 
+    def __enter__(self) -> Self:
+        for text in self._passed:
+            self._events.add("passed-over", self._done, text)
+        self._events.add("resume" if self._done else "start", self._done)
+        return self
+
     def note(self, record: StepRecord) -> None:
         """After every step: log it; at borders: save."""
         self._log.add(record)
-        done = record.step + 1
-        if done % self._job.checkpoint_every == 0 or done == self._config.steps:
-            self._save(done)
+        self._done = record.step + 1
+        if self._done % self._job.checkpoint_every == 0 or self._done == self._config.steps:
+            self._save()
             self._log.checkpointed(record)
 
-    def _save(self, done: int) -> None:
-        state = self._learner.state(done, done * self._config.global_batch, self._identity)
+    def _save(self) -> None:
+        state = self._learner.state(self._done, self._done * self._config.global_batch, self._identity)
         checkpoint.save(self._job.run, state, self._job.keep)
         self._job.run.put(ENCODER, encoder_bytes(self._learner.encoder, self._spec))
+        self._events.add("checkpoint", self._done)
 
-    def close(self) -> None:
-        """After the last step, or when the run has failed."""
-        self._log.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._events.add("end", self._done)
+            else:
+                with contextlib.suppress(StorageError):  # a store that fails may be the error itself, which must be heard
+                    self._events.add("failed", self._done, f"{type(error).__name__}: {error}")
+        finally:
+            self._log.close()
 
 
 def ray_worker(job: Job) -> None:

@@ -1,0 +1,173 @@
+"""Status: how a run is doing, read from its folder alone, from any machine, while it is written or long after.
+
+Durations between two things that rank 0 wrote, such as the age of a checkpoint, are of one clock. Only the silence compares
+rank 0's clock with the reader's; where the two differ by minutes, it is wrong by as much. After a move of rank 0 to another
+machine, ages across that move have the difference of the two clocks in them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from foundation.bucket import Bucket
+from storage_schema.errors import RunError
+from training.metrics import PROGRESS, Event, events, legible, recent
+from training.worker import CONFIG
+
+#: Steps that rates are means of.
+WINDOW = 100
+#: A run is silent after this long without a word, or after as many steps' time as ``PATIENCE_STEPS`` if that is longer.
+PATIENCE_S = 120.0
+PATIENCE_STEPS = 10
+#: Newest failures and passed-over checkpoints that are told in full.
+TOLD = 3
+
+_Line = dict[str, Any]
+State = Literal["waiting", "running", "silent", "failed", "done"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """A run at a glance; None where nothing is known yet.
+
+    Attributes:
+        state: ``waiting`` if no worker has written yet.
+        step: steps done, of ``steps``.
+        workers: of the newest start.
+        wait_share: of rank 0's time, the part in which it waited for data.
+        checkpoint_age_s: from the newest checkpoint that holds to the last word; what was done since is done again after a loss.
+        last_word_s: when rank 0 last wrote, by its own clock, in seconds since 1970.
+        silence_s: from then until now, by the reader's clock.
+        eta_s: from the last word to the last step; None unless the run is running.
+        events: how many of each kind.
+        told: the newest failures and passed-over checkpoints, oldest first.
+    """
+
+    run: str
+    state: State
+    step: int
+    steps: int
+    loss: float | None = None
+    steps_per_s: float | None = None
+    samples_per_s: float | None = None
+    wait_share: float | None = None
+    workers: int | None = None
+    checkpoint_step: int | None = None
+    checkpoint_age_s: float | None = None
+    last_word_s: float | None = None
+    silence_s: float | None = None
+    eta_s: float | None = None
+    events: dict[str, int]
+    told: list[_Line]
+
+    def __str__(self) -> str:
+        if self.last_word_s is None:
+            return f"{self.run}: waiting; no worker has written yet, {self.steps} steps to do"
+        loss = "" if self.loss is None else f", loss {self.loss:.4f}"
+        lines = [f"{self.run}: {self._state()}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
+        if self.steps_per_s is not None:
+            left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
+            rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"
+            lines.append(f"  {rate}, {self.wait_share:.0%} of the time waiting for data{left}")
+        if self.checkpoint_step is not None:
+            age = "" if self.checkpoint_age_s is None else f", {_duration(self.checkpoint_age_s)} before the last word"
+            lines.append(f"  last checkpoint: step {self.checkpoint_step}{age}")
+        lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
+        lines += [f"  {told['kind']} at step {told['step']}: {told.get('text', '')}" for told in self.told]
+        return "\n".join(lines)
+
+    def _state(self) -> str:
+        if self.state != "silent" or self.last_word_s is None or self.silence_s is None:
+            return self.state
+        since = datetime.fromtimestamp(self.last_word_s, UTC)
+        return f"silent since {since:%Y-%m-%d %H:%M:%S} UTC ({_duration(self.silence_s)} by this machine's clock)"
+
+
+def status(run: Bucket, now: float) -> Status:
+    """How the run in ``run`` is doing at ``now``, in seconds since 1970.
+
+    Raises:
+        RunError: if there is no run.
+        StorageError: if the store does not answer. What is half-written or just being replaced is left out instead.
+    """
+    documents = legible(run, CONFIG) if run.exists(CONFIG) else []
+    if not documents:
+        raise RunError(f"{run.url} holds no run: there is no {CONFIG} that can be read; look at the --out of its pretrain line")
+    total: int = documents[0]["identity"]["config"]["steps"]
+    happened = events(run)
+    counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
+    told = [_note(run, event) for event in [e for e in happened if e.kind in ("failed", "passed-over")][-TOLD:]]
+    if begun is None:
+        return Status(run=run.url, state="waiting", step=0, steps=total, events=counts, told=told)
+    start, newest = _note(run, begun), _note(run, happened[-1])
+    lines = [line for line in recent(run, WINDOW) if line["step"] >= begun.step]
+    words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
+    # A progress note from before this start is of steps that are done again.
+    words += [
+        (n["time_s"], n["step"], n["loss"]) for n in legible(run, PROGRESS) if n.get("time_s", -1.0) >= start.get("time_s", 0.0)
+    ]
+    spoken, step, loss = max(words, default=(0.0, begun.step, None))
+    last_word = max(spoken, newest.get("time_s", 0.0), start.get("time_s", 0.0))
+    rates, kept = _rates(lines), _kept(happened, begun)
+    state = _state(happened, now - last_word, rates)
+    written = _note(run, kept).get("time_s") if kept else None
+    return Status(
+        run=run.url,
+        state=state,
+        step=max(step, happened[-1].step),  # a failure knows it to the step, the numbers of the last two seconds may be lost
+        steps=total,
+        loss=loss,
+        workers=start.get("workers"),
+        checkpoint_step=kept.step if kept else None,
+        checkpoint_age_s=None if written is None else max(0.0, last_word - written),
+        last_word_s=last_word,
+        silence_s=max(0.0, now - last_word),
+        eta_s=(total - step) / rates["steps_per_s"] if rates and state == "running" else None,
+        events=counts,
+        told=told,
+        **rates,
+    )
+
+
+def _note(run: Bucket, event: Event) -> _Line:
+    """What is written of an event; its name alone where that cannot be read yet."""
+    return {"kind": event.kind, "step": event.step} | next(iter(legible(run, event.path)), {})
+
+
+def _last(happened: Sequence[Event], *kinds: str) -> Event | None:
+    return next((event for event in reversed(happened) if event.kind in kinds), None)
+
+
+def _kept(happened: Sequence[Event], begun: Event) -> Event | None:
+    """The newest checkpoint that holds: one since the newest start, or the one that was resumed from."""
+    return _last([e for e in happened if e.number > begun.number or e.step == begun.step], "checkpoint")
+
+
+def _rates(lines: Sequence[_Line]) -> dict[str, float]:
+    """Means over steps in a row, with what lies between them, such as checkpoints; nothing without a step."""
+    if not lines:
+        return {}
+    spent = max(sum(line["step_s"] for line in lines), lines[-1]["time_s"] - lines[0]["time_s"] + lines[0]["step_s"])
+    samples = sum(sum(line["counts"].values()) for line in lines)
+    waited = sum(line["wait_s"] for line in lines) / spent
+    return {"steps_per_s": len(lines) / spent, "samples_per_s": samples / spent, "wait_share": waited}
+
+
+def _state(happened: Sequence[Event], silence_s: float, rates: dict[str, float]) -> State:
+    last = _last(happened, "start", "resume", "failed", "end")
+    if last and last.kind in ("failed", "end"):
+        return "failed" if last.kind == "failed" else "done"
+    patience = max(PATIENCE_S, PATIENCE_STEPS / rates["steps_per_s"]) if rates else PATIENCE_S
+    return "silent" if silence_s > patience else "running"
+
+
+def _duration(seconds: float) -> str:
+    """A time span for people, to two digits or so."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
