@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 SLURM = Path(__file__).parents[2] / "deploy/slurm.sh"
-#: Beside the interpreter, which need not be on the PATH.
-SHELLCHECK = Path(sys.executable).parent / "shellcheck"
+#: Of the interpreter that runs the tests, which need not be on the PATH.
+PROGRAMS = Path(sys.executable).parent
 
 
 def test_the_slurm_script_is_one_that_shellcheck_and_bash_accept(tmp_path):
@@ -23,8 +25,8 @@ def test_the_slurm_script_is_one_that_shellcheck_and_bash_accept(tmp_path):
     broken.write_text(SLURM.read_text().replace('"$@"', "$@"))
 
     assert subprocess.run(["bash", "-n", SLURM], timeout=10, check=False).returncode == 0
-    assert subprocess.run([SHELLCHECK, SLURM], timeout=30, check=False).returncode == 0
-    assert subprocess.run([SHELLCHECK, broken], stdout=subprocess.DEVNULL, timeout=30, check=False).returncode == 1
+    assert subprocess.run([PROGRAMS / "shellcheck", SLURM], timeout=30, check=False).returncode == 0
+    assert subprocess.run([PROGRAMS / "shellcheck", broken], stdout=subprocess.DEVNULL, timeout=30, check=False).returncode == 1
 
 
 #: Each writes down how it was called. `ray start` runs until it is told to stop, and writes that down too; the driver waits
@@ -58,6 +60,7 @@ class Allocation:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.calls = folder, folder / "calls"
+        self.jobs: list[subprocess.Popen[str]] = []
         for name, text in STUBS.items():
             stub = folder / name
             stub.write_text(f"#!{shutil.which('bash')}\n{text}\n")
@@ -65,9 +68,21 @@ class Allocation:
 
     def start(self, *command: str, machines: str = "gpu1 gpu2 gpu3", **more: str) -> subprocess.Popen[str]:
         job = {"SLURM_JOB_ID": "4207", "SLURM_JOB_NODELIST": "gpu[1-3]", "MACHINES": machines, "CALLS": str(self.calls)}
-        paths = {"PATH": f"{self.folder}:{os.environ['PATH']}", "STEPS": str(min(2, len(machines.split())))}
+        paths = {"PATH": f"{self.folder}:{PROGRAMS}:{os.environ['PATH']}", "STEPS": str(min(2, len(machines.split())))}
         environment = os.environ | job | paths | more
-        return subprocess.Popen(["bash", SLURM, *command], env=environment, stderr=subprocess.PIPE, text=True)
+        job = subprocess.Popen(
+            ["bash", SLURM, *command], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.jobs.append(job)
+        return job
+
+    def close(self) -> None:
+        """End what a script that does not clean up has left behind."""
+        for job in self.jobs:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.stderr.close()
+            job.wait()
 
     def lines(self) -> list[str]:
         return self.calls.read_text().splitlines() if self.calls.exists() else []
@@ -80,8 +95,9 @@ class Allocation:
 
 
 @pytest.fixture
-def allocation(tmp_path) -> Allocation:
-    return Allocation(tmp_path)
+def allocation(tmp_path) -> Iterator[Allocation]:
+    with contextlib.closing(Allocation(tmp_path)) as machines:
+        yield machines
 
 
 @pytest.mark.parametrize("status", [0, 3])
