@@ -140,7 +140,8 @@ def surface_distances(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) 
 
 
 def _surface(mask: Mask) -> Mask:
-    return mask & ~np.asarray(ndimage.binary_erosion(mask), bool)
+    edge: Mask = mask & ~ndimage.binary_erosion(mask)
+    return edge
 
 
 def _distances(edge: Mask, other_edge: Mask, spacing_mm: Sequence[float]) -> Distances:
