@@ -143,6 +143,17 @@ def test_one_ray_and_one_crossdim_in_every_image():
     assert {c["image"] for c in containers().values()} == set(re.findall(r"registry\.\S+", recipe))
 
 
+@pytest.mark.parametrize("name", ["README.md", "gcp.yaml", "local.yaml", "slurm.sh"])
+def test_every_command_that_is_shown_is_understood(name):
+    """What people copy first is the line at the head of a file."""
+    text = re.sub(r"\\\n#?\s*", "", (ROOT / "deploy" / name).read_text())
+    lines = re.findall(r"python -m training (pretrain --.*)", text)
+
+    assert lines
+    for line in lines:
+        assert build_parser().parse_args(shlex.split(line)).gpu
+
+
 def test_the_job_runs_on_that_cluster_with_a_line_that_pretrain_reads():
     """A flag that was renamed is found here, and not by a pod that waited for its GPU."""
     job = manifest("rayjob.yaml")["spec"]
