@@ -12,6 +12,8 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
 #SBATCH --mem=0
+# Losing a machine is the run's business, not the job's end.
+#SBATCH --no-kill
 #SBATCH --time=24:00:00
 # Slurm tells this script two minutes before it ends the job.
 #SBATCH --signal=B:TERM@120
