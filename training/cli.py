@@ -7,10 +7,17 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from foundation.entry import DONE, FAILED, Parser, add_store_options, answer, bucket
 from foundation.entry import main as run_verb
 from storage_schema.errors import UsageError
+
+if TYPE_CHECKING:
+    from foundation.bucket import Bucket
+    from training.config import Pretraining
+    from training.launch import Workers
+    from training.worker import Source
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
@@ -27,11 +34,30 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     sources = [Source(bucket=bucket(url, arguments), weight=weight) for url, weight in map(weighted, arguments.data)]
     least, most = arguments.workers
     workers = Workers(least=least, most=most, use_gpu=arguments.gpu, address=arguments.ray_address, quiet=arguments.json)
+    if arguments.plan:
+        return _planned(arguments, config, sources, workers, run)
     before = pretrain(config, sources, run, workers, arguments.checkpoint_every, arguments.threads)
     seconds = time.monotonic() - started
     document = {"out": run.url, "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
     answer(document, f"{run.url} {how}. Next: crossdim evaluate {run.url} --data ...", as_json=arguments.json)
+    return DONE
+
+
+def _planned(arguments: argparse.Namespace, config: Pretraining, sources: Sequence[Source], workers: Workers, run: Bucket) -> int:
+    import torch
+
+    from training.launch import admit
+    from training.plan import plan, probe
+
+    admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    if workers.use_gpu and not torch.cuda.is_available():
+        raise UsageError("--plan measures in this process, and this machine has no GPU; leave --gpu out, or plan on one that has")
+    least, most = max(1, workers.least), max(1, workers.most)
+    counts = sorted({min(most, least << doubled) for doubled in range(most.bit_length() + 1)})
+    found = probe(config, sources, most, torch.device("cuda" if workers.use_gpu else "cpu"), arguments.threads)
+    document, sentences = plan(config, found, counts, arguments.checkpoint_every)
+    answer(document, sentences, as_json=arguments.json)
     return DONE
 
 
@@ -97,6 +123,7 @@ def _study(arguments: argparse.Namespace) -> int:
         out=out,
         seeds=arguments.seeds,
         folds=arguments.folds,
+        weak=arguments.weak,
         workers=workers,
         threads=arguments.threads,
     )
@@ -133,6 +160,8 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads a worker that read samples and draw views")
     verb.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps between checkpoints")
+    measured = "say hours, memory, checkpoint size and requests, from a few steps in this process; start and write nothing"
+    verb.add_argument("--plan", action="store_true", help=measured)
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
@@ -173,6 +202,7 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
     )
     verb.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the cross-validation; patients are never cut")
+    verb.add_argument("--weak", action="store_true", help="probe with batch norms and one layer trainable as well; takes minutes")
     verb.add_argument("--gpu", action="store_true", help="train on the GPU of this machine")
     verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads that read samples and draw views")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")

@@ -16,6 +16,7 @@ from storage_schema.errors import RunError, StorageError
 from storage_schema.sample import Sample
 from training import checkpoint
 from training.backbones import encoder_bytes
+from training.backbones.base import EncoderSpec
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
@@ -89,22 +90,24 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
         joint=config.mixing.mode == "joint",
         threads=job.threads,
     )
-    views = _Views(config, {corpus.manifest.presentation: corpus for corpus in corpora})
-    batches = step_batches(loading, corpora, views, done * config.global_batch, config.steps * config.global_batch)
+    batches = step_batches(
+        loading, corpora, CorpusViews(config, corpora), done * config.global_batch, config.steps * config.global_batch
+    )
     pen = _Pen(job, config, mine, learner, corpora, done, EventLog(job.run, world), passed) if rank == 0 else None
     note = pen.note if pen else lambda record: None
     with pen or contextlib.nullcontext():
         fit(wrapped(learner.method, device), learner.optimizer, config, batches, done, device, note, learner.moved)
 
 
-class _Views:
+class CorpusViews:
     """Views of the run's method, with the geometry of the corpus that a sample is from."""
 
-    def __init__(self, config: Pretraining, corpora: dict[Any, Corpus]) -> None:
+    def __init__(self, config: Pretraining, corpora: Sequence[Corpus]) -> None:
         self._method = config.method
-        self._geometry = {presentation: corpus.pseudo3d for presentation, corpus in corpora.items()}
+        self._geometry: dict[Any, Any] = {corpus.manifest.presentation: corpus.pseudo3d for corpus in corpora}
 
     def __call__(self, sample: Sample, rng: Any) -> Any:
+        """Views of one sample."""
         return self._method.draw(sample, self._geometry[sample.presentation], rng)
 
 
@@ -118,6 +121,16 @@ def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, passed: list[s
     learner.resume(state)
     _LOG.info("resuming %s at step %d, position %d", run.url, state.step, state.position)
     return state.step
+
+
+def encoder_spec(config: Pretraining, learner: Learner, corpora: Sequence[Corpus]) -> EncoderSpec:
+    """What the encoder is and how its data were prepared: all that its users must know."""
+    views = [view for corpus in corpora if (view := config.method.seen_as(corpus.pseudo3d))]
+    return replace(
+        learner.method.encoder_spec,
+        pseudo3d=asdict(views[0]) if views else None,
+        preprocessing_digests=[corpus.manifest.preprocessing_digest for corpus in corpora],
+    )
 
 
 def differences(theirs: Any, mine: Any, loc: str = "") -> str:
@@ -149,12 +162,7 @@ class _Pen:
         self._job, self._config, self._identity = job, config, mine
         self._done, self._events, self._passed = done, events, passed
         self._learner = learner
-        views = [view for corpus in corpora if (view := config.method.seen_as(corpus.pseudo3d))]
-        self._spec = replace(
-            learner.method.encoder_spec,
-            pseudo3d=asdict(views[0]) if views else None,
-            preprocessing_digests=[corpus.manifest.preprocessing_digest for corpus in corpora],
-        )
+        self._spec = encoder_spec(config, learner, corpora)
         self._log = MetricLog(job.run, done, config.steps)
 
     def __enter__(self) -> Self:
