@@ -67,8 +67,12 @@ class Status:
     def __str__(self) -> str:
         if self.last_word_s is None:
             return f"{self.run}: waiting; no worker has written yet, {self.steps} steps to do"
+        state: str = self.state
+        if state == "silent":
+            since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            state = f"silent since {since} ({_duration(self.silence_s or 0.0)} by this machine's clock)"
         loss = "" if self.loss is None else f", loss {self.loss:.4f}"
-        lines = [f"{self.run}: {self._state()}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
+        lines = [f"{self.run}: {state}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
         if self.steps_per_s is not None:
             left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
             rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"
@@ -79,12 +83,6 @@ class Status:
         lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
         lines += [f"  {told['kind']} at step {told['step']}: {told.get('text', '')}" for told in self.told]
         return "\n".join(lines)
-
-    def _state(self) -> str:
-        if self.state != "silent" or self.last_word_s is None or self.silence_s is None:
-            return self.state
-        since = datetime.fromtimestamp(self.last_word_s, UTC)
-        return f"silent since {since:%Y-%m-%d %H:%M:%S} UTC ({_duration(self.silence_s)} by this machine's clock)"
 
 
 def status(run: Bucket, now: float) -> Status:
@@ -101,9 +99,9 @@ def status(run: Bucket, now: float) -> Status:
     happened = events(run)
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     told = [_note(run, event) for event in [e for e in happened if e.kind in ("failed", "passed-over")][-TOLD:]]
-    if begun is None:
+    start, newest = (_note(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
+    if begun is None or not ("time_s" in start or "time_s" in newest):
         return Status(run=run.url, state="waiting", step=0, steps=total, events=counts, told=told)
-    start, newest = _note(run, begun), _note(run, happened[-1])
     lines = [line for line in recent(run, WINDOW) if line["step"] >= begun.step]
     words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
     # A progress note from before this start is of steps that are done again.

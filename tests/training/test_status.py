@@ -222,6 +222,12 @@ def test_a_run_whose_workers_are_not_up_yet_is_waiting(run: Bucket) -> None:
     assert "no worker has written yet" in str(found)
 
 
+def test_a_first_note_that_is_half_written_is_no_old_one(run: Bucket) -> None:
+    """Without its time the run would have been silent since 1970."""
+    run.put(f"{EVENTS}/000001-start-00000000.json", b'{"kind": "sta')
+    assert status(run, BEGIN_S).state == "waiting"
+
+
 def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "s3://lab/run", "--endpoint-url", "no url", "--access-key", "k", "--secret-key", "s"]) == 2
     assert "looking for failed" in capsys.readouterr().err
