@@ -18,6 +18,7 @@ from training.evaluation import trained, untrained
 from training.evaluation.features import features, labelled
 from training.evaluation.probes import folds_of, readers, scores
 from training.evaluation.restoring import restored
+from training.evaluation.weak import weak_scores
 from training.launch import Workers, pretrain
 from training.methods.base import Method
 from training.metrics import read_metrics
@@ -29,13 +30,17 @@ from training.worker import Source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
-    """What a study is done on: datasets to train on, others to be judged by, the runs' folder, seeds, the cross-validation."""
+    """What a study is done on: datasets to train on, others to be judged by, the runs' folder, seeds, the cross-validation.
+
+    ``weak`` adds the weak probe, which trains batch norms and one layer anew for every fold.
+    """
 
     sources: tuple[Source, ...]
     judges: tuple[Source, ...]
     out: Bucket
     seeds: int
     folds: int
+    weak: bool
     workers: Workers
     threads: int
 
@@ -59,7 +64,7 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
         for name, corpus in zip(names, judging, strict=True):
             found += [
                 Score(arm=arm.name, seed=seed, dataset=name, measure=measure, value=value)
-                for measure, value in _judged(name, config, method, corpus, bench.folds)
+                for measure, value in _judged(name, config, method, corpus, bench)
             ]
     document = {
         "title": study.title,
@@ -98,21 +103,24 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     return method
 
 
-def _judged(name: str, config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[tuple[str, float]]:
+def _judged(name: str, config: Pretraining, method: Method, corpus: Corpus, bench: Bench) -> list[tuple[str, float]]:
     """Every measure that one dataset allows: probes where it has labels, restoration where the method restores volumes."""
     restoration = restored(name, corpus, config.method, method)
     figures = restoration.figures if restoration else ()
     sizes = [("compression", figures[0].compression)] if figures else []
-    return [*_probed(config, method, corpus, folds), *((figure.name, figure.mean) for figure in figures), *sizes]
+    return [*_probed(config, method, corpus, bench), *((figure.name, figure.mean) for figure in figures), *sizes]
 
 
-def _probed(config: Pretraining, method: Method, corpus: Corpus, folds: int) -> list[tuple[str, float]]:
+def _probed(config: Pretraining, method: Method, corpus: Corpus, bench: Bench) -> list[tuple[str, float]]:
     """Folds depend on the dataset alone, so arms and seeds share them."""
     data = labelled(corpus, config.method)
     if data is None:
         return []
-    x_NF, parts = features(method.encoder, data.x_NC), folds_of(data, folds)
-    return [(probe, float(np.mean(scores(probe, x_NF, data, parts)))) for probe in readers(len(data.labels))]
+    x_NF, parts = features(method.encoder, data.x_NC), folds_of(data, bench.folds)
+    found = {probe: scores(probe, x_NF, data, parts) for probe in readers(len(data.labels))}
+    if bench.weak:
+        found["weak"] = weak_scores(method.encoder, data, parts)
+    return [(probe, float(np.mean(values))) for probe, values in found.items()]
 
 
 def short_names(urls: Sequence[str]) -> list[str]:

@@ -140,6 +140,17 @@ def test_restoring_arms_are_judged_by_what_they_restore(
     assert all(np.isfinite(s["value"]) for s in scores)
 
 
+def test_what_one_dimension_taught_is_judged_in_the_other(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Transfer both ways: arms fed with images are probed on volumes and the reverse, by three probes, on the same folds."""
+    line = ["study", "four-arms", "--recipe", "cross-d:tiny", "--data", flat.url, solid.url, "--out", str(tmp_path), "--json"]
+    assert main([*line, "--steps", "1", "--seeds", "1", "--set", "global_batch=8", "--folds", "2", "--weak"]) == 0
+    found = {(s["arm"], s["dataset"], s["measure"]) for s in json.loads(capsys.readouterr().out)["scores"]}
+    crossed = (("2d-equal-steps", solid), ("3d-equal-steps", flat), ("joint", solid), ("joint", flat))
+    assert found >= {(arm, Path(data.url).name, probe) for arm, data in crossed for probe in ("knn", "linear", "weak")}
+
+
 def _line(out: Path, *data: Bucket) -> list[str]:
     line = ["study", "four-arms", "--recipe", "cdssl-p3d:tiny", "--data", *(bucket.url for bucket in data), "--out", str(out)]
     return [*line, "--steps", "1", "--seeds", "1", "--set", "global_batch=8", "--json"]
