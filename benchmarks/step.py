@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import gc
 import multiprocessing
-import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -118,6 +118,12 @@ def arithmetic(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(5))
 
 
+def resident() -> int:
+    """The most bytes that this process has held. Not from getrusage, which goes on from the parent's peak."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
 def measured(kind: str, compute: Compute, batch: int, runs: int, device: torch.device, threads: int) -> Figures:
     """A backbone at its default size, in a process of its own, so that its peak memory is its own."""
     torch.set_num_threads(threads)
@@ -127,16 +133,15 @@ def measured(kind: str, compute: Compute, batch: int, runs: int, device: torch.d
     forward, both = (ours(method, compute, data, device, backward=b) for b in (False, True))
     with FlopCounterMode(display=False) as counter:
         both()
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Figures(
         forward_s=[timed(forward, device) for _ in range(runs)],
         both_s=[timed(both, device) for _ in range(runs)],
         flop=int(counter.get_total_flops()),
-        peak_bytes=resident if device.type == "cpu" else torch.cuda.max_memory_allocated(device),
+        peak_bytes=resident() if device.type == "cpu" else torch.cuda.max_memory_allocated(device),
     )
 
 
-def backbones(batch: int, runs: int, device: torch.device, threads: int) -> None:
+def backbones(kinds: Sequence[str], batch: int, runs: int, device: torch.device, threads: int) -> None:
     """Print a row for every backbone and way of computing."""
     ways = {"fp32": Compute()}
     if device.type == "cuda":
@@ -145,7 +150,7 @@ def backbones(batch: int, runs: int, device: torch.device, threads: int) -> None
     print(f"\nbackbones at default size, {batch} images, {voxels(batch):,} voxels; limit {limit / 1e9:.0f} Gop/s")
     heads = f"{'forward, s':>22}{'and backward, s':>22}{'voxels/s':>12}{'Gop':>8}{'of limit':>10}{'peak MiB':>10}"
     print(f"  {'backbone':<24}{heads}")
-    for kind in KINDS:
+    for kind in kinds:
         for way, compute in ways.items():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 f = pool.submit(measured, kind, compute, batch, runs, device, threads).result()
@@ -190,12 +195,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--only", choices=KINDS, nargs="+", default=KINDS, metavar="BACKBONE", help="rows of the second table")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    for width, batch in ((16, 4 * arguments.batch), (32, arguments.batch)):
+    for width, batch in ((16, 4 * arguments.batch), (32, arguments.batch)) if arguments.only == KINDS else ():
         beside(width, batch, arguments.runs, device)
-    backbones(arguments.batch, arguments.runs, device, arguments.threads)
+    backbones(arguments.only, arguments.batch, arguments.runs, device, arguments.threads)
 
 
 if __name__ == "__main__":

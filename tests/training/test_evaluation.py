@@ -14,7 +14,7 @@ from torch import nn
 from crossdim import main
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError
-from training.evaluation.features import Labelled
+from training.evaluation.features import Labelled, features
 from training.evaluation.probes import compare, folds_of
 from training.evaluation.statistics import restated
 
@@ -80,3 +80,13 @@ def test_the_report_is_one_file_with_the_numbers_beside_their_counts(flat: Bucke
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tmp_path), "--data", flat.url]) == 2
     assert "holds no checkpoint; pretrain it first" in capsys.readouterr().err
+
+
+def test_features_do_not_depend_on_the_order_of_the_catalog_and_see_what_differs_along_it() -> None:
+    """Sorted samples come in parts that are alike; batch-norm statistics must be those of all of them."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4))
+    x = np.repeat(np.linspace(0, 10, 64, dtype=np.float32), 8).reshape(64, 1, 2, 2, 2)
+    found = features(encoder, x)
+    assert found.std(axis=0) == pytest.approx(np.ones(4), abs=0.1)  # of all 64, not of 16 neighbours
+    assert np.abs(np.diff(np.argsort(found[:, 0]))).max() == 1  # every row belongs to its input

@@ -76,7 +76,10 @@ def labelled(corpus: Corpus, method: MethodConfig, threads: int = 2) -> Labelled
 @torch.no_grad()
 def features(encoder: nn.Module, x_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean of the deepest map over space, (N, F), with batch-norm statistics of these inputs."""
-    # Equal parts, so that no part is a single sample, for which batch norm is undefined.
-    parts = torch.from_numpy(x_NC).tensor_split(-(-len(x_NC) // BATCH))
+    # Shuffled, the same way every time: statistics are means over parts, and of neighbours in a catalog, which are alike, they
+    # would miss what differs between them. Equal parts: batch norm of a single sample is undefined.
+    mixed = np.random.default_rng(0).permutation(len(x_NC))
+    parts = torch.from_numpy(x_NC[mixed]).tensor_split(-(-len(x_NC) // BATCH))
     fresh = restated(encoder, lambda copy: copy, parts)
-    return np.asarray(torch.cat([fresh(part).flatten(2).mean(dim=2) for part in parts]).numpy())
+    found = torch.cat([fresh(part).flatten(2).mean(dim=2) for part in parts]).numpy()
+    return np.asarray(found[np.argsort(mixed)])
