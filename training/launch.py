@@ -23,7 +23,7 @@ from training import checkpoint
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus, read_sample
 from training.data.ranges import open_ranges
-from training.metrics import PROGRESS
+from training.metrics import PROGRESS, legible
 from training.worker import CONFIG, Job, Source, differences, identity, order_of, ray_worker, train
 
 #: Lost workers that an elastic run outlives before it asks for help; Ray counts over the whole run.
@@ -226,10 +226,8 @@ def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[No
 
 
 def _shown(run: Bucket, bar: Any) -> None:
-    if not run.exists(PROGRESS):
-        return
-    note = json.loads(run.read(PROGRESS))
-    if note["step"] > bar.n:
-        share = note["wait_s"] / max(note["step_s"], 1e-9)
-        bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
-        bar.update(note["step"] - bar.n)
+    for note in legible(run, PROGRESS):
+        if note["step"] > bar.n:
+            share = note["wait_s"] / max(note["step_s"], 1e-9)
+            bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
+            bar.update(note["step"] - bar.n)
