@@ -63,7 +63,9 @@ def _row(runs: Sequence[Course]) -> list[str]:
 
 
 def _mean(values: Sequence[float], digits: int) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}" if values else "not probed"
+    """Mean and deviation; "none" for a measure that an arm does not have, such as the masked error of a method without masks."""
+    known = [value for value in values if not np.isnan(value)]
+    return f"{np.mean(known):.{digits}f} ± {np.std(known):.{digits}f}" if known else "none"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
