@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from storage_schema.errors import RunError
+from training.compute import Compute
 from training.config import Pretraining
 from training.data.collate import Batch
 from training.methods.base import Method, Outcome, Step, total_of
@@ -91,7 +92,6 @@ def fit(
         RunError: when a loss is not finite, with the terms and the sample keys.
     """
     module.train()
-    world = dist.get_world_size() if isinstance(module, DistributedDataParallel) else 1
     started = time.perf_counter()
     for number, batches in enumerate(steps, first_step):
         waited = time.perf_counter() - started
@@ -100,16 +100,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        parts = list(config.compute.parts(batches))
-        sums = Sums()
-        for part in parts:
-            with _unsynchronised(module, last=part is parts[-1]):
-                with config.compute.autocast(device):
-                    outcome: Outcome = module(part.to(device), step)
-                share = len(part.keys) / part.global_size
-                # Streams weigh equally (ours; PCRLv2 has one). DDP averages over ranks, so a rank's mean is scaled by its share.
-                torch.autograd.backward(total_of(outcome.losses) * (share / len(batches) * world))
-            sums.add(outcome, part.stream, share, len(batches))
+        sums = _gradient(module, batches, step, config.compute, device)
         norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm or math.inf)
         agreed = _agreed(sums, batches, module)
         _refuse_non_finite(number, agreed.losses, float(norm), batches)
@@ -146,6 +137,21 @@ class Sums:
             for name, value in terms.items():
                 name = f"{stream}/{name}"
                 mine[name] = mine.get(name, 0) + value.detach() * weight
+
+
+def _gradient(module: nn.Module, batches: Sequence[Batch], step: Step, compute: Compute, device: torch.device) -> Sums:
+    """Add up the gradient of a step, part by part; the step's numbers."""
+    world = dist.get_world_size() if isinstance(module, DistributedDataParallel) else 1
+    parts, sums = list(compute.parts(batches)), Sums()
+    for part in parts:
+        with _unsynchronised(module, last=part is parts[-1]):
+            with compute.autocast(device):
+                outcome: Outcome = module(part.to(device), step)
+            share = len(part.keys) / part.global_size
+            # Streams weigh equally (ours; PCRLv2 has one). DDP averages over ranks, so a rank's mean is scaled by its share.
+            torch.autograd.backward(total_of(outcome.losses) * (share / len(batches) * world))
+        sums.add(outcome, part.stream, share, len(batches))
+    return sums
 
 
 def _unsynchronised(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
