@@ -105,7 +105,7 @@ def step() -> None:
     optimizer = run.optimizer.build(method)
     x = torch.rand(1, 1, SIDE, SIDE, SIDE, device=DEVICE)
     chance = torch.from_numpy(config.mask.draw(GRID, rng_at(0, 0)))[None].to(DEVICE)
-    batch = Batch(stream="superpatch", keys=("a",), counts={"superpatch": 1}, tensors={"x": x, "chance": chance})
+    batch = Batch(stream="superpatch", keys=("a",), counts={"superpatch": 1}, least=1, tensors={"x": x, "chance": chance})
 
     def once() -> None:
         optimizer.zero_grad()

@@ -52,7 +52,7 @@ def views(batch: int, device: torch.device) -> Batch:
     shapes = {"view1": GLOBAL, "view2": GLOBAL, "clean1": GLOBAL}
     tensors = {name: torch.rand(batch, 1, *shape, device=device) for name, shape in shapes.items()}
     tensors["local"] = torch.rand(batch, NUM_LOCAL, 1, *LOCAL, device=device)
-    return Batch(stream=STREAM, keys=("k",) * batch, counts={STREAM: batch}, tensors=tensors)
+    return Batch(stream=STREAM, keys=("k",) * batch, counts={STREAM: batch}, tensors=tensors, least=batch)
 
 
 def voxels(batch: int) -> int:

@@ -6,7 +6,9 @@
     ├── GeometryError             shapes, windows or boxes do not fit together                           exit 2
     ├── SampleError               one input cannot become a sample; ends as a quarantine row
     ├── StorageError              a bucket or folder does not answer as it should                        exit 2
+    │   └── UnreachableError      no answer, or not a whole one: the same question may be answered later
     └── RunError                  a training run cannot start or go on                                   exit 2
+        └── StepError             a step failed in a way that may not come again: another try is worth it
 
 Errors travel between Ray processes, so each hands all of its arguments to ``super().__init__`` and builds its text in
 ``__str__``: unpickling calls the class with ``args``.
@@ -35,8 +37,16 @@ class StorageError(CrossdimError):
     """A bucket or folder does not answer as it should."""
 
 
+class UnreachableError(StorageError):
+    """A store gives no answer, or not a whole one: the same question may be answered later."""
+
+
 class RunError(CrossdimError):
     """A training run cannot start or go on."""
+
+
+class StepError(RunError):
+    """A step failed in a way that may not come again: another try is worth it."""
 
 
 class SampleError(CrossdimError):

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -20,12 +21,13 @@ import torch
 
 from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json
-from storage_schema.errors import StorageError
+from storage_schema.errors import RunError, StorageError
 
 FOLDER = "checkpoints"
 LATEST = f"{FOLDER}/latest"
 STATE, HASHES = "state.pt", "hashes.json"
 _NAME = re.compile(r"checkpoints/(step-\d{8})/hashes\.json\Z")
+_PART = re.compile(r"checkpoints/(step-\d{8})/")
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,6 +58,11 @@ class State:
             return self.model
         return {name.removeprefix("module."): value for name, value in self.average.items() if name != "n_averaged"}
 
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """The weights of the encoder that the run is kept for."""
+        return {name.removeprefix("encoder."): value for name, value in self.kept.items() if name.startswith("encoder.")}
+
 
 def name_of(step: int) -> str:
     """Folder name of a checkpoint."""
@@ -69,14 +76,60 @@ def state_bytes(state: State) -> bytes:
     return buffer.getvalue()
 
 
-def save(run: Bucket, state: State, keep: int) -> None:
-    """Write a checkpoint and let go of all but the newest ``keep``."""
-    data, folder = state_bytes(state), f"{FOLDER}/{name_of(state.step)}"
-    run.put(f"{folder}/{STATE}", data)
-    run.put(f"{folder}/{HASHES}", canonical_json({STATE: hashlib.sha256(data).hexdigest()}))
-    run.put(LATEST, name_of(state.step).encode())
-    for old in complete(run)[:-keep]:
-        run.delete(f"{FOLDER}/{old}")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saving:
+    """When checkpoints are written, and which of them stay. The end of a run is always written.
+
+    Attributes:
+        every: steps from one to the next; None if time decides.
+        every_s: seconds from one to the next; None if steps decide.
+        last: how many of the newest stay.
+        for_good: those whose step is a multiple of it stay for good; None for none.
+    """
+
+    every: int | None = 100
+    every_s: float | None = None
+    last: int = 3
+    for_good: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.every is None) == (self.every_s is None):
+            raise RunError(f"either steps or seconds say when a checkpoint is written; found {self}")
+        if any(number is not None and number <= 0 for number in (self.every, self.every_s, self.last, self.for_good)):
+            raise RunError(f"steps, seconds and numbers of checkpoints are greater than 0; found {self}")
+
+    def times(self, steps: int, step_s: float) -> int:
+        """How many checkpoints a run of ``steps`` steps writes."""
+        return math.ceil(steps / self.every if self.every else steps * step_s / (self.every_s or math.inf))
+
+    def stays(self, name: str, whole: list[str]) -> bool:
+        """Whether a checkpoint stays, where ``whole`` are there, oldest first; what is half-written does not."""
+        for_good = self.for_good is not None and int(name.removeprefix("step-")) % self.for_good == 0
+        return name in whole and (for_good or name in whole[-self.last :])
+
+
+def save(run: Bucket, state: State, saving: Saving) -> int:
+    """Write a checkpoint, then let go of what does not stay; the bytes written."""
+    data, name = state_bytes(state), name_of(state.step)
+    run.put(f"{FOLDER}/{name}/{STATE}", data)
+    run.put(f"{FOLDER}/{name}/{HASHES}", canonical_json({STATE: hashlib.sha256(data).hexdigest()}))
+    run.put(LATEST, name.encode())
+    _tidy(run, name, saving)
+    return len(data)
+
+
+def _tidy(run: Bucket, newest: str, saving: Saving) -> None:
+    """Delete older checkpoints, whole or half-written, that do not stay."""
+    found = {match[1] for stored in run.listing(FOLDER) if (match := _PART.match(stored.path))}
+    whole = complete(run)
+    for name in sorted(found):
+        if name < newest and not saving.stays(name, whole):
+            run.delete(f"{FOLDER}/{name}")
+
+
+def newest_step(run: Bucket) -> int:
+    """Steps in the newest checkpoint that has its hash list; 0 for none."""
+    return max((int(name.removeprefix("step-")) for name in complete(run)), default=0)
 
 
 def complete(run: Bucket) -> list[str]:
@@ -106,6 +159,19 @@ def load(run: Bucket, passed_over: Callable[[str, str], None] = lambda name, rea
     if names or newest:
         raise StorageError(f"{run.where(FOLDER)}: none of {names or [newest]} is whole; restore one, or start at another --out")
     return None
+
+
+def load_step(run: Bucket, step: int) -> State:
+    """The checkpoint of one step.
+
+    Raises:
+        StorageError: if it is not whole.
+    """
+    reasons: list[str] = []
+    state = _checked(run, name_of(step), lambda name, reason: reasons.append(reason))
+    if state is None:
+        raise StorageError(f"{run.where(FOLDER)}/{name_of(step)} was whole for rank 0 and is not here: {reasons[0]}; start again")
+    return state
 
 
 def _checked(run: Bucket, name: str, passed_over: Callable[[str, str], None]) -> State | None:

@@ -15,12 +15,14 @@ from storage_schema.errors import UsageError
 
 if TYPE_CHECKING:
     from foundation.bucket import Bucket
+    from training.checkpoint import Saving
     from training.config import Pretraining
     from training.launch import Workers
     from training.worker import Source
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
+    from training.checkpoint import Saving
     from training.config import overridden
     from training.launch import Workers, pretrain, saved_config
     from training.recipes import recipe
@@ -33,10 +35,19 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     config = overridden(config, [*steps, *arguments.set])
     sources = [Source(bucket=bucket(url, arguments), weight=weight) for url, weight in map(weighted, arguments.data)]
     least, most = arguments.workers
-    workers = Workers(least=least, most=most, use_gpu=arguments.gpu, address=arguments.ray_address, quiet=arguments.json)
+    workers = Workers(
+        least=least,
+        most=most,
+        use_gpu=arguments.gpu,
+        address=arguments.ray_address,
+        quiet=arguments.json,
+        resize_every_s=arguments.resize_every,
+    )
+    every, every_s = arguments.checkpoint_every
+    saving = Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every)
     if arguments.plan:
-        return _planned(arguments, config, sources, workers, run)
-    before = pretrain(config, sources, run, workers, arguments.checkpoint_every, arguments.threads)
+        return _planned(arguments, config, sources, workers, run, saving)
+    before = pretrain(config, sources, run, workers, saving, arguments.threads)
     seconds = time.monotonic() - started
     document = {"out": run.url, "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
@@ -44,7 +55,9 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _planned(arguments: argparse.Namespace, config: Pretraining, sources: Sequence[Source], workers: Workers, run: Bucket) -> int:
+def _planned(
+    arguments: argparse.Namespace, config: Pretraining, sources: Sequence[Source], workers: Workers, run: Bucket, saving: Saving
+) -> int:
     import torch
 
     from training.launch import admit
@@ -56,7 +69,7 @@ def _planned(arguments: argparse.Namespace, config: Pretraining, sources: Sequen
     least, most = max(1, workers.least), max(1, workers.most)
     counts = sorted({min(most, least << doubled) for doubled in range(most.bit_length() + 1)})
     found = probe(config, sources, most, torch.device("cuda" if workers.use_gpu else "cpu"), arguments.threads)
-    document, sentences = plan(config, found, counts, arguments.checkpoint_every)
+    document, sentences = plan(config, found, counts, saving)
     answer(document, sentences, as_json=arguments.json)
     return DONE
 
@@ -66,7 +79,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
     found = status(bucket(arguments.run, arguments), time.time())
     answer(asdict(found), str(found), as_json=arguments.json)
-    return DONE if found.state in ("running", "done") else FAILED
+    return DONE if found.state in ("running", "restarting", "done") else FAILED
 
 
 def weighted(text: str) -> tuple[str, float]:
@@ -90,6 +103,17 @@ def worker_range(text: str) -> tuple[int, int]:
     if not 0 <= found[0] <= found[1] or (found[0] == 0 and found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: a number, or MIN:MAX with 1 <= MIN <= MAX")
     return found
+
+
+def cadence(text: str) -> tuple[int | None, float | None]:
+    """``100`` as steps or ``30s`` as seconds."""
+    try:
+        steps, seconds = (None, float(text[:-1])) if text.endswith("s") else (int(text), None)
+    except ValueError:
+        steps, seconds = None, None
+    if (steps or seconds or 0) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} does not say how far checkpoints lie apart: steps as 100, or seconds as 30s")
+    return steps, seconds
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -159,7 +183,12 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--workers", type=worker_range, default=(1, 1), metavar="N|MIN:MAX", help=spread)
     verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads a worker that read samples and draw views")
-    verb.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps between checkpoints")
+    spacing = "steps between checkpoints, or seconds: 100 or 30s"
+    verb.add_argument("--checkpoint-every", type=cadence, default=(100, None), metavar="N|Ns", help=spacing)
+    verb.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints that stay")
+    verb.add_argument("--keep-every", type=int, metavar="K", help="checkpoints of every K-th step stay for good")
+    looks = "seconds between looks for more workers, in an elastic run"
+    verb.add_argument("--resize-every", type=float, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, checkpoint size and requests, from a few steps in this process; start and write nothing"
     verb.add_argument("--plan", action="store_true", help=measured)
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
@@ -168,7 +197,9 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_status(verbs: argparse._SubParsersAction[Parser]) -> None:
-    verb = verbs.add_parser("status", help="how a run is doing, from its folder alone; exit code 0 if it is running or done")
+    verb = verbs.add_parser(
+        "status", help="how a run is doing, from its folder alone; exit code 0 if it is running, restarting or done"
+    )
     verb.set_defaults(verb=_status)
     verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")

@@ -66,9 +66,9 @@ class Compute:
         return torch.autocast(device.type, torch.bfloat16)
 
     def parts(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """Every batch in as many parts as accumulate asks for; fewer where it has too few samples."""
+        """Every batch in as many parts as accumulate asks for, or as the rank with the fewest samples can: all ranks alike."""
         for batch in batches:
-            count = min(self.accumulate, len(batch.keys))
+            count = max(1, min(self.accumulate, batch.least))
             for number in range(count):
                 yield _part(batch, number * len(batch.keys) // count, (number + 1) * len(batch.keys) // count)
 

@@ -20,14 +20,13 @@ from storage_schema.digest import canonical_json
 from storage_schema.errors import CrossdimError, DocumentError, Problem, RunError, StorageError
 from storage_schema.vocabulary import Presentation
 from training import checkpoint
+from training.asks import HERE
+from training.checkpoint import Saving
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus, read_sample
 from training.data.ranges import open_ranges
 from training.metrics import PROGRESS, legible
 from training.worker import CONFIG, Job, Source, differences, identity, order_of, ray_worker, train
-
-#: Lost workers that an elastic run outlives before it asks for help; Ray counts over the whole run.
-ELASTIC_FAILURES = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +34,8 @@ class Workers:
     """How a run is spread: ``least`` to ``most`` Ray Train workers; 0 trains in this process, without Ray.
 
     Where the two differ the run is elastic: Ray starts with what there is, restarts the workers when machines come or go,
-    and each start goes on from the newest checkpoint with the same global batch, order and schedule.
+    and each start goes on from the newest checkpoint with the same global batch, order and schedule. Every
+    ``resize_every_s`` it looks whether there are more.
     """
 
     least: int
@@ -43,6 +43,7 @@ class Workers:
     use_gpu: bool
     address: str | None
     quiet: bool
+    resize_every_s: float = 60.0
 
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
@@ -116,11 +117,17 @@ def _joint_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Prob
 
 
 def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
-    world, needed = max(1, world), config.method.min_rank_batch
-    if config.compute.sync_bn:  # statistics are of all workers' samples together
+    world, needed, parts = max(1, world), config.method.min_rank_batch, config.compute.accumulate
+    if world > config.global_batch:
+        found = f"{world} workers share a global_batch of {config.global_batch}: some would never have a sample"
+        return [Problem(loc="workers", message=f"{found}; at most {config.global_batch} workers, or a larger global_batch")]
+    order = order_of(config, corpora, weights)
+    if config.compute.sync_bn:  # statistics are of all workers' samples together, and nobody's are borrowed
+        if not config.mixing.smallest_batch(order, config.global_batch, world):
+            message = f"{world} workers leave one without a sample of a dataset; synchronised batch norm needs one of each"
+            return [Problem(loc="workers", message=message)]
         world = 1
-    parts = config.compute.accumulate
-    least = config.mixing.smallest_batch(order_of(config, corpora, weights), config.global_batch, world) // parts
+    least = config.mixing.smallest_batch(order, config.global_batch, world) // parts
     if least >= needed:
         return []
     cut = f", in {parts} parts," if parts > 1 else ""
@@ -129,9 +136,7 @@ def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Seq
     return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset at a time; {wanted}")]
 
 
-def pretrain(
-    config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, checkpoint_every: int, threads: int
-) -> int:
+def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:
     """Start a run, or go on with the one in ``run``; returns the steps done before."""
     mine = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     state = checkpoint.load(run)
@@ -139,7 +144,7 @@ def pretrain(
     if not run.exists(CONFIG):
         run.put(CONFIG, canonical_json({"identity": mine, "sources": [s.bucket.url for s in sources]}) + b"\n")
     if done < config.steps:
-        job = Job(config=config.document(), sources=tuple(sources), run=run, checkpoint_every=checkpoint_every, threads=threads)
+        job = Job(config=config.document(), sources=tuple(sources), run=run, saving=saving, threads=threads)
         with _progress(run, done, config.steps, quiet=workers.quiet):
             if workers.most:
                 _train_on_ray(job, workers)
@@ -162,22 +167,56 @@ def saved_config(run: Bucket) -> Pretraining:
 def _train_on_ray(job: Job, workers: Workers) -> None:
     """Hand the job to Ray Train; errors of workers come back as ours."""
     with ray_session(workers.address, num_cpus=max(workers.most, torch.get_num_threads())):
+        import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        elastic = workers.least != workers.most
-        count: Any = (workers.least, workers.most) if elastic else workers.most  # the V2 tuple is not in Ray's annotation
-        failures = ELASTIC_FAILURES if elastic else 0
+        from training.warden import Box, Hearing, Warden
+
+        box = ray.remote(num_cpus=0)(Box).remote()
+        callbacks: list[Any] = [Warden(job.run, box), Hearing()]  # annotations are those of Ray Train's first version
         trainer = TorchTrainer(
             lambda: ray_worker(job),
             torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.use_gpu),
-            run_config=RunConfig(name="ray", failure_config=FailureConfig(max_failures=failures), **_ray_storage(job.run)),
+            scaling_config=ScalingConfig(use_gpu=workers.use_gpu, **_elasticity(workers)),
+            run_config=RunConfig(
+                name="ray",
+                failure_config=FailureConfig(max_failures=-1),  # the warden counts: Ray's budget does not know progress
+                callbacks=callbacks,
+                **_ray_storage(job.run),
+            ),
         )
         try:
-            trainer.fit()
+            with _relayed(box):
+                trainer.fit()
         except TrainingFailedError as error:
             raise _worker_error(error) from error
+
+
+@contextlib.contextmanager
+def _relayed(box: Any) -> Iterator[None]:
+    """Meanwhile, what signals ask of the driver lands in the box. A thread carries it: Ray is not called inside a signal."""
+    stop = threading.Event()
+
+    def carry() -> None:
+        while not stop.wait(0.2):
+            if asked := HERE.take():
+                box.ask.remote(asked)
+
+    with HERE.heard():
+        carrier = threading.Thread(target=carry, name="asks", daemon=True)
+        carrier.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            carrier.join()
+
+
+def _elasticity(workers: Workers) -> dict[str, Any]:
+    if workers.least == workers.most:
+        return {"num_workers": workers.most}
+    return {"num_workers": (workers.least, workers.most), "elastic_resize_monitor_interval_s": workers.resize_every_s}
 
 
 def _ray_storage(run: Bucket) -> dict[str, Any]:
@@ -191,9 +230,9 @@ def _ray_storage(run: Bucket) -> dict[str, Any]:
 
 def _worker_error(error: Exception) -> CrossdimError:
     """The sentence behind a failed Ray Train run."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        cause = getattr(failure, "cause", None) or failure
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
+    for failure in failures:
+        cause = getattr(failure, "cause", None) or getattr(failure, "controller_failure", None) or failure
         if isinstance(cause, CrossdimError):
             return cause
     return RunError(f"the workers failed: {error}")

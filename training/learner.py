@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoint import State
@@ -30,13 +29,6 @@ class Learner:
             method = config.compute.prepare(config.method.build(), device)
         return cls(method=method, optimizer=config.optimizer.build(method), average=config.compute.average(method))
 
-    @property
-    def encoder(self) -> nn.Module:
-        """What the run is kept for: the average's encoder where there is one."""
-        kept = self.average.module if self.average else self.method
-        assert isinstance(kept, Method)
-        return kept.encoder
-
     def moved(self) -> None:
         """After an update: the average follows."""
         if self.average:
@@ -48,9 +40,9 @@ class Learner:
             step=step,
             position=position,
             identity=identity,
-            model=self.method.state_dict(),
+            model=dict(self.method.state_dict()),
             optimizer=self.optimizer.state_dict(),
-            average=self.average.state_dict() if self.average else None,
+            average=dict(self.average.state_dict()) if self.average else None,
         )
 
     def resume(self, state: State) -> None:

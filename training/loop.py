@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from storage_schema.errors import RunError
+from storage_schema.errors import StepError
+from training.asks import Ask
 from training.compute import Compute
 from training.config import Pretraining
 from training.data.collate import Batch
@@ -34,6 +35,9 @@ class StepRecord:
         voxels: numbers in all views of all ranks; where views are made on the device, in what they are made from.
         wait_s: how long this rank waited for data.
         step_s: waiting included.
+        skew_s: between the first and the last rank that came to where ranks wait for one another, on the same start: what the
+            others lost to the last. Of a GPU it is the time until work was handed to it, which shows late data, not slow kernels.
+        slowest: the rank that came last.
     """
 
     step: int
@@ -47,6 +51,8 @@ class StepRecord:
     voxels: int
     wait_s: float
     step_s: float
+    skew_s: float
+    slowest: int
 
     @property
     def rates(self) -> dict[str, float]:
@@ -73,10 +79,11 @@ def fit(
     steps: Iterable[Sequence[Batch]],
     first_step: int,
     device: torch.device,
-    on_step: Callable[[StepRecord], None],
+    on_step: Callable[[StepRecord, Ask], None],
     after_update: Callable[[], None] = lambda: None,
-) -> None:
-    """Train from ``first_step`` to the last.
+    asked: Callable[[], Ask] = lambda: Ask.NOTHING,
+) -> Ask:
+    """Train from ``first_step`` to the last, or until asked to stop.
 
     Args:
         module: the method, see :func:`wrapped`.
@@ -85,14 +92,18 @@ def fit(
         steps: for each step, this rank's batches.
         first_step: number of the first of them.
         device: where to compute.
-        on_step: called after every step on every rank.
+        on_step: called after every step on every rank, with what any rank was asked to do after it.
         after_update: called when weights have moved; a moving average goes here.
+        asked: what this rank is asked, once a step.
+
+    Returns:
+        Whether it was asked to stop; alike on all ranks.
 
     Raises:
-        RunError: when a loss is not finite, with the terms and the sample keys.
+        StepError: when a loss is not finite, with the terms and the sample keys.
     """
     module.train()
-    started = time.perf_counter()
+    started = left = time.perf_counter()
     for number, batches in enumerate(steps, first_step):
         waited = time.perf_counter() - started
         step = Step(index=number, total=config.steps, seed=config.seed)
@@ -102,34 +113,43 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         sums = _gradient(module, batches, step, config.compute, device)
         norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm or math.inf)
-        agreed = _agreed(sums, batches, module)
+        agreed = _agreed(sums, batches, module, sums.ready - left, asked())
+        left = time.perf_counter()
         _refuse_non_finite(number, agreed.losses, float(norm), batches)
         optimizer.step()
         after_update()
-        on_step(
-            StepRecord(
-                step=number,
-                loss=sum(agreed.losses.values()),
-                terms=agreed.losses,
-                monitors=agreed.monitors,
-                lr=lr,
-                grad_norm=float(norm),
-                counts={name: count for b in batches for name, count in b.counts.items()},
-                samples=agreed.samples,
-                voxels=agreed.voxels,
-                wait_s=waited,
-                step_s=time.perf_counter() - started,
-            )
+        record = StepRecord(
+            step=number,
+            loss=sum(agreed.losses.values()),
+            terms=agreed.losses,
+            monitors=agreed.monitors,
+            lr=lr,
+            grad_norm=float(norm),
+            counts={name: count for b in batches for name, count in b.counts.items()},
+            samples=agreed.samples,
+            voxels=agreed.voxels,
+            wait_s=waited,
+            step_s=time.perf_counter() - started,
+            skew_s=max(agreed.arrivals_s) - min(agreed.arrivals_s),
+            slowest=agreed.arrivals_s.index(max(agreed.arrivals_s)),
         )
+        on_step(record, agreed.ask)
+        if agreed.ask is Ask.STOP and number + 1 < config.steps:
+            return Ask.STOP
         started = time.perf_counter()
+    return Ask.NOTHING
 
 
 @dataclass(kw_only=True, slots=True)
 class Sums:
-    """Named scalars of a step, as sums over its parts: of losses as they are minimised, of monitors as means of a stream."""
+    """Named scalars of a step, as sums over its parts: of losses as they are minimised, of monitors as means of a stream.
+
+    ``ready`` is when this rank began the backward pass in which it waits for the others.
+    """
 
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
     monitors: dict[str, torch.Tensor] = field(default_factory=dict)
+    ready: float = 0.0
 
     def add(self, outcome: Outcome, stream: str, share: float, streams: int) -> None:
         """One part of a stream, which holds ``share`` of its samples."""
@@ -148,6 +168,7 @@ def _gradient(module: nn.Module, batches: Sequence[Batch], step: Step, compute: 
             with compute.autocast(device):
                 outcome: Outcome = module(part.to(device), step)
             share = len(part.keys) / part.global_size
+            sums.ready = time.perf_counter()
             # Streams weigh equally (ours; PCRLv2 has one). DDP averages over ranks, so a rank's mean is scaled by its share.
             torch.autograd.backward(total_of(outcome.losses) * (share / len(batches) * world))
         sums.add(outcome, part.stream, share, len(batches))
@@ -169,23 +190,32 @@ class _Agreed:
     monitors: dict[str, float]
     samples: int
     voxels: int
+    arrivals_s: list[float]
+    ask: Ask
 
 
-def _agreed(sums: Sums, batches: Sequence[Batch], module: nn.Module) -> _Agreed:
-    """The step's numbers summed over ranks; one synchronisation with the device a step."""
-    values = torch.stack([*sums.losses.values(), *sums.monitors.values()]).double()
+def _agreed(sums: Sums, batches: Sequence[Batch], module: nn.Module, arrival_s: float, ask: Ask) -> _Agreed:
+    """The step's numbers summed over ranks, and what any of them was asked; one synchronisation with the device a step."""
+    several = isinstance(module, DistributedDataParallel)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+    scalars = torch.stack([*sums.losses.values(), *sums.monitors.values()]).double()
+    arrivals = [arrival_s if number == rank else 0.0 for number in range(world)]  # summed, everybody's
+    values = torch.cat([scalars, scalars.new_tensor(arrivals)])
     keys = sum(key_hash(key) for batch in batches for key in batch.keys) % 2**62
-    voxels = sum(tensor.numel() for batch in batches for tensor in batch.tensors.values())
-    counted = torch.tensor([keys, voxels], dtype=torch.int64, device=values.device)
-    if isinstance(module, DistributedDataParallel):
+    voxels = sum(tensor.numel() for batch in batches if batch.keys for tensor in batch.tensors.values())
+    counts = [keys, voxels, ask >= Ask.SAVE, ask >= Ask.STOP]
+    counted = torch.tensor(counts, dtype=torch.int64, device=values.device)
+    if several:
         dist.all_reduce(values)
         dist.all_reduce(counted)
-    numbers, (samples, total) = values.tolist(), counted.tolist()
+    numbers, (samples, total, saves, stops) = values.tolist(), counted.tolist()
     return _Agreed(
         losses=dict(zip(sums.losses, numbers, strict=False)),
-        monitors=dict(zip(sums.monitors, numbers[len(sums.losses) :], strict=True)),
+        monitors=dict(zip(sums.monitors, numbers[len(sums.losses) : len(scalars)], strict=True)),
         samples=samples % 2**62,
         voxels=total,
+        arrivals_s=numbers[len(scalars) :],
+        ask=Ask.STOP if stops else Ask.SAVE if saves else Ask.NOTHING,
     )
 
 
@@ -194,6 +224,6 @@ def _refuse_non_finite(number: int, losses: dict[str, float], norm: float, batch
         return
     keys = ", ".join(key for batch in batches for key in batch.keys)
     terms = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    raise RunError(
+    raise StepError(
         f"step {number}: loss or gradient is not finite ({terms}; gradient norm {norm:.4g}). Samples of this rank: {keys}"
     )

@@ -23,6 +23,7 @@ from tensorboardX import SummaryWriter
 from foundation.bucket import Bucket
 from storage_schema.errors import StorageError
 from training.loop import StepRecord
+from training.scribe import Scribe
 
 FOLDER = "metrics"
 PROGRESS = "progress.json"
@@ -30,15 +31,15 @@ EVENTS = "events"
 #: Seconds between writes of the open segment and of the progress note.
 EVERY_S = 2.0
 
-Kind = Literal["start", "resume", "passed-over", "checkpoint", "failed", "end"]
+Kind = Literal["start", "resume", "passed-over", "checkpoint", "resize", "preempted", "asked", "lost", "failed", "stopped", "end"]
 _EVENT = re.compile(rf"{EVENTS}/(\d+)-([a-z-]+)-(\d+)\.json\Z")
 
 
 class MetricLog:
-    """Rank 0's pen."""
+    """Rank 0's numbers. They are put into storage by the scribe, in order with what else it writes."""
 
-    def __init__(self, run: Bucket, first_step: int, total: int) -> None:
-        self._run, self._total = run, total
+    def __init__(self, run: Bucket, first_step: int, total: int, scribe: Scribe) -> None:
+        self._run, self._total, self._scribe = run, total, scribe
         self._segment = first_step
         self._forget_from(first_step)
         self._lines: list[str] = []
@@ -48,11 +49,19 @@ class MetricLog:
         self._board = SummaryWriter(str(self._folder), purge_step=first_step or None, write_to_disk=True)
 
     def _forget_from(self, step: int) -> None:
-        """Remove segments of steps that were done after the checkpoint we resumed from: they are done again."""
-        if self._run.exists(FOLDER):
-            for stored in self._run.listing(FOLDER):
-                if int(Path(stored.path).stem) >= step:
-                    self._run.delete(stored.path)
+        """Remove what tells of steps that were done after the checkpoint we resumed from: they are done again."""
+        before = []
+        for path in _listed(self._run, FOLDER):
+            if int(Path(path).stem) >= step:
+                self._run.delete(path)
+            else:
+                before.append(path)
+        # A checkpoint that a lost worker still wrote may lie inside what the next ones told.
+        for path in before[-1:]:
+            text = self._run.read(path).decode()
+            kept = "".join(line + "\n" for line in text.splitlines() if json.loads(line)["step"] < step)
+            if kept != text:
+                self._run.put(path, kept.encode())
 
     def add(self, record: StepRecord) -> None:
         """Note a step; now and then also in storage."""
@@ -67,12 +76,13 @@ class MetricLog:
         ):
             for name, value in values.items():
                 self._board.add_scalar(f"{folder}/{name}", value, record.step)
-        if time.monotonic() - self._written > EVERY_S:
-            self.write(record)
+        if time.monotonic() - self._written > EVERY_S and self._scribe.idle:
+            self._write(record)
 
-    def write(self, record: StepRecord) -> None:
-        """Put what is known into storage."""
-        self._run.put(f"{FOLDER}/{self._segment:08d}.jsonl", ("\n".join(self._lines) + "\n").encode())
+    def _write(self, record: StepRecord) -> None:
+        """Have what is known put into storage."""
+        segment = f"{FOLDER}/{self._segment:08d}.jsonl"
+        self._scribe.write(self._run.put, segment, ("\n".join(self._lines) + "\n").encode())
         note = {
             "step": record.step + 1,
             "total": self._total,
@@ -81,15 +91,15 @@ class MetricLog:
             "wait_s": record.wait_s,
             "time_s": time.time(),
         }
-        self._run.put(PROGRESS, json.dumps(note).encode())
+        self._scribe.write(self._run.put, PROGRESS, json.dumps(note).encode())
         self._written = time.monotonic()
 
     def checkpointed(self, record: StepRecord) -> None:
         """Close the segment at a checkpoint and begin the next."""
-        self.write(record)
+        self._write(record)
         self._board.flush()
         for file in self._folder.iterdir():
-            self._run.put(f"tensorboard/{file.name}", file.read_bytes())
+            self._scribe.write(self._run.put, f"tensorboard/{file.name}", file.read_bytes())
         self._segment, self._lines = record.step + 1, []
 
     def close(self) -> None:

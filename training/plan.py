@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from training import checkpoint
 from training.backbones import encoder_bytes
+from training.checkpoint import Saving
 from training.config import Pretraining
 from training.data.collate import Batch
 from training.data.corpus import open_corpus
@@ -93,7 +94,7 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
     loading = Loading(order=order, global_batch=batch, rank=0, world=world, joint=config.mixing.mode == "joint", threads=threads)
     batches = step_batches(loading, corpora, CorpusViews(config, corpora), 0, steps * batch)
     watched, records = Watched(learner.method), list[StepRecord]()
-    fit(watched, learner.optimizer, config, batches, 0, device, records.append, learner.moved)
+    fit(watched, learner.optimizer, config, batches, 0, device, lambda record, ask: records.append(record), learner.moved)
     warm = records[min(cycle, steps // 2) :]
     state = learner.state(config.steps, config.steps * batch, identity(config, corpora, weights))
     spec = encoder_spec(config, learner, corpora)
@@ -111,7 +112,7 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
             "optimizer": _bytes(state.optimizer["state"]),
             "average": _bytes(state.average),
         },
-        stored_bytes={"state": len(checkpoint.state_bytes(state)), "encoder": len(encoder_bytes(learner.encoder, spec))},
+        stored_bytes={"state": len(checkpoint.state_bytes(state)), "encoder": len(encoder_bytes(state.encoder, spec))},
     )
 
 
@@ -123,9 +124,9 @@ def _bytes(found: Any) -> int:
     return sum(map(_bytes, inner))
 
 
-def plan(config: Pretraining, found: Probe, workers: Sequence[int], checkpoint_every: int) -> tuple[dict[str, object], str]:
+def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Saving) -> tuple[dict[str, object], str]:
     """What a run takes at each of several numbers of workers: a document, and sentences with the arithmetic in them."""
-    steps, batch, saves = config.steps, config.global_batch, -(-config.steps // checkpoint_every)
+    steps, batch = config.steps, config.global_batch
     lines = [
         f"measured on {found.device} as rank 0 of {found.world}: {found.samples:g} samples a step in {found.step_s:.3g} s "
         f"(mean of {found.steps}), {found.wait_s:.3g} s of it waiting for data; {found.kept_bytes / MB:.1f} MB kept for the "
@@ -136,21 +137,29 @@ def plan(config: Pretraining, found: Probe, workers: Sequence[int], checkpoint_e
         samples = batch / number
         step_s, kept = found.step_s * samples / found.samples, found.kept_bytes * samples / found.samples
         fixed, hours, gets = sum(found.fixed_bytes.values()), steps * step_s / 3600, steps * samples
-        numbers = {"samples": samples, "step_s": step_s, "hours": hours, "memory_bytes": fixed + kept, "requests": gets}
+        saves = saving.times(steps, step_s)
+        numbers = {
+            "samples": samples,
+            "step_s": step_s,
+            "hours": hours,
+            "memory_bytes": fixed + kept,
+            "requests": gets,
+            "checkpoints": saves,
+        }
         shares.append({"workers": number, "requests_per_s": batch / step_s, **numbers})
         lines.append(
             f"workers {number}: {found.step_s:.3g} s x {samples:g} / {found.samples:g} samples = {step_s:.3g} s a step, "
             f"x {steps} / 3600 = {hours:.3g} hours; memory {fixed / MB:.1f} + {kept / MB:.1f} = {(fixed + kept) / MB:.1f} MB "
-            f"each; {gets:.0f} range GETs each, {batch / step_s:.3g} a second together"
+            f"each; {gets:.0f} range GETs each, {batch / step_s:.3g} a second together; {saves} checkpoints"
         )
     lines += [
         f"memory whatever the samples: {_summed(found.fixed_bytes)}",
-        f"checkpoint: {_summed(found.stored_bytes)}, {saves} times",
+        f"checkpoint: {_summed(found.stored_bytes)}",
         f"requests: {steps} steps x {batch} samples = {steps * batch} range GETs, one a sample, with any number of workers",
         "Nothing was started. Workers are taken to be like this machine; averaging gradients, writing checkpoints, starting Ray, "
         "and what libraries and kernels hold for themselves are not in it.",
     ]
-    document = {"probe": asdict(found), "workers": shares, "steps": steps, "requests": steps * batch, "checkpoints": saves}
+    document = {"probe": asdict(found), "workers": shares, "steps": steps, "requests": steps * batch}
     return document, "\n".join(lines)
 
 

@@ -23,11 +23,14 @@ WINDOW = 100
 #: A run is silent after this long without a word, or after as many steps' time as ``PATIENCE_STEPS`` if that is longer.
 PATIENCE_S = 120.0
 PATIENCE_STEPS = 10
-#: Newest failures and passed-over checkpoints that are told in full.
+#: Newest events out of the ordinary that are told in full.
 TOLD = 3
+EXTRAORDINARY = ("failed", "passed-over", "lost", "resize", "preempted", "stopped")
 
 _Line = dict[str, Any]
-State = Literal["waiting", "running", "silent", "failed", "done"]
+State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
+#: What the newest event of a start says of the run.
+STATES: dict[str, State] = {"lost": "restarting", "stopped": "stopped", "failed": "failed", "end": "done"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,10 +38,11 @@ class Status:
     """A run at a glance; None where nothing is known yet.
 
     Attributes:
-        state: ``waiting`` if no worker has written yet.
+        state: ``waiting`` if no worker has written yet, ``restarting`` after a worker was lost.
         step: steps done, of ``steps``.
         workers: of the newest start.
         wait_share: of rank 0's time, the part in which it waited for data.
+        skew_share: of the time, the part in which the first worker of a step waited for the last.
         checkpoint_age_s: from the newest checkpoint that holds to the last word; what was done since is done again after a loss.
         last_word_s: when rank 0 last wrote, by its own clock, in seconds since 1970.
         silence_s: from then until now, by the reader's clock.
@@ -55,6 +59,7 @@ class Status:
     steps_per_s: float | None = None
     samples_per_s: float | None = None
     wait_share: float | None = None
+    skew_share: float | None = None
     workers: int | None = None
     checkpoint_step: int | None = None
     checkpoint_age_s: float | None = None
@@ -76,7 +81,9 @@ class Status:
         if self.steps_per_s is not None:
             left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
             rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"
-            lines.append(f"  {rate}, {self.wait_share:.0%} of the time waiting for data{left}")
+            lines.append(
+                f"  {rate}, {self.wait_share:.0%} of the time waiting for data, {self.skew_share:.0%} for the last worker{left}"
+            )
         if self.checkpoint_step is not None:
             age = "" if self.checkpoint_age_s is None else f", {_duration(self.checkpoint_age_s)} before the last word"
             lines.append(f"  last checkpoint: step {self.checkpoint_step}{age}")
@@ -98,7 +105,7 @@ def status(run: Bucket, now: float) -> Status:
     total: int = documents[0]["identity"]["config"]["steps"]
     happened = events(run)
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
-    told = [_note(run, event) for event in [e for e in happened if e.kind in ("failed", "passed-over")][-TOLD:]]
+    told = [_note(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
     start, newest = (_note(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
     if begun is None or not ("time_s" in start or "time_s" in newest):
         return Status(run=run.url, state="waiting", step=0, steps=total, events=counts, told=told)
@@ -152,13 +159,14 @@ def _rates(lines: Sequence[_Line]) -> dict[str, float]:
     spent = max(sum(line["step_s"] for line in lines), lines[-1]["time_s"] - lines[0]["time_s"] + lines[0]["step_s"])
     samples = sum(sum(line["counts"].values()) for line in lines)
     waited = sum(line["wait_s"] for line in lines) / spent
-    return {"steps_per_s": len(lines) / spent, "samples_per_s": samples / spent, "wait_share": waited}
+    skewed = sum(line["skew_s"] for line in lines) / spent
+    return {"steps_per_s": len(lines) / spent, "samples_per_s": samples / spent, "wait_share": waited, "skew_share": skewed}
 
 
 def _state(happened: Sequence[Event], silence_s: float, rates: dict[str, float]) -> State:
-    last = _last(happened, "start", "resume", "failed", "end")
-    if last and last.kind in ("failed", "end"):
-        return "failed" if last.kind == "failed" else "done"
+    last = _last(happened, "start", "resume", *STATES)
+    if last and last.kind in STATES:
+        return STATES[last.kind]
     patience = max(PATIENCE_S, PATIENCE_STEPS / rates["steps_per_s"]) if rates else PATIENCE_S
     return "silent" if silence_s > patience else "running"
 

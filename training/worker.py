@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from foundation.bucket import Bucket
-from storage_schema.errors import RunError, StorageError
+from storage_schema.errors import RunError
 from storage_schema.sample import Sample
 from training import checkpoint
-from training.backbones import encoder_bytes
+from training.asks import HERE, Ask
 from training.backbones.base import EncoderSpec
+from training.checkpoint import Saving
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
 from training.data.order import CorpusOrder, Order, integer_weights
 from training.learner import Learner
-from training.loop import StepRecord, fit, wrapped
-from training.metrics import EventLog, MetricLog
+from training.loop import fit, wrapped
+from training.pen import Pen, Title
 
-ENCODER = "encoder.pt"
 CONFIG = "config.json"
 _LOG = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ class Job:
     config: dict[str, Any]
     sources: tuple[Source, ...]
     run: Bucket
-    checkpoint_every: int
-    keep: int = 3
+    saving: Saving
     threads: int = 2
 
 
@@ -73,15 +72,22 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
     """Train this rank's part of a run, from its newest checkpoint to its end.
 
     Raises:
-        RunError: if the checkpoint belongs to another run, or the loss is not finite.
+        RunError: if the checkpoint belongs to another run, the loss is not finite, or this or another rank was asked to stop.
     """
+    with HERE.answered():
+        if _trained(job, rank, world, device) is Ask.STOP:
+            if dist.is_initialized():
+                dist.barrier()  # nobody leaves before rank 0 has saved
+            raise RunError(f"{job.run.url}: stopped as asked, and saved; the same line goes on")
+
+
+def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
     config = read_config(job.config, "the run's configuration")
     corpora = [open_corpus(source.bucket) for source in job.sources]
     weights = [source.weight for source in job.sources]
     learner = Learner.of(config, device)
     mine = identity(config, corpora, weights)
-    passed: list[str] = []
-    done = _resumed(job.run, mine, learner, passed)
+    done, passed = _resumed(job.run, mine, learner, rank, device)
     loading = Loading(
         order=order_of(config, corpora, weights),
         global_batch=config.global_batch,
@@ -93,10 +99,14 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
     batches = step_batches(
         loading, corpora, CorpusViews(config, corpora), done * config.global_batch, config.steps * config.global_batch
     )
-    pen = _Pen(job, config, mine, learner, corpora, done, EventLog(job.run, world), passed) if rank == 0 else None
-    note = pen.note if pen else lambda record: None
-    with pen or contextlib.nullcontext():
-        fit(wrapped(learner.method, device), learner.optimizer, config, batches, done, device, note, learner.moved)
+    module = wrapped(learner.method, device)
+    steps = functools.partial(fit, module, learner.optimizer, config, batches, done, device)
+    if rank:
+        return steps(lambda record, ask: None, learner.moved, HERE.take)
+    spec, batch = encoder_spec(config, learner, corpora), config.global_batch
+    title = Title(identity=mine, spec=spec, steps=config.steps, global_batch=batch, world=world)
+    with Pen(job.run, title, job.saving, learner, done).begin(passed) as pen:
+        return steps(pen.note, learner.moved, HERE.take)
 
 
 class CorpusViews:
@@ -111,16 +121,28 @@ class CorpusViews:
         return self._method.draw(sample, self._geometry[sample.presentation], rng)
 
 
-def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, passed: list[str]) -> int:
-    """Load the newest checkpoint, if there is one; the number of steps done. What was passed over is added to ``passed``."""
-    state = checkpoint.load(run, lambda name, reason: passed.append(f"{name}: {reason}"))
+def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, rank: int, device: torch.device) -> tuple[int, list[str]]:
+    """Load the newest checkpoint, if there is one.
+
+    Rank 0 says which: a worker that was lost may still be writing one, and ranks that look one after the other could differ.
+
+    Returns:
+        The number of steps done, and what was passed over.
+    """
+    passed: list[str] = []
+    state = checkpoint.load(run, lambda name, reason: passed.append(f"{name}: {reason}")) if rank == 0 else None
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        chosen = torch.tensor([state.step if state else 0], device=device)
+        dist.broadcast(chosen, src=0)
+        if rank and chosen.item():
+            state = checkpoint.load_step(run, int(chosen.item()))
     if state is None:
-        return 0
+        return 0, passed
     if state.identity != mine:
         raise RunError(f"{run.url}: the checkpoint of step {state.step} is of another run: {differences(state.identity, mine)}")
     learner.resume(state)
     _LOG.info("resuming %s at step %d, position %d", run.url, state.step, state.position)
-    return state.step
+    return state.step, passed
 
 
 def encoder_spec(config: Pretraining, learner: Learner, corpora: Sequence[Corpus]) -> EncoderSpec:
@@ -143,57 +165,6 @@ def differences(theirs: Any, mine: Any, loc: str = "") -> str:
     else:
         return "" if theirs == mine else f"{loc} was {theirs!r} and is {mine!r}"
     return "; ".join(part for part in parts if part)
-
-
-class _Pen:
-    """What only rank 0 writes: metrics, events, checkpoints, the encoder. Its context is the run's: how it ends is noted."""
-
-    def __init__(
-        self,
-        job: Job,
-        config: Pretraining,
-        mine: dict[str, Any],
-        learner: Learner,
-        corpora: Sequence[Corpus],
-        done: int,
-        events: EventLog,
-        passed: Sequence[str],
-    ) -> None:
-        self._job, self._config, self._identity = job, config, mine
-        self._done, self._events, self._passed = done, events, passed
-        self._learner = learner
-        self._spec = encoder_spec(config, learner, corpora)
-        self._log = MetricLog(job.run, done, config.steps)
-
-    def __enter__(self) -> Self:
-        for text in self._passed:
-            self._events.add("passed-over", self._done, text)
-        self._events.add("resume" if self._done else "start", self._done)
-        return self
-
-    def note(self, record: StepRecord) -> None:
-        """After every step: log it; at borders: save."""
-        self._log.add(record)
-        self._done = record.step + 1
-        if self._done % self._job.checkpoint_every == 0 or self._done == self._config.steps:
-            self._save()
-            self._log.checkpointed(record)
-
-    def _save(self) -> None:
-        state = self._learner.state(self._done, self._done * self._config.global_batch, self._identity)
-        checkpoint.save(self._job.run, state, self._job.keep)
-        self._job.run.put(ENCODER, encoder_bytes(self._learner.encoder, self._spec))
-        self._events.add("checkpoint", self._done)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if error is None:
-                self._events.add("end", self._done)
-            else:
-                with contextlib.suppress(StorageError):  # a store that fails may be the error itself, which must be heard
-                    self._events.add("failed", self._done, f"{type(error).__name__}: {error}")
-        finally:
-            self._log.close()
 
 
 def ray_worker(job: Job) -> None:

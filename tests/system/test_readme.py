@@ -57,7 +57,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = CdsslP3D().build()
     (tmp_path / "runs" / "a").mkdir(parents=True)
-    (tmp_path / "runs" / "a" / "encoder.pt").write_bytes(encoder_bytes(method.encoder, method.encoder_spec))
+    (tmp_path / "runs" / "a" / "encoder.pt").write_bytes(encoder_bytes(method.encoder.state_dict(), method.encoder_spec))
     [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     script = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{block}\nassert features.shape == (1, 512)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)

@@ -49,7 +49,7 @@ def _batch(presentation: Presentation, side: tuple[int, int, int], local: tuple[
         "clean1": torch.rand(BATCH, 1, *side, dtype=torch.float64),
         "local": torch.randn(BATCH, 6, 1, *local, dtype=torch.float64),
     }
-    return Batch(stream=presentation, keys=("k",) * BATCH, counts={presentation: BATCH}, tensors=tensors)
+    return Batch(stream=presentation, keys=("k",) * BATCH, counts={presentation: BATCH}, tensors=tensors, least=BATCH)
 
 
 CASES = [(Presentation.SUPERPATCH, (8, 16, 24), (8, 8, 8)), (Presentation.PSEUDO3D, (16, 8, 8), (16, 8, 8))]

@@ -10,6 +10,7 @@ import torch
 from foundation.bucket import Bucket
 from storage_schema.errors import StorageError
 from training import checkpoint
+from training.checkpoint import Saving
 
 
 def _state(step: int) -> checkpoint.State:
@@ -26,7 +27,7 @@ def run(tmp_path: object) -> Bucket:
 
 def test_what_is_saved_is_loaded(run: Bucket) -> None:
     assert checkpoint.load(run) is None
-    checkpoint.save(run, _state(10), keep=3)
+    checkpoint.save(run, _state(10), Saving(last=3))
     found = checkpoint.load(run)
     assert found is not None
     assert (found.step, found.position, found.identity) == (10, 40, {"config": {"steps": 9}})
@@ -35,15 +36,15 @@ def test_what_is_saved_is_loaded(run: Bucket) -> None:
 
 def test_only_the_newest_are_kept(run: Bucket) -> None:
     for step in range(1, 6):
-        checkpoint.save(run, _state(step), keep=2)
+        checkpoint.save(run, _state(step), Saving(last=2))
     assert checkpoint.complete(run) == ["step-00000004", "step-00000005"]
 
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "no hashes", "half hashes", "gone"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_word(run: Bucket, harm: str, caplog: pytest.LogCaptureFixture) -> None:
     """Each is a moment at which a save or a disk may have stopped; the one before must carry on."""
-    checkpoint.save(run, _state(1), keep=3)
-    checkpoint.save(run, _state(2), keep=3)
+    checkpoint.save(run, _state(1), Saving(last=3))
+    checkpoint.save(run, _state(2), Saving(last=3))
     folder = "checkpoints/step-00000002"
     data = run.read(f"{folder}/state.pt")
     if harm == "flipped":
@@ -64,7 +65,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word(run: Bucket, harm: str,
 
 
 def test_a_run_never_starts_from_zero_by_itself(run: Bucket) -> None:
-    checkpoint.save(run, _state(1), keep=1)
+    checkpoint.save(run, _state(1), Saving(last=1))
     run.put("checkpoints/step-00000001/state.pt", b"")
     with pytest.raises(StorageError, match=r"none of .* is whole; restore one"):
         checkpoint.load(run)
@@ -82,7 +83,7 @@ def test_a_checkpoint_with_code_in_it_is_not_run(run: Bucket) -> None:
 
     buffer = io.BytesIO()
     torch.save({"step": Code()}, buffer)
-    checkpoint.save(run, _state(1), keep=3)
+    checkpoint.save(run, _state(1), Saving(last=3))
     run.put("checkpoints/step-00000002/state.pt", buffer.getvalue())
     run.put(
         "checkpoints/step-00000002/hashes.json", json.dumps({"state.pt": hashlib.sha256(buffer.getvalue()).hexdigest()}).encode()

@@ -32,7 +32,7 @@ def _steps(config: Pretraining, count: int = 3) -> list[list[Batch]]:
 
 def _trained(config: Pretraining, steps: list[list[Batch]]) -> tuple[list[StepRecord], Learner]:
     learner, records = Learner.of(config, CPU), list[StepRecord]()
-    fit(learner.method, learner.optimizer, config, steps, 0, CPU, records.append, learner.moved)
+    fit(learner.method, learner.optimizer, config, steps, 0, CPU, lambda record, ask: records.append(record), learner.moved)
     return records, learner
 
 
@@ -108,17 +108,17 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(
         seen.append(learner.method.state_dict()[name].clone())
         learner.moved()
 
-    fit(learner.method, learner.optimizer, config, steps, 0, CPU, lambda record: None, moved)
+    fit(learner.method, learner.optimizer, config, steps, 0, CPU, lambda record, ask: None, moved)
     expected = seen[0]
     for weight in seen[1:]:
         expected = 0.5 * expected + 0.5 * weight
     state = learner.state(3, 0, {})
     assert torch.allclose(state.kept[name], expected, atol=1e-7)
     assert torch.equal(state.model[name], seen[-1])
-    assert torch.equal(learner.encoder.state_dict()["down0.0.0.weight"], state.kept[name])
+    assert torch.equal(state.encoder["down0.0.0.weight"], state.kept[name])
     again = Learner.of(config, CPU)
     again.resume(state)
-    assert torch.equal(again.encoder.state_dict()["down0.0.0.weight"], state.kept[name])
+    assert torch.equal(again.state(3, 0, {}).encoder["down0.0.0.weight"], state.kept[name])
     assert plain[1].state(3, 0, {}).kept[name].equal(plain[1].method.state_dict()[name])
 
 

@@ -57,7 +57,8 @@ def _steps(count: int, rank: int, world: int) -> list[list[Batch]]:
             mine = slice(rank * size // world, (rank + 1) * size // world)
             tensors = {"x": x[mine], "y": x[mine].sum(1, keepdim=True) + 1}
             keys = tuple(f"{number}-{presentation}-{i}" for i in range(size))[mine]
-            batches.append(Batch(stream=presentation, keys=keys, counts={presentation: size}, tensors=tensors))
+            counts, least = {presentation: size}, size // world
+            batches.append(Batch(stream=presentation, keys=keys, counts=counts, tensors=tensors, least=least))
         steps.append(batches)
     return steps
 
@@ -66,7 +67,15 @@ def _train(rank: int, world: int) -> tuple[list[StepRecord], torch.Tensor]:
     method, config = _Line(), _config(6)
     records: list[StepRecord] = []
     device = torch.device("cpu")
-    fit(wrapped(method, device), config.optimizer.build(method), config, _steps(6, rank, world), 0, device, records.append)
+    fit(
+        wrapped(method, device),
+        config.optimizer.build(method),
+        config,
+        _steps(6, rank, world),
+        0,
+        device,
+        lambda record, ask: records.append(record),
+    )
     return records, method.encoder.weight.detach().clone()
 
 
@@ -97,7 +106,7 @@ def test_a_step_is_one_update_of_both_streams_together() -> None:
         error = batch.tensors["x"] @ torch.full((3, 1), 0.5, dtype=torch.float64) - batch.tensors["y"]
         gradient += (2 * error * batch.tensors["x"]).mean(0) / len(batches)
     method, config = _Line(), _config(1)
-    fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record: None)
+    fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record, ask: None)
     decayed = 0.5 - 0.1 * (gradient + 1e-4 * 0.5)
     assert torch.allclose(method.encoder.weight[0], decayed, atol=1e-12)
 
@@ -108,7 +117,15 @@ def test_a_step_in_parts_is_the_step_as_a_whole(accumulate: int) -> None:
     whole, weight = _train(0, 1)
     method, config = _Line(), replace(_config(6), compute=Compute(accumulate=accumulate))
     records: list[StepRecord] = []
-    fit(method, config.optimizer.build(method), config, _steps(6, 0, 1), 0, torch.device("cpu"), records.append)
+    fit(
+        method,
+        config.optimizer.build(method),
+        config,
+        _steps(6, 0, 1),
+        0,
+        torch.device("cpu"),
+        lambda record, ask: records.append(record),
+    )
     assert torch.allclose(method.encoder.weight, weight, atol=1e-12)
     for part, one in zip(records, whole, strict=True):
         assert part.terms == pytest.approx(one.terms, abs=1e-12)
@@ -131,7 +148,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples() -> None:
     method, config = _Line(), _config(1)
     before = method.encoder.weight.detach().clone()
     with pytest.raises(RunError, match=r"step 0: loss or gradient is not finite .*0-superpatch-0"):
-        fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record: None)
+        fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record, ask: None)
     assert torch.equal(method.encoder.weight, before)
 
 

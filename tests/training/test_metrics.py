@@ -7,6 +7,7 @@ from pathlib import Path
 from foundation.bucket import Bucket
 from training.loop import StepRecord
 from training.metrics import MetricLog, read_metrics
+from training.scribe import Scribe
 
 
 def _record(step: int, loss: float) -> StepRecord:
@@ -22,18 +23,23 @@ def _record(step: int, loss: float) -> StepRecord:
         voxels=800,
         wait_s=0.0,
         step_s=2.0,
+        skew_s=0.0,
+        slowest=0,
     )
 
 
 def _write(run: Bucket, first: int, stop: int, every: int, loss: float) -> None:
-    log = MetricLog(run, first, 20)
+    scribe = Scribe()
+    log = MetricLog(run, first, 20, scribe)
     for step in range(first, stop):
         record = _record(step, loss)
         log.add(record)
         if (step + 1) % every == 0:
             log.checkpointed(record)
         elif step == stop - 1:
-            log.write(record)
+            log._write(record)
+    scribe.finish()
+    scribe.close()
     log.close()
 
 
@@ -46,6 +52,17 @@ def test_steps_that_are_done_again_are_logged_once(tmp_path: Path) -> None:
     assert [record["step"] for record in found] == list(range(12))
     assert [record["loss"] for record in found] == [1.0] * 4 + [2.0] * 8
     assert all((record["samples_per_s"], record["voxels_per_s"]) == (2.0, 400.0) for record in found)
+
+
+def test_a_checkpoint_of_a_lost_worker_inside_a_segment_leaves_each_step_once(tmp_path: Path) -> None:
+    """Steps 4 to 8 were told in one segment; a run that goes on from step 6 tells 6 to 8 again."""
+    run = Bucket(str(tmp_path))
+    _write(run, 0, 4, every=4, loss=1.0)
+    _write(run, 4, 9, every=20, loss=1.0)
+    _write(run, 6, 12, every=5, loss=2.0)
+    found = read_metrics(run)
+    assert [record["step"] for record in found] == list(range(12))
+    assert [record["loss"] for record in found] == [1.0] * 6 + [2.0] * 6
 
 
 def test_a_run_without_steps_has_no_metrics(tmp_path: Path) -> None:

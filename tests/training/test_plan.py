@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from crossdim import main
 from foundation.bucket import Bucket
-from training import checkpoint, worker
+from training import checkpoint, pen
+from training.checkpoint import Saving
 from training.data import loader
 from training.data.collate import Batch
 from training.data.ranges import open_ranges
@@ -63,10 +64,10 @@ def test_sizes_and_requests_are_those_of_the_run(
     assert _line(tmp_path / "run", flat, solid, more=("--workers", "0", *more)) == 0
     state = tmp_path / "run" / checkpoint.FOLDER / checkpoint.name_of(2) / checkpoint.STATE
     measured = Probe(**found["probe"])  # type: ignore[arg-type]
-    encoder = (tmp_path / "run" / worker.ENCODER).stat().st_size
+    encoder = (tmp_path / "run" / pen.ENCODER).stat().st_size
     assert measured.stored_bytes == {"state": state.stat().st_size, "encoder": encoder}
     assert found["requests"] == _Counted.asked == 16
-    assert found["checkpoints"] == 1
+    assert [share["checkpoints"] for share in found["workers"]] == [1]  # type: ignore[attr-defined]
 
     stored, held = torch.load(state, weights_only=True), measured.fixed_bytes
     momentum = sum(entry["momentum_buffer"].nbytes for entry in stored["optimizer"]["state"].values())
@@ -132,7 +133,9 @@ def test_what_is_kept_is_counted_once_and_weights_are_not() -> None:
     """X for the first product, the exponential for itself and for the second product: 2 x 40 bytes a sample."""
     watched = Watched(_Squared())  # type: ignore[arg-type]
     for samples in (3, 5, 2):
-        batch = Batch(keys=("k",) * samples, tensors={"x": torch.zeros(samples, 10)}, stream="s", counts={"s": samples})
+        batch = Batch(
+            keys=("k",) * samples, tensors={"x": torch.zeros(samples, 10)}, stream="s", counts={"s": samples}, least=samples
+        )
         watched(batch, Step(index=0, total=1, seed=0)).losses["loss"].backward()
     assert (watched.samples, watched.kept_bytes) == (10, 5 * 80)
 
@@ -152,14 +155,17 @@ def test_the_arithmetic_stands_in_the_sentences() -> None:
     )
     config = recipe("cdssl-p3d:tiny")
     config = type(config)(method=config.method, steps=90, global_batch=16)
-    document, text = plan(config, found, [1, 4], checkpoint_every=40)
+    document, text = plan(config, found, [1, 4], Saving(every=40))
     assert "workers 1: 10 s x 16 / 4 samples = 40 s a step, x 90 / 3600 = 1 hours; memory 10.0 + 160.0 = 170.0 MB each" in text
     assert "workers 4: 10 s x 4 / 4 samples = 10 s a step, x 90 / 3600 = 0.25 hours; memory 10.0 + 40.0 = 50.0 MB each" in text
-    assert "360 range GETs each, 1.6 a second together" in text
+    assert "360 range GETs each, 1.6 a second together; 3 checkpoints" in text
     assert "90 steps x 16 samples = 1440 range GETs, one a sample" in text
-    assert "checkpoint: state 8.0 + encoder 1.0 = 9.0 MB, 3 times" in text
+    assert "checkpoint: state 8.0 + encoder 1.0 = 9.0 MB" in text
     assert "weights 3.0 + gradients 2.0 + optimizer 2.0 + average 3.0 = 10.0 MB" in text
-    assert (document["checkpoints"], document["requests"]) == (3, 1440)
+    assert document["requests"] == 1440
+    _, timed = plan(config, found, [1, 4], Saving(every=None, every_s=600))
+    assert "6 checkpoints" in timed  # 90 x 40 s
+    assert "2 checkpoints" in timed  # 90 x 10 s
 
 
 def test_what_pretrain_refuses_plan_refuses(

@@ -15,9 +15,11 @@ from tensorboardX.proto import event_pb2
 from crossdim import main
 from foundation.bucket import Bucket
 from tests.training.published import images, publish, superpatches
-from training import worker
+from training.asks import Ask
 from training.launch import saved_config
+from training.loop import StepRecord
 from training.metrics import read_metrics
+from training.pen import Pen
 
 WHAT_MUST_AGREE = ("step", "samples", "loss", "terms", "lr", "grad_norm", "counts")
 
@@ -41,14 +43,14 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
 ) -> None:
     """Cut after step 3, one step beyond a checkpoint: keys, losses and rates of all steps equal those of a run in one piece."""
     assert _pretrain(tmp_path / "whole", flat, solid) == 0
-    note = worker._Pen.note
+    note = Pen.note
 
-    def cut(self: worker._Pen, record: object) -> None:
-        note(self, record)  # type: ignore[arg-type]
-        if record.step == 2:  # type: ignore[attr-defined]
+    def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
+        note(self, record, ask)
+        if record.step == 2:
             raise _Killed
 
-    monkeypatch.setattr(worker._Pen, "note", cut)
+    monkeypatch.setattr(Pen, "note", cut)
     assert _pretrain(tmp_path / "cut", flat, solid) == 2
     monkeypatch.undo()
     assert _pretrain(tmp_path / "cut", flat, solid) == 0

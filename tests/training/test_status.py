@@ -14,8 +14,11 @@ from crossdim import main
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError
 from training import checkpoint, worker
+from training.asks import Ask
 from training.loop import StepRecord
 from training.metrics import EVENTS, PROGRESS, EventLog, MetricLog, events, read_metrics
+from training.pen import Pen
+from training.scribe import Scribe
 from training.status import PATIENCE_S, Status, status
 
 BEGIN_S = 1_800_000_000.0
@@ -49,7 +52,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
 
 def _walk(run: Bucket, clock: _Clock, first: int, stop: int) -> None:
     """Steps of 4 s, one of them spent waiting, 8 samples; a checkpoint of 2 s every second step. As a worker writes them."""
-    log, diary = MetricLog(run, first, 10), EventLog(run, workers=3)
+    scribe = Scribe()
+    log, diary = MetricLog(run, first, 10, scribe), EventLog(run, workers=3)
     diary.add("resume" if first else "start", first)
     for step in range(first, stop):
         clock.now += 4
@@ -65,14 +69,19 @@ def _walk(run: Bucket, clock: _Clock, first: int, stop: int) -> None:
             voxels=1,
             wait_s=1.0,
             step_s=4.0,
+            skew_s=0.4,
+            slowest=2,
         )
         log.add(record)
         if step % 2:
             clock.now += 2
             log.checkpointed(record)
+            scribe.finish()
             diary.add("checkpoint", step + 1)
         else:
-            log.write(record)
+            log._write(record)
+            scribe.finish()
+    scribe.close()
     log.close()
 
 
@@ -85,12 +94,14 @@ def test_a_running_run_in_numbers(run: Bucket, clock: _Clock) -> None:
     assert found.steps_per_s == pytest.approx(7 / 34)
     assert found.samples_per_s == pytest.approx(56 / 34)
     assert found.wait_share == pytest.approx(7 / 34)
+    assert found.skew_share == pytest.approx(2.8 / 34)
+    assert "8% for the last worker" in str(found)
     assert (found.checkpoint_step, found.checkpoint_age_s, found.silence_s) == (6, 4.0, 5.0)
     assert found.eta_s == pytest.approx(3 * 34 / 7)
     assert found.events == {"start": 1, "checkpoint": 3}
     text = str(found)
     assert "running, step 7 of 10, loss 0.1429, workers 3" in text
-    assert "0.206 steps/s, 1.65 samples/s, 21% of the time waiting for data; 15 s left" in text
+    assert "0.206 steps/s, 1.65 samples/s, 21% of the time waiting for data, 8% for the last worker; 15 s left" in text
     assert "last checkpoint: step 6, 4 s before the last word" in text
 
 
@@ -100,6 +111,18 @@ def test_a_run_without_a_word_for_long_is_silent_and_not_running(run: Bucket, cl
     found = status(run, clock.now + PATIENCE_S + 60)
     assert (found.state, found.eta_s) == ("silent", None)
     assert "silent since 2027-01-15 08:00:14 UTC (3.0 min by this machine's clock)" in str(found)
+
+
+def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock: _Clock) -> None:
+    _walk(run, clock, 0, 3)
+    EventLog(run, workers=3).add("lost", 2, "the actor died: node 7 went away")
+    found = status(run, clock.now + 1)
+    assert found.state == "restarting"
+    assert "lost at step 2: the actor died: node 7 went away" in str(found)
+    EventLog(run, workers=2).add("resume", 2)
+    assert status(run, clock.now + 1).state == "running"
+    EventLog(run, workers=2).add("stopped", 3, "by a signal")
+    assert status(run, clock.now + 1).state == "stopped"
 
 
 def test_slow_steps_are_no_silence(run: Bucket, clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,13 +145,15 @@ def test_what_is_done_again_is_not_counted_as_done(run: Bucket, clock: _Clock) -
     _walk(run, clock, 0, 9)
     clock.now += 1000
     EventLog(run, workers=2).add("passed-over", 6, "step-00000008: its bytes do not have the recorded sha256")
-    log = MetricLog(run, 6, 10)
+    scribe = Scribe()
+    log = MetricLog(run, 6, 10, scribe)
     EventLog(run, workers=2).add("resume", 6)
     found = status(run, clock.now + 1)
     assert (found.state, found.step, found.loss, found.steps_per_s, found.workers) == ("running", 6, None, None, 2)
     assert (found.checkpoint_step, found.checkpoint_age_s) == (6, 1014.0)
     assert "passed-over at step 6: step-00000008: its bytes" in str(found)
     log.close()
+    scribe.close()
     _walk(run, clock, 6, 8)
     found = status(run, clock.now)
     assert (found.step, found.checkpoint_step, found.steps_per_s) == (8, 8, pytest.approx(2 / 8))
@@ -181,14 +206,14 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each stage is asked through the front door, with its exit code."""
-    note = worker._Pen.note
+    note = Pen.note
 
-    def cut(self: worker._Pen, record: StepRecord) -> None:
-        note(self, record)
+    def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
+        note(self, record, ask)
         if record.step == 2:
             raise RunError("the plug was pulled")
 
-    monkeypatch.setattr(worker._Pen, "note", cut)
+    monkeypatch.setattr(Pen, "note", cut)
     assert _trained(tmp_path, flat, solid) == 2
     monkeypatch.undo()
     code, found = _asked(tmp_path, capsys)

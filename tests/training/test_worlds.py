@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from foundation.bucket import Bucket
+from training.checkpoint import Saving
 from training.compute import Compute
 from training.metrics import read_metrics
 from training.recipes.cdssl_p3d import tiny
@@ -22,7 +23,7 @@ STEPS = 3
 def _job(out: str, data: tuple[str, ...], *, sync_bn: bool) -> Job:
     config = replace(tiny(), steps=STEPS, global_batch=14, compute=Compute(sync_bn=sync_bn, channels_last=False))
     sources = tuple(Source(bucket=Bucket(url), weight=1.0) for url in data)
-    return Job(config=config.document(), sources=sources, run=Bucket(out), checkpoint_every=STEPS)
+    return Job(config=config.document(), sources=sources, run=Bucket(out), saving=Saving(every=STEPS))
 
 
 def _process(rank: int, world: int, folder: str, data: tuple[str, ...], sync_bn: bool) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from os import PathLike
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from storage_schema.errors import RunError, unknown_name
 from training.backbones.base import BackboneSettings, EncoderSpec
@@ -40,11 +41,11 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
     return BACKBONES[spec.backbone](**spec.settings).encoder()
 
 
-def encoder_bytes(encoder: nn.Module, spec: EncoderSpec) -> bytes:
-    """An encoder as a file that loads with ``weights_only=True``: its spec and its weights."""
+def encoder_bytes(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
+    """An encoder as a file that loads with ``weights_only=True``: its spec, and its weights by name."""
     buffer = io.BytesIO()
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    torch.save({"spec": spec.document(), "weights": weights}, buffer)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    torch.save({"spec": spec.document(), "weights": plain}, buffer)
     return buffer.getvalue()
 
 

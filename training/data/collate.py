@@ -32,13 +32,16 @@ class Batch:
         keys: of this rank's samples.
         counts: for each presentation, how many samples all ranks together hold in this step; losses are weighted by
             their sum, so that uneven ranks give the gradient of the whole batch.
-        tensors: by name.
+        tensors: by name, of the samples of ``keys``. A rank without any holds those of one sample of another rank, which
+            weigh nothing: so it takes part in every collective.
+        least: the fewest samples that any rank holds of this stream in this step.
     """
 
     stream: str
     keys: tuple[str, ...]
     counts: dict[str, int]
     tensors: dict[str, torch.Tensor]
+    least: int
 
     @property
     def global_size(self) -> int:
@@ -71,7 +74,7 @@ def collate(views: Sequence[Views], keys: Sequence[str], stream: str, global_siz
                 shapes = f"{first.shape} of {keys[0]} and {other[name].shape} of {key}"
                 raise GeometryError(f"view {name!r} of {stream} has shapes {shapes}; a method must draw equal ones")
         tensors[name] = torch.from_numpy(np.stack([v[name] for v in views]))
-    return Batch(stream=stream, keys=tuple(keys), counts={stream: global_size}, tensors=tensors)
+    return Batch(stream=stream, keys=tuple(keys), counts={stream: global_size}, tensors=tensors, least=len(keys))
 
 
 def padded(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -20,15 +20,24 @@ Draw = Callable[[Sample, np.random.Generator], Views]
 
 @dataclass(kw_only=True, slots=True)
 class _Group:
-    """The part of a step that becomes one batch."""
+    """The part of a step that becomes one batch.
+
+    Attributes:
+        counts: samples of all ranks, by presentation.
+        least: of the rank that holds the fewest.
+        futures: of this rank's samples.
+        borrowed: of another rank's sample, where this one holds none.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
+    least: int = 0
     futures: list[Future[tuple[str, Views]]] = field(default_factory=list)
+    borrowed: Future[tuple[str, Views]] | None = None
 
     def batch(self, stream: str) -> Batch:
-        done = [future.result() for future in self.futures]
+        done = [future.result() for future in ([self.borrowed] if self.borrowed else self.futures)]
         batch = collate([views for _, views in done], [key for key, _ in done], stream, sum(self.counts.values()))
-        return replace(batch, counts=self.counts)
+        return replace(batch, keys=() if self.borrowed else batch.keys, counts=self.counts, least=self.least)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,15 +90,22 @@ def _submitted(
     loading: Loading, corpora: Sequence[Corpus], first: int, submit: Callable[[int, int, int], Future[tuple[str, Views]]]
 ) -> dict[str, _Group]:
     """Start fetching this rank's part of the step at ``first``, grouped by stream."""
-    shares = loading.order.share(first, loading.global_batch, loading.rank, loading.world)
-    sizes = [len(share) for share in loading.order.share(first, loading.global_batch, 0, 1)]
-    step: dict[str, _Group] = {}
-    for number, (corpus, share, size) in enumerate(zip(corpora, shares, sizes, strict=True)):
-        if not size:
+    order, size = loading.order, loading.global_batch
+    shares, whole = (order.share(first, size, rank, world) for rank, world in ((loading.rank, loading.world), (0, 1)))
+    fewest = order.share(first, size, 0, loading.world)  # rank 0 never holds more of a dataset than another
+    step, spare = dict[str, _Group](), dict[str, tuple[int, int, int]]()
+    for number, (corpus, share, least, positions) in enumerate(zip(corpora, shares, fewest, whole, strict=True)):
+        if not len(positions):
             continue
         presentation = str(corpus.manifest.presentation)
-        group = step.setdefault(JOINT if loading.joint else presentation, _Group())
-        group.counts[presentation] = group.counts.get(presentation, 0) + size
-        _, samples = loading.order.locate(share)
+        stream = JOINT if loading.joint else presentation
+        group = step.setdefault(stream, _Group())
+        group.counts[presentation] = group.counts.get(presentation, 0) + len(positions)
+        group.least += len(least)
+        _, samples = order.locate(share)
         group.futures += [submit(number, int(index), int(position)) for index, position in zip(samples, share, strict=True)]
+        spare.setdefault(stream, (number, int(order.locate(positions[:1])[1][0]), int(positions[0])))
+    for stream, group in step.items():
+        if not group.futures:
+            group.borrowed = submit(*spare[stream])
     return step

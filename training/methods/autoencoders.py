@@ -144,7 +144,7 @@ class Ae(MethodConfig):
 
     kind: ClassVar[str] = "ae"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
-    min_rank_batch: ClassVar[int] = 1
+    min_rank_batch: ClassVar[int] = 0
 
     backbone: StridedSettings = field(default_factory=StridedSettings)
     crops: Crops = field(default_factory=Crops)
@@ -192,6 +192,7 @@ class VqVae(Ae):
     """The vector-quantised autoencoder."""
 
     kind: ClassVar[str] = "vqvae"
+    min_rank_batch: ClassVar[int] = 1  # each rank proposes codes of its own samples to restart entries from
 
     features: int = 64
     entries: int = 512

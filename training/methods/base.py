@@ -77,7 +77,7 @@ class MethodConfig(ABC):
 
     kind: ClassVar[str]
     accepts: ClassVar[frozenset[Presentation]]
-    #: Fewest samples of a presentation that a rank may hold in a step.
+    #: Fewest samples of a presentation that a rank may hold in a step; with 0 it may hold none, and still takes part.
     min_rank_batch: ClassVar[int]
 
     @abstractmethod

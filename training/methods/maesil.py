@@ -37,7 +37,7 @@ class Maesil(MethodConfig):
 
     kind: ClassVar[str] = "maesil"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
-    min_rank_batch: ClassVar[int] = 1
+    min_rank_batch: ClassVar[int] = 0
 
     backbone: SuperpatchViTSettings = field(default_factory=SuperpatchViTSettings)
     decoder: TokenDecoderSettings = field(default_factory=TokenDecoderSettings)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError
+from training.checkpoint import Saving
 from training.config import Pretraining
 from training.data.corpus import Corpus, open_corpus
 from training.evaluation import trained, untrained
@@ -97,7 +98,7 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     eaten = [s for s, c in zip(bench.sources, corpora, strict=True) if arm.diet.holds(flat=c.manifest.presentation.is_flat)]
     run = bench.out.at(f"{arm.name}/seed-{config.seed}")
     quiet = replace(bench.workers, quiet=True)
-    pretrain(config, eaten, run, quiet, checkpoint_every=max(1, config.steps // 10), threads=bench.threads)
+    pretrain(config, eaten, run, quiet, saving=Saving(every=max(1, config.steps // 10)), threads=bench.threads)
     courses.setdefault(arm.name, []).append(course(read_metrics(run)))
     _, method, _ = trained(run)
     return method

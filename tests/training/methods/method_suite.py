@@ -80,7 +80,7 @@ class MethodSuite:
         self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
     ) -> None:
         method = self.build(config).eval()
-        encoder, spec = load_encoder(io.BytesIO(encoder_bytes(method.encoder, method.encoder_spec)))
+        encoder, spec = load_encoder(io.BytesIO(encoder_bytes(method.encoder.state_dict(), method.encoder_spec)))
         for group in samples.values():
             x = torch.from_numpy(config.whole(group[0], None)["x"])[None]
             assert not any(side % spec.side_multiple for side in x.shape[2:])

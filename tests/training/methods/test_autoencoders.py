@@ -117,14 +117,14 @@ def test_the_code_of_a_vae_is_drawn_with_the_noise_of_the_sample() -> None:
     x = torch.rand(2, 1, 32, 32, 32)
     deep = method.encoder(x)
     for noise in (torch.zeros(2, 4, 4, 4, 4), torch.randn(2, 4, 4, 4, 4)):
-        batch = Batch(stream="superpatch", keys=("a", "b"), counts={"superpatch": 2}, tensors={"x": x, "noise": noise})
+        batch = Batch(stream="superpatch", keys=("a", "b"), counts={"superpatch": 2}, least=2, tensors={"x": x, "noise": noise})
         code, terms, _ = method._code(batch, Step(index=5, total=10, seed=0))
         deviation = torch.distributions.Normal(0, (method.log_variance(deep) / 2).exp()).scale
         assert torch.allclose(code, method.mean(deep) + deviation * noise, atol=1e-6)
         assert float(terms["divergence"].detach()) == pytest.approx(
             1e-4 * float(divergence(method.mean(deep), method.log_variance(deep)).detach())
         )
-    batch = Batch(stream="superpatch", keys=("a", "b"), counts={"superpatch": 2}, tensors={"x": x, "noise": noise * 0})
+    batch = Batch(stream="superpatch", keys=("a", "b"), counts={"superpatch": 2}, least=2, tensors={"x": x, "noise": noise * 0})
     error = method(batch, Step(index=0, total=10, seed=0)).losses["mse"]
     assert float(error.detach()) == pytest.approx(float((method._decoded(method.mean(deep)) - x).square().mean().detach()))
 

@@ -1,0 +1,153 @@
+"""Warden: who watches over the workers of a run from Ray's controller: saves before they are taken away, counts what fails.
+
+Ray restarts the workers whenever machines come or go, and asks nobody. The warden has the newest step saved first, so that
+what is announced costs no training. What was not announced is told in the run's folder; and a run that fails without getting
+on is ended, because Ray's own budget of failures does not know progress.
+
+It stands on Ray's callbacks for developers, of the version that pyproject.toml names; nothing else of ours does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState
+
+from foundation.bucket import Bucket
+from storage_schema.errors import CrossdimError, RunError, StepError, StorageError
+from training.asks import HERE, Ask, save_here
+from training.checkpoint import newest_step
+from training.metrics import EventLog, Kind
+
+#: A step that fails so often, one after the other, is no accident.
+ATTEMPTS = 3
+#: How long workers may take to save before they are restarted.
+SAVE_PATIENCE_S = 120.0
+#: A machine that is taken away is left so long before that: the last save begins then.
+PREEMPTION_MARGIN_S = 15.0
+
+
+class Box:
+    """Where the driver leaves what it was asked: an actor, because the controller is in another process."""
+
+    def __init__(self) -> None:
+        self._asked = Ask.NOTHING
+
+    def ask(self, what: Ask) -> None:
+        """Leave it."""
+        self._asked = max(self._asked, what)
+
+    def take(self) -> Ask:
+        """What was left; from now on nothing is."""
+        taken, self._asked = self._asked, Ask.NOTHING
+        return taken
+
+
+class Hearing(WorkerCallback):
+    """Workers hear signals; Ray trains in a thread, and signals come to the main one, which calls this."""
+
+    def after_init_train_context(self) -> None:
+        """Before training."""
+        HERE.hear()
+
+
+@dataclass(kw_only=True, slots=True)
+class Guard:
+    """Counts failures in a row that no checkpoint lies between."""
+
+    step: int = -1
+    count: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def verdict(self, saved: int, errors: Sequence[BaseException]) -> str | None:
+        """Why not to try again; None to try again."""
+        if saved > self.step:
+            self.step, self.count, self.reasons = saved, 0, []
+        self.count += 1
+        self.reasons.append(sentence(errors))
+        final = [e for e in errors if isinstance(e, CrossdimError) and not isinstance(e, StorageError | StepError)]
+        if final:
+            return sentence(final)
+        if self.count < ATTEMPTS:
+            return None
+        told = "; ".join(f"{number}. {reason}" for number, reason in enumerate(self.reasons, 1))
+        return (
+            f"{self.count} starts in a row from step {saved} failed before the next checkpoint: {told}. If machines were lost "
+            "and no step is at fault, the same line goes on; a lower --checkpoint-every lets a run get further between losses"
+        )
+
+
+def sentence(errors: Sequence[BaseException]) -> str:
+    """What went wrong, told once; of errors that follow from one another the one that is ours."""
+    ours = [str(e) for e in errors if isinstance(e, CrossdimError)]
+    return ours[0] if ours else next((" ".join(str(e).split())[:300] for e in errors), "no reason was given")
+
+
+class Warden(ControllerCallback, WorkerGroupCallback):
+    """Lives in the controller, from the first worker to the end of the run."""
+
+    def __init__(self, run: Bucket, box: Any) -> None:
+        self._run, self._box, self._guard = run, box, Guard()
+        self._workers: list[Any] = []
+        self._failed = False
+        self._verdict: str | None = None
+        self._last_save_at = math.inf
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Keep hold of the workers."""
+        self._workers, self._failed, self._last_save_at = worker_group.get_workers(), False, math.inf
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Workers are about to be restarted, or a machine will be taken away: save now; of a machine also shortly before."""
+        if isinstance(current_state, ResizingState):
+            decision: Any = current_state.scaling_decision
+            self._save("resize", f"{len(self._workers)} workers become {decision.num_workers}")
+        if isinstance(current_state, PreemptingState):
+            going = f"machines of ranks {sorted(current_state.preemption_info.preempted_ranks)}"
+            deadline_ms = current_state.preemption_info.deadline_ms
+            if not isinstance(previous_state, PreemptingState):
+                self._last_save_at = deadline_ms / 1000 - PREEMPTION_MARGIN_S if deadline_ms else math.inf
+                self._save("preempted", f"{going} will be taken away")
+            elif time.time() >= self._last_save_at and not self._failed:
+                self._last_save_at = math.inf
+                self._save("preempted", f"{going} are about to go")
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Tell of workers that failed, once, and count; look into the driver's box."""
+        if worker_group_status.errors and not self._failed:
+            self._failed = True
+            errors = [getattr(error, "cause", None) or error for error in worker_group_status.errors.values()]
+            saved = newest_step(self._run)
+            EventLog(self._run, len(self._workers)).add("lost", saved, sentence(errors))
+            self._verdict = self._guard.verdict(saved, errors)
+        asked = Ask.NOTHING if self._failed else ray.get(self._box.take.remote())
+        if asked is Ask.SAVE:
+            self._save("asked", "by a signal to the driver")
+        if asked is Ask.STOP:
+            step = self._save("stopped", "by a signal to the driver")
+            raise RunError(f"{self._run.url}: stopped as asked; step {step} is saved, and the same line goes on")
+
+    def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
+        """End what will not get on."""
+        if self._verdict:
+            EventLog(self._run, len(self._workers)).add("failed", newest_step(self._run), self._verdict)
+            raise RunError(self._verdict)
+
+    def _save(self, why: Kind, text: str) -> int:
+        """Have rank 0 save and wait for it; workers that cannot any more are told of, and restarted all the same."""
+        began = time.monotonic()
+        try:
+            step = ray.get(self._workers[0].execute_async(save_here, SAVE_PATIENCE_S), timeout=SAVE_PATIENCE_S + 10)
+            text += f"; step {step} saved in {time.monotonic() - began:.1f} s" if step else "; nobody trained, nothing was saved"
+        except (GetTimeoutError, RayError) as error:
+            step, text = None, f"{text}; nothing was saved: {sentence([error])}"
+        done: int = newest_step(self._run) if step is None else step
+        EventLog(self._run, len(self._workers)).add(why, done, text)
+        return done
