@@ -27,6 +27,7 @@ from benchmarks.stopwatch import spread
 from foundation.bucket import Bucket
 from tests.training.published import images, publish, superpatches
 from training import loop
+from training.checkpoint import Saving
 from training.learner import Learner
 from training.metrics import read_metrics
 from training.recipes import recipe
@@ -133,7 +134,7 @@ def process(index: int, case: Case, first_core: int, name: str, steps: int, fold
     config = replace(config, steps=steps, global_batch=config.global_batch // parts)
     run = Bucket(f"{folder}/run" if case.one_run else f"{folder}/run-{index}")
     sources = tuple(Source(bucket=Bucket(url), weight=1.0) for url in data)
-    job = Job(config=config.document(), sources=sources, run=run, checkpoint_every=steps, threads=1)
+    job = Job(config=config.document(), sources=sources, run=run, saving=Saving(every=steps), threads=1)
     watch = Watch()
     loop._gradient = watch
     train(job, rank, world, torch.device("cpu"))

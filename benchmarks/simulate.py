@@ -1,9 +1,10 @@
 """What up to 1,024 GPUs would do: a model of a data-parallel step, from measured and stated inputs. Nothing here ran on them.
 
 A step is a forward and a backward pass; gradients leave in buckets while the backward pass goes on; data are fetched ahead, so a
-step waits only for what the store does not deliver in its time; a checkpoint stops the step that it belongs to; when a machine is
-lost, all wait for the restart and do again what was done since the checkpoint. Left out: stragglers, tails of latency, networks
-that are shared, and GPUs that small batches leave idle (beyond ``fixed_s``).
+step waits only for what the store does not deliver in its time; a checkpoint holds training while the state is copied to the
+host, and while the one before is still being written; when a machine is lost, all wait for the restart and do again what was done
+since the newest checkpoint that is whole. Left out: stragglers, tails of latency, networks that are shared, and GPUs that small
+batches leave idle (beyond ``fixed_s``).
 
     python -m benchmarks.simulate                                              # times from this CPU, and assumed for a GPU
     python -m benchmarks.simulate --recipe cdssl-p3d --step-s 2:0.05 16:0.3    # samples:seconds, from benchmarks.step there
@@ -55,7 +56,8 @@ class Inputs:
     connection_bytes_per_s: float = 85e6  # vendor: AWS, S3 performance guide, 85-90 MB/s a request
     node_store_bytes_per_s: float = 12.5e9  # assumption: 100 Gb/s between a node and the store
     # Checkpoints and losses.
-    checkpoint_every_s: float = 600.0  # assumption; ``--checkpoint-every`` counts steps, 100 unless told otherwise
+    checkpoint_every_s: float = 600.0  # assumption
+    copy_bytes_per_s: float = 50e9  # assumption, of the 64 GB/s of a PCIe 5 slot (vendor)
     upload_bytes_per_s: float = 200e6  # assumption: rank 0, few connections
     node_losses_per_h: float = 419 / (2048 * 54 * 24)  # published: Llama 3 (arXiv 2407.21783), 419 in 54 days, 2,048 nodes
     detection_s: float = 55.0  # measured: a machine falls silent, Ray's defaults, two hosts emulated on 2 cores
@@ -133,8 +135,6 @@ def fullest(inputs: Inputs, gpus: int, batch: int) -> int:
 
 def exposed_s(inputs: Inputs, gpus: int, compute_s: float, backward_s: float) -> float:
     """What of the exchange is left when the backward pass ends; gradients come evenly over that pass (assumption)."""
-    if gpus == 1:
-        return 0.0
     sizes = buckets(inputs.gradient_bytes, inputs.bucket_bytes)
     ready = [compute_s - backward_s * (1 - done / inputs.gradient_bytes) for done in accumulate(sizes)]
     spans = exchange(ready, [all_reduce_s(inputs, size, gpus) for size in sizes])
@@ -159,9 +159,11 @@ def simulated(inputs: Inputs, gpus: int, batch: int) -> Split:
     gradients = exposed_s(inputs, gpus, compute, samples * inputs.sample_s * inputs.backward_share)
     store = max(0.0, delivery_s(inputs, gpus, batch) - compute - gradients)
     running = compute + gradients + store
-    checkpoint = running * inputs.checkpoint_bytes / inputs.upload_bytes_per_s / inputs.checkpoint_every_s
+    upload_s = inputs.checkpoint_bytes / inputs.upload_bytes_per_s
+    held_s = inputs.checkpoint_bytes / inputs.copy_bytes_per_s + max(0.0, upload_s - inputs.checkpoint_every_s)
+    checkpoint = running * held_s / inputs.checkpoint_every_s
     losses_per_s = inputs.node_losses_per_h / 3600 * math.ceil(gpus / inputs.node_gpus)
-    redone_s = inputs.checkpoint_every_s / 2
+    redone_s = inputs.checkpoint_every_s / 2 + upload_s
     loss = (running + checkpoint) * losses_per_s * (inputs.detection_s + inputs.restart_s + redone_s)
     return Split(
         gpus=gpus,
