@@ -1,0 +1,24 @@
+"""Ranks: work that all do together, and that fails on all if it fails on one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
+
+
+def are_several() -> bool:
+    """Whether this process is one of a group; a group may hold it alone."""
+    return dist.is_available() and dist.is_initialized()
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """What was wrong on the first rank that failed is raised on all as it is, and not as DCP's BaseException around it."""
+    try:
+        yield
+    except CheckpointException as failure:
+        rank = min(failure.failures)
+        raise failure.failures[rank][0] from failure
