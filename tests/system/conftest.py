@@ -84,6 +84,13 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def ended(process: subprocess.Popen[str]) -> None:
+    """Signal 9 for a verb and all it started, if it still runs."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def crossdim(*arguments: str, expect: tuple[int, ...] = (0,)) -> str:
     """Run a verb to its end; what it printed. A wrong exit code fails the test with both streams."""
     process = start(*arguments)
