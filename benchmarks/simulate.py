@@ -294,6 +294,12 @@ def of_recipe(name: str, *, sample_s: float, fixed_s: float) -> Inputs:
     )
 
 
+def timed_step(text: str) -> tuple[float, float]:
+    """``samples:seconds`` as numbers."""
+    samples, seconds = map(float, text.split(":"))
+    return samples, seconds
+
+
 def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """(fixed, slope) of seconds over samples; a single point goes to the slope alone."""
     (few, short), (many, long) = min(points), max(points)
@@ -349,11 +355,11 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=NETWORKS, default="cdssl-p3d", help="the recipe whose step was timed")
-    parser.add_argument("--step-s", nargs="+", metavar="SAMPLES:SECONDS", help="measured steps; one, or two of different size")
+    said = "measured steps; one, or two of different size"
+    parser.add_argument("--step-s", type=timed_step, nargs="+", metavar="SAMPLES:SECONDS", help=said)
     arguments = parser.parse_args()
     if arguments.step_s:
-        points = [(float(samples), float(seconds)) for samples, _, seconds in (text.partition(":") for text in arguments.step_s)]
-        network, (fixed, slope) = NETWORKS[arguments.recipe], line_through(points)
+        network, (fixed, slope) = NETWORKS[arguments.recipe], line_through(arguments.step_s)
         inputs = of_recipe(arguments.recipe, sample_s=slope * network.flop / network.timed_flop, fixed_s=fixed)
         on_gpus(arguments.recipe, "time given by --step-s", inputs)
         return

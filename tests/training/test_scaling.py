@@ -261,6 +261,8 @@ def test_what_binds_and_why_it_stops() -> None:
     overhead = replace(fast, fixed_s=100.0)
     found = [cause(simulated(inputs, 1, 64), simulated(inputs, 64, 4096)) for inputs in (network, store)]
     assert found == ["gradients", "store"]
+    little = simulated(fast, 64, 4096)  # what is lost is little beside what every step costs
+    assert (cause(simulated(fast, 1, 64), little), little.gradients_s < 0.01 * little.compute_s) == ("gradients", True)
     assert cause(simulated(overhead, 1, 8192), simulated(overhead, 64, 8192)) == "compute"
     steps = [(gpus, 64 * gpus) for gpus in COUNTS]
     assert verdict(network, steps).startswith("stops at 8 GPUs")
