@@ -52,6 +52,7 @@ class Inputs:
     prefix_gets_per_s: float = 5500  # vendor: AWS, S3 performance guide, at least so many a partitioned prefix
     prefixes: int = 1  # of a dataset; assumption: as it is published, before the store splits it of its own accord
     threads: int = 64  # assumption, of a worker; ``crossdim pretrain`` has 2 unless told otherwise
+    ahead: int = 2  # steps that the loader has under way (training/data/loader.py)
     first_byte_s: float = 0.1  # vendor: AWS, S3 performance guide, "roughly 100-200 milliseconds"
     connection_bytes_per_s: float = 85e6  # vendor: AWS, S3 performance guide, 85-90 MB/s a request
     node_store_bytes_per_s: float = 12.5e9  # assumption: 100 Gb/s between a node and the store
@@ -142,11 +143,12 @@ def exposed_s(inputs: Inputs, gpus: int, compute_s: float, backward_s: float) ->
 
 
 def delivery_s(inputs: Inputs, gpus: int, batch: int) -> float:
-    """Seconds in which the store delivers a step: the slowest of a worker's threads, a node's line and the prefixes' rate."""
+    """Seconds in which the store delivers a step: the slowest of a worker's requests, a node's line and the prefixes' rate."""
     samples = fullest(inputs, gpus, batch)
     one_s = inputs.first_byte_s + inputs.sample_bytes / inputs.connection_bytes_per_s + inputs.views_s
     of_node = min(gpus, inputs.node_gpus) * samples * inputs.sample_bytes / inputs.node_store_bytes_per_s
-    return max(samples * one_s / inputs.threads, of_node, batch / inputs.streams / inputs.prefixes / inputs.prefix_gets_per_s)
+    at_once = min(inputs.threads, inputs.ahead * samples)
+    return max(samples * one_s / at_once, of_node, batch / inputs.streams / inputs.prefixes / inputs.prefix_gets_per_s)
 
 
 def simulated(inputs: Inputs, gpus: int, batch: int) -> Split:
@@ -202,6 +204,7 @@ def binding(inputs: Inputs, gpus: int, batch: int) -> str:
         "store": replace(
             inputs,
             threads=inputs.threads * 2,
+            ahead=inputs.ahead * 2,
             prefix_gets_per_s=inputs.prefix_gets_per_s * 2,
             node_store_bytes_per_s=inputs.node_store_bytes_per_s * 2,
             upload_bytes_per_s=inputs.upload_bytes_per_s * 2,

@@ -149,6 +149,7 @@ def test_a_store_by_hand() -> None:
     """Six samples of 10 bytes on three GPUs; each limit in turn is the slowest."""
     slow = replace(ROUND, sample_bytes=10.0, connection_bytes_per_s=5.0, first_byte_s=1.0, views_s=3.0, threads=2)
     assert delivery_s(slow, 3, 6) == 2 * (1 + 10 / 5 + 3) / 2
+    assert delivery_s(replace(slow, threads=50), 3, 6) == 2 * (1 + 10 / 5 + 3) / 4  # two steps are under way
     assert delivery_s(replace(slow, node_store_bytes_per_s=0.5), 3, 6) == 3 * 2 * 10 / 0.5
     assert delivery_s(replace(slow, streams=2, prefixes=3, prefix_gets_per_s=0.01), 3, 6) == pytest.approx(6 / 2 / 3 / 0.01)
     # 9 s of arithmetic on one GPU hide the 9 s of delivery; on three GPUs both are a third.
