@@ -177,6 +177,8 @@ def test_any_tensors_come_back_bit_for_bit(drawn: list[tuple[tuple[int, ...], st
     with tempfile.TemporaryDirectory() as folder, patch.object(writer, "OBJECT_BYTES", object_bytes):
         hashes = write(Bucket(folder), "one", tensors, None)
         assert write(Bucket(folder), "two", tensors, None) == hashes
+        document = json.loads(Bucket(folder).read(f"one/{INDEX}"))
+        assert all(at % writer.ALIGNMENT == 0 for entry in document.values() for _, _, _, at in entry["chunks"])
         found = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
         read(Bucket(folder), "one", hashes, found, None)
     assert {name: _bits(tensor) for name, tensor in found.items()} == {name: _bits(tensor) for name, tensor in tensors.items()}
