@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
+import random
+import ssl
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from storage_schema.errors import StorageError
+from storage_schema.errors import StorageError, UnreachableError
 
 #: Names of half-written local files start so; listings leave them out.
 TEMPORARY_PREFIX = ".crossdim-tmp-"
+S3_PROTOCOLS = ("s3", "s3a")
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
+#: Sending an object may take READ_TIMEOUT_S and its bytes at this rate; a store that takes longer does not answer. Ours.
+SLOWEST_BYTES_PER_S = 200_000
+LONGEST_WAIT_S = 5.0
+#: Answers of a store that is overloaded, or of a gateway whose store is away.
+TRANSIENT_STATUS = frozenset({429, 500, 502, 503, 504})
+STORE_FULL_STATUS = 507
+
+_LOG = logging.getLogger(__name__)
+_JITTER = random.Random()  # its own: the global generator belongs to whoever seeds it
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreOptions:
-    """How to reach a store. Empty fields leave the choice to the usual places (profile, instance role, environment)."""
+    """How to reach a store. Empty fields leave the choice to the usual places (profile, instance role, environment).
+
+    Attributes:
+        patience_s: how long a store that does not answer is asked again before that is an error. Files are never waited for.
+    """
 
     endpoint_url: str | None = None
     access_key: str | None = None
     secret_key: str | None = field(default=None, repr=False)
     region: str | None = None
     anonymous: bool = False
+    patience_s: float = 0.0
 
     def filesystem_arguments(self, protocol: str) -> dict[str, Any]:
         """Keyword arguments for the fsspec filesystem of ``protocol``."""
-        if protocol not in ("s3", "s3a"):
+        if protocol not in S3_PROTOCOLS:
             return {}
         return {
             "key": self.access_key,
@@ -45,7 +66,8 @@ class StoreOptions:
             "config_kwargs": {
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": READ_TIMEOUT_S,
-                "retries": {"max_attempts": 3, "mode": "standard"},
+                # Who has patience asks again itself: stalled, a client with retries of its own may not be heard of for minutes.
+                "retries": {"total_max_attempts": 1 if self.patience_s else 4, "mode": "standard"},
             },
         }
 
@@ -79,9 +101,12 @@ class Bucket:
     def filesystem(self) -> Any:
         """The fsspec filesystem; fsspec keeps one instance per process and options."""
         try:
-            return fsspec.filesystem(self.protocol, **self.options.filesystem_arguments(self.protocol))
+            filesystem = fsspec.filesystem(self.protocol, **self.options.filesystem_arguments(self.protocol))
         except (ValueError, ImportError) as error:
             raise StorageError(f"{self.url}: no store speaks {self.protocol}:// here ({error})") from error
+        if self.options.patience_s and self.protocol in S3_PROTOCOLS:
+            filesystem.retries = 1  # around each of botocore's attempts s3fs makes five; no argument sets it
+        return filesystem
 
     @property
     def root(self) -> str:
@@ -100,23 +125,36 @@ class Bucket:
         """The URL of an object, for messages."""
         return f"{self.url.rstrip('/')}/{path}" if path else self.url
 
-    @contextlib.contextmanager
-    def _answering(self, path: str, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise StorageError(f"{self.where(path)} does not exist; {doing} it needs an existing path") from error
-        except PermissionError as error:
-            raise StorageError(f"{self.where(path)}: not allowed ({error}); check credentials and rights for {doing}") from error
-        except (OSError, ValueError) as error:  # clients raise ValueError for an endpoint that is no URL
-            raise StorageError(f"{self.where(path)}: {doing} failed: {error}") from error
-        except _client_errors() as error:
-            raise StorageError(f"{self.where(path)}: {doing} failed: {error}; check endpoint and credentials") from error
+    def _asked(self, path: str, doing: str, ask: Callable[[bool], Answer]) -> Answer:
+        """What ``ask`` answers, with the store's errors as sentences of ours and its silences outlasted (see ``patiently``)."""
+
+        def once(again: bool) -> Answer:
+            try:
+                return ask(again)
+            except _client_errors() as error:
+                raise self._sentence(error, path, doing) from error
+
+        return patiently(once, self.where(path), self.options.patience_s)
+
+    def _sentence(self, error: Exception, path: str, doing: str) -> StorageError:
+        where = self.where(path)
+        if isinstance(error, FileNotFoundError):
+            return StorageError(f"{where} does not exist; {doing} it needs an existing path")
+        if isinstance(error, PermissionError):
+            return StorageError(f"{where}: not allowed ({error}); check credentials and rights for {doing}")
+        if _is_full(error):
+            return StorageError(
+                f"{where}: {doing} failed: no space is left at {self.url}; free some there or choose another place"
+            )
+        if not self.is_local and _is_transient(error):
+            told = str(error) or "no answer in time"
+            return UnreachableError(f"{where}: {doing} failed: {told}; check endpoint, network and store")
+        advice = "" if isinstance(error, OSError | ValueError) else "; check endpoint and credentials"
+        return StorageError(f"{where}: {doing} failed: {error}{advice}")
 
     def read(self, path: str) -> bytes:
         """All bytes of an object."""
-        with self._answering(path, "reading"):
-            return bytes(self.filesystem.cat_file(self.full(path)))
+        return self._asked(path, "reading", lambda _: bytes(self.filesystem.cat_file(self.full(path))))
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``: one range request.
@@ -126,16 +164,24 @@ class Bucket:
         """
         if length == 0:
             return b""  # HTTP has no empty range
-        with self._answering(path, "reading"):
-            data = bytes(self.filesystem.cat_file(self.full(path), start=offset, end=offset + length))
+        span = {"start": offset, "end": offset + length}
+        data = self._asked(path, "reading", lambda _: bytes(self.filesystem.cat_file(self.full(path), **span)))
         if len(data) != length:
             raise StorageError(f"{self.where(path)}: ends after {len(data)} of the {length} bytes from {offset}")
         return data
 
     def exists(self, path: str = "") -> bool:
         """Whether an object, or a folder with objects, is there."""
-        with self._answering(path, "looking for"):
-            return bool(self.filesystem.exists(self.full(path)))
+        return self._asked(path, "looking for", lambda _: self._is_there(path))
+
+    def _is_there(self, path: str) -> bool:
+        if self.is_local:
+            return os.path.exists(self.full(path))
+        try:  # not ``filesystem.exists``: of a whole bucket s3fs says "no" when nobody answers
+            self.filesystem.info(self.full(path))
+        except FileNotFoundError:
+            return False
+        return True
 
     def listing(self, path: str = "") -> list[StoredObject]:
         """Every object below ``path``, sorted by path.
@@ -143,41 +189,96 @@ class Bucket:
         Raises:
             StorageError: if there is nothing at ``path``.
         """
-        with self._answering(path, "listing"):
+
+        def ask(_: bool) -> dict[str, Any]:
             self.filesystem.invalidate_cache()
-            found = self.filesystem.find(self.full(path), detail=True)
-            if not found and not self.filesystem.exists(self.full(path)):
+            found: dict[str, Any] = self.filesystem.find(self.full(path), detail=True)
+            if not found and not self._is_there(path):
                 raise FileNotFoundError(path)
+            return found
+
         cut = len(self.root) + 1
+        found = self._asked(path, "listing", ask)
         files = ((name[cut:], int(info["size"])) for name, info in found.items() if info["type"] == "file")
         return [StoredObject(path=path, size=size) for path, size in sorted(files) if not _is_temporary(path)]
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object whole or not at all: one PUT, or a rename after fsync."""
-        with self._answering(path, "writing"):
+
+        def ask(_: bool) -> None:
             if self.is_local:
                 with _written_aside(self.full(path), data) as aside:
                     os.replace(aside, self.full(path))
             else:
-                self.filesystem.pipe_file(self.full(path), data)
+                self._send(path, data)
+
+        self._asked(path, "writing", ask)
+
+    def _send(self, path: str, data: bytes, **how: str) -> None:
+        """Upload. No timeout of s3fs holds while a request is being sent: a stalled store would be waited for without end."""
+        limit = {"timeout": READ_TIMEOUT_S + len(data) / SLOWEST_BYTES_PER_S} if self.filesystem.async_impl else {}
+        self.filesystem.pipe_file(self.full(path), data, **how, **limit)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object only if there is none; False when somebody was first."""
-        with self._answering(path, "creating"):
+        """Write an object only if there is none; False when somebody was first.
+
+        When an answer is lost, the next attempt finds our own object; and attempts are not only ours: aiohttp sends a PUT
+        again, unasked, on a connection that was reset. So with patience the bytes decide: an object of a store that equals
+        ``data`` counts as ours, and several creators of equal bytes are all told True.
+        """
+
+        def ask(_: bool) -> bool:
             try:
                 if self.is_local:
                     with _written_aside(self.full(path), data) as aside:
                         os.link(aside, self.full(path))
                 else:
-                    self.filesystem.pipe_file(self.full(path), data, mode="create")
+                    self._send(path, data, mode="create")
             except FileExistsError:
-                return False
-        return True
+                patient = self.options.patience_s and not self.is_local
+                return bool(patient) and bytes(self.filesystem.cat_file(self.full(path))) == data
+            return True
+
+        return self._asked(path, "creating", ask)
 
     def delete(self, path: str) -> None:
         """Remove an object or a folder of objects."""
-        with self._answering(path, "deleting"):
-            self.filesystem.rm(self.full(path), recursive=True)
+
+        def ask(again: bool) -> None:
+            try:
+                self.filesystem.rm(self.full(path), recursive=True)
+            except FileNotFoundError:
+                if not again:  # otherwise the attempt without an answer has removed it
+                    raise
+
+        self._asked(path, "deleting", ask)
+
+
+def patiently(ask: Callable[[bool], Answer], place: str, patience_s: float) -> Answer:
+    """What ``ask`` answers; while the store does not answer it is asked again, with growing waits.
+
+    Args:
+        ask: is told whether an earlier attempt stayed without an answer; that may have done its work all the same.
+        place: URL, for the log.
+        patience_s: after which the error is raised. An attempt under way is not cut off: READ_TIMEOUT_S may come on top.
+
+    Raises:
+        UnreachableError: of the last attempt.
+    """
+    started, attempts = time.monotonic(), 0
+    while True:
+        try:
+            return ask(attempts > 0)
+        except UnreachableError as error:
+            tried_s = time.monotonic() - started
+            if not patience_s:
+                raise
+            if tried_s >= patience_s:
+                raise UnreachableError(f"{error} (tried for {tried_s:.0f} s)") from error
+            if not attempts:
+                _LOG.warning("%s does not answer, asking again for up to %.0f s: %s", place, patience_s - tried_s, error)
+        time.sleep(min(_JITTER.uniform(0.5, 1.0) * min(2.0**attempts, LONGEST_WAIT_S), patience_s - tried_s))
+        attempts += 1
 
 
 def _is_temporary(path: str) -> bool:
@@ -202,6 +303,46 @@ def _written_aside(target: str, data: bytes) -> Iterator[str]:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """Errors of store clients that are no OSError; only those whose client is in use."""
-    botocore = sys.modules.get("botocore.exceptions")
-    return (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
+    """What store clients raise; only those whose client is in use. A ValueError is an endpoint that is no URL."""
+    botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
+    of_s3 = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
+    of_http = (aiohttp.ClientError,) if aiohttp else ()
+    return (OSError, ValueError, *of_s3, *of_http)
+
+
+def _silences() -> tuple[type[Exception], ...]:
+    """Errors that mean: no answer, or not a whole one.
+
+    Seen with s3fs 2026.9: EndpointConnectionError (refused, no such name), ConnectionClosedError and ClientOSError (reset),
+    ReadTimeoutError and ConnectTimeoutError (stalled), FSTimeoutError (stalled while sending; a TimeoutError),
+    ClientPayloadError (body cut short; it comes as aiohttp raises it).
+    """
+    botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
+    of_s3 = (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError) if botocore else ()
+    of_http = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) if aiohttp else ()
+    return (ConnectionError, TimeoutError, *of_s3, *of_http)
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether the same question may be answered later. A certificate that is not trusted stays so."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return False
+    return isinstance(error, _silences()) or not TRANSIENT_STATUS.isdisjoint(map(_status, causes))
+
+
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or STORE_FULL_STATUS in map(_status, _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was made from; s3fs turns answers of a store into an OSError, behind which they stand."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error of botocore carries."""
+    response = getattr(error, "response", None)
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import pickle
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,8 +18,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+import foundation.bucket as module
 from foundation.bucket import TEMPORARY_PREFIX, Bucket, StoredObject, StoreOptions
-from storage_schema.errors import StorageError
+from storage_schema.errors import StorageError, UnreachableError
+from tests.system.relay import Relay
 
 
 class StoreSuite:
@@ -203,6 +208,38 @@ class TestFolder(StoreSuite):
 
         assert os.listdir(bucket.root) == ["a"]
 
+    @pytest.mark.parametrize("write", [Bucket.put, Bucket.create])
+    def test_a_full_disk_is_said_at_once_with_its_place(self, tmp_path, write, monkeypatch):
+        """Waiting does not empty it, so no patience applies; nothing half-written stays behind."""
+        calls = _failing_fsync(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        bucket = Bucket(str(tmp_path), StoreOptions(patience_s=60))
+        with pytest.raises(StorageError, match=f"no space is left at {tmp_path}; free some there or choose another place"):
+            write(bucket, "a/b", b"1")
+
+        assert len(calls) == 1
+        assert os.listdir(tmp_path / "a") == []
+
+    def test_files_are_never_waited_for(self, tmp_path, monkeypatch):
+        """What a disk refuses it refuses; a network folder waits by itself."""
+        calls = _failing_fsync(monkeypatch, TimeoutError("slow disk"))
+        with pytest.raises(StorageError, match="slow disk") as caught:
+            Bucket(str(tmp_path), StoreOptions(patience_s=60)).put("a", b"1")
+
+        assert len(calls) == 1
+        assert not isinstance(caught.value, UnreachableError)
+
+
+def _failing_fsync(monkeypatch: pytest.MonkeyPatch, error: OSError) -> list[int]:
+    """Let every fsync fail; the calls are counted in the list."""
+    calls: list[int] = []
+
+    def fail(descriptor: int) -> None:
+        calls.append(descriptor)
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    return calls
+
 
 class TestMemory(StoreSuite):
     @pytest.fixture
@@ -252,6 +289,134 @@ class TestS3(StoreSuite):
         with pytest.raises(StorageError) as caught:
             Bucket("s3://lab", StoreOptions(endpoint_url=endpoint, access_key="k", secret_key="s")).read("a")
         assert endpoint in str(caught.value)
+
+
+OPERATIONS: dict[str, tuple[Callable[[Bucket], object], object]] = {
+    "read": (lambda bucket: bucket.read("a"), b"0123456789"),
+    "read_range": (lambda bucket: bucket.read_range("a", 2, 3), b"234"),
+    "exists": (lambda bucket: bucket.exists("a"), True),
+    "exists, of a whole bucket": (lambda bucket: Bucket(f"s3://{bucket.root.split('/')[0]}", bucket.options).exists(), True),
+    "listing": (lambda bucket: [stored.path for stored in bucket.listing()], ["a"]),
+    "put": (lambda bucket: bucket.put("b", b"1"), None),
+    "create": (lambda bucket: bucket.create("b", b"1"), True),
+    "delete": (lambda bucket: bucket.delete("a"), None),
+}
+
+
+class TestOutage:
+    """A store behind a door that can be shut."""
+
+    @pytest.fixture
+    def relay(self, s3) -> Iterator[Relay]:
+        with Relay(int(s3.rsplit(":", 1)[1])) as relay:
+            yield relay
+
+    @pytest.fixture
+    def direct(self, s3) -> Bucket:
+        """The store without the door, with one object."""
+        name = f"lab-{uuid4().hex[:8]}"
+        client(s3).create_bucket(Bucket=name)
+        bucket = Bucket(f"s3://{name}/folder", _options(s3, 0))
+        bucket.put("a", b"0123456789")
+        return bucket
+
+    @pytest.mark.parametrize("harm", [Relay.cut, Relay.stall])
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_an_outage_is_outlasted(self, relay, direct, operation, harm, monkeypatch, caplog):
+        """Until the first warning and a second more: no second warning, and then the answer."""
+        monkeypatch.setattr(module, "READ_TIMEOUT_S", 1)
+        act, expected = OPERATIONS[operation]
+        bucket = Bucket(direct.url, _options(relay.url, 60))
+        harm(relay)
+        with ThreadPoolExecutor(1) as pool:
+            acting = pool.submit(act, bucket)
+            _await(lambda: caplog.records)
+            with pytest.raises(TimeoutError):
+                acting.result(1)
+            relay.heal()
+
+            assert acting.result(60) == expected
+        assert len(caplog.records) == 1
+        assert caplog.messages[0].startswith(bucket.url.rsplit("/", 1)[0])
+        assert "does not answer, asking again for up to" in caplog.messages[0]
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_after_its_patience_it_says_how_long_it_tried(self, relay, direct, operation):
+        """The usual sentence, and that more than a moment was given."""
+        relay.cut()
+        with pytest.raises(UnreachableError, match=r"failed: Could not connect .*\(tried for [1-9]\d* s\)") as caught:
+            OPERATIONS[operation][0](Bucket(direct.url, _options(relay.url, 1)))
+
+        assert str(caught.value).startswith("s3://")
+
+    def test_without_patience_nobody_waits(self, relay, direct, caplog):
+        """As it was: the client's own few attempts, and the error."""
+        relay.cut()
+        with pytest.raises(StorageError, match=r"Could not connect .*store$"):
+            Bucket(direct.url, _options(relay.url, 0)).read("a")
+
+        assert caplog.records == []
+
+    @pytest.mark.parametrize("url", ["s3://no-such-bucket/x", ""])
+    def test_what_is_missing_is_asked_for_once(self, relay, direct, url, caplog):
+        """A store that says "no" has answered."""
+        bucket = Bucket(url or direct.url, _options(relay.url, 60))
+        with pytest.raises(StorageError, match="does not exist"):
+            bucket.read_range("absent", 0, 4)
+
+        assert relay.turns == 1
+        assert caplog.records == []
+
+    def test_an_object_whose_creation_was_not_answered_is_ours(self, relay, direct):
+        """The store did it, the answer was lost, and the second attempt finds an object: ours, as its bytes show."""
+        bucket = Bucket(direct.url, _options(relay.url, 60))
+        with _unanswered(relay, 1, lambda: bucket.create("new", b"mine"), lambda: direct.exists("new")) as created:
+            relay.heal()
+
+            assert created.result(60)
+
+    def test_an_object_that_somebody_created_during_the_outage_is_theirs(self, relay, direct):
+        """The same without a lost answer."""
+        bucket = Bucket(direct.url, _options(relay.url, 60))
+        direct.put("new", b"theirs")
+        with _unanswered(relay, 0, lambda: bucket.create("new", b"mine"), lambda: relay.turns) as created:
+            relay.heal()
+
+            assert not created.result(60)
+
+    def test_a_deletion_that_was_not_answered_is_done(self, relay, direct):
+        """The second attempt finds nothing, and that is what was wanted; what was never there is still an error."""
+        bucket = Bucket(direct.url, _options(relay.url, 60))
+        with pytest.raises(StorageError, match="does not exist"):
+            bucket.delete("never")
+        asked = relay.turns
+        with _unanswered(relay, 0, lambda: bucket.delete("a"), lambda: relay.turns > asked) as deleted:
+            direct.delete("a")
+            relay.heal()
+
+            assert deleted.result(60) is None
+
+
+@contextlib.contextmanager
+def _unanswered(relay: Relay, after: int, act: Callable[[], object], done: Callable[[], object]) -> Iterator[Future[object]]:
+    """Start ``act`` in a thread, lose what it is answered ``after`` some turns once it is ``done``, and leave the door shut."""
+    relay.mute(after)
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        _await(done)
+        relay.cut()
+        yield acting
+
+
+def _await(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _options(url: str, patience_s: float) -> StoreOptions:
+    return StoreOptions(endpoint_url=url, access_key="k", secret_key="s", region="us-east-1", patience_s=patience_s)
 
 
 def test_an_unknown_protocol_is_said():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from foundation.bucket import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Bucket
@@ -82,15 +83,20 @@ class ObstoreRanges:
                 "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
                 "timeout": f"{READ_TIMEOUT_S}s",
             },
+            # By default obstore asks again for three minutes: who has patience must hear of an outage before.
+            retry_config={"retry_timeout": timedelta(seconds=CONNECT_TIMEOUT_S)} if options.patience_s else None,
         )
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        """One range GET; obstore retries what a store asks to have retried."""
-        from obstore.exceptions import BaseError
+        """One range GET; obstore retries what a store asks to have retried, then the bucket asks as long as it has patience."""
+        from obstore.exceptions import BaseError, GenericError
 
         try:
             return bytes(self._store.get_range(path, start=offset, length=length))
         except (BaseError, OSError) as error:
+            # A GenericError may be anything: refused, stalled, status 503, and status 416 as well. The bucket's client has types.
+            if isinstance(error, GenericError) and self._bucket.options.patience_s:
+                return self._bucket.read_range(path, offset, length)
             raise StorageError(f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {error}") from error
 
 

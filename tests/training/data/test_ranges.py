@@ -1,0 +1,92 @@
+"""Range clients before a store that refuses, stumbles or answers half: what is asked again, and what is not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from foundation.bucket import Bucket, StoreOptions
+from storage_schema.errors import StorageError
+from training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
+
+DATA = b"0123456789"
+CUT_SHORT = 0
+
+
+class _Stumbling(ThreadingHTTPServer):
+    """Answers a range with the statuses in ``script`` and then rightly; CUT_SHORT is half an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.script: list[int] = []
+        self.asked = 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Stumbling
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        status = self.server.script.pop(0) if self.server.script else 206
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        data = DATA[first : last + 1] if status in (206, CUT_SHORT) else b""
+        self.send_response(status or 206)
+        self.send_header("Content-Length", str(len(data)))
+        if data:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(DATA)}")
+            self.send_header("ETag", '"1"')
+            self.send_header("Last-Modified", "Sat, 21 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        self.close_connection = status == CUT_SHORT
+        self.wfile.write(data[: len(data) // 2] if status == CUT_SHORT else data)
+
+
+@pytest.fixture
+def store() -> Iterator[_Stumbling]:
+    with _Stumbling() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=[FsspecRanges, ObstoreRanges])
+def ranges(store: _Stumbling, request: pytest.FixtureRequest) -> Ranges:
+    url = f"http://127.0.0.1:{store.server_port}"
+    options = StoreOptions(endpoint_url=url, access_key="k", secret_key="s", region="us-east-1", patience_s=60)
+    client: Ranges = request.param(Bucket("s3://lab/folder", options))
+    return client
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, CUT_SHORT])
+def test_a_store_that_stumbles_is_asked_again(status: int, store: _Stumbling, ranges: Ranges) -> None:
+    store.script = [status, status]
+    assert ranges.get("a", 2, 4) == b"2345"
+    assert store.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "failed"), (401, "failed"), (403, "not allowed|privileges"), (404, "exist|not found")]
+)
+def test_a_refusal_is_an_answer(status: int, said: str, store: _Stumbling, ranges: Ranges) -> None:
+    """Obstore does not tell a wrong question from a silent store, so then the other client is asked, once."""
+    store.script = [status] * 100
+    with pytest.raises(StorageError, match=said):
+        ranges.get("a", 2, 4)
+    assert store.asked == (2 if isinstance(ranges, ObstoreRanges) and status == 400 else 1)
+
+
+def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, ranges: Ranges) -> None:
+    """A catalog that points past its object is broken, and stays so."""
+    store.script = [416] * 100
+    with pytest.raises(StorageError, match=r"s3://lab/folder/a: reading failed"):
+        ranges.get("a", 90, 4)
+    assert store.asked <= 2
