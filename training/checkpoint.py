@@ -1,7 +1,8 @@
 """Checkpoint: the whole state of a run, written so that it is there or not there, and checked before it is believed.
 
 ``checkpoints/step-00000030/state.pt``, then ``hashes.json`` beside it, then the pointer ``checkpoints/latest``. A reader
-starts at the pointer and goes back until a checkpoint's bytes have the hashes that stand beside them.
+starts at the pointer and goes back until a checkpoint's bytes have the hashes that stand beside them. Of a sharded run weights
+and optimizer lie in ``parts/``, written by all ranks before that; their hashes stand in the same list.
 """
 
 from __future__ import annotations
@@ -13,21 +14,27 @@ import logging
 import math
 import pickle
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 
 from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json
 from storage_schema.errors import RunError, StorageError
+from training import shards
 
 FOLDER = "checkpoints"
 LATEST = f"{FOLDER}/latest"
-STATE, HASHES = "state.pt", "hashes.json"
+STATE, HASHES, PARTS = "state.pt", "hashes.json", "parts"
 _NAME = re.compile(r"checkpoints/(step-\d{8})/hashes\.json\Z")
 _PART = re.compile(r"checkpoints/(step-\d{8})/")
+
+#: Told a name and a reason.
+Told = Callable[[str, str], None]
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,6 +49,7 @@ class State:
         model: state of the method.
         optimizer: state of the optimizer.
         average: state of the moving average of the weights; None if the run keeps none.
+        parts: of a sharded run, the sha256 of every object in ``parts/``; model and optimizer are empty then.
     """
 
     step: int
@@ -50,6 +58,7 @@ class State:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     average: dict[str, Any] | None = None
+    parts: dict[str, str] = field(default_factory=dict)
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -69,10 +78,15 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def parts_of(step: int) -> str:
+    """Folder of the parts of a sharded checkpoint."""
+    return f"{FOLDER}/{name_of(step)}/{PARTS}"
+
+
 def state_bytes(state: State) -> bytes:
     """A state as it is stored."""
     buffer = io.BytesIO()
-    torch.save({name: getattr(state, name) for name in State.__dataclass_fields__}, buffer)
+    torch.save({name: getattr(state, name) for name in State.__dataclass_fields__ if name != "parts"}, buffer)
     return buffer.getvalue()
 
 
@@ -108,11 +122,12 @@ class Saving:
         return name in whole and (for_good or name in whole[-self.last :])
 
 
-def save(run: Bucket, state: State, saving: Saving) -> int:
-    """Write a checkpoint, then let go of what does not stay; the bytes written."""
+def save(run: Bucket, state: State, saving: Saving, parts: Mapping[str, str] = MappingProxyType({})) -> int:
+    """Write a checkpoint whose ``parts`` are written already, then let go of what does not stay; the bytes of the state."""
     data, name = state_bytes(state), name_of(state.step)
+    hashes = {STATE: hashlib.sha256(data).hexdigest()} | {f"{PARTS}/{part}": sha256 for part, sha256 in parts.items()}
     run.put(f"{FOLDER}/{name}/{STATE}", data)
-    run.put(f"{FOLDER}/{name}/{HASHES}", canonical_json({STATE: hashlib.sha256(data).hexdigest()}))
+    run.put(f"{FOLDER}/{name}/{HASHES}", canonical_json(hashes))
     run.put(LATEST, name.encode())
     _tidy(run, name, saving)
     return len(data)
@@ -140,12 +155,13 @@ def complete(run: Bucket) -> list[str]:
     return sorted(match[1] for match in found if match)
 
 
-def load(run: Bucket, passed_over: Callable[[str, str], None] = lambda name, reason: None) -> State | None:
+def load(run: Bucket, passed_over: Told = lambda name, reason: None, below: int | None = None) -> State | None:
     """The newest checkpoint whose bytes are what was written; None for a run that has none yet.
 
     Args:
         run: folder of the run.
         passed_over: told the name of each checkpoint that is not whole, and why; the log is told too.
+        below: take none of this step or a later one: its parts were found not to be whole.
 
     Raises:
         StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
@@ -153,6 +169,8 @@ def load(run: Bucket, passed_over: Callable[[str, str], None] = lambda name, rea
     names = complete(run)
     newest = run.read(LATEST).decode() if run.exists(LATEST) else None
     for name in sorted(names, key=lambda n: (n == newest, n), reverse=True):
+        if below is not None and name >= name_of(below):
+            continue
         state = _checked(run, name, passed_over)
         if state is not None:
             return state
@@ -174,12 +192,21 @@ def load_step(run: Bucket, step: int) -> State:
     return state
 
 
-def _checked(run: Bucket, name: str, passed_over: Callable[[str, str], None]) -> State | None:
+def restore(run: Bucket, state: State, module: nn.Module) -> None:
+    """Give a module the weights that the run is judged by."""
+    if state.parts:
+        shards.read(run, parts_of(state.step), state.parts, dict(module.state_dict()), None)
+    else:
+        module.load_state_dict(state.kept)
+
+
+def _checked(run: Bucket, name: str, passed_over: Told) -> State | None:
     folder = f"{FOLDER}/{name}"
     try:
         hashes, data = json.loads(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
-        if hashes[STATE] == hashlib.sha256(data).hexdigest():
-            return State(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+        if hashes.pop(STATE) == hashlib.sha256(data).hexdigest():
+            parts = {path.removeprefix(f"{PARTS}/"): sha256 for path, sha256 in hashes.items()}
+            return State(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), parts=parts)
         reason = "its bytes do not have the recorded sha256"
     except (StorageError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error)

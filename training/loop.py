@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from storage_schema.errors import StepError
@@ -65,11 +67,23 @@ def key_hash(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
 
 
-def wrapped(method: Method, device: torch.device) -> nn.Module:
-    """The method as the loop calls it: with gradients averaged over ranks where there are several."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+def wrapped(method: Method, device: torch.device, *, static: bool = False) -> nn.Module:
+    """The method as the loop calls it: with gradients averaged over ranks where there are several.
+
+    Args:
+        method: which may be cut over the ranks already, and averages by itself then.
+        device: where it lies.
+        static: whether every step is one forward and one backward pass of the same parameters.
+    """
+    if isinstance(method, FSDPModule) or not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return method
-    return DistributedDataParallel(method, device_ids=[device.index] if device.type == "cuda" else None)
+    place = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=place, gradient_as_bucket_view=True, static_graph=static)
+
+
+def _together(module: nn.Module) -> bool:
+    """Whether ranks train this module together."""
+    return isinstance(module, DistributedDataParallel | FSDPModule)
 
 
 def fit(
@@ -112,7 +126,7 @@ def fit(
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
         sums = _gradient(module, batches, step, config.compute, device)
-        norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm or math.inf)
+        norm = _clipped(module, config.clip_norm or math.inf)
         agreed = _agreed(sums, batches, module, sums.ready - left, asked())
         left = time.perf_counter()
         _refuse_non_finite(number, agreed.losses, float(norm), batches)
@@ -161,7 +175,7 @@ class Sums:
 
 def _gradient(module: nn.Module, batches: Sequence[Batch], step: Step, compute: Compute, device: torch.device) -> Sums:
     """Add up the gradient of a step, part by part; the step's numbers."""
-    world = dist.get_world_size() if isinstance(module, DistributedDataParallel) else 1
+    world = dist.get_world_size() if _together(module) else 1
     parts, sums = list(compute.parts(batches)), Sums()
     for part in parts:
         with _unsynchronised(module, last=part is parts[-1]):
@@ -175,8 +189,16 @@ def _gradient(module: nn.Module, batches: Sequence[Batch], step: Step, compute: 
     return sums
 
 
+def _clipped(module: nn.Module, largest: float) -> torch.Tensor:
+    """Clip the gradient of all ranks together; its norm before."""
+    norm = nn.utils.clip_grad_norm_(module.parameters(), largest)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
 def _unsynchronised(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
     """Where gradients are added up and not yet averaged over ranks."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
     if last or not isinstance(module, DistributedDataParallel):
         return nullcontext()
     context = module.no_sync()
@@ -196,7 +218,7 @@ class _Agreed:
 
 def _agreed(sums: Sums, batches: Sequence[Batch], module: nn.Module, arrival_s: float, ask: Ask) -> _Agreed:
     """The step's numbers summed over ranks, and what any of them was asked; one synchronisation with the device a step."""
-    several = isinstance(module, DistributedDataParallel)
+    several = _together(module)
     rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
     scalars = torch.stack([*sums.losses.values(), *sums.monitors.values()]).double()
     arrivals = [arrival_s if number == rank else 0.0 for number in range(world)]  # summed, everybody's

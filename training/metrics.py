@@ -41,27 +41,28 @@ class MetricLog:
     def __init__(self, run: Bucket, first_step: int, total: int, scribe: Scribe) -> None:
         self._run, self._total, self._scribe = run, total, scribe
         self._segment = first_step
-        self._forget_from(first_step)
+        #: Steps that were told before this start, and are done again: at least so many were made in vain.
+        self.done_again = self._forgotten_from(first_step)
         self._lines: list[str] = []
         self._written = 0.0
         self._folder = Path(tempfile.mkdtemp(prefix="crossdim-tensorboard-"))
         # Points of steps after the checkpoint that we resumed from are purged from the curves.
         self._board = SummaryWriter(str(self._folder), purge_step=first_step or None, write_to_disk=True)
 
-    def _forget_from(self, step: int) -> None:
-        """Remove what tells of steps that were done after the checkpoint we resumed from: they are done again."""
-        before = []
-        for path in _listed(self._run, FOLDER):
-            if int(Path(path).stem) >= step:
-                self._run.delete(path)
-            else:
-                before.append(path)
+    def _forgotten_from(self, step: int) -> int:
+        """Remove what tells of steps that were done after the checkpoint we resumed from; how many they were."""
+        told = [line["step"] for line in recent(self._run, 1)]
+        paths = _listed(self._run, FOLDER)
+        after = [path for path in paths if int(Path(path).stem) >= step]
+        for path in after:
+            self._run.delete(path)
         # A checkpoint that a lost worker still wrote may lie inside what the next ones told.
-        for path in before[-1:]:
+        for path in paths[: len(paths) - len(after)][-1:]:
             text = self._run.read(path).decode()
             kept = "".join(line + "\n" for line in text.splitlines() if json.loads(line)["step"] < step)
             if kept != text:
                 self._run.put(path, kept.encode())
+        return max(0, told[-1] + 1 - step) if told else 0
 
     def add(self, record: StepRecord) -> None:
         """Note a step; now and then also in storage."""

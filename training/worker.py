@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Sequence
@@ -12,19 +13,21 @@ import torch
 import torch.distributed as dist
 
 from foundation.bucket import Bucket
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, StorageError
 from storage_schema.sample import Sample
 from training import checkpoint
 from training.asks import HERE, Ask
 from training.backbones.base import EncoderSpec
-from training.checkpoint import Saving
+from training.checkpoint import Saving, State
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
 from training.data.order import CorpusOrder, Order, integer_weights
 from training.learner import Learner
 from training.loop import fit, wrapped
-from training.pen import Pen, Title
+from training.pen import Pen
+from training.saver import Saver, Title
+from training.scribe import Scribe
 
 CONFIG = "config.json"
 _LOG = logging.getLogger(__name__)
@@ -99,14 +102,19 @@ def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
     batches = step_batches(
         loading, corpora, CorpusViews(config, corpora), done * config.global_batch, config.steps * config.global_batch
     )
-    module = wrapped(learner.method, device)
+    static = len(corpora) == 1 and config.compute.accumulate == 1
+    module = wrapped(learner.method, device, static=static)
     steps = functools.partial(fit, module, learner.optimizer, config, batches, done, device)
-    if rank:
-        return steps(lambda record, ask: None, learner.moved, HERE.take)
     spec, batch = encoder_spec(config, learner, corpora), config.global_batch
-    title = Title(identity=mine, spec=spec, steps=config.steps, global_batch=batch, world=world)
-    with Pen(job.run, title, job.saving, learner, done).begin(passed) as pen:
-        return steps(pen.note, learner.moved, HERE.take)
+    title = Title(identity=mine, spec=spec, steps=config.steps, global_batch=batch, rank=rank, world=world)
+    with contextlib.closing(Scribe()) as scribe:
+        saver = Saver(job.run, title, job.saving, learner, scribe)
+        if rank == 0:
+            with Pen(job.run, title, saver, scribe, done).begin(passed) as pen:
+                return steps(pen.note, learner.moved, HERE.take)
+        ask = steps(saver.note, learner.moved, HERE.take)
+        scribe.finish()
+        return ask
 
 
 class CorpusViews:
@@ -122,27 +130,37 @@ class CorpusViews:
 
 
 def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, rank: int, device: torch.device) -> tuple[int, list[str]]:
-    """Load the newest checkpoint, if there is one.
-
-    Rank 0 says which: a worker that was lost may still be writing one, and ranks that look one after the other could differ.
+    """Load the newest checkpoint that is whole, if there is one.
 
     Returns:
         The number of steps done, and what was passed over.
     """
     passed: list[str] = []
-    state = checkpoint.load(run, lambda name, reason: passed.append(f"{name}: {reason}")) if rank == 0 else None
+    below: int | None = None
+    while state := _chosen(run, rank, device, below, lambda name, reason: passed.append(f"{name}: {reason}")):
+        if state.identity != mine:
+            found = f"the checkpoint of step {state.step} is of another run"
+            raise RunError(f"{run.url}: {found}: {differences(state.identity, mine)}")
+        try:
+            learner.resume(run, state)
+        except StorageError as error:  # a part of it; so on all ranks
+            below = state.step
+            passed.append(f"{checkpoint.name_of(state.step)}: {error}")
+            continue
+        _LOG.info("resuming %s at step %d, position %d", run.url, state.step, state.position)
+        return state.step, passed
+    return 0, passed
+
+
+def _chosen(run: Bucket, rank: int, device: torch.device, below: int | None, passed_over: checkpoint.Told) -> State | None:
+    """The checkpoint that rank 0 finds: a lost worker may still be writing one, and ranks that look one by one could differ."""
+    state = checkpoint.load(run, passed_over, below) if rank == 0 else None
     if dist.is_initialized() and dist.get_world_size() > 1:
-        chosen = torch.tensor([state.step if state else 0], device=device)
-        dist.broadcast(chosen, src=0)
-        if rank and chosen.item():
-            state = checkpoint.load_step(run, int(chosen.item()))
-    if state is None:
-        return 0, passed
-    if state.identity != mine:
-        raise RunError(f"{run.url}: the checkpoint of step {state.step} is of another run: {differences(state.identity, mine)}")
-    learner.resume(state)
-    _LOG.info("resuming %s at step %d, position %d", run.url, state.step, state.position)
-    return state.step, passed
+        step = torch.tensor([state.step if state else 0], device=device)
+        dist.broadcast(step, src=0)
+        if rank and step.item():
+            state = checkpoint.load_step(run, int(step.item()))
+    return state
 
 
 def encoder_spec(config: Pretraining, learner: Learner, corpora: Sequence[Corpus]) -> EncoderSpec:

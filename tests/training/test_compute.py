@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from foundation.bucket import Bucket
 from storage_schema.errors import RunError
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
@@ -117,7 +118,7 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(
     assert torch.equal(state.model[name], seen[-1])
     assert torch.equal(state.encoder["down0.0.0.weight"], state.kept[name])
     again = Learner.of(config, CPU)
-    again.resume(state)
+    again.resume(Bucket("."), state)
     assert torch.equal(again.state(3, 0, {}).encoder["down0.0.0.weight"], state.kept[name])
     assert plain[1].state(3, 0, {}).kept[name].equal(plain[1].method.state_dict()[name])
 

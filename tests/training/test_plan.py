@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from crossdim import main
 from foundation.bucket import Bucket
-from training import checkpoint, pen
+from training import checkpoint, saver
 from training.checkpoint import Saving
 from training.data import loader
 from training.data.collate import Batch
@@ -64,7 +64,7 @@ def test_sizes_and_requests_are_those_of_the_run(
     assert _line(tmp_path / "run", flat, solid, more=("--workers", "0", *more)) == 0
     state = tmp_path / "run" / checkpoint.FOLDER / checkpoint.name_of(2) / checkpoint.STATE
     measured = Probe(**found["probe"])  # type: ignore[arg-type]
-    encoder = (tmp_path / "run" / pen.ENCODER).stat().st_size
+    encoder = (tmp_path / "run" / saver.ENCODER).stat().st_size
     assert measured.stored_bytes == {"state": state.stat().st_size, "encoder": encoder}
     assert found["requests"] == _Counted.asked == 16
     assert [share["checkpoints"] for share in found["workers"]] == [1]  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from storage_schema.pseudo3d import Pseudo3D, unroll
-from training import checkpoint, metrics, pen, worker
+from training import checkpoint, metrics, saver, worker
 from training.backbones import encoder_bytes
 from training.data.views import normalised
 from training.evaluation import REPORT
@@ -27,7 +27,7 @@ def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytes
     method = recipe("cdssl-p3d:tiny").method.build().eval()
     spec = dataclasses.replace(method.encoder_spec, pseudo3d=dataclasses.asdict(Pseudo3D()))
     (tmp_path / "runs/b").mkdir(parents=True)
-    (tmp_path / "runs/b" / pen.ENCODER).write_bytes(encoder_bytes(method.encoder.state_dict(), spec))
+    (tmp_path / "runs/b" / saver.ENCODER).write_bytes(encoder_bytes(method.encoder.state_dict(), spec))
     monkeypatch.chdir(tmp_path)
     (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict[str, object] = {}
@@ -47,5 +47,5 @@ def test_every_room_has_its_line() -> None:
 def test_the_listing_of_a_run_has_the_names_that_are_written() -> None:
     listing = TEXT.split("## The folder of a run")[1].split("\n## ")[0]
     state = f"{checkpoint.FOLDER}/{checkpoint.name_of(300)}/{checkpoint.STATE}"
-    names = (worker.CONFIG, state, checkpoint.HASHES, checkpoint.LATEST, pen.ENCODER, f"{metrics.FOLDER}/00000300.jsonl")
+    names = (worker.CONFIG, state, checkpoint.HASHES, checkpoint.LATEST, saver.ENCODER, f"{metrics.FOLDER}/00000300.jsonl")
     assert [name for name in (*names, metrics.PROGRESS, REPORT) if name not in listing] == []

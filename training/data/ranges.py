@@ -89,14 +89,21 @@ class ObstoreRanges:
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         """One range GET; obstore retries what a store asks to have retried, then the bucket asks as long as it has patience."""
+        found = self._get(path, offset, length)
+        return self._bucket.read_range(path, offset, length) if found is None else found
+
+    def _get(self, path: str, offset: int, length: int) -> bytes | None:
+        """The range; None if the bucket should ask again, whose client tells silence from refusal by type.
+
+        Seen with obstore 0.12: a GenericError is refused, reset, stalled, no such name, 429, 5xx, cut short, and 400, 416 too.
+        """
         from obstore.exceptions import BaseError, GenericError
 
         try:
             return bytes(self._store.get_range(path, start=offset, length=length))
         except (BaseError, OSError) as error:
-            # A GenericError may be anything: refused, stalled, status 503, and status 416 as well. The bucket's client has types.
             if isinstance(error, GenericError) and self._bucket.options.patience_s:
-                return self._bucket.read_range(path, offset, length)
+                return None
             raise StorageError(f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {error}") from error
 
 

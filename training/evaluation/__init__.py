@@ -46,7 +46,7 @@ def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any]]:
         raise RunError(f"{run.url} holds no checkpoint; pretrain it first")
     config = read_config(state.identity["config"], run.where("the newest checkpoint"))
     method = untrained(config, config.seed)
-    method.load_state_dict(state.kept)
+    checkpoint.restore(run, state, method)
     return config, method, state.identity
 
 
