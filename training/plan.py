@@ -67,7 +67,7 @@ class Probe:
     Attributes:
         samples: of this rank in a step.
         kept_bytes: of what the backward pass of this rank's largest part needs, weights left out.
-        fixed_bytes: what a worker holds whatever its samples, by name.
+        fixed_bytes: what a worker holds whatever its samples, by name; if ``sharded``, what all workers hold together.
         stored_bytes: of the files of a checkpoint, by name.
     """
 
@@ -80,6 +80,7 @@ class Probe:
     kept_bytes: int
     fixed_bytes: dict[str, int]
     stored_bytes: dict[str, int]
+    sharded: bool = False
 
 
 def probe(config: Pretraining, sources: Sequence[Source], world: int, device: torch.device, threads: int) -> Probe:
@@ -98,6 +99,9 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
     warm = records[min(cycle, steps // 2) :]
     state = learner.state(config.steps, config.steps * batch, identity(config, corpora, weights))
     spec = encoder_spec(config, learner, corpora)
+    parts = learner.tensors() if learner.in_parts else {}
+    held, moments = ({n: t for n, t in parts.items() if n.startswith("state.") is of} for of in (False, True))
+    in_parts = {"parts": _bytes(parts)} if parts else {}
     return Probe(
         device=str(device),
         world=world,
@@ -107,12 +111,17 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
         wait_s=sum(record.wait_s for record in warm) / len(warm),
         kept_bytes=watched.kept_bytes,
         fixed_bytes={
-            "weights": _bytes(state.model),
+            "weights": _bytes(state.model or held),
             "gradients": _bytes([p.grad for p in learner.method.parameters()]),
-            "optimizer": _bytes(state.optimizer["state"]),
+            "optimizer": _bytes(state.optimizer.get("state", moments)),
             "average": _bytes(state.average),
         },
-        stored_bytes={"state": len(checkpoint.state_bytes(state)), "encoder": len(encoder_bytes(state.encoder, spec))},
+        stored_bytes={
+            "state": len(checkpoint.state_bytes(state)),
+            **in_parts,
+            "encoder": len(encoder_bytes(learner.encoder_weights() if parts else state.encoder, spec)),
+        },
+        sharded=learner.in_parts,
     )
 
 
@@ -136,7 +145,8 @@ def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Savi
     for number in workers:
         samples = batch / number
         step_s, kept = found.step_s * samples / found.samples, found.kept_bytes * samples / found.samples
-        fixed, hours, gets = sum(found.fixed_bytes.values()), steps * step_s / 3600, steps * samples
+        held = sum(found.fixed_bytes.values())
+        fixed, hours, gets = held / number if found.sharded else held, steps * step_s / 3600, steps * samples
         saves = saving.times(steps, step_s)
         numbers = {
             "samples": samples,
@@ -153,7 +163,7 @@ def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Savi
             f"each; {gets:.0f} range GETs each, {batch / step_s:.3g} a second together; {saves} checkpoints"
         )
     lines += [
-        f"memory whatever the samples: {_summed(found.fixed_bytes)}",
+        f"memory whatever the samples: {_summed(found.fixed_bytes)}" + (", cut over the workers" if found.sharded else ""),
         f"checkpoint: {_summed(found.stored_bytes)}",
         f"requests: {steps} steps x {batch} samples = {steps * batch} range GETs, one a sample, with any number of workers",
         "Nothing was started. Workers are taken to be like this machine; averaging gradients, writing checkpoints, starting Ray, "

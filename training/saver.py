@@ -100,7 +100,7 @@ class Saver:
         hashes = shards.write(self._run, checkpoint.parts_of(state.step), parts, self._group) if self._learner.in_parts else {}
         if self._title.rank:
             return
-        size = checkpoint.save(self._run, state, self._saving, hashes)
+        size = checkpoint.save(self._run, state, self._saving, hashes) + sum(map(shards.size_bytes, parts.values()))
         self._run.put(ENCODER, encoder_bytes(weights or state.encoder, self._title.spec))
         text = f"{size / 1e6:.1f} MB, training held for {held_s:.3f} s, written in {time.perf_counter() - began:.2f} s"
         EventLog(self._run, self._title.world).add("checkpoint", state.step, text)

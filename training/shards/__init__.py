@@ -7,7 +7,7 @@ has only a part of as ``whole-<rank>-<number>.bin``: every tensor's numbers row 
 """
 
 from training.shards.reader import read
-from training.shards.snapshot import snapshot
+from training.shards.snapshot import size_bytes, snapshot
 from training.shards.writer import write
 
-__all__ = ["read", "snapshot", "write"]
+__all__ = ["read", "size_bytes", "snapshot", "write"]

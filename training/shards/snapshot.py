@@ -32,6 +32,11 @@ def snapshot(tensors: Mapping[str, Tensor], earlier: Mapping[str, Tensor] | None
     return copies
 
 
+def size_bytes(tensor: Tensor) -> int:
+    """Of a tensor as a whole, wherever its parts are."""
+    return tensor.numel() * tensor.element_size()
+
+
 def _room(tensor: Tensor, kept: Tensor | None) -> Tensor:
     if kept is not None and _layout(kept) == _layout(tensor):
         return kept
