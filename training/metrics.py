@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +67,7 @@ class MetricLog:
 
     def add(self, record: StepRecord) -> None:
         """Note a step; now and then also in storage."""
+        self._newest = record
         self._lines.append(json.dumps(asdict(record) | record.rates | {"time_s": time.time()}, sort_keys=True))
         for name in ("loss", "lr", "grad_norm", "wait_s", "step_s"):
             self._board.add_scalar(name, getattr(record, name), record.step)
@@ -79,6 +81,11 @@ class MetricLog:
                 self._board.add_scalar(f"{folder}/{name}", value, record.step)
         if time.monotonic() - self._written > EVERY_S and self._scribe.idle:
             self._write(record)
+
+    def tell(self) -> None:
+        """Have the last steps put into storage, if they are not."""
+        if self._lines:
+            self._write(self._newest)
 
     def _write(self, record: StepRecord) -> None:
         """Have what is known put into storage."""
@@ -158,6 +165,12 @@ def events(run: Bucket) -> list[Event]:
     return [Event(path=path, number=int(m[1]), kind=m[2], step=int(m[3])) for path, m in found if m]
 
 
+def begun(run: Bucket, happened: Sequence[Event]) -> dict[str, Any]:
+    """What the newest start of a run noted; nothing if there is none, or it cannot be read yet."""
+    starts = [event for event in happened if event.kind in ("start", "resume")]
+    return next(iter(legible(run, starts[-1].path)), {}) if starts else {}
+
+
 class EventLog:
     """Rank 0's diary: one small object an event, such as ``events/000007-checkpoint-00000300.json``.
 
@@ -168,8 +181,8 @@ class EventLog:
         self._run, self._workers = run, workers
         self._number = max((event.number for event in events(run)), default=0)
 
-    def add(self, kind: Kind, step: int, text: str = "") -> None:
-        """Note an event after ``step`` steps."""
+    def add(self, kind: Kind, step: int, text: str = "", **numbers: int) -> None:
+        """Note an event after ``step`` steps, with what else is counted."""
         self._number += 1
-        note = {"kind": kind, "step": step, "text": text, "time_s": time.time(), "workers": self._workers}
+        note = {"kind": kind, "step": step, "text": text, "time_s": time.time(), "workers": self._workers} | numbers
         self._run.put(f"{EVENTS}/{self._number:06d}-{kind}-{step:08d}.json", json.dumps(note, sort_keys=True).encode())

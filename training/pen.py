@@ -11,7 +11,8 @@ from foundation.bucket import Bucket
 from storage_schema.errors import CrossdimError
 from training.asks import Ask
 from training.loop import StepRecord
-from training.metrics import EventLog, Kind, MetricLog
+from training.metrics import EventLog, Kind, MetricLog, begun
+from training.metrics import events as recorded
 from training.saver import Saver, Title
 from training.scribe import Scribe
 
@@ -28,10 +29,15 @@ class Pen:
         events = EventLog(self._run, self._title.world)
         for text in passed_over:
             self._scribe.write(events.add, "passed-over", self._done, text)
-        again = self._log.done_again
-        text = f"{again} steps are done again" if again else ""
-        self._scribe.write(events.add, "resume" if self._done else "start", self._done, text)
+        self._scribe.write(self._start, events)
         return self
+
+    def _start(self, events: EventLog) -> None:
+        """A start knows how many steps were made in vain, by all starts before it together."""
+        again = self._log.done_again
+        in_vain = again + begun(self._run, recorded(self._run)).get("in_vain", 0)
+        text = f"{again} steps are done again" if again else ""
+        events.add("resume" if self._done else "start", self._done, text, in_vain=in_vain)
 
     def note(self, record: StepRecord, ask: Ask) -> None:
         """After every step: log it; where it is due: save."""
@@ -52,6 +58,7 @@ class Pen:
                 self._event("end" if self._done == self._title.steps else "stopped", "")
             else:
                 with contextlib.suppress(CrossdimError):  # a store that fails may be the error itself, which must be heard
+                    self._log.tell()
                     self._scribe.finish()
                 with contextlib.suppress(CrossdimError):
                     self._event("failed", f"{type(error).__name__}: {error}")

@@ -42,6 +42,7 @@ class Status:
         step: steps done, of ``steps``.
         workers: of the newest start.
         wait_share: of rank 0's time, the part in which it waited for data.
+        in_vain: steps that were done again after losses, at least: the last two seconds before a loss may not be known.
         skew_share: of the time, the part in which the first worker of a step waited for the last.
         checkpoint_age_s: from the newest checkpoint that holds to the last word; what was done since is done again after a loss.
         last_word_s: when rank 0 last wrote, by its own clock, in seconds since 1970.
@@ -61,6 +62,7 @@ class Status:
     wait_share: float | None = None
     skew_share: float | None = None
     workers: int | None = None
+    in_vain: int = 0
     checkpoint_step: int | None = None
     checkpoint_age_s: float | None = None
     last_word_s: float | None = None
@@ -87,6 +89,9 @@ class Status:
         if self.checkpoint_step is not None:
             age = "" if self.checkpoint_age_s is None else f", {_duration(self.checkpoint_age_s)} before the last word"
             lines.append(f"  last checkpoint: step {self.checkpoint_step}{age}")
+        if self.in_vain:
+            useful = self.step / (self.step + self.in_vain)
+            lines.append(f"  goodput: {useful:.1%} of the steps made were of use, {self.in_vain} were done again")
         lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
         lines += [f"  {told['kind']} at step {told['step']}: {told.get('text', '')}" for told in self.told]
         return "\n".join(lines)
@@ -132,6 +137,7 @@ def status(run: Bucket, now: float) -> Status:
         last_word_s=last_word,
         silence_s=max(0.0, now - last_word),
         eta_s=(total - step) / rates["steps_per_s"] if rates and state == "running" else None,
+        in_vain=start.get("in_vain", 0),
         events=counts,
         told=told,
         **rates,

@@ -37,7 +37,7 @@ def _write(run: Bucket, first: int, stop: int, every: int, loss: float) -> None:
         if (step + 1) % every == 0:
             log.checkpointed(record)
         elif step == stop - 1:
-            log._write(record)
+            log.tell()
     scribe.finish()
     scribe.close()
     log.close()

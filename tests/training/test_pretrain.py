@@ -20,6 +20,7 @@ from training.launch import saved_config
 from training.loop import StepRecord
 from training.metrics import read_metrics
 from training.pen import Pen
+from training.status import status
 
 WHAT_MUST_AGREE = ("step", "samples", "loss", "terms", "lr", "grad_norm", "counts")
 
@@ -55,6 +56,7 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
     monkeypatch.undo()
     assert _pretrain(tmp_path / "cut", flat, solid) == 0
     assert _agreeing(tmp_path / "cut") == _agreeing(tmp_path / "whole")
+    assert status(Bucket(str(tmp_path / "cut")), 0.0).in_vain == 1  # step 2 was made, and lost with the process
     states = [torch.load(tmp_path / run / "checkpoints/step-00000006/state.pt", weights_only=True) for run in ("cut", "whole")]
     assert all(torch.equal(states[0]["model"][name], states[1]["model"][name]) for name in states[0]["model"])
 

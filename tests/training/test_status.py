@@ -79,7 +79,7 @@ def _walk(run: Bucket, clock: _Clock, first: int, stop: int) -> None:
             scribe.finish()
             diary.add("checkpoint", step + 1)
         else:
-            log._write(record)
+            log.tell()
             scribe.finish()
     scribe.close()
     log.close()
@@ -123,6 +123,15 @@ def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock
     assert status(run, clock.now + 1).state == "running"
     EventLog(run, workers=2).add("stopped", 3, "by a signal")
     assert status(run, clock.now + 1).state == "stopped"
+
+
+def test_steps_made_in_vain_are_told(run: Bucket, clock: _Clock) -> None:
+    """Three of nine: the newest start knows the sum over all starts."""
+    _walk(run, clock, 0, 6)
+    EventLog(run, workers=3).add("resume", 6, "3 steps are done again", in_vain=3)
+    found = status(run, clock.now + 1)
+    assert found.in_vain == 3
+    assert "goodput: 66.7% of the steps made were of use, 3 were done again" in str(found)
 
 
 def test_slow_steps_are_no_silence(run: Bucket, clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
