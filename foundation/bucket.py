@@ -260,25 +260,26 @@ def patiently(ask: Callable[[bool], Answer], place: str, patience_s: float) -> A
     Args:
         ask: is told whether an earlier attempt stayed without an answer; that may have done its work all the same.
         place: URL, for the log.
-        patience_s: after which the error is raised. An attempt under way is not cut off: READ_TIMEOUT_S may come on top.
+        patience_s: after which the error is raised. An attempt under way is not cut off: READ_TIMEOUT_S may come on top,
+            for an upload also what its bytes may take.
 
     Raises:
         UnreachableError: of the last attempt.
     """
-    started, attempts = time.monotonic(), 0
+    started, again, wait_s = time.monotonic(), False, 1.0
     while True:
         try:
-            return ask(attempts > 0)
+            return ask(again)
         except UnreachableError as error:
             tried_s = time.monotonic() - started
             if not patience_s:
                 raise
             if tried_s >= patience_s:
                 raise UnreachableError(f"{error} (tried for {tried_s:.0f} s)") from error
-            if not attempts:
+            if not again:
                 _LOG.warning("%s does not answer, asking again for up to %.0f s: %s", place, patience_s - tried_s, error)
-        time.sleep(min(_JITTER.uniform(0.5, 1.0) * min(2.0**attempts, LONGEST_WAIT_S), patience_s - tried_s))
-        attempts += 1
+        time.sleep(min(_JITTER.uniform(0.5, 1.0) * wait_s, patience_s - tried_s))
+        again, wait_s = True, min(2 * wait_s, LONGEST_WAIT_S)
 
 
 def _is_temporary(path: str) -> bool:

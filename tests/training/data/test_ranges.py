@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from foundation.bucket import Bucket, StoreOptions
-from storage_schema.errors import StorageError
+from storage_schema.errors import StorageError, UnreachableError
 from training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
 
 DATA = b"0123456789"
@@ -58,12 +64,23 @@ def store() -> Iterator[_Stumbling]:
         thread.join()
 
 
+Client = type[FsspecRanges] | type[ObstoreRanges]
+
+
 @pytest.fixture(params=[FsspecRanges, ObstoreRanges])
-def ranges(store: _Stumbling, request: pytest.FixtureRequest) -> Ranges:
-    url = f"http://127.0.0.1:{store.server_port}"
-    options = StoreOptions(endpoint_url=url, access_key="k", secret_key="s", region="us-east-1", patience_s=60)
-    client: Ranges = request.param(Bucket("s3://lab/folder", options))
-    return client
+def client(request: pytest.FixtureRequest) -> Client:
+    chosen: Client = request.param
+    return chosen
+
+
+@pytest.fixture
+def ranges(store: _Stumbling, client: Client) -> Ranges:
+    return _opened(client, f"http://127.0.0.1:{store.server_port}")
+
+
+def _opened(client: Client, endpoint_url: str) -> Ranges:
+    options = StoreOptions(endpoint_url=endpoint_url, access_key="k", secret_key="s", region="us-east-1", patience_s=60)
+    return client(Bucket("s3://lab/folder", options))
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, CUT_SHORT])
@@ -90,3 +107,27 @@ def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, ranges: Ranges) 
     with pytest.raises(StorageError, match=r"s3://lab/folder/a: reading failed"):
         ranges.get("a", 90, 4)
     assert store.asked <= 2
+
+
+def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, client: Client, tmp_path: Path) -> None:
+    """It does not become trusted by itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_self_signed(tmp_path / "own.pem"))
+    store.socket = context.wrap_socket(store.socket, server_side=True)
+    with pytest.raises(StorageError, match="certificate verify failed") as caught:
+        _opened(client, f"https://localhost:{store.server_port}").get("a", 2, 4)
+    assert not isinstance(caught.value, UnreachableError)
+
+
+def _self_signed(path: Path) -> Path:
+    """A key and its certificate for localhost, signed by nobody else."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
+    return path
