@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from enum import IntEnum
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 
@@ -30,20 +31,22 @@ class Asks:
     """One question box: threads and signals ask, the training thread takes and answers."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()  # reentrant: a signal may come while its thread holds it
-        self._asked = Ask.NOTHING
+        self._changed = threading.Condition()
+        # A signal may come between any two operations of the thread that takes; what it puts here meanwhile is never lost.
+        self._asked: SimpleQueue[Ask] = SimpleQueue()
         self._training = False
         self._saves: list[int] = []
 
     def ask(self, what: Ask) -> None:
         """Ask; what is asked already stays asked."""
-        with self._changed:
-            self._asked = max(self._asked, what)
+        self._asked.put(what)
 
     def take(self) -> Ask:
         """What is asked; from now on nothing is."""
-        with self._changed:
-            taken, self._asked = self._asked, Ask.NOTHING
+        taken = Ask.NOTHING
+        with contextlib.suppress(Empty):
+            while True:
+                taken = max(taken, self._asked.get_nowait())
         return taken
 
     def saved(self, step: int) -> None:
@@ -68,7 +71,8 @@ class Asks:
     def answered(self) -> Iterator[None]:
         """While the calling thread trains. In a main thread signals are heard meanwhile."""
         with self._changed:
-            self._asked, self._training, self._saves = Ask.NOTHING, True, []
+            self.take()  # what was asked of nobody
+            self._training, self._saves = True, []
         try:
             with self.heard():
                 yield
