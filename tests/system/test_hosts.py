@@ -1,7 +1,8 @@
 """A run on hosts that fail: one is cut off, one is powered off, the store's cable is thin.
 
-The slow ones by hand, with their times on the screen: ``pytest tests/system/test_hosts.py --log-cli-level=INFO``; they take
-ten minutes on two cores.
+The slow ones by hand, with their times on the screen, in ten minutes on two cores with nothing else to do:
+``pytest tests/system/test_hosts.py -o faulthandler_timeout=900 --log-cli-level=INFO``. The seconds that they allow are those
+of such a machine: most of a restart is processes that import torch.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def _equals_one_process(lab: Lab, steps: int) -> None:
 @pytest.mark.slow
 def test_a_run_goes_on_without_a_host_that_fell_silent_and_with_it_when_it_is_back(lab: Lab) -> None:
     """Neither end of a cut cable is told: Ray must notice, the workers start again, and the unit brings the host back."""
-    driver = _two_at_work(lab, steps=600)
+    driver = _two_at_work(lab, steps=400)
     before, cut = status(lab.bucket("run"), time.time()).step, time.time()
     lab.hosts.cut(DOOMED)
     alone = _restarted(lab, DOOMED, False, 1, cut, before)
@@ -188,7 +189,7 @@ def test_a_run_goes_on_without_a_host_that_fell_silent_and_with_it_when_it_is_ba
     together = _restarted(lab, DOOMED, True, 2, healed, before)
     together.tell("healed")
     lab.finish(driver)
-    _equals_one_process(lab, 600)
+    _equals_one_process(lab, 400)
     assert alone.stepped_s <= 45
 
 
