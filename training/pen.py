@@ -54,16 +54,26 @@ class Pen:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if error is None:
-                self._scribe.finish()
-                self._event("end" if self._done == self._title.steps else "stopped", "")
+                self._end()
             else:
-                with contextlib.suppress(CrossdimError):  # a store that fails may be the error itself, which must be heard
-                    self._log.tell()
-                    self._scribe.finish()
-                with contextlib.suppress(CrossdimError):
-                    self._event("failed", f"{type(error).__name__}: {error}")
+                self._failed(error)
         finally:
             self._log.close()
+
+    def _end(self) -> None:
+        try:
+            self._scribe.finish()
+        except CrossdimError as error:  # of the last checkpoint: no step came after it to hear of it
+            self._failed(error)
+            raise
+        self._event("end" if self._done == self._title.steps else "stopped", "")
+
+    def _failed(self, error: BaseException) -> None:
+        with contextlib.suppress(CrossdimError):  # a store that fails may be the error itself, which must be heard
+            self._log.tell()
+            self._scribe.finish()
+        with contextlib.suppress(CrossdimError):
+            self._event("failed", f"{type(error).__name__}: {error}")
 
     def _event(self, kind: Kind, text: str) -> None:
         EventLog(self._run, self._title.world).add(kind, self._done, text)
