@@ -29,6 +29,10 @@ fi
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 
+# A machine that falls silent is given up after about 20 s: ray_cluster.yaml says why. Read by the head alone.
+export RAY_health_check_initial_delay_ms=5000 RAY_health_check_period_ms=1000
+export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3
+
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # This script runs on the first machine. Its first address, not its name: many machines call themselves 127.0.1.1.
 read -r address _ < <(hostname -I)

@@ -1,17 +1,20 @@
-"""deploy/kuberay: fields and types that its readers know, and what our jobs need of them. Nothing is started."""
+"""deploy: fields and types that their readers know, and what our jobs need of them. Nothing is started."""
 
 from __future__ import annotations
 
 import copy
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
 import jsonschema
 import pytest
+import ray
 import yaml
 
+from tests.system.test_job_submit import HEAD, environment
 from training.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -131,14 +134,16 @@ def test_the_object_store_of_every_pod_fits_into_its_shared_memory():
         assert store < int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30 / 1.5
 
 
-def test_one_ray_and_one_crossdim_in_every_image():
+def test_one_ray_and_one_crossdim_in_every_image_and_unit():
     """The operator's rayVersion, the tags of the pods and the image they are built from name the versions that were tested."""
     recipe = (ROOT / "deploy/Dockerfile").read_text()
     tags = {image.rpartition(":")[2] for image in re.findall(r"registry\.\S+", recipe)}
 
     assert spec()["rayVersion"] == RAY_VERSION
     assert f"FROM rayproject/ray:{RAY_VERSION}-py311-${{VARIANT}}" in recipe
-    assert f'"ray[data,default,train]=={RAY_VERSION}"' in recipe
+    for text in (recipe, (ROOT / "deploy/crossdim-ray.service").read_text()):
+        assert f'"ray[data,default,train]=={RAY_VERSION}"' in text
+    assert f'"crossdim[all]=={VERSION}"' in text
     assert tags == {f"{VERSION}-ray{RAY_VERSION}-{variant}" for variant in ("gpu", "cpu")}
     assert {c["image"] for c in containers().values()} == set(re.findall(r"registry\.\S+", recipe))
 
@@ -166,3 +171,46 @@ def test_the_job_runs_on_that_cluster_with_a_line_that_pretrain_reads():
     assert job["clusterSelector"]["ray.io/cluster"] == manifest("raycluster.yaml")["metadata"]["name"]
     assert arguments.gpu
     assert arguments.workers[1] == group["maxReplicas"] * gpus
+
+
+#: Three answers that are 5 s late: a busy machine is not a dead one.
+HEALTH = {
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+}
+SLURM, RAYCLUSTER = "deploy/slurm.sh", "deploy/kuberay/raycluster.yaml"
+HEADS = ("ray_cluster.yaml", "deploy/gcp.yaml", "deploy/local.yaml", RAYCLUSTER, SLURM, f"deploy/{HEAD}")
+
+
+def head_environment(name: str) -> dict[str, str]:
+    """What Ray finds in its environment where this file starts a head; a shell is asked wherever one will be."""
+    if name.endswith(HEAD):
+        return environment(HEAD)
+    if name == RAYCLUSTER:
+        return {variable["name"]: variable["value"] for variable in containers()["head"]["env"]}
+    text = (ROOT / name).read_text()
+    if name == SLURM:
+        start = "\n".join(re.findall(r"^export RAY_.*$", text[: text.index("ray start --head")], re.MULTILINE)) + "; ray"
+    else:
+        (start,) = (command for command in yaml.safe_load(text)["head_start_ray_commands"] if "ray start" in command)
+    line = ["bash", "-c", f"ray() {{ env; }}; {start}"]
+    said = subprocess.run(line, env={}, capture_output=True, text=True, timeout=10, check=True).stdout
+    return dict(variable.split("=", 1) for variable in said.splitlines())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_gives_a_silent_machine_up_at_the_same_time(name):
+    """What is true of a run on one kind of cluster, and measured there, is true on the others."""
+    settings = head_environment(name).items()
+
+    assert {key: value for key, value in settings if "health_check" in key} == HEALTH
+
+
+def test_ray_knows_the_health_checks():
+    """A misspelt setting is ignored without a word, and a lost machine costs a minute again."""
+    server = (Path(ray.__file__).parent / "core/src/ray/gcs/gcs_server").read_bytes()
+
+    assert [name for name in HEALTH if name.removeprefix("RAY_").encode() not in server] == []
+    assert b"health_check_period_s" not in server

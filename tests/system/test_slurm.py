@@ -41,7 +41,7 @@ case $1 in
         [[ -z ${NO_HEAD:-} ]] || exit 1
         trap 'echo "ray stopped" >> "$CALLS"; exit 0' TERM
         echo "token ${#RAY_AUTH_TOKEN} $RAY_AUTH_MODE" >> "$CALLS"
-        [[ $* != *--head* ]] || touch "$CALLS.up"
+        [[ $* != *--head* ]] || { env | grep ^RAY_health > "$CALLS.health"; touch "$CALLS.up"; }
         while :; do sleep 0.05; done ;;
     health-check) [[ -e $CALLS.up ]] ;;
     *) echo "unexpected: ray $*" >> "$CALLS" ;;
@@ -118,6 +118,7 @@ def test_a_slurm_job_is_one_head_the_other_machines_and_the_command(allocation, 
     assert f"driver 10.0.0.7:7607 {status} two words" in lines
     assert lines.count("ray stopped") == 2
     assert not any(line.startswith("unexpected") for line in lines)
+    assert "RAY_health_check_timeout_ms=5000" in allocation.calls.with_suffix(".health").read_text().splitlines()
 
 
 def test_a_slurm_job_of_one_machine_starts_no_others(allocation):
