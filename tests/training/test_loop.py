@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch import nn
 
 from storage_schema.errors import RunError
 from storage_schema.vocabulary import Presentation
+from training.asks import Ask
 from training.backbones.base import EncoderSpec
 from training.compute import Compute
 from training.config import Pretraining
@@ -46,16 +50,17 @@ def _config(steps: int) -> Pretraining:
     return Pretraining(method=tiny().method, steps=steps, global_batch=5, optimizer=Sgd(lr=0.1, momentum=0.9))
 
 
-def _steps(count: int, rank: int, world: int) -> list[list[Batch]]:
-    """Two streams of 5 and 3 samples; ranks hold contiguous, uneven parts."""
+def _steps(count: int, rank: int, world: int, sizes: tuple[int, int] = (5, 3)) -> list[list[Batch]]:
+    """Two streams; ranks hold contiguous, uneven parts, and where one holds nothing, the first sample, which is not its own."""
     generator = torch.Generator().manual_seed(0)
     steps = []
     for number in range(count):
         batches = []
-        for presentation, size in ((Presentation.PSEUDO3D, 5), (Presentation.SUPERPATCH, 3)):
+        for presentation, size in zip((Presentation.PSEUDO3D, Presentation.SUPERPATCH), sizes, strict=True):
             x = torch.randn(size, 3, generator=generator, dtype=torch.float64)
             mine = slice(rank * size // world, (rank + 1) * size // world)
-            tensors = {"x": x[mine], "y": x[mine].sum(1, keepdim=True) + 1}
+            seen = x[mine] if len(x[mine]) else x[:1]
+            tensors = {"x": seen, "y": seen.sum(1, keepdim=True) + 1}
             keys = tuple(f"{number}-{presentation}-{i}" for i in range(size))[mine]
             counts, least = {presentation: size}, size // world
             batches.append(Batch(stream=presentation, keys=keys, counts=counts, tensors=tensors, least=least))
@@ -63,20 +68,22 @@ def _steps(count: int, rank: int, world: int) -> list[list[Batch]]:
     return steps
 
 
-def _train(rank: int, world: int) -> tuple[list[StepRecord], torch.Tensor]:
-    method, config = _Line(), _config(6)
+def _train(
+    rank: int, world: int, sizes: tuple[int, int] = (5, 3), accumulate: int = 1, method: Method | None = None
+) -> tuple[list[StepRecord], torch.Tensor]:
+    method, config = method or _Line(), replace(_config(6), compute=Compute(accumulate=accumulate))
     records: list[StepRecord] = []
     device = torch.device("cpu")
     fit(
         wrapped(method, device),
         config.optimizer.build(method),
         config,
-        _steps(6, rank, world),
+        _steps(6, rank, world, sizes),
         0,
         device,
         lambda record, ask: records.append(record),
     )
-    return records, method.encoder.weight.detach().clone()
+    return records, method.state_dict()["encoder.weight"].clone()
 
 
 def _process(rank: int, world: int, folder: str) -> None:
@@ -96,6 +103,107 @@ def test_two_processes_with_uneven_shares_train_as_one(tmp_path: Path) -> None:
         assert [(samples, voxels) for _, samples, voxels, _ in logged] == [(r.samples, r.voxels) for r in records]
         assert all(seen == pytest.approx(r.monitors, abs=1e-12) for (*_, seen), r in zip(logged, records, strict=True))
         assert torch.allclose(torch.load(tmp_path / f"weight-{rank}.pt", weights_only=True), weight, atol=1e-12)
+
+
+class _Counted(_Line):
+    """Counts forward passes, of which every rank must do as many as the others; and is late in one step, if it is to be."""
+
+    def __init__(self, late_at: int | None = None) -> None:
+        super().__init__()
+        self.passes, self._late_at = 0, late_at
+
+    def forward(self, batch: Batch, step: Step) -> Outcome:
+        self.passes += 1
+        if step.index == self._late_at:
+            time.sleep(LATE_S / 2)  # a pass a stream
+        return super().forward(batch, step)
+
+
+LATE_S = 1.0
+#: Samples of both streams, by world: rank 0 has none of the second in one, none of either in the other; all have some.
+UNEVEN = {3: ((5, 2), (7, 4)), 4: ((3, 3), (5, 1), (9, 4))}
+PARTS = (1, 2)
+
+
+def _stopped(rank: int, world: int) -> tuple[list[int], bool]:
+    """Rank 1 is asked to save once and to stop two steps later: what every rank was told at each step, and at the end."""
+    asked = {1: Ask.SAVE, 3: Ask.STOP} if rank == 1 else {}
+    steps, told, method, config = iter(range(6)), list[int](), _Line(), _config(6)
+    end = fit(
+        wrapped(method, torch.device("cpu")),
+        config.optimizer.build(method),
+        config,
+        _steps(6, rank, world),
+        0,
+        torch.device("cpu"),
+        lambda record, ask: told.append(int(ask)),
+        asked=lambda: asked.get(next(steps), Ask.NOTHING),
+    )
+    return told, end is Ask.STOP
+
+
+def _uneven(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    found: dict[str, object] = {"stopped": _stopped(rank, world)}
+    for sizes, parts in itertools.product(UNEVEN[world], PARTS):
+        method = _Counted()
+        records, weight = _train(rank, world, sizes, parts, method)
+        numbers = [(r.loss, r.terms, r.monitors, r.grad_norm, r.samples, r.voxels, sum(r.counts.values())) for r in records]
+        found[f"{sizes} in {parts}"] = (numbers, weight, method.passes)
+    for late in (0, world - 1):
+        records, _ = _train(rank, world, method=_Counted(late_at=3 if rank == late else None))
+        found[f"late {late}"] = [(r.skew_s, r.slowest) for r in records]
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=sorted(UNEVEN))
+def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of several ranks found."""
+    world, folder = request.param, tmp_path_factory.mktemp("uneven")
+    mp.spawn(_uneven, args=(world, str(folder)), nprocs=world, join=True)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+def test_ranks_without_a_sample_take_part_and_change_nothing(uneven: list[dict[str, Any]]) -> None:
+    """Weights, losses, monitors and gradients are those of one process, whatever is borrowed, in one part or in several."""
+    for sizes, parts in itertools.product(UNEVEN[len(uneven)], PARTS):
+        records, weight = _train(0, 1, sizes)
+        for rank in uneven:
+            numbers, found, passes = rank[f"{sizes} in {parts}"]
+            assert torch.allclose(found, weight, rtol=0, atol=1e-12)
+            for (loss, terms, monitors, norm, *counted), one in zip(numbers, records, strict=True):
+                assert (loss, norm) == pytest.approx((one.loss, one.grad_norm), abs=1e-12)
+                assert terms == pytest.approx(one.terms, abs=1e-12)
+                assert monitors == pytest.approx(one.monitors, abs=1e-12)
+                assert counted == [one.samples, one.voxels, sum(sizes)]
+            assert passes == 6 * sum(max(1, min(parts, size // len(uneven))) for size in sizes)
+
+
+def test_a_stop_asked_of_one_rank_stops_all_after_the_same_step(uneven: list[dict[str, Any]]) -> None:
+    """As a save does, which all hear of at the step at which one was asked."""
+    for rank in uneven:
+        assert rank["stopped"] == ([Ask.NOTHING, Ask.SAVE, Ask.NOTHING, Ask.STOP], True)
+
+
+def test_the_rank_that_comes_late_is_named_with_what_the_others_lost(uneven: list[dict[str, Any]]) -> None:
+    for late in (0, len(uneven) - 1):
+        for rank in uneven:
+            skew_s, slowest = rank[f"late {late}"][3]
+            assert slowest == late
+            assert skew_s == pytest.approx(LATE_S, abs=LATE_S / 2)
+
+
+def test_a_stop_at_the_last_step_is_the_end() -> None:
+    """All steps are done: there is nothing to go on with, and the run ends as one that nobody stopped."""
+    method, config, told = _Line(), _config(2), list[Ask]()
+    steps, build = _steps(2, 0, 1), config.optimizer.build(method)
+    device = torch.device("cpu")
+    end = fit(
+        method, build, config, steps, 0, device, lambda _, ask: told.append(ask), asked=lambda: [Ask.NOTHING, Ask.STOP][len(told)]
+    )
+    assert (told, end) == ([Ask.NOTHING, Ask.STOP], Ask.NOTHING)
 
 
 def test_a_step_is_one_update_of_both_streams_together() -> None:

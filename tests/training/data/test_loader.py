@@ -8,9 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from foundation.bucket import Bucket
 from storage_schema.errors import StorageError
+from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from training.data.collate import Batch
 from training.data.corpus import open_corpus, read_sample
@@ -77,6 +80,43 @@ def test_ranks_together_hold_what_one_holds(flat: Bucket, solid: Bucket) -> None
             parts = [rank[number][stream] for rank in ranks]
             assert tuple(key for part in parts for key in part.keys) == batch.keys
             assert all(torch.equal(torch.cat([p.tensors[n] for p in parts]), t) for n, t in batch.tensors.items())
+
+
+def _plain(sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": np.full((2, 3), sample.array.mean(), np.float32)}
+
+
+@given(
+    world=st.integers(1, 5),
+    global_batch=st.integers(1, 12),
+    weights=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)),
+    first=st.integers(0, 200),
+    joint=st.booleans(),
+)
+def test_any_ranks_hold_a_step_once_and_those_without_a_sample_borrow_one(
+    flat: Bucket, solid: Bucket, world: int, global_batch: int, weights: tuple[int, int, int], first: int, joint: bool
+) -> None:
+    """All ranks have the same streams, so they meet in every collective, and agree how few samples the poorest has."""
+    corpora = [open_corpus(bucket) for bucket in (flat, solid, flat)]
+    order = Order(3, tuple(CorpusOrder(num_samples=len(c), weight=w) for c, w in zip(corpora, weights, strict=True)))
+    loading = Loading(order=order, global_batch=global_batch, rank=0, world=1, joint=joint)
+    [whole], *ranks = (
+        list(step_batches(dataclasses.replace(loading, rank=rank, world=of), corpora, _plain, first, first + global_batch))
+        for rank, of in [(0, 1), *((rank, world) for rank in range(world))]
+    )
+    assert sum(len(batch.keys) for batch in whole) == global_batch
+    for number, batch in enumerate(whole):
+        parts = [rank[0][number] for rank in ranks]
+        own = [part for part in parts if part.keys]
+        assert sorted(key for part in parts for key in part.keys) == sorted(batch.keys)
+        assert {(part.stream, tuple(part.counts.items())) for part in parts} == {(batch.stream, tuple(batch.counts.items()))}
+        assert {part.least for part in parts} == {min(len(part.keys) for part in parts)}
+        assert all(len(part.tensors["x"]) == max(1, len(part.keys)) for part in parts)
+        values = torch.cat([part.tensors["x"] for part in own])
+        assert torch.equal(values.sort(dim=0).values, batch.tensors["x"].sort(dim=0).values)
+        borrowed = torch.cat([part.tensors["x"] for part in parts if not part.keys] or [values[:0]])
+        assert set(borrowed.flatten().tolist()) <= set(batch.tensors["x"].flatten().tolist())
+    assert all(len(rank[0]) == len(whole) for rank in ranks)
 
 
 def test_a_sample_reads_back_as_it_was_published(flat: Bucket, solid: Bucket) -> None:
