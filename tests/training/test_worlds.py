@@ -1,4 +1,4 @@
-"""A run on two workers is the run on one: with synchronised batch norm in its losses too, without it in its samples."""
+"""A run on several workers is the run on one: in its losses too where batch norm is synchronised, or where there is none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
 from foundation.bucket import Bucket
 from training.checkpoint import Saving
 from training.compute import Compute
+from training.config import read_config
+from training.data.corpus import open_corpus
+from training.data.loader import Loading, step_batches
+from training.learner import Learner
+from training.loop import StepRecord, fit, wrapped
 from training.metrics import read_metrics
+from training.optim import Sgd
+from training.recipes import maesil
 from training.recipes.cdssl_p3d import tiny
-from training.worker import Job, Source, train
+from training.worker import CorpusViews, Job, Source, order_of, train
 
 STEPS = 3
+CPU = torch.device("cpu")
 
 
 def _job(out: str, data: tuple[str, ...], *, sync_bn: bool) -> Job:
@@ -50,3 +59,77 @@ def test_two_workers_with_uneven_shares(sync_bn: bool, flat: Bucket, solid: Buck
         assert [record["loss"] for record in two] == pytest.approx([record["loss"] for record in one], abs=5e-3)
     else:
         assert two[0]["loss"] != pytest.approx(one[0]["loss"], abs=1e-5)
+
+
+#: Global batches, images and superpatches by turns: of 5, rank 0 of 3 has none of the dataset that gives 2; of 2, none at all.
+BATCHES = (5, 2)
+LONG = 6
+
+
+def _uneven(out: str, data: tuple[str, ...], global_batch: int) -> Job:
+    """MAESIL with a small rate and without clipping, so that rounding stays as small as it is."""
+    config = replace(maesil.tiny(), steps=LONG, global_batch=global_batch, optimizer=Sgd(lr=1e-3), clip_norm=None)
+    sources = tuple(Source(bucket=Bucket(url), weight=1.0) for url in data)
+    return Job(config=config.document(), sources=sources, run=Bucket(out), saving=Saving(every=LONG))
+
+
+def _static(job: Job, *, static: bool) -> list[float]:
+    """Losses of a run of one dataset, with what DDP was told of its steps."""
+    config, corpora = read_config(job.config, "the test"), [open_corpus(source.bucket) for source in job.sources]
+    learner, records = Learner.of(config, CPU), list[StepRecord]()
+    order, size = order_of(config, corpora, [1.0]), config.global_batch
+    loading = Loading(order=order, global_batch=size, rank=dist.get_rank(), world=dist.get_world_size())
+    batches = step_batches(loading, corpora, CorpusViews(config, corpora), 0, LONG * size)
+    module = wrapped(learner.method, CPU, static=static)
+    assert isinstance(module, DistributedDataParallel)
+    assert module.static_graph is static
+    fit(module, learner.optimizer, config, batches, 0, CPU, lambda record, ask: records.append(record))
+    return [record.loss for record in records]
+
+
+def _several(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous-{world}", rank=rank, world_size=world)
+    for batch in BATCHES:
+        train(_uneven(f"{folder}/{batch}-on-{world}", data, batch), rank, world, CPU)
+    train(_uneven(f"{folder}/one-dataset-on-{world}", data[:1], 5), rank, world, CPU)
+    losses = {static: _static(_uneven("", data[:1], 5), static=static) for static in (True, False)}
+    torch.save(losses, f"{folder}/static-{world}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of runs on one, two and three workers."""
+    folder, data = tmp_path_factory.mktemp("runs"), (flat.url, solid.url)
+    for batch in BATCHES:
+        train(_uneven(str(folder / f"{batch}-on-1"), data, batch), 0, 1, CPU)
+    train(_uneven(str(folder / "one-dataset-on-1"), data[:1], 5), 0, 1, CPU)
+    for world in (2, 3):
+        mp.spawn(_several, args=(world, str(folder), data), nprocs=world, join=True)
+    return folder
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("name", [*map(str, BATCHES), "one-dataset"])
+def test_workers_without_a_sample_of_a_dataset_train_the_same_run(name: str, world: int, runs: Path) -> None:
+    """And those that have none at all: of two samples over three workers, which launch refuses, and which is right all the same."""
+    one, several = (read_metrics(Bucket(str(runs / f"{name}-on-{number}"))) for number in (1, world))
+    assert len(one) == LONG
+    for expected, found in zip(one, several, strict=True):
+        assert [found[field] for field in ("samples", "counts", "voxels", "lr")] == [
+            expected[field] for field in ("samples", "counts", "voxels", "lr")
+        ]
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+        assert found["terms"] == pytest.approx(expected["terms"], abs=1e-5)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+    assert len({record["loss"] for record in one}) == LONG
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_what_ddp_knows_of_the_graph_changes_no_loss(world: int, runs: Path) -> None:
+    """A run of one dataset is trained with a static graph, one of several is not."""
+    logged = [record["loss"] for record in read_metrics(Bucket(str(runs / f"one-dataset-on-{world}")))]
+    for rank in range(world):
+        losses = torch.load(runs / f"static-{world}-{rank}.pt", weights_only=True)
+        assert losses[True] == losses[False] == logged
