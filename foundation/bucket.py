@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
 import os
-import random
-import ssl
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from foundation.patience import Answer, client_errors, is_full, is_transient, patiently
 from storage_schema.errors import StorageError, UnreachableError
 
 #: Names of half-written local files start so; listings leave them out.
@@ -27,14 +22,6 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 #: Sending an object may take READ_TIMEOUT_S and its bytes at this rate; a store that takes longer does not answer. Ours.
 SLOWEST_BYTES_PER_S = 200_000
-LONGEST_WAIT_S = 5.0
-#: Answers of a store that is overloaded, or of a gateway whose store is away.
-TRANSIENT_STATUS = frozenset({429, 500, 502, 503, 504})
-STORE_FULL_STATUS = 507
-
-_LOG = logging.getLogger(__name__)
-_JITTER = random.Random()  # its own: the global generator belongs to whoever seeds it
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +104,10 @@ class Bucket:
         """A folder inside this one."""
         return replace(self, url=f"{self.url.rstrip('/')}/{path}")
 
+    def patient(self, patience_s: float) -> Bucket:
+        """The same, asked for so long while its store does not answer."""
+        return replace(self, options=replace(self.options, patience_s=patience_s))
+
     def full(self, path: str) -> str:
         """The filesystem's name of an object."""
         return f"{self.root}/{path}" if path else self.root
@@ -131,7 +122,7 @@ class Bucket:
         def once(again: bool) -> Answer:
             try:
                 return ask(again)
-            except _client_errors() as error:
+            except client_errors() as error:
                 raise self._sentence(error, path, doing) from error
 
         return patiently(once, self.where(path), self.options.patience_s)
@@ -142,11 +133,11 @@ class Bucket:
             return StorageError(f"{where} does not exist; {doing} it needs an existing path")
         if isinstance(error, PermissionError):
             return StorageError(f"{where}: not allowed ({error}); check credentials and rights for {doing}")
-        if _is_full(error):
+        if is_full(error):
             return StorageError(
                 f"{where}: {doing} failed: no space is left at {self.url}; free some there or choose another place"
             )
-        if not self.is_local and _is_transient(error):
+        if not self.is_local and is_transient(error):
             told = str(error) or "no answer in time"
             return UnreachableError(f"{where}: {doing} failed: {told}; check endpoint, network and store")
         advice = "" if isinstance(error, OSError | ValueError) else "; check endpoint and credentials"
@@ -254,34 +245,6 @@ class Bucket:
         self._asked(path, "deleting", ask)
 
 
-def patiently(ask: Callable[[bool], Answer], place: str, patience_s: float) -> Answer:
-    """What ``ask`` answers; while the store does not answer it is asked again, with growing waits.
-
-    Args:
-        ask: is told whether an earlier attempt stayed without an answer; that may have done its work all the same.
-        place: URL, for the log.
-        patience_s: after which the error is raised. An attempt under way is not cut off: READ_TIMEOUT_S may come on top,
-            for an upload also what its bytes may take.
-
-    Raises:
-        UnreachableError: of the last attempt.
-    """
-    started, again, wait_s = time.monotonic(), False, 1.0
-    while True:
-        try:
-            return ask(again)
-        except UnreachableError as error:
-            tried_s = time.monotonic() - started
-            if not patience_s:
-                raise
-            if tried_s >= patience_s:
-                raise UnreachableError(f"{error} (tried for {tried_s:.0f} s)") from error
-            if not again:
-                _LOG.warning("%s does not answer, asking again for up to %.0f s: %s", place, patience_s - tried_s, error)
-        time.sleep(min(_JITTER.uniform(0.5, 1.0) * wait_s, patience_s - tried_s))
-        again, wait_s = True, min(2 * wait_s, LONGEST_WAIT_S)
-
-
 def _is_temporary(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
 
@@ -301,49 +264,3 @@ def _written_aside(target: str, data: bytes) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(aside)
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What store clients raise; only those whose client is in use. A ValueError is an endpoint that is no URL."""
-    botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
-    of_s3 = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
-    of_http = (aiohttp.ClientError,) if aiohttp else ()
-    return (OSError, ValueError, *of_s3, *of_http)
-
-
-def _silences() -> tuple[type[Exception], ...]:
-    """Errors that mean: no answer, or not a whole one.
-
-    Seen with s3fs 2026.9: EndpointConnectionError (refused, no such name), ConnectionClosedError and ClientOSError (reset),
-    ReadTimeoutError and ConnectTimeoutError (stalled), FSTimeoutError (stalled while sending; a TimeoutError),
-    ClientPayloadError (body cut short; it comes as aiohttp raises it).
-    """
-    botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
-    of_s3 = (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError) if botocore else ()
-    of_http = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) if aiohttp else ()
-    return (ConnectionError, TimeoutError, *of_s3, *of_http)
-
-
-def _is_transient(error: Exception) -> bool:
-    """Whether the same question may be answered later. A certificate that is not trusted stays so."""
-    causes = list(_causes(error))
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return False
-    return isinstance(error, _silences()) or not TRANSIENT_STATUS.isdisjoint(map(_status, causes))
-
-
-def _is_full(error: Exception) -> bool:
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or STORE_FULL_STATUS in map(_status, _causes(error))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was made from; s3fs turns answers of a store into an OSError, behind which they stand."""
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of botocore carries."""
-    response = getattr(error, "response", None)
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None

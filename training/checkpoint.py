@@ -1,8 +1,8 @@
 """Checkpoint: the whole state of a run, written so that it is there or not there, and checked before it is believed.
 
-``checkpoints/step-00000030/state.pt``, then ``hashes.json`` beside it, then the pointer ``checkpoints/latest``. A reader
-starts at the pointer and goes back until a checkpoint's bytes have the hashes that stand beside them. Of a sharded run weights
-and optimizer lie in ``parts/``, written by all ranks before that; their hashes stand in the same list.
+``checkpoints/step-00000030/state.pt``, then ``hashes.json`` beside it, then the pointer ``checkpoints/latest``, for people.
+A reader starts at the newest that has its hashes and goes back until a checkpoint's bytes are what they say. Of a sharded run
+weights and optimizer lie in ``parts/``, written by all ranks before that; their hashes stand in the same list.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def load(run: Bucket, passed_over: Told = lambda name, reason: None, below: int 
     """
     names = complete(run)
     newest = run.read(LATEST).decode() if run.exists(LATEST) else None
-    for name in sorted(names, key=lambda n: (n == newest, n), reverse=True):
+    for name in reversed(names):  # and not the pointer's first: a worker that was cut off may have set it back
         if below is not None and name >= name_of(below):
             continue
         state = _checked(run, name, passed_over)

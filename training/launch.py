@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from foundation.bucket import Bucket
+from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from foundation.cluster import ray_session
 from storage_schema.digest import canonical_json
 from storage_schema.errors import CrossdimError, DocumentError, Problem, RunError, StorageError
@@ -27,6 +28,9 @@ from training.data.corpus import Corpus, open_corpus, read_sample
 from training.data.ranges import open_ranges
 from training.metrics import PROGRESS, legible
 from training.worker import CONFIG, Job, Source, differences, identity, order_of, ray_worker, train
+
+#: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,18 +143,27 @@ def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Seq
 def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:
     """Start a run, or go on with the one in ``run``; returns the steps done before."""
     mine = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    _sweep(run)
     state = checkpoint.load(run)
     done = state.step if state else 0
     if not run.exists(CONFIG):
         run.put(CONFIG, canonical_json({"identity": mine, "sources": [s.bucket.url for s in sources]}) + b"\n")
     if done < config.steps:
-        job = Job(config=config.document(), sources=tuple(sources), run=run, saving=saving, threads=threads)
+        patient = tuple(Source(bucket=source.bucket.patient(PATIENCE_S), weight=source.weight) for source in sources)
+        job = Job(config=config.document(), sources=patient, run=run.patient(PATIENCE_S), saving=saving, threads=threads)
         with _progress(run, done, config.steps, quiet=workers.quiet):
             if workers.most:
                 _train_on_ray(job, workers)
             else:
                 train(job, 0, 1, torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu"))
     return done
+
+
+def _sweep(run: Bucket) -> None:
+    """Remove files that a killed process was still writing: no name leads to them, so nothing else ever would."""
+    if run.is_local:
+        for leftover in Path(run.root).rglob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
 
 
 def saved_config(run: Bucket) -> Pretraining:
@@ -170,11 +183,14 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from training.warden import Box, Hearing, Warden
+        from training.warden import Box, Readiness, Warden
 
-        box = ray.remote(num_cpus=0)(Box).remote()
-        callbacks: list[Any] = [Warden(job.run, box), Hearing()]  # annotations are those of Ray Train's first version
+        # Where the controller is, too: a box on a machine that is lost would end the run.
+        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        box = ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
+        callbacks: list[Any] = [Warden(job.run, box), Readiness()]  # annotations are those of Ray Train's first version
         trainer = TorchTrainer(
             lambda: ray_worker(job),
             torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),

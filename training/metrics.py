@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from typing import Any, Literal
 from tensorboardX import SummaryWriter
 
 from foundation.bucket import Bucket
-from storage_schema.errors import StorageError
+from storage_schema.errors import RunError, StorageError, UnreachableError
 from training.loop import StepRecord
 from training.scribe import Scribe
 
@@ -33,6 +33,7 @@ EVENTS = "events"
 EVERY_S = 2.0
 
 Kind = Literal["start", "resume", "passed-over", "checkpoint", "resize", "preempted", "asked", "lost", "failed", "stopped", "end"]
+STARTS = ("start", "resume")
 _EVENT = re.compile(rf"{EVENTS}/(\d+)-([a-z-]+)-(\d+)\.json\Z")
 
 
@@ -80,17 +81,22 @@ class MetricLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{folder}/{name}", value, record.step)
         if time.monotonic() - self._written > EVERY_S and self._scribe.idle:
-            self._write(record)
+            # What cannot be put now is put two seconds later, with more; only a checkpoint waits for the store.
+            self._write(record, self._tried)
 
     def tell(self) -> None:
         """Have the last steps put into storage, if they are not."""
         if self._lines:
-            self._write(self._newest)
+            self._write(self._newest, self._run.put)
 
-    def _write(self, record: StepRecord) -> None:
+    def _tried(self, path: str, data: bytes) -> None:
+        with contextlib.suppress(UnreachableError):
+            self._run.patient(0).put(path, data)
+
+    def _write(self, record: StepRecord, put: Callable[[str, bytes], None]) -> None:
         """Have what is known put into storage."""
         segment = f"{FOLDER}/{self._segment:08d}.jsonl"
-        self._scribe.write(self._run.put, segment, ("\n".join(self._lines) + "\n").encode())
+        self._scribe.write(put, segment, ("\n".join(self._lines) + "\n").encode())
         note = {
             "step": record.step + 1,
             "total": self._total,
@@ -99,12 +105,12 @@ class MetricLog:
             "wait_s": record.wait_s,
             "time_s": time.time(),
         }
-        self._scribe.write(self._run.put, PROGRESS, json.dumps(note).encode())
+        self._scribe.write(put, PROGRESS, json.dumps(note).encode())
         self._written = time.monotonic()
 
     def checkpointed(self, record: StepRecord) -> None:
         """Close the segment at a checkpoint and begin the next."""
-        self._write(record)
+        self._write(record, self._run.put)
         self._board.flush()
         for file in self._folder.iterdir():
             self._scribe.write(self._run.put, f"tensorboard/{file.name}", file.read_bytes())
@@ -167,7 +173,7 @@ def events(run: Bucket) -> list[Event]:
 
 def begun(run: Bucket, happened: Sequence[Event]) -> dict[str, Any]:
     """What the newest start of a run noted; nothing if there is none, or it cannot be read yet."""
-    starts = [event for event in happened if event.kind in ("start", "resume")]
+    starts = [event for event in happened if event.kind in STARTS]
     return next(iter(legible(run, starts[-1].path)), {}) if starts else {}
 
 
@@ -179,10 +185,24 @@ class EventLog:
 
     def __init__(self, run: Bucket, workers: int) -> None:
         self._run, self._workers = run, workers
-        self._number = max((event.number for event in events(run)), default=0)
+        self._number = self._started = max((event.number for event in events(run)), default=0)
 
-    def add(self, kind: Kind, step: int, text: str = "", **numbers: int) -> None:
+    def fence(self) -> None:
+        """Leave the run to a newer start of it.
+
+        A worker that was cut off, and comes back, does not know that others went on without it.
+
+        Raises:
+            RunError: if there is a newer start.
+        """
+        newest = max((event.number for event in events(self._run) if event.kind in STARTS), default=0)
+        if newest > self._started:
+            raise RunError(f"{self._run.url} went on without this worker, which was cut off or taken for dead; it leaves")
+
+    def add(self, kind: Kind, step: int, text: str = "", **numbers: float) -> None:
         """Note an event after ``step`` steps, with what else is counted."""
         self._number += 1
+        if kind in STARTS:
+            self._started = self._number
         note = {"kind": kind, "step": step, "text": text, "time_s": time.time(), "workers": self._workers} | numbers
         self._run.put(f"{EVENTS}/{self._number:06d}-{kind}-{step:08d}.json", json.dumps(note, sort_keys=True).encode())

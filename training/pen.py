@@ -11,33 +11,31 @@ from foundation.bucket import Bucket
 from storage_schema.errors import CrossdimError
 from training.asks import Ask
 from training.loop import StepRecord
-from training.metrics import EventLog, Kind, MetricLog, begun
-from training.metrics import events as recorded
-from training.saver import Saver, Title
+from training.metrics import EventLog, MetricLog, begun, events
+from training.saver import Saver
 from training.scribe import Scribe
 
 
 class Pen:
     """Rank 0's. Writing is a thread's. Its context is the run's: how it ends is noted."""
 
-    def __init__(self, run: Bucket, title: Title, saver: Saver, scribe: Scribe, done: int) -> None:
-        self._run, self._title, self._saver, self._scribe, self._done = run, title, saver, scribe, done
-        self._log = MetricLog(run, done, title.steps, scribe)
+    def __init__(self, run: Bucket, saver: Saver, scribe: Scribe, diary: EventLog, done: int, steps: int) -> None:
+        self._run, self._saver, self._scribe, self._events, self._done, self._steps = run, saver, scribe, diary, done, steps
+        self._log = MetricLog(run, done, steps, scribe)
 
     def begin(self, passed_over: Sequence[str]) -> Self:
         """Note the start, and checkpoints that were not whole."""
-        events = EventLog(self._run, self._title.world)
         for text in passed_over:
-            self._scribe.write(events.add, "passed-over", self._done, text)
-        self._scribe.write(self._start, events)
+            self._scribe.write(self._events.add, "passed-over", self._done, text)
+        self._scribe.write(self._start)
         return self
 
-    def _start(self, events: EventLog) -> None:
+    def _start(self) -> None:
         """A start knows how many steps were made in vain, by all starts before it together."""
         again = self._log.done_again
-        in_vain = again + begun(self._run, recorded(self._run)).get("in_vain", 0)
+        in_vain = again + begun(self._run, events(self._run)).get("in_vain", 0)
         text = f"{again} steps are done again" if again else ""
-        events.add("resume" if self._done else "start", self._done, text, in_vain=in_vain)
+        self._events.add("resume" if self._done else "start", self._done, text, in_vain=in_vain)
 
     def note(self, record: StepRecord, ask: Ask) -> None:
         """After every step: log it; where it is due: save."""
@@ -45,6 +43,7 @@ class Pen:
         self._log.add(record)
         self._done = record.step + 1
         if self._saver.due(record, ask):
+            self._scribe.write(self._events.fence)
             self._log.checkpointed(record)
             self._saver.save(self._done)
 
@@ -66,14 +65,13 @@ class Pen:
         except CrossdimError as error:  # of the last checkpoint: no step came after it to hear of it
             self._failed(error)
             raise
-        self._event("end" if self._done == self._title.steps else "stopped", "")
+        self._events.add("end" if self._done == self._steps else "stopped", self._done)
 
     def _failed(self, error: BaseException) -> None:
         with contextlib.suppress(CrossdimError):  # a store that fails may be the error itself, which must be heard
+            self._scribe.write(self._events.fence)
             self._log.tell()
             self._scribe.finish()
         with contextlib.suppress(CrossdimError):
-            self._event("failed", f"{type(error).__name__}: {error}")
-
-    def _event(self, kind: Kind, text: str) -> None:
-        EventLog(self._run, self._title.world).add(kind, self._done, text)
+            self._events.fence()
+            self._events.add("failed", self._done, f"{type(error).__name__}: {error}")

@@ -51,10 +51,13 @@ class Title:
 
 
 class Saver:
-    """Of one rank."""
+    """Of one rank; rank 0 has the run's ``events``."""
 
-    def __init__(self, run: Bucket, title: Title, saving: Saving, learner: Learner, scribe: Scribe) -> None:
+    def __init__(
+        self, run: Bucket, title: Title, saving: Saving, learner: Learner, scribe: Scribe, events: EventLog | None
+    ) -> None:
         self._run, self._title, self._saving, self._learner, self._scribe = run, title, saving, learner, scribe
+        self._events = events
         self._saved_at = time.monotonic()
         self._kept: dict[str, Tensor] = {}
         # A group of its own, because training reduces gradients meanwhile; gloo, because the copies lie in host memory.
@@ -98,10 +101,11 @@ class Saver:
     def _put(self, state: State, parts: dict[str, Tensor], weights: dict[str, Any], held_s: float) -> None:
         began = time.perf_counter()
         hashes = shards.write(self._run, checkpoint.parts_of(state.step), parts, self._group) if self._learner.in_parts else {}
-        if self._title.rank:
+        if self._events is None:
             return
         size = checkpoint.save(self._run, state, self._saving, hashes) + sum(map(shards.size_bytes, parts.values()))
         self._run.put(ENCODER, encoder_bytes(weights or state.encoder, self._title.spec))
-        text = f"{size / 1e6:.1f} MB, training held for {held_s:.3f} s, written in {time.perf_counter() - began:.2f} s"
-        EventLog(self._run, self._title.world).add("checkpoint", state.step, text)
+        written_s = time.perf_counter() - began
+        text = f"{size / 1e6:.1f} MB, training held for {held_s:.3f} s, written in {written_s:.2f} s"
+        self._events.add("checkpoint", state.step, text, held_s=held_s, written_s=written_s)
         HERE.saved(state.step)

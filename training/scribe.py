@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,11 +17,19 @@ class Scribe:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scribe")
         self._open: deque[Future[object]] = deque()
+        self._failed = False
 
     def write(self, task: Callable[Arguments, object], *arguments: Arguments.args, **named: Arguments.kwargs) -> None:
         """Hand a task over."""
         self.check()
-        self._open.append(self._thread.submit(task, *arguments, **named))
+        self._open.append(self._thread.submit(self._do, functools.partial(task, *arguments, **named)))
+
+    def _do(self, task: Callable[[], object]) -> None:
+        """Later tasks may stand on earlier ones: after one that failed none is done."""
+        if not self._failed:
+            self._failed = True
+            task()
+            self._failed = False
 
     @property
     def idle(self) -> bool:

@@ -2,21 +2,26 @@
 
 Ray restarts the workers whenever machines come or go, and asks nobody. The warden has the newest step saved first, so that
 what is announced costs no training. What was not announced is told in the run's folder; and a run that fails without getting
-on is ended, because Ray's own budget of failures does not know progress.
+on is ended, because Ray's own budget of failures does not know progress. Before Ray decides how many workers start again, it is
+made to count machines anew: it does so every 20 s only, and waits for a machine that is no more as long as it would for one
+that starts.
 
 It stands on Ray's callbacks for developers, of the version that pyproject.toml names; nothing else of ours does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState
 
@@ -25,6 +30,7 @@ from storage_schema.errors import CrossdimError, RunError, StepError, StorageErr
 from training.asks import HERE, Ask, save_here
 from training.checkpoint import newest_step
 from training.metrics import EventLog, Kind
+from training.network import interface_of
 
 #: A step that fails so often, one after the other, is no accident.
 ATTEMPTS = 3
@@ -32,6 +38,8 @@ ATTEMPTS = 3
 SAVE_PATIENCE_S = 120.0
 #: A machine that is taken away is left so long before that: the last save begins then.
 PREEMPTION_MARGIN_S = 15.0
+#: How long Ray may take to find out which machines are lost; its workers are often quicker.
+COUNT_PATIENCE_S = 30.0
 
 
 class Box:
@@ -50,12 +58,18 @@ class Box:
         return taken
 
 
-class Hearing(WorkerCallback):
-    """Workers hear signals; Ray trains in a thread, and signals come to the main one, which calls this."""
+class Readiness(WorkerCallback):
+    """What a worker does before training, in its main thread: Ray trains in another, and signals come to this one."""
 
     def after_init_train_context(self) -> None:
-        """Before training."""
+        """Hear signals, and reduce gradients over the network that Ray uses.
+
+        Gloo would take what the host's name stands for: on Debian that is an address that no other machine reaches.
+        """
         HERE.hear()
+        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        if interface := interface_of(address):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -135,10 +149,11 @@ class Warden(ControllerCallback, WorkerGroupCallback):
             raise RunError(f"{self._run.url}: stopped as asked; step {step} is saved, and the same line goes on")
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
-        """End what will not get on."""
+        """End what will not get on; for what will, see who is left."""
         if self._verdict:
             EventLog(self._run, len(self._workers)).add("failed", newest_step(self._run), self._verdict)
             raise RunError(self._verdict)
+        _count_machines(self._workers)
 
     def _save(self, why: Kind, text: str) -> int:
         """Have rank 0 save and wait for it; workers that cannot any more are told of, and restarted all the same."""
@@ -151,3 +166,25 @@ class Warden(ControllerCallback, WorkerGroupCallback):
         done: int = newest_step(self._run) if step is None else step
         EventLog(self._run, len(self._workers)).add(why, done, text)
         return done
+
+
+def _count_machines(workers: Sequence[Any]) -> None:
+    """Have Ray Train's picture of the cluster renewed, once Ray itself knows which of the workers' machines are lost."""
+    deadline = time.monotonic() + COUNT_PATIENCE_S
+    for worker in workers:
+        while not _is_known(worker) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    books: Any = get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
+    with contextlib.suppress(RayError):  # they are renewed by themselves, only later
+        ray.get(books.get_reserved_resources.remote("", recompute=True), timeout=5)
+
+
+def _is_known(worker: Any) -> bool:
+    """Whether a worker answers, or Ray has found out that it is dead; between the two it only cannot be reached."""
+    try:
+        ray.get(worker.execute_async(os.getpid), timeout=1)
+    except ActorDiedError:
+        return True
+    except RayError:
+        return False
+    return True

@@ -25,6 +25,7 @@ from training.data.loader import Loading, step_batches
 from training.data.order import CorpusOrder, Order, integer_weights
 from training.learner import Learner
 from training.loop import fit, wrapped
+from training.metrics import EventLog
 from training.pen import Pen
 from training.saver import Saver, Title
 from training.scribe import Scribe
@@ -108,9 +109,10 @@ def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
     spec, batch = encoder_spec(config, learner, corpora), config.global_batch
     title = Title(identity=mine, spec=spec, steps=config.steps, global_batch=batch, rank=rank, world=world)
     with contextlib.closing(Scribe()) as scribe:
-        saver = Saver(job.run, title, job.saving, learner, scribe)
-        if rank == 0:
-            with Pen(job.run, title, saver, scribe, done).begin(passed) as pen:
+        diary = EventLog(job.run, world) if rank == 0 else None
+        saver = Saver(job.run, title, job.saving, learner, scribe, diary)
+        if diary:
+            with Pen(job.run, saver, scribe, diary, done, config.steps).begin(passed) as pen:
                 return steps(pen.note, learner.moved, HERE.take)
         ask = steps(saver.note, learner.moved, HERE.take)
         scribe.finish()

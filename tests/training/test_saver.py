@@ -30,7 +30,7 @@ from training.asks import HERE, Ask
 from training.checkpoint import Saving, State
 from training.learner import Learner
 from training.loop import StepRecord
-from training.metrics import events, read_metrics
+from training.metrics import EventLog, events, read_metrics
 from training.recipes.maesil import tiny
 from training.saver import Saver, Title
 from training.scribe import Scribe
@@ -84,7 +84,7 @@ def _saving(run: Bucket, saving: Saving, *, ema: float | None = None) -> Iterato
     _moved(learner, seed=0)
     title = Title(identity={"a": 1}, spec=learner.method.encoder_spec, steps=9, global_batch=4, rank=0, world=1)
     with contextlib.closing(Scribe()) as scribe:
-        yield _Bench(learner=learner, scribe=scribe, saver=Saver(run, title, saving, learner, scribe))
+        yield _Bench(learner=learner, scribe=scribe, saver=Saver(run, title, saving, learner, scribe, EventLog(run, 1)))
 
 
 @pytest.fixture

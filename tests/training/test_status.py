@@ -125,6 +125,19 @@ def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock
     assert status(run, clock.now + 1).state == "stopped"
 
 
+def test_a_worker_that_was_cut_off_leaves_the_run_to_others(run: Bucket, clock: _Clock) -> None:
+    old = EventLog(run, workers=2)
+    old.add("start", 0)
+    old.fence()
+    others = EventLog(run, workers=1)
+    others.add("lost", 0)
+    old.fence()
+    others.add("resume", 0)
+    with pytest.raises(RunError, match="went on without this worker"):
+        old.fence()
+    others.fence()
+
+
 def test_steps_made_in_vain_are_told(run: Bucket, clock: _Clock) -> None:
     """Three of nine: the newest start knows the sum over all starts."""
     _walk(run, clock, 0, 6)
