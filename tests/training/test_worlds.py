@@ -113,7 +113,7 @@ def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("name", [*map(str, BATCHES), "one-dataset"])
 def test_workers_without_a_sample_of_a_dataset_train_the_same_run(name: str, world: int, runs: Path) -> None:
-    """And those that have none at all: of two samples over three workers, which launch refuses, and which is right all the same."""
+    """Also those that have none at all: two samples over three workers is what launch refuses, and right all the same."""
     one, several = (read_metrics(Bucket(str(runs / f"{name}-on-{number}"))) for number in (1, world))
     assert len(one) == LONG
     for expected, found in zip(one, several, strict=True):
