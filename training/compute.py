@@ -57,8 +57,20 @@ class Compute:
         if self.sharded and self.ema is not None:
             raise RunError("a sharded run keeps no moving average; leave compute.ema or compute.sharded out")
 
+    def refuse(self, method: Method) -> None:
+        """Look whether a method can be computed so; its weights may be on the meta device.
+
+        Raises:
+            RunError: if it has batch norms and is to be cut: running statistics would differ between ranks, and one be kept.
+        """
+        if self.sharded and any(isinstance(layer, _BatchNorm) for layer in method.modules()):
+            raise RunError(
+                "compute.sharded cannot go with batch norm, whose statistics stay apart on each rank; use another norm"
+            )
+
     def prepare(self, method: Method, device: torch.device) -> Method:
         """The method on its device, laid out, synchronised, recomputing, compiled and cut as asked; names of weights stay."""
+        self.refuse(method)
         torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
         torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
         if self.sync_bn:
@@ -95,13 +107,7 @@ class Compute:
 
 
 def _cut(method: Method, device: torch.device) -> Method:
-    """Cut weights over the ranks, in place: units first, and the root last, which takes what is in none of them.
-
-    Raises:
-        RunError: if the method has batch norms: their running statistics would differ between ranks, and one would be kept.
-    """
-    if any(isinstance(layer, _BatchNorm) for layer in method.modules()):
-        raise RunError("compute.sharded cannot go with batch norm, whose statistics stay apart on each rank; use another norm")
+    """Cut weights over the ranks, in place: units first, and the root last, which takes what is in none of them."""
     if dist.is_initialized():
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         for module in (*method.units(), method):

@@ -72,6 +72,8 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
         problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
     if problems:
         raise DocumentError(f"the run does not fit its data ({config.method.kind})", problems)
+    with torch.device("meta"):  # nothing is drawn or held
+        config.compute.refuse(config.method.build())
     mine = identity(config, corpora, weights)
     if run.exists(CONFIG):
         before = json.loads(run.read(CONFIG))["identity"]
