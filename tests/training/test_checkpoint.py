@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from foundation.bucket import Bucket
 from storage_schema.errors import StorageError
 from training import checkpoint
 from training.checkpoint import Saving
+from training.worker import _chosen
+
+PATIENCE_S = 60.0
 
 
 def _state(step: int) -> checkpoint.State:
@@ -75,7 +83,6 @@ def test_a_checkpoint_with_code_in_it_is_not_run(run: Bucket) -> None:
     """weights_only: a file that somebody else wrote is data and no program."""
     import hashlib
     import io
-    import json
 
     class Code:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -91,3 +98,92 @@ def test_a_checkpoint_with_code_in_it_is_not_run(run: Bucket) -> None:
     found = checkpoint.load(run)
     assert found is not None
     assert found.step == 1
+
+
+def test_the_newest_below_a_step_is_taken_when_parts_of_that_step_are_not_whole(run: Bucket) -> None:
+    """And when none is left, the run does not start from zero."""
+    for step in (1, 2, 3):
+        checkpoint.save(run, _state(step), Saving(last=3))
+    assert [getattr(checkpoint.load(run, below=below), "step", None) for below in (4, 3, 2)] == [3, 2, 1]
+    with pytest.raises(StorageError, match="whole; restore one"):
+        checkpoint.load(run, below=1)
+
+
+def test_hashes_of_parts_stand_with_the_state_and_come_back(run: Bucket) -> None:
+    """What is no part of them is no checkpoint."""
+    parts = {"index.json": "12" * 32, "shard-00000-00000.bin": "ab" * 32}
+    checkpoint.save(run, _state(2), Saving(last=3), parts)
+    found = checkpoint.load(run)
+    assert found is not None
+    assert found.parts == parts
+    stored = json.loads(run.read("checkpoints/step-00000002/hashes.json"))
+    assert stored.keys() == {"state.pt", "parts/index.json", "parts/shard-00000-00000.bin"}
+    assert b"shard" not in run.read("checkpoints/step-00000002/state.pt")
+
+
+def test_what_is_half_written_goes_when_a_newer_one_is_whole(run: Bucket) -> None:
+    """Not before, and nothing newer: another process may still be writing that."""
+    for step in (1, 2, 4):
+        run.put(f"{checkpoint.parts_of(step)}/shard-00000-00000.bin", b"half")
+    checkpoint.save(run, _state(3), Saving(last=3))
+    folders = {stored.path.split("/")[1] for stored in run.listing("checkpoints")}
+    assert folders == {"step-00000003", "step-00000004", "latest"}
+    assert (checkpoint.complete(run), checkpoint.newest_step(run)) == (["step-00000003"], 3)
+
+
+def test_of_those_for_good_none_is_counted_among_the_newest(run: Bucket) -> None:
+    for step in range(1, 11):
+        checkpoint.save(run, _state(step), Saving(last=2, for_good=4))
+    assert checkpoint.complete(run) == [f"step-{step:08d}" for step in (4, 8, 9, 10)]
+
+
+class _Appearing(Bucket):
+    """A lost worker's last checkpoint, that comes to be after rank 0 looked and before the others do."""
+
+    def read(self, path: str) -> bytes:
+        if dist.get_rank() == 0 and path.endswith("step-00000001/state.pt"):
+            data = super().read(path)
+            checkpoint.save(Bucket(self.url), _state(2), Saving(last=9))
+            return data
+        return super().read(path)
+
+    def exists(self, path: str = "") -> bool:
+        limit = time.monotonic() + PATIENCE_S
+        while dist.get_rank() and not Bucket(self.url).exists("checkpoints/step-00000002/hashes.json"):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        return super().exists(path)
+
+
+def _choosing(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    passed: list[str] = []
+    told, cpu = (lambda name, reason: passed.append(name)), torch.device("cpu")
+    states = [_chosen(_Appearing(f"{folder}/run"), rank, cpu, None, told)]
+    dist.barrier()
+    states += [_chosen(Bucket(f"{folder}/run"), rank, cpu, below, told) for below in (None, 2)]
+    states += [_chosen(Bucket(f"{folder}/none"), rank, cpu, None, told)]
+    found = [(state.step, state.model["w"]) if state else None for state in states]
+    torch.save((found, passed), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_all_ranks_take_the_checkpoint_that_rank_0_found(tmp_path: Path) -> None:
+    """Also when a newer one is there by the time that they look; and none where there is none."""
+    checkpoint.save(Bucket(f"{tmp_path}/run"), _state(1), Saving(last=9))
+    mp.spawn(_choosing, args=(2, str(tmp_path)), nprocs=2, join=True)
+    for rank in range(2):
+        found, passed = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert [state and (state[0], state[1].tolist()) for state in found] == [(n, [float(n)] * 3) for n in (1, 2, 1)] + [None]
+        assert passed == []
+
+
+def test_a_checkpoint_that_only_rank_0_can_read_is_one_sentence(run: Bucket) -> None:
+    """A folder that is not shared, or bytes that changed between two looks."""
+    checkpoint.save(run, _state(1), Saving(last=3))
+    run.put("checkpoints/step-00000001/state.pt", b"other")
+    with pytest.raises(StorageError, match=r"step-00000001 was whole for rank 0 and is not here: .*sha256; start again"):
+        checkpoint.load_step(run, 1)
+    with pytest.raises(StorageError, match=r"step-00000007 was whole for rank 0 and is not here: .*does not exist"):
+        checkpoint.load_step(run, 7)

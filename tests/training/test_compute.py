@@ -17,6 +17,7 @@ from training.data.collate import Batch
 from training.learner import Learner
 from training.loop import StepRecord, fit
 from training.methods.base import Step
+from training.recipes import maesil
 from training.recipes.cdssl_p3d import tiny
 
 CPU = torch.device("cpu")
@@ -133,7 +134,49 @@ def test_parts_hold_every_sample_once() -> None:
     assert len(list(_config(accumulate=9).compute.parts(batches))) == 8
 
 
+def test_a_rank_cuts_as_often_as_the_poorest_can() -> None:
+    """Parts are met in collectives, so their number must not depend on what a rank happens to hold; no part is empty."""
+    [[batch, other]] = _steps(_config(), 1)
+    for least, parts in ((0, 1), (1, 1), (2, 2), (3, 3), (4, 3)):
+        found = list(_config(accumulate=3).compute.parts([replace(batch, least=least), replace(other, least=least)]))
+        assert [part.stream for part in found] == [batch.stream] * parts + [other.stream] * parts
+        assert tuple(key for part in found[:parts] for key in part.keys) == batch.keys
+        assert all(len(part.keys) == len(part.tensors["view1"]) > 0 for part in found)
+
+
+def test_a_rank_that_borrows_has_one_part_with_the_tensors_and_no_key() -> None:
+    [[batch, _]] = _steps(_config(), 1)
+    borrowed = replace(batch, keys=(), tensors={name: tensor[:1] for name, tensor in batch.tensors.items()}, least=0)
+    [part] = _config(accumulate=3).compute.parts([borrowed])
+    assert (part.keys, part.global_size, part.tensors.keys()) == ((), 4, batch.tensors.keys())
+    assert all(torch.equal(part.tensors[name], batch.tensors[name][:1]) for name in part.tensors)
+
+
+def test_precision_says_what_a_gpu_may_round() -> None:
+    """In words of PyTorch that hold for the process, so they are put back here; each run sets both, whatever was before."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        for precision, words, rounded in (("tf32", "high", True), ("fp32", "highest", False), ("bf16", "high", True)):
+            Learner.of(_config(precision=precision), CPU)
+            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (words, rounded)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_batch_norm_is_not_sharded_nor_looked_for_elsewhere() -> None:
+    """Also where it is synchronised; a network without any may be."""
+    for compute in (Compute(sharded=True), Compute(sharded=True, sync_bn=True)):
+        with pytest.raises(RunError, match=r"compute\.sharded cannot go with batch norm"):
+            Learner.of(replace(_config(), compute=compute), CPU)
+    with torch.device("meta"):
+        Compute().refuse(_config().method.build())
+        Compute(sharded=True).refuse(maesil.tiny().method.build())
+
+
 def test_settings_without_sense_are_refused() -> None:
+    with pytest.raises(RunError, match="a sharded run keeps no moving average"):
+        Compute(sharded=True, ema=0.9)
     for wrong in ({"accumulate": 0}, {"precision": "fp8"}, {"ema": 1.0}):
         with pytest.raises(RunError, match="compute takes"):
             Compute(**wrong)  # type: ignore[arg-type]
