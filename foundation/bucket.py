@@ -104,7 +104,7 @@ class Bucket:
         """A folder inside this one."""
         return replace(self, url=f"{self.url.rstrip('/')}/{path}")
 
-    def patient(self, patience_s: float) -> Bucket:
+    def with_patience(self, patience_s: float) -> Bucket:
         """The same, asked for so long while its store does not answer."""
         return replace(self, options=replace(self.options, patience_s=patience_s))
 

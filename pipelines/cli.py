@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipelines.sources.labels import Labels
 
 FOLDER = "folder"
+#: A store that does not answer is asked again for so long: it outlasts a server's restart. Ours.
+PATIENCE_S = 20.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,8 +100,8 @@ def prepare(arguments: argparse.Namespace) -> int:
     from pipelines.jobs.prepare import prepare as run
 
     order = Order(
-        sources=tuple(entry.bucket(url, arguments) for url in arguments.sources),
-        out=entry.bucket(arguments.out, arguments),
+        sources=tuple(entry.bucket(url, arguments).with_patience(PATIENCE_S) for url in arguments.sources),
+        out=entry.bucket(arguments.out, arguments).with_patience(PATIENCE_S),
         recipe=recipe,
         name=name,
         test_fraction=arguments.test_fraction,
@@ -146,7 +148,8 @@ def verify(arguments: argparse.Namespace) -> int:
     """The verb ``verify``."""
     from pipelines.jobs.verify import verify as run
 
-    dataset, session = entry.bucket(arguments.dataset, arguments), partial(ray_session, arguments.ray_address)
+    dataset = entry.bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
+    session = partial(ray_session, arguments.ray_address)
     report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
     told = f"{report.num_objects} objects, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:

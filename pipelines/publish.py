@@ -16,7 +16,6 @@ from foundation.settings import to_document
 from pipelines.quarantine import Quarantined
 from pipelines.sinks.bank import ZARR_DOCUMENT, bank_document
 from pipelines.sinks.packed import PackedObject
-from pipelines.sources.patience import patiently
 from storage_schema.bank import BankLayout
 from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, table_of
 from storage_schema.digest import canonical_json
@@ -93,7 +92,7 @@ def finished_rows(out: Bucket, plan_digest: str) -> frozenset[int]:
 def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Marker]:
     """Markers of all rows, in order."""
     with ThreadPoolExecutor(_READERS) as readers:
-        texts = readers.map(lambda row: patiently(lambda: out.read(marker_path(plan_digest, row))), sorted(rows))
+        texts = readers.map(lambda row: out.read(marker_path(plan_digest, row)), sorted(rows))
         return [parse_marker(text) for text in texts]
 
 
@@ -194,7 +193,7 @@ def publish(
         plan_digest=title.plan_digest,
         objects=tuple(sorted(entries, key=lambda entry: entry.path)),
     )
-    patiently(lambda: out.put(MANIFEST_PATH, manifest.to_bytes()))
+    out.put(MANIFEST_PATH, manifest.to_bytes())
     return manifest, quarantine
 
 
@@ -216,5 +215,5 @@ class Written:
 
 def put(out: Bucket, packed: PackedObject) -> Written:
     """Write one object, whole."""
-    patiently(lambda: out.put(packed.path, packed.data))
+    out.put(packed.path, packed.data)
     return Written(entry=packed.entry(), rows=packed.rows)

@@ -151,8 +151,8 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
     if not run.exists(CONFIG):
         run.put(CONFIG, canonical_json({"identity": mine, "sources": [s.bucket.url for s in sources]}) + b"\n")
     if done < config.steps:
-        patient = tuple(Source(bucket=source.bucket.patient(PATIENCE_S), weight=source.weight) for source in sources)
-        job = Job(config=config.document(), sources=patient, run=run.patient(PATIENCE_S), saving=saving, threads=threads)
+        patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
+        job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)
         with _progress(run, done, config.steps, quiet=workers.quiet):
             if workers.most:
                 _train_on_ray(job, workers)

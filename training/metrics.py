@@ -91,7 +91,7 @@ class MetricLog:
 
     def _tried(self, path: str, data: bytes) -> None:
         with contextlib.suppress(UnreachableError):
-            self._run.patient(0).put(path, data)
+            self._run.with_patience(0).put(path, data)
 
     def _write(self, record: StepRecord, put: Callable[[str, bytes], None]) -> None:
         """Have what is known put into storage."""

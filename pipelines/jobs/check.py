@@ -20,7 +20,6 @@ from zarr.storage import MemoryStore
 
 from foundation.bucket import Bucket
 from pipelines.sinks.bank import ZARR_DOCUMENT
-from pipelines.sources.patience import patiently
 from storage_schema.bank import blosc_frame
 from storage_schema.catalog import summed
 from storage_schema.digest import canonical_json
@@ -80,7 +79,7 @@ def _others(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow], bank: B
     if entry.role == "shard":
         return seen_by_webdataset(data)
     assert bank is not None
-    document = patiently(lambda: bank.read(ZARR_DOCUMENT))
+    document = bank.read(ZARR_DOCUMENT)
     return seen_by_zarr(document, entry.path, data, rows)
 
 
@@ -113,7 +112,7 @@ def _same(one: Array, other: Array) -> bool:
 def check_object(entry: ObjectEntry, rows: Sequence[CatalogRow], dataset: Bucket) -> list[Problem]:
     """Everything wrong with one object: size, hash, and every sample in it."""
     try:
-        data = patiently(lambda: dataset.read(entry.path))
+        data = dataset.read(entry.path)
     except StorageError as error:
         return [Problem(loc=entry.path, message=str(error))]
     problems = []

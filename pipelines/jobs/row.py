@@ -17,7 +17,7 @@ from pipelines.publish import Marker, Written, marker_path, put, repeat_of
 from pipelines.quarantine import Quarantined, Step, through
 from pipelines.sinks.bank import pack_bank_shard
 from pipelines.sinks.shards import pack_shard
-from pipelines.sources.patience import patiently, read_whole
+from pipelines.sources.reading import read_whole
 from storage_schema.bank import bank_path
 from storage_schema.digest import canonical_json, digest
 from storage_schema.errors import SampleError
@@ -143,6 +143,6 @@ def run_row(document: str, job: Job) -> str:
     """The task of one row: objects first, marker last, both the same however often it is run."""
     row = from_document(Row, json.loads(document), subject="row of a plan")
     marker = write_images(row, job) if isinstance(job.recipe, ImageRecipe) else write_volumes(row, job)
-    patiently(lambda: job.out.put(marker_path(job.plan_digest, row.number), marker.to_bytes()))
+    job.out.put(marker_path(job.plan_digest, row.number), marker.to_bytes())
     told = {"row": row.number, "samples": len(marker.catalog), "quarantined": len(marker.quarantine)}
     return canonical_json(told).decode()

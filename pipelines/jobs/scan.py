@@ -16,7 +16,7 @@ from pipelines.jobs.engine import each
 from pipelines.jobs.verdict import Verdict
 from pipelines.quarantine import Quarantined, through
 from pipelines.sources.listing import SourceFile
-from pipelines.sources.patience import read_head
+from pipelines.sources.reading import read_head
 from storage_schema.digest import canonical_json
 
 #: Files per task: enough to outweigh what a task costs, few enough to spread.

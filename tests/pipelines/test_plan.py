@@ -14,7 +14,7 @@ from pipelines.jobs.scan import judge
 from pipelines.jobs.verdict import Verdict
 from pipelines.quarantine import Quarantined, through
 from pipelines.recipes import RECIPES, resolve
-from pipelines.sources import patience
+from pipelines.sources import reading
 from pipelines.sources.labels import Known, Labels, check_matched, read_labels
 from pipelines.sources.listing import list_sources
 from pipelines.sources.words import modality_in
@@ -194,22 +194,12 @@ def test_the_door_lets_pass_what_is_no_fault_of_the_input():
     assert through("u", 1, [("add", lambda value: value + 1)]) == 2
 
 
-def test_a_store_that_comes_back_is_waited_for_and_a_missing_input_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(patience, "WAITS_S", (0.0, 0.0))
-    answers = [StorageError("busy"), StorageError("busy"), b"data"]
-
-    def read():
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert patience.patiently(read) == b"data"
+def test_an_input_that_is_gone_or_has_grown_is_a_fault_of_that_input(tmp_path):
     with pytest.raises(SampleError, match="missing"):
-        patience.read_whole(Bucket(str(tmp_path)), "nothing", 3)
+        reading.read_whole(Bucket(str(tmp_path)), "nothing", 3)
     (tmp_path / "grown").write_bytes(b"1234")
     with pytest.raises(SampleError, match="changed"):
-        patience.read_whole(Bucket(str(tmp_path)), "grown", 3)
+        reading.read_whole(Bucket(str(tmp_path)), "grown", 3)
 
 
 @pytest.mark.parametrize("name", RECIPES)
