@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ def cadence(text: str) -> tuple[int | None, float | None]:
         steps, seconds = (None, float(text[:-1])) if text.endswith("s") else (int(text), None)
     except ValueError:
         steps, seconds = None, None
-    if (steps or seconds or 0) <= 0:
+    if not 0 < (steps or seconds or 0) < math.inf:  # also of nan
         raise argparse.ArgumentTypeError(f"{text!r} does not say how far checkpoints lie apart: steps as 100, or seconds as 30s")
     return steps, seconds
 
