@@ -6,6 +6,8 @@ import json
 import struct
 import subprocess
 import sys
+from argparse import ArgumentTypeError
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,20 @@ from tensorboardX.proto import event_pb2
 
 from crossdim import main
 from foundation.bucket import Bucket
+from storage_schema.errors import DocumentError, RunError
 from tests.training.published import images, publish, superpatches
 from training.asks import Ask
-from training.launch import saved_config
+from training.checkpoint import Saving
+from training.cli import cadence
+from training.compute import Compute
+from training.config import Pretraining
+from training.launch import admit, saved_config
 from training.loop import StepRecord
-from training.metrics import read_metrics
+from training.metrics import events, legible, read_metrics
 from training.pen import Pen
+from training.recipes import recipe
 from training.status import status
+from training.worker import Source
 
 WHAT_MUST_AGREE = ("step", "samples", "loss", "terms", "lr", "grad_norm", "counts")
 
@@ -59,6 +68,50 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
     assert status(Bucket(str(tmp_path / "cut")), 0.0).in_vain == 1  # step 2 was made, and lost with the process
     states = [torch.load(tmp_path / run / "checkpoints/step-00000006/state.pt", weights_only=True) for run in ("cut", "whole")]
     assert all(torch.equal(states[0]["model"][name], states[1]["model"][name]) for name in states[0]["model"])
+
+
+def test_steps_made_in_vain_are_counted_over_all_starts(flat: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off after two steps without a checkpoint, and then after four with one of step 3: three were made in vain."""
+    note, cuts = Pen.note, [2, 4]
+
+    def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
+        note(self, record, ask)
+        if record.step + 1 in cuts:
+            cuts.remove(record.step + 1)
+            raise _Killed
+
+    monkeypatch.setattr(Pen, "note", cut)
+    assert [_pretrain(tmp_path, flat, more=("--checkpoint-every", "3")) for _ in range(3)] == [2, 2, 0]
+    run = Bucket(str(tmp_path))
+    starts = [legible(run, event.path)[0] for event in events(run) if event.kind in ("start", "resume")]
+    assert [(start["step"], start["in_vain"], start["text"]) for start in starts] == [
+        (0, 0, ""),
+        (0, 2, "2 steps are done again"),
+        (3, 3, "1 steps are done again"),
+    ]
+    assert [record["step"] for record in read_metrics(run)] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("100", (100, None)), ("1", (1, None)), ("30s", (None, 30.0)), ("0.2s", (None, 0.2)), ("1e3s", (None, 1e3))],
+)
+def test_how_far_checkpoints_lie_apart_is_steps_or_seconds(text: str, expected: tuple[int | None, float | None]) -> None:
+    assert cadence(text) == expected
+    every, every_s = expected
+    assert Saving(every=every, every_s=every_s).times(200, 0.5) == {"100": 2, "1": 200, "30s": 4, "0.2s": 500, "1e3s": 1}[text]
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "0s", "-1s", "s", "", "2.5", "10m", "nans", "infs", "ten"])
+def test_a_cadence_without_sense_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"{text!r} does not say how far checkpoints lie apart"):
+        cadence(text)
+
+
+def test_either_steps_or_seconds_say_when_to_save() -> None:
+    for wrong in ({"every": 2, "every_s": 3.0}, {"every": None}, {"last": 0}, {"every": 0}, {"for_good": -1}):
+        with pytest.raises(RunError, match="found Saving"):
+            Saving(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_finished_run_says_so_and_the_recipe_may_be_left_out(
@@ -200,6 +253,34 @@ def test_too_many_workers_for_the_batch_are_refused_with_the_number(
         "5",
     ]
     assert "5 workers leaves a worker 1 samples" in _refused(capsys, main(line), 2)
+
+
+def _admitted(config: Pretraining, world: int, *data: Bucket) -> None:
+    sources = [Source(bucket=bucket, weight=1.0) for bucket in data]
+    admit(config, sources, Bucket(data[0].url + "-run"), world, use_gpu=False)
+
+
+def test_more_workers_than_samples_are_refused_with_the_number(flat: Bucket, solid: Bucket) -> None:
+    config = replace(recipe("maesil:tiny"), global_batch=5)
+    _admitted(config, 5, flat, solid)
+    wanted = r"workers: 6 workers share a global_batch of 5: some would never have a sample; at most 5 workers, or a larger"
+    with pytest.raises(DocumentError, match=wanted):
+        _admitted(config, 6, flat, solid)
+
+
+def test_a_method_without_batch_norm_lets_workers_be_without_a_sample_of_a_dataset(flat: Bucket, solid: Bucket) -> None:
+    """Four of a batch of 5 have no image, or no superpatch; one that needs three of each is refused at two workers."""
+    _admitted(replace(recipe("maesil:tiny"), global_batch=5, compute=Compute(accumulate=4)), 4, flat, solid)
+    with pytest.raises(DocumentError, match="leaves a worker 1 samples of one dataset at a time; cdssl-p3d needs 3"):
+        _admitted(replace(recipe("cdssl-p3d:tiny"), global_batch=5), 2, flat, solid)
+
+
+def test_synchronised_batch_norm_needs_a_sample_of_each_dataset_of_every_worker(flat: Bucket, solid: Bucket) -> None:
+    """Its statistics are of all workers' samples; a borrowed one would be counted among them."""
+    config = replace(recipe("cdssl-p3d:tiny"), global_batch=8, compute=Compute(sync_bn=True))
+    _admitted(config, 4, flat, solid)
+    with pytest.raises(DocumentError, match="5 workers leave one without a sample of a dataset; synchronised batch norm"):
+        _admitted(config, 5, flat, solid)
 
 
 def test_the_encoder_loads_without_ray_and_without_an_object_store(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
