@@ -183,6 +183,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
     """Hand the job to Ray Train; errors of workers come back as ours."""
     with ray_session(workers.address, num_cpus=max(workers.most, torch.get_num_threads())):
         import ray
+        from ray.exceptions import RayError
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -190,6 +191,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         from training.warden import Box, Readiness, Warden
 
         # Where the controller is, too: a box on a machine that is lost would end the run.
+        where = ray.get_runtime_context().gcs_address
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         box = ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
         callbacks: list[Any] = [Warden(job.run, box), Readiness()]  # annotations are those of Ray Train's first version
@@ -209,6 +211,10 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
                 trainer.fit()
         except TrainingFailedError as error:
             raise _worker_error(error) from error
+        except RayError as error:  # of the controller: it lives on this machine, and as long as Ray does
+            said = " ".join(str(error).split())[:300]
+            remedy = "if the head is gone, bring up another; the same line goes on from the newest checkpoint"
+            raise RunError(f"{job.run.url}: Ray at {where} was lost ({said}); {remedy}") from error
 
 
 @contextlib.contextmanager
