@@ -1,0 +1,129 @@
+"""A run without Ray, killed again and again while it saves: what is left is always enough, and the experiment stays the same.
+
+The many by hand, with where each kill hit on the screen: ``pytest -m slow --log-cli-level=INFO tests/system/test_kills.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from foundation.bucket import TEMPORARY_PREFIX, Bucket
+from tests.system.conftest import crossdim, ended, start
+from tests.training.published import publish, superpatches
+from training import checkpoint
+from training.checkpoint import FOLDER, HASHES, LATEST, STATE, complete, name_of
+from training.metrics import Event, events, read_metrics
+
+pytestmark = pytest.mark.system
+_LOG = logging.getLogger(__name__)
+
+PATIENCE_S = 120
+#: Checkpoints that a life makes at most before it is killed, and seconds that it is left then: one more is written in them.
+MOST_CHECKPOINTS, MOST_DELAY_S = 6, 0.3
+SEED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wreck:
+    """What a kill left behind.
+
+    Attributes:
+        whole: steps in the newest checkpoint whose bytes are what was written.
+        events: notes there were.
+        phase: how far the checkpoint was that was being written, in words.
+    """
+
+    whole: int
+    events: int
+    phase: str
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_a_run_that_is_killed_while_it_saves_goes_on_and_ends_as_if_nothing_had_been(kills: int, tmp_path: Path) -> None:
+    publish(Bucket(str(tmp_path / "data")), superpatches(20), "solid")
+    steps, chance = kills * (MOST_CHECKPOINTS + 10), random.Random(SEED)
+    wrecks: list[Wreck] = []
+    for _ in range(kills):
+        wrecks.append(_killed(tmp_path, steps, chance))
+        _LOG.info("kill %d with step %d saved: %s", len(wrecks), wrecks[-1].whole, wrecks[-1].phase)
+    assert "was already done" not in crossdim(*_line(tmp_path, "killed", steps))
+    phases = Counter(wreck.phase for wreck in wrecks).most_common()
+    _LOG.info("%d kills hit: %s", kills, "; ".join(f"{count} x {phase}" for phase, count in phases))
+    crossdim(*_line(tmp_path, "whole", steps))
+
+    killed, whole = Bucket(str(tmp_path / "killed")), Bucket(str(tmp_path / "whole"))
+    _each_start_goes_on_from_the_newest(events(killed), wrecks)
+    one, two = read_metrics(killed), read_metrics(whole)
+    for column in ("step", "samples", "counts", "loss", "grad_norm"):
+        assert [record[column] for record in one] == [record[column] for record in two], column
+    assert killed.read("encoder.pt") == whole.read("encoder.pt")
+    assert [stored.path for stored in killed.listing(FOLDER)] == [stored.path for stored in whole.listing(FOLDER)]
+    assert not list((tmp_path / "killed").rglob(f"{TEMPORARY_PREFIX}*"))
+
+
+def _line(folder: Path, run: str, steps: int) -> tuple[str, ...]:
+    what = ("--recipe", "maesil:tiny", "--set", "global_batch=8", "--steps", str(steps), "--threads", "1", "--workers", "0")
+    return ("pretrain", *what, "--data", str(folder / "data"), "--out", str(folder / run), "--checkpoint-every", "1")
+
+
+def _killed(folder: Path, steps: int, chance: random.Random) -> Wreck:
+    """Start the run, or go on with it, and kill it some checkpoints and a moment later."""
+    run = Bucket(str(folder / "killed"))
+    known, before, more = len(events(run)), checkpoint.newest_step(run), chance.randint(0, MOST_CHECKPOINTS)
+    process = start(*_line(folder, "killed", steps))
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while len(events(run)) == known or checkpoint.newest_step(run) < before + more:
+            assert process.poll() is None, f"the run ended: {process.communicate()}"
+            assert time.monotonic() < deadline, f"{more} checkpoints were not made in {PATIENCE_S} s"
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, MOST_DELAY_S))  # a moment as good as any other
+        os.killpg(process.pid, signal.SIGKILL)
+        _, err = process.communicate()
+    finally:
+        ended(process)
+    assert process.returncode == -signal.SIGKILL, err[-3000:]
+    assert "Traceback" not in err
+    state = checkpoint.load(run)
+    return Wreck(whole=state.step if state else 0, events=len(events(run)), phase=_phase(Path(run.root)))
+
+
+def _phase(run: Path) -> str:
+    """How far the newest checkpoint is, by the objects that exist."""
+    open_files = {str(path.parent.relative_to(run)) for path in run.rglob(f"{TEMPORARY_PREFIX}*")}
+    where = f", in the middle of an object in {' and '.join(sorted(map(_kind, open_files)))}" if open_files else ""
+    folders = sorted((run / FOLDER).glob("step-*"))
+    if not folders:
+        return f"nothing yet{where}"
+    newest = folders[-1]
+    if not (newest / STATE).exists():
+        return f"folder without state{where}"
+    if not (newest / HASHES).exists():
+        return f"state without hashes{where}"
+    pointer = run / LATEST
+    if not pointer.exists() or pointer.read_text() != newest.name:
+        return f"hashes, and the pointer is older{where}"
+    if len(complete(Bucket(str(run)))) > 3 or any(not (folder / STATE).exists() for folder in folders):
+        return f"pointer, and an old one is not gone yet{where}"
+    told = any(event.kind == "checkpoint" and name_of(event.step) == newest.name for event in events(Bucket(str(run))))
+    return f"{'event' if told else 'pointer'}{where}"
+
+
+def _kind(folder: str) -> str:
+    return "a step's folder" if "step-" in folder else folder.replace(".", "the run's folder")
+
+
+def _each_start_goes_on_from_the_newest(happened: list[Event], wrecks: list[Wreck]) -> None:
+    """After each kill the next note is a start from the newest checkpoint that was whole then."""
+    for wreck in wrecks:
+        first = happened[wreck.events]
+        assert (first.kind, first.step) == ("resume" if wreck.whole else "start", wreck.whole), f"after {wreck}"
