@@ -61,7 +61,7 @@ def _planned(
 ) -> int:
     import torch
 
-    from training.launch import admit
+    from training.admission import admit
     from training.plan import plan, probe
 
     admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)

@@ -11,23 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from foundation.cluster import ray_session
 from storage_schema.digest import canonical_json
-from storage_schema.errors import CrossdimError, DocumentError, Problem, RunError, StorageError
-from storage_schema.vocabulary import Presentation
+from storage_schema.errors import CrossdimError, RunError, StorageError
 from training import checkpoint
+from training.admission import admit
 from training.asks import HERE
 from training.checkpoint import Saving
 from training.config import Pretraining, read_config
-from training.data.corpus import Corpus, open_corpus, read_sample
-from training.data.ranges import open_ranges
 from training.metrics import PROGRESS, legible
-from training.worker import CONFIG, Job, Source, differences, identity, order_of, ray_worker, train
+from training.worker import CONFIG, Job, Source, ray_worker, train
 
 #: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
 PATIENCE_S = 300.0
@@ -48,98 +45,6 @@ class Workers:
     address: str | None
     quiet: bool
     resize_every_s: float = 60.0
-
-
-#: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
-BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
-
-
-def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> dict[str, Any]:
-    """Hold a run against its data, its folder and its workers before anything starts.
-
-    Returns:
-        The run's identity.
-
-    Raises:
-        RunError: naming everything that does not fit.
-    """
-    corpora = [open_corpus(source.bucket) for source in sources]
-    weights = [source.weight for source in sources]
-    problems = _data_problems(config, corpora) + _world_problems(config, corpora, weights, world)
-    if config.mixing.mode == "joint":
-        problems += _joint_problems(config, corpora)
-    if config.compute.precision == "bf16" and not use_gpu:
-        problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
-    if problems:
-        raise DocumentError(f"the run does not fit its data ({config.method.kind})", problems)
-    with torch.device("meta"):  # nothing is drawn or held
-        config.compute.refuse(config.method.build())
-    mine = identity(config, corpora, weights)
-    if run.exists(CONFIG):
-        before = json.loads(run.read(CONFIG))["identity"]
-        if before != mine:
-            raise RunError(
-                f"{run.url} holds another run: {differences(before, mine)}. "
-                "Resume it with what it was started with, or choose another --out"
-            )
-    return mine
-
-
-def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
-    problems = []
-    seen: dict[Presentation, str] = {}
-    for corpus in corpora:
-        presentation, url = corpus.manifest.presentation, corpus.bucket.url
-        if presentation not in config.method.accepts:
-            known = ", ".join(sorted(config.method.accepts))
-            problems.append(Problem(loc=url, message=f"holds {presentation}; {config.method.kind} accepts {known}"))
-        if corpus.pseudo3d and not corpus.pseudo3d.reversible:
-            problems.append(
-                Problem(loc=url, message="its pseudo-3D view cannot be folded back exactly; prepare it with stride = window")
-            )
-        first = seen.setdefault(presentation, url)
-        theirs = next(c.pseudo3d for c in corpora if c.bucket.url == first)
-        if theirs != corpus.pseudo3d:
-            problems.append(Problem(loc=url, message=f"has another pseudo-3D geometry than {first}"))
-    return problems
-
-
-def _joint_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
-    """Views of one sample of each dataset must have equal names and shapes to share a tensor."""
-    shapes = [
-        {
-            name: view.shape
-            for name, view in config.method.draw(
-                read_sample(corpus, 0, open_ranges(corpus.bucket)), corpus.pseudo3d, np.random.default_rng(0)
-            ).items()
-        }
-        for corpus in corpora
-    ]
-    return [
-        Problem(loc=corpus.bucket.url, message=f"mixing joint needs views alike; its views are {shape}, the first {shapes[0]}")
-        for corpus, shape in zip(corpora, shapes, strict=True)
-        if shape != shapes[0]
-    ]
-
-
-def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
-    world, needed, parts = max(1, world), config.method.min_rank_batch, config.compute.accumulate
-    if world > config.global_batch:
-        found = f"{world} workers share a global_batch of {config.global_batch}: some would never have a sample"
-        return [Problem(loc="workers", message=f"{found}; at most {config.global_batch} workers, or a larger global_batch")]
-    order = order_of(config, corpora, weights)
-    if config.compute.sync_bn:  # statistics are of all workers' samples together, and nobody's are borrowed
-        if not config.mixing.smallest_batch(order, config.global_batch, world):
-            message = f"{world} workers leave one without a sample of a dataset; synchronised batch norm needs one of each"
-            return [Problem(loc="workers", message=message)]
-        world = 1
-    least = config.mixing.smallest_batch(order, config.global_batch, world) // parts
-    if least >= needed:
-        return []
-    cut = f", in {parts} parts," if parts > 1 else ""
-    found = f"global_batch {config.global_batch} over {len(corpora)} datasets and {world} workers{cut}"
-    wanted = f"{config.method.kind} needs {needed} for batch norm"
-    return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset at a time; {wanted}")]
 
 
 def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:

@@ -121,37 +121,28 @@ def fit(
     for number, batches in enumerate(steps, first_step):
         waited = time.perf_counter() - started
         step = Step(index=number, total=config.steps, seed=config.seed)
-        lr = config.optimizer.rate(number, config.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.zero_grad(set_to_none=True)
+        lr = _prepared(optimizer, config, number)
         sums = _gradient(module, batches, step, config.compute, device)
-        norm = _clipped(module, config.clip_norm or math.inf)
+        norm = float(_clipped(module, config.clip_norm or math.inf))
         agreed = _agreed(sums, batches, module, sums.ready - left, asked())
         left = time.perf_counter()
-        _refuse_non_finite(number, agreed.losses, float(norm), batches)
+        _refuse_non_finite(number, agreed.losses, norm, batches)
         optimizer.step()
         after_update()
-        record = StepRecord(
-            step=number,
-            loss=sum(agreed.losses.values()),
-            terms=agreed.losses,
-            monitors=agreed.monitors,
-            lr=lr,
-            grad_norm=float(norm),
-            counts={name: count for b in batches for name, count in b.counts.items()},
-            samples=agreed.samples,
-            voxels=agreed.voxels,
-            wait_s=waited,
-            step_s=time.perf_counter() - started,
-            skew_s=max(agreed.arrivals_s) - min(agreed.arrivals_s),
-            slowest=agreed.arrivals_s.index(max(agreed.arrivals_s)),
-        )
-        on_step(record, agreed.ask)
+        on_step(agreed.record(number, lr, norm, batches, waited, time.perf_counter() - started), agreed.ask)
         if agreed.ask is Ask.STOP and number + 1 < config.steps:
             return Ask.STOP
         started = time.perf_counter()
     return Ask.NOTHING
+
+
+def _prepared(optimizer: torch.optim.Optimizer, config: Pretraining, number: int) -> float:
+    """The optimizer at a step's rate, without gradients; the rate."""
+    lr = config.optimizer.rate(number, config.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    return lr
 
 
 @dataclass(kw_only=True, slots=True)
@@ -214,6 +205,25 @@ class _Agreed:
     voxels: int
     arrivals_s: list[float]
     ask: Ask
+
+    def record(self, step: int, lr: float, norm: float, batches: Sequence[Batch], waited_s: float, spent_s: float) -> StepRecord:
+        """The step as it is noted."""
+        last = max(self.arrivals_s)
+        return StepRecord(
+            step=step,
+            loss=sum(self.losses.values()),
+            terms=self.losses,
+            monitors=self.monitors,
+            lr=lr,
+            grad_norm=norm,
+            counts={name: count for batch in batches for name, count in batch.counts.items()},
+            samples=self.samples,
+            voxels=self.voxels,
+            wait_s=waited_s,
+            step_s=spent_s,
+            skew_s=last - min(self.arrivals_s),
+            slowest=self.arrivals_s.index(last),
+        )
 
 
 def _agreed(sums: Sums, batches: Sequence[Batch], module: nn.Module, arrival_s: float, ask: Ask) -> _Agreed:
