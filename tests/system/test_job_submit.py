@@ -228,7 +228,7 @@ def test_a_worker_that_was_cut_off_comes_back(cluster: Supervised) -> None:
     try:
         silent = time.monotonic()
         _awaited(lambda: not cluster.workers(), lambda: "the head still counts on a worker that is silent")
-        assert time.monotonic() - silent < 40  # Ray's own settings need 55 s
+        assert time.monotonic() - silent < 26  # 20 to 22 s; with Ray's own settings 29 to 30, and 55 behind a dead cable
     finally:
         os.kill(int(raylet), signal.SIGCONT)
 
