@@ -192,7 +192,7 @@ def test_the_rank_that_comes_late_is_named_with_what_the_others_lost(uneven: lis
         for rank in uneven:
             skew_s, slowest = rank[f"late {late}"][3]
             assert slowest == late
-            assert skew_s == pytest.approx(LATE_S, abs=LATE_S / 2)
+            assert LATE_S / 2 < skew_s < 4 * LATE_S  # a busy machine holds up the others, or the late one once more
 
 
 def test_a_stop_at_the_last_step_is_the_end() -> None:

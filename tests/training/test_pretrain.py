@@ -18,12 +18,13 @@ from crossdim import main
 from foundation.bucket import Bucket
 from storage_schema.errors import DocumentError, RunError
 from tests.training.published import images, publish, superpatches
+from training.admission import admit
 from training.asks import Ask
 from training.checkpoint import Saving
 from training.cli import cadence
 from training.compute import Compute
 from training.config import Pretraining
-from training.launch import admit, saved_config
+from training.launch import saved_config
 from training.loop import StepRecord
 from training.metrics import events, legible, read_metrics
 from training.pen import Pen
