@@ -36,10 +36,13 @@ from training.network import interface_of
 ATTEMPTS = 3
 #: How long workers may take to save before they are restarted.
 SAVE_PATIENCE_S = 120.0
-#: A machine that is taken away is left so long before that: the last save begins then.
-PREEMPTION_MARGIN_S = 15.0
+#: The last save begins so long before a machine is taken away: these seconds, and so many times what the first took.
+PREEMPTION_MARGIN_S, PREEMPTION_MARGIN_SAVES = 3.0, 3.0
 #: How long Ray may take to find out which machines are lost; its workers are often quicker.
 COUNT_PATIENCE_S = 30.0
+BOOKS_PATIENCE_S = 5.0
+#: The name under which the newest driver of a run has reserved machines, among Ray's own notes.
+REQUESTER = "ray/requester"
 
 
 class Box:
@@ -114,6 +117,14 @@ class Warden(ControllerCallback, WorkerGroupCallback):
         self._verdict: str | None = None
         self._last_save_at = math.inf
 
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Give back what a driver of this run that was killed had reserved: Ray keeps it for 3 minutes, and starts nobody."""
+        if self._run.exists(REQUESTER):
+            with contextlib.suppress(RayError):
+                ray.get(_books().cancel_request.remote(self._run.read(REQUESTER).decode()), timeout=BOOKS_PATIENCE_S)
+        self._run.put(REQUESTER, f"train-{train_run_context.run_id}".encode())
+        _count_machines([])
+
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Keep hold of the workers."""
         self._workers, self._failed, self._last_save_at = worker_group.get_workers(), False, math.inf
@@ -127,8 +138,10 @@ class Warden(ControllerCallback, WorkerGroupCallback):
             going = f"machines of ranks {sorted(current_state.preemption_info.preempted_ranks)}"
             deadline_ms = current_state.preemption_info.deadline_ms
             if not isinstance(previous_state, PreemptingState):
-                self._last_save_at = deadline_ms / 1000 - PREEMPTION_MARGIN_S if deadline_ms else math.inf
+                began = time.monotonic()
                 self._save("preempted", f"{going} will be taken away")
+                margin = PREEMPTION_MARGIN_S + PREEMPTION_MARGIN_SAVES * (time.monotonic() - began)
+                self._last_save_at = deadline_ms / 1000 - margin if deadline_ms else math.inf
             elif time.time() >= self._last_save_at and not self._failed:
                 self._last_save_at = math.inf
                 self._save("preempted", f"{going} are about to go")
@@ -174,9 +187,13 @@ def _count_machines(workers: Sequence[Any]) -> None:
     for worker in workers:
         while not _is_known(worker) and time.monotonic() < deadline:
             time.sleep(0.1)
-    books: Any = get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
-    with contextlib.suppress(RayError):  # they are renewed by themselves, only later
-        ray.get(books.get_reserved_resources.remote("", recompute=True), timeout=5)
+    with contextlib.suppress(RayError):  # it is renewed by itself, only later
+        ray.get(_books().get_reserved_resources.remote("", recompute=True), timeout=BOOKS_PATIENCE_S)
+
+
+def _books() -> Any:
+    """Who keeps Ray Train's picture of the cluster, and what is reserved in it: an actor for all runs there."""
+    return get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
 
 
 def _is_known(worker: Any) -> bool:
