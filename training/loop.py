@@ -39,6 +39,7 @@ class StepRecord:
         step_s: waiting included.
         skew_s: between the first and the last rank that came to where ranks wait for one another, on the same start: what the
             others lost to the last. Of a GPU it is the time until work was handed to it, which shows late data, not slow kernels.
+            Ranks that wait for one another in the forward pass already (sharded weights, synchronised norms) show less of it.
         slowest: the rank that came last.
     """
 
