@@ -162,8 +162,8 @@ class Order:
     def share(self, first: int, global_batch: int, rank: int, world: int) -> list[Ints]:
         """Positions of one step that a rank fetches, for each corpus.
 
-        Of a corpus' ``n`` positions rank ``r`` takes those from ``r * n // world`` to ``(r + 1) * n // world``: contiguous blocks,
-        sizes differing by at most one, for any world size; together the ranks hold every position once.
+        Of a corpus' ``n`` positions rank ``r`` takes those from ``r * n // world`` to ``(r + 1) * n // world``: contiguous
+        blocks, sizes differing by at most one, for any world size; together the ranks hold every position once.
         """
         positions = np.arange(first, first + global_batch, dtype=np.int64)
         corpus = self.corpus_at(positions)
