@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from tqdm import tqdm
 
 from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from foundation.cluster import ray_session
+from foundation.entry import FAILED
 from storage_schema.digest import canonical_json
 from storage_schema.errors import CrossdimError, RunError, StorageError
 from training import checkpoint
@@ -28,6 +32,8 @@ from training.worker import CONFIG, Job, Source, ray_worker, train
 
 #: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
 PATIENCE_S = 300.0
+#: After 60 s without the head Ray ends this process at once, with the exit code of wrong use.
+HEAD_PATIENCE_S = 50.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +101,8 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
 
         from training.warden import Box, Readiness, Warden
 
-        # Where the controller is, too: a box on a machine that is lost would end the run.
         where = ray.get_runtime_context().gcs_address
+        # Where the controller is, too: a box on a machine that is lost would end the run.
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         box = ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
         callbacks: list[Any] = [Warden(job.run, box), Readiness()]  # annotations are those of Ray Train's first version
@@ -112,14 +118,51 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
             ),
         )
         try:
-            with _relayed(box):
+            with _outspoken(job.run, where), _relayed(box):
                 trainer.fit()
         except TrainingFailedError as error:
             raise _worker_error(error) from error
         except RayError as error:  # of the controller: it lives on this machine, and as long as Ray does
-            said = " ".join(str(error).split())[:300]
-            remedy = "if the head is gone, bring up another; the same line goes on from the newest checkpoint"
-            raise RunError(f"{job.run.url}: Ray at {where} was lost ({said}); {remedy}") from error
+            raise RunError(_lost(job.run, where, " ".join(str(error).split())[:300])) from error
+
+
+def _lost(run: Bucket, where: str, how: str) -> str:
+    remedy = "if the head is gone, bring up another; the same line goes on from the newest checkpoint"
+    return f"{run.url}: Ray at {where} was lost ({how}); {remedy}"
+
+
+@contextlib.contextmanager
+def _outspoken(run: Bucket, where: str) -> Iterator[None]:
+    """Meanwhile, if the head of the cluster falls silent: end this process with a sentence, before Ray ends it without one."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not stop.wait(1.0):
+            silence = time.monotonic() - heard
+            if _answers(where):
+                heard = time.monotonic()
+            elif silence > HEAD_PATIENCE_S:
+                sys.stderr.write(f"\nerror: {_lost(run, where, f'its head has not answered for {silence:.0f} s')}\n")
+                sys.stderr.flush()
+                os._exit(FAILED)  # the main thread waits for Ray, and would wait for it to shut down
+
+    watcher = threading.Thread(target=watch, name="head", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _answers(where: str) -> bool:
+    host, port = where.rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
