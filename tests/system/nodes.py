@@ -73,6 +73,12 @@ class Nodes:
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
         return at
 
+    def silence_head(self) -> float:
+        """Signal 9 for the process that keeps the cluster's books: what a driver on another machine sees of a lost head; when."""
+        at = time.time()
+        self._cluster.head_node.kill_gcs_server(check_alive=False)
+        return at
+
     def kill_worker(self, number: int) -> float:
         """Signal 9 for the training process of a node, which itself goes on; when."""
         raylet = self._nodes[number].all_processes["raylet"][0].process.pid
