@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import pickle
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -207,6 +210,24 @@ def test_one_wrong_byte_is_noticed_or_harmless(position, value):
     data[position] = value
     with contextlib.suppress(GeometryError):
         assert npy_array(bytes(data), *PROMISE).shape == (1, 2, 3)
+
+
+def test_threads_that_read_at_once_do_not_disturb_each_other():
+    """Python 3.11's parser of literals does, when a thread lets go in the middle of it: it counts its depth for all of them."""
+
+    def let_go(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    data, (shape, dtype), before = lying(TRUE, bytes(12)), PROMISE, gc.get_threshold()
+    gc.callbacks.append(let_go)
+    gc.set_threshold(5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = threads.map(lambda _: {npy_array(data, shape, dtype).shape for _ in range(300)}, range(8))
+            assert set().union(*found) == {shape}
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(let_go)
 
 
 def test_members_of_one_sample_share_its_key():

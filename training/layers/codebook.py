@@ -50,17 +50,19 @@ class Codebook(nn.Module):
             return self.entries[chosen_M].view(moved.shape).movedim(-1, 1), chosen_M
 
     @torch.no_grad()
-    def follow(self, codes_BFDHW: Tensor, chosen_M: Tensor, rng: np.random.Generator) -> None:
+    def follow(self, codes_BFDHW: Tensor, chosen_M: Tensor, rng: np.random.Generator, *, counted: bool = True) -> None:
         """Move towards the codes of this batch, and restart dead entries at some of them.
 
         Args:
             codes_BFDHW: of this rank.
             chosen_M: their entries.
             rng: chance that all ranks share.
+            counted: False on a rank that holds another's sample for want of one: its codes are the other's to count, though
+                entries may restart at them here too.
         """
         codes_MF = codes_BFDHW.detach().to(self.entries.dtype).movedim(1, -1).flatten(0, -2)
         # A product instead of an index_add: that adds in any order on a GPU.
-        which_MK = F.one_hot(chosen_M, len(self.uses)).to(codes_MF.dtype)
+        which_MK = F.one_hot(chosen_M, len(self.uses)).to(codes_MF.dtype) * counted
         with torch.autocast(codes_MF.device.type, enabled=False):
             uses, sums = which_MK.sum(dim=0), which_MK.T @ codes_MF
         fresh = self._proposals(codes_MF, rng)

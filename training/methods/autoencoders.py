@@ -115,7 +115,7 @@ class Quantised(ConvAutoencoder):
         code = self.narrow(self.encoder(batch.tensors["x"]))
         quantised, chosen = self.codebook(code)
         if self.training:
-            self.codebook.follow(code, chosen, step.rng(batch.stream))
+            self.codebook.follow(code, chosen, step.rng(batch.stream), counted=bool(batch.keys))
         terms = {"commitment": self._config.commitment * commitment(code, quantised)}
         return straight_through(code, quantised), terms, {"perplexity": perplexity(chosen, self._config.entries)}
 
@@ -192,7 +192,6 @@ class VqVae(Ae):
     """The vector-quantised autoencoder."""
 
     kind: ClassVar[str] = "vqvae"
-    min_rank_batch: ClassVar[int] = 1  # each rank proposes codes of its own samples to restart entries from
 
     features: int = 64
     entries: int = 512

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -80,22 +81,26 @@ def test_a_book_learns_clusters() -> None:
     assert float((codes - quantised).abs().max()) < 0.1
 
 
-def _rank(rank: int, port: int, folder: str) -> None:
+def _rank(rank: int, port: int, folder: str, borrowed: bool) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.manual_seed(0)
     book, codes = Codebook(8, 3, 0.9), torch.randn(3, 3, 2, 2, 2)
-    mine = codes[:1] if rank == 0 else codes[1:]
-    book.follow(mine, book(mine)[1], _rng())
+    mine = codes[:1] if rank == 0 else codes if borrowed else codes[1:]
+    book.follow(mine, book(mine)[1], _rng(), counted=rank > 0 or not borrowed)
     torch.save(book.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_uneven_ranks_keep_one_book(tmp_path: Path) -> None:
-    """Sums are taken over all ranks, so each of them holds the same entries, and living ones are those of the whole batch."""
+@pytest.mark.parametrize("borrowed", [False, True])
+def test_uneven_ranks_keep_one_book(borrowed: bool, tmp_path: Path) -> None:
+    """Sums are taken over all ranks, so each of them holds the same entries, and living ones are those of the whole batch.
+
+    So it is where the first rank has no sample of its own, and holds one of the other's.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_rank, (port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    mp.spawn(_rank, (port, str(tmp_path), borrowed), nprocs=2)  # type: ignore[no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     torch.manual_seed(0)
