@@ -110,7 +110,8 @@ def test_nodes_are_killed_and_replaced(losses: int, most_s: float, nodes: Nodes,
     assert max(loss.seconds for loss in costs) <= most_s
 
 
-@pytest.mark.parametrize("lose", [Nodes.kill_head, pytest.param(Nodes.silence_head, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lose", [Nodes.kill_head, Nodes.silence_head])
 def test_a_run_whose_head_is_lost_ends_in_a_sentence_and_goes_on_at_a_new_head(
     lose: Callable[[Nodes], float], fixed: Fixed, run: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_run_whose_driver_is_killed_goes_on_with_the_same_line(nodes: Nodes, f
     assert resumed["time_s"] - at < RESERVED_S
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_and_its_node_is_used_again(nodes: Nodes, fixed: Fixed, run: Bucket) -> None:
     nodes.add(2)
     with started(*line(fixed.data, run, *elastic(nodes, "1:2"))) as process:
@@ -166,6 +168,7 @@ def test_a_worker_is_killed_and_its_node_is_used_again(nodes: Nodes, fixed: Fixe
     assert loss.redone_s <= MOST_REDONE_S
 
 
+@pytest.mark.slow
 def test_a_node_that_is_taken_away_with_notice_costs_a_few_steps(nodes: Nodes, fixed: Fixed, run: Bucket) -> None:
     """Checkpoints are far apart: what is saved is saved because of the notice."""
     nodes.add(2)
