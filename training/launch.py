@@ -9,7 +9,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,28 +133,38 @@ def _lost(run: Bucket, where: str, how: str) -> str:
 
 
 @contextlib.contextmanager
-def _outspoken(run: Bucket, where: str) -> Iterator[None]:
-    """Meanwhile, if the head of the cluster falls silent: end this process with a sentence, before Ray ends it without one."""
+def _meanwhile(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile, a thread does some work again and again."""
     stop = threading.Event()
 
-    def watch() -> None:
-        heard = time.monotonic()
-        while not stop.wait(1.0):
-            silence = time.monotonic() - heard
-            if _answers(where):
-                heard = time.monotonic()
-            elif silence > HEAD_PATIENCE_S:
-                sys.stderr.write(f"\nerror: {_lost(run, where, f'its head has not answered for {silence:.0f} s')}\n")
-                sys.stderr.flush()
-                os._exit(FAILED)  # the main thread waits for Ray, and would wait for it to shut down
+    def again() -> None:
+        while not stop.wait(every_s):
+            work()
 
-    watcher = threading.Thread(target=watch, name="head", daemon=True)
-    watcher.start()
+    thread = threading.Thread(target=again, name=name, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        watcher.join()
+        thread.join()
+
+
+def _outspoken(run: Bucket, where: str) -> AbstractContextManager[None]:
+    """Meanwhile, if the head of the cluster falls silent: end this process with a sentence, before Ray ends it without one."""
+    heard = time.monotonic()
+
+    def listen() -> None:
+        nonlocal heard
+        silence = time.monotonic() - heard
+        if _answers(where):
+            heard = time.monotonic()
+        elif silence > HEAD_PATIENCE_S:
+            sys.stderr.write(f"\nerror: {_lost(run, where, f'its head has not answered for {silence:.0f} s')}\n")
+            sys.stderr.flush()
+            os._exit(FAILED)  # the main thread waits for Ray, and would wait for it to shut down
+
+    return _meanwhile("head", 1.0, listen)
 
 
 def _answers(where: str) -> bool:
@@ -168,21 +179,13 @@ def _answers(where: str) -> bool:
 @contextlib.contextmanager
 def _relayed(box: Any) -> Iterator[None]:
     """Meanwhile, what signals ask of the driver lands in the box. A thread carries it: Ray is not called inside a signal."""
-    stop = threading.Event()
 
     def carry() -> None:
-        while not stop.wait(0.2):
-            if asked := HERE.take():
-                box.ask.remote(asked)
+        if asked := HERE.take():
+            box.ask.remote(asked)
 
-    with HERE.heard():
-        carrier = threading.Thread(target=carry, name="asks", daemon=True)
-        carrier.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            carrier.join()
+    with HERE.heard(), _meanwhile("asks", 0.2, carry):
+        yield
 
 
 def _elasticity(workers: Workers) -> dict[str, Any]:
@@ -216,24 +219,18 @@ def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[No
     if quiet:
         yield
         return
-    stop = threading.Event()
     with tqdm(total=total, initial=done, unit="step", desc="pretrain", file=sys.stderr, dynamic_ncols=True) as bar:
 
         def follow() -> None:
-            while not stop.wait(1.0):
-                # A bar that cannot be moved is no news: what ails the store stops the run itself, with a sentence.
-                with contextlib.suppress(StorageError):
-                    _shown(run, bar)
-
-        follower = threading.Thread(target=follow, name="progress", daemon=True)
-        follower.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            follower.join()
+            # A bar that cannot be moved is no news: what ails the store stops the run itself, with a sentence.
             with contextlib.suppress(StorageError):
                 _shown(run, bar)
+
+        try:
+            with _meanwhile("progress", 1.0, follow):
+                yield
+        finally:
+            follow()
 
 
 def _shown(run: Bucket, bar: Any) -> None:
