@@ -97,9 +97,10 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         import ray
         from ray.exceptions import RayError
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchConfig
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        from training.census import Trainer
         from training.warden import Box, Readiness, Warden
 
         where = ray.get_runtime_context().gcs_address
@@ -107,7 +108,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         box = ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
         callbacks: list[Any] = [Warden(job.run, box), Readiness()]  # annotations are those of Ray Train's first version
-        trainer = TorchTrainer(
+        trainer = Trainer(
             lambda: ray_worker(job),
             torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
             scaling_config=ScalingConfig(use_gpu=workers.use_gpu, **_elasticity(workers)),

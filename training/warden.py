@@ -2,16 +2,13 @@
 
 Ray restarts the workers whenever machines come or go, and asks nobody. The warden has the newest step saved first, so that
 what is announced costs no training. What was not announced is told in the run's folder; and a run that fails without getting
-on is ended, because Ray's own budget of failures does not know progress. Before Ray decides how many workers start again, it is
-made to count machines anew: it does so every 20 s only, and waits for a machine that is no more as long as it would for one
-that starts.
+on is ended, because Ray's own budget of failures does not know progress.
 
 It stands on Ray's callbacks for developers, of the version that pyproject.toml names; nothing else of ours does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
@@ -20,14 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState
 
 from foundation.bucket import Bucket
 from storage_schema.errors import CrossdimError, RunError, StepError, StorageError
 from training.asks import HERE, Ask, save_here
+from training.census import recount, release
 from training.checkpoint import newest_step
 from training.metrics import EventLog, Kind
 from training.network import interface_of
@@ -38,9 +35,6 @@ ATTEMPTS = 3
 SAVE_PATIENCE_S = 120.0
 #: The last save begins so long before a machine is taken away: these seconds, and so many times what the first took.
 PREEMPTION_MARGIN_S, PREEMPTION_MARGIN_SAVES = 3.0, 3.0
-#: How long Ray may take to find out which machines are lost; its workers are often quicker.
-COUNT_PATIENCE_S = 30.0
-BOOKS_PATIENCE_S = 5.0
 #: The name under which the newest driver of a run has reserved machines, among Ray's own notes.
 REQUESTER = "ray/requester"
 
@@ -118,12 +112,11 @@ class Warden(ControllerCallback, WorkerGroupCallback):
         self._last_save_at = math.inf
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Give back what a driver of this run that was killed had reserved: Ray keeps it for 3 minutes, and starts nobody."""
+        """Give back what a driver of this run that was killed had reserved."""
         if self._run.exists(REQUESTER):
-            with contextlib.suppress(RayError):
-                ray.get(_books().cancel_request.remote(self._run.read(REQUESTER).decode()), timeout=BOOKS_PATIENCE_S)
+            release(self._run.read(REQUESTER).decode())
         self._run.put(REQUESTER, f"train-{train_run_context.run_id}".encode())
-        _count_machines([])
+        recount([])
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Keep hold of the workers."""
@@ -166,7 +159,7 @@ class Warden(ControllerCallback, WorkerGroupCallback):
         if self._verdict:
             EventLog(self._run, len(self._workers)).add("failed", newest_step(self._run), self._verdict)
             raise RunError(self._verdict)
-        _count_machines(self._workers)
+        recount(self._workers)
 
     def _save(self, why: Kind, text: str) -> int:
         """Have rank 0 save and wait for it; workers that cannot any more are told of, and restarted all the same."""
@@ -179,29 +172,3 @@ class Warden(ControllerCallback, WorkerGroupCallback):
         done: int = newest_step(self._run) if step is None else step
         EventLog(self._run, len(self._workers)).add(why, done, text)
         return done
-
-
-def _count_machines(workers: Sequence[Any]) -> None:
-    """Have Ray Train's picture of the cluster renewed, once Ray itself knows which of the workers' machines are lost."""
-    deadline = time.monotonic() + COUNT_PATIENCE_S
-    for worker in workers:
-        while not _is_known(worker) and time.monotonic() < deadline:
-            time.sleep(0.1)
-    with contextlib.suppress(RayError):  # it is renewed by itself, only later
-        ray.get(_books().get_reserved_resources.remote("", recompute=True), timeout=BOOKS_PATIENCE_S)
-
-
-def _books() -> Any:
-    """Who keeps Ray Train's picture of the cluster, and what is reserved in it: an actor for all runs there."""
-    return get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
-
-
-def _is_known(worker: Any) -> bool:
-    """Whether a worker answers, or Ray has found out that it is dead; between the two it only cannot be reached."""
-    try:
-        ray.get(worker.execute_async(os.getpid), timeout=1)
-    except ActorDiedError:
-        return True
-    except RayError:
-        return False
-    return True
