@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.simulate import (
-    COUNTS,
+from benchmarks.model import (
     Inputs,
     admits,
     all_reduce_s,
@@ -23,12 +22,11 @@ from benchmarks.simulate import (
     efficiency,
     exchange,
     fullest,
-    line_through,
-    of_recipe,
     ring_s,
     simulated,
     verdict,
 )
+from benchmarks.simulate import COUNTS, line_through, of_recipe
 from storage_schema.errors import UsageError
 from training.data.order import CorpusOrder, Order
 from training.recipes import recipe
