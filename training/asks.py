@@ -71,7 +71,8 @@ class Asks:
     def answered(self) -> Iterator[None]:
         """While the calling thread trains. In a main thread signals are heard meanwhile."""
         with self._changed:
-            self.take()  # what was asked of nobody
+            if self.take() is Ask.STOP:  # who trains later must stop all the same; a save was asked of nobody
+                self.ask(Ask.STOP)
             self._training, self._saves = True, []
         try:
             with self.heard():

@@ -11,24 +11,22 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tensorboardX import SummaryWriter
-
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError, StorageError, UnreachableError
+from training.curves import Curves
 from training.loop import StepRecord
 from training.scribe import Scribe
 
 FOLDER = "metrics"
 PROGRESS = "progress.json"
 EVENTS = "events"
+BOARD = "tensorboard"
 #: Seconds between writes of the open segment and of the progress note.
 EVERY_S = 2.0
 
@@ -47,16 +45,15 @@ class MetricLog:
         self.done_again = self._forgotten_from(first_step)
         self._lines: list[str] = []
         self._written = 0.0
-        self._folder = Path(tempfile.mkdtemp(prefix="crossdim-tensorboard-"))
-        # Points of steps after the checkpoint that we resumed from are purged from the curves.
-        self._board = SummaryWriter(str(self._folder), purge_step=first_step or None, write_to_disk=True)
+        self._curves = Curves(first_step)
 
     def _forgotten_from(self, step: int) -> int:
         """Remove what tells of steps that were done after the checkpoint we resumed from; how many they were."""
         told = [line["step"] for line in recent(self._run, 1)]
         paths = _listed(self._run, FOLDER)
         after = [path for path in paths if int(Path(path).stem) >= step]
-        for path in after:
+        curves = [path for path in _listed(self._run, BOARD) if int(path.rpartition(".")[2]) >= step]
+        for path in (*after, *curves):
             self._run.delete(path)
         # A checkpoint that a lost worker still wrote may lie inside what the next ones told.
         for path in paths[: len(paths) - len(after)][-1:]:
@@ -70,16 +67,7 @@ class MetricLog:
         """Note a step; now and then also in storage."""
         self._newest = record
         self._lines.append(json.dumps(asdict(record) | record.rates | {"time_s": time.time()}, sort_keys=True))
-        for name in ("loss", "lr", "grad_norm", "wait_s", "step_s"):
-            self._board.add_scalar(name, getattr(record, name), record.step)
-        for folder, values in (
-            ("terms", record.terms),
-            ("monitors", record.monitors),
-            ("counts", record.counts),
-            ("rates", record.rates),
-        ):
-            for name, value in values.items():
-                self._board.add_scalar(f"{folder}/{name}", value, record.step)
+        self._curves.add(record.step, _values(record))
         if time.monotonic() - self._written > EVERY_S and self._scribe.idle:
             # What cannot be put now is put two seconds later, with more; only a checkpoint waits for the store.
             self._write(record, self._tried)
@@ -111,15 +99,16 @@ class MetricLog:
     def checkpointed(self, record: StepRecord) -> None:
         """Close the segment at a checkpoint and begin the next."""
         self._write(record, self._run.put)
-        self._board.flush()
-        for file in self._folder.iterdir():
-            self._scribe.write(self._run.put, f"tensorboard/{file.name}", file.read_bytes())
+        self._scribe.write(self._run.put, f"{BOARD}/events.out.tfevents.{self._segment:08d}", self._curves.take())
         self._segment, self._lines = record.step + 1, []
 
-    def close(self) -> None:
-        """Let go of the local copy."""
-        self._board.close()
-        shutil.rmtree(self._folder)
+
+def _values(record: StepRecord) -> dict[str, float]:
+    """What curves are drawn of."""
+    values = {name: getattr(record, name) for name in ("loss", "lr", "grad_norm", "wait_s", "step_s")}
+    for folder in ("terms", "monitors", "counts", "rates"):
+        values |= {f"{folder}/{name}": value for name, value in getattr(record, folder).items()}
+    return values
 
 
 def read_metrics(run: Bucket) -> list[dict[str, Any]]:

@@ -51,13 +51,10 @@ class Pen:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if error is None:
-                self._end()
-            else:
-                self._failed(error)
-        finally:
-            self._log.close()
+        if error is None:
+            self._end()
+        else:
+            self._failed(error)
 
     def _end(self) -> None:
         try:

@@ -45,9 +45,7 @@ def local(tmp_path: Path) -> Store:
 @pytest.fixture(scope="session")
 def s3() -> Iterator[Store]:
     """A bucket on an S3-protocol server that lives as long as the tests; credentials travel as arguments only."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     line = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -68,6 +66,13 @@ def s3() -> Iterator[Store]:
     finally:
         server.kill()
         server.wait()
+
+
+def free_port() -> int:
+    """One of this machine that nobody listened at a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

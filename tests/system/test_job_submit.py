@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
-import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,13 +22,10 @@ import yaml
 from demo.phantoms import write_phantoms
 from foundation.bucket import Bucket
 from storage_schema.manifest import parse_manifest
-from tests.system.conftest import PATIENCE_S, REPOSITORY
+from tests.system.conftest import REPOSITORY
+from tests.system.units import HEAD, PROGRAMS, RAY, WORKER, Supervised, awaited, environment, text, unit
 from training.metrics import read_metrics
 
-HEAD, WORKER = "crossdim-ray-head.service", "crossdim-ray.service"
-#: Of the interpreter that runs the tests, which need not be on the PATH.
-PROGRAMS = Path(sys.executable).parent
-RAY = str(PROGRAMS / "ray")
 #: What travels with a job: no tests, no benchmarks, nothing of the machine that hands it in.
 HOUSES = ("storage_schema", "foundation", "pipelines", "training")
 
@@ -41,107 +33,6 @@ HOUSES = ("storage_schema", "foundation", "pipelines", "training")
 def running(test: Callable[..., None]) -> Callable[..., None]:
     """Mark a test that starts the cluster."""
     return pytest.mark.ray(pytest.mark.system(pytest.mark.timeout(900)(test)))
-
-
-def text(name: str) -> str:
-    """A unit, with the programs of the tests in place of those that a machine of its user has."""
-    return (REPOSITORY / "deploy" / name).read_text().replace("/home/lab/crossdim/bin", str(PROGRAMS))
-
-
-def unit(name: str) -> dict[str, list[str]]:
-    """The keys of a unit of systemd with all of their values, sections aside."""
-    folded = text(name).replace("\\\n", " ")
-    lines = [line.partition("=") for line in folded.splitlines() if re.match(r"\w+=", line)]
-    return {key: [value for k, _, value in lines if k == key] for key, _, _ in lines}
-
-
-def environment(name: str) -> dict[str, str]:
-    """What a unit hands to Ray."""
-    return dict(word.split("=", 1) for line in unit(name)["Environment"] for word in shlex.split(line))
-
-
-class Supervised:
-    """A cluster as the units make it: each `ray start` is run again when it ends, as systemd would.
-
-    What is added to their lines lets head and worker share this machine with each other and with other clusters.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port, self.dashboard, self.agent = _free_port(), _free_port(), _free_port()
-        self.token = secrets.token_hex(32)
-        file = folder / "token"
-        file.write_text(self.token)
-        self.secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def run(self, name: str, *more: str) -> None:
-        """Keep a unit running until the cluster is closed."""
-        (line,), (pause,) = unit(name)["ExecStart"], unit(name)["RestartSec"]
-        loop = f'while :; do "$@"; echo "ended with status $?"; sleep {pause}; done'
-        # Folders of their own, as on two machines: a node that unpacks a job's code throws away what is unpacked there already.
-        place = ("--object-manager-port=0", "--object-store-memory=100000000", f"--temp-dir={self.folder}/{name[-12:-8]}")
-        command = ["bash", "-c", loop, name, *shlex.split(line), *place, *more]
-        settings = _clean() | environment(name) | self.secret
-        with (self.folder / f"{name}.log").open("wb") as log:
-            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-            self.processes.append(subprocess.Popen(command, env=settings, start_new_session=True, **streams))
-
-    def close(self) -> None:
-        """End everything that was started here, and nothing else."""
-        for process in reversed(self.processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text(errors="replace")
-
-    def ask(self, path: str) -> Any:
-        """What the dashboard answers to who holds the token."""
-        bearer = {"Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.dashboard}{path}", headers=bearer)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def up(self) -> bool:
-        """Whether the head takes jobs: its dashboard hands them to an agent."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.agent}/api/healthz", timeout=5):
-            return bool(self.ask("/api/version"))
-        return False
-
-    def workers(self) -> set[str]:
-        """The nodes that are alive and do work."""
-        nodes = self.ask("/api/v0/nodes?limit=100")["data"]["result"]["result"]
-        return {node["node_id"] for node in nodes if node["state"] == "ALIVE" and node["resources_total"].get("CPU")}
-
-    def submit(
-        self, working_dir: Path, *command: str, **variables: str
-    ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-        """Hand a command in as a user does, and wait for its end; what the user saw, and what the cluster knows of the job."""
-        where = ("--address", f"http://127.0.0.1:{self.dashboard}", "--working-dir", str(working_dir))
-        line = [RAY, "job", "submit", *where, "--runtime-env-json", json.dumps({"env_vars": variables}), "--", *command]
-        done = subprocess.run(line, env=_clean() | self.secret, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        found = re.search(r"raysubmit_\w+", done.stdout)
-        assert found, done.stdout + done.stderr
-        return done, self.ask(f"/api/jobs/{found[0]}")
-
-
-def _clean() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_", "PYTHONPATH"))}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _awaited(condition: Callable[[], Any], what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +45,9 @@ def cluster() -> Iterator[Supervised]:
     ):
         ports = (f"--dashboard-port={running.dashboard}", f"--dashboard-agent-listen-port={running.agent}")
         running.run(HEAD, f"--port={running.port}", *ports)
-        _awaited(running.up, lambda: running.log(HEAD))
+        awaited(running.up, lambda: running.log(HEAD))
         running.run(WORKER, f"--address=127.0.0.1:{running.port}", "--num-cpus=2", "--dashboard-agent-listen-port=0")
-        _awaited(running.workers, lambda: running.log(WORKER))
+        awaited(running.workers, lambda: running.log(WORKER))
         yield running
 
 
@@ -180,19 +71,8 @@ def test_a_dataset_and_a_run_are_made_by_jobs(cluster: Supervised, sources: Path
     manifest = parse_manifest((data / "manifest.json").read_bytes(), "flat")
     assert (manifest.num_samples, manifest.num_quarantined) == (12, 0)
 
-    line = (
-        "pretrain",
-        "--recipe",
-        "cdssl-p3d:tiny",
-        "--data",
-        str(data),
-        "--out",
-        str(run),
-        "--workers",
-        "1",
-        "--steps",
-        "4",
-    )
+    where = ("--data", str(data), "--out", str(run))
+    line = ("pretrain", "--recipe", "cdssl-p3d:tiny", *where, "--workers", "1", "--steps", "4")
     _succeeded(*cluster.submit(sources, "python", "-m", "training", *line, OMP_NUM_THREADS="1"))
     found = read_metrics(Bucket(str(run)))
     assert [row["step"] for row in found] == [0, 1, 2, 3]
@@ -205,9 +85,8 @@ def test_a_job_that_fails_is_reported_as_failed(cluster: Supervised, sources: Pa
     done, job = cluster.submit(sources, "bash", "-c", "python -m pipelines verify $DATA", DATA="absent")
 
     assert (done.returncode, job["status"]) == (1, "FAILED")
-    assert re.search(
-        r"/_ray_pkg_\w+/absent is no published dataset", done.stdout
-    )  # a relative path is one of the job's own folder
+    # A relative path is one of the job's own folder.
+    assert re.search(r"/_ray_pkg_\w+/absent is no published dataset", done.stdout)
     assert "exit code 2" in job["message"]
     assert job["job_id"] is None  # that is the number of a driver that has joined, and this verb needs no cluster
 
@@ -227,12 +106,12 @@ def test_a_worker_that_was_cut_off_comes_back(cluster: Supervised) -> None:
     os.kill(int(raylet), signal.SIGSTOP)
     try:
         silent = time.monotonic()
-        _awaited(lambda: not cluster.workers(), lambda: "the head still counts on a worker that is silent")
+        awaited(lambda: not cluster.workers(), lambda: "the head still counts on a worker that is silent")
         assert time.monotonic() - silent < 26  # 20 to 22 s; with Ray's own settings 29 to 30, and 55 behind a dead cable
     finally:
         os.kill(int(raylet), signal.SIGCONT)
 
-    _awaited(cluster.workers, lambda: cluster.log(WORKER))
+    awaited(cluster.workers, lambda: cluster.log(WORKER))
     assert lost not in cluster.workers()
     assert "ended with status" in cluster.log(WORKER)
 

@@ -173,6 +173,15 @@ def test_nobody_answers_where_nobody_trains() -> None:
         assert HERE.take() is Ask.NOTHING
 
 
+def test_who_must_stop_before_training_stops_at_its_first_step() -> None:
+    """A machine may be taken away while a worker still loads its checkpoint."""
+    asks = Asks()
+    asks.ask(Ask.STOP)
+    asks.ask(Ask.SAVE)
+    with asks.answered():
+        assert asks.take() is Ask.STOP
+
+
 def test_a_run_that_ends_meanwhile_answers_with_nothing() -> None:
     asks, taken, over = Asks(), threading.Event(), threading.Event()
 

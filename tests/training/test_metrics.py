@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foundation.bucket import Bucket
+from tests.training.boards import read
 from training.loop import StepRecord
 from training.metrics import MetricLog, read_metrics
 from training.scribe import Scribe
@@ -40,7 +41,6 @@ def _write(run: Bucket, first: int, stop: int, every: int, loss: float) -> None:
             log.tell()
     scribe.finish()
     scribe.close()
-    log.close()
 
 
 def test_steps_that_are_done_again_are_logged_once(tmp_path: Path) -> None:
@@ -52,6 +52,19 @@ def test_steps_that_are_done_again_are_logged_once(tmp_path: Path) -> None:
     assert [record["step"] for record in found] == list(range(12))
     assert [record["loss"] for record in found] == [1.0] * 4 + [2.0] * 8
     assert all((record["samples_per_s"], record["voxels_per_s"]) == (2.0, 400.0) for record in found)
+
+
+def test_curves_that_were_drawn_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    """Four files of 2 steps; from step 4 again, in files that end where 5 divides."""
+    run = Bucket(str(tmp_path))
+    _write(run, 0, 9, every=2, loss=1.0)
+    _write(run, 4, 10, every=5, loss=2.0)
+    files = sorted((tmp_path / "tensorboard").iterdir())
+    assert [int(file.name[-8:]) for file in files] == [0, 2, 4, 5]
+    values = [(event.step, value) for file in files for event in read(file.read_bytes()) for value in event.summary.value]
+    assert [(step, value.simple_value) for step, value in values if value.tag == "loss"] == [
+        (step, 1.0 if step < 4 else 2.0) for step in range(10)
+    ]
 
 
 def test_a_checkpoint_of_a_lost_worker_inside_a_segment_leaves_each_step_once(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 import sys
 from argparse import ArgumentTypeError
@@ -12,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboardX.proto import event_pb2
 
 from crossdim import main
 from foundation.bucket import Bucket
 from storage_schema.errors import DocumentError, RunError
+from tests.training.boards import read
 from tests.training.published import images, publish, superpatches
 from training.admission import admit
 from training.asks import Ask
@@ -303,21 +302,11 @@ assert spec.pseudo3d["window"] == 4 and len(spec.preprocessing_digests) == 2
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
-def _events(data: bytes) -> list[event_pb2.Event]:
-    """TensorBoard's records: length, its checksum, an event, its checksum."""
-    events, start = [], 0
-    while start < len(data):
-        [length] = struct.unpack_from("<Q", data, start)
-        events.append(event_pb2.Event.FromString(data[start + 12 : start + 12 + length]))
-        start += 16 + length
-    return events
-
-
 def test_metrics_hold_every_step_once_and_tensorboard_has_them_too(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     assert _pretrain(tmp_path, flat, solid, steps=5) == 0
     assert [record["step"] for record in read_metrics(Bucket(str(tmp_path)))] == list(range(5))
-    [events] = (tmp_path / "tensorboard").iterdir()
-    seen = [(value.tag, event.step) for event in _events(events.read_bytes()) for value in event.summary.value]
+    files = sorted((tmp_path / "tensorboard").iterdir())
+    seen = [(value.tag, event.step) for file in files for event in read(file.read_bytes()) for value in event.summary.value]
     assert [step for tag, step in seen if tag == "loss"] == list(range(5))
     assert {"terms/pseudo3d/pixel", "terms/superpatch/semantic", "lr"} <= {tag for tag, _ in seen}
     assert json.loads((tmp_path / "progress.json").read_text())["step"] == 5

@@ -82,7 +82,6 @@ def _walk(run: Bucket, clock: _Clock, first: int, stop: int) -> None:
             log.tell()
             scribe.finish()
     scribe.close()
-    log.close()
 
 
 def test_a_running_run_in_numbers(run: Bucket, clock: _Clock) -> None:
@@ -168,13 +167,12 @@ def test_what_is_done_again_is_not_counted_as_done(run: Bucket, clock: _Clock) -
     clock.now += 1000
     EventLog(run, workers=2).add("passed-over", 6, "step-00000008: its bytes do not have the recorded sha256")
     scribe = Scribe()
-    log = MetricLog(run, 6, 10, scribe)
+    MetricLog(run, 6, 10, scribe)
     EventLog(run, workers=2).add("resume", 6)
     found = status(run, clock.now + 1)
     assert (found.state, found.step, found.loss, found.steps_per_s, found.workers) == ("running", 6, None, None, 2)
     assert (found.checkpoint_step, found.checkpoint_age_s) == (6, 1014.0)
     assert "passed-over at step 6: step-00000008: its bytes" in str(found)
-    log.close()
     scribe.close()
     _walk(run, clock, 6, 8)
     found = status(run, clock.now)
