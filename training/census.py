@@ -10,6 +10,7 @@ Of Ray's internals, of the version that pyproject.toml names, this uses the book
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -34,8 +35,9 @@ class Staying(ElasticScalingPolicy):
     _ours: frozenset[str] = frozenset()
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """Nobody trains: no worker can be started on a machine that goes."""
-        self._ours = frozenset()
+        """Nobody trains: no worker can be started on a machine that goes, and an answer of before the loss is worth nothing."""
+        if self._ours:
+            self._ours, self._latest_reserved_resources_query_time = frozenset(), -math.inf
         return super().make_decision_for_non_running_worker_group()
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> ScalingDecision:
