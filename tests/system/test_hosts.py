@@ -29,6 +29,7 @@ from tests.system.conftest import crossdim
 from tests.system.hosts import DESK, Hosts, address, name, obstacle
 from tests.system.lab import DOOMED, STEADY, STORE, Lab, awaited, laboratory
 from tests.training.published import publish, superpatches
+from training.checkpoint import newest_step
 from training.data.corpus import open_corpus
 from training.metrics import events, legible, read_metrics, recent
 from training.status import status
@@ -153,12 +154,13 @@ def _restarted(lab: Lab, host: int, alive: bool, workers: int, since: float, bef
 
 
 def _two_at_work(lab: Lab, steps: int) -> subprocess.Popen[bytes]:
-    """A driver whose two workers have trained for a while; steps of 0.2 s."""
+    """A driver whose two workers have trained for a while, and saved; steps of 0.2 s."""
     publish(lab.bucket("solid"), superpatches(40, side=32), "solid")
     for host in (STEADY, DOOMED):
         lab.join(host)
     driver = lab.drive(_elastic(lab, steps))
     awaited(lambda: _at(lab.bucket("run"), 2, 20), "two workers train")
+    awaited(lambda: newest_step(lab.bucket("run")), "a checkpoint is safe")
     return driver
 
 

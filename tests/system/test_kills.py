@@ -28,9 +28,9 @@ _LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 120
 #: A life is killed in one of its first checkpoints, at most so long after that is begun.
-MOST_CHECKPOINTS, MOST_DELAY_S = 4, 0.1
+MOST_CHECKPOINTS, MOST_DELAY_S = 4, 0.05
 #: Lives for each kill that is to hit a save, and steps of a life: some kills come late, and hit what follows a save.
-MOST_LIVES, MOST_STEPS = 4, 10
+MOST_LIVES, MOST_STEPS = 8, 7
 SEED = 20
 
 
