@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 from botocore.exceptions import BotoCoreError
 
 from foundation.bucket import Bucket, StoreOptions
+from tests.ports import free_port
 from training.metrics import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,13 +66,6 @@ def s3() -> Iterator[Store]:
     finally:
         server.kill()
         server.wait()
-
-
-def free_port() -> int:
-    """One of this machine that nobody listened at a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -54,7 +54,7 @@ class Wreck:
         return not self.phase.startswith(("event", "nothing yet"))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_a_run_that_is_killed_while_it_saves_goes_on_and_ends_as_if_nothing_had_been(kills: int, tmp_path: Path) -> None:
     publish(Bucket(str(tmp_path / "data")), superpatches(20), "solid")
     steps, chance = kills * MOST_LIVES * MOST_STEPS, random.Random(SEED)

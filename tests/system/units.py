@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.system.conftest import PATIENCE_S, REPOSITORY, free_port
+from tests.ports import free_port
+from tests.system.conftest import PATIENCE_S, REPOSITORY
 
 HEAD, WORKER = "crossdim-ray-head.service", "crossdim-ray.service"
 #: Of the interpreter that runs the tests, which need not be on the PATH.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.ports import free_port
 from training.layers.codebook import DEAD_BELOW, Codebook
 
 
@@ -97,10 +97,7 @@ def test_uneven_ranks_keep_one_book(borrowed: bool, tmp_path: Path) -> None:
 
     So it is where the first rank has no sample of its own, and holds one of the other's.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, (port, str(tmp_path), borrowed), nprocs=2)  # type: ignore[no-untyped-call]
+    mp.spawn(_rank, (free_port(), str(tmp_path), borrowed), nprocs=2)  # type: ignore[no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     torch.manual_seed(0)
