@@ -20,7 +20,7 @@ from storage_schema.bank import BankLayout
 from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, table_of
 from storage_schema.digest import canonical_json
 from storage_schema.errors import StorageError
-from storage_schema.manifest import MANIFEST_PATH, Manifest, ObjectEntry
+from storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
 from storage_schema.vocabulary import Presentation
 
 #: Scratch of a dataset that is being written; gone once it is published.
@@ -141,6 +141,8 @@ class Title:
     presentation: Presentation
     preprocessing: dict[str, object]
     plan_digest: str
+    num_files: int
+    num_files_ignored: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,9 +194,16 @@ def publish(
         preprocessing=title.preprocessing,
         plan_digest=title.plan_digest,
         objects=tuple(sorted(entries, key=lambda entry: entry.path)),
+        files=_count_files(title, quarantine),
     )
     out.put(MANIFEST_PATH, manifest.to_bytes())
     return manifest, quarantine
+
+
+def _count_files(title: Title, quarantine: Sequence[Quarantined]) -> FileCounts:
+    quarantined = sum(one.num_files for one in quarantine)
+    used = title.num_files - title.num_files_ignored - quarantined
+    return FileCounts(total=title.num_files, used=used, quarantined=quarantined, ignored=title.num_files_ignored)
 
 
 def told(quarantine: Sequence[Quarantined]) -> str:

@@ -14,12 +14,13 @@ Step = tuple[str, Callable[[Any], Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quarantined:
-    """One refused input: where it lies, which stage refused it, by which rule, and why in a sentence."""
+    """One refused input: where it lies, which stage refused it, by which rule, why in a sentence, and how many files it has."""
 
     uri: str
     stage: str
     rule: str
     reason: str
+    num_files: int = 1
 
     def row(self) -> dict[str, object]:
         """The row of the quarantine table."""

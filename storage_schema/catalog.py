@@ -11,7 +11,7 @@ import pyarrow.compute
 from storage_schema.bank import CRC_BYTES
 from storage_schema.errors import DocumentError, Problem
 from storage_schema.sample import Sample
-from storage_schema.vocabulary import Encoding, Modality, Presentation, Split
+from storage_schema.vocabulary import FORMAT_VERSION, Encoding, Modality, Presentation, Split
 
 CATALOG_SCHEMA = pa.schema(
     [
@@ -44,6 +44,7 @@ CATALOG_SCHEMA = pa.schema(
         pa.field("source_sha256", pa.string(), nullable=False),
         pa.field("part", pa.string(), nullable=False),
         pa.field("note", pa.string()),  # what a reader decided on the way in, such as "first of 30 frames"
+        pa.field("burned_in_annotation", pa.bool_()),  # DICOM's statement; null where the header makes none
         pa.field("preprocessing_digest", pa.string(), nullable=False),
     ]
 )
@@ -54,9 +55,21 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("stage", pa.string(), nullable=False),
         pa.field("rule", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
+        pa.field("num_files", pa.int32()),  # of the input: the slices of a series; null in version 1
     ]
 )
 
+IGNORED_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+#: Columns that version 2 added to the catalog and to the quarantine; tables of version 1 are read without them.
+ADDED_IN_VERSION_2 = frozenset({"burned_in_annotation", "num_files"})
 
 #: Columns that hold words of a closed list.
 WORDS: dict[str, type[StrEnum]] = {"presentation": Presentation, "encoding": Encoding, "modality": Modality, "split": Split}
@@ -115,6 +128,7 @@ def catalog_row(
         "source_sha256": sample.origin.sha256,
         "part": sample.origin.part,
         "note": extra.get("note"),
+        "burned_in_annotation": extra.get("burned_in_annotation"),
         "preprocessing_digest": preprocessing_digest,
     }
 
@@ -124,14 +138,21 @@ def table_of(rows: Sequence[dict[str, object]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
-def conform(table: pa.Table, schema: pa.Schema, subject: str) -> pa.Table:
-    """The table itself, once its columns are those of the schema.
+def conform(table: pa.Table, schema: pa.Schema, subject: str, *, version: int = FORMAT_VERSION) -> pa.Table:
+    """The table itself, once its columns are those of the schema; of an older version, with the columns added since as nulls.
+
+    Args:
+        table: as read.
+        schema: of the version that is written.
+        subject: where the table came from, for the error.
+        version: of the dataset.
 
     Raises:
         DocumentError: naming every column that is missing, unknown or of another type, and words outside of their list.
     """
     found = {field.name: field.type for field in table.schema}
-    wanted = {field.name: field.type for field in schema}
+    later = [field for field in schema if version == 1 and field.name in ADDED_IN_VERSION_2]
+    wanted = {field.name: field.type for field in schema if field not in later}
     problems = [Problem(loc=name, message="column is missing") for name in wanted if name not in found]
     problems += [Problem(loc=name, message="column is not in the schema") for name in found if name not in wanted]
     problems += [Problem(loc=name, message="column stands twice") for name in found if table.schema.names.count(name) > 1]
@@ -148,6 +169,8 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str) -> pa.Table:
     problems = problems or _strange_words(table, schema)
     if problems:
         raise DocumentError(f"{subject} is not a crossdim table", problems)
+    for field in later:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     return table.select(schema.names)
 
 

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 from storage_schema.digest import canonical_json, digest
-from storage_schema.errors import DocumentError, Problem
-from storage_schema.vocabulary import FORMAT_NAME, FORMAT_VERSION, REFUSED_SUFFIXES, Presentation
+from storage_schema.errors import DocumentError, GeometryError, Problem
+from storage_schema.vocabulary import FORMAT_NAME, FORMAT_VERSION, READABLE_VERSIONS, REFUSED_SUFFIXES, Presentation
 
 MANIFEST_PATH = "manifest.json"
-ROLES = ("catalog", "shard", "bank", "quarantine")
+ROLES = ("catalog", "shard", "bank", "quarantine", "ignored")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_KEY_ID = re.compile(r"([0-9a-f]{16})?\Z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,11 +30,36 @@ class ObjectEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FileCounts:
+    """What became of every file of the sources: each was used, quarantined or ignored.
+
+    Raises:
+        GeometryError: if the three do not add up to the total.
+    """
+
+    total: int
+    used: int
+    quarantined: int
+    ignored: int
+
+    def __post_init__(self) -> None:
+        if self.total != self.used + self.quarantined + self.ignored:
+            raise GeometryError(
+                f"{self.total} files are not {self.used} used + {self.quarantined} quarantined + {self.ignored} ignored"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """A published dataset.
 
     ``preprocessing`` is the resolved configuration of every stage that touched a voxel; its digest is what a checkpoint
     remembers, and a run refuses data with another one.
+
+    Attributes:
+        files: None in version 1, which does not count them.
+        patient_key_id: names the secret key that patients are hashed with, without telling it; empty where none was used.
+        version: of the format; a manifest that was read keeps its own, and so its digest.
     """
 
     name: str
@@ -43,6 +69,13 @@ class Manifest:
     preprocessing: dict[str, object]
     plan_digest: str
     objects: tuple[ObjectEntry, ...]
+    files: FileCounts | None = None
+    patient_key_id: str = ""
+    version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.version > 1 and self.files is None:
+            raise GeometryError(f"a manifest of version {self.version} counts the files of its sources")
 
     @property
     def preprocessing_digest(self) -> str:
@@ -60,9 +93,9 @@ class Manifest:
 
     def document(self) -> dict[str, object]:
         """The manifest as plain JSON values."""
-        return {
+        document = {
             "format": FORMAT_NAME,
-            "version": FORMAT_VERSION,
+            "version": self.version,
             "name": self.name,
             "presentation": str(self.presentation),
             "num_samples": self.num_samples,
@@ -72,6 +105,15 @@ class Manifest:
             "plan_digest": self.plan_digest,
             "objects": [asdict(entry) for entry in sorted(self.objects, key=lambda entry: entry.path)],
         }
+        if self.files is not None:
+            document |= {
+                "num_files": self.files.total,
+                "num_files_used": self.files.used,
+                "num_files_quarantined": self.files.quarantined,
+                "num_files_ignored": self.files.ignored,
+                "patient_key_id": self.patient_key_id,
+            }
+        return document
 
     def to_bytes(self) -> bytes:
         """The document as it is published: equal manifests are equal bytes."""
@@ -96,6 +138,10 @@ def _one_of(*known: object) -> Check:
     return lambda value: None if value in known else f"found {value!r}; expected {' or '.join(map(repr, known))}"
 
 
+def _key_id(value: object) -> str | None:
+    return None if isinstance(value, str) and _KEY_ID.match(value) else f"found {value!r}; expected 16 hex digits or nothing"
+
+
 def _sha256(value: object) -> str | None:
     return None if isinstance(value, str) and _SHA256.match(value) else f"found {value!r}; expected 64 hex digits"
 
@@ -114,7 +160,7 @@ def _inside(value: object) -> str | None:
 
 FIELDS: dict[str, Check] = {
     "format": _one_of(FORMAT_NAME),
-    "version": _one_of(FORMAT_VERSION),
+    "version": _one_of(*READABLE_VERSIONS),
     "name": _is(str),
     "presentation": _one_of(*(p.value for p in Presentation)),
     "num_samples": _is(int, 0),
@@ -123,7 +169,14 @@ FIELDS: dict[str, Check] = {
     "preprocessing_digest": _sha256,
     "plan_digest": _sha256,
     "objects": _is(list),
+    "num_files": _is(int, 0),
+    "num_files_used": _is(int, 0),
+    "num_files_quarantined": _is(int, 0),
+    "num_files_ignored": _is(int, 0),
+    "patient_key_id": _key_id,
 }
+#: Fields that version 2 added.
+ADDED_IN_VERSION_2 = ("num_files", "num_files_used", "num_files_quarantined", "num_files_ignored", "patient_key_id")
 OBJECT_FIELDS: dict[str, Check] = {"path": _inside, "size": _is(int, 0), "sha256": _sha256, "role": _one_of(*ROLES)}
 
 
@@ -141,7 +194,9 @@ def _problems(document: object, fields: dict[str, Check], loc: str) -> list[Prob
 
 
 def _all_problems(document: object) -> list[Problem]:
-    problems = _problems(document, FIELDS, "")
+    version = document.get("version") if isinstance(document, dict) else None
+    fields = {name: check for name, check in FIELDS.items() if not (version == 1 and name in ADDED_IN_VERSION_2)}
+    problems = _problems(document, fields, "")
     if not isinstance(document, dict) or not isinstance(document.get("objects"), list):
         return problems
     for number, entry in enumerate(document["objects"]):
@@ -152,7 +207,17 @@ def _all_problems(document: object) -> list[Problem]:
     preprocessing = document.get("preprocessing")
     if isinstance(preprocessing, dict) and document.get("preprocessing_digest", ...) not in (..., digest(preprocessing)):
         problems.append(Problem(loc="preprocessing_digest", message="does not belong to the preprocessing that stands beside it"))
-    return problems
+    return problems or _miscounted(document)
+
+
+def _miscounted(document: dict[str, int]) -> list[Problem]:
+    """The files of a sound document of version 2 that are not accounted for."""
+    if document["version"] == 1:
+        return []
+    parts = [document[name] for name in ("num_files_used", "num_files_quarantined", "num_files_ignored")]
+    if sum(parts) == document["num_files"]:
+        return []
+    return [Problem(loc="num_files", message=f"found {document['num_files']}; used, quarantined and ignored are {parts}")]
 
 
 def parse_manifest(data: bytes, subject: str) -> Manifest:
@@ -172,7 +237,8 @@ def parse_manifest(data: bytes, subject: str) -> Manifest:
         raise DocumentError(f"{subject} is not a manifest", [Problem(loc="document", message=f"not JSON: {error}")]) from error
     problems = _all_problems(document)
     if problems:
-        raise DocumentError(f"{subject} is not a manifest of version {FORMAT_VERSION}", problems)
+        versions = " or ".join(map(str, READABLE_VERSIONS))
+        raise DocumentError(f"{subject} is not a manifest of version {versions}", problems)
     return Manifest(
         name=document["name"],
         presentation=Presentation(document["presentation"]),
@@ -181,4 +247,18 @@ def parse_manifest(data: bytes, subject: str) -> Manifest:
         preprocessing=document["preprocessing"],
         plan_digest=document["plan_digest"],
         objects=tuple(ObjectEntry(**entry) for entry in document["objects"]),
+        files=_files(document),
+        patient_key_id=document.get("patient_key_id", ""),
+        version=document["version"],
+    )
+
+
+def _files(document: dict[str, int]) -> FileCounts | None:
+    if document["version"] == 1:
+        return None
+    return FileCounts(
+        total=document["num_files"],
+        used=document["num_files_used"],
+        quarantined=document["num_files_quarantined"],
+        ignored=document["num_files_ignored"],
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 
 FORMAT_NAME = "crossdim.dataset"
-FORMAT_VERSION = 1
+#: The version that is written. Older ones are read as well, see ``READABLE_VERSIONS``.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 
 
 class Presentation(StrEnum):

@@ -168,7 +168,7 @@ def volume_items(usable: Sequence[Verdict], recipe: VolumeRecipe, naming: Naming
     for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
         boxes = through(uri, files, [("plan", lambda found: recipe.boxes(*_grid(found)))])
         if isinstance(boxes, Quarantined):
-            refused.append(boxes)
+            refused.append(replace(boxes, num_files=len(files)))
         else:
             items.append(replace(naming.item(uri, files, decoder), boxes=boxes))
     return items, refused

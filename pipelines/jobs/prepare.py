@@ -173,6 +173,8 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         presentation=order.recipe.presentation,
         preprocessing=order.recipe.preprocessing(),
         plan_digest=plan.digest,
+        num_files=len(files),
+        num_files_ignored=sum(plan.ignored.values()),
     )
     manifest, quarantine = publish(order.out, title, markers, plan.refused, _bank(job, plan))
     _tidy(order.out)

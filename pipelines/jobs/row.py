@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from foundation.bucket import Bucket
@@ -76,7 +76,7 @@ def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quaran
             made = repeat_of(item.uri, met[made[0].key])
         elif isinstance(made, list):
             met[made[0].key] = item.uri
-        yield item, made
+        yield item, replace(made, num_files=len(item.files)) if isinstance(made, Quarantined) else made
 
 
 def write_images(row: Row, job: Job) -> Marker:

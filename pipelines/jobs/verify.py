@@ -44,11 +44,11 @@ class Report:
         }
 
 
-def read_table(dataset: Bucket, path: str, schema: pa.Schema) -> pa.Table | list[Problem]:
+def read_table(dataset: Bucket, path: str, schema: pa.Schema, version: int) -> pa.Table | list[Problem]:
     """One Parquet part, or what is wrong with it."""
     try:
         table = pa.parquet.read_table(io.BytesIO(dataset.read(path)))
-        return conform(table, schema, dataset.where(path))
+        return conform(table, schema, dataset.where(path), version=version)
     except DocumentError as error:
         return [Problem(loc=f"{path}: {p.loc}", message=p.message) for p in error.problems]
     except (StorageError, pa.ArrowException, OSError) as error:
@@ -60,7 +60,7 @@ def read_tables(dataset: Bucket, manifest: Manifest, role: str, schema: pa.Schem
     rows: list[CatalogRow] = []
     problems: list[Problem] = []
     for entry in manifest.with_role(role):
-        found = read_table(dataset, entry.path, schema)
+        found = read_table(dataset, entry.path, schema, manifest.version)
         if isinstance(found, list):
             problems += found
         else:

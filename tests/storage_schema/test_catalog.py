@@ -110,3 +110,15 @@ def test_words_of_a_later_version_are_named_and_not_guessed_at():
     with pytest.raises(DocumentError) as caught:
         conform(table_of([row], CATALOG_SCHEMA), CATALOG_SCHEMA, "catalog")
     assert {problem.loc for problem in caught.value.problems} == {"presentation", "encoding", "modality", "split"}
+
+
+def test_tables_of_version_1_are_read_with_the_added_columns_as_nulls():
+    """Datasets outlive releases; a table that calls itself version 1 and has columns of version 2 is nobody's."""
+    table = table_of([row(PSEUDO3D)], CATALOG_SCHEMA)
+    old = table.drop_columns(["burned_in_annotation"])
+
+    assert conform(old, CATALOG_SCHEMA, "catalog", version=1).to_pylist() == table.to_pylist()
+    with pytest.raises(DocumentError, match="burned_in_annotation: column is missing"):
+        conform(old, CATALOG_SCHEMA, "catalog")
+    with pytest.raises(DocumentError, match="burned_in_annotation: column is not in the schema"):
+        conform(table, CATALOG_SCHEMA, "catalog", version=1)

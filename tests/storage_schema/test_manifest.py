@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import DocumentError
-from storage_schema.manifest import FIELDS, OBJECT_FIELDS, Manifest, ObjectEntry, parse_manifest
+from storage_schema.errors import DocumentError, GeometryError
+from storage_schema.manifest import FIELDS, OBJECT_FIELDS, FileCounts, Manifest, ObjectEntry, parse_manifest
 from storage_schema.vocabulary import Presentation
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "manifest_v1.json"
-#: Made by:  printf '%s' "$(cat tests/golden/manifest_v1.json)" | sha256sum      (the digest is that of the line without its end)
-GOLDEN_DIGEST = "55c394dda47a3a91537ac95ff8109f3fa4a2909c203958d2f334e7e58d443070"
+GOLDEN = {version: Path(__file__).parent.parent / "golden" / f"manifest_v{version}.json" for version in (1, 2)}
+#: Made by:  printf '%s' "$(cat tests/golden/manifest_v2.json)" | sha256sum      (the digest is that of the line without its end)
+GOLDEN_DIGEST = {
+    1: "55c394dda47a3a91537ac95ff8109f3fa4a2909c203958d2f334e7e58d443070",
+    2: "912c62cf327b7794a8f65ea1579f694da049a16ce4fa926a0fd01674487d668d",
+}
 
 MANIFEST = Manifest(
     name="ct-superpatches",
@@ -31,7 +34,11 @@ MANIFEST = Manifest(
         ObjectEntry(path="catalog/part-00000.parquet", size=4096, sha256="3" * 64, role="catalog"),
         ObjectEntry(path="superpatches/ct-iso1mm.zarr/c/0/0/0", size=2**33, sha256="4" * 64, role="bank"),
     ),
+    files=FileCounts(total=40, used=30, quarantined=4, ignored=6),
+    patient_key_id="0123456789abcdef",
 )
+#: The same dataset as version 1 described it.
+MANIFESTS = {1: replace(MANIFEST, files=None, patient_key_id="", version=1), 2: MANIFEST}
 
 
 def broken(**changes: object) -> bytes:
@@ -51,21 +58,23 @@ def entry(**changes: object) -> list[dict[str, object]]:
     return [{"path": "images/a.tar", "size": 1, "sha256": "0" * 64, "role": "shard"} | changes]
 
 
-def test_the_published_bytes_are_those_of_the_golden_file():
-    """Version 1 is public: bytes that change here make every checkpoint refuse its data.
+@pytest.mark.parametrize("version", GOLDEN)
+def test_the_published_bytes_are_those_of_the_golden_file(version):
+    """The format is public: bytes that change here make every checkpoint refuse its data.
 
-    Made by:  python -c "from tests.storage_schema.test_manifest import *; GOLDEN.write_bytes(MANIFEST.to_bytes())"
+    Made by:  python -c "from tests.storage_schema.test_manifest import *; GOLDEN[2].write_bytes(MANIFEST.to_bytes())"
     """
-    assert MANIFEST.to_bytes() == GOLDEN.read_bytes()
-    assert MANIFEST.digest == GOLDEN_DIGEST
+    assert MANIFESTS[version].to_bytes() == GOLDEN[version].read_bytes()
+    assert MANIFESTS[version].digest == GOLDEN_DIGEST[version]
 
 
-def test_the_golden_file_can_still_be_read():
+@pytest.mark.parametrize("version", GOLDEN)
+def test_the_golden_file_can_still_be_read(version):
     """Datasets outlive releases."""
-    found = parse_manifest(GOLDEN.read_bytes(), "golden")
+    found = parse_manifest(GOLDEN[version].read_bytes(), "golden")
 
-    assert found == replace(MANIFEST, objects=tuple(sorted(MANIFEST.objects, key=lambda o: o.path)))
-    assert found.digest == GOLDEN_DIGEST
+    assert found == replace(MANIFESTS[version], objects=tuple(sorted(MANIFEST.objects, key=lambda o: o.path)))
+    assert found.digest == GOLDEN_DIGEST[version]
     assert [o.path for o in found.with_role("catalog")] == ["catalog/part-00000.parquet"]
 
 
@@ -75,7 +84,15 @@ def test_the_order_of_objects_does_not_change_the_bytes():
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_samples": 32}, {"name": "b"}, {"preprocessing": {}}, {"objects": ()}, {"plan_digest": "5" * 64}]
+    "change",
+    [
+        {"num_samples": 32},
+        {"name": "b"},
+        {"preprocessing": {}},
+        {"objects": ()},
+        {"plan_digest": "5" * 64},
+        {"patient_key_id": ""},
+    ],
 )
 def test_every_fact_is_part_of_the_digest(change):
     """Two datasets with equal digests must hold equal bytes."""
@@ -92,7 +109,7 @@ def test_all_problems_are_listed_at_once():
     """One run of verify, one list of faults."""
     data = broken(
         name=...,
-        version=2,
+        version=99,
         num_samples=-1,
         num_quarantined=True,
         presentation="hologram",
@@ -159,6 +176,19 @@ def test_one_path_twice_is_refused():
     assert problems(broken(objects=entry() + entry(size=2)))["objects"] == "path 'images/a.tar' stands twice"
 
 
+def test_files_that_are_not_accounted_for_are_refused():
+    """A file that is in no count was lost without a word; nobody may publish or read such a statement."""
+    assert "used, quarantined and ignored are [30, 4, 6]" in problems(broken(num_files=41))["num_files"]
+    with pytest.raises(GeometryError, match="41 files are not 30 used"):
+        FileCounts(total=41, used=30, quarantined=4, ignored=6)
+
+
+@pytest.mark.parametrize("field", ["num_files", "patient_key_id"])
+def test_a_field_of_version_2_is_not_one_of_version_1(field):
+    """Each version has its own fields: a manifest that mixes them was written by nobody."""
+    assert problems(broken(version=1))[field] == "is not a field"
+
+
 def test_a_preprocessing_digest_that_was_copied_from_elsewhere_is_refused():
     """Trainers compare digests only, so the digest must belong to what stands beside it."""
     assert "does not belong" in problems(broken(preprocessing_digest="6" * 64))["preprocessing_digest"]
@@ -186,7 +216,7 @@ JSON = st.recursive(
 @given(st.sampled_from([*FIELDS, "objects[0]", *(f"objects[0].{name}" for name in OBJECT_FIELDS)]), JSON)
 def test_any_value_in_any_place_is_read_or_refused_in_words(place, value):
     """A document from outside never ends in a traceback."""
-    document = json.loads(GOLDEN.read_bytes())
+    document = json.loads(GOLDEN[2].read_bytes())
     head, _, tail = place.partition("[0]")
     if not tail:
         document[head] = [value] if "[0]" in place else value

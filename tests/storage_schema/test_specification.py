@@ -12,7 +12,7 @@ import pytest
 
 from foundation.bucket import Bucket
 from storage_schema.bank import BLOSC, CRC_BYTES, BankLayout, bank_path
-from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA
+from storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
 from storage_schema.manifest import FIELDS, OBJECT_FIELDS, ROLES
 from storage_schema.sample import Sample
 from storage_schema.shards import shard_path
@@ -36,7 +36,7 @@ def tables(header: str) -> list[list[list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("number", "schema"), [(0, CATALOG_SCHEMA), (1, QUARANTINE_SCHEMA)])
+@pytest.mark.parametrize(("number", "schema"), [(0, CATALOG_SCHEMA), (1, QUARANTINE_SCHEMA), (2, IGNORED_SCHEMA)])
 def test_every_column_is_specified_with_its_type(number: int, schema: pa.Schema) -> None:
     """A column that is added to the schema and not to the page would be a format that nobody can read about."""
     rows = tables("| column | type | null | meaning |")[number]

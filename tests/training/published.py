@@ -17,7 +17,7 @@ from foundation.bucket import Bucket
 from storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, shard_extents
 from storage_schema.catalog import CATALOG_SCHEMA, catalog_row, summed, table_of
 from storage_schema.digest import sample_key
-from storage_schema.manifest import MANIFEST_PATH, Manifest, ObjectEntry
+from storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
 from storage_schema.pseudo3d import Pseudo3D, fold, unroll
 from storage_schema.sample import Origin, Sample, Scaling
 from storage_schema.shards import members_of, tar_bytes
@@ -94,6 +94,7 @@ def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dic
         {"pseudo3d": {"window": 4, "stride": 4}} if flat else {"superpatch": {"side": samples[0].array.shape[1]}}
     )
     preprocessing = preprocessing or default
+    files = FileCounts(total=len(samples), used=len(samples), quarantined=0, ignored=0)
     manifest = Manifest(
         name=name,
         presentation=samples[0].presentation,
@@ -102,6 +103,7 @@ def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dic
         preprocessing=preprocessing,
         plan_digest="0" * 64,
         objects=(),
+        files=files,
     )
     data, rows = (_shard if flat else _bank)(samples, manifest.preprocessing_digest)
     catalog = io.BytesIO()
@@ -122,6 +124,7 @@ def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dic
         preprocessing=preprocessing,
         plan_digest="0" * 64,
         objects=tuple(entries),
+        files=files,
     )
     bucket.put(MANIFEST_PATH, manifest.to_bytes())
     return manifest

@@ -90,7 +90,8 @@ def open_corpus(bucket: Bucket, split: Split | None = Split.TRAIN) -> Corpus:
     """
     manifest = read_manifest(bucket)
     parts = [pq.read_table(io.BytesIO(bucket.read(entry.path))) for entry in manifest.with_role("catalog")]
-    table = conform(pa.concat_tables(parts or [CATALOG_SCHEMA.empty_table()]), CATALOG_SCHEMA, bucket.where("catalog"))
+    found = pa.concat_tables(parts or [CATALOG_SCHEMA.empty_table()])
+    table = conform(found, CATALOG_SCHEMA, bucket.where("catalog"), version=manifest.version)
     if split is not None:
         table = table.filter(pc.equal(table["split"], split.value))
     if not table.num_rows:
