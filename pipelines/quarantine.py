@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipelines.reasons import foreign_text, without_addresses
 from storage_schema.errors import CrossdimError, GeometryError, SampleError, StorageError
 
 #: A named piece of work on one input. Values change their type on the way (bytes, a sample, many samples).
@@ -28,14 +29,14 @@ class Quarantined:
 
 
 def verdict_on(uri: str, stage: str, error: Exception) -> Quarantined:
-    """The quarantine row of an error."""
+    """The quarantine row of an error: the same in every process that meets it."""
     if isinstance(error, SampleError):
-        return Quarantined(uri=uri, stage=stage, rule=error.rule, reason=error.reason)
-    if isinstance(error, GeometryError):
-        return Quarantined(uri=uri, stage=stage, rule="geometry", reason=str(error))
-    if isinstance(error, CrossdimError):
-        return Quarantined(uri=uri, stage=stage, rule=type(error).__name__, reason=str(error))
-    return Quarantined(uri=uri, stage=stage, rule=type(error).__name__, reason=f"{type(error).__name__}: {error}")
+        rule, reason = error.rule, error.reason
+    elif isinstance(error, CrossdimError):
+        rule, reason = "geometry" if isinstance(error, GeometryError) else type(error).__name__, str(error)
+    else:
+        rule, reason = type(error).__name__, f"{type(error).__name__}: {foreign_text(error)}"
+    return Quarantined(uri=uri, stage=stage, rule=rule, reason=without_addresses(reason))
 
 
 def through(uri: str, value: Any, steps: Sequence[Step]) -> Any | Quarantined:

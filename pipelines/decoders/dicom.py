@@ -19,6 +19,7 @@ from pydicom.tag import BaseTag
 
 from pipelines.decoders.facts import Facts, Format, SliceHeader
 from pipelines.decoders.raw import ReadRules, patient_hash
+from pipelines.reasons import foreign_text
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
@@ -49,9 +50,9 @@ def _reading(what: str) -> Iterator[None]:
     except (MemoryError, KeyboardInterrupt):
         raise
     except InvalidDicomError as error:
-        raise SampleError("not_dicom", f"{what}: {error}") from error
+        raise SampleError("not_dicom", f"{what}: {foreign_text(error)}") from error
     except Exception as error:  # codecs and parsers raise what they like; pydicom promises no error type
-        raise SampleError("damaged", f"{what}: {type(error).__name__}: {error}") from error
+        raise SampleError("damaged", f"{what}: {type(error).__name__}: {foreign_text(error)}") from error
 
 
 def _header(data: bytes) -> tuple[Any, bool]:

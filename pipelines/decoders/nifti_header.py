@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.decoders.raw import ReadRules
+from pipelines.reasons import foreign_text
 from storage_schema.errors import SampleError
 
 HEADER_BYTES = {1: 348, 2: 540}
@@ -146,7 +147,7 @@ def _affine(header: Any) -> tuple[npt.NDArray[np.float64], bool]:
     try:
         affine = np.asarray(header.get_best_affine(), np.float64)
     except (ValueError, ArithmeticError, np.linalg.LinAlgError, nibabel.spatialimages.HeaderDataError) as error:
-        raise SampleError("affine", f"the header's orientation cannot be read: {error}") from error
+        raise SampleError("affine", f"the header's orientation cannot be read: {foreign_text(error)}") from error
     check_axes(affine)
     return affine, bool(int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0)
 

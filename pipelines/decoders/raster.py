@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.raw import RawItem, ReadRules, with_note
+from pipelines.reasons import foreign_text
 from storage_schema.errors import SampleError
 from storage_schema.sample import Array, Sample, Scaling
 from storage_schema.vocabulary import Presentation
@@ -50,7 +51,7 @@ def decode(item: RawItem) -> Sample:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise SampleError("damaged", f"the picture cannot be decoded to its end: {error}") from error
+        raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
     array, note = _channels(upright)
     key, origin, patient = item.origin()
     sample = Sample(
@@ -73,9 +74,11 @@ def _open(data: bytes, rules: ReadRules) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own guard follows
             picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except Image.DecompressionBombError as error:
-        raise SampleError("too_large", f"the picture is larger than can be decoded: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise SampleError("damaged", f"the picture's header cannot be read: {error}") from error
+        raise SampleError("too_large", f"the picture is larger than can be decoded: {foreign_text(error)}") from error
+    except UnidentifiedImageError as error:
+        raise SampleError("damaged", "the file starts as a PNG or JPEG does, but its header is damaged or cut") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SampleError("damaged", f"the picture's header cannot be read: {foreign_text(error)}") from error
     if picture.width * picture.height > rules.max_pixels:
         raise SampleError("too_large", f"{picture.width}x{picture.height} pixels; the guard stands at {rules.max_pixels:,}")
     return picture
