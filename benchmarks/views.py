@@ -21,11 +21,6 @@ import numpy as np
 import torch
 
 from benchmarks.stopwatch import Times, in_turns, show
-from pipelines.decoders.nifti import decode
-from pipelines.decoders.raw import RawItem
-from pipelines.stages.intensity import Intensity, store
-from pipelines.stages.orient import orient
-from pipelines.stages.resample import Resample, resample
 from storage_schema.pseudo3d import Pseudo3D, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Modality, Presentation
@@ -155,6 +150,13 @@ def chest(shape_DHW: tuple[int, int, int] = (240, 320, 340)) -> Floats:
 
 def computed_tomogram(path: Path) -> Floats:
     """A CT as the pipeline prepares it for PCRLv2: RAS+, 1 mm, -1000 .. 1000 HU in unit range."""
+    # Imported here: a machine with a GPU has torch, and need not have the readers.
+    from pipelines.decoders.nifti import decode
+    from pipelines.decoders.raw import RawItem
+    from pipelines.stages.intensity import Intensity, store
+    from pipelines.stages.orient import orient
+    from pipelines.stages.resample import Resample, resample
+
     item = RawItem(uri=path.name, files=(path.read_bytes(),), modality=Modality.CT)
     volume = resample(orient(decode(item)), Resample(spacing_mm=1.0))
     return store(volume, Intensity(window_hu=(-1000, 1000))).unit()[0]
