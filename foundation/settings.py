@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import types
@@ -35,6 +36,12 @@ def to_document(value: Any) -> Any:
     return value
 
 
+#: Types of what is in a JSON document, and what is made of it.
+_OF_DOCUMENTS = (bool, int, float, str, list, tuple, dict)
+#: Annotations are texts; making types of them costs more than all the rest.
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _member(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
     table = families[kind]
     name = document.get(KIND) if isinstance(document, dict) else None
@@ -48,7 +55,7 @@ def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list
     if not isinstance(document, dict):
         problems.append(Problem(loc=loc or "document", message=f"found {document!r}; expected an object"))
         return None
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     known = {f.name: f for f in fields(kind)}
     own = getattr(kind, KIND, None)
     if KIND in document and KIND not in known and own is not None:
@@ -83,6 +90,9 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
             return tuple(_read(a, v, f"{loc}[{i}]", families, problems) for i, (a, v) in pairs)
     if origin is typing.Literal and value in arguments:
         return value
+    plain = origin or kind
+    if isinstance(plain, type) and plain not in _OF_DOCUMENTS and isinstance(value, plain):
+        return value  # put in by the caller, such as an array
     if isinstance(kind, type) and issubclass(kind, Enum) and value in [member.value for member in kind]:
         return kind(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):

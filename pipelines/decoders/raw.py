@@ -48,6 +48,7 @@ class RawItem:
         files: contents, in no particular order for a series.
         modality: what command line or folder say; a DICOM header knows better.
         patient: hashed patient, if somebody named one.
+        num_values: pixels or voxels that the header promised, which is what memory and time are allowed for.
     """
 
     uri: str
@@ -56,6 +57,7 @@ class RawItem:
     label: str | None = None
     patient: str | None = None
     rules: ReadRules = ReadRules()
+    num_values: int = 0
 
     @property
     def data(self) -> bytes:

@@ -6,6 +6,7 @@ only, so any run with the same digest gives the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -38,7 +39,7 @@ class ItemFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One input: a file or a series, how it is decoded, and for volumes the number of boxes reserved for it."""
+    """One input: a file or a series, how it is decoded, the values that headers promise, the boxes reserved for it."""
 
     uri: str
     files: tuple[ItemFile, ...]
@@ -46,6 +47,7 @@ class Item:
     modality: Modality
     label: str | None = None
     patient: str | None = None
+    num_values: int = 0
     boxes: int = 0
 
 
@@ -98,6 +100,7 @@ class Naming:
             modality=self.modality(first),
             label=known.label,
             patient=patient,
+            num_values=sum(math.prod(f.facts.shape) for f in files if f.facts),
         )
 
 

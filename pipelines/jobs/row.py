@@ -9,7 +9,7 @@ from functools import partial
 
 from foundation.bucket import Bucket
 from foundation.settings import from_document
-from pipelines.decoders import DECODERS
+from pipelines import decoder_process
 from pipelines.decoders.raw import RawItem
 from pipelines.jobs.plan import Item, Row
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
@@ -52,6 +52,7 @@ def raw(item: Item, job: Job) -> RawItem:
         label=item.label,
         patient=item.patient,
         rules=job.recipe.read,
+        num_values=item.num_values,
     )
 
 
@@ -68,7 +69,7 @@ def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quaran
     for item in row.items:
         steps: list[Step] = [
             ("read", partial(raw, job=job)),
-            *job.recipe.steps(DECODERS[item.decoder]),
+            *job.recipe.steps(partial(decoder_process.decode, item.decoder)),
             ("plan", partial(_within_reserve, item)),
         ]
         made = through(item.uri, item, steps)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from foundation.settings import from_document, to_document
-from pipelines.decoders.probe import probe
+from pipelines.decoder_process import probe
 from pipelines.decoders.raw import ReadRules
 from pipelines.jobs.engine import each
 from pipelines.jobs.verdict import Verdict

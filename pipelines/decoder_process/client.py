@@ -1,0 +1,241 @@
+"""The worker's side of the decoder process: one process for each worker, started when it is first needed and used again."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from foundation.settings import from_document, to_document
+from pipelines.decoder_process.limits import Limits, limits_for
+from pipelines.decoder_process.messages import Ended, Message, NotAMessage, received, send
+from pipelines.decoders.facts import Facts
+from pipelines.decoders.probe import HEAD_BYTES
+from pipelines.decoders.raw import RawItem, ReadRules
+from storage_schema.errors import CrossdimError, SampleError
+from storage_schema.sample import Sample
+
+#: What the decoder process inherits: enough to import the same code, and no secret.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONHOME")
+#: The module that runs in it.
+SERVER = f"{__package__}.server"
+#: Kinds of numbers that a decoder may answer with.
+_NUMBERS = "uif"
+#: To one request: taken and answered, and the ends of workers that took none. More is a broken installation.
+_MAX_MESSAGES = 5
+#: Decoders of volumes, which have several files or slices; all others hold one picture.
+_VOLUMES = ("nifti", "dicom-series")
+
+Result = TypeVar("Result")
+Build = Callable[[Message], Result]
+
+
+class _Failed(Exception):
+    """No answer to a request: why; whether the decoder had met no input before; whether it is of no more use."""
+
+    def __init__(self, refusal: SampleError | MemoryError, *, fresh: bool, broken: bool = False) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+        self.fresh = fresh
+        self.broken = broken
+
+
+class DecoderProcess:
+    """A running decoder process."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", SERVER, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for the worker, which ends this process by closing the connection
+            )
+
+    def close(self) -> None:
+        """End the process and whatever it is doing."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def ask(self, request: dict[str, Any], parts: Sequence[bytes], limits: Limits, build: Build[Result]) -> Result:
+        """The answer to one request.
+
+        Raises:
+            SampleError: if the answer is a refusal by a rule.
+            _Failed: if there is no answer.
+        """
+        served: list[int] = []
+        try:
+            send(self._connection, request, parts)
+            return self._answer(limits, build, served)
+        except TimeoutError:
+            raise _Failed(_slow(limits), fresh=served == [0], broken=True) from None
+        except (Ended, NotAMessage):
+            raise _Failed(_died("a broken answer"), fresh=served == [0], broken=True) from None
+
+    def _answer(self, limits: Limits, build: Build[Result], served: list[int]) -> Result:
+        deadline = time.monotonic() + limits.wall_seconds
+        for _ in range(_MAX_MESSAGES):
+            self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            with received(self._connection) as message:
+                answer = message.document
+                if "taken" in answer:
+                    served.append(int(answer["taken"]))
+                elif "ended" in answer and served:
+                    raise _Failed(_refusal_of(answer["ended"], limits), fresh=served == [0])
+                elif "failed" in answer:
+                    refusal = _out_of_memory(limits) if answer["failed"] == "memory" else _died("a panic of its codec")
+                    raise _Failed(refusal, fresh=served == [0])
+                elif "refused" in answer:
+                    raise SampleError(str(answer["refused"]["rule"]), str(answer["refused"]["reason"]))
+                elif served:
+                    return build(message)
+        raise CrossdimError("the decoder process does not start; try: python -c 'import pipelines.decoders'")
+
+
+def _environment() -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    # One thread each: a worker is one task of one processor, and stacks and arenas of threads count as address space.
+    return inherited | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+
+def _died(how: str) -> SampleError:
+    return SampleError(
+        "decoder_died", f"{how} ended the decoder process while it read this input; it is damaged, export it again"
+    )
+
+
+def _out_of_memory(limits: Limits) -> SampleError:
+    return SampleError(
+        "decoder_memory",
+        f"decoding asks for more than {limits.memory_bytes >> 20:,} MiB, which is ample for what the header promises; "
+        "the input is damaged, export it again",
+    )
+
+
+def _slow(limits: Limits) -> SampleError:
+    return SampleError(
+        "decoder_slow",
+        f"decoding takes more than {limits.cpu_seconds} s of processor time, which is ample for what the header promises; "
+        "the input is damaged, export it again",
+    )
+
+
+def _refusal_of(code: int, limits: Limits) -> SampleError | MemoryError:
+    """What the end of a worker says of its input, by its exit code (negative: a signal)."""
+    if code == -signal.SIGXCPU:
+        return _slow(limits)
+    if code == -signal.SIGKILL:  # no codec does that to itself
+        return MemoryError("a decoder process was killed, as the system does when memory is short")
+    return _died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+
+
+_lock = threading.Lock()
+_running: tuple[int, DecoderProcess] | None = None  # of which process: a fork must not speak on its parent's connection
+
+
+def _discard() -> None:
+    global _running
+    if _running is not None and _running[0] == os.getpid():
+        _running[1].close()
+    _running = None
+
+
+atexit.register(_discard)
+
+
+def _process() -> DecoderProcess:
+    global _running
+    if _running is None or _running[0] != os.getpid():
+        _running = (os.getpid(), DecoderProcess())
+    return _running[1]
+
+
+def _ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build: Build[Result]) -> Result:
+    """Ask this worker's decoder process.
+
+    What ends the process must depend on the input alone, and an earlier input may have left harm in its memory: what ended a
+    used process is asked once more, of a new one.
+
+    Raises:
+        SampleError: the decoder's refusal, or rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
+        MemoryError: if the decoder was ended from outside: this machine has no memory for it.
+    """
+    request = document | {"lengths": [len(part) for part in parts], "limits": to_document(limits)}
+    with _lock:
+        while True:
+            try:
+                return _process().ask(request, parts, limits, build)
+            except SampleError:
+                raise
+            except _Failed as failed:
+                if failed.broken:
+                    _discard()
+                if failed.fresh:
+                    raise failed.refusal from None
+            except BaseException:  # interrupted: the answer that is still to come would be taken for the next one
+                _discard()
+                raise
+
+
+def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | None:
+    """:func:`pipelines.decoders.probe.probe`, in the decoder process.
+
+    Raises:
+        SampleError: as there, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
+    """
+    document = {"work": "probe", "name": name, "size": size, "rules": to_document(rules)}
+
+    def build(message: Message) -> tuple[bool, Facts | None]:
+        answer = message.document
+        return "more" in answer, _read_facts(answer.get("facts"))
+
+    head = read(min(size, HEAD_BYTES)) if size else b""
+    more, facts = _ask(document, [head], Limits(), build)
+    if more:
+        whole = read(size)
+        _, facts = _ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
+    return facts
+
+
+def _read_facts(document: Any) -> Facts | None:
+    try:
+        return None if document is None else from_document(Facts, document, subject="facts")
+    except CrossdimError as error:
+        raise NotAMessage("the answer holds no facts") from error
+
+
+def decode(decoder: str, item: RawItem) -> Sample:
+    """``DECODERS[decoder](item)``, in the decoder process.
+
+    Raises:
+        SampleError: as there, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
+    """
+    document = {"work": "decode", "decoder": decoder, "item": to_document(replace(item, files=()))}
+    return _ask(document, item.files, limits_for(item, volume=decoder in _VOLUMES), _read_sample)
+
+
+def _read_sample(message: Message) -> Sample:
+    answer = message.document
+    try:
+        dtype, shape = np.dtype(str(answer["dtype"])), tuple(int(n) for n in answer["shape"])
+        if dtype.kind not in _NUMBERS:
+            raise NotAMessage(f"the answer holds {dtype}, which are no numbers")
+        return from_document(Sample, answer["sample"] | {"array": message.array(dtype, shape)}, subject="sample")
+    except (KeyError, TypeError, ValueError, CrossdimError) as error:
+        raise NotAMessage("the answer holds no sample") from error

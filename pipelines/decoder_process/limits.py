@@ -1,0 +1,63 @@
+"""How much memory and time the decoder process may take for one input."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from dataclasses import dataclass
+
+from pipelines.decoders.raw import RawItem
+
+#: Whatever the input: codec tables, and every header and small image in whatever way its codec holds it. Ours.
+BASE_MEMORY = 1 << 30
+#: A file is held as it came, once more inside its parsed header, and once as the codec's own copy.
+COPIES_OF_FILE = 3
+#: JPEG 2000 holds four 32-bit planes of an image at its peak (samples, tile, wavelet rows, output), and gives 16-bit pixels.
+BYTES_PER_PIXEL = 32
+#: Of a volume: 8 in the file's widest type, 4 as float32, 4 for the masks and slabs of what is done to it.
+BYTES_PER_VOXEL = 16
+#: Processor time for any input, and what an input may take for each value it promises: the slowest codec needs half. Ours.
+BASE_CPU_S = 20
+VALUES_PER_CPU_S = 4_000_000
+#: A decoder that waits instead of working is ended after this many times its processor time. Ours.
+WALL_PER_CPU = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Bounds for one request; address space counts above what the process has before it reads the input."""
+
+    memory_bytes: int = BASE_MEMORY
+    cpu_seconds: int = BASE_CPU_S
+
+    @property
+    def wall_seconds(self) -> float:
+        """How long the answer is waited for."""
+        return float(self.cpu_seconds * WALL_PER_CPU)
+
+
+def limits_for(item: RawItem, *, volume: bool) -> Limits:
+    """The stated allowance, and what the header promised on top of it."""
+    file_bytes = COPIES_OF_FILE * sum(len(data) for data in item.files)
+    values = item.num_values * (BYTES_PER_VOXEL if volume else BYTES_PER_PIXEL)
+    return Limits(
+        memory_bytes=BASE_MEMORY + file_bytes + values,
+        cpu_seconds=BASE_CPU_S + math.ceil(item.num_values / VALUES_PER_CPU_S),
+    )
+
+
+def enforce(limits: Limits) -> None:
+    """Bind this process to ``limits`` from here on; called before each request."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        held = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _soft(resource.RLIMIT_AS, held + limits.memory_bytes)
+    _soft(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + limits.cpu_seconds)
+    _soft(resource.RLIMIT_FSIZE, limits.memory_bytes)  # answers and messages lie in memory, but count as files
+    _soft(resource.RLIMIT_CORE, 0)
+
+
+def _soft(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

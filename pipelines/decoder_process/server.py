@@ -1,0 +1,167 @@
+"""The decoder process: ``python -m pipelines.decoder_process.server DESCRIPTOR``, started by the client and never by hand.
+
+A supervisor imports every decoder once and forks a worker that answers requests. A worker that dies is replaced in
+milliseconds, by one that has met no input yet. Both end when the client does, however it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, NoReturn
+
+import numpy as np
+from PIL import JpegImagePlugin, PngImagePlugin  # noqa: F401 - Pillow would import them at the first picture, in every worker
+
+from foundation.settings import from_document, to_document
+from pipelines.decoder_process.limits import Limits, enforce
+from pipelines.decoder_process.messages import Ended, Message, received, send
+from pipelines.decoders import DECODERS
+from pipelines.decoders.probe import probe
+from pipelines.decoders.raw import RawItem, ReadRules
+from pipelines.quarantine import verdict_on
+from pipelines.reasons import MAX_CHARACTERS, foreign_text
+from storage_schema.errors import SampleError
+from storage_schema.sample import Sample
+
+_PR_SET_PDEATHSIG = 1
+_STDERR = 2
+
+Answer = tuple[dict[str, Any], list[memoryview]]
+
+
+class _MoreNeeded(Exception):
+    """The header goes on behind the bytes that were sent."""
+
+
+def _probed(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+    (head,) = files
+    rules = from_document(ReadRules, request["rules"], subject="rules")
+
+    def read(num_bytes: int) -> bytes:
+        if num_bytes > len(head):
+            raise _MoreNeeded
+        return head[:num_bytes]
+
+    try:
+        facts = probe(request["name"], request["size"], read, rules)
+    except _MoreNeeded:
+        return {"more": True}, []
+    return {"facts": to_document(facts)}, []
+
+
+def _decoded(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+    item = from_document(RawItem, request["item"] | {"files": files}, subject="item")
+    sample = DECODERS[request["decoder"]](item)
+    array = np.ascontiguousarray(sample.array)
+    known = {field.name: to_document(getattr(sample, field.name)) for field in fields(Sample) if field.name != "array"}
+    return {"sample": known, "dtype": array.dtype.str, "shape": array.shape}, [array.data.cast("B")]
+
+
+_WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"probe": _probed, "decode": _decoded}
+
+
+def _answer(message: Message) -> tuple[Answer, bool]:
+    """What the request asks for, or why there is none; and whether this worker should go on afterwards."""
+    request = message.document
+    enforce(from_document(Limits, request["limits"], subject="limits"))
+    try:
+        files, offset = [], 0
+        for length in request["lengths"]:
+            files.append(message.read(offset, length))
+            offset += length
+        answer = _WORK[request["work"]](request, tuple(files))
+        told = _told_by_codecs()
+        if told:
+            raise SampleError("codec_warning", f"the codec warns: {foreign_text(UserWarning(told))}")
+    except MemoryError:
+        return ({"failed": "memory"}, []), False
+    except Exception as error:  # the per-sample boundary of this process: what one input causes becomes its refusal
+        refused = verdict_on("", "", error)
+        return ({"refused": {"rule": refused.rule, "reason": refused.reason}}, []), True
+    except BaseException:  # a codec in Rust panics with one
+        return ({"failed": "panic"}, []), False
+    else:
+        return answer, True
+
+
+def _told_by_codecs() -> str:
+    """What native code wrote to standard error since it was last asked: where libraries leave their warnings."""
+    num_bytes = os.fstat(_STDERR).st_size
+    if not num_bytes:
+        return ""
+    text = os.pread(_STDERR, 4 * MAX_CHARACTERS, 0).decode(errors="replace")
+    os.truncate(_STDERR, 0)
+    os.lseek(_STDERR, 0, os.SEEK_SET)
+    return text
+
+
+def _serve(connection: socket.socket) -> None:
+    os.dup2(os.memfd_create("stderr"), _STDERR)
+    served = 0
+    while True:
+        with received(connection) as message:
+            send(connection, {"taken": served})
+            _told_by_codecs()
+            (document, parts), go_on = _answer(message)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        send(connection, document, parts)
+        if not go_on:
+            return
+        served += 1
+
+
+def _fork_worker(connection: socket.socket) -> tuple[int, int]:
+    """Start a worker.
+
+    Returns:
+        Its process, and a descriptor that hangs up when it ends.
+    """
+    supervisor = os.getpid()
+    alive, held_by_worker = os.pipe()
+    worker = os.fork()
+    if worker:
+        os.close(held_by_worker)
+        return worker, alive
+    try:
+        os.close(alive)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == supervisor:
+            _serve(connection)
+    except Ended:
+        pass
+    finally:
+        os._exit(0)
+
+
+def supervise(connection: socket.socket) -> NoReturn:
+    """Keep one worker alive, tell the client of each that died, and end with the client."""
+    while True:
+        worker, alive = _fork_worker(connection)
+        ends = select.poll()
+        ends.register(connection, 0)  # hang-ups alone
+        ends.register(alive, 0)
+        ended = {descriptor for descriptor, _ in ends.poll()}
+        if connection.fileno() in ended:
+            os.kill(worker, signal.SIGKILL)
+            os.waitpid(worker, 0)
+            sys.exit(0)
+        os.close(alive)
+        _, status = os.waitpid(worker, 0)
+        try:
+            send(connection, {"ended": os.waitstatus_to_exitcode(status)})
+        except Ended:
+            sys.exit(0)
+
+
+if __name__ == "__main__":
+    gc.freeze()
+    supervise(socket.socket(fileno=int(sys.argv[1])))

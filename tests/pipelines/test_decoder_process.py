@@ -1,0 +1,187 @@
+"""The decoder process: whatever a codec does there ends as a refusal of its own input, and the next input is read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import decoder_process
+from pipelines.decoder_process import client, limits
+from pipelines.decoder_process.limits import Limits, limits_for
+from pipelines.decoders import DECODERS
+from pipelines.decoders.probe import probe
+from pipelines.decoders.raw import RawItem, ReadRules
+from storage_schema.errors import SampleError
+from storage_schema.vocabulary import Modality
+
+ITEM = RawItem(uri="x", files=(b"pixels",), modality=Modality.CT, label="sick", patient="p")
+
+
+@pytest.fixture
+def misbehaving(monkeypatch):
+    """Decoders of ``tests/pipelines/decoder_server.py``, in a process that ends with the test."""
+    client._discard()
+    monkeypatch.setattr(client, "SERVER", "tests.pipelines.decoder_server")
+    yield
+    client._discard()
+
+
+def refusal(decoder: str) -> SampleError:
+    with pytest.raises(SampleError) as caught:
+        decoder_process.decode(decoder, ITEM)
+    return caught.value
+
+
+def sound() -> dict[str, object]:
+    return decoder_process.decode("sound", ITEM).extra
+
+
+def processes_of(group: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split() if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if fields and int(fields[3]) == group and fields[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("decoder", "rule", "says"),
+    [
+        ("abort", "decoder_died", "SIGABRT"),
+        ("segfault", "decoder_died", "SIGSEGV"),
+        ("exit", "decoder_died", "exit code 7"),
+        ("panic", "decoder_died", "panic"),
+        ("memory_in_python", "decoder_memory", "1,024 MiB"),
+        ("nonsense", "AttributeError", "shape"),
+        ("warned", "codec_warning", "Corrupt JPEG data: premature end of data segment"),
+    ],
+)
+def test_what_a_codec_does_ends_as_one_refusal_and_the_next_input_is_read(misbehaving, decoder, rule, says):
+    sound()
+    first, second = refusal(decoder), refusal(decoder)
+
+    assert (first.rule, first.reason) == (second.rule, second.reason)
+    assert first.rule == rule
+    if rule != "AttributeError":
+        assert says in first.reason
+    assert sound()["pid"] != os.getpid()
+
+
+def test_native_code_gets_no_more_memory_than_the_limit(misbehaving):
+    assert refusal("memory_in_native_code").reason.endswith(("malloc failed; 0 GiB were given", "RuntimeError"))
+
+
+def test_a_codec_that_does_not_come_to_an_end_is_ended(misbehaving, monkeypatch):
+    monkeypatch.setattr(limits, "BASE_CPU_S", 1)
+    monkeypatch.setattr(limits, "WALL_PER_CPU", 4)
+
+    for decoder in ("busy", "waiting"):
+        begun = time.monotonic()
+        assert refusal(decoder).rule == "decoder_slow"
+        assert time.monotonic() - begun < 20
+    assert sound()["seen"] == 1
+
+
+def test_harm_that_one_input_leaves_behind_is_not_laid_to_the_next(misbehaving):
+    """A used process that dies says nothing about the input: it is asked of a new one."""
+    decoder_process.decode("poisonous", ITEM)
+
+    assert sound()["seen"] == 1
+
+
+def test_a_decoder_that_the_system_kills_is_no_fault_of_the_input(misbehaving):
+    with pytest.raises(MemoryError, match="memory is short"):
+        decoder_process.decode("killed", ITEM)
+    assert sound()["seen"] == 1
+
+
+def test_a_decoder_process_is_used_again(misbehaving):
+    assert [sound()["seen"] for _ in range(3)] == [1, 2, 3]
+    assert len({sound()["pid"] for _ in range(3)}) == 1
+
+
+def test_an_interrupted_request_leaves_no_answer_to_the_next(misbehaving, monkeypatch):
+    sound()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_read_sample", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decoder_process.decode("sound", replace(ITEM, files=(b"another",)))
+
+    assert bytes(decoder_process.decode("sound", ITEM).array) == b"pixels"
+
+
+def test_a_supervisor_that_was_killed_is_started_again(misbehaving):
+    sound()
+    assert client._running is not None
+    client._running[1]._process.kill()
+    client._running[1]._process.wait()
+
+    assert sound()["seen"] == 1
+
+
+def test_no_process_is_left_when_its_owner_is_killed():
+    """The owner gets SIGKILL while its decoder is at work; supervisor and decoder end within seconds."""
+    program = (
+        "from tests.pipelines.test_decoder_process import ITEM, client, decoder_process\n"
+        "client.SERVER = 'tests.pipelines.decoder_server'\n"
+        "decoder_process.decode('sound', ITEM)\n"
+        "print(client._running[1]._process.pid, flush=True)\n"
+        "decoder_process.decode('waiting', ITEM)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        group = int(owner.stdout.readline())
+        assert len(processes_of(group)) == 2
+        owner.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while processes_of(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert processes_of(group) == []
+
+
+def test_the_decoder_process_holds_no_secret_of_its_owner(misbehaving, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    pid = sound()["pid"]
+
+    assert b"hunter2" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_limits_grow_with_what_is_promised():
+    small, large = (limits_for(replace(ITEM, num_values=n), volume=True) for n in (0, 10**8))
+
+    assert small == Limits(memory_bytes=2**30 + 3 * 6)
+    assert large == Limits(memory_bytes=2**30 + 3 * 6 + 16 * 10**8, cpu_seconds=45)
+
+
+def test_samples_and_facts_are_those_of_the_decoder_itself(real_data):
+    """Held to the same functions in this process: every field, and every pixel, of pictures and volumes."""
+    names = ("xray2d/0578e08b.png", "micro2d/BloodImage_00005.jpg", "dicom_single/jpeg_2000.dcm", "mr/seg3d_mr.nii.gz")
+    for name, decoder in zip(names, ("png", "jpeg", "dicom", "nifti"), strict=True):
+        data = (real_data / name).read_bytes()
+        item = RawItem(uri=name, files=(data,), label="l", num_values=10**7)
+        ours, theirs = decoder_process.decode(decoder, item), DECODERS[decoder](item)
+
+        assert np.array_equal(ours.array, theirs.array)
+        assert ours.array.dtype == theirs.array.dtype
+        assert replace(ours, array=theirs.array) == theirs
+        read = data.__getitem__
+        facts = decoder_process.probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
+        assert facts == probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
