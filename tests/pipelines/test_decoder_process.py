@@ -81,7 +81,7 @@ def test_what_a_codec_does_ends_as_one_refusal_and_the_next_input_is_read(misbeh
 
 
 def test_native_code_gets_no_more_memory_than_the_limit(misbehaving):
-    assert refusal("memory_in_native_code").reason.endswith(("malloc failed; 0 GiB were given", "RuntimeError"))
+    assert refusal("memory_in_native_code").reason.endswith("0 GiB were given")
 
 
 def test_a_codec_that_does_not_come_to_an_end_is_ended(misbehaving, monkeypatch):
