@@ -61,6 +61,8 @@ class Sample:
         array: (C, H, W) for images, (C, D, H, W) otherwise; stored values, see ``scaling``.
         spacing_mm: voxel size along the spatial axes of ``array``; None where depth is no length (pseudo-3D) or unknown.
         affine: 4 x 4, maps (d, h, w, 1) of ``array`` to (right, anterior, superior) mm; None for images.
+        outside: (D, H, W) bool, voxels outside of the field of view, which have no value of their own: stored as air, and in
+            no percentile; None where there are none, and once intensities are stored.
         origin_zyx: index of the first voxel in the volume that a superpatch was cut from.
         label: class name given by whoever published the data.
         patient: hashed patient, or hashed source where no patient is known; splits never cut through it.
@@ -74,6 +76,7 @@ class Sample:
     origin: Origin
     spacing_mm: tuple[float, ...] | None = None
     affine: tuple[tuple[float, ...], ...] | None = None
+    outside: npt.NDArray[np.bool_] | None = None
     origin_zyx: tuple[int, int, int] | None = None
     label: str | None = None
     patient: str | None = None
@@ -87,6 +90,8 @@ class Sample:
             raise GeometryError(f"sample {self.key}: {self.presentation or 'volume'} is {axes}; found shape {self.array.shape}")
         if self.array.dtype.hasobject:
             raise GeometryError(f"sample {self.key}: arrays of objects are refused (they need pickle)")
+        if self.outside is not None and self.outside.shape != self.array.shape[1:]:
+            raise GeometryError(f"sample {self.key}: outside {self.outside.shape} does not fit shape {self.array.shape}")
         if self.spacing_mm is not None and len(self.spacing_mm) != rank - 1:
             raise GeometryError(f"sample {self.key}: spacing_mm {self.spacing_mm} does not fit shape {self.array.shape}")
 

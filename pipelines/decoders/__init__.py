@@ -8,6 +8,8 @@ from pipelines.decoders import dicom_image, nifti, raster, series
 from pipelines.decoders.raw import RawItem
 from storage_schema.sample import Sample
 
+#: Of what decoders make of a file: a new number wherever values or places of a file that was read before change.
+DECODING_VERSION = 2
 #: How each kind of input is decoded. A new format is a module and a line here.
 DECODERS: dict[str, Callable[[RawItem], Sample]] = {
     "png": raster.decode,

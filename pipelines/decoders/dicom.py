@@ -14,7 +14,6 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_modality_lut
 from pydicom.tag import BaseTag
 
 from pipelines.decoders.facts import Facts, Format, SliceHeader
@@ -25,8 +24,14 @@ from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
-#: PixelData, FloatPixelData and DoubleFloatPixelData.
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+#: FloatPixelData, DoubleFloatPixelData and PixelData.
+_FLOAT_TAGS = (0x7FE00008, 0x7FE00009)
+_PIXEL_TAGS = (*_FLOAT_TAGS, 0x7FE00010)
+_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+_PALETTE = "PALETTE COLOR"
+#: Colour that pydicom turns into RGB.
+_RGB = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
+_UNKNOWN = "unknown"
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -39,7 +44,7 @@ def looks_like_dicom(head: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _reading(what: str) -> Iterator[None]:
+def reading(what: str) -> Iterator[None]:
     """Errors of pydicom in words of ours; its warnings on odd headers are not for the user of ten thousand files."""
     try:
         with warnings.catch_warnings():
@@ -55,8 +60,8 @@ def _reading(what: str) -> Iterator[None]:
         raise SampleError("damaged", f"{what}: {type(error).__name__}: {foreign_text(error)}") from error
 
 
-def _header(data: bytes) -> tuple[Any, bool]:
-    """Everything before the pixels, and whether pixels follow."""
+def _header(data: bytes) -> tuple[Any, BaseTag | None]:
+    """Everything before the pixels, and the tag of the pixels if they follow."""
     seen: list[BaseTag] = []
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -65,7 +70,7 @@ def _header(data: bytes) -> tuple[Any, bool]:
         return bool(seen)
 
     dataset = read_partial(io.BytesIO(data), stop_when=at_pixels, force=True)
-    return dataset, bool(seen)
+    return dataset, seen[0] if seen else None
 
 
 def facts(data: bytes, rules: ReadRules, *, whole: bool = True) -> Facts | None:
@@ -81,25 +86,25 @@ def facts(data: bytes, rules: ReadRules, *, whole: bool = True) -> Facts | None:
         EOFError: if ``data`` is a beginning that ends before the pixels do begin.
     """
     try:
-        with _reading("the DICOM header cannot be read"):
-            dataset, has_pixels = _header(data)
+        with reading("the DICOM header cannot be read"):
+            dataset, pixel_tag = _header(data)
     except SampleError as error:
         if whole:
             raise
         raise EOFError("more bytes are needed") from error
-    if not (has_pixels or whole):
+    if pixel_tag is None and not whole:
         raise EOFError("more bytes are needed")
-    with _reading("the DICOM header cannot be read"):
-        return _facts_of(dataset, has_pixels, rules)
+    with reading("the DICOM header cannot be read"):
+        return _facts_of(dataset, pixel_tag, rules)
 
 
-def _facts_of(dataset: Any, has_pixels: bool, rules: ReadRules) -> Facts | None:
+def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Facts | None:
     sop_class = str(dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID") or "")
-    if sop_class == DIRECTORY_CLASS or ("Rows" not in dataset and not has_pixels):
+    if sop_class == DIRECTORY_CLASS or ("Rows" not in dataset and pixel_tag is None):
         return None
-    if not has_pixels:
+    if pixel_tag is None:
         raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
-    header = slice_header(dataset, sop_class)
+    header = slice_header(dataset, sop_class, float_pixels=pixel_tag in _FLOAT_TAGS)
     shape = (header.rows, header.columns)
     rules.allow_bytes(header.rows * header.columns * header.frames * header.samples_per_pixel * 4, (header.frames, *shape))
     patient = str(dataset.get("PatientID") or "").strip()
@@ -123,33 +128,62 @@ def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
-def _number(dataset: Any, name: str) -> float | None:
-    value = dataset.get(name)
-    return None if value in (None, "") else float(value)
+def _length(dataset: Any, *names: str) -> float | None:
+    """The first of these that states a length, without its sign: MR and NM write SpacingBetweenSlices with one."""
+    for name in names:
+        try:
+            length = abs(float(dataset.get(name) or 0))
+        except (TypeError, ValueError):
+            continue
+        if 0 < length < np.inf:
+            return length
+    return None
 
 
-def slice_header(dataset: Any, sop_class: str) -> SliceHeader:
-    """The geometry that one file states."""
+def _photometric(dataset: Any) -> str:
+    found = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    return found if found in {*_GREY, *_RGB, _PALETTE} else _UNKNOWN
+
+
+def _shown_inverted(dataset: Any) -> bool:
+    """Whether the lowest value is meant to be white.
+
+    Either tag says so, and once: PS3.3 pairs MONOCHROME1 with INVERSE and MONOCHROME2 with IDENTITY (C.8.11.3), so the two
+    together are one inversion, and files that state only one of them mean it.
+    """
+    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
+    return _photometric(dataset) == "MONOCHROME1" or (_photometric(dataset) == "MONOCHROME2" and shape == "INVERSE")
+
+
+def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) -> SliceHeader:
+    """What one file states of its pixels and their place."""
     return SliceHeader(
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         frames=int(dataset.get("NumberOfFrames") or 1),
         samples_per_pixel=int(dataset.get("SamplesPerPixel") or 1),
-        photometric=str(dataset.get("PhotometricInterpretation") or ""),
+        photometric=_photometric(dataset),
+        inverted=_shown_inverted(dataset),
+        float_pixels=float_pixels,
         sop_class=sop_class,
         mosaic="MOSAIC" in [str(v) for v in dataset.get("ImageType") or ()],
         position_mm=_numbers(dataset, "ImagePositionPatient", 3),
         orientation=_numbers(dataset, "ImageOrientationPatient", 6),
         spacing_mm=_numbers(dataset, "PixelSpacing", 2),
-        thickness_mm=_number(dataset, "SpacingBetweenSlices") or _number(dataset, "SliceThickness"),
+        thickness_mm=_length(dataset, "SpacingBetweenSlices", "SliceThickness"),
     )
 
 
-def check_single(header: SliceHeader) -> None:
-    """Refuse what is more, or other, than one gray picture.
+def check_single(header: SliceHeader, *, colour: bool = False) -> None:
+    """Refuse what is more, or other, than one picture.
+
+    Args:
+        header: of the file.
+        colour: whether colour is read too: in images, not in volumes.
 
     Raises:
-        SampleError: rule ``segmentation``, ``multi_frame``, ``mosaic`` or ``colour``.
+        SampleError: rule ``segmentation``, ``multi_frame``, ``mosaic``, ``float_pixels``, ``palette_colour``, ``colour`` or
+            ``photometric``.
     """
     if header.sop_class == SEGMENTATION_CLASS:
         raise SampleError("segmentation", "a DICOM segmentation is a label, not a picture")
@@ -159,32 +193,53 @@ def check_single(header: SliceHeader) -> None:
         )
     if header.mosaic:
         raise SampleError("mosaic", "a Siemens mosaic holds many slices in one picture; convert it to NIfTI")
-    if header.samples_per_pixel != 1 or not header.photometric.startswith("MONOCHROME"):
-        raise SampleError("colour", f"{header.photometric} pictures are not read from DICOM; MONOCHROME1 and MONOCHROME2 are")
+    if header.float_pixels:
+        raise SampleError("float_pixels", "FloatPixelData is not read; integer PixelData is, or convert the file to NIfTI")
+    _check_photometric(header, colour)
 
 
-def read_pixels(data: bytes, rules: ReadRules) -> tuple[Any, SliceHeader, npt.NDArray[np.generic]]:
-    """Header and stored pixels of one file that holds one gray picture.
+def _check_photometric(header: SliceHeader, colour: bool) -> None:
+    kind, samples = header.photometric, header.samples_per_pixel
+    if kind == _UNKNOWN or samples != (3 if kind in _RGB else 1):
+        raise SampleError(
+            "photometric", f"{samples} samples a pixel and PhotometricInterpretation {kind} make no picture that is read"
+        )
+    if kind == _PALETTE and not colour:
+        raise SampleError("palette_colour", "a volume is made of grey slices; these are numbers of colours in a palette")
+    if kind in _RGB and not colour:
+        raise SampleError("colour", f"{kind} slices make no volume; MONOCHROME1 and MONOCHROME2 do")
+
+
+def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple[Any, SliceHeader, npt.NDArray[np.generic]]:
+    """Header and stored pixels of one file that holds one picture.
+
+    Args:
+        data: the file.
+        rules: the size guard.
+        colour: whether colour is read too.
 
     Returns:
-        The dataset, its geometry, and (H, W) as stored.
+        The dataset, its header, and (H, W) as stored; (H, W, 3) for colour, as RGB.
 
     Raises:
         SampleError: for a file that is damaged, short, of another kind, or whose codec is not installed.
     """
-    with _reading("the DICOM file cannot be read"):
+    with reading("the DICOM file cannot be read"):
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        if "PixelData" not in dataset or "Rows" not in dataset:
+        float_pixels = any(tag in dataset for tag in _FLOAT_TAGS)
+        if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
             raise SampleError("no_pixels", "the DICOM file has no PixelData")
-        header = slice_header(dataset, str(dataset.get("SOPClassUID") or ""))
-        check_single(header)
-        rules.allow_bytes(header.rows * header.columns * 4, (header.rows, header.columns))
+        header = slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
+        check_single(header, colour=colour)
+        rules.allow_bytes(header.rows * header.columns * header.samples_per_pixel * 4, (header.rows, header.columns))
         _check_length(dataset, header)
         _check_codec(dataset)
-    with _reading("the pixels cannot be decoded"):
+        _check_bits(dataset)
+    with reading("the pixels cannot be decoded"):
         pixels = dataset.pixel_array
-    if pixels.shape != (header.rows, header.columns):
-        raise SampleError("pixel_shape", f"pixels decode to {pixels.shape}; the header says {(header.rows, header.columns)}")
+    shape = (header.rows, header.columns) + ((3,) if header.samples_per_pixel == 3 else ())
+    if pixels.shape != shape:
+        raise SampleError("pixel_shape", f"pixels decode to {pixels.shape}; the header says {shape}")
     return dataset, header, pixels
 
 
@@ -193,7 +248,8 @@ def _check_length(dataset: Any, header: SliceHeader) -> None:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return
-    wanted = header.rows * header.columns * int(dataset.BitsAllocated) // 8
+    samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
+    wanted = header.rows * header.columns * samples * int(dataset.BitsAllocated) // 8
     if len(dataset.PixelData) < wanted:
         raise SampleError(
             "truncated", f"PixelData has {len(dataset.PixelData):,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
@@ -206,10 +262,11 @@ def _check_codec(dataset: Any) -> None:
         raise SampleError("codec", f"no codec for {syntax.name} is installed; pip install 'crossdim[dicom]'")
 
 
-def physical(dataset: Any, pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """Stored pixels in physical units (HU for CT), by this very file's rescale slope and intercept."""
-    with _reading("the modality rescale cannot be applied"):
-        return np.asarray(apply_modality_lut(pixels, dataset)).astype(np.float32)
+def _check_bits(dataset: Any) -> None:
+    """Refuse pixels that do not sit at the low end of their cells; a codec's output always does."""
+    high, stored = dataset.get("HighBit"), int(dataset.BitsStored)
+    if high is not None and int(high) != stored - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
 
 
 def modality_of(dataset: Any, fallback: Modality) -> Modality:

@@ -2,57 +2,102 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.decoders.dicom import modality_of, read_pixels
+from pipelines.decoders.dicom import modality_of, read_pixels, reading
+from pipelines.decoders.dicom_colour import as_rgb
+from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
+from pipelines.decoders.padding import padded
 from pipelines.decoders.raster import scaling_of
-from pipelines.decoders.raw import RawItem
+from pipelines.decoders.raw import RawItem, with_note
 from storage_schema.errors import SampleError
 from storage_schema.sample import Array, Sample, Scaling
-from storage_schema.vocabulary import Presentation
+from storage_schema.vocabulary import Modality, Presentation
+
+PADDING_NOTE = "padding outside of the field of view set to black"
+INVERTED_NOTE = "inverted, the lowest value is meant to be white"
 
 
 def decode(item: RawItem) -> Sample:
-    """A single DICOM file as an image; MONOCHROME1 is inverted, so that bright means dense everywhere.
+    """A single DICOM file as an image in which zero is black and more is brighter, as the file is meant to be shown.
+
+    Grey values follow the standard's order: padding is set apart, then the modality LUT or rescale applies, then the image is
+    inverted where its lowest value is meant to be white. Colour becomes RGB.
 
     Returns:
-        (1, H, W), uint8 for 8-bit pictures, otherwise uint16 with its scaling.
+        (1, H, W), uint8 for pictures of up to 8 bits, otherwise uint16 with its scaling; (3, H, W) uint8 for colour.
 
     Raises:
-        SampleError: see :func:`pipelines.decoders.dicom.read_pixels`.
+        SampleError: see :func:`pipelines.decoders.dicom.read_pixels`; rule ``depth`` or ``constant`` for values that cannot be
+            stored, or show nothing.
     """
-    dataset, header, pixels = read_pixels(item.data, item.rules)
-    stored, scaling = _as_unsigned(dataset, pixels)
-    if header.photometric == "MONOCHROME1":
-        stored = (stored.max() if stored.dtype == np.uint16 else np.uint8(255)) - stored
-        scaling = Scaling(low=0.0, high=float(stored.max())) if stored.dtype == np.uint16 else scaling
+    dataset, header, pixels = read_pixels(item.data, item.rules, colour=True)
+    modality = modality_of(dataset, item.modality)
+    with reading("the grey values cannot be read"):
+        if header.photometric.startswith("MONOCHROME"):
+            array, scaling, notes = _grey(dataset, pixels, inverted=header.inverted, modality=modality)
+        else:
+            array, notes = as_rgb(dataset, header.photometric, pixels)
+            scaling = scaling_of(array)
     key, origin, patient = item.origin()
-    return Sample(
+    sample = Sample(
         key=key,
         presentation=Presentation.IMAGE,
-        array=stored[None],
-        modality=modality_of(dataset, item.modality),
+        array=array,
+        modality=modality,
         scaling=scaling,
         origin=origin,
         spacing_mm=header.spacing_mm,
         label=item.label,
         patient=patient,
     )
+    return with_note(sample, *notes)
 
 
-def _as_unsigned(dataset: Any, pixels: npt.NDArray[np.generic]) -> tuple[Array, Scaling]:
-    """Pixels as uint8 or uint16 from zero up, and what they mean."""
-    if pixels.dtype == np.uint8:
-        return pixels, scaling_of(pixels)
-    low, high = int(pixels.min()), int(pixels.max())
-    if high - low > np.iinfo(np.uint16).max:
-        raise SampleError("depth", f"pixels span {low}..{high}; images are stored with 16 bits")
+def _grey(dataset: Any, pixels: Array, *, inverted: bool, modality: Modality) -> tuple[Array, Scaling, tuple[str | None, ...]]:
+    """(1, H, W), what it means, and notes."""
+    transform = modality_transform(dataset)
+    outside = padded(dataset, pixels)
+    values = transform.table(pixels) if transform.table else pixels
+    if int(dataset.BitsAllocated) == 1:  # 0 and 255, as in a PNG of one bit
+        values, transform = values * np.uint8(255), replace(transform, slope=transform.slope / 255)
+    bits = 8 * values.dtype.itemsize if transform.table else int(dataset.BitsStored)
+    low, high = _value_range(values, outside, bits)
+    stored = _from_black(values, low, high, falling=(transform.slope < 0) != inverted)
+    if outside is not None:
+        stored[outside] = 0
+    notes = (transform.note(modality), PADDING_NOTE if outside is not None else None, INVERTED_NOTE if inverted else None)
+    return stored[None], _scaling(transform, low, high, inverted=inverted), notes
+
+
+def _value_range(values: Array, outside: npt.NDArray[np.bool_] | None, bits: int) -> tuple[int, int]:
+    """The values that become black and white: of 8 bits all, of more those that occur, as detectors fill 10 to 16."""
+    inside = values if outside is None else values[~outside]
+    if not inside.size:
+        raise SampleError("padding", "every pixel is PixelPaddingValue; nothing lies inside of the field of view")
+    low, high = int(inside.min()), int(inside.max())
     if low == high:
         raise SampleError("constant", f"every pixel is {low}; there is nothing to see")
-    slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
-    ends = sorted((low * slope + intercept, high * slope + intercept))
-    stored = (pixels.astype(np.int64) - low).astype(np.uint16)
-    return stored, Scaling(slope=slope, intercept=intercept + slope * low, low=ends[0], high=ends[1])
+    if values.dtype == np.uint8:
+        return 0, 255 if bits == 1 else (1 << min(bits, 8)) - 1
+    if high - low > np.iinfo(np.uint16).max:
+        raise SampleError("depth", f"pixels span {low}..{high}; images are stored with 16 bits")
+    return low, high
+
+
+def _from_black(values: Array, low: int, high: int, *, falling: bool) -> Array:
+    """Values counted from the black end: from ``low`` up, or from ``high`` down where higher values are darker."""
+    wide = values.astype(np.int64)
+    counted = np.clip(high - wide if falling else wide - low, 0, high - low)
+    return counted.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
+
+
+def _scaling(transform: ModalityTransform, low: int, high: int, *, inverted: bool) -> Scaling:
+    """What stored values mean: physical ones, or, in an inverted image, as much above its black."""
+    slope = abs(transform.slope)
+    darkest = 0.0 if inverted else min(low * transform.slope, high * transform.slope) + transform.intercept
+    return Scaling(slope=slope, intercept=darkest, low=darkest, high=darkest + slope * (high - low))

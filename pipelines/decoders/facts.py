@@ -29,6 +29,8 @@ class SliceHeader:
     frames: int = 1
     samples_per_pixel: int = 1
     photometric: str = "MONOCHROME2"
+    inverted: bool = False  # whether the lowest value is meant to be white
+    float_pixels: bool = False
     sop_class: str = ""
     mosaic: bool = False
     position_mm: tuple[float, ...] | None = None

@@ -9,11 +9,12 @@ from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.inflate import GZIP_MAGIC, inflate, inflate_head
 from pipelines.decoders.nifti_header import HEADER_BYTES, NiftiHeader, parse_header
 from pipelines.decoders.raw import RawItem, ReadRules, with_note
+from pipelines.decoders.volume_values import Mask, Volume, fill_outside, offset_note, range_of
 from storage_schema.errors import SampleError
-from storage_schema.sample import Sample, Scaling
+from storage_schema.sample import Sample
 
-#: A header without sform and qform: nibabel's reading, x to the left as in Analyze.
-_NO_ORIENTATION = "no orientation in the header, taken as LAS"
+#: Behind the last voxel: what writers fill blocks up with. More is a header that tells of fewer voxels than there are. Ours.
+MAX_TRAILING_BYTES = 1 << 16
 
 
 def header_bytes(data: bytes) -> bytes:
@@ -43,10 +44,10 @@ def decode(item: RawItem) -> Sample:
         SampleError: for damage, sizes that do not agree, an unusable affine, or a volume that shows nothing.
     """
     header = parse_header(header_bytes(item.data), item.rules)
-    data = inflate(item.data, header.end) if item.data.startswith(GZIP_MAGIC) else item.data
-    if len(data) < header.end:
-        raise SampleError("truncated", f"the header promises {header.end:,} bytes; the file has {len(data):,}")
-    volume_DHW, note = finite(_first_frame(data, header), item.rules)
+    data, trailing = _content(item.data, header)
+    volume_DHW = _first_frame(data, header)
+    outside_DHW, note = without_infinities(volume_DHW, item.rules)
+    fill_outside(volume_DHW, outside_DHW, item.modality)
     affine = header.affine_xyz[:, [2, 1, 0, 3]]
     key, origin, patient = item.origin()
     sx, sy, sz = header.spacing_xyz_mm
@@ -55,15 +56,28 @@ def decode(item: RawItem) -> Sample:
         presentation=None,
         array=volume_DHW[None],
         modality=item.modality,
-        scaling=range_of(volume_DHW),
+        scaling=range_of(volume_DHW, outside_DHW),
         origin=origin,
         spacing_mm=(sz, sy, sx),
         affine=tuple(tuple(float(v) for v in row) for row in affine),
+        outside=outside_DHW,
         label=item.label,
         patient=patient,
     )
     frames = f"first of {header.num_frames} frames" if header.num_frames > 1 else None
-    return with_note(sample, frames, note, None if header.has_orientation else _NO_ORIENTATION)
+    return with_note(sample, frames, note, *header.notes, trailing, offset_note(volume_DHW, outside_DHW, item.modality))
+
+
+def _content(packed: bytes, header: NiftiHeader) -> tuple[bytes, str | None]:
+    """Header and voxels, inflated, and a note of what stands behind the last voxel, inside of gzip or without it."""
+    limit = header.end + MAX_TRAILING_BYTES
+    data = inflate(packed, limit) if packed.startswith(GZIP_MAGIC) else packed
+    if len(data) < header.end:
+        raise SampleError("truncated", f"the header promises {header.end:,} bytes; the file has {len(data):,}")
+    if len(data) > limit:
+        raise SampleError("too_long", f"the file holds {len(data):,} bytes; its header promises {header.end:,}")
+    trailing = len(data) - header.end
+    return data, f"{trailing} bytes behind the last voxel left out" if trailing else None
 
 
 def _first_frame(data: bytes, header: NiftiHeader) -> npt.NDArray[np.float32]:
@@ -74,31 +88,28 @@ def _first_frame(data: bytes, header: NiftiHeader) -> npt.NDArray[np.float32]:
     return (stored.astype(np.float64) * header.slope + header.intercept).astype(np.float32)
 
 
-def finite(volume: npt.NDArray[np.float32], rules: ReadRules) -> tuple[npt.NDArray[np.float32], str | None]:
-    """The volume with its few NaN and infinite voxels at the lowest finite value, and a note that says so.
+def without_infinities(volume: Volume, rules: ReadRules) -> tuple[Mask | None, str | None]:
+    """Set infinite voxels, in place, to the largest or smallest finite value, each to the side that it is on.
+
+    Returns:
+        Which voxels are NaN, and so background (what SPM and FSL write around the brain), or None; and a note of what was met.
 
     Raises:
-        SampleError: rule ``not_finite`` if they are more than a few.
+        SampleError: rule ``not_finite`` if no voxel is finite, or more than a few are infinite.
     """
     good = np.isfinite(volume)
-    bad = volume.size - int(np.count_nonzero(good))
-    if not bad:
-        return volume, None
-    if bad > rules.max_not_finite * volume.size:
+    if good.all():
+        return None, None
+    nan = np.isnan(volume)
+    counts = {"NaN set to background": nan.sum(), "+Inf to the maximum": (volume == np.inf).sum()}
+    counts["-Inf to the minimum"] = (volume == -np.inf).sum()
+    infinite = int(np.count_nonzero(~good & ~nan))
+    if not good.any() or infinite > rules.max_not_finite * volume.size:
         raise SampleError(
             "not_finite",
-            f"{bad:,} of {volume.size:,} voxels are NaN or infinite; at most {rules.max_not_finite:.0%} are replaced",
+            f"{int(nan.sum()):,} NaN and {infinite:,} infinite voxels of {volume.size:,}; "
+            f"at most {rules.max_not_finite:.0%} are taken for infinite by mistake, and some must be finite",
         )
-    return np.where(good, volume, volume[good].min()), f"{bad} voxels were NaN or infinite, set to the minimum"
-
-
-def range_of(volume: npt.NDArray[np.float32]) -> Scaling:
-    """The range of a volume that must show something.
-
-    Raises:
-        SampleError: rule ``constant``.
-    """
-    low, high = float(volume.min()), float(volume.max())
-    if low == high:
-        raise SampleError("constant", f"every voxel is {low:g}; there is nothing to see")
-    return Scaling(low=low, high=high)
+    np.clip(volume, volume[good].min(), volume[good].max(), out=volume)  # leaves NaN
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return (nan if nan.any() else None), f"NaN or infinite voxels: {told}"

@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.decoders.nifti_affine import placement
 from pipelines.decoders.raw import ReadRules
-from pipelines.reasons import foreign_text
 from storage_schema.errors import SampleError
 
 HEADER_BYTES = {1: 348, 2: 540}
@@ -19,8 +19,6 @@ _MAGIC = {b"n+1\0": 1, b"n+2\0\r\n\x1a\n": 2}
 _PAIR_MAGIC = (b"ni1\0", b"ni2\0\r\n\x1a\n")
 #: NIfTI datatype codes of real scalars: 1, 2, 4 and 8-byte integers, float32 and float64.
 SCALARS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-#: |sin| of the largest angle by which voxel axes may miss the right angle: 0.6 degrees, the rounding of real headers; ours.
-MAX_SHEAR = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +32,7 @@ class NiftiHeader:
     slope: float
     intercept: float
     affine_xyz: npt.NDArray[np.float64]
-    has_orientation: bool
+    notes: tuple[str, ...]
 
     @property
     def frame_bytes(self) -> int:
@@ -81,7 +79,7 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
         raise SampleError(
             "datatype", f"NIfTI datatype {code} has {dtype.itemsize * 8} bits; the header says bitpix {int(header['bitpix'])}"
         )
-    affine, has_orientation = _affine(header)
+    placed = placement(header)
     slope, intercept = _scaling(header)
     checked = NiftiHeader(
         shape_xyz=shape_xyz,
@@ -90,8 +88,8 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
         offset=_offset(header, version),
         slope=slope,
         intercept=intercept,
-        affine_xyz=affine,
-        has_orientation=has_orientation,
+        affine_xyz=placed.affine_xyz,
+        notes=placed.notes,
     )
     # Voxels are held as float32 at least, whatever their size in the file.
     rules.allow_bytes(max(checked.end, int(np.prod(shape_xyz, dtype=object)) * 4), shape_xyz)
@@ -141,30 +139,3 @@ def _scaling(header: Any) -> tuple[float, float]:
     """Slope and intercept; the standard says that slope 0 means none."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     return (slope, intercept if np.isfinite(intercept) else 0.0) if np.isfinite(slope) and slope != 0 else (1.0, 0.0)
-
-
-def _affine(header: Any) -> tuple[npt.NDArray[np.float64], bool]:
-    try:
-        affine = np.asarray(header.get_best_affine(), np.float64)
-    except (ValueError, ArithmeticError, np.linalg.LinAlgError, nibabel.spatialimages.HeaderDataError) as error:
-        raise SampleError("affine", f"the header's orientation cannot be read: {foreign_text(error)}") from error
-    check_axes(affine)
-    return affine, bool(int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0)
-
-
-def check_axes(affine: npt.NDArray[np.float64]) -> None:
-    """Refuse an affine whose voxel axes are not three lengths at right angles.
-
-    Raises:
-        SampleError: rule ``singular_affine`` or ``sheared_affine``.
-    """
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or (lengths < 1e-6).any():
-        raise SampleError("singular_affine", f"voxel sizes are {lengths.tolist()} mm by the affine; all must be positive")
-    cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths)
-    worst = float(np.abs(cosines - np.eye(3)).max())
-    if worst > MAX_SHEAR:
-        degrees = float(np.degrees(np.arcsin(min(worst, 1.0))))
-        raise SampleError(
-            "sheared_affine", f"voxel axes miss the right angle by {degrees:.1f} degrees; resample the volume to a straight grid"
-        )

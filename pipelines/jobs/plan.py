@@ -24,7 +24,7 @@ from storage_schema.digest import digest
 from storage_schema.vocabulary import Modality
 
 #: Of the plan and of the code's reading of it: a new number makes old scratch markers strangers.
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 SERIES = "dicom-series"
 
 

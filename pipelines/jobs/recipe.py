@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from foundation.settings import to_document
+from pipelines.decoders import DECODING_VERSION
 from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.raw import RawItem, ReadRules
 from pipelines.quarantine import Step
@@ -64,7 +65,7 @@ class ImageRecipe:
 
     def preprocessing(self) -> dict[str, object]:
         """The configuration of what touches pixels."""
-        return {"fit": asdict(self.fit), "pseudo3d": asdict(self.pseudo3d), "mode": self.mode}
+        return {"decoding": DECODING_VERSION, "fit": asdict(self.fit), "pseudo3d": asdict(self.pseudo3d), "mode": self.mode}
 
     def steps(self, decoder: Decoder) -> list[Step]:
         """From one raw item to its samples."""
@@ -115,6 +116,7 @@ class VolumeRecipe:
     def preprocessing(self) -> dict[str, object]:
         """The configuration of what touches voxels."""
         return {
+            "decoding": DECODING_VERSION,
             "frames": self.read.frames,
             "orient": "RAS",
             "resample": {"spacing_mm": self.resample.spacing_mm},

@@ -37,6 +37,8 @@ class Intensity:
 def store(sample: Sample, config: Intensity) -> Sample:
     """Clip a volume to its window and store it as int16 from 0 (the window's low end, air) up.
 
+    What lies outside of the field of view is stored as 0 and has no part in the window.
+
     Returns:
         (C, D, H, W) int16; ``scaling`` leads back to physical values.
 
@@ -46,13 +48,16 @@ def store(sample: Sample, config: Intensity) -> Sample:
     volume = sample.array.astype(np.float32, copy=False)
     if sample.modality is Modality.CT:
         low, high = config.window_hu
-        stored = np.rint(np.clip(volume, low, high)) - np.float32(low)
-        return replace(sample, array=stored.astype(np.int16), scaling=Scaling(intercept=low, low=low, high=high))
-    low, high = own_window(volume, config.percentiles)
-    slope = (high - low) / FULL
-    stored = np.rint((np.clip(volume, low, high) - np.float32(low)) / np.float32(slope))
-    array = np.clip(stored, 0, FULL).astype(np.int16)
-    return replace(sample, array=array, scaling=Scaling(slope=slope, intercept=low, low=low, high=high))
+        stored, slope = np.rint(np.clip(volume, low, high)) - np.float32(low), 1.0
+    else:
+        inside = volume if sample.outside is None else volume[:, ~sample.outside]
+        low, high = own_window(inside, config.percentiles)
+        slope = (high - low) / FULL
+        stored = np.clip(np.rint((np.clip(volume, low, high) - np.float32(low)) / np.float32(slope)), 0, FULL)
+    if sample.outside is not None:
+        stored[:, sample.outside] = 0
+    scaling = Scaling(slope=slope, intercept=low, low=low, high=high)
+    return replace(sample, array=stored.astype(np.int16), scaling=scaling, outside=None)
 
 
 def own_window(volume: npt.NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[float, float]:

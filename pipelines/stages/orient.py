@@ -49,10 +49,12 @@ def orient(sample: Sample) -> Sample:
         if flip:
             turned[:3, 3] += turned[:3, axis] * (array.shape[axis + 1] - 1)
             turned[:3, axis] *= -1
-    array = array[(slice(None), *(slice(None, None, -1 if flip else 1) for flip in against))]
+    flips = tuple(slice(None, None, -1 if flip else 1) for flip in against)
+    outside = None if sample.outside is None else np.ascontiguousarray(sample.outside.transpose(order)[flips])
     return replace(
         sample,
-        array=np.ascontiguousarray(array),
+        array=np.ascontiguousarray(array[(slice(None), *flips)]),
+        outside=outside,
         affine=tuple(tuple(float(v) for v in row) for row in turned),
         spacing_mm=tuple(sample.spacing_mm[axis] for axis in order),
     )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import SimpleITK
 
 from storage_schema.errors import GeometryError, SampleError, UsageError
-from storage_schema.sample import Sample
+from storage_schema.sample import Array, Sample
 
 ITK: Any = SimpleITK  # its wrappers are not annotated
 
@@ -76,9 +76,14 @@ def resample(sample: Sample, config: Resample) -> Sample:
     if config.is_same(sample.spacing_mm):
         return sample
     volume = _interpolated(sample.array[0].astype(np.float32), sample.spacing_mm, shape_DHW, config.spacing_mm)
+    outside = sample.outside
+    if outside is not None:
+        mask = _image(outside.astype(np.uint8), sample.spacing_mm)
+        outside = _on_grid(mask, shape_DHW, config.spacing_mm, ITK.sitkNearestNeighbor).astype(np.bool_)
     return replace(
         sample,
         array=volume[None],
+        outside=outside,
         spacing_mm=(config.spacing_mm,) * 3,
         affine=_moved(np.array(sample.affine), sample.spacing_mm, config.spacing_mm),
     )
@@ -87,8 +92,7 @@ def resample(sample: Sample, config: Resample) -> Sample:
 def _interpolated(
     volume_DHW: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], shape_DHW: tuple[int, int, int], target_mm: float
 ) -> npt.NDArray[np.float32]:
-    image = ITK.GetImageFromArray(volume_DHW)
-    image.SetSpacing(spacing_mm[::-1])  # SimpleITK speaks (x, y, z)
+    image = _image(volume_DHW, spacing_mm)
     variances = [_antialias_mm(s, target_mm) ** 2 for s in spacing_mm[::-1]]
     if any(variances):
         smooth = ITK.DiscreteGaussianImageFilter()
@@ -96,14 +100,26 @@ def _interpolated(
         smooth.SetUseImageSpacing(True)
         smooth.SetNumberOfThreads(1)  # sums in one order, on every machine
         image = smooth.Execute(image)
+    return np.asarray(_on_grid(image, shape_DHW, target_mm, ITK.sitkLinear), np.float32)
+
+
+def _image(array_DHW: Array, spacing_mm: tuple[float, ...]) -> Any:
+    image = ITK.GetImageFromArray(array_DHW)
+    image.SetSpacing(spacing_mm[::-1])  # SimpleITK speaks (x, y, z)
+    return image
+
+
+def _on_grid(image: Any, shape_DHW: tuple[int, int, int], target_mm: float, interpolator: int) -> Array:
+    """An image on cubic voxels that start at the same outer corner."""
     to_grid = ITK.ResampleImageFilter()
     to_grid.SetSize(shape_DHW[::-1])
     to_grid.SetOutputSpacing((target_mm,) * 3)
-    to_grid.SetOutputOrigin([(target_mm - s) / 2 for s in spacing_mm[::-1]])
-    to_grid.SetInterpolator(ITK.sitkLinear)
+    to_grid.SetOutputOrigin([(target_mm - s) / 2 for s in image.GetSpacing()])
+    to_grid.SetInterpolator(interpolator)
     to_grid.SetUseNearestNeighborExtrapolator(True)
     to_grid.SetNumberOfThreads(1)
-    return np.asarray(ITK.GetArrayFromImage(to_grid.Execute(image)), np.float32)
+    resampled: Array = ITK.GetArrayFromImage(to_grid.Execute(image))
+    return resampled
 
 
 def _antialias_mm(spacing_mm: float, target_mm: float) -> float:

@@ -41,6 +41,7 @@ def blob(shape: tuple[int, int, int], seed: int) -> np.ndarray:
 
 def nifti_bytes(array_xyz: np.ndarray, spacing_mm: tuple[float, float, float]) -> bytes:
     image = nibabel.Nifti1Image(array_xyz, np.diag([*spacing_mm, 1.0]))
+    image.header.set_xyzt_units("mm")
     return bytes(image.to_bytes())
 
 

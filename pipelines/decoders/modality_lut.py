@@ -1,0 +1,89 @@
+"""From stored DICOM pixels to physical values: the Modality LUT module (PS3.3 C.11.1), a table or slope and intercept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.decoders.lookup_table import LookupTable, lookup_table
+from storage_schema.errors import SampleError
+from storage_schema.sample import Array
+from storage_schema.vocabulary import Modality
+
+#: RescaleType and ModalityLUTType of Hounsfield units; nothing stated means HU in a CT image (PS3.3 C.11.1.1.2).
+_HOUNSFIELD = frozenset({"", "HU", "HU_MOD"})
+NO_RESCALE = "CT without RescaleSlope and RescaleIntercept, stored values taken as HU"
+NOT_HOUNSFIELD = "CT whose rescaled values are stated to be no HU, taken as HU"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModalityTransform:
+    """How the stored values of one file become physical ones.
+
+    Attributes:
+        stated: whether the header has a table, or a slope or intercept.
+        hounsfield: whether the header names HU as the unit, or none.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    table: LookupTable | None = None
+    stated: bool = False
+    hounsfield: bool = True
+
+    def physical(self, stored: Array) -> npt.NDArray[np.float32]:
+        """Stored values in physical units (HU for CT), float32."""
+        values = self.table(stored) if self.table else stored.astype(np.float64) * self.slope + self.intercept
+        return values.astype(np.float32)
+
+    def note(self, modality: Modality) -> str | None:
+        """What a reader of CT values has to know."""
+        if modality is not Modality.CT:
+            return None
+        if not self.stated:
+            return NO_RESCALE
+        return None if self.hounsfield else NOT_HOUNSFIELD
+
+
+def modality_transform(dataset: Any) -> ModalityTransform:
+    """The transform that a header states. A table wins over slope and intercept; of these, a missing one is 1 or 0.
+
+    Raises:
+        SampleError: rule ``modality_lut`` for a table that does not fit its descriptor, ``rescale`` for a slope or intercept
+            that is no finite number, or a slope of zero.
+    """
+    if dataset.get("ModalityLUTSequence"):
+        item = dataset.ModalityLUTSequence[0]
+        return ModalityTransform(
+            table=lookup_table(dataset, item.get("LUTDescriptor"), item.get("LUTData"), rule="modality_lut"),
+            stated=True,
+            hounsfield=_word(item, "ModalityLUTType") in _HOUNSFIELD,
+        )
+    slope, intercept = _finite(dataset, "RescaleSlope"), _finite(dataset, "RescaleIntercept")
+    if slope == 0:
+        raise SampleError("rescale", "RescaleSlope is 0, which makes every pixel the same; correct the header")
+    return ModalityTransform(
+        slope=1.0 if slope is None else slope,
+        intercept=intercept or 0.0,
+        stated=not (slope is None and intercept is None),
+        hounsfield=_word(dataset, "RescaleType") in _HOUNSFIELD,
+    )
+
+
+def _word(dataset: Any, keyword: str) -> str:
+    return str(dataset.get(keyword) or "").strip().upper()
+
+
+def _finite(dataset: Any, keyword: str) -> float | None:
+    """A number of the header; None where it is absent or empty."""
+    try:
+        value = dataset.get(keyword)
+        number = None if value is None or value == "" else float(value)
+    except (TypeError, ValueError) as error:
+        raise SampleError("rescale", f"{keyword} is not one decimal number; correct the header") from error
+    if number is not None and not np.isfinite(number):
+        raise SampleError("rescale", f"{keyword} is {number}; a finite number is needed")
+    return number
