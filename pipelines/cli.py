@@ -14,7 +14,7 @@ from storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
     from pipelines.jobs.prepare import Outcome
-    from pipelines.sources.labels import Labels
+    from pipelines.sources.labels import LabelTable
 
 FOLDER = "folder"
 #: A store that does not answer is asked again for so long: it outlasts a server's restart. Ours.
@@ -57,10 +57,15 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the dataset; default: the recipe's")
     parser.add_argument("--modality", choices=[str(m) for m in Modality], help="of files whose header does not tell")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="share of patients held out (default 0)")
-    parser.add_argument("--label", choices=[FOLDER], help="take the name of the folder that holds a file as its label")
+    parser.add_argument("--label", choices=[FOLDER], help="take the nearest folder above a file as its label (not a hidden one)")
     parser.add_argument("--labels", metavar="FILE.csv", help="table with a column path, relative to SRC or to SRC's parent")
     parser.add_argument("--label-column", metavar="COLUMN", help="column of labels in --labels")
     parser.add_argument("--patient-column", metavar="COLUMN", help="column of patients in --labels; splits never cut through one")
+    parser.add_argument(
+        "--missing-values",
+        metavar="WORDS",
+        help="cells of --labels that mean no value, with commas between (default: blank, NaN, NA, None, NULL and the like)",
+    )
     _add_common(parser)
     parser.set_defaults(verb=prepare)
 
@@ -71,19 +76,20 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(verb=verify)
 
 
-def _labels(arguments: argparse.Namespace) -> Labels:
-    from pipelines.sources.labels import Labels, read_labels
+def _label_table(arguments: argparse.Namespace) -> LabelTable | None:
+    from pipelines.sources.labels import read_labels
 
     if arguments.label and arguments.label_column:
         raise UsageError("--label folder and --label-column both name the label; choose one")
     if not arguments.labels:
-        if arguments.label_column or arguments.patient_column:
-            raise UsageError("--label-column and --patient-column need the table that holds them: --labels FILE.csv")
-        return Labels(by_folder=arguments.label == FOLDER)
+        for option in ("label_column", "patient_column", "missing_values"):
+            if getattr(arguments, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} needs the table that it speaks of: --labels FILE.csv")
+        return None
     if not (arguments.label_column or arguments.patient_column):
         raise UsageError("--labels needs --label-column, --patient-column or both")
-    table = read_labels(entry.bucket(arguments.labels, arguments), arguments.label_column, arguments.patient_column)
-    return Labels(rows=table.rows, by_folder=arguments.label == FOLDER)
+    missing = None if arguments.missing_values is None else frozenset(w.strip() for w in arguments.missing_values.split(","))
+    return read_labels(entry.bucket(arguments.labels, arguments), arguments.label_column, arguments.patient_column, missing)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -106,8 +112,8 @@ def prepare(arguments: argparse.Namespace) -> int:
         name=name,
         test_fraction=arguments.test_fraction,
         modality=Modality(arguments.modality) if arguments.modality else None,
-        labels=_labels(arguments),
-        labels_from=arguments.labels or "",
+        label_table=_label_table(arguments),
+        label_by_folder=arguments.label == FOLDER,
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )

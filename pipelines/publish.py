@@ -14,6 +14,7 @@ import pyarrow.parquet
 from foundation.bucket import Bucket
 from foundation.settings import to_document
 from pipelines.quarantine import Quarantined
+from pipelines.repeats import Repeat, settle_repeats
 from pipelines.sinks.bank import ZARR_DOCUMENT, bank_document
 from pipelines.sinks.packed import PackedObject
 from storage_schema.bank import BankLayout
@@ -31,12 +32,13 @@ _READERS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Marker:
-    """What a finished row leaves: proof of its objects, and its share of catalog and quarantine."""
+    """What a finished row leaves: proof of its objects, its share of catalog and quarantine, and inputs that repeat others."""
 
     row: int
     objects: tuple[ObjectEntry, ...]
     catalog: tuple[dict[str, object], ...]
     quarantine: tuple[Quarantined, ...]
+    repeats: tuple[Repeat, ...] = ()
 
     def to_bytes(self) -> bytes:
         """As stored: equal markers are equal bytes."""
@@ -46,6 +48,7 @@ class Marker:
                 "objects": to_document(self.objects),
                 "catalog": list(self.catalog),
                 "quarantine": to_document(self.quarantine),
+                "repeats": to_document(self.repeats),
             }
         )
 
@@ -58,6 +61,7 @@ def parse_marker(data: bytes) -> Marker:
         objects=tuple(ObjectEntry(**entry) for entry in document["objects"]),
         catalog=tuple(document["catalog"]),
         quarantine=tuple(Quarantined(**row) for row in document["quarantine"]),
+        repeats=tuple(Repeat(**row) for row in document["repeats"]),
     )
 
 
@@ -94,22 +98,6 @@ def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Mar
     with ThreadPoolExecutor(_READERS) as readers:
         texts = readers.map(lambda row: out.read(marker_path(plan_digest, row)), sorted(rows))
         return [parse_marker(text) for text in texts]
-
-
-def without_repeats(rows: Iterable[dict[str, object]]) -> tuple[list[dict[str, object]], list[Quarantined]]:
-    """Catalog rows whose key is new; equal content met again is quarantined, under the name it was met by."""
-    first: dict[object, dict[str, object]] = {}
-    repeats = []
-    for row in rows:
-        kept = first.setdefault(row["key"], row)
-        if kept is not row:
-            repeats.append(repeat_of(str(row["source_uri"]), str(kept["source_uri"])))
-    return list(first.values()), repeats
-
-
-def repeat_of(uri: str, kept_uri: str) -> Quarantined:
-    """The quarantine row of content that is there already."""
-    return Quarantined(uri=uri, stage="publish", rule="duplicate", reason=f"has the same content as {kept_uri}, which is kept")
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -178,7 +166,9 @@ def publish(
     Raises:
         StorageError: if no sample is left; then nothing is committed.
     """
-    kept, repeats = without_repeats(row for marker in markers for row in marker.catalog)
+    kept, repeats = settle_repeats(
+        (row for marker in markers for row in marker.catalog), (repeat for marker in markers for repeat in marker.repeats)
+    )
     quarantine = [*refused, *(one for marker in markers for one in marker.quarantine), *repeats]
     if not kept:
         raise StorageError(f"no input became a sample, so {out.url} is not published. {told(quarantine)}")

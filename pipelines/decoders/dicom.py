@@ -270,5 +270,6 @@ def _check_bits(dataset: Any) -> None:
 
 
 def modality_of(dataset: Any, fallback: Modality) -> Modality:
-    """Our word for the header's modality."""
-    return MODALITY_WORDS.get(str(dataset.get("Modality") or "").lower(), fallback)
+    """Our word for the header's modality: OT for one that we have no word for, and the fallback only where it says nothing."""
+    told = str(dataset.get("Modality") or "").strip().lower()
+    return MODALITY_WORDS.get(told, Modality.OT) if told else fallback

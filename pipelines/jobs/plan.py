@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from foundation.settings import to_document
 from pipelines.decoders.dicom import check_single
@@ -83,14 +84,18 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Naming:
-    """What the user says of the inputs: what is known of a file, and its modality where no header tells."""
+    """What the user says of the inputs: what is known of a file or series, and its modality where no header tells."""
 
-    known: Callable[[Verdict], Known]
+    known: Callable[[Sequence[Verdict]], Known]
     modality: Callable[[Verdict], Modality]
 
     def item(self, uri: str, files: Sequence[Verdict], decoder: str) -> Item:
-        """An item of these files; label, patient and modality are those of the first."""
-        first, known = files[0], self.known(files[0])
+        """An item of these files; the modality is that of the first.
+
+        Raises:
+            SampleError: if the files do not agree on their label or patient.
+        """
+        first, known = files[0], self.known(files)
         of_header = first.facts.patient if first.facts else None
         patient = patient_hash(known.patient_id) if known.patient_id else of_header
         return Item(
@@ -120,10 +125,11 @@ def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, ident
     ignored = {"foreign": sum(verdict.status == "ignored" for verdict in verdicts)}
     ignored["not_for_recipe"] = len(verdicts) - len(usable) - len(refused) - ignored["foreign"]
     if isinstance(recipe, ImageRecipe):
-        rows = pack_images(usable, recipe, naming)
+        rows, more = pack_images(usable, recipe, naming)
     else:
         items, more = volume_items(usable, recipe, naming)
-        rows, refused = pack_volumes(items, recipe), refused + more
+        rows = pack_volumes(items, recipe)
+    refused += more
     refused.sort(key=lambda one: one.uri)
     document = {
         "version": PLAN_VERSION,
@@ -135,19 +141,24 @@ def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, ident
     return Plan(rows=tuple(rows), refused=tuple(refused), ignored=ignored, digest=digest(document))
 
 
-def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) -> list[Row]:
-    """Images in order, until a shard is full."""
+def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) -> tuple[list[Row], list[Quarantined]]:
+    """Images in order, until a shard is full; those whose labels do not agree are refused here."""
     packs: list[list[Item]] = []
+    refused: list[Quarantined] = []
     num_bytes = 0
     for verdict in usable:
         assert verdict.facts is not None
+        item = through(verdict.uri, [verdict], [("plan", partial(naming.item, verdict.uri, decoder=str(verdict.facts.format)))])
+        if isinstance(item, Quarantined):
+            refused.append(item)
+            continue
         size = recipe.estimated_bytes(verdict.facts)
         if not packs or len(packs[-1]) >= recipe.shard.max_samples or num_bytes + size > recipe.shard.target_bytes:
             packs.append([])
             num_bytes = 0
-        packs[-1].append(naming.item(verdict.uri, [verdict], str(verdict.facts.format)))
+        packs[-1].append(item)
         num_bytes += size
-    return [Row(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)]
+    return [Row(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)], refused
 
 
 def series_of(usable: Iterable[Verdict]) -> dict[str, list[Verdict]]:
@@ -169,12 +180,17 @@ def volume_items(usable: Sequence[Verdict], recipe: VolumeRecipe, naming: Naming
     items: list[Item] = []
     refused: list[Quarantined] = []
     for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
-        boxes = through(uri, files, [("plan", lambda found: recipe.boxes(*_grid(found)))])
-        if isinstance(boxes, Quarantined):
-            refused.append(replace(boxes, num_files=len(files)))
+        item = through(uri, files, [("plan", partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming))])
+        if isinstance(item, Quarantined):
+            refused.append(replace(item, num_files=len(files)))
         else:
-            items.append(replace(naming.item(uri, files, decoder), boxes=boxes))
+            items.append(item)
     return items, refused
+
+
+def _volume_item(files: Sequence[Verdict], uri: str, decoder: str, recipe: VolumeRecipe, naming: Naming) -> Item:
+    boxes = recipe.boxes(*_grid(files))
+    return replace(naming.item(uri, files, decoder), boxes=boxes)
 
 
 def _grid(files: Sequence[Verdict]) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from foundation.settings import to_document
+from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
 from pipelines.jobs.plan import Naming, Plan, make_plan
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
@@ -22,9 +24,10 @@ from pipelines.jobs.scan import scan
 from pipelines.jobs.verdict import Verdict
 from pipelines.publish import WORK, Bank, Title, finished_rows, publish, read_markers, told
 from pipelines.quarantine import Quarantined
-from pipelines.sources.labels import Known, Labels, check_matched
+from pipelines.sources.label_matching import match_series, match_table
+from pipelines.sources.labels import Known, Labels, LabelTable
 from pipelines.sources.listing import SourceFile, folder_name, list_sources
-from pipelines.sources.words import modality_in
+from pipelines.sources.words import label_in, modality_in
 from storage_schema.digest import canonical_json
 from storage_schema.errors import StorageError, UsageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
@@ -35,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What a user asks for. ``modality`` stands in for headers and folder names; ``labels_from`` is its name in errors."""
+    """What a user asks for. ``modality`` stands in for headers and folder names."""
 
     sources: tuple[Bucket, ...]
     out: Bucket
@@ -43,8 +46,8 @@ class Order:
     name: str
     test_fraction: float = 0.0
     modality: Modality | None = None
-    labels: Labels = field(default_factory=Labels)
-    labels_from: str = ""
+    label_table: LabelTable | None = None
+    label_by_folder: bool = False
     concurrency: int | None = None
     quiet: bool = False
 
@@ -65,12 +68,45 @@ class Outcome:
         return sum(entry.size for entry in self.manifest.objects)
 
 
-def _naming(order: Order, sources: Sequence[Bucket]) -> Naming:
-    """How files are named to labels and modality words: below the source's own folder name."""
-    folders = [folder_name(source.url) for source in sources]
+def _folders(sources: Sequence[Bucket]) -> list[str]:
+    """The name of each source's own folder."""
+    return [folder_name(source.url) for source in sources]
 
-    def known(verdict: Verdict) -> Known:
-        return order.labels.of(verdict.path, folders[verdict.source])
+
+def find_labels(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]) -> Labels:
+    """What table and folders say of the files; how well they fit is told before anything is scanned.
+
+    Raises:
+        UsageError: for a table with faults, or one that names none of the files.
+    """
+    labels, folders = Labels(), _folders(sources)
+    if order.label_table is not None:
+        roots = [(source.url.rstrip("/"), source.root) for source in sources]
+        labels, told = match_table(order.label_table, files, folders, roots, partial(_may_be_read, recipe=order.recipe))
+        _tell(told)
+    if order.label_by_folder:
+        labels = labels.with_folders({(file.source, file.path): label_in(file.path, folders[file.source]) for file in files})
+    return labels
+
+
+def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
+    """Whether a file's name is one of the recipe's formats, or says nothing, as DICOM files are often named."""
+    families = {kind.family for kind in recipe.formats}
+    promise = promised(file.path)
+    return promise in families or (promise is None and "." not in file.path.rpartition("/")[2])
+
+
+def _tell(lines: Iterable[str]) -> None:
+    sys.stderr.writelines(f"labels: {line}\n" for line in lines)
+
+
+def _naming(order: Order, sources: Sequence[Bucket], labels: Labels) -> Naming:
+    """How files are named to labels and modality words: below the source's own folder name."""
+    folders = _folders(sources)
+
+    def known(files: Sequence[Verdict]) -> Known:
+        series = files[0].facts.series if files[0].facts else None
+        return labels.of([(file.source, file.path) for file in files], series)
 
     def modality(verdict: Verdict) -> Modality:
         return order.modality or modality_in(verdict.path, folders[verdict.source])
@@ -78,18 +114,19 @@ def _naming(order: Order, sources: Sequence[Bucket]) -> Naming:
     return Naming(known=known, modality=modality)
 
 
-def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]) -> Plan:
+def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile], labels: Labels) -> Plan:
     """The plan for what is in the sources.
 
     Raises:
         StorageError: if nothing in them can be read by the recipe.
+        UsageError: if no row of the table of labels names an input.
     """
     verdicts = scan(files, sources, order.recipe.read, concurrency=order.concurrency, quiet=order.quiet)
-    naming = _naming(order, sources)
-    if order.labels.rows:
-        check_matched(order.labels, [naming.known(verdict) for verdict in verdicts], order.labels_from)
+    if order.label_table is not None:
+        series = {verdict.facts.series for verdict in verdicts if verdict.facts and verdict.facts.series}
+        _tell(match_series(order.label_table, labels, series))
     identity: dict[str, object] = {"name": order.name, "test_fraction": order.test_fraction}
-    plan = make_plan(verdicts, order.recipe, naming, identity)
+    plan = make_plan(verdicts, order.recipe, _naming(order, sources, labels), identity)
     if not plan.rows:
         where = ", ".join(source.url for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
@@ -140,16 +177,18 @@ def prepare(order: Order, session: Session) -> Outcome:
 
     Raises:
         StorageError: if the sources hold nothing, the store does not answer, or another dataset stands at the output.
+        UsageError: for a table of labels with faults.
     """
     check_apart(order)
     sources, files = list_sources(order.sources)
+    labels = find_labels(order, sources, files)
     with session():
-        return _prepared(order, sources, files)
+        return _prepared(order, sources, files, labels)
 
 
-def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceFile]) -> Outcome:
+def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceFile], labels: Labels) -> Outcome:
     start = time.monotonic()
-    plan = plan_of(order, sources, files)
+    plan = plan_of(order, sources, files, labels)
     manifest = published(order.out)
     if manifest is not None:
         if manifest.plan_digest != plan.digest:

@@ -13,8 +13,9 @@ from pipelines import decoder_process
 from pipelines.decoders.raw import RawItem
 from pipelines.jobs.plan import Item, Row
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
-from pipelines.publish import Marker, Written, marker_path, put, repeat_of
+from pipelines.publish import Marker, Written, marker_path, put
 from pipelines.quarantine import Quarantined, Step, through
+from pipelines.repeats import Repeat
 from pipelines.sinks.bank import pack_bank_shard
 from pipelines.sinks.shards import pack_shard
 from pipelines.sources.reading import read_whole
@@ -63,9 +64,9 @@ def _within_reserve(item: Item, samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quarantined]]:
+def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quarantined | Repeat]]:
     """Every item of a row with its samples, or with the reason why it has none."""
-    met: dict[str, str] = {}
+    met: set[str] = set()
     for item in row.items:
         steps: list[Step] = [
             ("read", partial(raw, job=job)),
@@ -73,23 +74,26 @@ def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quaran
             ("plan", partial(_within_reserve, item)),
         ]
         made = through(item.uri, item, steps)
-        if isinstance(made, list) and made[0].key in met:
-            made = repeat_of(item.uri, met[made[0].key])
-        elif isinstance(made, list):
-            met[made[0].key] = item.uri
-        yield item, replace(made, num_files=len(item.files)) if isinstance(made, Quarantined) else made
+        num_files = len(item.files)
+        if isinstance(made, Quarantined):
+            yield item, replace(made, num_files=num_files)
+        elif made[0].origin.sha256 in met:
+            yield item, Repeat(uri=item.uri, sha256=made[0].origin.sha256, label=item.label, num_files=num_files)
+        else:
+            met.add(made[0].origin.sha256)
+            yield item, made
 
 
 def write_images(row: Row, job: Job) -> Marker:
     """A row of images as one shard."""
     made = list(samples_of(row, job))
-    samples = [sample for _, found in made if not isinstance(found, Quarantined) for sample in found]
+    samples = [sample for _, found in made if isinstance(found, list) for sample in found]
     written = []
     if samples:
         path, made_by = shard_path(job.name, row.number), digest(job.recipe.preprocessing())
         packed = pack_shard(samples, path, test_fraction=job.test_fraction, preprocessing_digest=made_by)
         written.append(put(job.out, packed))
-    return _marker(row, written, [found for _, found in made if isinstance(found, Quarantined)])
+    return _marker(row, written, [found for _, found in made if not isinstance(found, list)])
 
 
 def write_volumes(row: Row, job: Job) -> Marker:
@@ -99,19 +103,19 @@ def write_volumes(row: Row, job: Job) -> Marker:
     per_shard = recipe.patches_per_shard
     waiting: dict[int, Sample] = {}
     written: list[Written] = []
-    refused: list[Quarantined] = []
+    without: list[Quarantined | Repeat] = []
     position = 0
     for item, made in samples_of(row, job):
-        if isinstance(made, Quarantined):
-            refused.append(made)
-        else:
+        if isinstance(made, list):
             waiting.update(enumerate(made, position))
+        else:
+            without.append(made)
         position += item.boxes
         while waiting and (min(waiting) // per_shard + 1) * per_shard <= position:
             written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
     if waiting:
         written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
-    return _marker(row, written, refused)
+    return _marker(row, written, without)
 
 
 def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) -> Written:
@@ -131,12 +135,13 @@ def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) ->
     return put(job.out, packed)
 
 
-def _marker(row: Row, written: list[Written], refused: list[Quarantined]) -> Marker:
+def _marker(row: Row, written: list[Written], without: list[Quarantined | Repeat]) -> Marker:
     return Marker(
         row=row.number,
         objects=tuple(one.entry for one in written),
         catalog=tuple(catalog for one in written for catalog in one.rows),
-        quarantine=tuple(refused),
+        quarantine=tuple(one for one in without if isinstance(one, Quarantined)),
+        repeats=tuple(one for one in without if isinstance(one, Repeat)),
     )
 
 
@@ -145,5 +150,6 @@ def run_row(document: str, job: Job) -> str:
     row = from_document(Row, json.loads(document), subject="row of a plan")
     marker = write_images(row, job) if isinstance(job.recipe, ImageRecipe) else write_volumes(row, job)
     job.out.put(marker_path(job.plan_digest, row.number), marker.to_bytes())
-    told = {"row": row.number, "samples": len(marker.catalog), "quarantined": len(marker.quarantine)}
+    refused = len(marker.quarantine) + len(marker.repeats)
+    told = {"row": row.number, "samples": len(marker.catalog), "quarantined": refused}
     return canonical_json(told).decode()

@@ -1,17 +1,18 @@
-"""Labels and patients that came with the data: a CSV beside it, or the names of its folders."""
+"""Labels and patients that came with the data: a table beside it, or the names of its folders."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from foundation.bucket import Bucket
+from pipelines.sources.label_table import ParsedTable, is_missing, parse_table
 from pipelines.sources.listing import as_folder
-from storage_schema.errors import UsageError, unknown_name
+from storage_schema.errors import SampleError, UsageError
 
-PATH_COLUMN = "path"
+#: Of a table of labels, in bytes; ours: some ten million rows.
+MAX_TABLE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,66 +23,106 @@ class Known:
     patient_id: str | None = None
 
 
+#: A file: the number of its source, and its path in it.
+FileKey = tuple[int, str]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Labels:
-    """What is known of inputs, by path. With ``by_folder``, a label is the name of the folder that holds the file."""
+class LabelTable:
+    """A table of labels, as read.
 
-    rows: Mapping[str, Known] = field(default_factory=dict)
-    by_folder: bool = False
+    Attributes:
+        where: its name in messages.
+        missing: spellings that mean "no value"; None for the usual ones.
+    """
 
-    def of(self, path: str, folder: str) -> Known:
-        """What is known of the file at ``path`` in a source whose folder is called ``folder``.
+    parsed: ParsedTable
+    where: str
+    label_column: str | None = None
+    patient_column: str | None = None
+    missing: frozenset[str] | None = None
 
-        Rows may name the file, or the folder of a series, relative to the source or to the folder that holds the source.
-        """
-        if self.by_folder:
-            return Known(label=f"{folder}/{path}".split("/")[-2])
-        for place in (path, path.rpartition("/")[0]):
-            for name in (place, f"{folder}/{place}".rstrip("/")):
-                if name and name in self.rows:
-                    return self.rows[name]
-        return Known()
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read, without the path."""
+        return [column for column in (self.label_column, self.patient_column) if column]
+
+    def known(self, cells: Mapping[str, str]) -> Known:
+        """What one row says."""
+
+        def value(column: str | None) -> str | None:
+            return cells[column] if column and not is_missing(cells[column], self.missing) else None
+
+        return Known(label=value(self.label_column), patient_id=value(self.patient_column))
 
 
-def read_labels(table: Bucket, label_column: str | None, patient_column: str | None) -> Labels:
+def read_labels(
+    table: Bucket, label_column: str | None, patient_column: str | None, missing: frozenset[str] | None = None
+) -> LabelTable:
     """Read a CSV with a column ``path``.
 
     Args:
         table: the CSV object.
         label_column: column of labels, if any.
         patient_column: column of patients, if any.
+        missing: spellings that mean "no value"; None for the usual ones.
 
     Raises:
-        UsageError: for a table without the columns named.
+        UsageError: for a table that cannot be read, or without the columns named.
         StorageError: if there is no such table.
     """
     folder, name = as_folder(table)
-    try:
-        rows = list(csv.DictReader(io.StringIO(folder.read(name).decode("utf-8-sig"))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{table.url} is no CSV in UTF-8: {error}") from error
-    known = [column for column in (rows[0] if rows else {}) if isinstance(column, str)]
-    for column in (PATH_COLUMN, label_column, patient_column):
-        if column and column not in known:
-            raise UsageError(f"{table.url}: {unknown_name('column', column, known)}")
-    return Labels(rows={row[PATH_COLUMN].strip("/"): _known(row, label_column, patient_column) for row in rows})
+    found = table.listing()
+    if [one.path for one in found] != [""]:
+        raise UsageError(f"{table.url} is a folder; --labels takes a CSV file")
+    if found[0].size > MAX_TABLE_BYTES:
+        raise UsageError(f"{table.url} has {found[0].size:,} bytes; a table of labels has at most {MAX_TABLE_BYTES:,}")
+    columns = [column for column in (label_column, patient_column) if column]
+    parsed = parse_table(folder.read(name), columns, table.url)
+    return LabelTable(parsed=parsed, where=table.url, label_column=label_column, patient_column=patient_column, missing=missing)
 
 
-def _known(row: Mapping[str, str], label_column: str | None, patient_column: str | None) -> Known:
-    return Known(
-        label=(row[label_column] or None) if label_column else None,
-        patient_id=(row[patient_column] or None) if patient_column else None,
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labels:
+    """What is known of the files of a preparation.
 
-
-def check_matched(labels: Labels, found: Sequence[Known], table: str) -> None:
-    """Refuse a table that speaks of other files.
-
-    Raises:
-        UsageError: if no input is named in it.
+    Attributes:
+        by_file: of each file that a row or a folder speaks of.
+        by_series: of each SeriesInstanceUID that a row names.
     """
-    if labels.rows and not any(known.label or known.patient_id for known in found):
-        example = next(iter(labels.rows))
-        raise UsageError(
-            f"{table} names none of the inputs; its paths, such as {example!r}, must be relative to SRC or to SRC's parent"
+
+    by_file: Mapping[FileKey, Known] = field(default_factory=dict)
+    by_series: Mapping[str, Known] = field(default_factory=dict)
+
+    def with_folders(self, names: Mapping[FileKey, str | None]) -> Labels:
+        """The same, with names of folders as labels."""
+        patients = {file: known.patient_id for file, known in self.by_file.items()}
+        by_file = {file: Known(label=label, patient_id=patients.get(file)) for file, label in names.items()}
+        return Labels(by_file=by_file, by_series=self.by_series)
+
+    def of(self, files: Iterable[FileKey], series: str | None = None) -> Known:
+        """What is known of one input: a file, or all files of a series.
+
+        A series is named by a row with its UID, by rows of its folders, or by rows of any of its files; all must agree.
+
+        Raises:
+            SampleError: rule ``label_conflict`` or ``patient_conflict``.
+        """
+        found = [self.by_file[file] for file in files if file in self.by_file]
+        found += [self.by_series[series]] if series and series in self.by_series else []
+        return Known(
+            label=_agreed([known.label for known in found], "label"),
+            patient_id=_agreed([known.patient_id for known in found], "patient"),
         )
+
+
+def _agreed(values: Iterable[str | None], what: str) -> str | None:
+    counts = Counter(value for value in values if value is not None)
+    if len(counts) > 1:
+        told = (
+            f"{len(counts)} values of {what}"
+            if what == "patient"
+            else ", ".join(f"{value!r} ({count})" for value, count in sorted(counts.items()))
+        )
+        raise SampleError(f"{what}_conflict", f"files of one series do not agree on their {what}: {told}")
+    return next(iter(counts), None)

@@ -15,7 +15,7 @@ from pipelines.jobs.verdict import Verdict
 from pipelines.quarantine import Quarantined, through
 from pipelines.recipes import RECIPES, resolve
 from pipelines.sources import reading
-from pipelines.sources.labels import Known, Labels, check_matched, read_labels
+from pipelines.sources.labels import Known
 from pipelines.sources.listing import list_sources
 from pipelines.sources.words import modality_in
 from storage_schema.errors import GeometryError, SampleError, StorageError, UsageError
@@ -157,25 +157,14 @@ def test_several_sources_keep_their_names_apart(tmp_path):
         ("x.nii", "xray2d", Modality.XR),
         ("patients/us.nii", "home", Modality.OT),
         ("contact/x.nii", "home", Modality.OT),
+        ("ct/.cache/mr/x.nii", "raw", Modality.CT),
+        ("derivatives/ct/x.nii", "mr", Modality.MR),
+        ("@eaDir/ct/x.nii", "raw", Modality.OT),
+        ("ct/x.nii", ".git", Modality.CT),
     ],
 )
 def test_modality_words_are_whole_folder_names_and_the_nearest_wins(path, folder, modality):
     assert modality_in(path, folder) is modality
-
-
-def test_labels_are_found_by_file_by_series_folder_and_below_the_sources_parent(tmp_path):
-    (tmp_path / "labels.csv").write_text("path,kind,who\nraw/a/1.png,sick,p1\na/2.png,well,p2\nseries,sick,\n")
-    labels = read_labels(Bucket(str(tmp_path / "labels.csv")), "kind", "who")
-
-    assert labels.of("a/1.png", "raw") == Known(label="sick", patient_id="p1")
-    assert labels.of("a/2.png", "raw") == Known(label="well", patient_id="p2")
-    assert labels.of("series/IM1", "raw") == Known(label="sick")
-    assert labels.of("b/3.png", "raw") == Known()
-    assert Labels(by_folder=True).of("1.png", "raw") == Known(label="raw")
-    with pytest.raises(UsageError, match="did you mean kind"):
-        read_labels(Bucket(str(tmp_path / "labels.csv")), "kinds", None)
-    with pytest.raises(UsageError, match="names none of the inputs"):
-        check_matched(labels, [Known()], "labels.csv")
 
 
 def test_the_door_lets_pass_what_is_no_fault_of_the_input():

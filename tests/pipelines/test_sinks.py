@@ -13,8 +13,9 @@ import webdataset
 import zarr
 
 from pipelines.jobs.check import decoded, seen_by_webdataset, seen_by_zarr
-from pipelines.publish import Marker, parquet_bytes, parse_marker, without_repeats
+from pipelines.publish import Marker, parquet_bytes, parse_marker
 from pipelines.quarantine import Quarantined
+from pipelines.repeats import Repeat, settle_repeats
 from pipelines.sinks.bank import bank_document, pack_bank_shard
 from pipelines.sinks.packed import split_of
 from pipelines.sinks.shards import pack_shard
@@ -156,15 +157,36 @@ def test_markers_survive_their_own_bytes():
         objects=(shard(views(2)).entry(),),
         catalog=shard(views(2)).rows,
         quarantine=(Quarantined(uri="a", stage="decode", rule="truncated", reason="é"),),
+        repeats=(Repeat(uri="b", sha256="0", label="ü"),),
     )
 
     assert parse_marker(marker.to_bytes()) == marker
     assert parse_marker(marker.to_bytes()).to_bytes() == marker.to_bytes()
 
 
-def test_of_equal_content_the_first_is_kept_and_the_others_are_told():
-    rows = [{"key": "a", "source_uri": "1"}, {"key": "b", "source_uri": "2"}, {"key": "a", "source_uri": "3"}]
-    kept, repeats = without_repeats(rows)
+def row_of(uri: str, sha256: str, label: str | None = None, part: int = 0) -> dict:
+    return {"key": f"{sha256}{part}", "source_uri": uri, "source_sha256": sha256, "label": label}
 
-    assert [row["source_uri"] for row in kept] == ["1", "2"]
-    assert [(one.uri, one.rule) for one in repeats] == [("3", "duplicate")]
+
+def test_of_equal_content_the_first_is_kept_and_the_others_are_told():
+    rows = [row_of("1", "a"), row_of("1", "a", part=1), row_of("2", "b"), row_of("3", "a"), row_of("3", "a", part=1)]
+    kept, repeats = settle_repeats(rows, [Repeat(uri="4", sha256="b", label=None, num_files=7)])
+
+    assert [row["source_uri"] for row in kept] == ["1", "1", "2"]
+    assert [(one.uri, one.rule, one.num_files) for one in repeats] == [("3", "duplicate", 1), ("4", "duplicate", 7)]
+
+
+def test_equal_content_with_labels_that_differ_is_kept_under_no_name():
+    """Which label is right cannot be known; a missing label contradicts none."""
+    rows = [row_of("1", "a", "sick"), row_of("2", "b", "well"), row_of("3", "a", "well"), row_of("5", "c")]
+    kept, repeats = settle_repeats(rows, [Repeat(uri="4", sha256="b", label="sick"), Repeat(uri="6", sha256="c", label="well")])
+
+    assert [row["source_uri"] for row in kept] == ["5"]
+    assert {(one.uri, one.rule) for one in repeats} == {
+        *((uri, "label_conflict") for uri in "1324"),
+        ("6", "duplicate"),
+    }
+    told = {one.uri: one.reason for one in repeats}
+    assert "'sick'" in told["1"]
+    assert "3 ('well')" in told["1"]
+    assert "'well'" in told["6"]

@@ -1,0 +1,235 @@
+"""Rows of a table held against the listing, before anything is scanned: which files they name, and what is told of it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+from pipelines.sources.label_table import MAX_NAMED, TableRow
+from pipelines.sources.labels import FileKey, Known, Labels, LabelTable
+from pipelines.sources.listing import SourceFile
+from storage_schema.errors import Problem, UsageError
+
+#: What a SeriesInstanceUID looks like; such rows wait for the scan if they name no file.
+_UID = re.compile(r"[0-9]+(\.[0-9]+){3,}")
+
+
+def plain(path: str) -> str:
+    """One spelling for all spellings of a path: NFC, slashes, neither blanks at the ends nor ``.`` nor a slash too many."""
+    parts = unicodedata.normalize("NFC", path.strip()).replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+class _Places:
+    """Files and folders of all sources by name: as spelled, else by their plain spelling."""
+
+    def __init__(self, files: Sequence[SourceFile], folders: Sequence[str], roots: Sequence[Sequence[str]]) -> None:
+        found: dict[FileKey, None] = {}
+        for file in files:
+            found.update(dict.fromkeys(_upwards((file.source, file.path))))
+        self._inside: dict[str, list[FileKey]] = {}
+        self._beside: dict[str, list[FileKey]] = {}
+        for source, path in found:
+            if path:
+                self._inside.setdefault(path, []).append((source, path))
+            self._beside.setdefault(f"{folders[source]}/{path}".rstrip("/"), []).append((source, path))
+        self._roots = roots
+        self._plain: list[dict[str, list[FileKey]]] = []
+
+    def _plain_names(self) -> list[dict[str, list[FileKey]]]:
+        if not self._plain:
+            for names in (self._inside, self._beside):
+                by_plain: dict[str, list[FileKey]] = {}
+                for name, places in names.items():
+                    by_plain.setdefault(plain(name), []).extend(places)
+                self._plain.append(by_plain)
+        return self._plain
+
+    def named(self, path: str) -> list[FileKey]:
+        """What ``path`` names, relative to a source, else to the folder that holds it; several where that is not clear."""
+        for names in (self._inside, self._beside):
+            if found := names.get(path.rstrip("/")):
+                return found
+        for source, roots in enumerate(self._roots):
+            for root in roots:
+                if path.startswith(root + "/"):
+                    return [one for one in self.named(path[len(root) + 1 :]) if one[0] == source]
+        for names in self._plain_names():
+            if found := names.get(plain(path)):
+                return found
+        return []
+
+
+def _upwards(place: FileKey) -> Iterator[FileKey]:
+    """A file and the folders above it, the nearest first, down to the source itself."""
+    source, path = place
+    while path:
+        yield source, path
+        path = path.rpartition("/")[0]
+    yield source, ""
+
+
+def match_table(
+    table: LabelTable,
+    files: Sequence[SourceFile],
+    folders: Sequence[str],
+    roots: Sequence[Sequence[str]] = (),
+    wanted: Callable[[SourceFile], bool] = lambda _: True,
+) -> tuple[Labels, list[str]]:
+    """Find the files that a table names: a row speaks of a file, or of all files in a folder; the nearest row counts.
+
+    Args:
+        table: the table.
+        files: all files of all sources.
+        folders: name of each source's own folder.
+        roots: absolute names of each source.
+        wanted: whether a file is one that needs a label; others are not counted.
+
+    Returns:
+        What is known of the files, and sentences that say how well table and files fit.
+
+    Raises:
+        UsageError: with all that is wrong with the table at once, or if it names none of the files.
+    """
+    places = _Places(files, folders, roots)
+    by_place: dict[FileKey, list[TableRow]] = {}
+    strangers: dict[str, list[TableRow]] = {}
+    problems = list(table.parsed.problems)
+    for row in table.parsed.rows:
+        found = places.named(row.path)
+        if len(found) == 1:
+            by_place.setdefault(found[0], []).append(row)
+        elif found:
+            names = " and ".join(repr(f"{folders[source]}/{path}") for source, path in found[:3])
+            problems.append(Problem(loc=f"line {row.line}", message=f"{row.path!r} names {len(found)} inputs: {names}"))
+        else:
+            strangers.setdefault(plain(row.path), []).append(row)
+    known: dict[FileKey, Known] = {place: _one_of(rows, table, problems) for place, rows in by_place.items()}
+    unmatched = {path: _one_of(rows, table, problems) for path, rows in strangers.items()}
+    _refuse(table.where, problems)
+    by_series = {path: one for path, one in unmatched.items() if _UID.fullmatch(path)}
+    by_file = {}
+    for file in files:
+        key = next((place for place in _upwards((file.source, file.path)) if place in known), None)
+        if key is not None:
+            by_file[file.source, file.path] = known[key]
+    needing = [file for file in files if wanted(file)]
+    if not by_series:
+        check_found(table, [by_file[f.source, f.path] for f in needing if (f.source, f.path) in by_file])
+    told = [*_told_files(needing, by_file), *_told_rows(table, strangers, by_series), *_told_missing(table), *_told_alike(table)]
+    return Labels(by_file=by_file, by_series=by_series), told
+
+
+def _one_of(rows: Sequence[TableRow], table: LabelTable, problems: list[Problem]) -> Known:
+    """What rows of one input say; a problem for each column on which they do not agree."""
+    found: dict[str, str | None] = {}
+    for name in ("label", "patient_id"):
+        said = {row.line: value for row in rows if (value := getattr(table.known(row.cells), name)) is not None}
+        values = list(dict.fromkeys(said.values()))
+        found[name] = values[0] if values else None
+        if len(values) > 1:
+            column = table.label_column if name == "label" else table.patient_column
+            lines = ", ".join(f"{value!r} in line {line}" for line, value in said.items())
+            problems.append(Problem(loc=repr(rows[0].path), message=f"stands there with several values of {column}: {lines}"))
+    return Known(**found)
+
+
+def _refuse(where: str, problems: Sequence[Problem]) -> None:
+    if problems:
+        more = len(problems) - MAX_NAMED
+        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        named = [*map(str, problems[:MAX_NAMED]), *([f"and {more} more"] if more > 0 else [])]
+        raise UsageError("\n  ".join([f"{where} ({count}); correct the table", *named]))
+
+
+def check_found(table: LabelTable, found: Iterable[Known]) -> None:
+    """Refuse a table that speaks of other files, or says nothing of these.
+
+    Args:
+        table: the table.
+        found: what it says of each input that it names.
+
+    Raises:
+        UsageError: if no input is named in it, or none has a value in a column asked for.
+    """
+    found = list(found)
+    if not found:
+        example = table.parsed.rows[0].path
+        raise UsageError(
+            f"{table.where} names none of the inputs; its paths, such as {example!r}, must be relative to SRC or to SRC's parent"
+        )
+    for column, values in (
+        (table.label_column, [known.label for known in found]),
+        (table.patient_column, [known.patient_id for known in found]),
+    ):
+        if column and not any(value is not None for value in values):
+            raise UsageError(f"{table.where} names {len(found)} inputs, but has no value for any of them in column {column!r}")
+
+
+def _told_files(files: Sequence[SourceFile], by_file: dict[FileKey, Known]) -> list[str]:
+    without = [file for file in files if (file.source, file.path) not in by_file]
+    named = f"{len(files) - len(without)} of {len(files)} files named"
+    return [f"{named}; {len(without)} without, such as {without[0].uri!r}" if without else named]
+
+
+def _told_rows(table: LabelTable, strangers: dict[str, list[TableRow]], by_series: dict[str, Known]) -> list[str]:
+    rows = [row for path, found in strangers.items() if path not in by_series for row in found]
+    told = []
+    if rows:
+        first = min(rows, key=lambda row: row.line)
+        told.append(f"{len(rows)} of {len(table.parsed.rows)} rows name no file, such as {first.path!r} in line {first.line}")
+    if by_series:
+        told.append(f"{len(by_series)} rows name no file, but look like series UIDs, and wait for the scan")
+    return told
+
+
+def _told_missing(table: LabelTable) -> list[str]:
+    told = []
+    for column in table.columns:
+        kept = table.label_column == column
+        counts = Counter(
+            row.cells[column] or "blank"
+            for row in table.parsed.rows
+            if (table.known(row.cells).label if kept else table.known(row.cells).patient_id) is None
+        )
+        if counts:
+            spelled = ", ".join(f"{word} {count}" for word, count in sorted(counts.items()))
+            told.append(f"{counts.total()} of {len(table.parsed.rows)} rows have no {column} ({spelled}; see --missing-values)")
+    return told
+
+
+def _told_alike(table: LabelTable) -> list[str]:
+    """Values that are two by their spelling and perhaps one by their meaning, such as 1 and 1.0."""
+    told = []
+    for column in table.columns:
+        spellings: dict[object, dict[str, None]] = {}
+        for row in table.parsed.rows:
+            spellings.setdefault(_meaning(row.cells[column]), {})[row.cells[column]] = None
+        alike = [tuple(one) for one in spellings.values() if len(one) > 1]
+        if alike:
+            told.append(f"{column} has {' and '.join(map(repr, alike[0][:3]))}, which are kept apart; spell one value one way")
+    return told
+
+
+def _meaning(value: str) -> object:
+    if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", value):
+        return float(value)
+    return " ".join(value.split()).casefold()
+
+
+def match_series(table: LabelTable, labels: Labels, series: Collection[str]) -> list[str]:
+    """Hold the rows that look like UIDs of series against the series that the scan found.
+
+    Returns:
+        A sentence, if there are such rows.
+
+    Raises:
+        UsageError: if the whole table names none of the inputs.
+    """
+    if not labels.by_series:
+        return []
+    found = [known for uid, known in labels.by_series.items() if uid in series]
+    check_found(table, [*found, *labels.by_file.values()])
+    return [f"{len(found)} of {len(labels.by_series)} rows with a series UID name one of the {len(series)} series"]
