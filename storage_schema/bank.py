@@ -25,7 +25,9 @@ CRC_BYTES = 4
 _ABSENT = np.uint64(2**64 - 1)
 _BLOSC_HEADER = struct.Struct("<BBBBIII")
 #: No stored superpatch is shorter; a run of zeros, read as an index, says 0.
-_LEAST_BYTES = _BLOSC_HEADER.size + CRC_BYTES
+LEAST_CHUNK_BYTES = _BLOSC_HEADER.size + CRC_BYTES
+#: Blosc's own limits: the largest buffer that it takes, and by how much what it cannot compress becomes longer.
+MAX_CHUNK_BYTES, BLOSC_OVERHEAD_BYTES = 2**31 - 1 - _BLOSC_HEADER.size, _BLOSC_HEADER.size
 
 
 def bank_path(source: str, spacing: str) -> str:
@@ -74,7 +76,7 @@ def shard_extents(shard: bytes, patches: int) -> list[Extent | None]:
     for number, (offset, length) in enumerate(index):
         if offset == _ABSENT:
             extents.append(None)
-        elif length < _LEAST_BYTES or int(offset) + int(length) > len(shard) - size - CRC_BYTES:
+        elif length < LEAST_CHUNK_BYTES or int(offset) + int(length) > len(shard) - size - CRC_BYTES:
             raise GeometryError(f"shard index places superpatch {number} at {offset}+{length} of {len(shard)} bytes")
         else:
             extents.append(Extent(name=str(number), offset=int(offset), length=int(length)))

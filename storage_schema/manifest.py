@@ -84,15 +84,18 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Digest of the whole document: two datasets with equal digests hold equal bytes."""
-        return digest(self.document())
+        """Digest of everything the document says: two datasets with equal digests hold equal bytes."""
+        return digest(self._statements())
 
     def with_role(self, role: str) -> list[ObjectEntry]:
         """Objects of one role, in order."""
         return [entry for entry in self.objects if entry.role == role]
 
     def document(self) -> dict[str, object]:
-        """The manifest as plain JSON values."""
+        """The manifest as plain JSON values; since version 2 with its own digest, so that no bit of it changes unseen."""
+        return self._statements() if self.version == 1 else self._statements() | {"digest": self.digest}
+
+    def _statements(self) -> dict[str, object]:
         document = {
             "format": FORMAT_NAME,
             "version": self.version,
@@ -174,9 +177,10 @@ FIELDS: dict[str, Check] = {
     "num_files_quarantined": _is(int, 0),
     "num_files_ignored": _is(int, 0),
     "patient_key_id": _key_id,
+    "digest": _sha256,
 }
 #: Fields that version 2 added.
-ADDED_IN_VERSION_2 = ("num_files", "num_files_used", "num_files_quarantined", "num_files_ignored", "patient_key_id")
+ADDED_IN_VERSION_2 = ("num_files", "num_files_used", "num_files_quarantined", "num_files_ignored", "patient_key_id", "digest")
 OBJECT_FIELDS: dict[str, Check] = {"path": _inside, "size": _is(int, 0), "sha256": _sha256, "role": _one_of(*ROLES)}
 
 
@@ -207,7 +211,7 @@ def _all_problems(document: object) -> list[Problem]:
     preprocessing = document.get("preprocessing")
     if isinstance(preprocessing, dict) and document.get("preprocessing_digest", ...) not in (..., digest(preprocessing)):
         problems.append(Problem(loc="preprocessing_digest", message="does not belong to the preprocessing that stands beside it"))
-    return problems or _miscounted(document)
+    return problems or _miscounted(document) or _changed_since_written(document)
 
 
 def _miscounted(document: dict[str, int]) -> list[Problem]:
@@ -218,6 +222,14 @@ def _miscounted(document: dict[str, int]) -> list[Problem]:
     if sum(parts) == document["num_files"]:
         return []
     return [Problem(loc="num_files", message=f"found {document['num_files']}; used, quarantined and ignored are {parts}")]
+
+
+def _changed_since_written(document: dict[str, object]) -> list[Problem]:
+    """A sound document of version 2 that does not have the digest it was written with."""
+    found = digest({name: value for name, value in document.items() if name != "digest"})
+    if document["version"] == 1 or document["digest"] == found:
+        return []
+    return [Problem(loc="digest", message=f"is {found} and was {document['digest']} when written; restore the manifest")]
 
 
 def parse_manifest(data: bytes, subject: str) -> Manifest:

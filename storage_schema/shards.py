@@ -25,7 +25,7 @@ TAR_BLOCK_BYTES = 512
 #: First eight bytes of a .npy file (magic, version), and how many bytes the header's length takes then.
 _NPY_LENGTH_BYTES = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}
 #: NumPy writes 128 bytes for arrays of the format's ranks.
-_NPY_HEADER_LIMIT = 1024
+NPY_HEADER_LIMIT = 1024
 
 
 def shard_path(source: str, number: int) -> str:
@@ -84,7 +84,7 @@ def _npy_header(data: bytes) -> tuple[str, int]:
     """
     width = _NPY_LENGTH_BYTES.get(data[:8])
     start = 0 if width is None else 8 + width + int.from_bytes(data[8 : 8 + width], "little")
-    if width is None or not 8 + width <= start <= min(len(data), _NPY_HEADER_LIMIT):
+    if width is None or not 8 + width <= start <= min(len(data), NPY_HEADER_LIMIT):
         raise GeometryError(f"not a .npy file: begins with {data[:12]!r}")
     return data[8 + width : start].decode("latin1").rstrip(" \n"), start
 

@@ -30,6 +30,12 @@ from storage_schema.shards import npy_array
 from storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
 
 CatalogRow = dict[str, Any]
+#: What tar, .npy and Zarr readers raise at bytes that are published and yet not theirs. Bytes that are not those which were
+#: published are not shown to them: a native decoder may do anything with such.
+FOREIGN_ERRORS = (
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, MemoryError),
+    *(RuntimeError, OSError, EOFError, tarfile.TarError),
+)
 
 
 def decoded(data: bytes, row: CatalogRow) -> Array:
@@ -75,60 +81,82 @@ def seen_by_zarr(document: bytes, shard_path: str, data: bytes, rows: Sequence[C
     return {row["key"]: np.asarray(array[row["position"]])[None] for row in rows}
 
 
-def _others(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow], bank: Bucket | None) -> dict[str, Array]:
-    if entry.role == "shard":
-        return seen_by_webdataset(data)
-    assert bank is not None
-    document = bank.read(ZARR_DOCUMENT)
-    return seen_by_zarr(document, entry.path, data, rows)
+def document_path(path: str) -> str:
+    """The ``zarr.json`` of the bank that an object lies in; of any other object no path."""
+    bank, inside, _ = path.partition(".zarr/")
+    return f"{bank}.zarr/{ZARR_DOCUMENT}" if inside else ""
 
 
-def check_samples(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow], bank: Bucket | None) -> list[Problem]:
-    """Everything wrong with the samples of one object."""
-    problems, ours = [], {}
+def check_rows(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow]) -> tuple[dict[str, Array], list[Problem]]:
+    """The arrays of one object by key, as the loader reads them, and what is wrong with the others."""
+    arrays, problems = {}, []
     for row in rows:
         found = check_row(data, row)
         if isinstance(found, Problem):
             problems.append(Problem(loc=f"{entry.path}: {found.loc}", message=found.message))
         else:
-            ours[row["key"]] = found
+            arrays[row["key"]] = found
+    return arrays, problems
+
+
+def compare_readers(
+    entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow], ours: dict[str, Array], document: bytes | None
+) -> list[Problem]:
+    """Where the standard library of an object reads other values than the loader."""
     try:
-        theirs = _others(entry, data, rows, bank)
-    except (ValueError, KeyError, RuntimeError, OSError, tarfile.TarError) as error:
-        return [
-            *problems,
-            Problem(loc=entry.path, message=f"its standard library cannot open it: {type(error).__name__}: {error}"),
-        ]
+        theirs = seen_by_webdataset(data) if document is None else seen_by_zarr(document, entry.path, data, rows)
+    except FOREIGN_ERRORS as error:
+        found = f"its standard library cannot open it: {type(error).__name__}: {error}"
+        return [Problem(loc=entry.path, message=found)]
     differing = [key for key, array in ours.items() if key not in theirs or not _same(theirs[key], array)]
-    return problems + [
-        Problem(loc=f"{entry.path}: {key}", message="its standard library reads other values") for key in differing
-    ]
+    return [Problem(loc=f"{entry.path}: {key}", message="its standard library reads other values") for key in differing]
 
 
 def _same(one: Array, other: Array) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and bool(np.array_equal(one, other))
 
 
-def check_object(entry: ObjectEntry, rows: Sequence[CatalogRow], dataset: Bucket) -> list[Problem]:
-    """Everything wrong with one object: size, hash, and every sample in it."""
-    try:
-        data = dataset.read(entry.path)
-    except StorageError as error:
-        return [Problem(loc=entry.path, message=str(error))]
+def check_bytes(entry: ObjectEntry, data: bytes) -> list[Problem]:
+    """Whether these are the bytes that were published."""
     problems = []
     if len(data) != entry.size:
         problems.append(Problem(loc=entry.path, message=f"has {len(data):,} bytes; the manifest says {entry.size:,}"))
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         problems.append(Problem(loc=entry.path, message="does not match its sha256; restore it or prepare the dataset again"))
-    if rows:
-        bank = dataset.at(entry.path.split(".zarr/")[0] + ".zarr") if entry.role == "bank" else None
-        problems += check_samples(entry, data, rows, bank)
     return problems
 
 
-def run_check(document: str, dataset: Bucket) -> str:
+def check_object(entry: ObjectEntry, rows: Sequence[CatalogRow], document: ObjectEntry | None, dataset: Bucket) -> list[Problem]:
+    """Everything wrong with one object: size, hash, and every sample in it.
+
+    Args:
+        entry: of the object.
+        rows: of the samples in it; they keep the contract.
+        document: of a shard of a bank, the bank's ``zarr.json``.
+        dataset: where it is published.
+    """
+    try:
+        data = dataset.read(entry.path)
+    except StorageError as error:
+        return [Problem(loc=entry.path, message=str(error))]
+    problems = check_bytes(entry, data)
+    ours, damaged = check_rows(entry, data, rows)
+    if not rows or problems:
+        return [*problems, *damaged]
+    if entry.role != "bank":
+        return [*damaged, *compare_readers(entry, data, rows, ours, None)]
+    if document is None:
+        return [*damaged, Problem(loc=entry.path, message=f"lies in no bank that has a {ZARR_DOCUMENT} in the manifest")]
+    try:
+        described = dataset.read(document.path)
+    except StorageError:
+        return damaged  # told where that object itself is checked, as is one that was changed
+    return damaged if check_bytes(document, described) else [*damaged, *compare_readers(entry, data, rows, ours, described)]
+
+
+def run_check(task: str, dataset: Bucket) -> str:
     """The task of one object."""
-    task = json.loads(document)
-    entry = ObjectEntry(**task["entry"])
-    problems = check_object(entry, task["rows"], dataset)
+    asked = json.loads(task)
+    document = ObjectEntry(**asked["document"]) if asked["document"] else None
+    problems = check_object(ObjectEntry(**asked["entry"]), asked["rows"], document, dataset)
     return canonical_json([{"loc": p.loc, "message": p.message} for p in problems]).decode()

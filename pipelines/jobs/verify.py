@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
-from pipelines.jobs.check import CatalogRow, run_check
+from pipelines.jobs.check import CatalogRow, document_path, run_check
 from pipelines.jobs.engine import Session, each
-from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, conform
+from storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
+from storage_schema.contract import check_catalog, published_table
 from storage_schema.digest import canonical_json
 from storage_schema.errors import DocumentError, Problem, StorageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
@@ -44,53 +44,45 @@ class Report:
         }
 
 
-def read_table(dataset: Bucket, path: str, schema: pa.Schema, version: int) -> pa.Table | list[Problem]:
-    """One Parquet part, or what is wrong with it."""
-    try:
-        table = pa.parquet.read_table(io.BytesIO(dataset.read(path)))
-        return conform(table, schema, dataset.where(path), version=version)
-    except DocumentError as error:
-        return [Problem(loc=f"{path}: {p.loc}", message=p.message) for p in error.problems]
-    except (StorageError, pa.ArrowException, OSError) as error:
-        return [Problem(loc=path, message=f"cannot be read: {error}")]
-
-
-def read_tables(dataset: Bucket, manifest: Manifest, role: str, schema: pa.Schema) -> tuple[list[CatalogRow], list[Problem]]:
-    """All rows of the parts of one role, and what is wrong with them."""
-    rows: list[CatalogRow] = []
-    problems: list[Problem] = []
+def read_tables(dataset: Bucket, manifest: Manifest, role: str, schema: pa.Schema) -> tuple[pa.Table, list[Problem]]:
+    """All rows of the parts of one role that are those which were published, and what is wrong with the other parts."""
+    tables, problems = [schema.empty_table()], list[Problem]()
     for entry in manifest.with_role(role):
-        found = read_table(dataset, entry.path, schema, manifest.version)
-        if isinstance(found, list):
-            problems += found
-        else:
-            rows += found.to_pylist()
-    return rows, problems
+        try:
+            data, where = dataset.read(entry.path), dataset.where(entry.path)
+            tables.append(published_table(data, entry, schema, where, version=manifest.version))
+        except DocumentError as error:
+            problems += [Problem(loc=f"{entry.path}: {p.loc}", message=p.message) for p in error.problems]
+        except StorageError as error:
+            problems.append(Problem(loc=entry.path, message=f"its rows are not checked: {error}"))
+    return pa.concat_tables(tables), problems
 
 
-def check_counts(manifest: Manifest, rows: Sequence[CatalogRow], quarantine: Sequence[CatalogRow]) -> list[Problem]:
-    """What does not add up between manifest and tables."""
-    known = {entry.path for entry in manifest.objects}
-    twice = [key for key, count in Counter(row["key"] for row in rows).items() if count > 1]
-    problems = [Problem(loc=f"catalog: {key}", message="key stands in several rows") for key in twice]
-    problems += [
-        Problem(loc=f"catalog: {row['key']}", message=f"lies in {row['object']}, which the manifest does not name")
-        for row in rows
-        if row["object"] not in known
+def check_counts(manifest: Manifest, quarantine: pa.Table, ignored: pa.Table) -> list[Problem]:
+    """What does not add up between manifest and tables; a manifest of version 1 does not count files."""
+    counts = [("num_quarantined", quarantine.num_rows, manifest.num_quarantined)]
+    if manifest.files:
+        files = pc.sum(quarantine["num_files"]).as_py() or 0
+        counts.append(("num_files_quarantined", files, manifest.files.quarantined))
+        if manifest.with_role("ignored"):
+            counts.append(("num_files_ignored", ignored.num_rows, manifest.files.ignored))
+    return [
+        Problem(loc=loc, message=f"the manifest says {stated}, the tables hold {found}")
+        for loc, found, stated in counts
+        if found != stated
     ]
-    for loc, found, stated in (
-        ("num_samples", len(rows), manifest.num_samples),
-        ("num_quarantined", len(quarantine), manifest.num_quarantined),
-    ):
-        if found != stated:
-            problems.append(Problem(loc=loc, message=f"the manifest says {stated}, the tables hold {found}"))
-    wanted = manifest.preprocessing_digest
-    strangers = sum(row["preprocessing_digest"] != wanted for row in rows)
-    if strangers:
-        problems.append(
-            Problem(loc="preprocessing_digest", message=f"{strangers} catalog rows name another one than the manifest")
-        )
-    return problems
+
+
+def object_tasks(manifest: Manifest, rows: Sequence[CatalogRow]) -> list[str]:
+    """A task for each object: its entry, the rows of the samples in it, and for a shard of a bank the bank's document."""
+    of_object: dict[str, list[CatalogRow]] = defaultdict(list)
+    for row in rows:
+        of_object[row["object"]].append(row)
+    entries = {entry.path: asdict(entry) for entry in manifest.objects}
+    return [
+        canonical_json({"entry": entry, "rows": of_object[path], "document": entries.get(document_path(path))}).decode()
+        for path, entry in entries.items()
+    ]
 
 
 def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None, quiet: bool = False) -> Report:
@@ -109,20 +101,20 @@ def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None,
     if not dataset.exists(MANIFEST_PATH):
         raise StorageError(f"{dataset.url} is no published dataset: it has no {MANIFEST_PATH}; run or finish crossdim prepare")
     manifest = parse_manifest(dataset.read(MANIFEST_PATH), dataset.where(MANIFEST_PATH))
-    rows, problems = read_tables(dataset, manifest, "catalog", CATALOG_SCHEMA)
+    catalog, problems = read_tables(dataset, manifest, "catalog", CATALOG_SCHEMA)
     quarantine, more = read_tables(dataset, manifest, "quarantine", QUARANTINE_SCHEMA)
-    problems += more + check_counts(manifest, rows, quarantine)
-    of_object: dict[str, list[CatalogRow]] = defaultdict(list)
-    for row in rows:
-        of_object[row["object"]].append({name: row[name] for name in _COLUMNS})
-    tasks = [canonical_json({"entry": asdict(entry), "rows": of_object[entry.path]}).decode() for entry in manifest.objects]
+    ignored, others = read_tables(dataset, manifest, "ignored", IGNORED_SCHEMA)
+    check = check_catalog(catalog, manifest)
+    problems += [*more, *others, *check.problems, *check_counts(manifest, quarantine, ignored)]
+    # A row that breaks the contract is told of and not followed.
+    tasks = object_tasks(manifest, catalog.select(_COLUMNS).filter(pa.array(check.sound)).to_pylist())
     with session(), tqdm(total=len(tasks), desc="verify", unit="object", disable=quiet) as bar:
         for answer in each(tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
             problems += [Problem(**problem) for problem in json.loads(answer)]
             bar.update()
     return Report(
         num_objects=len(manifest.objects),
-        num_samples=len(rows),
+        num_samples=catalog.num_rows,
         num_bytes=sum(entry.size for entry in manifest.objects),
         problems=tuple(sorted(problems, key=str)),
     )

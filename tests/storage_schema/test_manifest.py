@@ -16,7 +16,8 @@ from storage_schema.manifest import FIELDS, OBJECT_FIELDS, FileCounts, Manifest,
 from storage_schema.vocabulary import Presentation
 
 GOLDEN = {version: Path(__file__).parent.parent / "golden" / f"manifest_v{version}.json" for version in (1, 2)}
-#: Made by:  printf '%s' "$(cat tests/golden/manifest_v2.json)" | sha256sum      (the digest is that of the line without its end)
+#: Made by, of the line without its end, and of version 2 without its field digest:
+#: sed -z 's/"digest":"[0-9a-f]*",//;s/\n$//' tests/golden/manifest_v2.json | sha256sum
 GOLDEN_DIGEST = {
     1: "55c394dda47a3a91537ac95ff8109f3fa4a2909c203958d2f334e7e58d443070",
     2: "912c62cf327b7794a8f65ea1579f694da049a16ce4fa926a0fd01674487d668d",
@@ -183,10 +184,26 @@ def test_files_that_are_not_accounted_for_are_refused():
         FileCounts(total=41, used=30, quarantined=4, ignored=6)
 
 
-@pytest.mark.parametrize("field", ["num_files", "patient_key_id"])
+@pytest.mark.parametrize("field", ["num_files", "patient_key_id", "digest"])
 def test_a_field_of_version_2_is_not_one_of_version_1(field):
     """Each version has its own fields: a manifest that mixes them was written by nobody."""
     assert problems(broken(version=1))[field] == "is not a field"
+
+
+def test_no_bit_of_a_manifest_changes_unseen():
+    """All of them: what is still read has the digest, and so the values, of what was written."""
+    data, read = GOLDEN[2].read_bytes(), []
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(DocumentError):
+            read.append(parse_manifest(bytes(changed), "changed"))
+    assert {found.digest for found in read} <= {GOLDEN_DIGEST[2]}
+
+
+def test_a_manifest_that_was_edited_is_refused():
+    """Every value of it is plausible: only the digest tells."""
+    assert "was 912c62" in problems(broken(num_samples=32))["digest"]
 
 
 def test_a_preprocessing_digest_that_was_copied_from_elsewhere_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +12,11 @@ import numpy as np
 
 from storage_schema.sample import Sample
 from training.data.collate import JOINT, Batch, Views, collate
-from training.data.corpus import Corpus, read_sample
+from training.data.corpus import Corpus, Told, read_sample
 from training.data.order import Order, rng_at
 from training.data.ranges import open_ranges
 
+_LOG = logging.getLogger(__name__)
 Draw = Callable[[Sample, np.random.Generator], Views]
 
 
@@ -53,16 +55,19 @@ class Loading:
     ahead: int = 2
 
 
-def step_batches(loading: Loading, corpora: Sequence[Corpus], draw: Draw, first: int, stop: int) -> Iterator[list[Batch]]:
+def step_batches(
+    loading: Loading, corpora: Sequence[Corpus], draw: Draw, first: int, stop: int, reread: Told = _LOG.warning
+) -> Iterator[list[Batch]]:
     """For each step from position ``first`` to ``stop``: this rank's batches, one a presentation.
 
     Every sample is read and its views are drawn in a thread, with the generator of its position, so results do not
-    depend on threads, ranks or restarts. Memory is bounded by ``ahead`` steps.
+    depend on threads, ranks or restarts. Memory is bounded by ``ahead`` steps. ``reread`` is told, in such a thread, of samples
+    that came right only when they were read once more.
     """
     ranges = [open_ranges(corpus.bucket) for corpus in corpora]
 
     def fetch(number: int, index: int, position: int) -> tuple[str, Views]:
-        sample = read_sample(corpora[number], index, ranges[number])
+        sample = read_sample(corpora[number], index, ranges[number], reread)
         return sample.key, draw(sample, rng_at(loading.order.seed, position))
 
     with ThreadPoolExecutor(loading.threads, thread_name_prefix="views") as pool:

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation.bucket import Bucket
-from storage_schema.errors import StorageError
+from storage_schema.errors import DocumentError, StorageError
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
 from training.data.collate import Batch
 from training.data.corpus import open_corpus, read_sample
 from training.data.loader import Loading, step_batches
 from training.data.order import CorpusOrder, Order
-from training.data.ranges import open_ranges
+from training.data.ranges import FsspecRanges, LocalRanges, Ranges, open_ranges
 from training.methods.cdssl_p3d import CdsslP3D
 from training.recipes.cdssl_p3d import tiny
 
@@ -145,6 +145,66 @@ def test_a_flipped_byte_is_a_sentence_and_never_a_sample(kind: str, request: pyt
     damaged.put(path, bytes(data))
     with pytest.raises(StorageError, match="crc32c"):
         read_sample(corpus, 0, open_ranges(damaged))
+
+
+class _Flipping:
+    """A client whose first answers have one bit flipped, as a bad cable or cache would; then it answers rightly."""
+
+    def __init__(self, ranges: Ranges, times: int) -> None:
+        self._ranges, self._left, self.asked = ranges, times, 0
+
+    def get(self, path: str, offset: int, length: int) -> bytes:
+        data = self._ranges.get(path, offset, length)
+        self.asked += 1
+        if self._left:
+            self._left -= 1
+            return data[:-30] + bytes([data[-30] ^ 4]) + data[-29:]
+        return data
+
+
+@pytest.mark.parametrize("client", [LocalRanges, FsspecRanges])
+@pytest.mark.parametrize("kind", ["flat", "solid"])
+def test_a_range_that_came_wrong_once_is_read_again_and_told(
+    client: type[LocalRanges | FsspecRanges], kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Not hidden: who reads is told. Not for ever: the second wrong answer is an error."""
+    bucket: Bucket = request.getfixturevalue(kind)
+    corpus, told = open_corpus(bucket), list[str]()
+    right = read_sample(corpus, 3, client(bucket), told.append).array
+    assert told == []
+    once = _Flipping(client(bucket), 1)
+    assert np.array_equal(read_sample(corpus, 3, once, told.append).array, right)
+    assert once.asked == 2
+    assert len(told) == 1
+    assert corpus.row(3)["key"] in told[0]
+    assert "read once more" in told[0]
+    twice = _Flipping(client(bucket), 2)
+    with pytest.raises(StorageError, match=r"read twice, crc32c is [0-9a-f]{8} and [0-9a-f]{8}, published"):
+        read_sample(corpus, 3, twice, told.append)
+    assert (twice.asked, len(told)) == (2, 1)
+
+
+def test_a_catalog_that_changed_by_a_bit_is_not_opened(flat: Bucket, tmp_path: object) -> None:
+    import shutil
+
+    damaged = Bucket(f"{tmp_path}/damaged")
+    shutil.copytree(flat.root, damaged.root)
+    path = "catalog/part-00000.parquet"
+    data = bytearray(damaged.read(path))
+    data[len(data) // 2] ^= 1
+    damaged.put(path, bytes(data))
+    with pytest.raises(StorageError, match=r"catalog/part-00000.parquet: its sha256 is"):
+        open_corpus(damaged)
+
+
+@pytest.mark.parametrize("geometry", [{"window": "4"}, {"window": 4.5}, {"window": True}, {"stride": [4]}, {"layout": 1}])
+def test_a_geometry_of_another_type_is_refused_when_the_dataset_is_opened(geometry: dict[str, object], tmp_path: object) -> None:
+    from tests.training.published import images, publish
+
+    bucket = Bucket(f"{tmp_path}/xr")
+    publish(bucket, images(3), "xr", {"pseudo3d": {"window": 4, "stride": 4} | geometry})
+    with pytest.raises(DocumentError, match=r"preprocessing\.pseudo3d"):
+        open_corpus(bucket)
 
 
 def test_a_sample_in_the_place_of_another_is_noticed(solid: Bucket) -> None:

@@ -1,0 +1,276 @@
+"""The contract: a published dataset's tables are held to it before any of their values is used.
+
+A table is parsed only if its bytes have the size and the sha256 of the manifest. Every value of the catalog that says what
+is read, how much memory it takes or what it means is then checked, column by column, in time linear in the rows. All
+problems are told at once, each with the number of rows and a first example.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage_schema.bank import BLOSC_OVERHEAD_BYTES, CRC_BYTES, LEAST_CHUNK_BYTES, MAX_CHUNK_BYTES
+from storage_schema.bank import DTYPE as BANK_DTYPE
+from storage_schema.catalog import conform
+from storage_schema.columns import DTYPES, Columns, Mask
+from storage_schema.errors import DocumentError, Problem, StorageError
+from storage_schema.manifest import Manifest, ObjectEntry
+from storage_schema.shards import NPY_HEADER_LIMIT
+from storage_schema.vocabulary import Encoding, Presentation
+
+#: No sample takes more memory than the largest buffer that blosc knows.
+MAX_SAMPLE_BYTES = MAX_CHUNK_BYTES
+#: No volume that superpatches are put together to has more voxels.
+MAX_VOLUME_VOXELS = 2**33
+#: No part of a table takes more memory; a part of 100,000 rows takes some 60 MB.
+MAX_TABLE_BYTES = 2**31
+_ENCODINGS = {"shard": Encoding.NPY, "bank": Encoding.ZARR_CHUNK}
+
+
+def published_bytes(data: bytes, entry: ObjectEntry, subject: str) -> bytes:
+    """The bytes of an object themselves, once they have the size and sha256 that the manifest gives them.
+
+    Raises:
+        StorageError: if they have not.
+    """
+    remedy = "run crossdim verify, and restore the object or prepare the dataset again"
+    if len(data) != entry.size:
+        raise StorageError(f"{subject}: has {len(data):,} bytes; the manifest says {entry.size:,}; {remedy}")
+    if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+        raise StorageError(f"{subject}: its sha256 is {found}; the manifest says {entry.sha256}; {remedy}")
+    return data
+
+
+def published_table(data: bytes, entry: ObjectEntry, schema: pa.Schema, subject: str, *, version: int) -> pa.Table:
+    """One part of a table, from bytes that are those which were published.
+
+    Args:
+        data: of the object, as read.
+        entry: what the manifest says of it.
+        schema: of the table.
+        subject: where the bytes came from, for the error.
+        version: of the dataset.
+
+    Raises:
+        StorageError: if the bytes are not those that were published; they are not parsed then.
+        DocumentError: if they are no table of this schema.
+    """
+    source = io.BytesIO(published_bytes(data, entry, subject))
+    try:
+        metadata = pq.read_metadata(source)
+        size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+        if size > MAX_TABLE_BYTES:
+            raise DocumentError(subject, [Problem(loc="table", message=f"takes {size:,} bytes; at most {MAX_TABLE_BYTES:,}")])
+        source.seek(0)
+        table = pq.read_table(source)
+        table.validate(full=True)  # among others that texts are UTF-8
+    except (pa.ArrowException, OSError) as error:
+        raise DocumentError(subject, [Problem(loc="table", message=f"is no Parquet file that can be read: {error}")]) from error
+    return conform(table, schema, subject, version=version)
+
+
+def _key(rows: Columns) -> Mask:
+    return ~rows.matches("key", "[0-9a-f]{32}")
+
+
+def _repeated_key(rows: Columns) -> Mask:
+    return _repeated(rows.arrow("key").dictionary_encode().indices.to_numpy(zero_copy_only=False))
+
+
+def _repeated(values: npt.NDArray[Any]) -> Mask:
+    """All but the first of equal values."""
+    repeated = np.ones(len(values), bool)
+    repeated[np.unique(values, return_index=True)[1]] = False
+    return repeated
+
+
+def _position(rows: Columns) -> Mask:
+    known = rows.known("position")
+    if rows.role == "shard":
+        return known
+    values = rows.numbers("position")
+    return ~known | ~(values >= 0) | _repeated(values)
+
+
+def _offset(rows: Columns) -> Mask:
+    return rows.numbers("offset") < 0
+
+
+def _length(rows: Columns) -> Mask:
+    """Without a sum, which could overflow."""
+    offset, length, known = rows.numbers("offset"), rows.numbers("length"), rows.sizes >= 0
+    return (length < 1) | (known & (offset >= 0) & (length > rows.sizes - np.maximum(offset, 0)))
+
+
+def _shape(rows: Columns) -> Mask:
+    sides, fits = rows.shape
+    broken: Mask = ~fits | ~(sides >= 1).all(axis=1)
+    if rows.presentation is Presentation.SUPERPATCH:
+        broken |= (sides[:, 0] != 1) | (sides[:, 1:] != sides[:, 1:2]).any(axis=1)
+    return broken
+
+
+def _dtype(rows: Columns) -> Mask:
+    allowed = (BANK_DTYPE.str,) if rows.role == "bank" else DTYPES
+    return ~rows.holds_one_of("dtype", allowed)
+
+
+def _too_large(rows: Columns) -> Mask:
+    return rows.nbytes > MAX_SAMPLE_BYTES
+
+
+def _not_held(rows: Columns) -> Mask:
+    """An .npy is its header and its numbers; a chunk of the bank is never longer than its numbers, a header and a checksum."""
+    length = rows.numbers("length").astype(np.float64)
+    if rows.role == "bank":
+        return (length < LEAST_CHUNK_BYTES) | (length > rows.nbytes + BLOSC_OVERHEAD_BYTES + CRC_BYTES)
+    return (length <= rows.nbytes) | (length > rows.nbytes + NPY_HEADER_LIMIT)
+
+
+def _not_finite(name: str) -> Callable[[Columns], Mask]:
+    return lambda rows: ~np.isfinite(rows.numbers(name))
+
+
+def _slope(rows: Columns) -> Mask:
+    slope = rows.numbers("slope")
+    broken: Mask = ~np.isfinite(slope) | (slope == 0)
+    return broken
+
+
+def _range(rows: Columns) -> Mask:
+    high = rows.numbers("unit_high")
+    return ~np.isfinite(high) | ~(high > rows.numbers("unit_low"))
+
+
+def _spacing(rows: Columns) -> Mask:
+    values, fits = rows.lists("spacing_mm", rows.rank - 1)
+    return rows.known("spacing_mm") & ~(fits & np.isfinite(values).all(axis=1) & (values > 0).all(axis=1))
+
+
+def _affine(rows: Columns) -> Mask:
+    values, fits = rows.lists("affine", 16)
+    return rows.known("affine") & ~(fits & np.isfinite(values).all(axis=1))
+
+
+def _origin(rows: Columns) -> Mask:
+    values, fits = rows.lists("origin_zyx", 3)
+    broken = rows.known("origin_zyx") & ~(fits & (values >= 0).all(axis=1))
+    volumes, placed = rows.lists("volume_shape", 3)
+    return broken | (placed & fits & (values >= volumes).any(axis=1))
+
+
+def _volume(rows: Columns) -> Mask:
+    values, fits = rows.lists("volume_shape", 3)
+    small: Mask = (values >= 1).all(axis=1) & (values.prod(axis=1) <= MAX_VOLUME_VOXELS)
+    return rows.known("volume_shape") & ~(fits & small)
+
+
+def _side(name: str) -> Callable[[Columns], Mask]:
+    return lambda rows: rows.known(name) & ~(rows.numbers(name) >= 1)
+
+
+def _foreground(rows: Columns) -> Mask:
+    values = rows.numbers("foreground")
+    return rows.known("foreground") & ~((values >= 0) & (values <= 1))
+
+
+def _empty(name: str) -> Callable[[Columns], Mask]:
+    return lambda rows: rows.equals(name, "")
+
+
+#: Column, what every row must hold there, and where rows do not.
+RULES: tuple[tuple[str, str, Callable[[Columns], Mask]], ...] = (
+    ("key", "32 lower-case hex digits", _key),
+    ("key", "a key that no row before has", _repeated_key),
+    ("presentation", "the manifest's presentation", lambda rows: ~rows.equals("presentation", str(rows.presentation))),
+    ("object", "a path that the manifest names with the role of this presentation's samples", lambda rows: rows.sizes < 0),
+    ("encoding", "npy in shards, zarr-chunk in a bank", lambda rows: ~rows.equals("encoding", str(_ENCODINGS[rows.role]))),
+    ("position", "in a bank a number of its own from 0 up, in a shard nothing", _position),
+    ("offset", "a number from 0 up", _offset),
+    ("length", "at least 1 byte, ending inside the object", _length),
+    ("shape", "(C, H, W) of images, (1, S, S, S) of superpatches, else (C, D, H, W), sides from 1 up", _shape),
+    ("dtype", f"{BANK_DTYPE.str} in a bank, else one of {', '.join(DTYPES)}", _dtype),
+    ("shape", f"an array of at most {MAX_SAMPLE_BYTES:,} bytes", _too_large),
+    ("length", "as many bytes as an array of this shape and dtype can take in this encoding", _not_held),
+    ("slope", "a finite number that is not 0", _slope),
+    ("intercept", "a finite number", _not_finite("intercept")),
+    ("unit_low", "a finite number", _not_finite("unit_low")),
+    ("unit_high", "a finite number above unit_low", _range),
+    ("spacing_mm", "nothing, or a finite length above 0 for each spatial axis", _spacing),
+    ("affine", "nothing, or 16 finite numbers", _affine),
+    ("origin_zyx", "nothing, or three indices from 0 up, inside volume_shape", _origin),
+    ("volume_shape", f"nothing, or three sides from 1 up, of at most {MAX_VOLUME_VOXELS:,} voxels", _volume),
+    ("image_height", "nothing, or a number from 1 up", _side("image_height")),
+    ("image_width", "nothing, or a number from 1 up", _side("image_width")),
+    ("foreground", "nothing, or a share from 0 to 1", _foreground),
+    ("patient", "a text that is not empty", _empty("patient")),
+    ("source_sha256", "64 lower-case hex digits", lambda rows: ~rows.matches("source_sha256", "[0-9a-f]{64}")),
+    ("part", "a text that is not empty", _empty("part")),
+    (
+        "preprocessing_digest",
+        "the manifest's preprocessing_digest",
+        lambda rows: ~rows.equals("preprocessing_digest", rows.preprocessing_digest),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogCheck:
+    """What is wrong with a catalog, and which of its rows nothing is wrong with, (N,)."""
+
+    problems: tuple[Problem, ...]
+    sound: Mask
+
+
+def check_catalog(table: pa.Table, manifest: Manifest) -> CatalogCheck:
+    """Hold every row of a catalog to the contract.
+
+    Args:
+        table: all parts of the catalog together, of the catalog's schema.
+        manifest: of the dataset.
+    """
+    rows, problems = Columns(table, manifest), []
+    sound = np.ones(len(rows), bool)
+    for column, expected, rule in RULES:
+        with np.errstate(invalid="ignore", over="ignore"):
+            broken = rule(rows)
+        if broken.any():
+            problems.append(_problem(rows, column, expected, broken))
+            sound &= ~broken
+    if len(rows) != manifest.num_samples:
+        found = f"the manifest says {manifest.num_samples}, the catalog holds {len(rows)}"
+        problems.append(Problem(loc="num_samples", message=found))
+    return CatalogCheck(problems=tuple(problems), sound=sound)
+
+
+def _problem(rows: Columns, column: str, expected: str, broken: Mask) -> Problem:
+    first, count = int(broken.argmax()), int(broken.sum())
+    key, found = rows.arrow("key")[first].as_py(), rows.arrow(column)[first].as_py()
+    message = f"{count:,} of {len(rows):,} rows break the contract; row {first}, sample {key!r}, holds {found!r}"
+    return Problem(loc=f"catalog, column {column}", message=f"{message}; expected {expected}")
+
+
+def catalog_of(parts: list[pa.Table], manifest: Manifest, subject: str) -> pa.Table:
+    """All parts of a catalog as one table that keeps the contract.
+
+    Args:
+        parts: in the order of their paths, as :func:`published_table` returns them; at least one.
+        manifest: of the dataset.
+        subject: where the catalog came from, for the error.
+
+    Raises:
+        DocumentError: listing every problem.
+    """
+    table = pa.concat_tables(parts)
+    if problems := check_catalog(table, manifest).problems:
+        raise DocumentError(f"{subject} does not keep the contract; prepare the dataset again", problems)
+    return table

@@ -1,0 +1,276 @@
+"""The contract: a catalog that breaks it is told all that is wrong, before any of its values is used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, table_of
+from storage_schema.contract import RULES, catalog_of, check_catalog, published_table
+from storage_schema.digest import sample_key
+from storage_schema.errors import DocumentError, StorageError
+from storage_schema.manifest import FileCounts, Manifest, ObjectEntry
+from storage_schema.shards import npy_bytes
+from storage_schema.vocabulary import Encoding, Presentation
+from tests.strategies import sample
+
+SHARD, BANK = "images/a.tar", "superpatches/a.zarr/c/0/0/0"
+
+
+def manifest(presentation: Presentation, num_samples: int = 3) -> Manifest:
+    flat = presentation is not Presentation.SUPERPATCH
+    path, role = (SHARD, "shard") if flat else (BANK, "bank")
+    return Manifest(
+        name="a",
+        presentation=presentation,
+        num_samples=num_samples,
+        num_quarantined=0,
+        preprocessing={},
+        plan_digest="0" * 64,
+        objects=(
+            ObjectEntry(path=path, size=100_000, sha256="1" * 64, role=role),
+            ObjectEntry(path="catalog/a.parquet", size=2**70, sha256="1" * 64, role="catalog"),
+        ),
+        files=FileCounts(total=3, used=3, quarantined=0, ignored=0),
+    )
+
+
+ARRAYS = {
+    Presentation.IMAGE: np.zeros((1, 8, 12), np.uint16),
+    Presentation.PSEUDO3D: np.zeros((1, 16, 2, 3), np.uint8),
+    Presentation.SUPERPATCH: np.zeros((1, 4, 4, 4), np.int16),
+}
+
+
+def rows(presentation: Presentation) -> list[dict[str, object]]:
+    """Three sound rows."""
+    flat = presentation is not Presentation.SUPERPATCH
+    array = ARRAYS[presentation]
+    found = sample(array, presentation, extra={} if flat else {"volume_shape": [8, 8, 8]}, origin_zyx=None if flat else (4, 0, 0))
+    return [
+        catalog_row(
+            replace(found, key=sample_key("ab" * 32, str(number))),
+            path=SHARD if flat else BANK,
+            offset=1000 * number,
+            length=len(npy_bytes(array)) if flat else 60,
+            crc32c=7,
+            encoding=Encoding.NPY if flat else Encoding.ZARR_CHUNK,
+            position=None if flat else number,
+            split="train",
+            preprocessing_digest=manifest(presentation).preprocessing_digest,
+        )
+        for number in range(3)
+    ]
+
+
+def checked(of: Presentation, *, row: int = 1, **changes: object) -> list[str]:
+    """The columns that are told of, where one row is changed."""
+    changed = rows(of)
+    changed[row] |= changes
+    found = check_catalog(table_of(changed, CATALOG_SCHEMA), manifest(of))
+    assert found.sound.tolist() == [not (changes and number == row) for number in range(3)]
+    for problem in found.problems:
+        assert "1 of 3 rows break the contract; row 1, sample '" in problem.message
+        assert "; expected " in problem.message
+    return [problem.loc.removeprefix("catalog, column ") for problem in found.problems]
+
+
+@pytest.mark.parametrize("presentation", Presentation)
+def test_sound_rows_keep_the_contract(presentation):
+    assert check_catalog(table_of(rows(presentation), CATALOG_SCHEMA), manifest(presentation)).problems == ()
+    assert catalog_of([table_of(rows(presentation), CATALOG_SCHEMA)], manifest(presentation), "catalog").num_rows == 3
+
+
+IMAGE, VOLUME = Presentation.PSEUDO3D, Presentation.SUPERPATCH
+
+
+@pytest.mark.parametrize(
+    ("presentation", "column", "value"),
+    [
+        (IMAGE, "key", "ab" * 15 + "A0"),
+        (IMAGE, "key", "ab" * 16 + "\n"),
+        (IMAGE, "key", "../../../../../../etc/passwd"),
+        (IMAGE, "key", sample_key("ab" * 32, "0")),
+        (IMAGE, "presentation", "image"),
+        (IMAGE, "object", "../other/images/a.tar"),
+        (IMAGE, "object", "/etc/passwd"),
+        (IMAGE, "object", "catalog/a.parquet"),
+        (IMAGE, "object", SHARD + "/"),
+        (IMAGE, "encoding", "zarr-chunk"),
+        (VOLUME, "encoding", "npy"),
+        (IMAGE, "position", 3),
+        (VOLUME, "position", None),
+        (VOLUME, "position", -1),
+        (VOLUME, "position", 0),
+        (IMAGE, "offset", -1),
+        (IMAGE, "offset", 100_000),
+        (IMAGE, "offset", 2**63 - 1),
+        (IMAGE, "shape", [1, 16, 6]),
+        (IMAGE, "shape", [1, 16, 2, 3, 1]),
+        (IMAGE, "shape", [1, 16, 2, 0]),
+        (IMAGE, "shape", [1, 16, -2, -3]),
+        (IMAGE, "shape", [1, 16, 2, None]),
+        (IMAGE, "shape", []),
+        (VOLUME, "shape", [2, 4, 4, 2]),
+        (VOLUME, "shape", [1, 4, 4, 2]),
+        (IMAGE, "dtype", "|O"),
+        (IMAGE, "dtype", "|V96"),
+        (IMAGE, "dtype", ">u2"),
+        (IMAGE, "dtype", "no dtype"),
+        (VOLUME, "dtype", "<f4"),
+        (IMAGE, "slope", 0.0),
+        (IMAGE, "slope", float("nan")),
+        (IMAGE, "intercept", float("inf")),
+        (IMAGE, "unit_high", -1000.0),
+        (IMAGE, "unit_high", float("inf")),
+        (VOLUME, "spacing_mm", [1.0, 1.0]),
+        (VOLUME, "spacing_mm", [1.0, 0.0, 1.0]),
+        (VOLUME, "spacing_mm", [1.0, float("nan"), 1.0]),
+        (VOLUME, "spacing_mm", [1.0, None, 1.0]),
+        (VOLUME, "affine", [1.0] * 15),
+        (VOLUME, "affine", [1.0] * 15 + [float("-inf")]),
+        (VOLUME, "origin_zyx", [-4, 0, 0]),
+        (VOLUME, "origin_zyx", [8, 0, 0]),
+        (VOLUME, "image_height", 0),
+        (IMAGE, "image_width", -12),
+        (VOLUME, "foreground", 1.5),
+        (VOLUME, "foreground", float("nan")),
+        (IMAGE, "patient", ""),
+        (IMAGE, "source_sha256", "ab"),
+        (IMAGE, "part", ""),
+        (IMAGE, "preprocessing_digest", "0" * 64),
+    ],
+)
+def test_a_value_that_breaks_the_contract_is_told_of(presentation, column, value):
+    """Of the row and column that hold it, and the other rows stay sound."""
+    told = checked(presentation, **{column: value})
+    assert told in ([column], ["length"] if column == "offset" else [column, "length"])
+
+
+def test_two_more_that_are_told_of_through_another_column():
+    """Every value alone is a sound one."""
+    assert checked(IMAGE, unit_low=1000.0) == ["unit_high"]
+    assert checked(VOLUME, volume_shape=[4, 8, 8]) == ["origin_zyx"]
+    assert checked(VOLUME, origin_zyx=None, volume_shape=[2**30, 2**30, 8]) == ["volume_shape"]
+    assert checked(IMAGE, shape=[1, 16, 9, 9]) == checked(IMAGE, dtype="<f8") == ["length"]
+
+
+@pytest.mark.parametrize("length", [0, -1, 2**63 - 1, 99_001, 20, 96, 96 + 1025])
+def test_a_range_that_is_not_that_of_the_array_is_told_of(length):
+    """96 bytes of numbers behind a header of at most 1024."""
+    assert set(checked(IMAGE, length=length)) == {"length"}
+
+
+@pytest.mark.parametrize(("length", "kept"), [(19, False), (20, True), (128 + 20, True), (128 + 21, False)])
+def test_a_chunk_has_at_least_its_headers_and_at_most_what_cannot_be_compressed(length, kept):
+    assert checked(VOLUME, **({"length": length} if not kept else {})) == ([] if kept else ["length"])
+    changed = rows(VOLUME)
+    changed[1]["length"] = length
+    assert check_catalog(table_of(changed, CATALOG_SCHEMA), manifest(VOLUME)).sound[1] == kept
+
+
+def test_memory_is_bounded_before_it_is_taken():
+    """A product that overflows 64 bits, and one that is just too large."""
+    assert checked(VOLUME, shape=[1, 2**31 - 1, 2**31 - 1, 2**31 - 1]) == ["shape"]
+    assert checked(VOLUME, shape=[1, 1025, 1025, 1025]) == ["shape"]
+
+
+def test_all_problems_are_told_at_once_with_counts_and_an_example():
+    changed = rows(IMAGE)
+    changed[0]["slope"] = changed[2]["slope"] = 0.0
+    changed[1]["object"] = "../x"
+    with pytest.raises(DocumentError) as caught:
+        catalog_of([table_of(changed, CATALOG_SCHEMA)], manifest(IMAGE, num_samples=4), "s3://lab/xr/catalog")
+    told = str(caught.value)
+    assert told.startswith("s3://lab/xr/catalog does not keep the contract")
+    assert "column object: 1 of 3 rows break the contract; row 1" in told
+    assert "holds '../x'" in told
+    assert "column slope: 2 of 3 rows break the contract; row 0" in told
+    assert "num_samples: the manifest says 4, the catalog holds 3" in told
+
+
+def test_every_rule_is_broken_by_some_test():
+    """A rule that nothing breaks checks nothing: each column of the table above is one of a rule, and the other way round."""
+    (mark,) = test_a_value_that_breaks_the_contract_is_told_of.pytestmark
+    tried = {column for _, column, _ in mark.args[1]} | {"length", "volume_shape", "unit_low"}
+    assert {column for column, _, _ in RULES} == tried
+
+
+def test_an_empty_catalog_keeps_the_contract():
+    assert check_catalog(CATALOG_SCHEMA.empty_table(), manifest(IMAGE, num_samples=0)).problems == ()
+
+
+def test_a_million_rows_take_seconds():
+    """Measured at 2 s, most of it the distinct keys; opening a dataset must not become the longest part of a short run."""
+    count = 10**6
+    base = table_of(rows(IMAGE)[:1], CATALOG_SCHEMA)
+    table = base.take(pa.array(np.zeros(count, np.int64)))
+    keys = pa.array([f"{number:032x}" for number in range(count)])
+    table = table.set_column(table.schema.get_field_index("key"), CATALOG_SCHEMA.field("key"), keys)
+    began = time.perf_counter()
+    assert check_catalog(table, manifest(IMAGE, num_samples=count)).problems == ()
+    assert time.perf_counter() - began < 20
+
+
+def parquet(table: pa.Table, **how: object) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **how)
+    return buffer.getvalue()
+
+
+def entry(data: bytes) -> ObjectEntry:
+    return ObjectEntry(path="catalog/a.parquet", size=len(data), sha256=hashlib.sha256(data).hexdigest(), role="catalog")
+
+
+def opened(data: bytes, of: ObjectEntry, schema: pa.Schema = CATALOG_SCHEMA) -> pa.Table:
+    return published_table(data, of, schema, "catalog", version=2)
+
+
+def test_no_bit_of_a_table_changes_unseen():
+    """Without the hash 38 % of single flipped bits in a Parquet file changed values and nothing was said."""
+    data = parquet(table_of(rows(IMAGE), CATALOG_SCHEMA))
+    assert opened(data, entry(data)).to_pylist() == rows(IMAGE)
+    for bit in range(0, 8 * len(data), 101):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(StorageError, match=r"its sha256 is .*restore the object"):
+            opened(bytes(changed), entry(data))
+
+
+@pytest.mark.parametrize("harmed", [b"", b"PAR1", b"\0"])
+def test_a_table_of_another_size_is_not_hashed(harmed):
+    with pytest.raises(StorageError, match="bytes; the manifest says"):
+        opened(harmed, entry(parquet(table_of(rows(IMAGE), CATALOG_SCHEMA))))
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1" * 4, b"\0" * 100])
+def test_a_published_object_that_is_no_table_is_refused_in_words(data):
+    with pytest.raises(DocumentError, match="is no Parquet file"):
+        opened(data, entry(data))
+
+
+def test_texts_that_are_no_utf_8_are_refused():
+    """Arrow takes them, and fails when they become Python values."""
+    changed = table_of(rows(IMAGE), CATALOG_SCHEMA)
+    harmed = pa.array([b"\xff\xfe"] * 3, pa.binary()).view(pa.string())
+    changed = changed.set_column(changed.schema.get_field_index("patient"), CATALOG_SCHEMA.field("patient"), harmed)
+    data = parquet(changed)
+    with pytest.raises(DocumentError, match="UTF"):
+        opened(data, entry(data))
+
+
+def test_a_table_that_would_fill_the_memory_is_not_opened(monkeypatch):
+    """The file says how much it unpacks to."""
+    data = parquet(table_of([], QUARANTINE_SCHEMA))
+    assert opened(data, entry(data), QUARANTINE_SCHEMA).num_rows == 0
+    data = parquet(table_of(rows(IMAGE), CATALOG_SCHEMA))
+    monkeypatch.setattr("storage_schema.contract.MAX_TABLE_BYTES", 1000)
+    with pytest.raises(DocumentError, match="at most 1,000"):
+        opened(data, entry(data))
