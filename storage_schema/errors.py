@@ -55,12 +55,14 @@ class SampleError(CrossdimError):
     Args:
         rule: short machine-readable name of the broken rule, such as ``truncated``.
         reason: one sentence: found, expected, remedy.
+        files: numbers, within an input of several files, of those at fault, if it is not all.
     """
 
-    def __init__(self, rule: str, reason: str) -> None:
-        super().__init__(rule, reason)
+    def __init__(self, rule: str, reason: str, files: tuple[int, ...] = ()) -> None:
+        super().__init__(rule, reason, files)
         self.rule = rule
         self.reason = reason
+        self.files = files
 
     def __str__(self) -> str:
         return f"{self.reason} [{self.rule}]"

@@ -18,7 +18,7 @@ import numpy as np
 
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process.limits import Limits, limits_for
-from pipelines.decoder_process.messages import Ended, Message, NotAMessage, received, send
+from pipelines.decoder_process.messages import ARRAYS, Ended, Message, NotAMessage, received, send
 from pipelines.decoders.facts import Facts
 from pipelines.decoders.probe import HEAD_BYTES
 from pipelines.decoders.raw import RawItem, ReadRules
@@ -29,8 +29,6 @@ from storage_schema.sample import Sample
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONHOME")
 #: The module that runs in it.
 SERVER = f"{__package__}.server"
-#: Kinds of numbers that a decoder may answer with.
-_NUMBERS = "uif"
 #: To one request: taken and answered, and the ends of workers that took none. More is a broken installation.
 _MAX_MESSAGES = 5
 #: Decoders of volumes, which have several files or slices; all others hold one picture.
@@ -101,7 +99,8 @@ class DecoderProcess:
                     refusal = _out_of_memory(limits) if answer["failed"] == "memory" else _died("a panic of its codec")
                     raise _Failed(refusal, fresh=served == [0])
                 elif "refused" in answer:
-                    raise SampleError(str(answer["refused"]["rule"]), str(answer["refused"]["reason"]))
+                    refused = answer["refused"]
+                    raise SampleError(str(refused["rule"]), str(refused["reason"]), tuple(int(n) for n in refused["files"]))
                 elif served:
                     return build(message)
         raise CrossdimError("the decoder process does not start; try: python -c 'import pipelines.decoders'")
@@ -233,9 +232,11 @@ def decode(decoder: str, item: RawItem) -> Sample:
 def _read_sample(message: Message) -> Sample:
     answer = message.document
     try:
-        dtype, shape = np.dtype(str(answer["dtype"])), tuple(int(n) for n in answer["shape"])
-        if dtype.kind not in _NUMBERS:
-            raise NotAMessage(f"the answer holds {dtype}, which are no numbers")
-        return from_document(Sample, answer["sample"] | {"array": message.array(dtype, shape)}, subject="sample")
-    except (KeyError, TypeError, ValueError, CrossdimError) as error:
+        kinds = {name: (np.dtype(str(kind)), tuple(int(n) for n in shape)) for name, (kind, shape) in answer["arrays"].items()}
+        if any(dtype.kind not in ARRAYS[name] for name, (dtype, _) in kinds.items()):
+            raise NotAMessage(f"the answer holds {kinds}, which are no arrays of a sample")
+        arrays = dict(zip(kinds, message.arrays(*kinds.values()), strict=True))
+        sample = from_document(Sample, answer["sample"] | {"array": arrays["array"]}, subject="sample")
+        return replace(sample, outside=arrays.get("outside"))
+    except (AttributeError, KeyError, TypeError, ValueError, CrossdimError) as error:
         raise NotAMessage("the answer holds no sample") from error

@@ -28,6 +28,8 @@ _SIZES = struct.Struct("<QQ")
 _CHUNK = 1 << 30
 #: An answer's document holds a header's few facts; a longer one is no answer of ours.
 MAX_DOCUMENT = 16 << 20
+#: Fields of a sample that travel as bytes, and the kinds of number that each may hold.
+ARRAYS = {"array": "uif", "outside": "b"}
 
 
 class Ended(Exception):
@@ -57,13 +59,18 @@ class Message:
             offset, num_bytes = offset + len(part), num_bytes - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def array(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """All bytes as a read-only array in the memory that they came in."""
-        if int(np.prod(shape, dtype=object)) * dtype.itemsize != self.num_bytes or not self.num_bytes:
-            raise NotAMessage(f"{self.num_bytes} bytes are no array {shape} of {dtype}")
+    def arrays(self, *kinds: tuple[np.dtype[Any], tuple[int, ...]]) -> list[Array]:
+        """All bytes as read-only arrays of these types and shapes, one behind the other, in the memory that they came in."""
+        counts = [int(np.prod(shape, dtype=object)) for _, shape in kinds]
+        sizes = [count * dtype.itemsize for count, (dtype, _) in zip(counts, kinds, strict=True)]
+        if sum(sizes) != self.num_bytes or min(counts) < 1:
+            raise NotAMessage(f"{self.num_bytes} bytes are no arrays {kinds}")
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         memory = mmap.mmap(self.descriptor, self.num_bytes, flags=flags, prot=mmap.PROT_READ)
-        return np.frombuffer(memory, dtype).reshape(shape)
+        return [
+            np.frombuffer(memory, dtype, count=count, offset=sum(sizes[:number])).reshape(shape)
+            for number, (count, (dtype, shape)) in enumerate(zip(counts, kinds, strict=True))
+        ]
 
 
 def send(connection: socket.socket, document: dict[str, Any], parts: Sequence[bytes | memoryview] = ()) -> None:

@@ -23,7 +23,7 @@ from PIL import JpegImagePlugin, PngImagePlugin  # noqa: F401 - Pillow would imp
 
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process.limits import Limits, enforce
-from pipelines.decoder_process.messages import Ended, Message, received, send
+from pipelines.decoder_process.messages import ARRAYS, Ended, Message, received, send
 from pipelines.decoders import DECODERS
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import RawItem, ReadRules
@@ -61,9 +61,10 @@ def _probed(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
 def _decoded(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     item = from_document(RawItem, request["item"] | {"files": files}, subject="item")
     sample = DECODERS[request["decoder"]](item)
-    array = np.ascontiguousarray(sample.array)
-    known = {field.name: to_document(getattr(sample, field.name)) for field in fields(Sample) if field.name != "array"}
-    return {"sample": known, "dtype": array.dtype.str, "shape": array.shape}, [array.data.cast("B")]
+    arrays = {name: np.ascontiguousarray(getattr(sample, name)) for name in ARRAYS if getattr(sample, name) is not None}
+    known = {field.name: to_document(getattr(sample, field.name)) for field in fields(Sample) if field.name not in ARRAYS}
+    kinds = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
+    return {"sample": known, "arrays": kinds}, [array.data.cast("B") for array in arrays.values()]
 
 
 _WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"probe": _probed, "decode": _decoded}
@@ -86,7 +87,8 @@ def _answer(message: Message) -> tuple[Answer, bool]:
         return ({"failed": "memory"}, []), False
     except Exception as error:  # the per-sample boundary of this process: what one input causes becomes its refusal
         refused = verdict_on("", "", error)
-        return ({"refused": {"rule": refused.rule, "reason": refused.reason}}, []), True
+        at_fault = error.files if isinstance(error, SampleError) else ()
+        return ({"refused": {"rule": refused.rule, "reason": refused.reason, "files": at_fault}}, []), True
     except BaseException:  # a codec in Rust panics with one
         return ({"failed": "panic"}, []), False
     else:

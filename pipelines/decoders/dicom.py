@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,17 @@ def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
+def _decimals(dataset: Any, name: str, count: int) -> tuple[int, ...] | None:
+    """How many digits behind the point each number is written with; None where the text is not known."""
+    try:
+        texts = [str(getattr(value, "original_string", value)) for value in dataset.get(name) or ()]
+        exponents = [Decimal(text.strip(" \0")).as_tuple().exponent for text in texts]
+    except (TypeError, ValueError, InvalidOperation):
+        return None
+    decimals = tuple(max(-exponent, 0) for exponent in exponents if isinstance(exponent, int))
+    return decimals if len(decimals) == count else None
+
+
 def _length(dataset: Any, *names: str) -> float | None:
     """The first of these that states a length, without its sign: MR and NM write SpacingBetweenSlices with one."""
     for name in names:
@@ -168,6 +180,7 @@ def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) ->
         sop_class=sop_class,
         mosaic="MOSAIC" in [str(v) for v in dataset.get("ImageType") or ()],
         position_mm=_numbers(dataset, "ImagePositionPatient", 3),
+        position_decimals=_decimals(dataset, "ImagePositionPatient", 3),
         orientation=_numbers(dataset, "ImageOrientationPatient", 6),
         spacing_mm=_numbers(dataset, "PixelSpacing", 2),
         thickness_mm=_length(dataset, "SpacingBetweenSlices", "SliceThickness"),

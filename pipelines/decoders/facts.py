@@ -34,9 +34,10 @@ class SliceHeader:
     sop_class: str = ""
     mosaic: bool = False
     position_mm: tuple[float, ...] | None = None
+    position_decimals: tuple[int, ...] | None = None  # digits behind the point that the position is written with
     orientation: tuple[float, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None  # between rows, between columns
-    thickness_mm: float | None = None
+    thickness_mm: float | None = None  # from one slice to the next where that is stated, else of this one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,35 +6,39 @@ and SliceThickness are never believed where positions exist.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.decoders.facts import SliceHeader
+from pipelines.decoders.raw import files_numbered
+from pipelines.decoders.slice_grid import SAME_POSITION_MM, slice_grid
 from storage_schema.errors import SampleError
 
-#: Positions nearer than this are one position; scanners write about this many digits. Ours.
-SAME_POSITION_MM = 1e-3
-#: Distances between slices may differ by this share of their median: rounding of positions, not a lost slice. Ours.
-SPACING_TOLERANCE = 0.02
 #: Direction cosines may differ by this much between slices. Ours.
 COSINE_TOLERANCE = 1e-3
-#: Tangent of the largest angle between stacking direction and slice normal: half a degree. Ours.
-MAX_TILT = 0.01
+#: Decimals of a position that does not tell: no rounding at all.
+_MANY_DIGITS = 12
 #: LPS, DICOM's axes, to RAS.
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeriesGeometry:
-    """A stack of slices. ``order`` sorts the files along the normal; ``affine`` maps (d, h, w, 1) to RAS mm."""
+    """A stack of slices. ``order`` sorts the files along the normal; ``affine`` maps (d, h, w, 1) to RAS mm.
+
+    ``note`` tells how far positions are from even, if they are not quite.
+    """
 
     order: tuple[int, ...]
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     affine: tuple[tuple[float, ...], ...]
+    note: str | None = None
 
 
 def same_grid(headers: Sequence[SliceHeader]) -> SliceHeader:
@@ -45,26 +49,38 @@ def same_grid(headers: Sequence[SliceHeader]) -> SliceHeader:
     """
     first = headers[0]
     for name in ("orientation", "spacing_mm"):
-        missing = sum(getattr(h, name) is None for h in headers)
+        missing = _numbers_where([getattr(h, name) is None for h in headers])
         if missing:
-            raise SampleError(
-                f"missing_{name.removesuffix('_mm')}", f"{missing} of {len(headers)} slices state no {name}; a volume needs it"
-            )
+            rule = f"missing_{name.removesuffix('_mm')}"
+            raise SampleError(rule, f"{len(missing)} of {len(headers)} slices state no {name}; a volume needs it", missing)
     for name, rule in (("rows", "mixed_size"), ("columns", "mixed_size"), ("photometric", "mixed_photometric")):
-        found = sorted({str(getattr(h, name)) for h in headers})
-        if len(found) > 1:
-            raise SampleError(rule, f"slices of one series differ in {name}: {', '.join(found)}")
+        values = [str(getattr(h, name)) for h in headers]
+        if len(set(values)) > 1:
+            usual = _usual(values)
+            odd = _numbers_where([value != usual for value in values])
+            raise SampleError(rule, f"slices of one series differ in {name}: {', '.join(sorted(set(values)))}", odd)
     for name, rule, tolerance in (
         ("orientation", "mixed_orientation", COSINE_TOLERANCE),
         ("spacing_mm", "mixed_spacing", SAME_POSITION_MM),
     ):
-        values = np.array([getattr(h, name) for h in headers])
-        spread = float(np.abs(values - values[0]).max())
-        if spread > tolerance:
+        stated = [getattr(h, name) for h in headers]
+        apart = np.abs(np.array(stated) - np.array(_usual(stated))).max(axis=1)
+        if apart.max() > tolerance:
             raise SampleError(
-                rule, f"slices of one series differ in {name} by up to {spread:.4g}; at most {tolerance:g} is rounding"
+                rule,
+                f"slices of one series differ in {name} by up to {apart.max():.4g}; at most {tolerance:g} is rounding",
+                _numbers_where(apart > tolerance),
             )
     return first
+
+
+def _usual(values: Sequence[Any]) -> Any:
+    """The value that most slices have; of equals, the first."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def _numbers_where(found: Iterable[bool]) -> tuple[int, ...]:
+    return tuple(number for number, one in enumerate(found) if one)
 
 
 def _directions(header: SliceHeader) -> npt.NDArray[np.float64]:
@@ -86,18 +102,18 @@ def stacked(headers: Sequence[SliceHeader]) -> SeriesGeometry:
         SampleError: naming what keeps them from being one straight, evenly spaced volume.
     """
     first = same_grid(headers)
-    missing = sum(h.position_mm is None for h in headers)
+    missing = _numbers_where([h.position_mm is None for h in headers])
     if missing:
-        raise SampleError(
-            "missing_position", f"{missing} of {len(headers)} slices state no ImagePositionPatient; their place is unknown"
-        )
+        told = f"{len(missing)} of {len(headers)} slices state no ImagePositionPatient; their place is unknown"
+        raise SampleError("missing_position", told, missing)
     axes = _directions(first)
     positions = np.array([h.position_mm for h in headers])
     order = np.argsort(positions @ axes[0], kind="stable")
-    step = _step(positions[order], axes[0], first)
     row_mm, column_mm = first.spacing_mm or (0.0, 0.0)
     if min(row_mm, column_mm) <= 0:
         raise SampleError("missing_spacing", f"PixelSpacing is {first.spacing_mm}; both lengths must be positive")
+    with files_numbered(order.tolist()):
+        step, note = _step(positions[order], axes[0], headers)
     affine = np.eye(4)
     affine[:3, :3] = _TO_RAS @ np.column_stack([step, axes[1] * row_mm, axes[2] * column_mm])
     affine[:3, 3] = _TO_RAS @ positions[order[0]]
@@ -106,41 +122,31 @@ def stacked(headers: Sequence[SliceHeader]) -> SeriesGeometry:
         shape=(len(headers), first.rows, first.columns),
         spacing_mm=(round(float(np.linalg.norm(step)), 6), round(row_mm, 6), round(column_mm, 6)),
         affine=tuple(tuple(float(v) for v in row) for row in affine),
+        note=note,
     )
 
 
-def _step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], first: SliceHeader) -> npt.NDArray[np.float64]:
-    """Vector (LPS, mm) from one slice to the next."""
+def _step(
+    positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], headers: Sequence[SliceHeader]
+) -> tuple[npt.NDArray[np.float64], str | None]:
+    """Vector (LPS, mm) from one slice to the next, and a note of what keeps positions from being exactly even."""
+    first = headers[0]
     if len(positions) == 1:
-        if not first.thickness_mm or first.thickness_mm <= 0:
+        if not first.thickness_mm:
             raise SampleError("missing_spacing", "a single slice that states neither spacing nor thickness has no depth")
-        return normal * first.thickness_mm
-    gaps = np.diff(positions @ normal)
-    if gaps.min() < SAME_POSITION_MM:
-        repeated = int((gaps < SAME_POSITION_MM).sum())
-        raise SampleError(
-            "repeated_position",
-            f"{repeated} slices lie where another one lies; a time series or a scan stored twice is no volume",
-        )
-    median = float(np.median(gaps))
-    if np.abs(gaps - median).max() > SPACING_TOLERANCE * median:
-        raise SampleError(
-            "irregular_spacing", f"slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart; a slice may be missing"
-        )
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    tilt = float(np.linalg.norm(step - (step @ normal) * normal) / (step @ normal))
-    if tilt > MAX_TILT:
-        raise SampleError(
-            "gantry_tilt",
-            f"slices are stacked {np.degrees(np.arctan(tilt)):.1f} degrees off their normal; correct the gantry tilt first",
-        )
-    return np.asarray(step, np.float64)
+        return normal * first.thickness_mm, None
+    digits = np.array([header.position_decimals or (_MANY_DIGITS,) * 3 for header in headers]).max(axis=0)
+    rounding = 0.5 * 10.0**-digits
+    grid = slice_grid(positions, normal, rounding_mm=rounding, pixel_mm=min(first.spacing_mm or (0.0,)))
+    if grid.deviation_mm <= SAME_POSITION_MM:
+        return grid.step_mm, None
+    return grid.step_mm, f"slices lie up to {grid.deviation_mm:.2g} mm off an even grid"
 
 
-def one_per_position(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
-    """Headers without those whose position is taken; what the plan counts before contents are known."""
-    seen: dict[tuple[float, ...], SliceHeader] = {}
+def one_per_position(headers: Sequence[SliceHeader]) -> list[int]:
+    """Numbers of the headers whose position is not taken by an earlier one; what the plan counts before contents are known."""
+    seen: dict[tuple[float, ...], int] = {}
     for number, header in enumerate(headers):
         place = tuple(round(v, 3) for v in header.position_mm) if header.position_mm else (float(number),)
-        seen.setdefault(place, header)
+        seen.setdefault(place, number)
     return list(seen.values())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -80,6 +82,16 @@ class RawItem:
 def patient_hash(patient_id: str) -> str:
     """A patient's name in the dataset: it groups, it does not tell."""
     return hashlib.sha256(f"patient:{patient_id}".encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def files_numbered(numbers: Sequence[int]) -> Iterator[None]:
+    """Errors raised inside count files within a selection; outside they count as ``numbers`` say, within the whole input."""
+    try:
+        yield
+    except SampleError as error:
+        files = tuple(int(numbers[number]) for number in error.files)
+        raise SampleError(error.rule, error.reason, files or (tuple(numbers) if len(numbers) == 1 else ())) from error
 
 
 def with_note(sample: Sample, *notes: str | None) -> Sample:

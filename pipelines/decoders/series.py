@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import numpy as np
 from pipelines.decoders.dicom import modality_of, read_pixels, reading
 from pipelines.decoders.facts import SliceHeader
 from pipelines.decoders.geometry import stacked
-from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
+from pipelines.decoders.modality_lut import modality_transform
 from pipelines.decoders.nifti_affine import check_axes
 from pipelines.decoders.padding import padded
-from pipelines.decoders.raw import RawItem, with_note
+from pipelines.decoders.raw import RawItem, files_numbered, with_note
 from pipelines.decoders.volume_values import Mask, Volume, fill_outside, offset_note, range_of
 from storage_schema.errors import SampleError
 from storage_schema.sample import Array, Sample
@@ -24,8 +25,16 @@ from storage_schema.vocabulary import Modality
 _PHYSICAL = frozenset({Modality.CT, Modality.PT, Modality.NM})
 INVERTED_NOTE = "lowest value meant to be white, values kept as stated"
 PADDING_NOTE = "padding outside of the field of view set to air"
-#: One slice: its file, header and stored pixels.
-Slice = tuple[Any, SliceHeader, Array]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """One file of a series: its number in the input, header, and stored pixels (H, W)."""
+
+    number: int
+    dataset: Any
+    header: SliceHeader
+    stored: Array
 
 
 def decode(item: RawItem) -> Sample:
@@ -37,17 +46,15 @@ def decode(item: RawItem) -> Sample:
     Raises:
         SampleError: for a slice that cannot be read, or slices that make no straight, evenly spaced volume.
     """
-    unique = list({hashlib.sha256(data).digest(): data for data in item.files}.values())
-    read = [read_pixels(data, item.rules) for data in unique]
-    geometry = stacked([header for _, header, _ in read])
+    read = _slices(item)
+    with files_numbered([one.number for one in read]):
+        geometry = stacked([one.header for one in read])
     check_axes(np.array(geometry.affine))
     item.rules.allow_bytes(4 * int(np.prod(geometry.shape, dtype=object)), geometry.shape)
-    modality = modality_of(read[0][0], item.modality)
-    slices = [read[number] for number in geometry.order]
-    shown = display_note([header for _, header, _ in slices], modality)
-    with reading("the grey values cannot be read"):
-        transforms = [modality_transform(dataset) for dataset, _, _ in slices]
-        volume_DHW, outside_DHW = _values(slices, transforms)
+    modality = modality_of(read[0].dataset, item.modality)
+    slices = [read[place] for place in geometry.order]
+    shown = display_note([one.header for one in slices], modality)
+    volume_DHW, outside_DHW, notes = _values(slices, modality)
     fill_outside(volume_DHW, outside_DHW, modality)
     key, origin, patient = item.origin()
     sample = Sample(
@@ -63,15 +70,29 @@ def decode(item: RawItem) -> Sample:
         label=item.label,
         patient=patient,
     )
-    twice = len(item.files) - len(unique)
+    twice = len(item.files) - len(read)
     return with_note(
         sample,
         f"{twice} files stood there twice" if twice else None,
-        *dict.fromkeys(transform.note(modality) for transform in transforms),
+        geometry.note,
+        *notes,
         shown,
         PADDING_NOTE if outside_DHW is not None else None,
         offset_note(volume_DHW, outside_DHW, modality),
     )
+
+
+def _slices(item: RawItem) -> list[Slice]:
+    """Every file whose content no earlier one has."""
+    first: dict[bytes, int] = {}
+    for number, data in enumerate(item.files):
+        first.setdefault(hashlib.sha256(data).digest(), number)
+    slices = []
+    for number in first.values():
+        with files_numbered([number]):
+            dataset, header, stored = read_pixels(item.files[number], item.rules)
+        slices.append(Slice(number=number, dataset=dataset, header=header, stored=stored))
+    return slices
 
 
 def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | None:
@@ -92,17 +113,21 @@ def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | No
     return INVERTED_NOTE
 
 
-def _values(slices: Sequence[Slice], transforms: Sequence[ModalityTransform]) -> tuple[Volume, Mask | None]:
-    """(D, H, W) physical values, and which of them lie outside of the field of view, if any do."""
-    shape_DHW = (len(slices), *slices[0][2].shape)
+def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask | None, list[str | None]]:
+    """(D, H, W) physical values, which of them lie outside of the field of view, if any do, and notes."""
+    shape_DHW = (len(slices), *slices[0].stored.shape)
     volume_DHW = np.empty(shape_DHW, np.float32)
     outside_DHW: Mask | None = None
-    for depth, ((dataset, _, stored), transform) in enumerate(zip(slices, transforms, strict=True)):
-        volume_DHW[depth] = transform.physical(stored)
-        outside = padded(dataset, stored)
+    notes: dict[str | None, None] = {}
+    for depth, one in enumerate(slices):
+        with files_numbered([one.number]), reading("the grey values cannot be read"):
+            transform = modality_transform(one.dataset)
+            outside = padded(one.dataset, one.stored)
+        volume_DHW[depth] = transform.physical(one.stored)
+        notes[transform.note(modality)] = None
         if outside is not None:
             outside_DHW = np.zeros(shape_DHW, np.bool_) if outside_DHW is None else outside_DHW
             outside_DHW[depth] = outside
     if not np.isfinite(volume_DHW).all():
         raise SampleError("not_finite", "rescaled voxels are too large for 32 bits; RescaleSlope or RescaleIntercept is damaged")
-    return volume_DHW, outside_DHW
+    return volume_DHW, outside_DHW, list(notes)

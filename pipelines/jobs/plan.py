@@ -16,7 +16,7 @@ from pipelines.decoders.dicom import check_single
 from pipelines.decoders.facts import Format
 from pipelines.decoders.geometry import one_per_position, stacked
 from pipelines.decoders.probe import promised
-from pipelines.decoders.raw import patient_hash
+from pipelines.decoders.raw import files_numbered, patient_hash
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from pipelines.jobs.verdict import Verdict
 from pipelines.quarantine import Quarantined, through
@@ -201,10 +201,14 @@ def _grid(files: Sequence[Verdict]) -> tuple[tuple[int, ...], tuple[float, ...]]
         assert facts is not None
         assert facts.spacing_mm is not None
         return facts.shape, facts.spacing_mm
-    for header in headers:
-        check_single(header)
-    places = one_per_position(headers)
-    geometry = stacked(places if len(places) > 1 else headers)
+    for number, header in enumerate(headers):
+        with files_numbered([number]):
+            check_single(header)
+    numbers = one_per_position(headers)
+    if len(numbers) == 1:
+        numbers = list(range(len(headers)))
+    with files_numbered(numbers):
+        geometry = stacked([headers[number] for number in numbers])
     return geometry.shape, geometry.spacing_mm
 
 
