@@ -1,75 +1,31 @@
-"""Bucket: a folder of objects behind any fsspec URL, with atomic writes and errors in sentences."""
+"""Bucket: a folder of objects behind any URL, with atomic writes and errors in sentences."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
+from foundation.fsspec_objects import FsspecObjects
+from foundation.local_files import LocalFiles
+from foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of
+from foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
 from foundation.patience import Answer, client_errors, is_full, is_transient, patiently
+from foundation.store_options import StoreOptions
 from storage_schema.errors import StorageError, UnreachableError
+from storage_schema.names import escape_name, printable, unescape_name
 
-#: Names of half-written local files start so; listings leave them out.
-TEMPORARY_PREFIX = ".crossdim-tmp-"
-S3_PROTOCOLS = ("s3", "s3a")
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-#: Sending an object may take READ_TIMEOUT_S and its bytes at this rate; a store that takes longer does not answer. Ours.
-SLOWEST_BYTES_PER_S = 200_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoreOptions:
-    """How to reach a store. Empty fields leave the choice to the usual places (profile, instance role, environment).
-
-    Attributes:
-        patience_s: how long a store that does not answer is asked again before that is an error. Files are never waited for.
-    """
-
-    endpoint_url: str | None = None
-    access_key: str | None = None
-    secret_key: str | None = field(default=None, repr=False)
-    region: str | None = None
-    anonymous: bool = False
-    patience_s: float = 0.0
-
-    def filesystem_arguments(self, protocol: str) -> dict[str, Any]:
-        """Keyword arguments for the fsspec filesystem of ``protocol``."""
-        if protocol not in S3_PROTOCOLS:
-            return {}
-        return {
-            "key": self.access_key,
-            "secret": self.secret_key,
-            "anon": self.anonymous,
-            "use_listings_cache": False,  # what another process wrote since must be seen
-            "endpoint_url": self.endpoint_url,
-            "client_kwargs": {"region_name": self.region} if self.region else {},
-            "config_kwargs": {
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "read_timeout": READ_TIMEOUT_S,
-                # Who has patience asks again itself: stalled, a client with retries of its own may not be heard of for minutes.
-                "retries": {"total_max_attempts": 1 if self.patience_s else 4, "mode": "standard"},
-            },
-        }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredObject:
-    """One object of a listing; ``path`` is relative to the bucket's root."""
-
-    path: str
-    size: int
+__all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A root URL and how to reach it. A value: it travels to workers and opens its store there."""
+    """A root URL and how to reach it. A value: it travels to workers and opens its store there.
+
+    Paths of objects are written as :func:`storage_schema.names.escape_name` writes names. No character of a path is a pattern.
+    """
 
     url: str
     options: StoreOptions = field(default_factory=StoreOptions)
@@ -77,12 +33,12 @@ class Bucket:
     @property
     def protocol(self) -> str:
         """The URL's scheme; ``file`` for a plain path."""
-        return self.url.split("://", 1)[0] if "://" in self.url else "file"
+        return protocol_of(self.url)
 
     @property
     def is_local(self) -> bool:
         """Whether objects are files of this machine."""
-        return self.protocol in ("file", "local")
+        return is_local(self.url)
 
     @property
     def filesystem(self) -> Any:
@@ -97,24 +53,38 @@ class Bucket:
 
     @property
     def root(self) -> str:
-        """The root as the filesystem names it: an absolute folder, or bucket and prefix."""
+        """The root as the store names it: an absolute folder, or bucket and prefix."""
+        if self.is_local:
+            return local_path(self.url)
         return str(type(self.filesystem)._strip_protocol(self.url)).rstrip("/")
+
+    @property
+    def _store(self) -> ObjectStore:
+        if self.is_local:
+            return LocalFiles()
+        if self.protocol in S3_PROTOCOLS:
+            filesystem = self.filesystem  # says what is missing if s3fs is
+            from foundation.s3_objects import S3Objects
+
+            return S3Objects(filesystem, self.root)
+        return FsspecObjects(self.filesystem)
 
     def at(self, path: str) -> Bucket:
         """A folder inside this one."""
-        return replace(self, url=f"{self.url.rstrip('/')}/{path}")
+        return replace(self, url=f"{self.url.rstrip('/')}/{unescape_name(path)}")
 
     def with_patience(self, patience_s: float) -> Bucket:
         """The same, asked for so long while its store does not answer."""
         return replace(self, options=replace(self.options, patience_s=patience_s))
 
     def full(self, path: str) -> str:
-        """The filesystem's name of an object."""
-        return f"{self.root}/{path}" if path else self.root
+        """The store's name of an object."""
+        root = self.root
+        return f"{root.rstrip('/')}/{unescape_name(path)}" if path else root
 
     def where(self, path: str) -> str:
         """The URL of an object, for messages."""
-        return f"{self.url.rstrip('/')}/{path}" if path else self.url
+        return printable(f"{self.url.rstrip('/')}/{path}" if path else self.url)
 
     def _asked(self, path: str, doing: str, ask: Callable[[bool], Answer]) -> Answer:
         """What ``ask`` answers, with the store's errors as sentences of ours and its silences outlasted (see ``patiently``)."""
@@ -145,7 +115,7 @@ class Bucket:
 
     def read(self, path: str) -> bytes:
         """All bytes of an object."""
-        return self._asked(path, "reading", lambda _: bytes(self.filesystem.cat_file(self.full(path))))
+        return self._asked(path, "reading", lambda _: self._store.read(self.full(path)))
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``: one range request.
@@ -155,60 +125,34 @@ class Bucket:
         """
         if length == 0:
             return b""  # HTTP has no empty range
-        span = {"start": offset, "end": offset + length}
-        data = self._asked(path, "reading", lambda _: bytes(self.filesystem.cat_file(self.full(path), **span)))
+        data = self._asked(path, "reading", lambda _: self._store.read_range(self.full(path), offset, length))
         if len(data) != length:
             raise StorageError(f"{self.where(path)}: ends after {len(data)} of the {length} bytes from {offset}")
         return data
 
     def exists(self, path: str = "") -> bool:
         """Whether an object, or a folder with objects, is there."""
-        return self._asked(path, "looking for", lambda _: self._is_there(path))
+        return self._asked(path, "looking for", lambda _: self._store.exists(self.full(path)))
 
-    def _is_there(self, path: str) -> bool:
-        if self.is_local:
-            return os.path.exists(self.full(path))
-        try:  # not ``filesystem.exists``: of a whole bucket s3fs says "no" when nobody answers
-            self.filesystem.info(self.full(path))
-        except FileNotFoundError:
-            return False
-        return True
+    def listing(self, path: str = "", *, problems: bool = False) -> list[StoredObject]:
+        """Every object below ``path``, sorted by path; files and folders that links lead to are listed under the links' names.
 
-    def listing(self, path: str = "") -> list[StoredObject]:
-        """Every object below ``path``, sorted by path.
+        Args:
+            path: a folder, or an object (which is then listed alone).
+            problems: whether to list also what stands in the place of an object and cannot be read, with its problem.
 
         Raises:
             StorageError: if there is nothing at ``path``.
         """
-
-        def ask(_: bool) -> dict[str, Any]:
-            self.filesystem.invalidate_cache()
-            found: dict[str, Any] = self.filesystem.find(self.full(path), detail=True)
-            if not found and not self._is_there(path):
-                raise FileNotFoundError(path)
-            return found
-
-        cut = len(self.root) + 1
-        found = self._asked(path, "listing", ask)
-        files = ((name[cut:], int(info["size"])) for name, info in found.items() if info["type"] == "file")
-        return [StoredObject(path=path, size=size) for path, size in sorted(files) if not _is_temporary(path)]
+        found = self._asked(path, "listing", lambda _: self._store.list(self.full(path)))
+        below = f"{path}/" if path else ""
+        named = (replace(one, path=f"{below}{escape_name(one.path)}" if one.path else path) for one in found)
+        kept = (one for one in named if not _is_temporary(one.path) and (problems or not one.problem))
+        return sorted(kept, key=lambda one: one.path)
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object whole or not at all: one PUT, or a rename after fsync."""
-
-        def ask(_: bool) -> None:
-            if self.is_local:
-                with _written_aside(self.full(path), data) as aside:
-                    os.replace(aside, self.full(path))
-            else:
-                self._send(path, data)
-
-        self._asked(path, "writing", ask)
-
-    def _send(self, path: str, data: bytes, **how: str) -> None:
-        """Upload. No timeout of s3fs holds while a request is being sent: a stalled store would be waited for without end."""
-        limit = {"timeout": READ_TIMEOUT_S + len(data) / SLOWEST_BYTES_PER_S} if self.filesystem.async_impl else {}
-        self.filesystem.pipe_file(self.full(path), data, **how, **limit)
+        self._asked(path, "writing", lambda _: self._store.put(self.full(path), data))
 
     def create(self, path: str, data: bytes) -> bool:
         """Write an object only if there is none; False when somebody was first.
@@ -220,24 +164,20 @@ class Bucket:
 
         def ask(_: bool) -> bool:
             try:
-                if self.is_local:
-                    with _written_aside(self.full(path), data) as aside:
-                        os.link(aside, self.full(path))
-                else:
-                    self._send(path, data, mode="create")
+                self._store.create(self.full(path), data)
             except FileExistsError:
                 patient = self.options.patience_s and not self.is_local
-                return bool(patient) and bytes(self.filesystem.cat_file(self.full(path))) == data
+                return bool(patient) and self._store.read(self.full(path)) == data
             return True
 
         return self._asked(path, "creating", ask)
 
     def delete(self, path: str) -> None:
-        """Remove an object or a folder of objects."""
+        """Remove an object or a folder of objects, each by its exact name. Links are removed, never followed."""
 
         def ask(again: bool) -> None:
             try:
-                self.filesystem.rm(self.full(path), recursive=True)
+                self._store.delete(self.full(path))
             except FileNotFoundError:
                 if not again:  # otherwise the attempt without an answer has removed it
                     raise
@@ -247,20 +187,3 @@ class Bucket:
 
 def _is_temporary(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
-
-
-@contextlib.contextmanager
-def _written_aside(target: str, data: bytes) -> Iterator[str]:
-    """A file beside ``target`` whose bytes are safe on disk; gone afterwards, unless it was renamed."""
-    folder = os.path.dirname(target)
-    LocalFileSystem().makedirs(folder, exist_ok=True)
-    aside = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield aside
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)

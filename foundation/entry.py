@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from foundation.bucket import Bucket, StoreOptions
+from foundation.location import parse_location, split_weight
 from storage_schema.errors import CrossdimError, UsageError
 
 DONE, WRONG_USE, FAILED, QUARANTINED = 0, 1, 2, 3
@@ -41,18 +41,26 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--anonymous", action="store_true", help="do not sign requests")
 
 
-def bucket(url: str, arguments: argparse.Namespace) -> Bucket:
-    """The bucket at ``url``, reached as the arguments say; a relative folder is one of this process, not of a worker's."""
-    if "://" not in url:
-        url = os.path.abspath(url)
-    options = StoreOptions(
+def bucket(location: str, arguments: argparse.Namespace) -> Bucket:
+    """The bucket at ``location``, reached as the arguments say; a relative folder is one of this process, not of a worker's."""
+    return Bucket(parse_location(location), _store_options(arguments))
+
+
+def weighted_bucket(text: str, arguments: argparse.Namespace) -> tuple[Bucket, float]:
+    """The bucket and the weight that ``LOCATION`` or ``LOCATION:WEIGHT`` names; what exists decides between two readings."""
+    options = _store_options(arguments)
+    location, weight = split_weight(text, lambda location: Bucket(location, options).exists())
+    return Bucket(location, options), weight
+
+
+def _store_options(arguments: argparse.Namespace) -> StoreOptions:
+    return StoreOptions(
         endpoint_url=arguments.endpoint_url,
         access_key=arguments.access_key,
         secret_key=arguments.secret_key,
         region=arguments.region,
         anonymous=arguments.anonymous,
     )
-    return Bucket(url, options)
 
 
 def answer(document: dict[str, object], sentence: str, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from foundation.entry import DONE, FAILED, Parser, add_store_options, answer, bucket
+from foundation.entry import DONE, FAILED, Parser, add_store_options, answer, bucket, weighted_bucket
 from foundation.entry import main as run_verb
 from storage_schema.errors import UsageError
 
@@ -34,7 +34,8 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     config = recipe(arguments.recipe) if arguments.recipe else saved_config(run)
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(config, [*steps, *arguments.set])
-    sources = [Source(bucket=bucket(url, arguments), weight=weight) for url, weight in map(weighted, arguments.data)]
+    datasets = (weighted_bucket(text, arguments) for text in arguments.data)
+    sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
     least, most = arguments.workers
     workers = Workers(
         least=least,
@@ -81,17 +82,6 @@ def _status(arguments: argparse.Namespace) -> int:
     found = status(bucket(arguments.run, arguments), time.time())
     answer(asdict(found), str(found), as_json=arguments.json)
     return DONE if found.state in ("running", "restarting", "done") else FAILED
-
-
-def weighted(text: str) -> tuple[str, float]:
-    """``url:0.6`` as URL and weight; a URL alone weighs 1."""
-    url, colon, weight = text.rpartition(":")
-    if not colon or weight.startswith("//"):
-        return text, 1.0
-    try:
-        return url, float(weight)
-    except ValueError:
-        raise UsageError(f"--data takes URL or URL:WEIGHT; found {text!r}") from None
 
 
 def worker_range(text: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from functools import partial
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
+from foundation.location import contains
 from foundation.settings import to_document
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
@@ -137,14 +138,17 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
 
 
 def check_apart(order: Order) -> None:
-    """Refuse an output inside a source: the next run would read what this one wrote.
+    """Refuse an output inside a source, whose next run would read what this one wrote, and a source inside the output.
 
     Raises:
         UsageError: naming the two.
     """
+    out = order.out
     for source in order.sources:
-        if f"{order.out.root}/".startswith(f"{source.root}/") and order.out.protocol == source.protocol:
-            raise UsageError(f"--out {order.out.url} lies inside the source {source.url}; publish beside it")
+        if contains(source.url, out.url):
+            raise UsageError(f"--out {out.where('')} lies inside the source {source.where('')}; publish beside it")
+        if contains(out.url, source.url):
+            raise UsageError(f"the source {source.where('')} lies inside --out {out.where('')}; publish beside it")
 
 
 def published(out: Bucket) -> Manifest | None:

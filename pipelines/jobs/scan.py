@@ -9,6 +9,7 @@ from functools import partial
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
+from foundation.object_store import PROBLEMS
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process import probe
 from pipelines.decoders.raw import ReadRules
@@ -25,9 +26,11 @@ GROUP = 64
 
 def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verdict:
     """The verdict on one file."""
+    verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size)
+    if file.problem:
+        return verdict(status="refused", rule=file.problem, reason=PROBLEMS[file.problem])
     read = partial(read_head, sources[file.source], file.path)
     found = through(file.uri, file, [("scan", lambda one: probe(one.path, one.size, read, rules))])
-    verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size)
     if isinstance(found, Quarantined):
         return verdict(status="refused", rule=found.rule, reason=found.reason)
     if found is None:

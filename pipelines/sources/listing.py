@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foundation.bucket import Bucket
+from foundation.bucket import Bucket, StoredObject
 from storage_schema.errors import StorageError, UsageError
+from storage_schema.names import escape_name, printable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,33 +20,40 @@ class SourceFile:
         path: relative to the source.
         uri: its name in the catalog: the path, behind the source's folder name where there are several sources. It holds
             neither host nor mount point, so that a moved bucket gives the same bytes.
+        size: in bytes.
+        problem: why it cannot be read, a key of :data:`foundation.object_store.PROBLEMS`; "" if it can.
     """
 
     source: int
     path: str
     uri: str
     size: int
+    problem: str = ""
 
 
 def folder_name(url: str) -> str:
-    """The last part of a URL."""
-    return url.rstrip("/").rsplit("/", 1)[-1]
+    """The last part of a URL, as names are written."""
+    return escape_name(url.rstrip("/").rsplit("/", 1)[-1])
 
 
 def as_folder(source: Bucket) -> tuple[Bucket, str]:
     """A source that may be a single object, as a folder and a path inside it (empty for a folder)."""
     parent, slash, name = source.url.rstrip("/").rpartition("/")
-    return (Bucket(parent if slash else ".", source.options), name)
+    return (Bucket((parent or "/") if slash else ".", source.options), escape_name(name))
+
+
+def _file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:
+    return SourceFile(source=number, path=path, uri=uri, size=found.size, problem=found.problem)
 
 
 def _listed(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[SourceFile]]:
-    found = source.listing()
+    found = source.listing(problems=True)
     if [entry.path for entry in found] == [""]:  # the source is itself an object
         source, name = as_folder(source)
-        return source, [SourceFile(source=number, path=name, uri=name, size=found[0].size)]
-    files = [SourceFile(source=number, path=entry.path, uri=prefix + entry.path, size=entry.size) for entry in found]
+        return source, [_file(number, name, name, found[0])]
+    files = [_file(number, entry.path, prefix + entry.path, entry) for entry in found]
     if not files:
-        raise StorageError(f"{source.url} holds no file; name a folder or bucket with images or volumes in it")
+        raise StorageError(f"{source.where('')} holds no file; name a folder or bucket with images or volumes in it")
     return source, files
 
 
@@ -67,5 +75,5 @@ def list_sources(sources: Sequence[Bucket]) -> tuple[tuple[Bucket, ...], list[So
         files += found
     twice = [uri for uri, count in Counter(file.uri for file in files).items() if count > 1]
     if twice:
-        raise UsageError(f"two sources hold a file named {twice[0]}; give sources whose folder names differ")
+        raise UsageError(f"two sources hold a file named {printable(twice[0])}; give sources whose folder names differ")
     return tuple(folders), sorted(files, key=lambda file: file.uri)

@@ -18,7 +18,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-import foundation.bucket as module
+import foundation.store_options as module
 from foundation.bucket import TEMPORARY_PREFIX, Bucket, StoredObject, StoreOptions
 from storage_schema.errors import StorageError, UnreachableError
 from tests.system.relay import Relay

@@ -11,7 +11,8 @@ import os
 from datetime import timedelta
 from typing import Any, Protocol, cast
 
-from foundation.bucket import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Bucket
+from foundation.bucket import Bucket
+from foundation.store_options import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from storage_schema.errors import StorageError
 
 #: Open files kept by the local client.

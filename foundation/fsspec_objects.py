@@ -1,0 +1,68 @@
+"""Objects of any store that fsspec knows, by their exact names: only calls that take no patterns."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from foundation.object_store import StoredObject
+
+
+class FsspecObjects:
+    """Objects by the names of an fsspec filesystem."""
+
+    def __init__(self, filesystem: Any) -> None:
+        self._filesystem = filesystem
+
+    def read(self, name: str) -> bytes:
+        """All bytes of an object."""
+        return bytes(self._filesystem.cat_file(name))
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer where the object ends."""
+        return bytes(self._filesystem.cat_file(name, start=offset, end=offset + length))
+
+    def exists(self, name: str) -> bool:
+        """Whether an object, or a folder with objects, is there."""
+        try:  # not ``filesystem.exists``, which also says "no" when nobody answers
+            self._filesystem.info(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, name: str) -> list[StoredObject]:
+        """Every object below the folder ``name``, or the object itself under the path ""."""
+        self._filesystem.invalidate_cache()
+        found = self._filesystem.find(name, detail=True)
+        if not found and not self.exists(name):
+            raise FileNotFoundError(name)
+        files = ((path, info) for path, info in found.items() if info["type"] == "file")
+        return [_stored(path[len(name) + 1 :], info) for path, info in files]
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object whole."""
+        self._filesystem.pipe_file(name, data)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object if there is none; otherwise FileExistsError."""
+        self._filesystem.pipe_file(name, data, mode="create")
+
+    def delete(self, name: str) -> None:
+        """Remove an object and every object below it as a folder, each by its name; FileNotFoundError if there is none."""
+        self._filesystem.invalidate_cache()
+        found = self._filesystem.find(name, withdirs=True, detail=True)
+        if not found and not self.exists(name):
+            raise FileNotFoundError(name)
+        folders = {name} | {path for path, info in found.items() if info["type"] == "directory"}
+        for path, info in found.items():
+            if info["type"] == "file":
+                folders.discard(path)
+                self._filesystem.rm_file(path)
+        for folder in sorted(folders, reverse=True):
+            with contextlib.suppress(OSError, NotImplementedError):  # most stores have no folders beyond their objects
+                self._filesystem.rmdir(folder)
+
+
+def _stored(path: str, info: dict[str, Any]) -> StoredObject:
+    version = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), "")
+    return StoredObject(path=path, size=int(info["size"]), version=version.strip('"'))

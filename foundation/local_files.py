@@ -1,0 +1,163 @@
+"""Local files: objects that are files of this machine. Links are followed when read, never when deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections import deque
+from collections.abc import Iterator
+
+from foundation.object_store import TEMPORARY_PREFIX, StoredObject
+
+_Identity = tuple[int, int]  # device and inode: the same for every name of a folder
+
+
+class LocalFiles:
+    """Files by their absolute paths."""
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file."""
+        with open(name, "rb") as file:
+            return file.read()
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer where the file ends."""
+        with open(name, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or folder is there."""
+        return os.path.exists(name)
+
+    def list(self, name: str) -> list[StoredObject]:
+        """Every file below the folder ``name``, through links too, or the file itself under the path ""."""
+        found = os.stat(name)
+        if not stat.S_ISDIR(found.st_mode):
+            return [_described("", found)]
+        return _Walk(name, found).objects
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all: a rename after fsync."""
+        with _written_aside(name, data) as aside:
+            os.replace(aside, name)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a file whole if there is none; otherwise FileExistsError."""
+        with _written_aside(name, data) as aside:
+            os.link(aside, name)
+
+    def delete(self, name: str) -> None:
+        """Remove a file, a link (not what it leads to) or a folder with all that is in it."""
+        if os.path.isdir(name) and not os.path.islink(name):
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
+
+
+class _Walk:
+    """The files of a folder. Each folder is listed once, and folders that are really here before those that links lead to.
+
+    So the time is that of the tree and not of its paths, of which links among folders make any number.
+    """
+
+    def __init__(self, root: str, found: os.stat_result) -> None:
+        self.objects: list[StoredObject] = []
+        self._root = root
+        self._links: deque[tuple[str, tuple[_Identity, ...]]] = deque()
+        self._listed: set[_Identity] = set()
+        self._list("", found, ())
+        while self._links:
+            path, above = self._links.popleft()
+            self._follow(path, above)
+
+    def _full(self, path: str) -> str:
+        return os.path.join(self._root, path)
+
+    def _add_problem(self, path: str, problem: str) -> None:
+        self.objects.append(StoredObject(path=path, size=0, problem=problem))
+
+    def _list(self, path: str, found: os.stat_result, above: tuple[_Identity, ...]) -> None:
+        """List the folder at ``path`` and the folders in it; links to folders wait. ``above``: the folders that lead to it."""
+        folders = [(path, _identity(found), above)]
+        while folders:
+            path, identity, above = folders.pop()
+            self._listed.add(identity)
+            above = (*above, identity)
+            for entry in self._entries(path):
+                inner = f"{path}/{entry.name}" if path else entry.name
+                if entry.is_symlink():
+                    self._links.append((inner, above))
+                elif entry.is_dir(follow_symlinks=False):
+                    identity = _identity(entry.stat(follow_symlinks=False))
+                    if identity in self._listed:  # reached by a link to a folder above the source
+                        self._add_problem(inner, "repeated_link")
+                    else:
+                        folders.append((inner, identity, above))
+                else:
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        self.objects.append(_described(inner, entry.stat(follow_symlinks=False)))
+
+    def _entries(self, path: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._full(path)) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except PermissionError:
+            if not path:
+                raise
+            self._add_problem(path, "unreadable")
+        except FileNotFoundError:  # removed meanwhile
+            if not path:
+                raise
+        return []
+
+    def _follow(self, path: str, above: tuple[_Identity, ...]) -> None:
+        """List what the link at ``path`` leads to."""
+        try:
+            found = os.stat(self._full(path))
+        except FileNotFoundError:
+            self._add_problem(path, "dangling_link")
+        except PermissionError:
+            self._add_problem(path, "unreadable")
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            self._add_problem(path, "link_loop" if error.errno == errno.ELOOP else "dangling_link")
+        else:
+            if not stat.S_ISDIR(found.st_mode):
+                self.objects.append(_described(path, found))
+            elif _identity(found) in self._listed:
+                self._add_problem(path, "link_loop" if _identity(found) in above else "repeated_link")
+            else:
+                self._list(path, found, above)
+
+
+def _identity(found: os.stat_result) -> _Identity:
+    return found.st_dev, found.st_ino
+
+
+def _described(path: str, found: os.stat_result) -> StoredObject:
+    if not stat.S_ISREG(found.st_mode):
+        return StoredObject(path=path, size=0, problem="special_file")
+    return StoredObject(path=path, size=found.st_size, version=str(found.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def _written_aside(target: str, data: bytes) -> Iterator[str]:
+    """A file beside ``target`` whose bytes are safe on disk; gone afterwards, unless it was renamed."""
+    folder = os.path.dirname(target)
+    os.makedirs(folder, exist_ok=True)
+    aside = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)

@@ -1,0 +1,155 @@
+"""Location: what a storage argument means: ``~``, doubled and trailing slashes, ``file://`` and weights are read here only.
+
+A location is a folder of this machine, written as an absolute path, or a URL. In a path ``a//b`` is ``a/b``; in a URL of an
+object store it is not, because there a key may hold empty names. A slash at the end says "folder" and nothing more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+from storage_schema.errors import UsageError
+from storage_schema.names import printable
+
+LOCAL_PROTOCOLS = ("file", "local")
+S3_PROTOCOLS = ("s3", "s3a")
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+#: The usual protocols with one slash, or none, after the colon: a typing error that would otherwise name a folder ``s3:``.
+_ONE_SLASH = re.compile(r"(s3a?|gs|gcs|abfss?|az|https?|file):(?!//)", re.IGNORECASE)
+
+
+def protocol_of(url: str) -> str:
+    """The scheme of a URL; ``file`` for a plain path."""
+    found = _PROTOCOL.match(url)
+    return found[1].lower() if found else "file"
+
+
+def is_local(url: str) -> bool:
+    """Whether a location is a folder of this machine."""
+    return protocol_of(url) in LOCAL_PROTOCOLS
+
+
+def parse_location(text: str) -> str:
+    """The location that a user's argument names: an absolute path, or a URL without slashes at its end.
+
+    Raises:
+        UsageError: if it names none, or looks like a typing error.
+    """
+    if not text.strip():
+        raise UsageError("an empty text names no folder; for the current one write .")
+    if "\0" in text:
+        raise UsageError(f"{printable(text)} holds a NUL character, which no name of a file or object can")
+    if (found := _ONE_SLASH.match(text)) and not os.path.exists(text):
+        rest = text[found.end() :].lstrip("/")
+        raise UsageError(f"{printable(text)} names no store; did you mean {found[1].lower()}://{printable(rest)}?")
+    if is_local(text):
+        return local_path(text)
+    protocol, rest = protocol_of(text), text.split("://", 1)[1].rstrip("/")
+    if not rest or (protocol in S3_PROTOCOLS and rest.startswith("/")):
+        raise UsageError(f"{printable(text)} names no bucket; write {protocol}://BUCKET/FOLDER")
+    if protocol in S3_PROTOCOLS and "?versionId=" in rest:
+        raise UsageError(f"{printable(text)}: versions of objects cannot be named; leave ?versionId= out")
+    return f"{protocol}://{rest}"
+
+
+def local_path(text: str) -> str:
+    """The absolute path of a local location: without ``~``, ``.``, ``..`` and needless slashes.
+
+    Raises:
+        UsageError: for a home that does not exist, or a host in a ``file://`` URL.
+    """
+    path = _without_protocol(text)
+    if path.startswith("~") and not os.path.lexists(path):
+        path = _in_home(path)
+    if ".." in path.split("/"):  # of a folder behind a link, the parent is where the link leads
+        return os.path.realpath(path)
+    return "/" + os.path.abspath(path).lstrip("/")  # POSIX lets two slashes at the start mean something else
+
+
+def _without_protocol(text: str) -> str:
+    if not _PROTOCOL.match(text):
+        return text
+    host, slash, path = text.split("://", 1)[1].partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise UsageError(f"{printable(text)}: a file URL holds an absolute path; write file:///FOLDER, or the path alone")
+    return f"/{path}"
+
+
+def _in_home(path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if expanded == path:
+        name = path.split("/", 1)[0]
+        raise UsageError(
+            f"{printable(path)}: there is no home folder {printable(name)}; for a folder of that name write ./{name}"
+        )
+    return expanded
+
+
+def split_weight(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
+    """``URL:WEIGHT`` as location and weight; a location alone weighs 1.
+
+    Names may end like weights, as ``set:2`` and ``2026-05-01T10:30`` do: what exists decides. A slash decides as well:
+    ``set:2/`` is a name, ``set/:2`` a weight.
+
+    Args:
+        text: the argument.
+        exists: whether there is something at a location.
+
+    Raises:
+        UsageError: if both readings exist, or there is neither a weight nor such a location.
+    """
+    place, colon, last = text.rpartition(":")
+    if not colon or not place or last.startswith("//") or last.endswith("/"):
+        return parse_location(text), 1.0
+    whole = parse_location(text)
+    try:
+        weight = float(last)
+    except ValueError:
+        if exists(whole):
+            return whole, 1.0
+        raise UsageError(
+            f"{printable(text)} does not exist, and {printable(last)!r} is no weight; a dataset is given as URL or URL:WEIGHT"
+        ) from None
+    if place.endswith("/") or not exists(whole):
+        return parse_location(place), weight
+    if exists(parse_location(place)):
+        raise UsageError(
+            f"{text} can be read in two ways, and both exist: the dataset {text}, or the dataset {place} with weight {last}. "
+            f"Write {text}:1 for the first, {place}/:{last} for the second"
+        )
+    return whole, 1.0
+
+
+def contains(outer: str, inner: str) -> bool:
+    """Whether the location ``inner`` is ``outer`` or lies in it, whatever links lead to either; both as parsed.
+
+    Folders that do not exist yet count by where they would be made.
+    """
+    if is_local(outer) != is_local(inner):
+        return False
+    if is_local(outer):
+        return _folder_contains(local_path(outer), local_path(inner))
+    return f"{_object_name(inner)}/".startswith(f"{_object_name(outer)}/")
+
+
+def _object_name(url: str) -> str:
+    protocol = protocol_of(url)
+    rest = url.split("://", 1)[1].rstrip("/")
+    return f"{S3_PROTOCOLS[0] if protocol in S3_PROTOCOLS else protocol}://{rest}"
+
+
+def _folder_contains(outer: str, inner: str) -> bool:
+    outer, inner = os.path.realpath(outer), os.path.realpath(inner)
+    if f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/"):
+        return True
+    while not os.path.exists(inner):
+        inner = os.path.dirname(inner)
+    if not os.path.exists(outer):
+        return False
+    while not os.path.samefile(outer, inner):  # also where two names of one folder differ: letter case, a second mount
+        if inner == os.path.dirname(inner):
+            return False
+        inner = os.path.dirname(inner)
+    return True

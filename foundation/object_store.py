@@ -1,0 +1,61 @@
+"""Object store: what every kind of store does with objects by their exact names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+#: Names of half-written local files start so; listings leave them out.
+TEMPORARY_PREFIX = ".crossdim-tmp-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """One object of a listing.
+
+    Attributes:
+        path: relative to what was listed, as :func:`storage_schema.names.escape_name` writes it.
+        size: in bytes; 0 if there is a problem.
+        version: changes when the content does: the ETag of a store, the modification time (ns) of a file; "" if unknown.
+        problem: why the object cannot be read, a key of :data:`PROBLEMS`; "" if it can.
+    """
+
+    path: str
+    size: int
+    version: str = field(default="", compare=False)
+    problem: str = ""
+
+
+#: What a listing may find in the place of an object, and what that means.
+PROBLEMS = {
+    "dangling_link": "is a link to something that does not exist",
+    "link_loop": "is a link that leads back to itself or to a folder that holds it",
+    "repeated_link": "is a link to a folder whose files are listed under another name",
+    "unreadable": "may not be read by this user",
+    "special_file": "is neither a file nor a folder: a pipe, socket or device",
+}
+
+
+class ObjectStore(Protocol):
+    """Objects by their exact names: no character of a name is a pattern. Errors are those of the client, not ours."""
+
+    def read(self, name: str) -> bytes:
+        """All bytes of an object."""
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer where the object ends."""
+
+    def exists(self, name: str) -> bool:
+        """Whether an object, or a folder with objects, is there."""
+
+    def list(self, name: str) -> list[StoredObject]:
+        """Every object below the folder ``name``, or the object itself under the path ""; FileNotFoundError if there is none."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object whole or not at all."""
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object whole if there is none of its name; otherwise FileExistsError."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object and every object below it as a folder; FileNotFoundError if there is none."""

@@ -1,0 +1,160 @@
+"""S3 objects by their exact keys.
+
+s3fs is asked for single requests only: its own calls by path take ``*``, ``?`` and ``[ ]`` for patterns when they delete, cut
+a key at ``?versionId=``, drop slashes at its end, and keep quiet about what could not be deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fsspec.asyn import sync
+from s3fs.core import S3FileSystem, _error_wrapper
+
+from foundation.object_store import StoredObject
+from foundation.store_options import READ_TIMEOUT_S
+
+#: Sending an object may take READ_TIMEOUT_S and its bytes at this rate; a store that takes longer does not answer. Ours.
+SLOWEST_BYTES_PER_S = 200_000
+#: A larger object is read in ranges of this size, several at a time; written, it is sent in parts. As s3fs does.
+PART_BYTES = 50 * 2**20
+PARALLEL_READS = 10
+KEYS_PER_DELETE = 1000  # S3's limit
+
+
+class S3Objects:
+    """Objects of one S3 bucket; names are ``bucket/key``."""
+
+    def __init__(self, filesystem: S3FileSystem, root: str) -> None:
+        self._filesystem = filesystem
+        self._bucket = filesystem._find_bucket_key(root)[0]  # may be an access point, whose name holds slashes
+
+    def _key(self, name: str) -> str:
+        return name[len(self._bucket) + 1 :]
+
+    def _call(self, method: str, **request: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._filesystem.call_s3(method, Bucket=self._bucket, **request)
+        return answer
+
+    def read(self, name: str) -> bytes:
+        """All bytes of an object."""
+        return bytes(sync(self._filesystem.loop, self._read, self._key(name)))
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``: one range request; fewer where the object ends."""
+        return bytes(sync(self._filesystem.loop, self._get, self._key(name), offset, length))
+
+    async def _read(self, key: str) -> bytes:
+        found = await self._get(key)
+        if isinstance(found, bytes):
+            return found
+        size, etag = found
+        data, slots = bytearray(size), asyncio.Semaphore(PARALLEL_READS)
+
+        async def fill(start: int) -> None:
+            async with slots:
+                part = await self._get(key, start, min(PART_BYTES, size - start), IfMatch=etag)
+            data[start : start + len(part)] = part
+
+        await asyncio.gather(*(fill(start) for start in range(0, size, PART_BYTES)))
+        return bytes(data)
+
+    async def _get(self, key: str, offset: int | None = None, length: int = 0, **how: str) -> Any:
+        """The bytes of a range; of a whole object its bytes, or size and ETag if it should be read in parts."""
+        span = {} if offset is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
+
+        async def ask() -> Any:
+            answer = await self._filesystem._call_s3("get_object", Bucket=self._bucket, Key=key, **span, **how)
+            try:
+                if not span and answer["ContentLength"] > PART_BYTES:
+                    return answer["ContentLength"], answer["ETag"]
+                return await answer["Body"].read()
+            finally:
+                answer["Body"].close()
+
+        return await _error_wrapper(ask, retries=self._filesystem.retries)  # a body may be cut short after a good answer
+
+    def exists(self, name: str) -> bool:
+        """Whether an object, or a folder with objects, is there."""
+        try:
+            return self._has_object(name) or any(self._pages(self._folder(name), MaxKeys=1))
+        except FileNotFoundError:  # not even the bucket
+            return False
+
+    def _has_object(self, name: str) -> bool:
+        if not self._key(name):
+            return False
+        try:
+            self._call("head_object", Key=self._key(name))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _folder(self, name: str) -> str:
+        """What the keys below a folder begin with."""
+        return f"{key}/" if (key := self._key(name)) else ""
+
+    def _pages(self, prefix: str, **how: Any) -> Iterator[list[dict[str, Any]]]:
+        """The pages of a listing that hold something."""
+        after: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", Prefix=prefix, **after, **how)
+            if page.get("Contents"):
+                yield page["Contents"]
+            if not page.get("IsTruncated"):
+                return
+            after = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def list(self, name: str) -> list[StoredObject]:
+        """Every object below the folder ``name``, or the object itself under the path "". Folder markers say nothing."""
+        prefix = self._folder(name)
+        below = [entry for page in self._pages(prefix) for entry in page]
+        if below or not prefix:
+            marked = (entry for entry in below if entry["Size"] or not entry["Key"].endswith("/"))
+            return [_stored(entry["Key"][len(prefix) :], entry["Size"], entry["ETag"]) for entry in marked]
+        itself = self._call("head_object", Key=self._key(name))
+        return [_stored("", itself["ContentLength"], itself["ETag"])]
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object: one PUT, or parts that become an object at once."""
+        self._send(name, data)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object if there is none; otherwise FileExistsError."""
+        self._send(name, data, IfNoneMatch="*")
+
+    def _send(self, name: str, data: bytes, **how: str) -> None:
+        """Upload. No timeout of s3fs holds while a request is being sent: a stalled store would be waited for without end."""
+        timeout = READ_TIMEOUT_S + len(data) / SLOWEST_BYTES_PER_S
+        if len(data) < 2 * PART_BYTES:
+            self._call("put_object", Key=self._key(name), Body=data, timeout=timeout, **how)
+        else:
+            mode = "create" if how else "overwrite"
+            self._filesystem.pipe_file(name, data, chunksize=PART_BYTES, mode=mode, timeout=timeout)
+
+    def delete(self, name: str) -> None:
+        """Remove an object and every object below it as a folder, each by its key; FileNotFoundError if there is none."""
+        keys = [self._key(name)] if self._has_object(name) else []
+        keys += [entry["Key"] for page in self._pages(self._folder(name)) for entry in page]
+        if not keys:
+            raise FileNotFoundError(name)
+        plain = [key for key in keys if key.isprintable()]
+        for start in range(0, len(plain), KEYS_PER_DELETE):
+            self._delete_many(plain[start : start + KEYS_PER_DELETE])
+        for key in keys:
+            if not key.isprintable():  # XML cannot hold every character, and stores read some of them as others
+                self._call("delete_object", Key=key)
+
+    def _delete_many(self, keys: Sequence[str]) -> None:
+        request = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        refused = self._call("delete_objects", Delete=request).get("Errors", [])
+        if refused:
+            first = refused[0]
+            kind = PermissionError if first.get("Code") == "AccessDenied" else OSError
+            raise kind(f"{len(refused)} objects stay, such as {first.get('Key')}: {first.get('Code')}: {first.get('Message')}")
+
+
+def _stored(path: str, size: int, etag: str) -> StoredObject:
+    return StoredObject(path=path, size=int(size), version=etag.strip('"'))

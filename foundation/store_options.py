@@ -1,0 +1,53 @@
+"""Store options: how a store is reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from foundation.location import S3_PROTOCOLS
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreOptions:
+    """How to reach a store. Empty fields leave the choice to the usual places (environment, profile, instance role).
+
+    Attributes:
+        endpoint_url: address of an S3-compatible store.
+        access_key: of S3, together with ``secret_key``.
+        session_token: of temporary credentials.
+        region: region of the bucket.
+        anonymous: do not sign requests.
+        patience_s: how long a store that does not answer is asked again before that is an error. Files are never waited for.
+    """
+
+    endpoint_url: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    region: str | None = None
+    anonymous: bool = False
+    patience_s: float = 0.0
+
+    def filesystem_arguments(self, protocol: str) -> dict[str, Any]:
+        """Keyword arguments for the fsspec filesystem of ``protocol``."""
+        if protocol not in S3_PROTOCOLS:
+            return {}
+        return {
+            "key": self.access_key,
+            "secret": self.secret_key,
+            "token": self.session_token,
+            "anon": self.anonymous,
+            "use_listings_cache": False,  # what another process wrote since must be seen
+            "endpoint_url": self.endpoint_url,
+            "client_kwargs": {"region_name": self.region} if self.region else {},
+            "config_kwargs": {
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "read_timeout": READ_TIMEOUT_S,
+                # Who has patience asks again itself: stalled, a client with retries of its own may not be heard of for minutes.
+                "retries": {"total_max_attempts": 1 if self.patience_s else 4, "mode": "standard"},
+            },
+        }
