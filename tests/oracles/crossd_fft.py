@@ -36,12 +36,12 @@ def rotation(r: Tensor) -> Tensor:
     theta = torch.tanh(r[:, 3]) * math.pi / 4
     zero = torch.zeros_like(kx)
     cross = torch.stack([zero, -kz, ky, kz, zero, -kx, -ky, kx, zero], dim=1).reshape(-1, 3, 3)
-    return torch.eye(3, dtype=r.dtype) + theta[:, None, None] * cross
+    return torch.eye(3, dtype=r.dtype, device=r.device) + theta[:, None, None] * cross
 
 
 def turned(u: Tensor, matrix: Tensor) -> Tensor:
     """Equations 4 to 8: the whole kernel after the phase, complex, (B, O, I, Z, Y, X)."""
-    axes = [torch.fft.fftfreq(size, dtype=u.dtype) for size in u.shape[2:]]
+    axes = [torch.fft.fftfreq(size, dtype=u.dtype, device=u.device) for size in u.shape[2:]]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     frequencies = torch.einsum("bij,jzyx->bizyx", matrix, grid)
     phase = torch.exp(-2j * math.pi * frequencies.sum(dim=1))
