@@ -28,10 +28,21 @@ class Quarantined:
         return asdict(self)
 
 
-def verdict_on(uri: str, stage: str, error: Exception) -> Quarantined:
-    """The quarantine row of an error: the same in every process that meets it."""
+#: Files at fault that a reason names.
+_MAX_NAMES = 3
+
+
+def verdict_on(uri: str, stage: str, error: Exception, files: Sequence[str] = ()) -> Quarantined:
+    """The quarantine row of an error: the same in every process that meets it.
+
+    Args:
+        uri: the input's name in the dataset.
+        stage: that refused it.
+        error: why.
+        files: names in the dataset of the input's files, in the order that the error counts them.
+    """
     if isinstance(error, SampleError):
-        rule, reason = error.rule, error.reason
+        rule, reason = error.rule, error.reason + _at_fault(error.files, files)
     elif isinstance(error, CrossdimError):
         rule, reason = "geometry" if isinstance(error, GeometryError) else type(error).__name__, str(error)
     else:
@@ -39,8 +50,22 @@ def verdict_on(uri: str, stage: str, error: Exception) -> Quarantined:
     return Quarantined(uri=uri, stage=stage, rule=rule, reason=without_addresses(reason))
 
 
-def through(uri: str, value: Any, steps: Sequence[Step]) -> Any | Quarantined:
+def _at_fault(numbers: Sequence[int], files: Sequence[str]) -> str:
+    names = [files[number] for number in numbers if number < len(files)]
+    if len(files) < 2 or not names:
+        return ""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"; at fault: {', '.join(names[:_MAX_NAMES])}{more}"
+
+
+def through(uri: str, value: Any, steps: Sequence[Step], files: Sequence[str] = ()) -> Any | Quarantined:
     """Take one input through its steps; whatever an input can cause ends as a :class:`Quarantined`.
+
+    Args:
+        uri: the input's name in the dataset.
+        value: what the first step takes.
+        steps: named functions, each of the result of the one before.
+        files: names in the dataset of the files of an input that has several; a reason names those at fault.
 
     What is no fault of the input passes: a store that does not answer, and a machine without memory.
     """
@@ -52,5 +77,5 @@ def through(uri: str, value: Any, steps: Sequence[Step]) -> Any | Quarantined:
     except (StorageError, MemoryError):
         raise
     except Exception as error:  # the per-sample door: the only place in this house that may catch everything
-        return verdict_on(uri, stage, error)
+        return verdict_on(uri, stage, error, files)
     return value

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.decoders.lookup_table import LookupTable, lookup_table
+from pipelines.decoders.raster import DEEP_COLOUR_NOTE
 from storage_schema.errors import SampleError
 from storage_schema.sample import Array
-
-#: The same words as for a PNG.
-DEEP_NOTE = "16-bit colour read as 8-bit"
 
 
 def as_rgb(dataset: Any, photometric: str, pixels: Array) -> tuple[Array, tuple[str | None, ...]]:
@@ -32,7 +30,7 @@ def as_rgb(dataset: Any, photometric: str, pixels: Array) -> tuple[Array, tuple[
     colours = np.stack([_channel(dataset, name)(pixels) for name in ("Red", "Green", "Blue")], axis=-1)
     if colours.dtype == np.uint8:
         return _channels_first(colours), ()
-    return _channels_first((colours >> 8).astype(np.uint8)), (DEEP_NOTE,)
+    return _channels_first((colours >> 8).astype(np.uint8)), (DEEP_COLOUR_NOTE,)
 
 
 def _channel(dataset: Any, name: str) -> LookupTable:

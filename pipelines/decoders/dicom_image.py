@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pipelines.decoders.dicom import modality_of, read_pixels, reading
 from pipelines.decoders.dicom_colour import as_rgb
+from pipelines.decoders.display_window import display_window_note
 from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
 from pipelines.decoders.padding import padded
 from pipelines.decoders.raster import scaling_of
@@ -70,7 +71,8 @@ def _grey(dataset: Any, pixels: Array, *, inverted: bool, modality: Modality) ->
     stored = _from_black(values, low, high, falling=(transform.slope < 0) != inverted)
     if outside is not None:
         stored[outside] = 0
-    notes = (transform.note(modality), PADDING_NOTE if outside is not None else None, INVERTED_NOTE if inverted else None)
+    padding = PADDING_NOTE if outside is not None else None
+    notes = (transform.note(modality), padding, INVERTED_NOTE if inverted else None, display_window_note(dataset))
     return stored[None], _scaling(transform, low, high, inverted=inverted), notes
 
 

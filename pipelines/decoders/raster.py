@@ -19,6 +19,10 @@ from storage_schema.vocabulary import Presentation
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
+#: Place of the depth of a sample in a PNG.
+_PNG_DEPTH = 24
+ON_BLACK_NOTE = "alpha composited over black"
+DEEP_COLOUR_NOTE = "16-bit colour read as 8-bit"
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -52,7 +56,8 @@ def decode(item: RawItem) -> Sample:
         upright = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
-    array, note = _channels(upright)
+    bits = item.data[_PNG_DEPTH] if item.data.startswith(PNG_MAGIC) else 8
+    array, note = _channels(upright, bits)
     key, origin, patient = item.origin()
     sample = Sample(
         key=key,
@@ -64,8 +69,8 @@ def decode(item: RawItem) -> Sample:
         label=item.label,
         patient=patient,
     )
-    deep = item.data.startswith(PNG_MAGIC) and item.data[24] == 16 and item.data[25] != 0
-    return with_note(sample, note, "16-bit colour read as 8-bit" if deep else None)
+    deep = bits == 16 and array.dtype == np.uint8
+    return with_note(sample, note, DEEP_COLOUR_NOTE if deep else None)
 
 
 def _open(data: bytes, rules: ReadRules) -> Image.Image:
@@ -84,23 +89,32 @@ def _open(data: bytes, rules: ReadRules) -> Image.Image:
     return picture
 
 
-def _channels(picture: Image.Image) -> tuple[Array, str | None]:
-    """(C, H, W) and what was decided on the way."""
+def _channels(picture: Image.Image, bits: int) -> tuple[Array, str | None]:
+    """(C, H, W) and what was decided on the way; ``bits`` is the depth of a sample in the file."""
     mode = picture.mode
     if mode in _SIXTEEN_BIT:
-        return np.asarray(picture).astype(np.uint16)[None], None
+        return _on_black(np.asarray(picture).astype(np.uint16)[None], picture, 1)
     if mode in ("1", "L"):
-        return np.asarray(picture.convert("L"))[None], None
+        return _on_black(np.asarray(picture.convert("L"))[None], picture, 255 // ((1 << bits) - 1) if mode == "L" else 1)
     if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         opaque = rgba.getchannel("A").getextrema() == (255, 255)
         flat = rgba if opaque else Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
         gray = mode == "LA"
         array = np.asarray(flat.convert("RGB")).transpose(2, 0, 1)
-        return np.ascontiguousarray(array[:1] if gray else array), None if opaque else "alpha composited over black"
+        return np.ascontiguousarray(array[:1] if gray else array), None if opaque else ON_BLACK_NOTE
     if mode in ("RGB", "P", "CMYK"):
         return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1)), None
     raise SampleError("pixel_mode", f"pictures of mode {mode} are not read; save as 8- or 16-bit gray, or RGB")
+
+
+def _on_black(array: Array, picture: Image.Image, step: int) -> tuple[Array, str | None]:
+    """A grey image with its transparent value, which a PNG may name, made black; ``step`` is how far its levels lie apart."""
+    level = picture.info.get("transparency")
+    transparent = array == level * step if isinstance(level, int) and level else np.zeros(1, np.bool_)
+    if not transparent.any():
+        return array, None
+    return np.where(transparent, 0, array).astype(array.dtype), ON_BLACK_NOTE
 
 
 def scaling_of(array: Array) -> Scaling:

@@ -13,7 +13,7 @@ Vector = npt.NDArray[np.float64]
 
 #: Positions nearer than this are one position; scanners write about this many digits. Ours.
 SAME_POSITION_MM = 1e-3
-#: Distances between slices may differ by this share of their median, whatever the digits: not a lost slice. Ours.
+#: Distances between slices may differ, and slices may lie off an even grid, by this share of the median distance. Ours.
 SPACING_TOLERANCE = 0.02
 #: Rounding of positions may move a slice by this share of the spacing at most: a lost slice moves some by more. Ours.
 MAX_ROUNDING = 0.1
@@ -78,14 +78,14 @@ def _check_gaps(depths: Vector, rounding_mm: float) -> None:
     median = float(np.median(gaps))
     if np.abs(gaps - median).max() <= SPACING_TOLERANCE * median:
         return
-    allowed = min(rounding_mm, MAX_ROUNDING * median)
+    allowed = max(min(rounding_mm, MAX_ROUNDING * median), SPACING_TOLERANCE * median)
     nearest = _distance_from_even(depths)
     if nearest > allowed * (1 + 1e-6):
         worst = int(np.abs(gaps - median).argmax())
         raise SampleError(
             "irregular_spacing",
             f"slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart, up to {nearest:.3g} mm off any even grid; "
-            f"{max(allowed, SPACING_TOLERANCE * median / 2):.3g} mm is rounding; a slice may be missing",
+            f"{allowed:.3g} mm is rounding; a slice may be missing",
             (worst, worst + 1),
         )
 

@@ -15,7 +15,11 @@ Mask = npt.NDArray[np.bool_]
 AIR_HU = -1000.0
 #: Air, lung and fat: every CT of a body has voxels in this range.
 _LIGHTER_THAN_WATER_HU = (-1100.0, -50.0)
-OFFSET_NOTE = "CT without a voxel between -1100 and -50 HU (air, lung, fat): values may carry an offset, such as 1024"
+#: Above soft tissue and blood.
+_DENSE_HU = 200.0
+OFFSET_NOTE = (
+    "CT without a voxel between -1100 and -50 HU (air, lung, fat) and some above 200: values may carry an offset, as 1024"
+)
 
 
 def fill_outside(volume: Volume, outside: Mask | None, modality: Modality) -> None:
@@ -53,4 +57,4 @@ def offset_note(volume: Volume, outside: Mask | None, modality: Modality) -> str
     light = (volume > low) & (volume < high)
     if outside is not None:
         light &= ~outside
-    return None if light.any() else OFFSET_NOTE
+    return OFFSET_NOTE if not light.any() and float(volume.max()) > _DENSE_HU else None

@@ -180,7 +180,8 @@ def volume_items(usable: Sequence[Verdict], recipe: VolumeRecipe, naming: Naming
     items: list[Item] = []
     refused: list[Quarantined] = []
     for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
-        item = through(uri, files, [("plan", partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming))])
+        work = partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming)
+        item = through(uri, files, [("plan", work)], [file.uri for file in files])
         if isinstance(item, Quarantined):
             refused.append(replace(item, num_files=len(files)))
         else:

@@ -147,8 +147,9 @@ class VolumeRecipe:
         """How many boxes a volume can become: the positions that a plan reserves.
 
         Raises:
-            SampleError: rule ``too_large``.
+            SampleError: rule ``too_large`` or ``too_small``.
         """
+        self.resample.check_extent(shape_DHW, spacing_mm)
         return boxes_of(self.resample.shape(shape_DHW, spacing_mm), self.superpatch)
 
 

@@ -34,6 +34,19 @@ class Resample:
         """Whether a volume has this spacing already."""
         return all(abs(s / self.spacing_mm - 1) <= SAME_SPACING for s in spacing_mm)
 
+    def check_extent(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> None:
+        """Refuse a volume that would end as a line or a point: its lengths are in another unit, or the recipe is for others.
+
+        Raises:
+            SampleError: rule ``too_small`` if less than two of its sides reach over two voxels.
+        """
+        if self.is_same(spacing_mm):
+            return
+        sides = sorted(n * s for n, s in zip(shape_DHW, spacing_mm, strict=True))
+        if sides[1] <= 2 * self.spacing_mm * (1 - SAME_SPACING):
+            told = " x ".join(f"{side:.3g}" for side in sides)
+            raise SampleError("too_small", f"the volume is {told} mm, which voxels of {self.spacing_mm} mm cannot show")
+
     def shape(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> tuple[int, int, int]:
         """(D, H, W) after resampling: enough voxels to cover the old extent.
 
@@ -68,10 +81,11 @@ def resample(sample: Sample, config: Resample) -> Sample:
         (1, D', H', W') float32.
 
     Raises:
-        SampleError: rule ``too_large``.
+        SampleError: rule ``too_large`` or ``too_small``.
     """
     if sample.affine is None or sample.spacing_mm is None:
         raise GeometryError(f"sample {sample.key}: a volume without affine cannot be resampled")
+    config.check_extent(sample.array.shape[1:], sample.spacing_mm)
     shape_DHW = config.shape(sample.array.shape[1:], sample.spacing_mm)
     if config.is_same(sample.spacing_mm):
         return sample

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import zlib
 
 import nibabel
@@ -154,6 +155,36 @@ def _saved(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def grey_png(rows: np.ndarray, bits: int, transparent: int) -> bytes:
+    """A PNG of grey levels with ``bits`` bits, of which one is transparent (tRNS)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    shifts = range(bits - 1, -1, -1)
+    packed = [np.packbits([[value >> shift & 1 for shift in shifts] for value in row]).tobytes() for row in rows.tolist()]
+    header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], bits, 0, 0, 0, 0)
+    lines = zlib.compress(b"".join(b"\0" + line for line in packed))
+    chunks = ((b"IHDR", header), (b"tRNS", struct.pack(">H", transparent)), (b"IDAT", lines), (b"IEND", b""))
+    return raster.PNG_MAGIC + b"".join(chunk(kind, data) for kind, data in chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_grey_levels_fill_their_range_and_a_transparent_one_is_black(bits):
+    """What Pillow leaves to the reader for every depth; black itself may be the transparent level."""
+    top = (1 << bits) - 1
+    rows = np.random.default_rng(6).integers(0, top, (16, 16), endpoint=True)
+    rows[0, 0], rows[0, 1] = 0, top
+    step = 1 if bits == 16 else 255 // top
+    for level in (0, 1):
+        sample = raster.decode(item(grey_png(rows, bits, level))) if bits > 1 or not level else None
+        if sample is None:
+            assert rule_of(raster.decode, grey_png(rows, bits, level)) == "constant"
+            continue
+        assert np.array_equal(sample.array[0], np.where(rows == level, 0, rows) * step)
+        assert (sample.extra.get("note") == "alpha composited over black") == bool(level and (rows == level).any())
 
 
 def test_exif_orientation_turns_the_picture():

@@ -172,6 +172,26 @@ def test_the_lowest_value_is_white_where_either_tag_says_so(dtype, photometric, 
     assert ("white" in str(sample.extra.get("note"))) == inverted
 
 
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        ({"WindowCenter": 1000, "WindowWidth": 400}, "display window of centre 1000 and width 400"),
+        (
+            {"WindowCenter": [40, 300], "WindowWidth": [80.5, 900], "VOILUTFunction": "SIGMOID"},
+            "display sigmoid of centre 40 and width 80.5",
+        ),
+        ({"VOILUTSequence": [lut_item(0, np.arange(256, dtype=np.uint8))]}, "display table (VOI LUT)"),
+        ({"WindowCenter": ""}, None),
+    ],
+)
+def test_the_display_window_of_an_image_is_told_and_not_applied(tags, told):
+    pixels = RNG.integers(0, 4096, (20, 20)).astype(np.uint16)
+    sample = read_image(dicom_bytes(pixels, Modality="DX", **tags))
+
+    assert np.array_equal(sample.scaling.physical(sample.array[0]), pixels)
+    assert str(sample.extra.get("note")).startswith(told or "None")
+
+
 @pytest.mark.parametrize("first", [-300, 0, 200])
 @pytest.mark.parametrize("entry", [np.uint8, np.uint16])
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16])

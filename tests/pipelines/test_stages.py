@@ -122,6 +122,30 @@ def test_a_single_slice_survives_larger_voxels():
     assert out.array.mean() == pytest.approx(9, abs=0.5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "small"),
+    [
+        ((40, 40, 40), 0.002, True),
+        ((40, 40, 40), 0.05, True),
+        ((1, 1, 300), 1.0, True),
+        ((40, 40, 40), 0.2, False),
+        ((1, 20, 20), 1.0, False),
+        ((1, 1, 300), 2.0, False),
+    ],
+)
+def test_a_volume_that_would_end_as_a_line_or_a_point_is_refused(shape, spacing, small):
+    """Micrometres taken for millimetres; when it is planned and when it is resampled. The wanted spacing is never refused."""
+    config = Resample(spacing_mm=2.0)
+    sample = volume(RNG.normal(size=shape), np.diag([spacing] * 3 + [1.0]))
+    if small:
+        for work in (lambda: config.check_extent(shape, (spacing,) * 3), lambda: resample(sample, config)):
+            with pytest.raises(SampleError, match="too_small"):
+                work()
+    else:
+        config.check_extent(shape, (spacing,) * 3)
+        assert np.isfinite(resample(sample, config).array).all()
+
+
 def test_a_lie_about_millimetres_is_refused_before_memory_is_asked_for():
     sample = volume(RNG.normal(size=(4, 4, 4)), np.diag([1e4, 1e4, 1e4, 1.0]))
     with pytest.raises(SampleError, match="too_large"):
