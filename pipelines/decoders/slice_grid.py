@@ -47,14 +47,7 @@ def slice_grid(positions_mm: Vector, normal: Vector, *, rounding_mm: Vector, pix
     """
     depths = positions_mm @ normal
     _check_gaps(depths, float(np.abs(normal) @ rounding_mm))
-    step = (positions_mm[-1] - positions_mm[0]) / (len(positions_mm) - 1)
-    along = float(step @ normal)
-    tilt = float(np.linalg.norm(step - along * normal) / along)
-    if tilt > MAX_TILT:
-        raise SampleError(
-            "gantry_tilt",
-            f"slices are stacked {np.degrees(np.arctan(tilt)):.1f} degrees off their normal; correct the gantry tilt first",
-        )
+    step = _straight((positions_mm[-1] - positions_mm[0]) / (len(positions_mm) - 1), normal, rounding_mm, len(positions_mm))
     apart = positions_mm - positions_mm[0] - np.arange(len(positions_mm))[:, None] * step
     beside = np.linalg.norm(apart - (apart @ normal)[:, None] * normal, axis=1)
     if beside.max() > max(MAX_SHIFT * pixel_mm, 2 * float(np.linalg.norm(rounding_mm))):
@@ -64,6 +57,21 @@ def slice_grid(positions_mm: Vector, normal: Vector, *, rounding_mm: Vector, pix
             (int(beside.argmax()),),
         )
     return SliceGrid(step_mm=step, deviation_mm=float(np.linalg.norm(apart, axis=1).max()))
+
+
+def _straight(step: Vector, normal: Vector, rounding_mm: Vector, count: int) -> Vector:
+    """The step from slice to slice; along the normal where only rounding of the first and last position leads beside it."""
+    along = float(step @ normal)
+    beside = float(np.linalg.norm(step - along * normal))
+    if beside <= MAX_TILT * along:
+        return step
+    rounding = min(2 * float(np.linalg.norm(rounding_mm)) / (count - 1), MAX_ROUNDING * along)
+    if beside > rounding:
+        degrees = np.degrees(np.arctan(beside / along))
+        raise SampleError(
+            "gantry_tilt", f"slices are stacked {degrees:.1f} degrees off their normal; correct the gantry tilt first"
+        )
+    return along * normal
 
 
 def _check_gaps(depths: Vector, rounding_mm: float) -> None:

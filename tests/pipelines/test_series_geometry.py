@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import SimpleITK
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +17,7 @@ from pipelines.decoders.slice_grid import slice_grid
 from storage_schema.errors import SampleError
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, dicom_dataset, read_series, series_bytes
 
+ITK: Any = SimpleITK  # its wrappers are not annotated
 VOLUME = np.random.default_rng(2).integers(0, 2000, (9, 10, 12)).astype(np.int16)
 RESCALE = {"RescaleSlope": 1, "RescaleIntercept": 0, "Modality": "MR"}
 
@@ -98,13 +102,44 @@ def test_jitter_below_two_percent_of_the_spacing_is_accepted_and_told(jitter, co
     assert ("off an even grid" in str(sample.extra.get("note"))) == (jitter > 0)
 
 
-def test_oblique_rounded_positions_are_an_even_grid():
-    """Rounding acts along each axis of the patient, not along the normal."""
+@pytest.mark.parametrize("count", [2, 3, 4, 15, 40])
+@pytest.mark.parametrize("start", [(10, 20, 30), (0.04, -7.77, 3.16)])
+def test_oblique_rounded_positions_are_an_even_grid(count, start):
+    """Rounding acts along each axis of the patient, not along the normal; few slices seem to be stacked aslant by it."""
     normal = np.array([0.0, -0.6, 0.8])
-    positions = [[f"{value:.1f}" for value in 1.25 * number * normal + [10, 20, 30]] for number in range(15)]
+    positions = [[f"{value:.1f}" for value in 1.25 * number * normal + start] for number in range(count)]
     sample = read_series(series_at(positions, ImageOrientationPatient=[1, 0, 0, 0, 0.8, 0.6]))
 
-    assert sample.spacing_mm[0] == pytest.approx(1.25, abs=0.01)
+    assert sample.spacing_mm[0] == pytest.approx(1.25, abs=0.1 * 1.4 / (count - 1))
+
+
+def test_a_tilted_gantry_is_no_rounding():
+    """Five degrees, with positions in tenths and in full."""
+    for digits in (1, 6):
+        positions = [[0, f"{0.0875 * 2.5 * number:.{digits}f}", 2.5 * number] for number in range(12)]
+        assert refusal(series_at(positions)).rule == "gantry_tilt"
+
+
+@pytest.mark.parametrize(("spacing", "digits"), [(1.25, 1), (1.25, 6), (3, 0), (0.7, 1)])
+@pytest.mark.parametrize("rescale", [(1, -1024), (-0.5, 300.25), (2.5, 0)])
+def test_a_series_is_that_of_simpleitk(tmp_path, spacing, digits, rescale):
+    """GDCM's series reader: the same values, and the same place to the digits written."""
+    files = series_at(
+        [[-12.5, 7, f"{5 + spacing * number:.{digits}f}"] for number in range(9)],
+        RescaleSlope=rescale[0],
+        RescaleIntercept=rescale[1],
+        Modality="CT",
+        SeriesInstanceUID="1.2.3.4",
+        StudyInstanceUID="1.2.3",
+    )
+    for number, data in enumerate(files):
+        (tmp_path / f"{number:02d}.dcm").write_bytes(data)
+    image = ITK.ReadImage(ITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path)))
+    sample = read_series(files)
+
+    assert np.allclose(sample.array[0], ITK.GetArrayFromImage(image), rtol=1e-6)
+    assert np.allclose(sample.spacing_mm[::-1], image.GetSpacing(), atol=10.0**-digits / 8)
+    assert np.allclose(np.diag([-1, -1, 1]) @ np.array(sample.affine)[:3, 3], image.GetOrigin())
 
 
 def test_the_slice_at_fault_is_named_by_its_number():
