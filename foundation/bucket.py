@@ -60,8 +60,11 @@ class Bucket:
 
     @property
     def _store(self) -> ObjectStore:
+        return self._writer(private=False)
+
+    def _writer(self, *, private: bool) -> ObjectStore:
         if self.is_local:
-            return LocalFiles()
+            return LocalFiles(private=private)
         if self.protocol in S3_PROTOCOLS:
             filesystem = self.filesystem  # says what is missing if s3fs is
             from foundation.s3_objects import S3Objects
@@ -150,12 +153,12 @@ class Bucket:
         kept = (one for one in named if not _is_temporary(one.path) and (problems or not one.problem))
         return sorted(kept, key=lambda one: one.path)
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write an object whole or not at all: one PUT, or a rename after fsync."""
-        self._asked(path, "writing", lambda _: self._store.put(self.full(path), data))
+    def put(self, path: str, data: bytes, *, private: bool = False) -> None:
+        """Write an object whole or not at all: one PUT, or a rename after fsync. A private file is its owner's alone."""
+        self._asked(path, "writing", lambda _: self._writer(private=private).put(self.full(path), data))
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Write an object only if there is none; False when somebody was first.
+    def create(self, path: str, data: bytes, *, private: bool = False) -> bool:
+        """Write an object only if there is none; False when somebody was first. A private file is its owner's alone.
 
         When an answer is lost, the next attempt finds our own object; and attempts are not only ours: aiohttp sends a PUT
         again, unasked, on a connection that was reset. So with patience the bytes decide: an object of a store that equals
@@ -164,7 +167,7 @@ class Bucket:
 
         def ask(_: bool) -> bool:
             try:
-                self._store.create(self.full(path), data)
+                self._writer(private=private).create(self.full(path), data)
             except FileExistsError:
                 patient = self.options.patience_s and not self.is_local
                 return bool(patient) and self._store.read(self.full(path)) == data

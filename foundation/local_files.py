@@ -17,7 +17,10 @@ _Identity = tuple[int, int]  # device and inode: the same for every name of a fo
 
 
 class LocalFiles:
-    """Files by their absolute paths."""
+    """Files by their absolute paths; those that are written are their owner's alone if ``private``."""
+
+    def __init__(self, *, private: bool = False) -> None:
+        self._mode = 0o600 if private else 0o666
 
     def read(self, name: str) -> bytes:
         """All bytes of a file."""
@@ -43,12 +46,12 @@ class LocalFiles:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all: a rename after fsync."""
-        with _written_aside(name, data) as aside:
+        with _written_aside(name, data, self._mode) as aside:
             os.replace(aside, name)
 
     def create(self, name: str, data: bytes) -> None:
         """Write a file whole if there is none; otherwise FileExistsError."""
-        with _written_aside(name, data) as aside:
+        with _written_aside(name, data, self._mode) as aside:
             os.link(aside, name)
 
     def delete(self, name: str) -> None:
@@ -147,13 +150,13 @@ def _described(path: str, found: os.stat_result) -> StoredObject:
 
 
 @contextlib.contextmanager
-def _written_aside(target: str, data: bytes) -> Iterator[str]:
+def _written_aside(target: str, data: bytes, mode: int) -> Iterator[str]:
     """A file beside ``target`` whose bytes are safe on disk; gone afterwards, unless it was renamed."""
     folder = os.path.dirname(target)
     os.makedirs(folder, exist_ok=True)
     aside = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
-        with open(aside, "wb") as file:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation import entry
 from foundation.cluster import ray_session
 from storage_schema.errors import UsageError
+from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
     from pipelines.jobs.prepare import Outcome
+    from pipelines.jobs.pseudonyms import PseudonymOptions
     from pipelines.sources.labels import LabelTable
 
 FOLDER = "folder"
@@ -66,8 +69,32 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         metavar="WORDS",
         help="cells of --labels that mean no value, with commas between (default: blank, NaN, NA, None, NULL and the like)",
     )
+    parser.add_argument("--split-by", choices=["patient", "file"], default="patient", help="what --test-fraction is a share of")
+    _add_privacy(parser)
     _add_common(parser)
     parser.set_defaults(verb=prepare)
+
+
+def _add_privacy(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("privacy", "patients and UIDs are always hashed with a secret key")
+    group.add_argument(
+        "--salt-file",
+        metavar="FILE",
+        help="the secret key, 16 random bytes or more (default: .crossdim-salt beside the first SRC)",
+    )
+    group.add_argument(
+        "--source-names",
+        choices=["hashed", "relative"],
+        help="how inputs are called in the dataset (default: hashed in a SRC with DICOM, relative paths in others)",
+    )
+    group.add_argument(
+        "--name-map",
+        metavar="FILE",
+        help="where the table of hashed names goes, which is not published (default: beside the key)",
+    )
+    group.add_argument(
+        "--burned-in", choices=["keep", "refuse"], help="inputs whose DICOM header says that text is burned into their pixels"
+    )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -92,13 +119,20 @@ def _label_table(arguments: argparse.Namespace) -> LabelTable | None:
     return read_labels(entry.bucket(arguments.labels, arguments), arguments.label_column, arguments.patient_column, missing)
 
 
+def _pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
+    from pipelines.jobs.pseudonyms import PseudonymOptions
+
+    salt, names = (entry.bucket(url, arguments) if url else None for url in (arguments.salt_file, arguments.name_map))
+    return PseudonymOptions(salt_file=salt, name_map=names, names=arguments.source_names or "by_format")
+
+
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
     from pipelines.recipes import resolve
 
     recipe = resolve(arguments.recipe, arguments.overrides)
-    if not 0 <= arguments.test_fraction < 1:
-        raise UsageError(f"--test-fraction is a share of patients, 0 to below 1; found {arguments.test_fraction}")
+    if arguments.burned_in:
+        recipe = replace(recipe, read=replace(recipe.read, burned_in=arguments.burned_in))
     name = arguments.name or arguments.recipe.replace(":", "-")
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")
@@ -110,7 +144,8 @@ def prepare(arguments: argparse.Namespace) -> int:
         out=entry.bucket(arguments.out, arguments).with_patience(PATIENCE_S),
         recipe=recipe,
         name=name,
-        test_fraction=arguments.test_fraction,
+        split=SplitRule(test_fraction=arguments.test_fraction, by=arguments.split_by),
+        pseudonyms=_pseudonyms(arguments),
         modality=Modality(arguments.modality) if arguments.modality else None,
         label_table=_label_table(arguments),
         label_by_folder=arguments.label == FOLDER,
@@ -128,6 +163,8 @@ def _document(outcome: Outcome) -> dict[str, object]:
         "quarantined": outcome.manifest.num_quarantined,
         "quarantined_by_rule": outcome.quarantined,
         "ignored": outcome.ignored,
+        "parts": outcome.parts,
+        "notes": list(outcome.notes),
         "objects": len(outcome.manifest.objects),
         "bytes": outcome.num_bytes,
         "seconds": round(outcome.seconds, 2),
@@ -140,14 +177,14 @@ def _sentences(outcome: Outcome, out: str) -> str:
     manifest = outcome.manifest
     size = f"{manifest.num_samples} samples, {len(manifest.objects)} objects, {outcome.num_bytes / 1e6:.1f} MB"
     if outcome.already_published:
-        return f"{out} is already published: {size}, {manifest.num_quarantined} quarantined"
+        return "\n".join([f"{out} is already published: {size}, {manifest.num_quarantined} quarantined", *outcome.notes])
     rules = ", ".join(f"{rule} {count}" for rule, count in outcome.quarantined.items())
     lines = [f"published {out}: {size}, in {outcome.seconds:.1f} s"]
     if rules:
         lines.append(f"quarantined {manifest.num_quarantined}: {rules}; reasons are in {out}/quarantine")
     if outcome.ignored:
         lines.append("ignored " + ", ".join(f"{rule} {count}" for rule, count in outcome.ignored.items()))
-    return "\n".join([*lines, f"next: crossdim verify {out}"])
+    return "\n".join([*lines, *outcome.notes, f"next: crossdim verify {out}"])
 
 
 def verify(arguments: argparse.Namespace) -> int:

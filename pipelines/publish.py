@@ -87,8 +87,8 @@ def finished_rows(out: Bucket, plan_digest: str) -> frozenset[int]:
             strangers += 1
     if strangers:
         raise StorageError(
-            f"{out.where(WORK)} holds {strangers} finished rows of another plan: inputs or recipe have changed since. "
-            f"Use another --out, restore inputs and recipe, or delete {out.url}"
+            f"{out.where(WORK)} holds {strangers} finished rows of another plan: inputs, recipe or secret key have changed. "
+            f"Use another --out, restore what was, or delete {out.url}"
         )
     return frozenset(rows)
 
@@ -131,6 +131,7 @@ class Title:
     plan_digest: str
     num_files: int
     num_files_ignored: int
+    patient_key_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +186,7 @@ def publish(
         plan_digest=title.plan_digest,
         objects=tuple(sorted(entries, key=lambda entry: entry.path)),
         files=_count_files(title, quarantine),
+        patient_key_id=title.patient_key_id,
     )
     out.put(MANIFEST_PATH, manifest.to_bytes())
     return manifest, quarantine

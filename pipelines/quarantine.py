@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.reasons import foreign_text, without_addresses
+from pipelines.reasons import without_addresses
 from storage_schema.errors import CrossdimError, GeometryError, SampleError, StorageError
 
 #: A named piece of work on one input. Values change their type on the way (bytes, a sample, many samples).
@@ -46,7 +47,9 @@ def verdict_on(uri: str, stage: str, error: Exception, files: Sequence[str] = ()
     elif isinstance(error, CrossdimError):
         rule, reason = "geometry" if isinstance(error, GeometryError) else type(error).__name__, str(error)
     else:
-        rule, reason = type(error).__name__, f"{type(error).__name__}: {foreign_text(error)}"
+        # Its text may quote the input, and so name a patient; the kind of error and where it arose cannot.
+        rule = type(error).__name__
+        reason = f"an error that was not foreseen: {rule} in {traceback.extract_tb(error.__traceback__)[-1].name}"
     return Quarantined(uri=uri, stage=stage, rule=rule, reason=without_addresses(reason))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -17,9 +17,9 @@ from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 
+from pipelines.decoders.dicom_terms import MODALITY_TERMS, known_uid, term, uid_name
 from pipelines.decoders.facts import Facts, Format, SliceHeader
-from pipelines.decoders.raw import ReadRules, patient_hash
-from pipelines.reasons import foreign_text
+from pipelines.decoders.raw import ReadRules
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
@@ -46,7 +46,10 @@ def looks_like_dicom(head: bytes) -> bool:
 
 @contextlib.contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Errors of pydicom in words of ours; its warnings on odd headers are not for the user of ten thousand files."""
+    """Errors of pydicom in words of ours; its warnings on odd headers are not for the user of ten thousand files.
+
+    Its texts quote values of the header, which may be a patient's name in the wrong place, so only the kind of error is kept.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -56,9 +59,9 @@ def reading(what: str) -> Iterator[None]:
     except (MemoryError, KeyboardInterrupt):
         raise
     except InvalidDicomError as error:
-        raise SampleError("not_dicom", f"{what}: {foreign_text(error)}") from error
+        raise SampleError("not_dicom", f"{what}: it does not begin as DICOM does") from error
     except Exception as error:  # codecs and parsers raise what they like; pydicom promises no error type
-        raise SampleError("damaged", f"{what}: {type(error).__name__}: {foreign_text(error)}") from error
+        raise SampleError("damaged", f"{what} ({type(error).__name__})") from error
 
 
 def _header(data: bytes) -> tuple[Any, BaseTag | None]:
@@ -108,23 +111,43 @@ def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Fact
     header = slice_header(dataset, sop_class, float_pixels=pixel_tag in _FLOAT_TAGS)
     shape = (header.rows, header.columns)
     rules.allow_bytes(header.rows * header.columns * header.frames * header.samples_per_pixel * 4, (header.frames, *shape))
-    patient = str(dataset.get("PatientID") or "").strip()
     return Facts(
         format=Format.DICOM,
         shape=shape,
         spacing_mm=header.spacing_mm,
-        modality=str(dataset.get("Modality") or "") or None,
-        patient=patient_hash(patient) if patient else None,
-        series=str(dataset.get("SeriesInstanceUID") or ""),
+        modality=term(dataset.get("Modality"), MODALITY_TERMS) or None,
+        patient_id=_text(dataset, "PatientID") or None,
+        study=_text(dataset, "StudyInstanceUID"),
+        series=_text(dataset, "SeriesInstanceUID"),
+        burned_in_annotation=burned_in_annotation(dataset),
         slice=header,
     )
 
 
+def _text(dataset: Any, name: str) -> str:
+    """An identifier, without the spaces and nulls that pad it."""
+    with reading(f"{name} of the DICOM header cannot be read"):
+        return str(dataset.get(name) or "").strip(" \0\t\r\n")
+
+
+def burned_in_annotation(dataset: Any) -> bool | None:
+    """Whether the header says that text is burned into the pixels; None where it does not say."""
+    return {"YES": True, "NO": False}.get(_text(dataset, "BurnedInAnnotation").upper())
+
+
+def stated_annotation(stated: Sequence[bool | None]) -> dict[str, object]:
+    """What the catalog says of the files of one input: yes if any does, no if all do, nothing otherwise."""
+    if any(stated):
+        return {"burned_in_annotation": True}
+    return {} if None in stated else {"burned_in_annotation": False}
+
+
 def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
-    value = dataset.get(name)
     try:
-        numbers = tuple(float(v) for v in value) if value is not None else ()
-    except (TypeError, ValueError):
+        with reading(name):
+            value = dataset.get(name)
+            numbers = tuple(float(v) for v in value) if value is not None else ()
+    except SampleError:
         return None
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
@@ -152,6 +175,14 @@ def _length(dataset: Any, *names: str) -> float | None:
     return None
 
 
+def _integer(dataset: Any, name: str, default: int | None = None) -> int:
+    with reading(f"{name} of the DICOM header is not a whole number"):
+        value = dataset.get(name)
+        if value in (None, "") and default is None:
+            raise SampleError("damaged", f"the DICOM header has no {name}")
+        return int(value or default or 0)
+
+
 def _photometric(dataset: Any) -> str:
     found = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     return found if found in {*_GREY, *_RGB, _PALETTE} else _UNKNOWN
@@ -170,14 +201,14 @@ def _shown_inverted(dataset: Any) -> bool:
 def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) -> SliceHeader:
     """What one file states of its pixels and their place."""
     return SliceHeader(
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        frames=int(dataset.get("NumberOfFrames") or 1),
-        samples_per_pixel=int(dataset.get("SamplesPerPixel") or 1),
+        rows=_integer(dataset, "Rows"),
+        columns=_integer(dataset, "Columns"),
+        frames=_integer(dataset, "NumberOfFrames", 1),
+        samples_per_pixel=_integer(dataset, "SamplesPerPixel", 1),
         photometric=_photometric(dataset),
         inverted=_shown_inverted(dataset),
         float_pixels=float_pixels,
-        sop_class=sop_class,
+        sop_class=known_uid(sop_class),
         mosaic="MOSAIC" in [str(v) for v in dataset.get("ImageType") or ()],
         position_mm=_numbers(dataset, "ImagePositionPatient", 3),
         position_decimals=_decimals(dataset, "ImagePositionPatient", 3),
@@ -262,7 +293,7 @@ def _check_length(dataset: Any, header: SliceHeader) -> None:
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return
     samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
-    wanted = header.rows * header.columns * samples * int(dataset.BitsAllocated) // 8
+    wanted = header.rows * header.columns * samples * _integer(dataset, "BitsAllocated") // 8
     if len(dataset.PixelData) < wanted:
         raise SampleError(
             "truncated", f"PixelData has {len(dataset.PixelData):,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
@@ -272,12 +303,12 @@ def _check_length(dataset: Any, header: SliceHeader) -> None:
 def _check_codec(dataset: Any) -> None:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and not get_decoder(syntax).is_available:
-        raise SampleError("codec", f"no codec for {syntax.name} is installed; pip install 'crossdim[dicom]'")
+        raise SampleError("codec", f"no codec for {uid_name(syntax)} is installed; pip install 'crossdim[dicom]'")
 
 
 def _check_bits(dataset: Any) -> None:
     """Refuse pixels that do not sit at the low end of their cells; a codec's output always does."""
-    high, stored = dataset.get("HighBit"), int(dataset.BitsStored)
+    high, stored = dataset.get("HighBit"), _integer(dataset, "BitsStored")
     if high is not None and int(high) != stored - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
 

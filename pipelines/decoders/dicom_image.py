@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.decoders.dicom import modality_of, read_pixels, reading
+from pipelines.decoders.dicom import burned_in_annotation, modality_of, read_pixels, reading, stated_annotation
 from pipelines.decoders.dicom_colour import as_rgb
 from pipelines.decoders.display_window import display_window_note
 from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
@@ -55,6 +55,7 @@ def decode(item: RawItem) -> Sample:
         spacing_mm=header.spacing_mm,
         label=item.label,
         patient=patient,
+        extra=stated_annotation([burned_in_annotation(dataset)]),
     )
     return with_note(sample, *notes)
 

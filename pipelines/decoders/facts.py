@@ -47,8 +47,10 @@ class Facts:
     Attributes:
         shape: (H, W) of a picture, (D, H, W) of a volume.
         spacing_mm: along the axes of ``shape``, where the header tells.
-        modality: DICOM's term, as written.
-        series: identifier that files of one series share; empty where the header has none.
+        modality: DICOM's term; ``unknown`` for a word that is none.
+        patient_id: DICOM's PatientID as written, and with ``study`` and ``series`` (UIDs, empty where the header has none) what
+            a series is told by. They may identify a patient: they are hashed with the dataset's key before anything is written.
+        burned_in_annotation: whether the header says that text is burned into the pixels.
         slice: for DICOM.
     """
 
@@ -56,6 +58,8 @@ class Facts:
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...] | None = None
     modality: str | None = None
-    patient: str | None = None
-    series: str | None = None
+    patient_id: str | None = None
+    study: str = ""
+    series: str = ""
+    burned_in_annotation: bool | None = None
     slice: SliceHeader | None = None

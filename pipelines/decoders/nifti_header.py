@@ -104,8 +104,8 @@ def _version(head: bytes) -> int:
     version = _MAGIC.get(magic_2) or _MAGIC.get(magic_1)
     if version is None:
         if any(size in HEADER_BYTES.values() for size in sizes):
-            raise SampleError("wrong_magic", f"magic is {magic_1!r}; a NIfTI file has b'n+1\\x00' there")
-        raise SampleError("not_nifti", f"the file starts with {head[:12]!r}; this is no NIfTI header")
+            raise SampleError("wrong_magic", "the four bytes at 344 are not the magic number of a NIfTI file")
+        raise SampleError("not_nifti", "the file does not start with a NIfTI header")
     if HEADER_BYTES[version] not in sizes:
         raise SampleError("wrong_header_size", f"sizeof_hdr is {sizes[0]}; NIfTI-{version} has {HEADER_BYTES[version]}")
     if len(head) < HEADER_BYTES[version]:

@@ -27,6 +27,12 @@ def promised(name: str) -> str | None:
     return next((family for family, endings in PROMISES.items() if name.lower().endswith(endings)), None)
 
 
+def known_ending(name: str) -> str:
+    """The ending of a file's name if it is one that promises a format, in lower case; else empty, for it may be anything."""
+    endings = sorted((ending for endings in PROMISES.values() for ending in endings), key=len, reverse=True)
+    return next((ending for ending in endings if name.lower().endswith(ending)), "")
+
+
 def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | None:
     """The facts of one file; None if neither its name nor its content says that it is for us.
 
@@ -89,4 +95,4 @@ def _broken_promise(head: bytes, promise: str) -> SampleError:
         return SampleError(
             "error_document", f"the file holds an XML or HTML document, such as a store's error answer, instead of {promise}"
         )
-    return SampleError("wrong_format", f"the name promises {promise}, the content starts with {head[:12]!r}")
+    return SampleError("wrong_format", f"the name promises {promise}, but the content does not begin as such a file does")

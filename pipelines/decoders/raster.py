@@ -142,7 +142,7 @@ def check_png(data: bytes) -> None:
         if end > len(data):
             break
         if zlib.crc32(data[offset + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise SampleError("checksum", f"chunk {kind!r} at byte {offset} of the PNG does not match its checksum")
+            raise SampleError("checksum", f"a chunk of the PNG, at byte {offset}, does not match its checksum")
         if kind == b"IEND":
             return
         offset = end

@@ -14,6 +14,7 @@ from storage_schema.sample import Origin, Sample
 from storage_schema.vocabulary import Modality
 
 Frames = Literal["first", "refuse"]
+BurnedIn = Literal["keep", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +26,11 @@ class ReadRules:
     max_pixels: int = 2**28  # of one image; ours, above the largest digital mammograms and radiographs
     max_not_finite: float = 0.1  # share of NaN and infinite voxels that are replaced; above, the volume is refused; ours
 
+    burned_in: BurnedIn = "keep"  # inputs whose header says that text is burned into the pixels
+
     def __post_init__(self) -> None:
+        if self.burned_in not in ("keep", "refuse"):
+            raise UsageError(f"burned_in is 'keep' or 'refuse'; found {self.burned_in!r}")
         if self.frames not in ("first", "refuse"):
             raise UsageError(f"frames is 'first' or 'refuse'; found {self.frames!r}")
 
@@ -77,11 +82,6 @@ class RawItem:
         sha256 = self.sha256()
         origin = Origin(uri=self.uri, sha256=sha256)
         return sample_key(sha256, origin.part), origin, self.patient or sha256[:16]
-
-
-def patient_hash(patient_id: str) -> str:
-    """A patient's name in the dataset: it groups, it does not tell."""
-    return hashlib.sha256(f"patient:{patient_id}".encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

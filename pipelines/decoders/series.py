@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.decoders.dicom import modality_of, read_pixels, reading
+from pipelines.decoders.dicom import burned_in_annotation, modality_of, read_pixels, reading, stated_annotation
 from pipelines.decoders.facts import SliceHeader
 from pipelines.decoders.geometry import stacked
 from pipelines.decoders.modality_lut import modality_transform
@@ -69,6 +69,7 @@ def decode(item: RawItem) -> Sample:
         outside=outside_DHW,
         label=item.label,
         patient=patient,
+        extra=stated_annotation([burned_in_annotation(one.dataset) for one in read]),
     )
     twice = len(item.files) - len(read)
     return with_note(

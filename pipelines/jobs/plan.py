@@ -10,18 +10,21 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from foundation.settings import to_document
 from pipelines.decoders.dicom import check_single
 from pipelines.decoders.facts import Format
 from pipelines.decoders.geometry import one_per_position, stacked
 from pipelines.decoders.probe import promised
-from pipelines.decoders.raw import files_numbered, patient_hash
+from pipelines.decoders.raw import ReadRules, files_numbered
+from pipelines.jobs.names import SeriesId, SourceNames
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from pipelines.jobs.verdict import Verdict
-from pipelines.quarantine import Quarantined, through
+from pipelines.quarantine import Quarantined, Step, through
 from pipelines.sources.labels import Known
 from storage_schema.digest import digest
+from storage_schema.errors import SampleError
 from storage_schema.vocabulary import Modality
 
 #: Of the plan and of the code's reading of it: a new number makes old scratch markers strangers.
@@ -31,16 +34,23 @@ SERIES = "dicom-series"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemFile:
-    """One file of an item."""
+    """One file of an item: where it is read, and its name in the dataset."""
 
     source: int
     path: str
+    uri: str
     size: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One input: a file or a series, how it is decoded, the values that headers promise, the boxes reserved for it."""
+    """One input: a file or a series, how it is decoded, the values that headers promise, the boxes reserved for it.
+
+    Attributes:
+        uri: its name in the dataset.
+        patient: hashed with the dataset's key.
+        burned_in_annotation: whether a header says that text is burned into the pixels.
+    """
 
     uri: str
     files: tuple[ItemFile, ...]
@@ -50,6 +60,7 @@ class Item:
     patient: str | None = None
     num_values: int = 0
     boxes: int = 0
+    burned_in_annotation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +95,9 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Naming:
-    """What the user says of the inputs: what is known of a file or series, and its modality where no header tells."""
+    """What is known of an input besides its content, its modality where no header tells, and how it is called in the dataset."""
 
+    names: SourceNames = field(default_factory=SourceNames)
     known: Callable[[Sequence[Verdict]], Known]
     modality: Callable[[Verdict], Modality]
 
@@ -96,15 +108,15 @@ class Naming:
             SampleError: if the files do not agree on their label or patient.
         """
         first, known = files[0], self.known(files)
-        of_header = first.facts.patient if first.facts else None
-        patient = patient_hash(known.patient_id) if known.patient_id else of_header
+        patient = known.patient_id or (first.facts.patient_id if first.facts else None)
         return Item(
             uri=uri,
-            files=tuple(ItemFile(source=f.source, path=f.path, size=f.size) for f in files),
+            files=tuple(ItemFile(source=f.source, path=f.path, uri=f.uri, size=f.size) for f in files),
             decoder=decoder,
             modality=self.modality(first),
             label=known.label,
-            patient=patient,
+            patient=self.names.patient(patient) if patient else None,
+            burned_in_annotation=any(f.facts is not None and f.facts.burned_in_annotation for f in files),
             num_values=sum(math.prod(f.facts.shape) for f in files if f.facts),
         )
 
@@ -135,10 +147,31 @@ def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, ident
         "version": PLAN_VERSION,
         "recipe": to_document(recipe),
         "identity": identity,
-        "rows": to_document(rows),
+        "rows": [_identity_of(row) for row in rows],
         "refused": [one.row() for one in refused],
     }
     return Plan(rows=tuple(rows), refused=tuple(refused), ignored=ignored, digest=digest(document))
+
+
+def _identity_of(row: Row) -> dict[str, Any]:
+    """A row as the digest sees it: without the paths behind names, which a digest over them would let anybody guess."""
+    document: dict[str, Any] = to_document(row)
+    for item in document["items"]:
+        for file in item["files"]:
+            del file["path"]
+    return document
+
+
+def check_annotation(files: Sequence[Verdict], rules: ReadRules) -> Sequence[Verdict]:
+    """The files of an input, unless text may be burned into their pixels and the recipe refuses that.
+
+    Raises:
+        SampleError: rule ``burned_in``.
+    """
+    annotated = sum(file.facts is not None and bool(file.facts.burned_in_annotation) for file in files)
+    if annotated and rules.burned_in == "refuse":
+        raise SampleError("burned_in", f"BurnedInAnnotation is YES in {annotated} of {len(files)} files; --burned-in refuse")
+    return files
 
 
 def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) -> tuple[list[Row], list[Quarantined]]:
@@ -148,7 +181,8 @@ def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) 
     num_bytes = 0
     for verdict in usable:
         assert verdict.facts is not None
-        item = through(verdict.uri, [verdict], [("plan", partial(naming.item, verdict.uri, decoder=str(verdict.facts.format)))])
+        make = partial(naming.item, verdict.uri, decoder=str(verdict.facts.format))
+        item = through(verdict.uri, [verdict], [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)])
         if isinstance(item, Quarantined):
             refused.append(item)
             continue
@@ -161,27 +195,35 @@ def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) 
     return [Row(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)], refused
 
 
-def series_of(usable: Iterable[Verdict]) -> dict[str, list[Verdict]]:
-    """DICOM files by series: by SeriesInstanceUID wherever they lie, and by folder only where the header has none."""
-    series: dict[str, list[Verdict]] = {}
+def series_id(verdict: Verdict) -> SeriesId | None:
+    """The series of a DICOM file: by UIDs and patient wherever it lies, by folder only where there is no series UID."""
+    facts = verdict.facts
+    if facts is None or facts.format is not Format.DICOM:
+        return None
+    place = "" if facts.series else f"{verdict.source}:{verdict.path.rpartition('/')[0]}"
+    return SeriesId(study=facts.study, series=facts.series, patient=facts.patient_id or "", place=place)
+
+
+def series_of(usable: Iterable[Verdict]) -> dict[SeriesId, list[Verdict]]:
+    """DICOM files by series."""
+    series: dict[SeriesId, list[Verdict]] = {}
     for verdict in usable:
-        if verdict.facts is not None and verdict.facts.format is Format.DICOM:
-            folder = verdict.uri.rpartition("/")[0]
-            series.setdefault(verdict.facts.series or f"folder:{folder}", []).append(verdict)
+        key = series_id(verdict)
+        if key is not None:
+            series.setdefault(key, []).append(verdict)
     return series
 
 
 def volume_items(usable: Sequence[Verdict], recipe: VolumeRecipe, naming: Naming) -> tuple[list[Item], list[Quarantined]]:
     """NIfTI files and DICOM series as items with reserved boxes; what headers alone rule out is refused here."""
     inputs = [(v.uri, [v], str(Format.NIFTI)) for v in usable if v.facts and v.facts.format is Format.NIFTI]
-    for uid, files in series_of(usable).items():
-        folder = files[0].uri.rpartition("/")[0]
-        inputs.append((f"{folder}#{uid}" if not uid.startswith("folder:") else folder, files, SERIES))
+    inputs += [(naming.names.of_series(key, files), files, SERIES) for key, files in series_of(usable).items()]
     items: list[Item] = []
     refused: list[Quarantined] = []
     for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
-        work = partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming)
-        item = through(uri, files, [("plan", work)], [file.uri for file in files])
+        make = partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming)
+        steps: list[Step] = [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)]
+        item = through(uri, files, steps, [file.uri for file in files])
         if isinstance(item, Quarantined):
             refused.append(replace(item, num_files=len(files)))
         else:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 from tqdm import tqdm
@@ -18,12 +18,15 @@ from foundation.location import contains
 from foundation.settings import to_document
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
-from pipelines.jobs.plan import Naming, Plan, make_plan
+from pipelines.jobs.names import NamedFile, SourceNames, choose_names
+from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
+from pipelines.jobs.pseudonyms import PseudonymOptions
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
 from pipelines.jobs.row import Job, run_row
 from pipelines.jobs.scan import scan
+from pipelines.jobs.splits import check_patients, tell_parts
 from pipelines.jobs.verdict import Verdict
-from pipelines.publish import WORK, Bank, Title, finished_rows, publish, read_markers, told
+from pipelines.publish import WORK, Bank, Marker, Title, finished_rows, publish, read_markers, told
 from pipelines.quarantine import Quarantined
 from pipelines.sources.label_matching import match_series, match_table
 from pipelines.sources.labels import Known, Labels, LabelTable
@@ -32,6 +35,7 @@ from pipelines.sources.words import label_in, modality_in
 from storage_schema.digest import canonical_json
 from storage_schema.errors import StorageError, UsageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality
 
 logger = logging.getLogger(__name__)
@@ -45,7 +49,8 @@ class Order:
     out: Bucket
     recipe: Recipe
     name: str
-    test_fraction: float = 0.0
+    split: SplitRule = field(default_factory=SplitRule)
+    pseudonyms: PseudonymOptions = field(default_factory=PseudonymOptions)
     modality: Modality | None = None
     label_table: LabelTable | None = None
     label_by_folder: bool = False
@@ -55,13 +60,15 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of it."""
+    """What became of it: counts by rule and by part of the split, and sentences that the user should know."""
 
     manifest: Manifest
     quarantined: dict[str, int]
     ignored: dict[str, int]
     seconds: float
     already_published: bool = False
+    parts: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -101,8 +108,8 @@ def _tell(lines: Iterable[str]) -> None:
     sys.stderr.writelines(f"labels: {line}\n" for line in lines)
 
 
-def _naming(order: Order, sources: Sequence[Bucket], labels: Labels) -> Naming:
-    """How files are named to labels and modality words: below the source's own folder name."""
+def _naming(order: Order, sources: Sequence[Bucket], labels: Labels, names: SourceNames) -> Naming:
+    """How files are named to labels and modality words, below the source's own folder name, and how in the dataset."""
     folders = _folders(sources)
 
     def known(files: Sequence[Verdict]) -> Known:
@@ -112,10 +119,20 @@ def _naming(order: Order, sources: Sequence[Bucket], labels: Labels) -> Naming:
     def modality(verdict: Verdict) -> Modality:
         return order.modality or modality_in(verdict.path, folders[verdict.source])
 
-    return Naming(known=known, modality=modality)
+    return Naming(known=known, modality=modality, names=names)
 
 
-def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile], labels: Labels) -> Plan:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """A plan, the names of its inputs, and sentences that the user should know."""
+
+    plan: Plan
+    names: SourceNames
+    files: tuple[NamedFile, ...]
+    notes: tuple[str, ...]
+
+
+def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile], labels: Labels) -> Planned:
     """The plan for what is in the sources.
 
     Raises:
@@ -126,15 +143,39 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
     if order.label_table is not None:
         series = {verdict.facts.series for verdict in verdicts if verdict.facts and verdict.facts.series}
         _tell(match_series(order.label_table, labels, series))
-    identity: dict[str, object] = {"name": order.name, "test_fraction": order.test_fraction}
-    plan = make_plan(verdicts, order.recipe, _naming(order, sources, labels), identity)
+    names = choose_names(
+        verdicts,
+        order.pseudonyms.names,
+        has_patients=labels.names_patients,
+        load_key=lambda: order.pseudonyms.load_key(sources[0], order.out),
+    )
+    identity: dict[str, object] = {"name": order.name, "split": asdict(order.split), "patient_key_id": names.key_id}
+    plan = make_plan(names.publish(verdicts), order.recipe, _naming(order, sources, labels, names), identity)
     if not plan.rows:
         where = ", ".join(source.url for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
         raise StorageError(
             f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. {told(plan.refused)}"
         )
-    return plan
+    items = [item for row in plan.rows for item in row.items]
+    notes = check_patients((item.patient for item in items), order.split)
+    annotated = sum(item.burned_in_annotation for item in items)
+    if annotated:
+        notes.append(
+            f"{annotated} of {len(items)} inputs say that text is burned into their pixels; --burned-in refuse leaves them out"
+        )
+    return Planned(plan=plan, names=names, files=_named(verdicts, names, order.recipe), notes=tuple(notes))
+
+
+def _named(verdicts: Sequence[Verdict], names: SourceNames, recipe: Recipe) -> tuple[NamedFile, ...]:
+    """Every file of sources whose names are hashed, with its path and its names in the dataset."""
+    found = []
+    for verdict in verdicts:
+        if verdict.source in names.hashed:
+            series = series_id(verdict) if isinstance(recipe, VolumeRecipe) else None
+            told = names.of_series(series, [verdict]) if series else ""
+            found.append(NamedFile(path=verdict.uri, name=names.of_file(verdict), series=told))
+    return tuple(found)
 
 
 def check_apart(order: Order) -> None:
@@ -184,6 +225,7 @@ def prepare(order: Order, session: Session) -> Outcome:
         UsageError: for a table of labels with faults.
     """
     check_apart(order)
+    order.pseudonyms.check(order.out)
     sources, files = list_sources(order.sources)
     labels = find_labels(order, sources, files)
     with session():
@@ -192,21 +234,28 @@ def prepare(order: Order, session: Session) -> Outcome:
 
 def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceFile], labels: Labels) -> Outcome:
     start = time.monotonic()
-    plan = plan_of(order, sources, files, labels)
+    planned = plan_of(order, sources, files, labels)
+    plan = planned.plan
     manifest = published(order.out)
     if manifest is not None:
+        if manifest.patient_key_id != planned.names.key_id:
+            raise StorageError(
+                f"{order.out.url} was made with the secret key {manifest.patient_key_id or 'of nobody'}, not with "
+                f"{planned.names.key_id or 'none'}; name its key with --salt-file, or use another --out"
+            )
         if manifest.plan_digest != plan.digest:
             raise StorageError(
                 f"{order.out.url} holds {manifest.name!r}, made from other inputs or another recipe; use another --out"
             )
         _tidy(order.out)
-        return _outcome(manifest, (), plan, start, already_published=True)
+        return _outcome(manifest, (), planned, start, already_published=True)
+    notes = [f"names are hashed; the table of names is {_write_name_map(order, sources, planned).url}"] if planned.files else []
     job = Job(
         sources=sources,
         out=order.out,
         recipe=order.recipe,
         name=order.name,
-        test_fraction=order.test_fraction,
+        split=order.split,
         plan_digest=plan.digest,
     )
     run_rows(job, plan, order)
@@ -218,10 +267,23 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         plan_digest=plan.digest,
         num_files=len(files),
         num_files_ignored=sum(plan.ignored.values()),
+        patient_key_id=planned.names.key_id,
     )
     manifest, quarantine = publish(order.out, title, markers, plan.refused, _bank(job, plan))
     _tidy(order.out)
-    return _outcome(manifest, quarantine, plan, start)
+    parts = count_parts(markers)
+    outcome = _outcome(manifest, quarantine, planned, start)
+    return replace(outcome, parts=parts, notes=(*planned.notes, *tell_parts(parts, order.split), *notes))
+
+
+def _write_name_map(order: Order, sources: Sequence[Bucket], planned: Planned) -> Bucket:
+    return order.pseudonyms.write_name_map(planned.files, sources[0], order.out, planned.plan.digest)
+
+
+def count_parts(markers: Sequence[Marker]) -> dict[str, int]:
+    """Number of samples in each part of the split; equal content counts once."""
+    parts = {row["key"]: str(row["split"]) for marker in markers for row in marker.catalog}
+    return dict(sorted(Counter(parts.values()).items()))
 
 
 def _bank(job: Job, plan: Plan) -> Bank | None:
@@ -238,12 +300,13 @@ def _tidy(out: Bucket) -> None:
 
 
 def _outcome(
-    manifest: Manifest, quarantine: Sequence[Quarantined], plan: Plan, start: float, *, already_published: bool = False
+    manifest: Manifest, quarantine: Sequence[Quarantined], planned: Planned, start: float, *, already_published: bool = False
 ) -> Outcome:
     return Outcome(
         manifest=manifest,
         quarantined=dict(sorted(Counter(one.rule for one in quarantine).items())),
-        ignored={rule: count for rule, count in plan.ignored.items() if count},
+        ignored={rule: count for rule, count in planned.plan.ignored.items() if count},
         seconds=time.monotonic() - start,
         already_published=already_published,
+        notes=planned.notes,
     )

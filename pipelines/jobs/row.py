@@ -24,6 +24,7 @@ from storage_schema.digest import canonical_json, digest
 from storage_schema.errors import SampleError
 from storage_schema.sample import Sample
 from storage_schema.shards import shard_path
+from storage_schema.split import SplitRule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +35,7 @@ class Job:
     out: Bucket
     recipe: Recipe
     name: str
-    test_fraction: float
+    split: SplitRule
     plan_digest: str
 
     @property
@@ -73,7 +74,7 @@ def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quaran
             *job.recipe.steps(partial(decoder_process.decode, item.decoder)),
             ("plan", partial(_within_reserve, item)),
         ]
-        made = through(item.uri, item, steps)
+        made = through(item.uri, item, steps, [file.uri for file in item.files])
         num_files = len(item.files)
         if isinstance(made, Quarantined):
             yield item, replace(made, num_files=num_files)
@@ -91,7 +92,7 @@ def write_images(row: Row, job: Job) -> Marker:
     written = []
     if samples:
         path, made_by = shard_path(job.name, row.number), digest(job.recipe.preprocessing())
-        packed = pack_shard(samples, path, test_fraction=job.test_fraction, preprocessing_digest=made_by)
+        packed = pack_shard(samples, path, split=job.split, preprocessing_digest=made_by)
         written.append(put(job.out, packed))
     return _marker(row, written, [found for _, found in made if not isinstance(found, list)])
 
@@ -129,7 +130,7 @@ def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) ->
         row.first_shard + number,
         job.bank_path,
         recipe.layout,
-        test_fraction=job.test_fraction,
+        split=job.split,
         preprocessing_digest=digest(recipe.preprocessing()),
     )
     return put(job.out, packed)

@@ -14,11 +14,12 @@ from zarr.core.buffer.core import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from pipelines.sinks.packed import PackedObject, split_of
+from pipelines.sinks.packed import PackedObject
 from storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, shard_extents
 from storage_schema.catalog import catalog_row, summed
 from storage_schema.errors import GeometryError
 from storage_schema.sample import Array, Sample
+from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Encoding
 
 #: Name of the document that makes a folder a Zarr array.
@@ -74,7 +75,7 @@ def shard_bytes(boxes: Mapping[int, Array], layout: BankLayout) -> bytes:
 
 
 def pack_bank_shard(
-    samples: Mapping[int, Sample], number: int, path: str, layout: BankLayout, *, test_fraction: float, preprocessing_digest: str
+    samples: Mapping[int, Sample], number: int, path: str, layout: BankLayout, *, split: SplitRule, preprocessing_digest: str
 ) -> PackedObject:
     """One shard of a bank, with its samples' catalog rows in order of position.
 
@@ -83,7 +84,7 @@ def pack_bank_shard(
         number: of the shard in the bank.
         path: of the bank inside the dataset.
         layout: shapes.
-        test_fraction: share of patients that are held out.
+        split: which samples are held out.
         preprocessing_digest: of the recipe that made the samples.
     """
     for sample in samples.values():
@@ -106,7 +107,7 @@ def pack_bank_shard(
                 crc32c=google_crc32c.value(summed(chunk, Encoding.ZARR_CHUNK)),
                 encoding=Encoding.ZARR_CHUNK,
                 position=number * layout.patches_per_shard + position,
-                split=split_of(sample.patient or sample.origin.sha256[:16], test_fraction),
+                split=split.part_of(sample),
                 preprocessing_digest=preprocessing_digest,
             )
         )

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 
 import google_crc32c
 
-from pipelines.sinks.packed import PackedObject, split_of
+from pipelines.sinks.packed import PackedObject
 from storage_schema.catalog import catalog_row
 from storage_schema.sample import Sample
 from storage_schema.shards import members_of, tar_bytes
+from storage_schema.split import SplitRule
 from storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
 
 
-def pack_shard(samples: Sequence[Sample], path: str, *, test_fraction: float, preprocessing_digest: str) -> PackedObject:
+def pack_shard(samples: Sequence[Sample], path: str, *, split: SplitRule, preprocessing_digest: str) -> PackedObject:
     """One tar with all samples, sorted by key; the catalog points at the .npy members.
 
     Args:
         samples: with keys that differ.
         path: of the shard inside the dataset.
-        test_fraction: share of patients that are held out.
+        split: which samples are held out.
         preprocessing_digest: of the recipe that made the samples.
     """
     ordered = sorted(samples, key=lambda sample: sample.key)
@@ -34,7 +35,7 @@ def pack_shard(samples: Sequence[Sample], path: str, *, test_fraction: float, pr
             crc32c=google_crc32c.value(data[extent.offset : extent.offset + extent.length]),
             encoding=Encoding.NPY,
             position=None,
-            split=split_of(sample.patient or sample.origin.sha256[:16], test_fraction),
+            split=split.part_of(sample),
             preprocessing_digest=preprocessing_digest,
         )
         for sample, extent in zip(ordered, arrays, strict=True)

@@ -94,6 +94,11 @@ class Labels:
     by_file: Mapping[FileKey, Known] = field(default_factory=dict)
     by_series: Mapping[str, Known] = field(default_factory=dict)
 
+    @property
+    def names_patients(self) -> bool:
+        """Whether a patient is named of any input."""
+        return any(known.patient_id for known in (*self.by_file.values(), *self.by_series.values()))
+
     def with_folders(self, names: Mapping[FileKey, str | None]) -> Labels:
         """The same, with names of folders as labels."""
         patients = {file: known.patient_id for file, known in self.by_file.items()}

@@ -31,6 +31,17 @@ class SourceFile:
     problem: str = ""
 
 
+#: Names of the files that ``prepare`` keeps beside raw data: the secret key of its hashes, and what hashed names stand for.
+SALT_NAME = ".crossdim-salt"
+NAME_MAP_PREFIX = ".crossdim-names-"
+
+
+def is_kept_by_prepare(path: str) -> bool:
+    """Whether a file beside raw data is one of ours, and so no input."""
+    name = path.rsplit("/", 1)[-1]
+    return name == SALT_NAME or name.startswith(NAME_MAP_PREFIX)
+
+
 def folder_name(url: str) -> str:
     """The last part of a URL, as names are written."""
     return escape_name(url.rstrip("/").rsplit("/", 1)[-1])
@@ -51,7 +62,7 @@ def _listed(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[Sour
     if [entry.path for entry in found] == [""]:  # the source is itself an object
         source, name = as_folder(source)
         return source, [_file(number, name, name, found[0])]
-    files = [_file(number, entry.path, prefix + entry.path, entry) for entry in found]
+    files = [_file(number, entry.path, prefix + entry.path, entry) for entry in found if not is_kept_by_prepare(entry.path)]
     if not files:
         raise StorageError(f"{source.where('')} holds no file; name a folder or bucket with images or volumes in it")
     return source, files

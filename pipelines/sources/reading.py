@@ -8,13 +8,13 @@ from foundation.bucket import Bucket
 from storage_schema.errors import SampleError, StorageError
 
 
-def _of_input(read: Callable[[], bytes], path: str) -> bytes:
+def _of_input(read: Callable[[], bytes]) -> bytes:
     """The bytes that ``read`` gives; an input that is gone is a fault of that input, a store that is gone is not."""
     try:
         return read()
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise SampleError("missing", f"{path} was listed, but is gone") from error
+            raise SampleError("missing", "the file was listed, but is gone") from error
         raise
 
 
@@ -25,7 +25,7 @@ def read_head(source: Bucket, path: str, num_bytes: int) -> bytes:
         SampleError: rule ``missing``.
         StorageError: if the store does not answer for long.
     """
-    return _of_input(lambda: source.read_range(path, 0, num_bytes), path)
+    return _of_input(lambda: source.read_range(path, 0, num_bytes))
 
 
 def read_whole(source: Bucket, path: str, size: int) -> bytes:
@@ -35,9 +35,9 @@ def read_whole(source: Bucket, path: str, size: int) -> bytes:
         SampleError: rule ``missing`` or ``changed``.
         StorageError: if the store does not answer for long.
     """
-    data = _of_input(lambda: source.read(path), path)
+    data = _of_input(lambda: source.read(path))
     if len(data) != size:
         raise SampleError(
-            "changed", f"{path} was listed with {size:,} bytes and now has {len(data):,}; do not write while preparing"
+            "changed", f"the file was listed with {size:,} bytes and now has {len(data):,}; do not write while preparing"
         )
     return data

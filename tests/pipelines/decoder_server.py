@@ -14,6 +14,7 @@ import numpy as np
 from pipelines.decoder_process.server import supervise
 from pipelines.decoders import DECODERS
 from pipelines.decoders.raw import RawItem
+from storage_schema.errors import SampleError
 from storage_schema.sample import Sample, Scaling
 from storage_schema.vocabulary import Presentation
 
@@ -54,7 +55,7 @@ def memory_in_native_code(_: RawItem) -> Sample:
     held = 0
     while libc.malloc(ctypes.c_size_t(64 << 20)):
         held += 64 << 20
-    raise RuntimeError(f"malloc failed; {held >> 30} GiB were given")
+    raise SampleError("malloc", f"malloc failed; {held >> 30} GiB were given")
 
 
 def busy(_: RawItem) -> Sample:

@@ -17,13 +17,13 @@ from pipelines.publish import Marker, parquet_bytes, parse_marker
 from pipelines.quarantine import Quarantined
 from pipelines.repeats import Repeat, settle_repeats
 from pipelines.sinks.bank import bank_document, pack_bank_shard
-from pipelines.sinks.packed import split_of
 from pipelines.sinks.shards import pack_shard
 from storage_schema.bank import BankLayout
 from storage_schema.catalog import CATALOG_SCHEMA, conform, table_of
 from storage_schema.digest import sample_key
 from storage_schema.errors import GeometryError
 from storage_schema.sample import Origin, Sample, Scaling
+from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality, Presentation, Split
 
 LAYOUT = BankLayout(side=8, patches_per_shard=4)
@@ -61,11 +61,11 @@ def boxes(count: int) -> list[Sample]:
 
 
 def shard(samples):
-    return pack_shard(samples, "images/a-000000.tar", test_fraction=0.5, preprocessing_digest=DIGEST)
+    return pack_shard(samples, "images/a-000000.tar", split=SplitRule(test_fraction=0.5), preprocessing_digest=DIGEST)
 
 
 def bank_shard(samples, number=0):
-    return pack_bank_shard(samples, number, "superpatches/a-1mm.zarr", LAYOUT, test_fraction=0, preprocessing_digest=DIGEST)
+    return pack_bank_shard(samples, number, "superpatches/a-1mm.zarr", LAYOUT, split=SplitRule(), preprocessing_digest=DIGEST)
 
 
 def test_shards_do_not_depend_on_the_order_in_which_samples_come():
@@ -144,11 +144,11 @@ def test_catalog_rows_fit_the_schema_and_parquet_repeats_itself():
 def test_a_patient_is_always_in_the_same_part():
     """Drawn by hash: about the share asked for, and stable when the share grows."""
     patients = [f"p{n}" for n in range(2000)]
-    small, large = ({p for p in patients if split_of(p, f) is Split.TEST} for f in (0.1, 0.2))
+    small, large = ({p for p in patients if SplitRule(test_fraction=f).draw(p) is Split.TEST} for f in (0.1, 0.2))
 
     assert small < large
     assert 150 < len(small) < 250
-    assert split_of("p", 0.0) is Split.TRAIN
+    assert SplitRule().draw("p") is Split.TRAIN
 
 
 def test_markers_survive_their_own_bytes():

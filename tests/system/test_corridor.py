@@ -35,9 +35,11 @@ PREPARED = (0, 3)  # done, or done with quarantined samples
 def _prepare(store: Store, images: list[str], volumes: list[str]) -> list[str]:
     """Both datasets, prepared and verified; their URLs."""
     urls = []
+    store.bucket("keys").put("salt", b"a key that is not left in shared data")
     for name, sources, recipe in (("flat", images, "xray-pseudo3d:tiny"), ("solid", volumes, "mixed-superpatches:tiny")):
         url = f"{store.root}/{name}"
-        line = ("prepare", *sources, "--recipe", recipe, "--out", url, "--label", "folder", "--json")
+        key = ("--salt-file", f"{store.root}/keys/salt")
+        line = ("prepare", *sources, "--recipe", recipe, "--out", url, "--label", "folder", *key, "--json")
         crossdim(*line, *store.arguments, expect=PREPARED)
         assert json.loads(crossdim("verify", url, "--json", *store.arguments))["problems"] == []
         urls.append(url)

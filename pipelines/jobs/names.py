@@ -1,0 +1,115 @@
+"""How inputs are called in the dataset: by their relative paths, or by keyed hashes of them where paths may name a patient."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipelines.decoders.facts import Format
+from pipelines.decoders.probe import known_ending, promised
+from pipelines.jobs.verdict import Verdict
+from storage_schema.pseudonym import PseudonymKey
+
+#: ``by_format``: hashed in every source that holds DICOM, whose folders and files are often called after patients.
+NameRule = Literal["by_format", "hashed", "relative"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeriesId:
+    """What the files of one DICOM series share. ``place`` (source and folder) stands in where there is no series UID.
+
+    Anonymised data may give one UID to several patients, so the patient is part of it.
+    """
+
+    study: str
+    series: str
+    patient: str
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceNames:
+    """Names of inputs in the dataset.
+
+    Attributes:
+        key: the secret key; None where nothing needs one.
+        hashed: numbers of the sources whose inputs are called by hashes.
+    """
+
+    key: PseudonymKey | None = None
+    hashed: frozenset[int] = frozenset()
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key in the manifest; empty where none is used."""
+        return self.key.key_id if self.key else ""
+
+    def _key(self) -> PseudonymKey:
+        if self.key is None:
+            raise ValueError("patients and DICOM series are hashed, which takes a key")
+        return self.key
+
+    def patient(self, identifier: str) -> str:
+        """The hash of a patient."""
+        return self._key().patient(identifier)
+
+    def of_file(self, verdict: Verdict) -> str:
+        """The name of one file."""
+        if verdict.source not in self.hashed:
+            return verdict.uri
+        return self._key().name(verdict.uri, known_ending(verdict.path))
+
+    def of_series(self, series: SeriesId, files: Sequence[Verdict]) -> str:
+        """The name of a series: the folder of its first file and a hash of its UIDs, or a hash alone."""
+        identity = json.dumps([series.study, series.series, series.patient, series.place])
+        if any(file.source in self.hashed for file in files):
+            return self._key().name(identity)
+        return f"{files[0].uri.rpartition('/')[0]}#{self._key().uid(identity)}"
+
+    def publish(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
+        """Verdicts under their names in the dataset, sorted by them: the order of hashes tells nothing of the paths'."""
+        return sorted((replace(one, uri=self.of_file(one)) for one in verdicts), key=lambda one: one.uri)
+
+
+def holds_dicom(verdict: Verdict) -> bool:
+    """Whether a file is DICOM by its content, or calls itself so."""
+    return promised(verdict.path) == "dicom" if verdict.facts is None else verdict.facts.format is Format.DICOM
+
+
+def choose_names(
+    verdicts: Sequence[Verdict], rule: NameRule, *, has_patients: bool, load_key: Callable[[], PseudonymKey]
+) -> SourceNames:
+    """How the inputs of a preparation are called.
+
+    Args:
+        verdicts: of all files.
+        rule: what is hashed.
+        has_patients: whether a table names patients, which are hashed too.
+        load_key: gives the secret key; called only where something is hashed.
+    """
+    with_dicom = frozenset(verdict.source for verdict in verdicts if holds_dicom(verdict))
+    every = frozenset(verdict.source for verdict in verdicts)
+    hashed = {"by_format": with_dicom, "hashed": every, "relative": frozenset[int]()}[rule]
+    return SourceNames(key=load_key() if hashed or with_dicom or has_patients else None, hashed=hashed)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedFile:
+    """One file of the sources: its path, its name in the dataset, and the name of the series that it belongs to."""
+
+    path: str
+    name: str
+    series: str = ""
+
+
+def name_table(files: Iterable[NamedFile]) -> bytes:
+    """The table that leads back from names in the dataset to files, as CSV; it is not published."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "name", "series"])
+    writer.writerows([file.path, file.name, file.series] for file in sorted(files, key=lambda file: file.path))
+    return text.getvalue().encode("utf-8", "surrogateescape")

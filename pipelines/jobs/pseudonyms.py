@@ -1,0 +1,83 @@
+"""Where the secret key comes from, and where the table of hashed names goes: beside raw data, never into the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from foundation.bucket import Bucket
+from foundation.location import contains
+from pipelines.jobs.names import NamedFile, NameRule, name_table
+from pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
+from pipelines.sources.salt import load_or_create_key, read_key
+from storage_schema.errors import StorageError, UsageError
+from storage_schema.pseudonym import PseudonymKey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PseudonymOptions:
+    """What a user says of hashes.
+
+    Attributes:
+        salt_file: holds the secret key; None for the one beside the first source.
+        name_map: where the table of hashed names is written; None for beside the key.
+        names: which names are hashed.
+    """
+
+    salt_file: Bucket | None = None
+    name_map: Bucket | None = None
+    names: NameRule = "by_format"
+
+    def check(self, out: Bucket) -> None:
+        """Refuse what can be refused before anything is scanned.
+
+        Raises:
+            UsageError: for a key that is none, or a place inside the dataset.
+            StorageError: if the named key is not there.
+        """
+        if self.name_map is not None:
+            _check_outside(out, self.name_map, "--name-map")
+        if self.salt_file is not None:
+            _check_outside(out, self.salt_file, "--salt-file")
+            read_key(self.salt_file)
+
+    def load_key(self, source: Bucket, out: Bucket) -> PseudonymKey:
+        """The secret key of a preparation.
+
+        Args:
+            source: the first source, as a folder.
+            out: the dataset, which must not hold the key.
+        """
+        if self.salt_file is not None:
+            return read_key(self.salt_file)
+        _check_outside(out, source.at(SALT_NAME), "--salt-file")
+        return load_or_create_key(source)
+
+    def write_name_map(self, files: Iterable[NamedFile], source: Bucket, out: Bucket, plan_digest: str) -> Bucket:
+        """Write the table that leads from hashed names back to files.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            StorageError: if it cannot be written; names could not be told from each other afterwards.
+        """
+        beside = as_folder(self.salt_file)[0] if self.salt_file is not None else source
+        place = self.name_map or beside.at(f"{NAME_MAP_PREFIX}{plan_digest[:16]}.csv")
+        _check_outside(out, place, "--name-map")
+        folder, name = as_folder(place)
+        try:
+            folder.put(name, name_table(files), private=True)
+        except StorageError as error:
+            raise StorageError(
+                f"the table of hashed names cannot be written: {error}. Name a place for it with --name-map FILE"
+            ) from error
+        return place
+
+
+def _check_outside(out: Bucket, place: Bucket, option: str) -> None:
+    """Refuse a place inside the dataset: whoever is given the dataset would be given the key to its hashes."""
+    if contains(out.url, place.url):
+        raise UsageError(
+            f"{place.where('')} lies inside the dataset {out.where('')} and would be published with it; choose with {option} FILE"
+        )

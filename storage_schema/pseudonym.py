@@ -1,0 +1,64 @@
+"""Pseudonyms: keyed hashes that stand for patients, UIDs and names of source files.
+
+A hash without a key hides nothing that can be guessed: all 7-digit patient numbers are tried in seconds. HMAC-SHA256 with a
+secret key gives nobody but the key's owner a way to test a guess. The key is never part of a dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+
+from storage_schema.errors import UsageError
+
+#: A shorter key could itself be guessed.
+MIN_KEY_BYTES = 16
+#: Hex digits of a patient, of a UID and of a key's id.
+SHORT_DIGITS = 16
+#: Hex digits of a name: as many as a sample's key, so that no two of any number of files meet.
+NAME_DIGITS = 32
+#: Begins every hashed name; no path that a store lists relative to its root is taken for one.
+HASHED_PREFIX = "hashed:"
+
+
+@dataclass(frozen=True, slots=True)
+class PseudonymKey:
+    """A secret key and the hashes made with it. Kinds are kept apart: a patient and a UID of one text have other hashes.
+
+    Args:
+        secret: at least ``MIN_KEY_BYTES`` bytes; not shown by ``repr``.
+
+    Raises:
+        UsageError: for a key that is too short.
+    """
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) < MIN_KEY_BYTES:
+            raise UsageError(
+                f"a secret key needs at least {MIN_KEY_BYTES} bytes; found {len(self.secret)}. "
+                "Make one with: head -c 32 /dev/urandom > FILE"
+            )
+
+    def _hash(self, kind: str, text: str, digits: int) -> str:
+        message = f"{kind}:{text}".encode("utf-8", "surrogateescape")
+        return hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:digits]
+
+    @property
+    def key_id(self) -> str:
+        """Names the key without telling it, so that two datasets can be seen to share one."""
+        return hmac.new(self.secret, b"key id", hashlib.sha256).hexdigest()[:SHORT_DIGITS]
+
+    def patient(self, identifier: str) -> str:
+        """The pseudonym of a patient."""
+        return self._hash("patient", identifier, SHORT_DIGITS)
+
+    def uid(self, uid: str) -> str:
+        """The pseudonym of a DICOM UID, or of several joined."""
+        return self._hash("uid", uid, SHORT_DIGITS)
+
+    def name(self, path: str, ending: str = "") -> str:
+        """The pseudonym of a source file or series, with an ending such as ``.dcm`` that says its format."""
+        return f"{HASHED_PREFIX}{self._hash('name', path, NAME_DIGITS)}{ending}"

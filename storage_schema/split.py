@@ -1,0 +1,47 @@
+"""How samples are divided into training and test parts: drawn by hash, so that the answer depends on nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from storage_schema.errors import UsageError
+from storage_schema.sample import Sample
+from storage_schema.vocabulary import Split
+
+#: Digits of the hash that draws the split.
+_HASH_DIGITS = 8
+SplitBy = Literal["patient", "file"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRule:
+    """The share of patients, or of source files, that is held out.
+
+    Attributes:
+        test_fraction: from 0 to below 1.
+        by: ``patient`` keeps the samples of one patient together; ``file`` draws for each input by its content.
+
+    Raises:
+        UsageError: for another fraction or unit.
+    """
+
+    test_fraction: float = 0.0
+    by: SplitBy = "patient"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_fraction < 1:
+            raise UsageError(f"--test-fraction is a share of patients, 0 to below 1; found {self.test_fraction}")
+        if self.by not in ("patient", "file"):
+            raise UsageError(f"--split-by is patient or file; found {self.by!r}")
+
+    def part_of(self, sample: Sample) -> Split:
+        """The part that a sample belongs to; where no patient is known, the content stands for one."""
+        content = sample.origin.sha256[:16]
+        return self.draw(content if self.by == "file" else sample.patient or content)
+
+    def draw(self, unit: str) -> Split:
+        """The part of one patient or file: the same in every dataset, and in the test part also for a larger fraction."""
+        draw = int(hashlib.sha256(f"split:{unit}".encode()).hexdigest()[:_HASH_DIGITS], 16) / 16**_HASH_DIGITS
+        return Split.TEST if draw < self.test_fraction else Split.TRAIN
