@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundation.bucket import Bucket
-from training.metrics import events, legible, read_metrics
+from training.events import events
+from training.metrics import read_metrics
+from training.records import legible
 
 
 @dataclass(frozen=True, kw_only=True)

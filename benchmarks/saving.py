@@ -20,7 +20,8 @@ from benchmarks.stopwatch import spread
 from foundation.bucket import Bucket
 from tests.training.published import publish, superpatches
 from training.checkpoint import Saving
-from training.metrics import events, read_metrics
+from training.events import events
+from training.metrics import read_metrics
 from training.recipes import recipe
 from training.worker import Job, Source, train
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,28 @@ from storage_schema.vocabulary import Presentation
 from training.config import Pretraining
 from training.data.corpus import Corpus, open_corpus, read_sample
 from training.data.ranges import open_ranges
-from training.worker import CONFIG, Source, differences, identity, order_of
+from training.run_config import recorded
+from training.worker import Source, differences, identity, order_of
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
 BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
 
 
-def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> dict[str, Any]:
-    """Hold a run against its data, its folder and its workers before anything starts.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admitted:
+    """A run that may start.
 
-    Returns:
-        The run's identity.
+    Attributes:
+        identity: what makes it the run that it is.
+        damage: where the folder's configuration is not what was written, a sentence on it; it is to be written anew.
+    """
+
+    identity: dict[str, Any]
+    damage: str | None
+
+
+def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> Admitted:
+    """Hold a run against its data, its folder and its workers before anything starts.
 
     Raises:
         RunError: naming everything that does not fit.
@@ -42,14 +53,13 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     with torch.device("meta"):  # nothing is drawn or held
         config.compute.refuse(config.method.build())
     mine = identity(config, corpora, weights)
-    if run.exists(CONFIG):
-        before = json.loads(run.read(CONFIG))["identity"]
-        if before != mine:
-            raise RunError(
-                f"{run.url} holds another run: {differences(before, mine)}. "
-                "Resume it with what it was started with, or choose another --out"
-            )
-    return mine
+    before = recorded(run)
+    if before is not None and before.identity != mine:
+        raise RunError(
+            f"{run.url} holds another run: {differences(before.identity, mine)}. "
+            "Resume it with what it was started with, or choose another --out"
+        )
+    return Admitted(identity=mine, damage=before.damage if before else None)
 
 
 def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:

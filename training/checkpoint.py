@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import math
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json
 from storage_schema.errors import RunError, StorageError
 from training import shards
+from training.torch_file import load_document
 
 FOLDER = "checkpoints"
 LATEST = f"{FOLDER}/latest"
@@ -167,7 +167,7 @@ def load(run: Bucket, passed_over: Told = lambda name, reason: None, below: int 
         StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
     """
     names = complete(run)
-    newest = run.read(LATEST).decode() if run.exists(LATEST) else None
+    newest = run.read(LATEST).decode(errors="backslashreplace") if run.exists(LATEST) else None
     for name in reversed(names):  # and not the pointer's first: a worker that was cut off may have set it back
         if below is not None and name >= name_of(below):
             continue
@@ -203,13 +203,29 @@ def restore(run: Bucket, state: State, module: nn.Module) -> None:
 def _checked(run: Bucket, name: str, passed_over: Told) -> State | None:
     folder = f"{FOLDER}/{name}"
     try:
-        hashes, data = json.loads(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
+        hashes, data = _hashes(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
         if hashes.pop(STATE) == hashlib.sha256(data).hexdigest():
             parts = {path.removeprefix(f"{PARTS}/"): sha256 for path, sha256 in hashes.items()}
-            return State(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), parts=parts)
+            return _sound(State(**load_document(data, STATE), parts=parts), name)
         reason = "its bytes do not have the recorded sha256"
-    except (StorageError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error)
+    except (StorageError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
     _LOG.warning("checkpoint %s is passed over: %s", run.where(folder), reason)
     passed_over(name, reason)
     return None
+
+
+def _hashes(data: bytes) -> dict[str, str]:
+    found = json.loads(data)
+    if not isinstance(found, dict) or STATE not in found or not all(isinstance(sha256, str) for sha256 in found.values()):
+        raise ValueError(f"{HASHES} is no list of hashes that has {STATE}")
+    return found
+
+
+def _sound(state: State, name: str) -> State:
+    """A state itself, once its parts are of their types and it is of the step that its folder is named by."""
+    kinds = {"step": int, "position": int, "identity": dict, "model": dict, "optimizer": dict, "average": dict | None}
+    wrong = [part for part, kind in kinds.items() if not isinstance(getattr(state, part), kind)]
+    if wrong or name_of(state.step) != name:
+        raise ValueError(f"{STATE} has {', '.join(wrong)} of another type" if wrong else f"{STATE} is of step {state.step}")
+    return state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 import socket
 import sys
@@ -21,16 +21,18 @@ from tqdm import tqdm
 from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from foundation.cluster import ray_session
 from foundation.entry import FAILED
-from storage_schema.digest import canonical_json
 from storage_schema.errors import CrossdimError, RunError, StorageError
 from training import checkpoint
 from training.admission import admit
 from training.asks import HERE
 from training.checkpoint import Saving
 from training.config import Pretraining, read_config
-from training.metrics import PROGRESS, legible
-from training.worker import CONFIG, Job, Source, ray_worker, train
+from training.events import EventLog
+from training.metrics import read_progress
+from training.run_config import CONFIG, recorded, write_run_config
+from training.worker import Job, Source, ray_worker, train
 
+_LOG = logging.getLogger(__name__)
 #: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
 PATIENCE_S = 300.0
 #: After 60 s without the head Ray ends this process at once, with the exit code of wrong use.
@@ -56,12 +58,15 @@ class Workers:
 
 def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:
     """Start a run, or go on with the one in ``run``; returns the steps done before."""
-    mine = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    admitted = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     _sweep(run)
     state = checkpoint.load(run)
     done = state.step if state else 0
-    if not run.exists(CONFIG):
-        run.put(CONFIG, canonical_json({"identity": mine, "sources": [s.bucket.url for s in sources]}) + b"\n")
+    if admitted.damage:
+        _LOG.warning("%s", admitted.damage)
+        EventLog(run, workers.most, "driver").add("damaged", done, admitted.damage)
+    if admitted.damage or not run.exists(CONFIG):
+        write_run_config(run, admitted.identity, [source.bucket.url for source in sources])
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
         job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)
@@ -86,9 +91,10 @@ def saved_config(run: Bucket) -> Pretraining:
     Raises:
         RunError: if there is no run.
     """
-    if not run.exists(CONFIG):
+    found = recorded(run)
+    if found is None:
         raise RunError(f"{run.url} holds no run to go on with; name a --recipe to start one")
-    return read_config(json.loads(run.read(CONFIG))["identity"]["config"], run.where(CONFIG))
+    return read_config(found.identity["config"], f"the configuration of {run.url}")
 
 
 def _train_on_ray(job: Job, workers: Workers) -> None:
@@ -235,8 +241,8 @@ def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[No
 
 
 def _shown(run: Bucket, bar: Any) -> None:
-    for note in legible(run, PROGRESS):
-        if note["step"] > bar.n:
-            share = note["wait_s"] / max(note["step_s"], 1e-9)
-            bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
-            bar.update(note["step"] - bar.n)
+    note = read_progress(run)
+    if note and note["step"] > bar.n:
+        share = note["wait_s"] / max(note["step_s"], 1e-9)
+        bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
+        bar.update(note["step"] - bar.n)

@@ -1,7 +1,8 @@
-"""Metrics and events of a run, in its folder: one JSON line a step and the same numbers for TensorBoard; one note an event.
+"""Metrics of a run, in its folder: one record a step and the same numbers for TensorBoard, and how far the run is.
 
 Lines are kept in segments that begin where a checkpoint ended (``metrics/00000030.jsonl`` begins with step 30). A run that
-is resumed begins at such a border and writes from there again, so no step stands twice and none is missing.
+is resumed begins at such a border and writes from there again, so no step stands twice and none is missing. A line that was
+damaged is left out by readers, and counted.
 
 Every ``time_s`` is the clock of the machine that rank 0 was on, in seconds since 1970.
 """
@@ -9,30 +10,70 @@ Every ``time_s`` is the clock of the machine that rank 0 was on, in seconds sinc
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 from foundation.bucket import Bucket
-from storage_schema.errors import RunError, StorageError, UnreachableError
+from storage_schema.errors import StorageError, UnreachableError
 from training.curves import Curves
 from training.loop import StepRecord
+from training.records import (
+    Check,
+    Record,
+    is_count,
+    is_finite,
+    is_seconds,
+    is_table,
+    legible,
+    only_sound,
+    parse_record,
+    read_lines,
+    record_text,
+)
 from training.scribe import Scribe
 
 FOLDER = "metrics"
 PROGRESS = "progress.json"
-EVENTS = "events"
 BOARD = "tensorboard"
 #: Seconds between writes of the open segment and of the progress note.
 EVERY_S = 2.0
 
-Kind = Literal["start", "resume", "passed-over", "checkpoint", "resize", "preempted", "asked", "lost", "failed", "stopped", "end"]
-STARTS = ("start", "resume")
-_EVENT = re.compile(rf"{EVENTS}/(\d+)-([a-z-]+)-(\d+)\.json\Z")
+#: Members of a step's record; the values of monitors may be anything that a number can be.
+MEMBERS: dict[str, Check] = {
+    "step": is_count,
+    "loss": is_finite,
+    "terms": is_table(is_finite),
+    "monitors": is_table(lambda value: type(value) in (int, float)),
+    "lr": is_finite,
+    "grad_norm": is_finite,
+    "counts": is_table(is_count),
+    "samples": lambda value: type(value) is int and 0 <= value < 2**63,
+    "voxels": is_count,
+    "wait_s": is_seconds,
+    "step_s": lambda value: is_seconds(value) and value > 0,
+    "skew_s": is_seconds,
+    "slowest": is_count,
+    "samples_per_s": is_finite,
+    "voxels_per_s": is_finite,
+    "time_s": is_seconds,
+}
+#: Those that the first release wrote, and what stands for the others where they are missing.
+REQUIRED = ("step", "loss", "terms", "lr", "grad_norm", "counts", "samples", "wait_s", "step_s")
+ABSENT: Record = {"monitors": {}, "voxels": 0, "skew_s": 0.0, "time_s": 0.0}
+#: Members of the progress note that readers use.
+PROGRESS_MEMBERS: dict[str, Check] = {
+    "step": is_count,
+    "loss": is_finite,
+    "step_s": is_seconds,
+    "wait_s": is_seconds,
+    "time_s": is_seconds,
+}
+_SEGMENT = re.compile(rf"(?:{FOLDER}/|{BOARD}/events\.out\.tfevents\.)(\d{{1,15}})(?:\.jsonl)?\Z")
+_LOG = logging.getLogger(__name__)
 
 
 class MetricLog:
@@ -41,6 +82,8 @@ class MetricLog:
     def __init__(self, run: Bucket, first_step: int, total: int, scribe: Scribe) -> None:
         self._run, self._total, self._scribe = run, total, scribe
         self._segment = first_step
+        #: Lines of the segment that is gone on from that cannot be read.
+        self.damaged = 0
         #: Steps that were told before this start, and are done again: at least so many were made in vain.
         self.done_again = self._forgotten_from(first_step)
         self._lines: list[str] = []
@@ -49,24 +92,24 @@ class MetricLog:
 
     def _forgotten_from(self, step: int) -> int:
         """Remove what tells of steps that were done after the checkpoint we resumed from; how many they were."""
-        told = [line["step"] for line in recent(self._run, 1)]
-        paths = _listed(self._run, FOLDER)
-        after = [path for path in paths if int(Path(path).stem) >= step]
-        curves = [path for path in _listed(self._run, BOARD) if int(path.rpartition(".")[2]) >= step]
-        for path in (*after, *curves):
+        told = [record["step"] for record in recent(self._run, 1)]
+        segments = _segments(self._run, FOLDER)
+        after = [path for first, path in segments if first >= step]
+        for path in (*after, *(path for first, path in _segments(self._run, BOARD) if first >= step)):
             self._run.delete(path)
         # A checkpoint that a lost worker still wrote may lie inside what the next ones told.
-        for path in paths[: len(paths) - len(after)][-1:]:
-            text = self._run.read(path).decode()
-            kept = "".join(line + "\n" for line in text.splitlines() if json.loads(line)["step"] < step)
-            if kept != text:
-                self._run.put(path, kept.encode())
+        for first, path in segments[: len(segments) - len(after)][-1:]:
+            lines = read_lines(self._run, path)
+            self.damaged = sum(parse_step(line) is None for line in lines)
+            kept = [line for number, line in enumerate(lines, first) if _step_of(line, number) < step]
+            if kept != lines:
+                self._run.put(path, "".join(f"{line}\n" for line in kept).encode())
         return max(0, told[-1] + 1 - step) if told else 0
 
     def add(self, record: StepRecord) -> None:
         """Note a step; now and then also in storage."""
         self._newest = record
-        self._lines.append(json.dumps(asdict(record) | record.rates | {"time_s": time.time()}, sort_keys=True))
+        self._lines.append(record_text(asdict(record) | record.rates | {"time_s": time.time()}))
         self._curves.add(record.step, _values(record))
         if time.monotonic() - self._written > EVERY_S and self._scribe.idle:
             # What cannot be put now is put two seconds later, with more; only a checkpoint waits for the store.
@@ -93,7 +136,7 @@ class MetricLog:
             "wait_s": record.wait_s,
             "time_s": time.time(),
         }
-        self._scribe.write(put, PROGRESS, json.dumps(note).encode())
+        self._scribe.write(put, PROGRESS, record_text(note).encode())
         self._written = time.monotonic()
 
     def checkpointed(self, record: StepRecord) -> None:
@@ -111,87 +154,69 @@ def _values(record: StepRecord) -> dict[str, float]:
     return values
 
 
+def parse_step(line: str) -> Record | None:
+    """The record of a step; None if it is damaged. What the first releases did not write has a neutral value."""
+    record = parse_record(line)
+    if record is None or not all(name in record for name in REQUIRED):
+        return None
+    if not all(check(record[name]) for name, check in MEMBERS.items() if name in record):
+        return None
+    return ABSENT | record
+
+
+def _step_of(line: str, number: int) -> int:
+    """The step that a line tells of; of a damaged one by its place in the segment."""
+    record = parse_step(line)
+    step: int = number if record is None else record["step"]
+    return step
+
+
+def read_steps(run: Bucket, path: str) -> tuple[list[Record], int]:
+    """The records of a segment, and how many of its lines are damaged."""
+    lines = read_lines(run, path)
+    found = [record for line in lines if (record := parse_step(line)) is not None]
+    return found, len(lines) - len(found)
+
+
+def read_log(run: Bucket) -> tuple[list[Record], int]:
+    """Every step that a run has logged, in order, and how many lines are damaged and left out."""
+    parts = [read_steps(run, path) for _, path in _segments(run, FOLDER)]
+    return [record for records, _ in parts for record in records], sum(damaged for _, damaged in parts)
+
+
 def read_metrics(run: Bucket) -> list[dict[str, Any]]:
-    """Every step that a run has logged, in order."""
-    segments = run.listing(FOLDER) if run.exists(FOLDER) else []
-    return [json.loads(line) for stored in segments for line in run.read(stored.path).decode().splitlines()]
+    """Every step that a run has logged, in order; damaged lines are left out, and the log is told of them."""
+    records, damaged = read_log(run)
+    if damaged:
+        _LOG.warning("%s", damage(run, damaged))
+    return records
+
+
+def damage(run: Bucket, lines: int) -> str:
+    """A sentence on damaged lines."""
+    return f"{run.where(FOLDER)}: {lines} damaged line{'s are' if lines > 1 else ' is'} left out; the run itself is not harmed"
 
 
 def recent(run: Bucket, count: int) -> list[dict[str, Any]]:
     """The newest ``count`` steps, in order, as far as they can be read while rank 0 writes."""
-    lines: list[dict[str, Any]] = []
-    for path in reversed(_listed(run, FOLDER)):
-        lines = legible(run, path) + lines
-        if len(lines) >= count:
+    found: list[Record] = []
+    for _, path in reversed(_segments(run, FOLDER)):
+        found = read_steps(run, path)[0] + found
+        if len(found) >= count:
             break
-    return lines[-count:]
+    return found[-count:]
 
 
-def legible(run: Bucket, path: str) -> list[dict[str, Any]]:
-    """The JSON objects, one a line, that can be read: none of an object that is gone; a half-written line is left out."""
-    found = []
+def read_progress(run: Bucket) -> Record | None:
+    """The progress note; None if there is none, or it is damaged."""
+    note = next(iter(legible(run, PROGRESS)), {})
+    found: Record = {"step_s": 0.0, "wait_s": 0.0} | only_sound(note, PROGRESS_MEMBERS)
+    return found if {"step", "loss", "time_s"} <= found.keys() else None
+
+
+def _segments(run: Bucket, folder: str) -> list[tuple[int, str]]:
+    """First step and path of the objects in a folder, in order; none if there are none, or the last went while we looked."""
     with contextlib.suppress(StorageError):
-        for line in run.read(path).decode(errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-    return [value for value in found if isinstance(value, dict)]
-
-
-def _listed(run: Bucket, folder: str) -> list[str]:
-    """Names in a folder, sorted; none if there is none, or its last object went while we looked."""
-    with contextlib.suppress(StorageError):
-        return [stored.path for stored in run.listing(folder)] if run.exists(folder) else []
+        paths = [stored.path for stored in run.listing(folder)] if run.exists(folder) else []
+        return sorted((int(found[1]), path) for path in paths if (found := _SEGMENT.match(path)))
     return []
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
-    """What the name of an event's object tells; ``step`` is the number of steps done."""
-
-    path: str
-    number: int
-    kind: str
-    step: int
-
-
-def events(run: Bucket) -> list[Event]:
-    """Every event of a run, in order: one listing, no object is read."""
-    found = ((path, _EVENT.match(path)) for path in _listed(run, EVENTS))
-    return [Event(path=path, number=int(m[1]), kind=m[2], step=int(m[3])) for path, m in found if m]
-
-
-def begun(run: Bucket, happened: Sequence[Event]) -> dict[str, Any]:
-    """What the newest start of a run noted; nothing if there is none, or it cannot be read yet."""
-    starts = [event for event in happened if event.kind in STARTS]
-    return next(iter(legible(run, starts[-1].path)), {}) if starts else {}
-
-
-class EventLog:
-    """Rank 0's diary: one small object an event, such as ``events/000007-checkpoint-00000300.json``.
-
-    Numbers go on over all starts of a run, so names sort as things happened, whatever the clocks of its machines say.
-    """
-
-    def __init__(self, run: Bucket, workers: int) -> None:
-        self._run, self._workers = run, workers
-        self._number = self._started = max((event.number for event in events(run)), default=0)
-
-    def fence(self) -> None:
-        """Leave the run to a newer start of it.
-
-        A worker that was cut off, and comes back, does not know that others went on without it.
-
-        Raises:
-            RunError: if there is a newer start.
-        """
-        newest = max((event.number for event in events(self._run) if event.kind in STARTS), default=0)
-        if newest > self._started:
-            raise RunError(f"{self._run.url} went on without this worker, which was cut off or taken for dead; it leaves")
-
-    def add(self, kind: Kind, step: int, text: str = "", **numbers: float) -> None:
-        """Note an event after ``step`` steps, with what else is counted."""
-        self._number += 1
-        if kind in STARTS:
-            self._started = self._number
-        note = {"kind": kind, "step": step, "text": text, "time_s": time.time(), "workers": self._workers} | numbers
-        self._run.put(f"{EVENTS}/{self._number:06d}-{kind}-{step:08d}.json", json.dumps(note, sort_keys=True).encode())

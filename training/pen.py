@@ -10,8 +10,9 @@ from typing import Self
 from foundation.bucket import Bucket
 from storage_schema.errors import CrossdimError
 from training.asks import Ask
+from training.events import EventLog, begun, events
 from training.loop import StepRecord
-from training.metrics import EventLog, MetricLog, begun, events
+from training.metrics import MetricLog, damage
 from training.saver import Saver
 from training.scribe import Scribe
 
@@ -24,9 +25,11 @@ class Pen:
         self._log = MetricLog(run, done, steps, scribe)
 
     def begin(self, passed_over: Sequence[str]) -> Self:
-        """Note the start, and checkpoints that were not whole."""
+        """Note the start, and what of the run's folder was not whole."""
         for text in passed_over:
             self._scribe.write(self._events.add, "passed-over", self._done, text)
+        if self._log.damaged:
+            self._scribe.write(self._events.add, "damaged", self._done, damage(self._run, self._log.damaged))
         self._scribe.write(self._start)
         return self
 

@@ -21,9 +21,9 @@ from training.asks import HERE, Ask
 from training.backbones import encoder_bytes
 from training.backbones.base import EncoderSpec
 from training.checkpoint import Saving, State
+from training.events import EventLog
 from training.learner import Learner
 from training.loop import StepRecord
-from training.metrics import EventLog
 from training.scribe import Scribe
 
 ENCODER = "encoder.pt"

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from foundation.bucket import Bucket
-from storage_schema.errors import RunError
-from training.metrics import PROGRESS, Event, events, legible, recent
-from training.worker import CONFIG
+from storage_schema.errors import DocumentError, RunError
+from training.events import Event, events, read_event
+from training.metrics import read_progress, recent
+from training.records import Record, is_count
+from training.run_config import CONFIG, read_run_config
 
 #: Steps that rates are means of.
 WINDOW = 100
@@ -25,9 +27,8 @@ PATIENCE_S = 120.0
 PATIENCE_STEPS = 10
 #: Newest events out of the ordinary that are told in full.
 TOLD = 3
-EXTRAORDINARY = ("failed", "passed-over", "lost", "resize", "preempted", "stopped")
+EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize", "preempted", "stopped")
 
-_Line = dict[str, Any]
 State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
 #: What the newest event of a start says of the run.
 STATES: dict[str, State] = {"lost": "restarting", "stopped": "stopped", "failed": "failed", "end": "done"}
@@ -69,7 +70,7 @@ class Status:
     silence_s: float | None = None
     eta_s: float | None = None
     events: dict[str, int]
-    told: list[_Line]
+    told: list[Record]
 
     def __str__(self) -> str:
         if self.last_word_s is None:
@@ -104,27 +105,24 @@ def status(run: Bucket, now: float) -> Status:
         RunError: if there is no run.
         StorageError: if the store does not answer. What is half-written or just being replaced is left out instead.
     """
-    documents = legible(run, CONFIG) if run.exists(CONFIG) else []
-    if not documents:
-        raise RunError(f"{run.url} holds no run: there is no {CONFIG} that can be read; look at the --out of its pretrain line")
-    total: int = documents[0]["identity"]["config"]["steps"]
+    total = _steps(run)
     happened = events(run)
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
-    told = [_note(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
-    start, newest = (_note(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
+    told = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
+    start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
     if begun is None or not ("time_s" in start or "time_s" in newest):
         return Status(run=run.url, state="waiting", step=0, steps=total, events=counts, told=told)
     lines = [line for line in recent(run, WINDOW) if line["step"] >= begun.step]
     words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
+    note = read_progress(run)
     # A progress note from before this start is of steps that are done again.
-    words += [
-        (n["time_s"], n["step"], n["loss"]) for n in legible(run, PROGRESS) if n.get("time_s", -1.0) >= start.get("time_s", 0.0)
-    ]
+    if note and note["time_s"] >= start.get("time_s", 0.0):
+        words.append((note["time_s"], note["step"], note["loss"]))
     spoken, step, loss = max(words, default=(0.0, begun.step, None))
     last_word = max(spoken, newest.get("time_s", 0.0), start.get("time_s", 0.0))
     rates, kept = _rates(lines), _kept(happened, begun)
     state = _state(happened, now - last_word, rates)
-    written = _note(run, kept).get("time_s") if kept else None
+    written = read_event(run, kept).get("time_s") if kept else None
     return Status(
         run=run.url,
         state=state,
@@ -144,9 +142,19 @@ def status(run: Bucket, now: float) -> Status:
     )
 
 
-def _note(run: Bucket, event: Event) -> _Line:
-    """What is written of an event; its name alone where that cannot be read yet."""
-    return {"kind": event.kind, "step": event.step} | next(iter(legible(run, event.path)), {})
+def _steps(run: Bucket) -> int:
+    """Steps of the whole run."""
+    if not run.exists(CONFIG):
+        raise RunError(f"{run.url} holds no run: there is no {CONFIG} that can be read; look at the --out of its pretrain line")
+    try:
+        steps = read_run_config(run).identity["config"].get("steps")
+    except DocumentError as error:
+        told = " ".join(str(error).split())
+        remedy = "if it is a run, its pretrain line rebuilds it from a checkpoint"
+        raise RunError(f"{run.url} holds no run whose {CONFIG} can be read: {told}; {remedy}") from error
+    if not is_count(steps) or not steps:
+        raise RunError(f"{run.where(CONFIG)} gives {steps!r} steps; no configuration that can be read does")
+    return int(steps)
 
 
 def _last(happened: Sequence[Event], *kinds: str) -> Event | None:
@@ -155,10 +163,10 @@ def _last(happened: Sequence[Event], *kinds: str) -> Event | None:
 
 def _kept(happened: Sequence[Event], begun: Event) -> Event | None:
     """The newest checkpoint that holds: one since the newest start, or the one that was resumed from."""
-    return _last([e for e in happened if e.number > begun.number or e.step == begun.step], "checkpoint")
+    return _last([e for e in happened if e.place > begun.place or e.step == begun.step], "checkpoint")
 
 
-def _rates(lines: Sequence[_Line]) -> dict[str, float]:
+def _rates(lines: Sequence[Record]) -> dict[str, float]:
     """Means over steps in a row, with what lies between them, such as checkpoints; nothing without a step."""
     if not lines:
         return {}

@@ -26,7 +26,7 @@ from storage_schema.errors import CrossdimError, RunError, StepError, StorageErr
 from training.asks import HERE, Ask, save_here
 from training.census import recount, release
 from training.checkpoint import newest_step
-from training.metrics import EventLog, Kind
+from training.events import EventLog, Kind
 from training.network import interface_of
 
 #: A step that fails so often, one after the other, is no accident.
@@ -106,6 +106,7 @@ class Warden(ControllerCallback, WorkerGroupCallback):
 
     def __init__(self, run: Bucket, box: Any) -> None:
         self._run, self._box, self._guard = run, box, Guard()
+        self._events: EventLog | None = None
         self._workers: list[Any] = []
         self._failed = False
         self._verdict: str | None = None
@@ -114,7 +115,7 @@ class Warden(ControllerCallback, WorkerGroupCallback):
     def after_controller_start(self, train_run_context: Any) -> None:
         """Give back what a driver of this run that was killed had reserved."""
         if self._run.exists(REQUESTER):
-            release(self._run.read(REQUESTER).decode())
+            release(self._run.read(REQUESTER).decode(errors="replace"))
         self._run.put(REQUESTER, f"train-{train_run_context.run_id}".encode())
         recount([])
 
@@ -145,7 +146,7 @@ class Warden(ControllerCallback, WorkerGroupCallback):
             self._failed = True
             errors = [getattr(error, "cause", None) or error for error in worker_group_status.errors.values()]
             saved = newest_step(self._run)
-            EventLog(self._run, len(self._workers)).add("lost", saved, sentence(errors))
+            self._note("lost", saved, sentence(errors))
             self._verdict = self._guard.verdict(saved, errors)
         asked = Ask.NOTHING if self._failed else ray.get(self._box.take.remote())
         if asked is Ask.SAVE:
@@ -157,9 +158,15 @@ class Warden(ControllerCallback, WorkerGroupCallback):
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
         """End what will not get on; for what will, see who is left."""
         if self._verdict:
-            EventLog(self._run, len(self._workers)).add("failed", newest_step(self._run), self._verdict)
+            self._note("failed", newest_step(self._run), self._verdict)
             raise RunError(self._verdict)
         recount(self._workers)
+
+    def _note(self, kind: Kind, step: int, text: str) -> None:
+        """Write an event, under the controller's name."""
+        if self._events is None:
+            self._events = EventLog(self._run, 0, "controller")
+        self._events.add(kind, step, text, workers=len(self._workers))
 
     def _save(self, why: Kind, text: str) -> int:
         """Have rank 0 save and wait for it; workers that cannot any more are told of, and restarted all the same."""
@@ -170,5 +177,5 @@ class Warden(ControllerCallback, WorkerGroupCallback):
         except (GetTimeoutError, RayError) as error:
             step, text = None, f"{text}; nothing was saved: {sentence([error])}"
         done: int = newest_step(self._run) if step is None else step
-        EventLog(self._run, len(self._workers)).add(why, done, text)
+        self._note(why, done, text)
         return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,14 +23,14 @@ from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
 from training.data.order import CorpusOrder, Order, integer_weights
+from training.events import EventLog, Rereads
 from training.learner import Learner
-from training.loop import fit, wrapped
-from training.metrics import EventLog
+from training.loop import StepRecord, fit, wrapped
 from training.pen import Pen
 from training.saver import Saver, Title
 from training.scribe import Scribe
 
-CONFIG = "config.json"
+Note = Callable[[StepRecord, Ask], None]
 _LOG = logging.getLogger(__name__)
 
 
@@ -100,23 +100,35 @@ def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
         joint=config.mixing.mode == "joint",
         threads=job.threads,
     )
-    batches = step_batches(
-        loading, corpora, CorpusViews(config, corpora), done * config.global_batch, config.steps * config.global_batch
-    )
+    first, stop = done * config.global_batch, config.steps * config.global_batch
+    rereads = Rereads()
+    batches = step_batches(loading, corpora, CorpusViews(config, corpora), first, stop, rereads.tell)
     static = len(corpora) == 1 and config.compute.accumulate == 1
     module = wrapped(learner.method, device, static=static)
     steps = functools.partial(fit, module, learner.optimizer, config, batches, done, device)
     spec, batch = encoder_spec(config, learner, corpora), config.global_batch
     title = Title(identity=mine, spec=spec, steps=config.steps, global_batch=batch, rank=rank, world=world)
     with contextlib.closing(Scribe()) as scribe:
-        diary = EventLog(job.run, world) if rank == 0 else None
-        saver = Saver(job.run, title, job.saving, learner, scribe, diary)
-        if diary:
-            with Pen(job.run, saver, scribe, diary, done, config.steps).begin(passed) as pen:
-                return steps(pen.note, learner.moved, HERE.take)
-        ask = steps(saver.note, learner.moved, HERE.take)
+        diary = functools.cache(lambda: EventLog(job.run, world, f"rank{rank}"))
+        saver = Saver(job.run, title, job.saving, learner, scribe, diary() if rank == 0 else None)
+        noted = functools.partial(_noted, rereads=rereads, scribe=scribe, diary=diary)
+        if rank == 0:
+            with Pen(job.run, saver, scribe, diary(), done, config.steps).begin(passed) as pen:
+                return steps(noted(pen.note), learner.moved, HERE.take)
+        ask = steps(noted(saver.note), learner.moved, HERE.take)
         scribe.finish()
         return ask
+
+
+def _noted(note: Note, rereads: Rereads, scribe: Scribe, diary: Callable[[], EventLog]) -> Note:
+    """What a rank does after a step, and then an event for what was read once more, for this step or ahead of it."""
+
+    def both(record: StepRecord, ask: Ask) -> None:
+        note(record, ask)
+        if told := rereads.take():
+            scribe.write(lambda: diary().add("reread", record.step + 1, told[-1], samples=len(told)))
+
+    return both
 
 
 class CorpusViews:

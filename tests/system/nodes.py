@@ -16,7 +16,9 @@ import pytest
 from foundation.bucket import Bucket
 from tests.system.conftest import ended, start
 from tests.training.published import publish, superpatches
-from training.metrics import PROGRESS, events, legible, read_metrics, recent
+from training.events import events
+from training.metrics import PROGRESS, read_metrics, recent
+from training.records import legible
 
 T = TypeVar("T")
 

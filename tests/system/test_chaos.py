@@ -38,8 +38,9 @@ from tests.system.nodes import (
     stopped,
     workers_train,
 )
-from training.metrics import events, read_metrics
-from training.worker import CONFIG
+from training.events import events
+from training.metrics import read_metrics
+from training.run_config import CONFIG
 
 pytestmark = [*MARKS, pytest.mark.timeout(1800)]
 _LOG = logging.getLogger(__name__)

@@ -31,7 +31,9 @@ from tests.system.lab import DOOMED, STEADY, STORE, Lab, awaited, laboratory
 from tests.training.published import publish, superpatches
 from training.checkpoint import newest_step
 from training.data.corpus import open_corpus
-from training.metrics import events, legible, read_metrics, recent
+from training.events import events
+from training.metrics import read_metrics, recent
+from training.records import legible
 from training.status import status
 
 OBSTACLE = obstacle()

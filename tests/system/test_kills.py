@@ -21,7 +21,8 @@ from tests.system.conftest import crossdim, ended, start
 from tests.training.published import publish, superpatches
 from training import checkpoint
 from training.checkpoint import FOLDER, HASHES, LATEST, STATE, complete, name_of
-from training.metrics import Event, events, read_metrics
+from training.events import Event, events
+from training.metrics import read_metrics
 
 pytestmark = pytest.mark.system
 _LOG = logging.getLogger(__name__)

@@ -19,7 +19,9 @@ import pytest
 from crossdim import main
 from foundation.bucket import Bucket
 from training.asks import HERE, SIGNALS, Ask, Asks, save_here
-from training.metrics import events, legible, read_metrics
+from training.events import events
+from training.metrics import read_metrics
+from training.records import legible
 
 STEPS = 150
 PATIENCE_S = 120.0

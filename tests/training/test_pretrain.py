@@ -23,11 +23,13 @@ from training.checkpoint import Saving
 from training.cli import cadence
 from training.compute import Compute
 from training.config import Pretraining
+from training.events import events
 from training.launch import saved_config
 from training.loop import StepRecord
-from training.metrics import events, legible, read_metrics
+from training.metrics import read_metrics
 from training.pen import Pen
 from training.recipes import recipe
+from training.records import legible
 from training.status import status
 from training.worker import Source
 

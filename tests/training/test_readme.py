@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from storage_schema.pseudo3d import Pseudo3D, unroll
-from training import checkpoint, metrics, saver, worker
+from training import checkpoint, metrics, run_config, saver
 from training.backbones import encoder_bytes
 from training.data.views import normalised
 from training.evaluation import REPORT
@@ -47,5 +47,5 @@ def test_every_room_has_its_line() -> None:
 def test_the_listing_of_a_run_has_the_names_that_are_written() -> None:
     listing = TEXT.split("## The folder of a run")[1].split("\n## ")[0]
     state = f"{checkpoint.FOLDER}/{checkpoint.name_of(300)}/{checkpoint.STATE}"
-    names = (worker.CONFIG, state, checkpoint.HASHES, checkpoint.LATEST, saver.ENCODER, f"{metrics.FOLDER}/00000300.jsonl")
+    names = (run_config.CONFIG, state, checkpoint.HASHES, checkpoint.LATEST, saver.ENCODER, f"{metrics.FOLDER}/00000300.jsonl")
     assert [name for name in (*names, metrics.PROGRESS, REPORT) if name not in listing] == []

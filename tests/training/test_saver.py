@@ -28,9 +28,10 @@ from storage_schema.errors import StorageError
 from training import checkpoint
 from training.asks import HERE, Ask
 from training.checkpoint import Saving, State
+from training.events import EventLog, events
 from training.learner import Learner
 from training.loop import StepRecord
-from training.metrics import EventLog, events, read_metrics
+from training.metrics import read_metrics
 from training.recipes.maesil import tiny
 from training.saver import Saver, Title
 from training.scribe import Scribe

@@ -25,10 +25,12 @@ from training.asks import Ask
 from training.checkpoint import Saving
 from training.compute import Compute
 from training.evaluation import trained
+from training.events import events
 from training.loop import StepRecord
-from training.metrics import events, legible, read_metrics
+from training.metrics import read_metrics
 from training.optim import Sgd
 from training.recipes.maesil import tiny
+from training.records import legible
 from training.saver import Saver
 from training.worker import Job, Source, train
 

@@ -13,10 +13,11 @@ import pytest
 from crossdim import main
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError
-from training import checkpoint, worker
+from training import checkpoint, run_config
 from training.asks import Ask
+from training.events import EVENTS, EventLog, events
 from training.loop import StepRecord
-from training.metrics import EVENTS, PROGRESS, EventLog, MetricLog, events, read_metrics
+from training.metrics import PROGRESS, MetricLog, read_metrics
 from training.pen import Pen
 from training.scribe import Scribe
 from training.status import PATIENCE_S, Status, status
@@ -44,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
 @pytest.fixture(params=["folder", "memory"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
     bucket = Bucket(str(tmp_path / "run") if request.param == "folder" else f"memory://{uuid4().hex}")
-    bucket.put(worker.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
+    bucket.put(run_config.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
     yield bucket
     if request.param == "memory":
         bucket.filesystem.store.clear()
@@ -186,7 +187,7 @@ def test_no_moment_of_writing_makes_it_fail(run: Bucket, clock: _Clock) -> None:
         whole = run.read(path)
         for length in (0, 1, len(whole) // 2, len(whole) - 2):
             run.put(path, whole[:length])
-            if path == worker.CONFIG:
+            if path == run_config.CONFIG:
                 with pytest.raises(RunError, match="can be read"):
                     status(run, clock.now)
             else:
@@ -194,7 +195,7 @@ def test_no_moment_of_writing_makes_it_fail(run: Bucket, clock: _Clock) -> None:
                 assert (found.state, str(found).count("\n") >= 1) == ("running", True), path
                 assert found.step == 3 or path.startswith(EVENTS), path
         run.delete(path)
-        if path != worker.CONFIG:
+        if path != run_config.CONFIG:
             assert status(run, clock.now).steps == 10
         run.put(path, whole)
     assert status(run, clock.now).step == 3

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import RunError, unknown_name
+from storage_schema.digest import digest
+from storage_schema.errors import RunError, StorageError, unknown_name
 from training.backbones.base import BackboneSettings, EncoderSpec
 from training.backbones.crossd_unet import CrossDUNetSettings
 from training.backbones.resenc import ResEncSettings
@@ -19,6 +23,9 @@ from training.backbones.superpatch_vit import SuperpatchViTSettings
 from training.backbones.swin3d import Swin3DSettings
 from training.backbones.unet3d import UNet3DSettings
 from training.backbones.vit3d import ViT3DSettings
+from training.torch_file import load_document, tensor_hashes
+
+_LOG = logging.getLogger(__name__)
 
 #: A new backbone is its file, its test, and a line here.
 BACKBONES: dict[str, type[BackboneSettings]] = {
@@ -42,21 +49,70 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
 
 
 def encoder_bytes(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
-    """An encoder as a file that loads with ``weights_only=True``: its spec, and its weights by name."""
+    """An encoder as a file that loads with ``weights_only=True``: its spec, its weights by name, and the hashes of both."""
     buffer = io.BytesIO()
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    torch.save({"spec": spec.document(), "weights": plain}, buffer)
+    document = spec.document()
+    torch.save({"spec": document, "weights": plain, "sha256": _hashes(document, plain)}, buffer)
     return buffer.getvalue()
+
+
+def _hashes(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"spec": digest(spec), "weights": tensor_hashes(weights)}
 
 
 def load_encoder(file: str | PathLike[str] | io.BytesIO) -> tuple[nn.Module, EncoderSpec]:
     """The encoder of a run, in evaluation mode, and how to feed it.
 
+    A file that was written before encoders had hashes is loaded with a note in the log.
+
     Args:
         file: ``encoder.pt`` of a run.
+
+    Raises:
+        StorageError: if the file is damaged, or a hash in it is not that of what it holds.
+        RunError: if it holds no encoder that this release can build.
     """
-    document = torch.load(file, map_location="cpu", weights_only=True)
-    spec = EncoderSpec(**document["spec"])
-    encoder = build_encoder(spec)
-    encoder.load_state_dict(document["weights"])
+    data, subject = (file.getvalue(), "encoder") if isinstance(file, io.BytesIO) else (Path(file).read_bytes(), str(file))
+    document = load_document(data, subject)
+    weights = _checked(document, subject)
+    try:
+        spec = EncoderSpec(**document["spec"])
+        encoder = build_encoder(spec)
+        encoder.load_state_dict(weights)
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise RunError(f"{subject}: holds no encoder that this release can build: {told}") from error
     return encoder.eval(), spec
+
+
+def _checked(document: Any, subject: str) -> dict[str, Tensor]:
+    """The weights in an encoder's document, once it is one and its hashes are those of what stands beside them."""
+    members = set(document) if isinstance(document, dict) else set()
+    if members not in ({"spec", "weights", "sha256"}, {"spec", "weights"}):
+        raise RunError(
+            f"{subject}: holds {sorted(map(str, members))}, expected spec, weights and sha256; name a run's encoder.pt"
+        )
+    spec, weights = document["spec"], document["weights"]
+    if not isinstance(spec, dict) or not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+        raise RunError(f"{subject}: its spec is no settings, or its weights are no tensors; name a run's encoder.pt")
+    if "sha256" not in document:
+        _LOG.warning(
+            "%s was written before encoders had hashes: that its values are those that were written is not checked", subject
+        )
+        return weights
+    try:
+        found = _hashes(spec, weights)
+    except (TypeError, ValueError) as error:  # of a spec that is no JSON
+        raise RunError(f"{subject}: its spec is no settings: {error}") from error
+    if found != document["sha256"]:
+        raise StorageError(f"{subject}: {_differing(found, document['sha256'])}; restore it, or have the run write it anew")
+    return weights
+
+
+def _differing(found: dict[str, Any], stated: Any) -> str:
+    theirs = stated.get("weights") if isinstance(stated, dict) else None
+    names = [name for name, sha256 in found["weights"].items() if not isinstance(theirs, dict) or theirs.get(name) != sha256]
+    if not names:
+        return "its spec or the list of its hashes is not what was written"
+    return f"{len(names)} of {len(found['weights'])} tensors have not the hash that they were written with, such as {names[0]}"

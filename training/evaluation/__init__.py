@@ -21,7 +21,7 @@ from training.evaluation.probes import Result, compare
 from training.evaluation.report import Gallery, galleries, page
 from training.evaluation.restoring import Restored, restored
 from training.methods.base import Method
-from training.metrics import read_metrics
+from training.metrics import damage, read_log
 
 REPORT = "report.html"
 #: Seeds of untrained twins start here, far from the seeds that people give to runs.
@@ -117,7 +117,9 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         "twins": twins,
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
-    run.put(REPORT, page(summary, findings.results, findings.restored, findings.notes, findings.shown, read_metrics(run)))
+    metrics, damaged = read_log(run)
+    findings.notes += [damage(run, damaged)] if damaged else []
+    run.put(REPORT, page(summary, findings.results, findings.restored, findings.notes, findings.shown, metrics))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
         "restored": [restoration.document() for restoration in findings.restored],

@@ -131,8 +131,10 @@ def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
     """The loss of a run and its terms, titled."""
     if len(metrics) < 2:
         return []
-    terms: dict[str, list[float]] = {name: [record["terms"][name] for record in metrics] for name in metrics[0]["terms"]}
-    return [("loss", curve({"loss": [record["loss"] for record in metrics]})), ("terms, weighted", curve(terms))]
+    common = set.intersection(*(set(record["terms"]) for record in metrics))
+    terms: dict[str, list[float]] = {name: [record["terms"][name] for record in metrics] for name in sorted(common)}
+    loss = ("loss", curve({"loss": [record["loss"] for record in metrics]}))
+    return [loss, ("terms, weighted", curve(terms))] if terms else [loss]
 
 
 def page(

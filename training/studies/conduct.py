@@ -99,7 +99,10 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     run = bench.out.at(f"{arm.name}/seed-{config.seed}")
     quiet = replace(bench.workers, quiet=True)
     pretrain(config, eaten, run, quiet, saving=Saving(every=max(1, config.steps // 10)), threads=bench.threads)
-    courses.setdefault(arm.name, []).append(course(read_metrics(run)))
+    records = read_metrics(run)
+    if not records:
+        raise RunError(f"{run.url}: not one step of its metrics can be read; delete this run, and the same line does it again")
+    courses.setdefault(arm.name, []).append(course(records))
     _, method, _ = trained(run)
     return method
 

@@ -48,7 +48,11 @@ def course(records: Sequence[dict[str, Any]]) -> Course:
         voxels=records[len(records) // 2]["voxels"],
         loss_first=float(np.mean([record["loss"] for record in records[:edge]])),
         loss_last=float(np.mean([record["loss"] for record in last])),
-        evenness=min((float(np.mean([r["monitors"][name] for r in last])) for name in watched), default=float("nan")),
+        evenness=min((_mean(last, name) for name in watched), default=float("nan")),
         seconds=seconds,
         wait_share=sum(record["wait_s"] for record in records) / seconds,
     )
+
+
+def _mean(records: Sequence[dict[str, Any]], monitor: str) -> float:
+    return float(np.mean([record["monitors"][monitor] for record in records if monitor in record["monitors"]]))

@@ -1,0 +1,59 @@
+"""PyTorch's files, read as data: no program runs, and a damaged file is a sentence.
+
+A file is a ZIP archive whose members carry a CRC-32. ``torch.load`` does not look at it, so it is checked here, before the file
+is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from storage_schema.errors import StorageError
+
+#: What ``torch.load`` raises at bytes that are no file of PyTorch, or not one that loads with ``weights_only``.
+UNREADABLE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError, LookupError, TypeError, AttributeError),
+    *(EOFError, OSError, ArithmeticError, AssertionError, ImportError, struct.error),
+)
+
+
+def load_document(data: bytes, subject: str) -> Any:
+    """What a file of PyTorch holds, on the CPU.
+
+    Args:
+        data: the file.
+        subject: where it came from, for the error.
+
+    Raises:
+        StorageError: if it is none, is damaged, or holds more than data.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        reason = f"its member {damaged} is not what was written"
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+    raise StorageError(f"{subject}: is no whole file of PyTorch that holds data alone: {reason}; restore it, or write it anew")
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """sha256 of a tensor's type, shape and numbers."""
+    numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    head = f"{tensor.dtype} {list(tensor.shape)} ".encode()
+    return hashlib.sha256(head + numbers.tobytes()).hexdigest()
+
+
+def tensor_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """:func:`tensor_hash` of each tensor, by its name."""
+    return {name: tensor_hash(tensor) for name, tensor in tensors.items()}
