@@ -29,7 +29,7 @@ Record = dict[str, Any]
 
 
 def record_text(values: Mapping[str, Any]) -> str:
-    """A record as one line of JSON, without the line's end."""
+    """A record of at least one value as one line of JSON, without the line's end."""
     text = json.dumps(values, sort_keys=True)
     return f'{text[:-1]}, {_MEMBER}: "{google_crc32c.value(text.encode()):08x}"}}'
 

@@ -106,7 +106,8 @@ def _checked(document: Any, subject: str) -> dict[str, Tensor]:
     except (TypeError, ValueError) as error:  # of a spec that is no JSON
         raise RunError(f"{subject}: its spec is no settings: {error}") from error
     if found != document["sha256"]:
-        raise StorageError(f"{subject}: {_differing(found, document['sha256'])}; restore it, or have the run write it anew")
+        remedy = "restore it; a run that goes on writes it anew with its next checkpoint"
+        raise StorageError(f"{subject}: {_differing(found, document['sha256'])}; {remedy}")
     return weights
 
 
