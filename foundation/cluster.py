@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,10 @@ ENVIRONMENT = {
 }
 
 AUTH_MODE = "RAY_AUTH_MODE"
+AUTH_TOKEN = "RAY_AUTH_TOKEN"
+#: Set to 0, Ray takes the loopback address for this machine's, as it does by itself on macOS and Windows, and every process of
+#: a session listens there alone. Ray's other way, ``_node_ip_address``, makes a loopback address a routable one again.
+ROUTABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 #: A head that restarts is back within this; one that is away for longer is away.
 PATIENCE_S = 15
@@ -42,8 +47,10 @@ PATIENCE_S = 15
 def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_to_driver: bool = False) -> Iterator[None]:
     """Hold a Ray session open.
 
-    Whether a cluster wants a token is asked of the cluster; where the user's token lies, Ray knows (RAY_AUTH_TOKEN,
-    RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token). A RAY_AUTH_MODE that the user has set stays.
+    A session that is started here listens on the loopback interface alone, and takes a token that only its own processes know:
+    whoever can reach a Ray session runs code in it. Whether a cluster that is joined wants a token is asked of the cluster; where
+    the user's token lies, Ray knows (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token). A RAY_AUTH_MODE that the user has
+    set stays.
 
     Args:
         address: of a running cluster, HOST:PORT ("auto" finds the one of this machine); None takes the cluster whose job we are
@@ -67,7 +74,7 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
         return
     # "local": without it Ray would join whatever cluster was last started on this machine, whoever started it.
     found = _found(address or "local")
-    with _same_mode(found):
+    with _same_mode(found) if found else _private():
         if found:
             _join(found, log_to_driver)
         else:
@@ -118,20 +125,48 @@ def _found(address: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _same_mode(address: str | None) -> Iterator[None]:
-    """Hold Ray's mode of authentication at what the cluster wants; None for one that is started here and takes no token."""
-    said = os.environ.get(AUTH_MODE)
+def _same_mode(address: str) -> Iterator[None]:
+    """Hold Ray's mode of authentication at what the cluster wants."""
+    with _environment(AUTH_MODE):  # the next cluster of this process may want another
+        _agree(address, os.environ.get(AUTH_MODE))
+        yield
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """Keep others out of the session that is started meanwhile.
+
+    The token is handed on through the environment. Ray by itself would write one into the user's home, which locks later
+    clusters of the same user out of each other.
+    """
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    routable = ray_constants.ENABLE_RAY_CLUSTER
+    with _environment(AUTH_MODE, AUTH_TOKEN, ROUTABLE):
+        os.environ[ROUTABLE] = "0"
+        ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported
+        os.environ[AUTH_TOKEN] = secrets.token_hex(32)
+        AuthenticationTokenLoader.instance().reset_cache()
+        _set_mode(os.environ.get(AUTH_MODE, "token"))
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = routable
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def _environment(*names: str) -> Iterator[None]:
+    """Put these variables back afterwards."""
+    before = {name: os.environ.get(name) for name in names}
     try:
-        if address:
-            _agree(address, said)
-        else:
-            # Ray would write a token into the user's home, which locks later clusters of the same user out of each other.
-            _set_mode(said or "disabled")
         yield
     finally:
-        os.environ.pop(AUTH_MODE, None)  # the next cluster of this process may want another
-        if said is not None:
-            os.environ[AUTH_MODE] = said
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _set_mode(mode: str) -> None:

@@ -22,7 +22,8 @@ from training.checkpoint import Saving, State
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
-from training.data.order import CorpusOrder, Order, integer_weights
+from training.data.mixture import integer_weights
+from training.data.order import CorpusOrder, Order
 from training.events import EventLog, Rereads
 from training.learner import Learner
 from training.loop import StepRecord, fit, wrapped

@@ -138,10 +138,10 @@ def _refused(address: str, home: Path, **environment: str) -> str:
 
 
 def test_a_session_is_started_here_when_no_cluster_is_named(cluster: Running, guarded: Running) -> None:
-    """Also beside clusters of somebody else's on the same machine, which Ray itself would join unasked; and without a token."""
+    """Also beside clusters of somebody else's on the same machine, which Ray itself would join unasked."""
     _, (outcome, mode, address) = _sessions(guarded.address, "", home=guarded.home)
 
-    assert (outcome, mode) == ("joined", "disabled")
+    assert (outcome, mode) == ("joined", "token")
     assert address not in {cluster.address, guarded.address}
 
 

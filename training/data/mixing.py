@@ -5,13 +5,11 @@ Every mode is the same order with its pattern stretched, so all of them are exac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import lcm
 from typing import Literal
 
 from storage_schema.errors import RunError
-from training.data.order import Ints, Order
+from training.data.order import Order
 
 MixMode = Literal["paired", "ratio", "block", "joint"]
 
@@ -39,17 +37,7 @@ class Mixing:
 
     def smallest_batch(self, order: Order, global_batch: int, world: int) -> int:
         """The fewest samples that any rank puts through batch norm together, in any step."""
-        return min(self._sizes(order, global_batch, world))
-
-    def _sizes(self, order: Order, global_batch: int, world: int) -> Iterator[int]:
-        for step in range(lcm(global_batch, order.period) // global_batch):
-            for rank in range(world):
-                sizes = [len(share) for share in self._shares(order, step * global_batch, global_batch, rank, world)]
-                yield sum(sizes) if self.mode == "joint" else min(sizes)
-
-    def _shares(self, order: Order, first: int, global_batch: int, rank: int, world: int) -> list[Ints]:
-        shares = order.share(first, global_batch, rank, world)
         if self.mode in ("ratio", "block"):
-            whole = order.share(first, global_batch, 0, 1)
-            return [share for share, of in zip(shares, whole, strict=True) if len(of)]
-        return shares
+            return global_batch // world  # every step holds one dataset
+        shares = order.mixture.counts(global_batch) // world
+        return int((shares.sum(axis=0) if self.mode == "joint" else shares).min())

@@ -1,6 +1,6 @@
 """Order: which sample stands at position T of a run. Pure arithmetic; the whole data state of a run is the integer T.
 
-A mixture is a smooth weighted round-robin of corpora, exact in every cycle. Inside a corpus, one pass is a keyed
+A mixture of corpora is exact in every cycle (see ``mixture``). Inside a corpus, one pass is a keyed
 permutation: granules (runs of neighbouring samples that one request can fetch) are dealt to lanes, and each lane walks
 its granules in keyed order. Nothing is padded, nothing is dropped, and the memory used does not grow with the corpus.
 
@@ -10,16 +10,15 @@ Neither rank nor world size appears in the order; :meth:`Order.share` only says 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
-from math import gcd, isqrt, lcm
+from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
 
 from storage_schema.errors import RunError
+from training.data.mixture import Ints, Mixture
 
-Ints = npt.NDArray[np.int64]
 _U64 = np.uint64
 _ROUNDS = 6
 _GOLDEN = _U64(0x9E3779B97F4A7C15)
@@ -120,38 +119,26 @@ class Order:
     stretch: int = 1
 
     @cached_property
-    def pattern(self) -> Ints:
-        """Corpus of each slot of one mixture cycle: smooth weighted round-robin."""
-        weights = np.array([c.weight for c in self.corpora])
-        credit = np.zeros_like(weights)
-        slots = []
-        for _ in range(int(weights.sum())):
-            credit += weights
-            slots.append(int(credit.argmax()))
-            credit[slots[-1]] -= weights.sum()
-        return np.array(slots, np.int64)
-
-    @cached_property
-    def _rank_in_cycle(self) -> Ints:
-        pattern = self.pattern
-        return np.array([int((pattern[:i] == c).sum()) for i, c in enumerate(pattern)], np.int64)
+    def mixture(self) -> Mixture:
+        """The cycle of corpora."""
+        return Mixture(tuple(c.weight for c in self.corpora))
 
     @property
     def period(self) -> int:
         """Positions after which the mixture begins again."""
-        return len(self.pattern) * self.stretch
+        return self.mixture.length * self.stretch
 
     def corpus_at(self, positions: Ints) -> Ints:
         """Corpus at each position of the run."""
-        return self.pattern[positions // self.stretch % len(self.pattern)]
+        return self.mixture.at(positions // self.stretch % self.mixture.length)[0]
 
     def locate(self, positions: Ints) -> tuple[Ints, Ints]:
         """Corpus and sample index at each position of the run."""
         turn, within = np.divmod(positions, self.stretch)
-        cycle, slot = np.divmod(turn, len(self.pattern))
-        corpus = self.pattern[slot]
-        weights = np.array([c.weight for c in self.corpora], np.int64)
-        cursor = (cycle * weights[corpus] + self._rank_in_cycle[slot]) * self.stretch + within
+        cycle, slot = np.divmod(turn, self.mixture.length)
+        corpus, before = self.mixture.at(slot)
+        weights = np.array(self.mixture.weights, np.int64)
+        cursor = (cycle * weights[corpus] + before) * self.stretch + within
         sample = np.empty_like(positions)
         for number, order in enumerate(self.corpora):
             here = corpus == number
@@ -172,16 +159,6 @@ class Order:
             mine = positions[corpus == number]
             shares.append(mine[rank * len(mine) // world : (rank + 1) * len(mine) // world])
         return shares
-
-
-def integer_weights(weights: list[float]) -> list[int]:
-    """Mixture weights as the smallest integers of the same proportions: 0.6 and 0.4 are 3 and 2."""
-    if not weights or min(weights) <= 0:
-        raise RunError(f"mixture weights are positive numbers; found {weights}")
-    fractions = [Fraction(w).limit_denominator(1000) for w in weights]
-    common = lcm(*(f.denominator for f in fractions))
-    integers = [int(f * common) for f in fractions]
-    return [i // gcd(*integers) for i in integers]
 
 
 def rng_at(seed: int, position: int) -> np.random.Generator:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import RunError
-from training.data.order import CorpusOrder, Order, integer_weights, keyed, permuted, rng_at
+from training.data.order import CorpusOrder, Order, keyed, permuted, rng_at
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "order_v1.txt"
 
@@ -104,14 +102,6 @@ def test_memory_and_time_do_not_grow_with_the_corpus() -> None:
     corpus, sample = Order(0, (CorpusOrder(num_samples=10**12, granule=32),)).locate(np.arange(10**15, 10**15 + 100))
     assert len(set(sample.tolist())) == 100
     assert not corpus.any()
-
-
-def test_weights_become_the_smallest_integers() -> None:
-    assert integer_weights([0.6, 0.4]) == [3, 2]
-    assert integer_weights([1.0, 1.0, 1.0]) == [1, 1, 1]
-    assert integer_weights([0.55, 0.30, 0.15]) == [11, 6, 3]
-    with pytest.raises(RunError, match="positive"):
-        integer_weights([1.0, 0.0])
 
 
 def test_chance_belongs_to_a_position() -> None:

@@ -1,0 +1,144 @@
+"""Mixture: which corpus stands in each slot of a cycle, and how many of its slots came before. Exact in every cycle.
+
+Short cycles are a smooth weighted round-robin, kept as a table. Long ones, such as those of weights that are counts of samples,
+are arithmetic: the last corpus is spread evenly over the slots (slot s is its own where floor((s + 1) w / W) exceeds
+floor(s w / W)), the one before it over the slots that are left, and so on. Both cost the same whatever the position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from storage_schema.errors import RunError
+
+Ints = npt.NDArray[np.int64]
+#: Cycles of up to so many slots are a table, built in a tenth of a second. Ours.
+LONGEST_TABLE = 100_000
+#: Slots of the longest cycle: a slot times a weight stays within 63 bits.
+LONGEST_CYCLE = 2**31
+#: Weights are given as decimals of what is meant, as 0.33 for a third; so far a proportion may be simplified.
+TOLERANCE = Fraction(1, 1000)
+#: The smallest share that a corpus may have of a mixture; it is then still held within TOLERANCE in the longest cycle.
+SMALLEST_SHARE = Fraction(1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A cycle in which every corpus has as many slots as its weight."""
+
+    weights: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.length > LONGEST_CYCLE:
+            raise RunError(f"a mixture has cycles of at most {LONGEST_CYCLE} slots; the weights {self.weights} add up to more")
+
+    @property
+    def length(self) -> int:
+        """Slots of a cycle."""
+        return sum(self.weights)
+
+    @cached_property
+    def _table(self) -> tuple[Ints, Ints]:
+        """Corpus of each slot, and the slots of each corpus before each slot, (corpora, slots + 1)."""
+        credit = [0] * len(self.weights)
+        slots = []
+        for _ in range(self.length):
+            credit = [have + weight for have, weight in zip(credit, self.weights, strict=True)]
+            slots.append(credit.index(max(credit)))
+            credit[slots[-1]] -= self.length
+        pattern = np.array(slots, np.int64)
+        taken = pattern == np.arange(len(self.weights))[:, None]
+        before = np.concatenate([np.zeros((len(self.weights), 1), np.int64), np.cumsum(taken, axis=1)], axis=1)
+        return pattern, before
+
+    def at(self, slots: Ints) -> tuple[Ints, Ints]:
+        """Corpus of each slot of a cycle, and how many of its slots come before in the cycle."""
+        if self.length <= LONGEST_TABLE:
+            pattern, before = self._table
+            corpus = pattern[slots]
+            return corpus, before[corpus, slots]
+        counts, after = self.before(slots), self.before(slots + 1)
+        corpus = (after - counts).argmax(axis=0)
+        return corpus, np.take_along_axis(counts, corpus[None], axis=0)[0]
+
+    def before(self, slots: Ints) -> Ints:
+        """How many slots each corpus has before each slot of a cycle, (corpora, slots)."""
+        if self.length <= LONGEST_TABLE:
+            return self._table[1][:, slots]
+        counts, rest = [], slots
+        for weight, length in zip(self.weights[:0:-1], list(accumulate(self.weights))[:0:-1], strict=True):
+            counts.append(rest * weight // length)
+            rest = rest - counts[-1]
+        return np.stack([rest, *reversed(counts)])
+
+    def counts(self, size: int) -> Ints:
+        """Slots of each corpus in each of the windows of ``size`` slots that follow one another until a cycle begins again.
+
+        Returns:
+            (corpora, windows). Of a cycle that is no table one window stands for all, with the fewest slots that each corpus
+            can have in any.
+        """
+        if self.length > LONGEST_TABLE:
+            return self._fewest(size)
+        first = np.arange(self.length // math.gcd(size, self.length), dtype=np.int64) * size
+        cycles, slots = np.divmod(np.stack([first, first + size]), self.length)
+        before = cycles * np.array(self.weights, np.int64)[:, None, None] + self.before(slots)
+        found: Ints = before[:, 1] - before[:, 0]
+        return found
+
+    def _fewest(self, size: int) -> Ints:
+        counts, rest = [], size
+        for weight, length in zip(self.weights[:0:-1], list(accumulate(self.weights))[:0:-1], strict=True):
+            counts.append(rest * weight // length)
+            rest = rest * (length - weight) // length
+        return np.array([rest, *reversed(counts)], np.int64)[:, None]
+
+
+def integer_weights(weights: Sequence[float]) -> list[int]:
+    """Mixture weights as the smallest integers of the same proportions: 0.6 and 0.4 are 3 and 2.
+
+    Proportions may be simplified within TOLERANCE, so that 0.333 and 0.667 do not make a cycle of 1,000.
+
+    Raises:
+        RunError: if a weight is no positive number, or a share is below SMALLEST_SHARE.
+    """
+    if not weights or not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise RunError(f"mixture weights are positive numbers; found {_told(weights)}")
+    exact = [Fraction(repr(float(weight))) for weight in weights]
+    least = min(exact) / sum(exact)
+    if least < SMALLEST_SHARE:
+        raise RunError(
+            f"the mixture weights {_told(weights)} give one dataset a share of {float(least):.2g} of the samples; the smallest "
+            f"is one in {SMALLEST_SHARE.denominator:,}: give it a larger weight, or leave it out"
+        )
+    simple = [weight.limit_denominator(1000) for weight in exact]
+    return _integers(simple if _alike(simple, exact) else exact)
+
+
+def _integers(fractions: Sequence[Fraction]) -> list[int]:
+    common = math.lcm(*(f.denominator for f in fractions))
+    integers = [int(f * common) for f in fractions]
+    if sum(integers) // math.gcd(*integers) > LONGEST_CYCLE:
+        integers = [round(Fraction(i * (LONGEST_CYCLE - len(fractions)), sum(integers))) for i in integers]
+    divisor = math.gcd(*integers)
+    return [i // divisor for i in integers]
+
+
+def _alike(some: Sequence[Fraction], others: Sequence[Fraction]) -> bool:
+    """Whether the shares that two lists of weights stand for are equal, within TOLERANCE."""
+    return min(some) > 0 and all(
+        abs(one * sum(others) - other * sum(some)) <= TOLERANCE * other * sum(some)
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def _told(weights: Sequence[float]) -> str:
+    return ", ".join(f"{weight:.17g}" for weight in weights) or "none"
