@@ -17,6 +17,8 @@ from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 
+from pipelines.decoders.code_stream import FrameHeader, check_code_stream
+from pipelines.decoders.deflated import inflated
 from pipelines.decoders.dicom_terms import MODALITY_TERMS, known_uid, term, uid_name
 from pipelines.decoders.facts import Facts, Format, SliceHeader
 from pipelines.decoders.raw import ReadRules
@@ -73,7 +75,7 @@ def _header(data: bytes) -> tuple[Any, BaseTag | None]:
             seen.append(tag)
         return bool(seen)
 
-    dataset = read_partial(io.BytesIO(data), stop_when=at_pixels, force=True)
+    dataset = read_partial(io.BytesIO(inflated(data, whole=False)), stop_when=at_pixels, force=True)
     return dataset, seen[0] if seen else None
 
 
@@ -269,7 +271,7 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple
         SampleError: for a file that is damaged, short, of another kind, or whose codec is not installed.
     """
     with reading("the DICOM file cannot be read"):
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(inflated(data, whole=True)), force=True)
         float_pixels = any(tag in dataset for tag in _FLOAT_TAGS)
         if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
             raise SampleError("no_pixels", "the DICOM file has no PixelData")
@@ -279,6 +281,7 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple
         _check_length(dataset, header)
         _check_codec(dataset)
         _check_bits(dataset)
+        _check_stream(dataset, header)
     with reading("the pixels cannot be decoded"):
         pixels = dataset.pixel_array
     shape = (header.rows, header.columns) + ((3,) if header.samples_per_pixel == 3 else ())
@@ -311,6 +314,15 @@ def _check_bits(dataset: Any) -> None:
     high, stored = dataset.get("HighBit"), _integer(dataset, "BitsStored")
     if high is not None and int(high) != stored - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
+
+
+def _check_stream(dataset: Any, header: SliceHeader) -> None:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        promised = FrameHeader(
+            rows=header.rows, columns=header.columns, samples=header.samples_per_pixel, bits=int(dataset.BitsAllocated)
+        )
+        check_code_stream(dataset.PixelData, syntax, promised)
 
 
 def modality_of(dataset: Any, fallback: Modality) -> Modality:

@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipelines.decoders import jpeg
 from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.raw import RawItem, ReadRules, with_note
 from pipelines.reasons import foreign_text
@@ -48,15 +49,20 @@ def decode(item: RawItem) -> Sample:
     Raises:
         SampleError: for damaged, cut or unknown content: a picture that is there in part is not there.
     """
-    if item.data.startswith(PNG_MAGIC):
+    unchecked: str | None = None
+    is_png = item.data.startswith(PNG_MAGIC)
+    if is_png:
         check_png(item.data)
     picture = _open(item.data, item.rules)
     try:
-        picture.load()
+        if is_png:
+            picture.load()
+        else:
+            picture, unchecked = jpeg.decoded(item.data, picture)
         upright = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
-    bits = item.data[_PNG_DEPTH] if item.data.startswith(PNG_MAGIC) else 8
+    bits = item.data[_PNG_DEPTH] if is_png else 8
     array, note = _channels(upright, bits)
     key, origin, patient = item.origin()
     sample = Sample(
@@ -70,7 +76,7 @@ def decode(item: RawItem) -> Sample:
         patient=patient,
     )
     deep = bits == 16 and array.dtype == np.uint8
-    return with_note(sample, note, DEEP_COLOUR_NOTE if deep else None)
+    return with_note(sample, note, unchecked, DEEP_COLOUR_NOTE if deep else None)
 
 
 def _open(data: bytes, rules: ReadRules) -> Image.Image:
