@@ -82,7 +82,7 @@ class MetricLog:
     def __init__(self, run: Bucket, first_step: int, total: int, scribe: Scribe) -> None:
         self._run, self._total, self._scribe = run, total, scribe
         self._segment = first_step
-        #: Lines of the segment that is gone on from that cannot be read.
+        #: Steps of the segment that is gone on from whose lines are damaged or missing.
         self.damaged = 0
         #: Steps that were told before this start, and are done again: at least so many were made in vain.
         self.done_again = self._forgotten_from(first_step)
@@ -100,8 +100,8 @@ class MetricLog:
         # A checkpoint that a lost worker still wrote may lie inside what the next ones told.
         for first, path in segments[: len(segments) - len(after)][-1:]:
             lines = read_lines(self._run, path)
-            self.damaged = sum(parse_step(line) is None for line in lines)
             kept = [line for number, line in enumerate(lines, first) if _step_of(line, number) < step]
+            self.damaged = max(0, step - first - sum(parse_step(line) is not None for line in kept))
             if kept != lines:
                 self._run.put(path, "".join(f"{line}\n" for line in kept).encode())
         return max(0, told[-1] + 1 - step) if told else 0
@@ -179,22 +179,25 @@ def read_steps(run: Bucket, path: str) -> tuple[list[Record], int]:
 
 
 def read_log(run: Bucket) -> tuple[list[Record], int]:
-    """Every step that a run has logged, in order, and how many lines are damaged and left out."""
+    """Every step that a run has logged, in order, and how many are left out: lines that are damaged, or are not there."""
     parts = [read_steps(run, path) for _, path in _segments(run, FOLDER)]
-    return [record for records, _ in parts for record in records], sum(damaged for _, damaged in parts)
+    records = [record for found, _ in parts for record in found]
+    absent = records[-1]["step"] + 1 - len(records) if records else 0
+    return records, max(absent, sum(damaged for _, damaged in parts))
 
 
 def read_metrics(run: Bucket) -> list[dict[str, Any]]:
-    """Every step that a run has logged, in order; damaged lines are left out, and the log is told of them."""
+    """Every step that a run has logged, in order; damaged ones are left out, and the log is told of them."""
     records, damaged = read_log(run)
     if damaged:
         _LOG.warning("%s", damage(run, damaged))
     return records
 
 
-def damage(run: Bucket, lines: int) -> str:
-    """A sentence on damaged lines."""
-    return f"{run.where(FOLDER)}: {lines} damaged line{'s are' if lines > 1 else ' is'} left out; the run itself is not harmed"
+def damage(run: Bucket, steps: int) -> str:
+    """A sentence on steps that cannot be read."""
+    lines = f"the lines of {steps} steps are" if steps > 1 else "the line of 1 step is"
+    return f"{run.where(FOLDER)}: {lines} damaged or missing and left out of curves and rates; the run itself is not harmed"
 
 
 def recent(run: Bucket, count: int) -> list[dict[str, Any]]:

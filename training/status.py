@@ -110,8 +110,9 @@ def status(run: Bucket, now: float) -> Status:
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     told = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
     start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
-    if begun is None or not ("time_s" in start or "time_s" in newest):
-        return Status(run=run.url, state="waiting", step=0, steps=total, events=counts, told=told)
+    waiting = Status(run=run.url, state="waiting", step=0, steps=total, events=counts, told=told)
+    if begun is None:
+        return waiting
     lines = [line for line in recent(run, WINDOW) if line["step"] >= begun.step]
     words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
     note = read_progress(run)
@@ -120,6 +121,8 @@ def status(run: Bucket, now: float) -> Status:
         words.append((note["time_s"], note["step"], note["loss"]))
     spoken, step, loss = max(words, default=(0.0, begun.step, None))
     last_word = max(spoken, newest.get("time_s", 0.0), start.get("time_s", 0.0))
+    if not last_word:  # a first note that cannot be read yet
+        return waiting
     rates, kept = _rates(lines), _kept(happened, begun)
     state = _state(happened, now - last_word, rates)
     written = read_event(run, kept).get("time_s") if kept else None

@@ -85,14 +85,25 @@ def object_tasks(manifest: Manifest, rows: Sequence[CatalogRow]) -> list[str]:
     ]
 
 
-def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None, quiet: bool = False) -> Report:
-    """Hold every object, row and sample of a dataset against its manifest.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableCheck:
+    """What manifest and tables of a dataset tell.
 
-    Args:
-        dataset: where it is published.
-        session: opens the Ray session that the work is done in; a missing manifest is told before it is opened.
-        concurrency: largest number of objects checked at a time.
-        quiet: no progress bar.
+    Attributes:
+        manifest: of the dataset.
+        num_samples: rows of the catalog that could be read.
+        problems: everything wrong with the tables.
+        tasks: for each object, what :func:`pipelines.jobs.check.run_check` is to be asked.
+    """
+
+    manifest: Manifest
+    num_samples: int
+    problems: tuple[Problem, ...]
+    tasks: tuple[str, ...]
+
+
+def check_tables(dataset: Bucket) -> TableCheck:
+    """Hold the tables of a dataset against its manifest and the contract.
 
     Raises:
         StorageError: if nothing is published there.
@@ -107,14 +118,33 @@ def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None,
     check = check_catalog(catalog, manifest)
     problems += [*more, *others, *check.problems, *check_counts(manifest, quarantine, ignored)]
     # A row that breaks the contract is told of and not followed.
-    tasks = object_tasks(manifest, catalog.select(_COLUMNS).filter(pa.array(check.sound)).to_pylist())
-    with session(), tqdm(total=len(tasks), desc="verify", unit="object", disable=quiet) as bar:
-        for answer in each(tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
+    rows = catalog.select(_COLUMNS).filter(pa.array(check.sound)).to_pylist()
+    tasks = tuple(object_tasks(manifest, rows))
+    return TableCheck(manifest=manifest, num_samples=catalog.num_rows, problems=tuple(problems), tasks=tasks)
+
+
+def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None, quiet: bool = False) -> Report:
+    """Hold every object, row and sample of a dataset against its manifest.
+
+    Args:
+        dataset: where it is published.
+        session: opens the Ray session that the work is done in; a missing manifest is told before it is opened.
+        concurrency: largest number of objects checked at a time.
+        quiet: no progress bar.
+
+    Raises:
+        StorageError: if nothing is published there.
+        DocumentError: if the manifest itself is broken.
+    """
+    tables = check_tables(dataset)
+    problems = list(tables.problems)
+    with session(), tqdm(total=len(tables.tasks), desc="verify", unit="object", disable=quiet) as bar:
+        for answer in each(tables.tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
             problems += [Problem(**problem) for problem in json.loads(answer)]
             bar.update()
     return Report(
-        num_objects=len(manifest.objects),
-        num_samples=catalog.num_rows,
-        num_bytes=sum(entry.size for entry in manifest.objects),
+        num_objects=len(tables.manifest.objects),
+        num_samples=tables.num_samples,
+        num_bytes=sum(entry.size for entry in tables.manifest.objects),
         problems=tuple(sorted(problems, key=str)),
     )

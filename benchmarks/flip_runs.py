@@ -1,0 +1,200 @@
+"""A run in whose files bits are flipped, as resume, status, evaluate and load_encoder read them.
+
+Each look says what came of a flip; a value that differs from what was written without a word ends the measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.flip_outcome import Outcome, Target, UnseenError, expect
+from foundation.bucket import Bucket
+from storage_schema.errors import CrossdimError, RunError, StorageError
+from tests.training import boards
+from training import checkpoint, shards
+from training.backbones import load_encoder
+from training.checkpoint import Saving
+from training.config import overridden
+from training.events import events, read_event
+from training.launch import Workers, pretrain, saved_config
+from training.metrics import PROGRESS, read_log, read_progress
+from training.recipes import recipe
+from training.run_config import CONFIG
+from training.saver import ENCODER
+from training.status import Status, status
+from training.worker import Source
+
+ALONE = Workers(least=0, most=0, use_gpu=False, address=None, quiet=True)
+
+
+class Run:
+    """A finished run of six steps with a checkpoint every second one, and what was written in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bucket, data = Bucket(str(folder / "run")), Bucket(str(folder / "superpatch"))
+        small = ["steps=6", "global_batch=2", "method.backbone.widths=[2,2,4]", "method.crops.solid_side=16"]
+        self.config = overridden(recipe("ae:tiny"), small)
+        self.sources = [Source(bucket=data, weight=1.0)]
+        self.go_on()
+        self.files = {stored.path: self.bucket.read(stored.path) for stored in self.bucket.listing()}
+        self.states = {step: checkpoint.load_step(self.bucket, step) for step in (2, 4, 6)}
+        self.records = {record["step"]: record for record in read_log(self.bucket)[0]}
+        self.notes = {event.path: read_event(self.bucket, event) for event in events(self.bucket)}
+        self.progress = read_progress(self.bucket)
+        self.encoder = load_encoder(self.bucket.full(ENCODER))
+        self.status = self.asked()
+
+    def go_on(self) -> int:
+        """What ``pretrain`` does."""
+        return pretrain(self.config, self.sources, self.bucket, ALONE, Saving(every=2), 1)
+
+    def asked(self) -> Status:
+        """What ``status`` says."""
+        return status(self.bucket, 2e9)
+
+    def restore(self) -> None:
+        """Put the folder back as it was."""
+        for stored in self.bucket.listing():
+            if stored.path not in self.files:
+                self.bucket.delete(stored.path)
+        for path, data in self.files.items():
+            if self.bucket.read(path) != data:
+                self.bucket.put(path, data)
+
+    def targets(self) -> list[Target]:
+        """The kinds of file in its folder."""
+        newest = f"{checkpoint.FOLDER}/{checkpoint.name_of(6)}"
+        looks: dict[str, tuple[str, Callable[[str], Outcome]]] = {
+            "run: config.json": (CONFIG, self.look_at_config),
+            "run: latest": (checkpoint.LATEST, self.look_at_checkpoint),
+            "run: state.pt": (f"{newest}/{checkpoint.STATE}", self.look_at_checkpoint),
+            "run: hashes.json": (f"{newest}/{checkpoint.HASHES}", self.look_at_checkpoint),
+            "run: metrics": ("metrics/", self.look_at_metrics),
+            "run: progress.json": (PROGRESS, self.look_at_progress),
+            "run: events": ("events/", self.look_at_event),
+            "run: encoder.pt": (ENCODER, self.look_at_encoder),
+            "run: tensorboard": ("tensorboard/", self.look_at_board),
+        }
+        return [
+            Target(kind=kind, bucket=self.bucket, paths=tuple(p for p in self.files if p.startswith(prefix)), look=look)
+            for kind, (prefix, look) in looks.items()
+        ]
+
+    def look_at_config(self, path: str) -> Outcome:
+        """Asked by status, resumed by pretrain with and without a recipe."""
+        damaged = self.bucket.read(path)
+        try:
+            expect(self.asked() == self.status, "status")
+            told = False
+        except RunError:
+            told = True
+        expect(saved_config(self.bucket) == self.config, "the configuration that is resumed")
+        expect(self.go_on() == 6, "the step that is resumed at")
+        now = self.bucket.read(path)
+        self.restore()
+        if now == self.files[path]:
+            expect(told, "what status says of a configuration that was rebuilt")
+            return Outcome(kind="repaired", how="rebuilt from the newest checkpoint, with an event")
+        expect(now == damaged and not told, "a configuration that is neither kept nor rebuilt")
+        return Outcome(kind="harmless", how="the word digest or white space: the identity is that of the checkpoint")
+
+    def look_at_checkpoint(self, path: str) -> Outcome:
+        """Loaded as a resume does."""
+        passed: list[str] = []
+        state = checkpoint.load(self.bucket, lambda name, reason: passed.append(reason))
+        if state is None:
+            raise UnseenError("a run that starts from zero")
+        expect(_equal(state, self.states[state.step]), f"the state of step {state.step}")
+        expect(self.asked() == self.status, "status")
+        if state.step == 6:
+            return Outcome(kind="harmless", how="nothing is read from it but by people" if not passed else "?")
+        expect(state.step == 4 and len(passed) == 1, "the checkpoint that is taken instead")
+        return Outcome(kind="repaired", how="the checkpoint before it is taken, with an event")
+
+    def look_at_metrics(self, path: str) -> Outcome:
+        """Read as evaluate, study and status do."""
+        records, damaged = read_log(self.bucket)
+        for record in records:
+            written = self.records[record["step"]]
+            expect({name: record[name] for name in written} == written, f"the record of step {record['step']}")
+        expect(bool(damaged) == (len(records) < len(self.records)), "a step that is gone without a word")
+        expect(self.asked().step == 6, "how far the run is")
+        if damaged:
+            return Outcome(kind="repaired", how="the line is left out and counted")
+        return Outcome(kind="harmless", how="the name of a checksum: all records are equal")
+
+    def look_at_progress(self, path: str) -> Outcome:
+        """Read as status and the bar do."""
+        note, told = read_progress(self.bucket), self.asked()
+        expect(note in (None, self.progress), "the progress note")
+        expect((told.step, told.loss) == (self.status.step, self.status.loss), "how far the run is")
+        if note is None:
+            return Outcome(kind="repaired", how="the metrics tell how far the run is")
+        return Outcome(kind="harmless", how="the name of a checksum: all values are equal")
+
+    def look_at_event(self, path: str) -> Outcome:
+        """Read as status does."""
+        found = {event.path: read_event(self.bucket, event) for event in events(self.bucket)}
+        expect(list(found) == list(self.notes), "the order of events")
+        expect(self.asked().events == self.status.events, "how many events there were")
+        for name, note in found.items():
+            bare = {key: self.notes[name][key] for key in ("kind", "step")}
+            expect(note == self.notes[name] or (name == path and note == bare), f"event {name}")
+        if found[path] != self.notes[path]:
+            return Outcome(kind="repaired", how="its name tells number, writer, kind and step; its text is left out")
+        return Outcome(kind="harmless", how="the name of a checksum: all values are equal")
+
+    def look_at_encoder(self, path: str) -> Outcome:
+        """Loaded as people do."""
+        try:
+            encoder, spec = load_encoder(self.bucket.full(path))
+        except CrossdimError:
+            return Outcome(kind="refused", how="load_encoder")
+        expect(spec == self.encoder[1], "the encoder's spec")
+        expect(_same(encoder.state_dict(), self.encoder[0].state_dict()), "the encoder's weights")
+        return Outcome(kind="harmless", how="the archive's padding, times and flags: all tensors and the spec are equal")
+
+    def look_at_board(self, path: str) -> Outcome:
+        """Read by the rule of TensorBoard's files; nothing of ours reads them."""
+        expect(self.asked() == self.status, "status")
+        try:
+            boards.read(self.bucket.read(path))
+        except Exception:  # of a reader that is not ours; that it refuses is all that is asked
+            return Outcome(kind="refused", how="the checksum that each record has, in TensorBoard")
+        raise UnseenError("a curve")
+
+
+def parts_target(folder: Path) -> Target:
+    """The parts of a sharded checkpoint."""
+    bucket, written = Bucket(str(folder / "sharded")), {f"w{n}": torch.randn(n, 5) for n in range(1, 5)}
+    hashes = shards.write(bucket, "parts", dict(written), None)
+
+    def look(_: str) -> Outcome:
+        found = {name: torch.zeros_like(tensor) for name, tensor in written.items()}
+        try:
+            shards.read(bucket, "parts", hashes, found, None)
+        except StorageError:
+            return Outcome(kind="refused", how="its hash; a resume takes the checkpoint before it")
+        raise UnseenError("a part that is not what was written")
+
+    paths = tuple(stored.path for stored in bucket.listing())
+    return Target(kind="run: parts of a sharded checkpoint", bucket=bucket, paths=paths, look=look)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two trees of tensors and plain values are equal, bit for bit."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _equal(one: checkpoint.State, other: checkpoint.State) -> bool:
+    return all(_same(getattr(one, name), getattr(other, name)) for name in checkpoint.State.__dataclass_fields__)

@@ -1,0 +1,148 @@
+"""Run folders whose files are cut, empty, garbage or of another shape: every verb answers, and the run goes on to its end.
+
+The run is one of six steps that stopped after four of them were saved. Resumed, it must reach the losses of the run that nobody
+stopped, bit for bit, or refuse with a sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.flip_datasets import publish
+from benchmarks.flip_runs import Run
+from crossdim import main
+from foundation.bucket import Bucket
+from tests.training.published import superpatches
+from training import checkpoint
+from training.checkpoint import name_of
+from training.events import events
+from training.metrics import read_metrics
+from training.run_config import CONFIG, read_run_config
+
+HARMS: dict[str, bytes] = {
+    "empty": b"",
+    "null bytes": b"\0" * 200,
+    "not UTF-8": b"\xff\xfe\x80",
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "null": b"null",
+    "a text": b'"step-00000002"',
+    "deep": b"[" * 99_999,
+    "wrong types": b'{"step": "2", "loss": null, "time_s": [], "text": 3, "identity": 4, "state.pt": 5, "in_vain": "6"}',
+    "negative": b'{"step": -2, "loss": -1e308, "time_s": -1, "workers": -3, "in_vain": -4, "total": -5}',
+    "huge": b'{"step": 1' + b"0" * 400 + b', "loss": 1e999, "time_s": 1e300, "in_vain": 99999999999999999999}',
+    "not a number": b'{"step": NaN, "loss": NaN, "time_s": Infinity, "step_s": NaN, "in_vain": NaN}',
+    "somebody else's": b'{"model_type": "vit"}',
+}
+NEWEST = f"{checkpoint.FOLDER}/{name_of(4)}"
+FILES = (CONFIG, checkpoint.LATEST, f"{NEWEST}/{checkpoint.HASHES}", f"{NEWEST}/{checkpoint.STATE}", "progress.json")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, and ``whole`` and ``stopped`` runs on it."""
+    folder = tmp_path_factory.mktemp("damaged")
+    publish(Bucket(str(folder / "superpatch")), superpatches(3, side=16))
+    run = Run(folder)
+    shutil.copytree(run.bucket.root, folder / "stopped")
+    shutil.rmtree(folder / "stopped" / checkpoint.FOLDER / name_of(6))
+    return folder
+
+
+@pytest.fixture
+def stopped(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made / "stopped", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def _resumed(made: Path, run: Path) -> int:
+    settings = ("steps=6", "global_batch=2", "method.backbone.widths=[2,2,4]", "method.crops.solid_side=16")
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    data = ("--data", str(made / "superpatch"), "--workers", "0", "--checkpoint-every", "2", "--json")
+    return main(["pretrain", "--recipe", "ae:tiny", *chosen, *data, "--out", str(run)])
+
+
+def _losses(run: Path) -> dict[int, float]:
+    return {record["step"]: record["loss"] for record in read_metrics(Bucket(str(run)))}
+
+
+def _asked(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()
+    code = main(["status", str(run)])
+    found = capsys.readouterr()
+    assert "fault of crossdim" not in found.err
+    return code, found.out + found.err
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("path", [*FILES, "metrics", "events"])
+def test_a_run_with_a_damaged_file_is_told_of_and_goes_on(
+    path: str, harm: str, made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in [stopped / path] if path in FILES else sorted((stopped / path).iterdir()):
+        file.write_bytes(HARMS[harm])
+    code, told = _asked(stopped, capsys)
+    assert (code == 2, "can be read" in told) == (path == CONFIG,) * 2
+    assert _resumed(made, stopped) == 0, capsys.readouterr().err
+    whole = _losses(made / "run")
+    assert {step: loss for step, loss in _losses(stopped).items() if step >= 4} == {step: whole[step] for step in (4, 5)}
+    run, kinds = Bucket(str(stopped)), [event.kind for event in events(Bucket(str(stopped)))]
+    state = checkpoint.load(run)
+    assert state is not None
+    assert state.step == 6
+    assert read_run_config(run) == read_run_config(Bucket(str(made / "run")))
+    assert ("damaged" in kinds) == (path in (CONFIG, "metrics"))
+    assert ("passed-over" in kinds) == (NEWEST in path)
+    assert _asked(stopped, capsys)[0] == 0
+
+
+def test_everything_damaged_at_once_but_one_checkpoint_is_gone_on_from(
+    made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = f"{checkpoint.FOLDER}/{name_of(2)}"
+    for stored in Bucket(str(stopped)).listing():
+        if not stored.path.startswith(kept):
+            (stopped / stored.path).write_bytes(b"\0garbage\xff")
+    assert _resumed(made, stopped) == 0, capsys.readouterr().err
+    whole = _losses(made / "run")
+    assert _losses(stopped) == {step: whole[step] for step in range(2, 6)}
+
+
+def test_a_run_without_recipe_on_the_line_takes_its_configuration_from_the_checkpoint(
+    made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``pretrain --data ... --out RUN`` reads ``config.json`` before anything else."""
+    document = json.loads((stopped / CONFIG).read_bytes())
+    document["identity"]["config"]["seed"] += 1
+    (stopped / CONFIG).write_text(json.dumps(document))
+    line = ["pretrain", "--data", str(made / "superpatch"), "--out", str(stopped), "--workers", "0", "--json"]
+    assert main(line) == 0, capsys.readouterr().err
+    assert _losses(stopped) == _losses(made / "run")
+
+
+def test_a_folder_with_somebody_elses_configuration_is_left_alone(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / CONFIG).write_bytes(b'{"model_type": "vit"}')
+    assert _resumed(made, tmp_path) == 2
+    assert "does not describe a run of crossdim" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [CONFIG]
+    assert (tmp_path / CONFIG).read_bytes() == b'{"model_type": "vit"}'
+
+
+def test_metrics_that_are_damaged_stand_in_the_notes_of_the_report(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(Bucket(str(tmp_path / "larger")), superpatches(3, side=32))
+    shutil.copytree(made / "run", tmp_path / "run")
+    segment = tmp_path / "run" / "metrics" / "00000002.jsonl"
+    segment.write_bytes(segment.read_bytes().replace(b'"loss": ', b'"loss": 1', 1))
+    capsys.readouterr()
+    line = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "larger"), "--twins", "1", "--folds", "2"]
+    assert main(line) == 0
+    assert "the line of 1 step is damaged or missing" in capsys.readouterr().out
+    assert "the line of 1 step is damaged or missing" in (tmp_path / "run" / "report.html").read_text()
