@@ -13,6 +13,7 @@ from foundation.local_files import LocalFiles
 from foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of
 from foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
 from foundation.patience import Answer, client_errors, is_full, is_transient, patiently
+from foundation.store_errors import meaning_of
 from foundation.store_options import StoreOptions
 from storage_schema.errors import StorageError, UnreachableError
 from storage_schema.names import escape_name, printable, unescape_name
@@ -102,6 +103,8 @@ class Bucket:
 
     def _sentence(self, error: Exception, path: str, doing: str) -> StorageError:
         where = self.where(path)
+        if not self.is_local and (meaning := meaning_of(error, self.options)):
+            return StorageError(f"{where}: {doing} failed: {meaning}")
         if isinstance(error, FileNotFoundError):
             return StorageError(f"{where} does not exist; {doing} it needs an existing path")
         if isinstance(error, PermissionError):

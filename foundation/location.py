@@ -103,6 +103,8 @@ def split_weight(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
     place, colon, last = text.rpartition(":")
     if not colon or not place or last.startswith("//") or last.endswith("/"):
         return parse_location(text), 1.0
+    if protocol_of(place) in S3_PROTOCOLS and "/" not in place.split("://", 1)[1]:
+        exists = _exists_not  # no bucket's name holds a colon
     whole = parse_location(text)
     try:
         weight = float(last)
@@ -120,6 +122,10 @@ def split_weight(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
             f"Write {text}:1 for the first, {place}/:{last} for the second"
         )
     return whole, 1.0
+
+
+def _exists_not(_: str) -> bool:
+    return False
 
 
 def contains(outer: str, inner: str) -> bool:

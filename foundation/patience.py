@@ -56,8 +56,9 @@ def client_errors() -> tuple[type[Exception], ...]:
     return (
         OSError,
         ValueError,
-        *_of_client("botocore.exceptions", "BotoCoreError", "ClientError"),
-        *_of_client("aiohttp", "ClientError"),
+        *error_classes("botocore.exceptions", "BotoCoreError", "ClientError"),
+        *error_classes("botocore.parsers", "ResponseParserError"),
+        *error_classes("aiohttp", "ClientError"),
     )
 
 
@@ -68,11 +69,11 @@ def _silences() -> tuple[type[Exception], ...]:
     ReadTimeoutError and ConnectTimeoutError (stalled), FSTimeoutError (stalled while sending; a TimeoutError),
     ClientPayloadError (body cut short; it comes as aiohttp raises it).
     """
-    of_s3 = _of_client("botocore.exceptions", "ConnectionError", "HTTPClientError", "IncompleteReadError")
-    return (ConnectionError, TimeoutError, *of_s3, *_of_client("aiohttp", "ClientConnectionError", "ClientPayloadError"))
+    of_s3 = error_classes("botocore.exceptions", "ConnectionError", "HTTPClientError", "IncompleteReadError")
+    return (ConnectionError, TimeoutError, *of_s3, *error_classes("aiohttp", "ClientConnectionError", "ClientPayloadError"))
 
 
-def _of_client(module: str, *names: str) -> tuple[type[Exception], ...]:
+def error_classes(module: str, *names: str) -> tuple[type[Exception], ...]:
     """Errors of a client that is in use; none of one that another thread is just importing."""
     loaded = sys.modules.get(module)
     return tuple(getattr(loaded, name) for name in names if hasattr(loaded, name))
@@ -80,7 +81,7 @@ def _of_client(module: str, *names: str) -> tuple[type[Exception], ...]:
 
 def is_transient(error: Exception) -> bool:
     """Whether the same question may be answered later. A certificate that is not trusted stays so."""
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return False
     return isinstance(error, _silences()) or not TRANSIENT_STATUS.isdisjoint(map(_status, causes))
@@ -88,10 +89,10 @@ def is_transient(error: Exception) -> bool:
 
 def is_full(error: Exception) -> bool:
     """Whether there is no room left."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or STORE_FULL_STATUS in map(_status, _causes(error))
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or STORE_FULL_STATUS in map(_status, causes_of(error))
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what it was made from; s3fs turns answers of a store into an OSError, behind which they stand."""
     while error:
         yield error

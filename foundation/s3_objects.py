@@ -13,8 +13,8 @@ from typing import Any
 from fsspec.asyn import sync
 from s3fs.core import S3FileSystem, _error_wrapper
 
+from foundation import store_options
 from foundation.object_store import StoredObject
-from foundation.store_options import READ_TIMEOUT_S
 
 #: Sending an object may take READ_TIMEOUT_S and its bytes at this rate; a store that takes longer does not answer. Ours.
 SLOWEST_BYTES_PER_S = 200_000
@@ -127,7 +127,7 @@ class S3Objects:
 
     def _send(self, name: str, data: bytes, **how: str) -> None:
         """Upload. No timeout of s3fs holds while a request is being sent: a stalled store would be waited for without end."""
-        timeout = READ_TIMEOUT_S + len(data) / SLOWEST_BYTES_PER_S
+        timeout = store_options.READ_TIMEOUT_S + len(data) / SLOWEST_BYTES_PER_S
         if len(data) < 2 * PART_BYTES:
             self._call("put_object", Key=self._key(name), Body=data, timeout=timeout, **how)
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from foundation import entry
 from foundation.cluster import ray_session
+from foundation.storage_arguments import add_store_options, open_bucket
 from storage_schema.errors import UsageError
 from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality
@@ -47,7 +48,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--concurrency", type=_positive, metavar="N", help="largest number of tasks at a time")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
-    entry.add_store_options(parser)
+    add_store_options(parser)
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -116,13 +117,13 @@ def _label_table(arguments: argparse.Namespace) -> LabelTable | None:
     if not (arguments.label_column or arguments.patient_column):
         raise UsageError("--labels needs --label-column, --patient-column or both")
     missing = None if arguments.missing_values is None else frozenset(w.strip() for w in arguments.missing_values.split(","))
-    return read_labels(entry.bucket(arguments.labels, arguments), arguments.label_column, arguments.patient_column, missing)
+    return read_labels(open_bucket(arguments.labels, arguments), arguments.label_column, arguments.patient_column, missing)
 
 
 def _pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
     from pipelines.jobs.pseudonyms import PseudonymOptions
 
-    salt, names = (entry.bucket(url, arguments) if url else None for url in (arguments.salt_file, arguments.name_map))
+    salt, names = (open_bucket(url, arguments) if url else None for url in (arguments.salt_file, arguments.name_map))
     return PseudonymOptions(salt_file=salt, name_map=names, names=arguments.source_names or "by_format")
 
 
@@ -140,8 +141,8 @@ def prepare(arguments: argparse.Namespace) -> int:
     from pipelines.jobs.prepare import prepare as run
 
     order = Order(
-        sources=tuple(entry.bucket(url, arguments).with_patience(PATIENCE_S) for url in arguments.sources),
-        out=entry.bucket(arguments.out, arguments).with_patience(PATIENCE_S),
+        sources=tuple(open_bucket(url, arguments).with_patience(PATIENCE_S) for url in arguments.sources),
+        out=open_bucket(arguments.out, arguments).with_patience(PATIENCE_S),
         recipe=recipe,
         name=name,
         split=SplitRule(test_fraction=arguments.test_fraction, by=arguments.split_by),
@@ -191,7 +192,7 @@ def verify(arguments: argparse.Namespace) -> int:
     """The verb ``verify``."""
     from pipelines.jobs.verify import verify as run
 
-    dataset = entry.bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
+    dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
     session = partial(ray_session, arguments.ray_address)
     report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
     told = f"{report.num_objects} objects, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB"

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from foundation.entry import DONE, FAILED, Parser, add_store_options, answer, bucket, weighted_bucket
+from foundation.entry import DONE, FAILED, Parser, answer
 from foundation.entry import main as run_verb
+from foundation.storage_arguments import add_store_options, open_bucket, open_weighted
 from storage_schema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     from training.worker import Source
 
     started = time.monotonic()
-    run = bucket(arguments.out, arguments)
+    run = open_bucket(arguments.out, arguments)
     config = recipe(arguments.recipe) if arguments.recipe else saved_config(run)
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(config, [*steps, *arguments.set])
-    datasets = (weighted_bucket(text, arguments) for text in arguments.data)
+    datasets = (open_weighted(text, arguments) for text in arguments.data)
     sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
     least, most = arguments.workers
     workers = Workers(
@@ -79,7 +80,7 @@ def _planned(
 def _status(arguments: argparse.Namespace) -> int:
     from training.status import status
 
-    found = status(bucket(arguments.run, arguments), time.time())
+    found = status(open_bucket(arguments.run, arguments), time.time())
     answer(asdict(found), str(found), as_json=arguments.json)
     return DONE if found.state in ("running", "restarting", "done") else FAILED
 
@@ -110,8 +111,8 @@ def cadence(text: str) -> tuple[int | None, float | None]:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from training.evaluation import evaluate
 
-    run = bucket(arguments.run, arguments)
-    datasets = [bucket(url, arguments) for url in arguments.data]
+    run = open_bucket(arguments.run, arguments)
+    datasets = [open_bucket(url, arguments) for url in arguments.data]
     document, sentence = evaluate(run, datasets, folds=arguments.folds, twins=arguments.twins, quiet=arguments.json)
     answer(document, sentence, as_json=arguments.json)
     return DONE
@@ -128,10 +129,11 @@ def _study(arguments: argparse.Namespace) -> int:
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(recipe(arguments.recipe), [*steps, *arguments.set])
     sources, judges = (
-        tuple(Source(bucket=bucket(url, arguments), weight=1.0) for url in urls) for urls in (arguments.data, arguments.judge)
+        tuple(Source(bucket=open_bucket(url, arguments), weight=1.0) for url in urls)
+        for urls in (arguments.data, arguments.judge)
     )
     workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
-    out = bucket(arguments.out, arguments)
+    out = open_bucket(arguments.out, arguments)
     bench = Bench(
         sources=sources,
         judges=judges,

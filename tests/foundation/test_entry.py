@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from foundation import entry
+from foundation import entry, storage_arguments
 from storage_schema.errors import (
     CrossdimError,
     DocumentError,
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     built = entry.Parser(prog="crossdim try")
     built.add_argument("where")
     built.add_argument("--num", type=int, default=1)
-    entry.add_store_options(built)
+    storage_arguments.add_store_options(built)
     built.set_defaults(verb=lambda arguments: entry.DONE)
     return built
 
@@ -110,7 +110,7 @@ def test_store_options_reach_the_bucket():
     arguments = parser().parse_args(
         ["s3://lab", "--endpoint-url", "http://h:9000", "--access-key", "k", "--secret-key", "s", "--region", "r"]
     )
-    bucket = entry.bucket(arguments.where, arguments)
+    bucket = storage_arguments.bucket(arguments.where, arguments)
     found = bucket.options.filesystem_arguments(bucket.protocol)
 
     assert (bucket.url, found["endpoint_url"], found["key"], found["secret"]) == ("s3://lab", "http://h:9000", "k", "s")
@@ -121,8 +121,8 @@ def test_store_options_reach_the_bucket():
 def test_a_relative_folder_is_made_absolute_before_it_travels(tmp_path, monkeypatch):
     """A worker elsewhere would look for it below its own folder."""
     monkeypatch.chdir(tmp_path)
-    assert entry.bucket("runs/b", parser().parse_args(["x"])).url == str(tmp_path / "runs" / "b")
-    assert entry.bucket("s3://lab/runs", parser().parse_args(["x"])).url == "s3://lab/runs"
+    assert storage_arguments.bucket("runs/b", parser().parse_args(["x"])).url == str(tmp_path / "runs" / "b")
+    assert storage_arguments.bucket("s3://lab/runs", parser().parse_args(["x"])).url == "s3://lab/runs"
 
 
 def test_machines_get_one_json_object_and_people_a_sentence(capsys):

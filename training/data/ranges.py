@@ -12,6 +12,8 @@ from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from foundation.bucket import Bucket
+from foundation.credentials import found_credentials
+from foundation.location import S3_PROTOCOLS
 from foundation.store_options import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from storage_schema.errors import StorageError
 
@@ -71,9 +73,12 @@ class ObstoreRanges:
             "endpoint": options.endpoint_url,
             "access_key_id": options.access_key,
             "secret_access_key": options.secret_key,
+            "session_token": options.session_token,
             "region": options.region or ("us-east-1" if options.endpoint_url else None),
             "skip_signature": options.anonymous or None,
         }
+        # Left to itself obstore knows the environment but no profiles.
+        provider = None if options.access_key or options.anonymous else found_credentials()
         self._bucket = bucket
         self._store = S3Store(
             name,
@@ -84,6 +89,7 @@ class ObstoreRanges:
                 "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
                 "timeout": f"{READ_TIMEOUT_S}s",
             },
+            credential_provider=cast(Any, provider),
             # By default obstore asks again for three minutes: who has patience must hear of an outage before.
             retry_config={"retry_timeout": timedelta(seconds=CONNECT_TIMEOUT_S)} if options.patience_s else None,
         )
@@ -119,11 +125,16 @@ class FsspecRanges:
         return self._bucket.read_range(path, offset, length)
 
 
+def _is_known_to_obstore(root: str) -> bool:
+    """Whether obstore takes such a prefix; it refuses empty names, ``.``, ``..`` and control characters, which S3 allows."""
+    return all(part not in ("", ".", "..") and not any(c < " " or c == "\x7f" for c in part) for part in root.split("/"))
+
+
 def open_ranges(bucket: Bucket) -> Ranges:
     """The range client for a dataset."""
     if bucket.is_local:
         return LocalRanges(bucket)
-    if bucket.protocol in ("s3", "s3a"):
+    if bucket.protocol in S3_PROTOCOLS and _is_known_to_obstore(bucket.root):
         try:
             return ObstoreRanges(bucket)
         except ImportError:  # obstore is part of the s3 extra; s3fs alone works, slower

@@ -1,0 +1,98 @@
+"""Storage arguments: the options of every verb that reads or writes storage, and the buckets that they lead to."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from foundation.bucket import Bucket, StoreOptions
+from foundation.credentials import read_credentials
+from foundation.first_contact import met
+from foundation.location import S3_PROTOCOLS, local_path, parse_location, split_weight
+from storage_schema.errors import StorageError, UsageError
+
+_ABOUT = """\
+Every path is a folder or any fsspec URL, such as s3://bucket/folder. Credentials are taken from the first of these that has
+any: --access-key with --secret-key, --credentials-file, the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_SESSION_TOKEN), the profile (AWS_PROFILE, or default in ~/.aws), the role of this machine."""
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every verb with a storage argument takes."""
+    group = parser.add_argument_group("storage", _ABOUT)
+    group.add_argument("--endpoint-url", metavar="URL", help="address of an S3-compatible store")
+    group.add_argument("--credentials-file", metavar="FILE", help="keys in the form of ~/.aws/credentials; workers need no file")
+    group.add_argument("--access-key", metavar="KEY", help="access key, together with --secret-key")
+    seen = "secret key; other users of this machine can see it while the command runs: prefer --credentials-file"
+    group.add_argument("--secret-key", metavar="SECRET", help=seen)
+    group.add_argument("--region", metavar="NAME", help="region of the bucket; mostly the store tells it")
+    group.add_argument("--anonymous", action="store_true", help="do not sign requests")
+
+
+def store_options(arguments: argparse.Namespace) -> StoreOptions:
+    """How stores are reached, as the arguments say.
+
+    Raises:
+        UsageError: if they contradict each other.
+    """
+    access_key, secret_key, token = arguments.access_key, arguments.secret_key, None
+    if (access_key is None) != (secret_key is None):
+        given, missing = ("--access-key", "--secret-key") if secret_key is None else ("--secret-key", "--access-key")
+        raise UsageError(f"{given} needs {missing} beside it; or put both into a file and name it with --credentials-file")
+    if arguments.anonymous and (access_key or arguments.credentials_file):
+        raise UsageError("--anonymous sends no credentials; leave it or the credentials out")
+    if arguments.credentials_file:
+        if access_key:
+            raise UsageError("--access-key and --credentials-file both name credentials; choose one")
+        found = read_credentials(local_path(arguments.credentials_file))
+        access_key, secret_key, token = found.access_key, found.secret_key, found.session_token
+    return StoreOptions(
+        endpoint_url=arguments.endpoint_url,
+        access_key=access_key,
+        secret_key=secret_key,
+        session_token=token,
+        region=arguments.region,
+        anonymous=arguments.anonymous,
+    )
+
+
+def bucket(location: str, arguments: argparse.Namespace) -> Bucket:
+    """The bucket at ``location``, reached as the arguments say; a relative folder is one of this process, not of a worker's."""
+    return Bucket(parse_location(location), store_options(arguments))
+
+
+def open_bucket(location: str, arguments: argparse.Namespace) -> Bucket:
+    """The same, whose store has answered: a wrong endpoint, region, bucket or credential is told now, within seconds.
+
+    Raises:
+        StorageError: what is wrong, and the option that mends it.
+    """
+    return _met(bucket(location, arguments))
+
+
+def _met(found: Bucket) -> Bucket:
+    if found.protocol not in S3_PROTOCOLS:
+        return found
+    _ = found.filesystem  # says what to install if S3 is not spoken here
+    return replace(found, options=met(found.root.split("/", 1)[0], found.options))
+
+
+def open_weighted(text: str, arguments: argparse.Namespace) -> tuple[Bucket, float]:
+    """The bucket and the weight that ``LOCATION`` or ``LOCATION:WEIGHT`` names; what exists decides between two readings.
+
+    Raises:
+        UsageError: if both readings exist.
+        StorageError: as :func:`open_bucket`.
+    """
+    options = store_options(arguments)
+
+    def exists(location: str) -> bool:
+        try:
+            return _met(Bucket(location, options)).exists()
+        except StorageError as error:
+            if isinstance(error.__cause__, PermissionError):  # how stores answer for what is missing, to those who may not list
+                return False
+            raise
+
+    location, weight = split_weight(text, exists)
+    return _met(Bucket(location, options)), weight

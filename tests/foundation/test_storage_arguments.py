@@ -1,0 +1,193 @@
+"""Where credentials come from, in which order, and that no secret is shown."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+import pipelines.cli
+from foundation import entry
+from foundation.bucket import Bucket, StoreOptions
+from foundation.storage_arguments import add_store_options, bucket, open_bucket, open_weighted, store_options
+from storage_schema.errors import UsageError
+from training.data.ranges import FsspecRanges, ObstoreRanges, open_ranges
+
+FILE = """
+[default]
+aws_access_key_id = AKIA
+aws_secret_access_key = hunter2
+[other]
+aws_access_key_id=B
+aws_secret_access_key=C=
+"""
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = entry.Parser(prog="crossdim")
+    add_store_options(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.fixture
+def credentials(tmp_path, monkeypatch) -> Path:
+    """A file as AWS's tools write it, and no profile chosen."""
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    path = tmp_path / "lab credentials"
+    path.write_text(FILE)
+    path.chmod(0o600)
+    return path
+
+
+def test_keys_of_a_file_travel_with_the_bucket(credentials, caplog):
+    """A worker on another machine has no such file."""
+    found = bucket("s3://lab", parsed("--credentials-file", str(credentials))).options
+
+    assert (found.access_key, found.secret_key, found.session_token) == ("AKIA", "hunter2", None)
+    assert found.filesystem_arguments("s3")["secret"] == "hunter2"
+    assert "hunter2" not in repr(found)
+    assert caplog.records == []
+
+
+def test_the_profile_in_the_environment_chooses_the_section(credentials, monkeypatch):
+    """As it does for AWS's own tools; and temporary credentials have a token."""
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    assert store_options(parsed("--credentials-file", str(credentials))).secret_key == "C="
+    credentials.write_text("[only]\naws_access_key_id=a\naws_secret_access_key=b\naws_session_token=t%2F%\n")
+    monkeypatch.delenv("AWS_PROFILE")
+    assert store_options(parsed("--credentials-file", str(credentials))).session_token == "t%2F%"
+
+
+def test_a_home_folder_is_understood(credentials, monkeypatch):
+    """``--credentials-file=~/x`` is not expanded by a shell."""
+    monkeypatch.setenv("HOME", str(credentials.parent))
+    assert store_options(parsed("--credentials-file=~/lab credentials")).access_key == "AKIA"
+
+
+def test_a_file_that_others_may_read_is_told(credentials, caplog):
+    """It is used, with a line that says how to mend it."""
+    credentials.chmod(0o644)
+    with caplog.at_level(logging.WARNING):
+        store_options(parsed("--credentials-file", str(credentials)))
+    assert "chmod 600" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"hunter2", "form of ~/.aws/credentials"),
+        (b"[default]\nhunter2", "form of ~/.aws/credentials"),
+        (b"\xff\xfehunter2", "form of ~/.aws/credentials"),
+        (b"[default]\naws_access_key_id=hunter2\n", "needs aws_access_key_id and aws_secret_access_key"),
+        (b"[default]\naws_access_key_id=hunter2\naws_secret_access_key=\n", "needs aws_access_key_id and aws_secret_access_key"),
+        (b"[a]\nx=hunter2\n[b]\n", r"no section \[default\]"),
+        (b"", r"no section \[default\]"),
+        (b"#" * (1 << 21), "form of ~/.aws/credentials"),
+    ],
+)
+def test_a_file_without_credentials_is_refused_and_not_quoted(credentials, content, said):
+    """What stands in it may be a secret."""
+    credentials.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        store_options(parsed("--credentials-file", str(credentials)))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_said():
+    """With its name."""
+    with pytest.raises(UsageError, match=r"/nowhere/keys cannot be read: No such file"):
+        store_options(parsed("--credentials-file", "/nowhere/keys"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--access-key", "k"], "--access-key needs --secret-key"),
+        (["--secret-key", "s"], "--secret-key needs --access-key"),
+        (["--access-key", "k", "--secret-key", "s", "--credentials-file", "x"], "choose one"),
+        (["--access-key", "k", "--secret-key", "s", "--anonymous"], "--anonymous sends no credentials"),
+        (["--credentials-file", "x", "--anonymous"], "--anonymous sends no credentials"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(arguments, said):
+    """Which of two was used would otherwise be anybody's guess."""
+    with pytest.raises(UsageError, match=said):
+        store_options(parsed(*arguments))
+
+
+def test_help_says_the_order_and_warns_of_the_command_line(capsys):
+    """Whatever the verb."""
+    for verb in ("prepare", "verify"):
+        with pytest.raises(SystemExit):
+            pipelines.cli.main([verb, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        order = [shown.index(word) for word in ("--access-key with", "--credentials-file, the env", "the profile", "the role")]
+        assert order == sorted(order)
+        assert "other users of this machine can see it" in shown
+
+
+def test_no_document_shows_a_secret_on_a_command_line():
+    """People copy command lines."""
+    root = Path(__file__).parents[2]
+    documents = [path for path in root.rglob("*.md") if "tests" not in path.parts and ".venv" not in path.parts]
+    assert documents
+    assert [str(path) for path in documents if "--secret-key " in path.read_text()] == []
+
+
+@pytest.fixture
+def lab(s3_endpoint: str, s3_client: Any) -> str:
+    """A bucket on the test server."""
+    name = f"lab-{uuid4().hex[:8]}"
+    s3_client.create_bucket(Bucket=name)
+    return name
+
+
+def test_a_dataset_whose_name_ends_like_a_weight_is_found_in_a_store(lab, s3_endpoint, s3_client):
+    """What exists decides, on S3 as among files."""
+    for key in ("set/manifest.json", "other:2/manifest.json", "both:2/manifest.json", "both/manifest.json"):
+        s3_client.put_object(Bucket=lab, Key=key, Body=b"")
+    options = parsed("--endpoint-url", s3_endpoint, "--access-key", "k", "--secret-key", "s", "--region", "us-east-1")
+
+    def read(text: str) -> tuple[str, float]:
+        found, weight = open_weighted(f"s3://{lab}{text}", options)
+        return found.url.removeprefix(f"s3://{lab}"), weight
+
+    assert [read(text) for text in ("/set:2", "/other:2", "/set", ":0.5")] == [
+        ("/set", 2.0), ("/other:2", 1.0), ("/set", 1.0), ("", 0.5)
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="can be read in two ways"):
+        read("/both:2")
+    assert (read("/both:2:1"), read("/both/:2"), read("/both:2/")) == (("/both:2", 1.0), ("/both", 2.0), ("/both:2", 1.0))
+
+
+def test_a_profile_serves_every_client(lab, s3_endpoint, s3_client, tmp_path, monkeypatch):
+    """Obstore by itself knows the environment only."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text("[mine]\naws_access_key_id=k\naws_secret_access_key=s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / ".aws" / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3_client.put_object(Bucket=lab, Key="set/a", Body=b"0123456789")
+    found = open_bucket(f"s3://{lab}/set", parsed("--endpoint-url", s3_endpoint))
+    ranges = open_ranges(found)
+
+    assert isinstance(ranges, ObstoreRanges)
+    assert ranges.get("a", 2, 3) == b"234" == found.read_range("a", 2, 3)
+
+
+@pytest.mark.parametrize("folder", ["set//one", "a/./b", "a\tb"])
+def test_a_prefix_that_obstore_refuses_is_read_by_the_other_client(folder, lab, s3_endpoint, s3_client):
+    """S3 allows empty names, dots and tabs in keys."""
+    s3_client.put_object(Bucket=lab, Key=f"{folder}/a", Body=b"0123456789")
+    options = StoreOptions(endpoint_url=s3_endpoint, access_key="k", secret_key="s", region="us-east-1")
+    ranges = open_ranges(Bucket(f"s3://{lab}/{folder}", options))
+
+    assert isinstance(ranges, FsspecRanges)
+    assert ranges.get("a", 2, 3) == b"234"
