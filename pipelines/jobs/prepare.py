@@ -18,6 +18,7 @@ from foundation.location import contains
 from foundation.settings import to_document
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
+from pipelines.jobs.flagged_notes import tell_flagged
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
 from pipelines.jobs.pseudonyms import PseudonymOptions
@@ -272,6 +273,7 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
     manifest, quarantine = publish(order.out, title, markers, plan.refused, _bank(job, plan))
     _tidy(order.out)
     parts = count_parts(markers)
+    notes += tell_flagged(row for marker in markers for row in marker.catalog)
     outcome = _outcome(manifest, quarantine, planned, start)
     return replace(outcome, parts=parts, notes=(*planned.notes, *tell_parts(parts, order.split), *notes))
 

@@ -215,9 +215,7 @@ def test_the_display_window_of_an_image_is_told_and_not_applied(tags, told):
     assert str(sample.extra.get("note")).startswith(told or "None")
 
 
-@pytest.mark.parametrize(
-    ("first", "dtype"), [(-300, np.int16), (0, np.int16), (200, np.int16), (0, np.uint16), (200, np.uint16)]
-)
+@pytest.mark.parametrize(("first", "dtype"), [(-300, np.int16), (0, np.int16), (200, np.int16), (0, np.uint16), (200, np.uint16)])
 @pytest.mark.parametrize("entry", [np.uint8, np.uint16])
 def test_a_modality_lut_gives_what_pydicom_gives_in_images_and_volumes(first, entry, dtype):
     """Entries fall, so the image is turned round; values beyond the table take its ends."""

@@ -9,6 +9,7 @@ import pytest
 from foundation.bucket import Bucket
 from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.raw import ReadRules
+from pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
 from pipelines.jobs.names import SourceNames
 from pipelines.jobs.plan import Naming, Plan, make_plan
 from pipelines.jobs.scan import judge
@@ -225,3 +226,12 @@ def test_a_recipe_for_ct_refuses_other_modalities_and_says_how_to_insist(tmp_pat
     assert isinstance(found, Quarantined)
     assert found.rule == "modality"
     assert "--modality" in found.reason
+
+
+def test_notes_that_a_user_should_look_at_are_counted_by_input():
+    """Boxes of one volume are one input; notes that only tell of a rule are not in the outcome."""
+    doubtful = f"first of 3 frames; {FLAGGED[0]}"
+    rows = [("a", doubtful), ("a", doubtful), ("b", FLAGGED[0]), ("c", "first of 3 frames"), ("d", None), ("e", FLAGGED[2])]
+    told = tell_flagged({"source_uri": uri, "note": note} for uri, note in rows)
+
+    assert told == [f"look at {count} inputs: {FLAGGED[which]} (their note in the catalog)" for count, which in ((2, 0), (1, 2))]

@@ -1,0 +1,22 @@
+"""Notes of readers that the user should look at, counted for the outcome of a preparation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pipelines.decoders.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
+from pipelines.decoders.volume_values import OFFSET_NOTE
+
+#: Values that may not be what the recipe takes them for. Other notes tell of decisions that follow a rule.
+FLAGGED = (NO_RESCALE, NOT_HOUNSFIELD, OFFSET_NOTE)
+
+
+def tell_flagged(catalog: Iterable[Mapping[str, object]]) -> list[str]:
+    """A sentence for each flagged note, with the number of inputs that have it.
+
+    Args:
+        catalog: rows of the catalog; several may be of one input.
+    """
+    notes = {str(row["source_uri"]): str(row["note"]) for row in catalog if row["note"]}
+    counts = {flagged: sum(flagged in note.split("; ") for note in notes.values()) for flagged in FLAGGED}
+    return [f"look at {count} inputs: {flagged} (their note in the catalog)" for flagged, count in counts.items() if count]
