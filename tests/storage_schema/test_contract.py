@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import time
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, table_of
 from storage_schema.contract import RULES, catalog_of, check_catalog, published_table
@@ -201,6 +204,38 @@ def test_every_rule_is_broken_by_some_test():
     (mark,) = test_a_value_that_breaks_the_contract_is_told_of.pytestmark
     tried = {column for _, column, _ in mark.args[1]} | {"length", "volume_shape", "unit_low"}
     assert {column for column, _, _ in RULES} == tried
+
+
+def values_of(field: pa.Field) -> st.SearchStrategy[object]:
+    """Any value that a column can hold."""
+    kinds = {
+        pa.string(): st.text(max_size=40),
+        pa.int64(): st.integers(-(2**63), 2**63 - 1),
+        pa.int32(): st.integers(-(2**31), 2**31 - 1),
+        pa.uint32(): st.integers(0, 2**32 - 1),
+        pa.float64(): st.floats(),
+        pa.bool_(): st.booleans(),
+    }
+    of_list = st.lists(st.none() | kinds.get(getattr(field.type, "value_type", None), st.none()), max_size=17)
+    found = kinds.get(field.type, of_list)
+    return st.none() | found if field.nullable else found
+
+
+@given(st.sampled_from(list(Presentation)), st.data())
+def test_any_values_in_any_columns_are_checked_without_an_error(presentation, data):
+    """A catalog comes from a stranger; what is found sound can be read without taking more memory than is allowed."""
+    changed = rows(presentation)
+    for row in changed:
+        names = data.draw(st.lists(st.sampled_from(CATALOG_SCHEMA.names), max_size=4, unique=True))
+        row |= {name: data.draw(values_of(CATALOG_SCHEMA.field(name))) for name in names}
+    found = check_catalog(table_of(changed, CATALOG_SCHEMA), manifest(presentation))
+    assert (found.problems == ()) == found.sound.all()
+    for row, sound in zip(changed, found.sound, strict=True):
+        if sound:
+            assert 0 <= row["offset"] < row["offset"] + row["length"] <= 100_000
+            assert np.dtype(row["dtype"]).itemsize * math.prod(row["shape"]) < 2**31
+            assert row["object"] in (SHARD, BANK)
+            assert row["unit_low"] < row["unit_high"]
 
 
 def test_an_empty_catalog_keeps_the_contract():

@@ -19,7 +19,8 @@ from foundation.bucket import Bucket
 from tests.training.published import superpatches
 from training import checkpoint
 from training.checkpoint import name_of
-from training.events import events
+from training.data.ranges import LocalRanges
+from training.events import events, read_event
 from training.metrics import read_metrics
 from training.run_config import CONFIG, read_run_config
 
@@ -146,3 +147,27 @@ def test_metrics_that_are_damaged_stand_in_the_notes_of_the_report(
     assert main(line) == 0
     assert "the line of 1 step is damaged or missing" in capsys.readouterr().out
     assert "the line of 1 step is damaged or missing" in (tmp_path / "run" / "report.html").read_text()
+
+
+class _FlippingOnce(LocalRanges):
+    """The first answer of each process has a flipped bit, as a bad cable makes it."""
+
+    asked = 0
+
+    def get(self, path: str, offset: int, length: int) -> bytes:
+        data = super().get(path, offset, length)
+        type(self).asked += 1
+        return data[:-30] + bytes([data[-30] ^ 4]) + data[-29:] if self.asked == 1 else data
+
+
+def test_a_sample_that_came_wrong_once_is_an_event_and_changes_no_loss(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second reading is no secret: the run's events count it, and status tells it."""
+    monkeypatch.setattr("training.data.loader.open_ranges", _FlippingOnce)
+    assert _resumed(made, tmp_path) == 0, capsys.readouterr().err
+    assert _losses(tmp_path) == _losses(made / "run")
+    run = Bucket(str(tmp_path))
+    (note,) = [read_event(run, event) for event in events(run) if event.kind == "reread"]
+    assert (note["samples"], "read once more" in note["text"]) == (1, True)
+    assert "reread at step 1: " in _asked(tmp_path, capsys)[1]
