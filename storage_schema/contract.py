@@ -162,10 +162,15 @@ def _affine(rows: Columns) -> Mask:
 
 
 def _origin(rows: Columns) -> Mask:
+    """Every superpatch has one: a volume is put together by it, so it bounds what that takes."""
     values, fits = rows.lists("origin_zyx", 3)
-    broken = rows.known("origin_zyx") & ~(fits & (values >= 0).all(axis=1))
+    given: Mask = rows.known("origin_zyx")
+    if rows.presentation is Presentation.SUPERPATCH:
+        given = np.ones(len(rows), bool)
+        fits = fits & ~((values + rows.shape[0][:, 1:]).prod(axis=1) > MAX_VOLUME_VOXELS)
     volumes, placed = rows.lists("volume_shape", 3)
-    return broken | (placed & fits & (values >= volumes).any(axis=1))
+    outside: Mask = placed & (values >= volumes).any(axis=1)
+    return given & ~(fits & (values >= 0).all(axis=1) & ~outside)
 
 
 def _volume(rows: Columns) -> Mask:
@@ -207,7 +212,11 @@ RULES: tuple[tuple[str, str, Callable[[Columns], Mask]], ...] = (
     ("unit_high", "a finite number above unit_low", _range),
     ("spacing_mm", "nothing, or a finite length above 0 for each spatial axis", _spacing),
     ("affine", "nothing, or 16 finite numbers", _affine),
-    ("origin_zyx", "nothing, or three indices from 0 up, inside volume_shape", _origin),
+    (
+        "origin_zyx",
+        f"three indices from 0 up, inside volume_shape, in a volume of at most {MAX_VOLUME_VOXELS:,} voxels; of images nothing",
+        _origin,
+    ),
     ("volume_shape", f"nothing, or three sides from 1 up, of at most {MAX_VOLUME_VOXELS:,} voxels", _volume),
     ("image_height", "nothing, or a number from 1 up", _side("image_height")),
     ("image_width", "nothing, or a number from 1 up", _side("image_width")),

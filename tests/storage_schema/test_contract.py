@@ -141,6 +141,7 @@ IMAGE, VOLUME = Presentation.PSEUDO3D, Presentation.SUPERPATCH
         (VOLUME, "affine", [1.0] * 15 + [float("-inf")]),
         (VOLUME, "origin_zyx", [-4, 0, 0]),
         (VOLUME, "origin_zyx", [8, 0, 0]),
+        (VOLUME, "origin_zyx", None),
         (VOLUME, "image_height", 0),
         (IMAGE, "image_width", -12),
         (VOLUME, "foreground", 1.5),
@@ -161,7 +162,8 @@ def test_two_more_that_are_told_of_through_another_column():
     """Every value alone is a sound one."""
     assert checked(IMAGE, unit_low=1000.0) == ["unit_high"]
     assert checked(VOLUME, volume_shape=[4, 8, 8]) == ["origin_zyx"]
-    assert checked(VOLUME, origin_zyx=None, volume_shape=[2**30, 2**30, 8]) == ["volume_shape"]
+    assert checked(VOLUME, volume_shape=None, origin_zyx=[2**30, 2**30, 8]) == ["origin_zyx"]
+    assert checked(VOLUME, volume_shape=[2**30, 2**30, 8]) == ["volume_shape"]
     assert checked(IMAGE, shape=[1, 16, 9, 9]) == checked(IMAGE, dtype="<f8") == ["length"]
 
 
@@ -181,7 +183,7 @@ def test_a_chunk_has_at_least_its_headers_and_at_most_what_cannot_be_compressed(
 
 def test_memory_is_bounded_before_it_is_taken():
     """A product that overflows 64 bits, and one that is just too large."""
-    assert checked(VOLUME, shape=[1, 2**31 - 1, 2**31 - 1, 2**31 - 1]) == ["shape"]
+    assert checked(VOLUME, shape=[1, 2**31 - 1, 2**31 - 1, 2**31 - 1]) == ["shape", "origin_zyx"]
     assert checked(VOLUME, shape=[1, 1025, 1025, 1025]) == ["shape"]
 
 
