@@ -88,7 +88,9 @@ def look_at_dataset(bucket: Bucket, written: Sequence[Sample]) -> Outcome:
         expect(replace(one, array=other.array) == other, f"meaning of {one.key}")
     if told:
         return Outcome(kind="refused", how="verify; training does not read it, and all its values are equal")
-    return Outcome(kind="harmless", how="another spelling of the same values: all samples are equal, bit for bit")
+    return Outcome(
+        kind="harmless", how="a name, a plan's digest or another spelling of a number: all samples are equal, bit for bit"
+    )
 
 
 def _verified(bucket: Bucket) -> bool:
