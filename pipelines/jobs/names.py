@@ -113,3 +113,12 @@ def name_table(files: Iterable[NamedFile]) -> bytes:
     writer.writerow(["path", "name", "series"])
     writer.writerows([file.path, file.name, file.series] for file in sorted(files, key=lambda file: file.path))
     return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def readable(sentence: str, files: Iterable[NamedFile]) -> str:
+    """A sentence for the terminal of who holds the sources: with paths for names, and folders for names of series."""
+    for file in files:
+        sentence = sentence.replace(file.name, file.path)
+        if file.series:
+            sentence = sentence.replace(file.series, f"the series in {file.path.rpartition('/')[0] or 'the source'}")
+    return sentence

@@ -19,7 +19,7 @@ from foundation.settings import to_document
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
 from pipelines.jobs.flagged_notes import tell_flagged
-from pipelines.jobs.names import NamedFile, SourceNames, choose_names
+from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
 from pipelines.jobs.pseudonyms import PseudonymOptions
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
@@ -152,11 +152,13 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
     )
     identity: dict[str, object] = {"name": order.name, "split": asdict(order.split), "patient_key_id": names.key_id}
     plan = make_plan(names.publish(verdicts), order.recipe, _naming(order, sources, labels, names), identity)
+    named = _named(verdicts, names, order.recipe)
     if not plan.rows:
         where = ", ".join(source.url for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
         raise StorageError(
-            f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. {told(plan.refused)}"
+            f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. "
+            + readable(told(plan.refused), named)
         )
     items = [item for row in plan.rows for item in row.items]
     notes = check_patients((item.patient for item in items), order.split)
@@ -165,7 +167,7 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
         notes.append(
             f"{annotated} of {len(items)} inputs say that text is burned into their pixels; --burned-in refuse leaves them out"
         )
-    return Planned(plan=plan, names=names, files=_named(verdicts, names, order.recipe), notes=tuple(notes))
+    return Planned(plan=plan, names=names, files=named, notes=tuple(notes))
 
 
 def _named(verdicts: Sequence[Verdict], names: SourceNames, recipe: Recipe) -> tuple[NamedFile, ...]:

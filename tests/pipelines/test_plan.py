@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from foundation.bucket import Bucket
 from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.raw import ReadRules
 from pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
-from pipelines.jobs.names import SourceNames
+from pipelines.jobs.names import NamedFile, SourceNames, readable
 from pipelines.jobs.plan import Naming, Plan, make_plan
 from pipelines.jobs.scan import judge
 from pipelines.jobs.verdict import Verdict
@@ -67,6 +69,25 @@ def test_series_are_found_by_uid_and_not_by_folder(tmp_path):
     assert [(item.uri.partition("#")[0], len(item.files)) for item in items] == [("a", 6), ("a", 6)]
     assert len({item.uri for item in items}) == 2
     assert not made.refused
+
+
+def test_a_series_refused_for_one_slice_names_that_file(tmp_path):
+    """A scout among axial slices: by its name in the dataset, a hash where names are hashed; by its path on the terminal."""
+    write_series(tmp_path / "a", blob((6, 12, 12), 1), "1.2.1")
+    scout = pydicom.dcmread(next((tmp_path / "a").iterdir()))
+    scout.ImageOrientationPatient, scout.ImagePositionPatient = [1, 0, 0, 0, 0, -1], [0, -100, 0]
+    scout.save_as(tmp_path / "a" / "scout.dcm")
+    verdicts = verdicts_on(tmp_path)
+    (plain,) = plan(verdicts, "mixed-superpatches:tiny").refused
+    names = SourceNames(key=PseudonymKey(b"a key that tests share"), hashed=frozenset({0}))
+    (hashed,) = make_plan(names.publish(verdicts), resolve("mixed-superpatches:tiny"), replace(NAMING, names=names), {}).refused
+    named = [NamedFile(path=verdict.uri, name=names.of_file(verdict), series=hashed.uri) for verdict in verdicts]
+
+    assert plain.rule == hashed.rule == "mixed_orientation"
+    assert plain.reason.endswith("; at fault: a/scout.dcm")
+    assert "scout" not in hashed.reason
+    assert readable(hashed.reason, named) == plain.reason
+    assert readable(f"the first, {hashed.uri}, is refused", named) == "the first, the series in a, is refused"
 
 
 def test_a_plan_does_not_depend_on_where_the_bucket_lies(tmp_path):
@@ -184,6 +205,10 @@ def test_the_door_lets_pass_what_is_no_fault_of_the_input():
         with pytest.raises(type(error)):
             through("u", 1, failing(error))
     assert through("u", 1, failing(SampleError("r", "why"))) == Quarantined(uri="u", stage="second", rule="r", reason="why")
+    assert through("u", 1, failing(SampleError("r", "why", (2, 0))), ["a", "b", "c"]).reason == "why; at fault: c, a"
+    assert through("u", 1, failing(SampleError("r", "why", (0,))), ["u"]).reason == "why"
+    many = through("u", 1, failing(SampleError("r", "why", tuple(range(9)))), list("abcdefghi"))
+    assert many.reason == "why; at fault: a, b, c and 6 more"
     assert through("u", 1, failing(GeometryError("g"))).rule == "geometry"
     assert through("u", 1, failing(ZeroDivisionError("z"))).rule == "ZeroDivisionError"
     assert through("u", 1, [("add", lambda value: value + 1)]) == 2
