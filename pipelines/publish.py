@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from storage_schema.vocabulary import Presentation
 
 #: Scratch of a dataset that is being written; gone once it is published.
 WORK = "_work"
+_OF_PLAN = re.compile(rf"({WORK}/[0-9a-f]{{16}})/")
 ROWS_PER_PART = 100_000  # ours: some 30 MB, one request to load
 _READERS = 16
 
@@ -91,6 +93,18 @@ def finished_rows(out: Bucket, plan_digest: str) -> frozenset[int]:
             f"Use another --out, restore what was, or delete {out.url}"
         )
     return frozenset(rows)
+
+
+def remove_scratch(out: Bucket) -> None:
+    """Remove the scratch of a published dataset, also what a run left that died right after its commit; nothing of others."""
+    if not out.exists(WORK):
+        return
+    found = [_OF_PLAN.match(entry.path) for entry in out.listing(WORK, problems=True)]
+    if all(found):
+        out.delete(WORK)
+        return
+    for folder in sorted({match[1] for match in found if match}):
+        out.delete(folder)
 
 
 def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Marker]:

@@ -14,7 +14,6 @@ from functools import partial
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
-from foundation.location import contains
 from foundation.settings import to_document
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
@@ -27,14 +26,15 @@ from pipelines.jobs.row import Job, run_row
 from pipelines.jobs.scan import scan
 from pipelines.jobs.splits import check_patients, tell_parts
 from pipelines.jobs.verdict import Verdict
-from pipelines.publish import WORK, Bank, Marker, Title, finished_rows, publish, read_markers, told
+from pipelines.publish import Bank, Marker, Title, finished_rows, publish, read_markers, remove_scratch, told
 from pipelines.quarantine import Quarantined
+from pipelines.sources.apart import check_apart, check_links_apart
 from pipelines.sources.label_matching import match_series, match_table
 from pipelines.sources.labels import Known, Labels, LabelTable
 from pipelines.sources.listing import SourceFile, folder_name, list_sources
 from pipelines.sources.words import label_in, modality_in
 from storage_schema.digest import canonical_json
-from storage_schema.errors import StorageError, UsageError
+from storage_schema.errors import StorageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality
@@ -181,20 +181,6 @@ def _named(verdicts: Sequence[Verdict], names: SourceNames, recipe: Recipe) -> t
     return tuple(found)
 
 
-def check_apart(order: Order) -> None:
-    """Refuse an output inside a source, whose next run would read what this one wrote, and a source inside the output.
-
-    Raises:
-        UsageError: naming the two.
-    """
-    out = order.out
-    for source in order.sources:
-        if contains(source.url, out.url):
-            raise UsageError(f"--out {out.where('')} lies inside the source {source.where('')}; publish beside it")
-        if contains(out.url, source.url):
-            raise UsageError(f"the source {source.where('')} lies inside --out {out.where('')}; publish beside it")
-
-
 def published(out: Bucket) -> Manifest | None:
     """The manifest of a dataset that is there already."""
     if not out.exists(MANIFEST_PATH):
@@ -227,9 +213,10 @@ def prepare(order: Order, session: Session) -> Outcome:
         StorageError: if the sources hold nothing, the store does not answer, or another dataset stands at the output.
         UsageError: for a table of labels with faults.
     """
-    check_apart(order)
+    check_apart(order.out, order.sources)
     order.pseudonyms.check(order.out)
     sources, files = list_sources(order.sources)
+    check_links_apart(order.out, sources, files)
     labels = find_labels(order, sources, files)
     with session():
         return _prepared(order, sources, files, labels)
@@ -250,7 +237,7 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
             raise StorageError(
                 f"{order.out.url} holds {manifest.name!r}, made from other inputs or another recipe; use another --out"
             )
-        _tidy(order.out)
+        remove_scratch(order.out)
         return _outcome(manifest, (), planned, start, already_published=True)
     notes = [f"names are hashed; the table of names is {_write_name_map(order, sources, planned).url}"] if planned.files else []
     job = Job(
@@ -273,7 +260,7 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         patient_key_id=planned.names.key_id,
     )
     manifest, quarantine = publish(order.out, title, markers, plan.refused, _bank(job, plan))
-    _tidy(order.out)
+    remove_scratch(order.out)
     parts = count_parts(markers)
     notes += tell_flagged(row for marker in markers for row in marker.catalog)
     outcome = _outcome(manifest, quarantine, planned, start)
@@ -295,12 +282,6 @@ def _bank(job: Job, plan: Plan) -> Bank | None:
     if not isinstance(job.recipe, VolumeRecipe):
         return None
     return Bank(path=job.bank_path, layout=job.recipe.layout, num_shards=plan.num_shards)
-
-
-def _tidy(out: Bucket) -> None:
-    """Remove the scratch of a published dataset, also what a run left that died right after its commit."""
-    if out.exists(WORK):
-        out.delete(WORK)
 
 
 def _outcome(
