@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -31,6 +33,8 @@ from training.pen import Pen
 from training.saver import Saver, Title
 from training.scribe import Scribe
 
+#: A store that answers wrongly again and again makes no more than one event in so many seconds; the log is told each time.
+REREADS_EVERY_S = 60.0
 Note = Callable[[StepRecord, Ask], None]
 _LOG = logging.getLogger(__name__)
 
@@ -112,7 +116,7 @@ def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
     with contextlib.closing(Scribe()) as scribe:
         diary = functools.cache(lambda: EventLog(job.run, world, f"rank{rank}"))
         saver = Saver(job.run, title, job.saving, learner, scribe, diary() if rank == 0 else None)
-        noted = functools.partial(_noted, rereads=rereads, scribe=scribe, diary=diary)
+        noted = functools.partial(_noted, steps=config.steps, rereads=rereads, scribe=scribe, diary=diary)
         if rank == 0:
             with Pen(job.run, saver, scribe, diary(), done, config.steps).begin(passed) as pen:
                 return steps(noted(pen.note), learner.moved, HERE.take)
@@ -121,13 +125,17 @@ def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
         return ask
 
 
-def _noted(note: Note, rereads: Rereads, scribe: Scribe, diary: Callable[[], EventLog]) -> Note:
-    """What a rank does after a step, and then an event for what was read once more, for this step or ahead of it."""
+def _noted(note: Note, steps: int, rereads: Rereads, scribe: Scribe, diary: Callable[[], EventLog]) -> Note:
+    """What a rank does after a step, and now and then an event for what was read once more, for this step or ahead of it."""
+    next_s = -math.inf
 
     def both(record: StepRecord, ask: Ask) -> None:
+        nonlocal next_s
         note(record, ask)
-        if told := rereads.take():
-            scribe.write(lambda: diary().add("reread", record.step + 1, told[-1], samples=len(told)))
+        done, now = record.step + 1, time.monotonic()
+        if (now >= next_s or ask or done == steps) and (told := rereads.take()):
+            next_s = now + REREADS_EVERY_S
+            scribe.write(lambda: diary().add("reread", done, told[-1], samples=len(told)))
 
     return both
 
