@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from foundation import signals
 from storage_schema.errors import unknown_name
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ def usage() -> str:
             *lines,
             "",
             "Every path is a folder or any fsspec URL.",
-            "Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples.",
+            "Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples, 130 interrupted.",
         ]
     )
 
@@ -52,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {unknown_name('verb', arguments[0], VERBS)}\n")
         return 1
     house, _ = VERBS[arguments[0]]
-    code: int = importlib.import_module(f"{house}.cli").main(arguments)
+    with signals.listening():
+        try:
+            code: int = importlib.import_module(f"{house}.cli").main(arguments)
+        except KeyboardInterrupt:  # while a verb's modules are imported
+            return signals.say(signals.received() or signals.SIGINT)
     return code
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 
+from foundation.extras import missing
 from foundation.fsspec_objects import FsspecObjects
 from foundation.local_files import LocalFiles
 from foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of
@@ -47,6 +48,8 @@ class Bucket:
         try:
             filesystem = fsspec.filesystem(self.protocol, **self.options.filesystem_arguments(self.protocol))
         except (ValueError, ImportError) as error:
+            if isinstance(error, ImportError) and self.protocol in S3_PROTOCOLS:
+                raise missing(self.url, "s3fs") from error
             raise StorageError(f"{self.url}: no store speaks {self.protocol}:// here ({error})") from error
         if self.options.patience_s and self.protocol in S3_PROTOCOLS:
             filesystem.retries = 1  # around each of botocore's attempts s3fs makes five; no argument sets it

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from foundation.processes import descendants, kill, started_with
+from foundation.ray_auth import AUTH_TOKEN, authenticated, private
+from foundation.ray_watch import Endpoint, watched
+from foundation.signals import held, kept_handlers
 from storage_schema.errors import RunError, UsageError
 
 #: Enough for rows of references and verdicts: pixels never travel through Ray's object store.
@@ -33,14 +36,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
 
-AUTH_MODE = "RAY_AUTH_MODE"
-AUTH_TOKEN = "RAY_AUTH_TOKEN"
-#: Set to 0, Ray takes the loopback address for this machine's, as it does by itself on macOS and Windows, and every process of
-#: a session listens there alone. Ray's other way, ``_node_ip_address``, makes a loopback address a routable one again.
-ROUTABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-
-#: A head that restarts is back within this; one that is away for longer is away.
-PATIENCE_S = 15
+#: After 60 s without the head of a cluster that it joined Ray ends this process at once, with the exit code of wrong use.
+HEAD_PATIENCE_S = 50.0
 
 
 @contextlib.contextmanager
@@ -74,22 +71,67 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
         return
     # "local": without it Ray would join whatever cluster was last started on this machine, whoever started it.
     found = _found(address or "local")
-    with _same_mode(found) if found else _private():
-        if found:
-            _join(found, log_to_driver)
-        else:
-            _start(num_cpus, log_to_driver)
+    with authenticated(found) if found else private():
         try:
-            yield
+            with held(), kept_handlers():  # half started, Ray's processes would be left behind
+                if found:
+                    _join(found, log_to_driver)
+                else:
+                    _start(num_cpus, log_to_driver)
+            with watched(_needed(HEAD_PATIENCE_S if found else 0.0), lambda: None if found else _end_session()):
+                yield
         finally:
-            ray.shutdown()
+            with held():
+                ray.shutdown()
+
+
+def starts_here(address: str | None) -> bool:
+    """Whether a session with this address is started on this machine, not joined."""
+    return not (address or os.environ.get("RAY_ADDRESS"))
+
+
+def largest_count(resource: str) -> int:
+    """How many of a resource the cluster of the open session has, or can bring up by itself."""
+    import ray
+    from ray._private.state import state
+
+    could: Mapping[str, float] = state.get_max_resources_from_cluster_config() or {}
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(max(could.get(resource, 0), have.get(resource, 0)))
+
+
+def _needed(head_patience_s: float) -> list[Endpoint]:
+    """The head, and the raylet that this process works through."""
+    import ray
+
+    context = ray.get_runtime_context()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    (here,) = (node for node in nodes if node["NodeID"] == context.get_node_id())
+    raylet = f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}"
+    return [
+        Endpoint(name="the head of the cluster", address=context.gcs_address, patience_s=head_patience_s),
+        Endpoint(name="the raylet of this machine", address=raylet, patience_s=0.0),
+    ]
+
+
+def _end_session() -> None:
+    """Stop all processes of the session that this process started, at once."""
+    kill({*started_with(AUTH_TOKEN, os.environ[AUTH_TOKEN]), *descendants(os.getpid())})
 
 
 def _start(num_cpus: int | None, log_to_driver: bool) -> None:
     import ray
 
     here: dict[str, Any] = {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    ray.init("local", log_to_driver=log_to_driver, logging_level=logging.WARNING, **here)
+    try:
+        ray.init("local", log_to_driver=log_to_driver, logging_level=logging.WARNING, **here)
+    except Exception as error:  # of whatever kind: Ray has many for the same few causes
+        _end_session()
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise RunError(
+            f"Ray does not start on this machine: {said}. It needs room and rights to write in /tmp (or RAY_TMPDIR), "
+            "shared memory in /dev/shm, and limits (ulimit -n, -u) that let it start some 20 processes"
+        ) from error
 
 
 def _join(address: str, log_to_driver: bool) -> None:
@@ -122,109 +164,3 @@ def _found(address: str) -> str | None:
             "or auto; what begins with http:// takes jobs, through `ray job submit`"
         ) from None
     return found
-
-
-@contextlib.contextmanager
-def _same_mode(address: str) -> Iterator[None]:
-    """Hold Ray's mode of authentication at what the cluster wants."""
-    with _environment(AUTH_MODE):  # the next cluster of this process may want another
-        _agree(address, os.environ.get(AUTH_MODE))
-        yield
-
-
-@contextlib.contextmanager
-def _private() -> Iterator[None]:
-    """Keep others out of the session that is started meanwhile.
-
-    The token is handed on through the environment. Ray by itself would write one into the user's home, which locks later
-    clusters of the same user out of each other.
-    """
-    from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
-    routable = ray_constants.ENABLE_RAY_CLUSTER
-    with _environment(AUTH_MODE, AUTH_TOKEN, ROUTABLE):
-        os.environ[ROUTABLE] = "0"
-        ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported
-        os.environ[AUTH_TOKEN] = secrets.token_hex(32)
-        AuthenticationTokenLoader.instance().reset_cache()
-        _set_mode(os.environ.get(AUTH_MODE, "token"))
-        try:
-            yield
-        finally:
-            ray_constants.ENABLE_RAY_CLUSTER = routable
-    AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextlib.contextmanager
-def _environment(*names: str) -> Iterator[None]:
-    """Put these variables back afterwards."""
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _set_mode(mode: str) -> None:
-    from ray._raylet import Config  # type: ignore[attr-defined]
-
-    os.environ[AUTH_MODE] = mode
-    Config.initialize("")  # Ray looks at its variables when it is imported; it does the same itself where it changes the mode
-
-
-def _agree(address: str, said: str | None) -> None:
-    """Set the mode that the cluster wants, or say why the user's cannot work."""
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
-
-    _set_mode("disabled")
-    wanted = _refuses(address)
-    _set_mode(said or ("token" if wanted else "disabled"))
-    where = f"the Ray cluster at {address}"
-    if not is_token_auth_enabled():
-        if wanted:
-            raise RunError(f"{where} wants a token, and {AUTH_MODE}={said} keeps it back: unset {AUTH_MODE}")
-        return
-    lack = _lack_of_token()
-    if lack and not wanted:  # with any token at all it would let us in
-        raise RunError(f"{where} takes no token, {AUTH_MODE}={said} asks for one, and {lack}: unset {AUTH_MODE}")
-    if wanted and (lack or _refuses(address)):
-        remedy = "put the cluster's into ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
-        raise RunError(f"{where} wants a token, and {lack or 'the one found here is another'}: {remedy}")
-
-
-def _lack_of_token() -> str | None:
-    """Why there is no token to send, if there is none."""
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-    from ray.exceptions import AuthenticationError
-
-    try:
-        found = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    except AuthenticationError:
-        return f"RAY_AUTH_TOKEN_PATH={os.environ.get('RAY_AUTH_TOKEN_PATH')} holds none"
-    return None if found else "none is found here"
-
-
-def _refuses(address: str) -> bool:
-    """Whether the cluster turns us away in the mode that is set.
-
-    Asked before ``ray.init``, which tells a wrong token from no cluster only in its own log, after 20 to 80 s.
-    """
-    import grpc  # type: ignore[import-untyped]
-    from ray._private.grpc_utils import init_grpc_channel
-
-    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive", bytes, bytes)
-        try:
-            alive(b"", timeout=PATIENCE_S, wait_for_ready=True)
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-                return True
-            raise RunError(
-                f"no Ray cluster answers at {address} ({error.code().name}, waiting at most {PATIENCE_S} s): see that it is up, "
-                "and that this is the host and port of its head"
-            ) from None
-    return False

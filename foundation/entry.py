@@ -1,6 +1,6 @@
 """The process door: arguments in, one sentence and an exit code out.
 
-Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples.
+Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples, 130 interrupted (Ctrl-C). After SIGTERM it is 2.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from foundation import signals
+from foundation.extras import missing_in
 from storage_schema.errors import CrossdimError, UsageError
 from storage_schema.names import printable
 
 DONE, WRONG_USE, FAILED, QUARANTINED = 0, 1, 2, 3
-INTERRUPTED = 130
+INTERRUPTED = signals.EXIT_CODES[signals.SIGINT]
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -48,12 +50,15 @@ def answer(document: dict[str, object], sentence: str, *, as_json: bool) -> None
     sys.stdout.flush()
 
 
-def _own_error(error: BaseException) -> CrossdimError | None:
-    """The error of ours behind ``error``; Ray wraps what a worker raised."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, CrossdimError):
-        return cause
-    return error if isinstance(error, CrossdimError) else None
+def _own_error(error: BaseException, verb: Verb) -> CrossdimError | None:
+    """The error of ours behind ``error``, or the sentence for a missing package; Ray wraps what a worker raised."""
+    name = verb.__name__.lstrip("_")
+    for one in (getattr(error, "cause", None), error):
+        if isinstance(one, CrossdimError):
+            return one
+        if one is not None and (lack := missing_in(one, name)):
+            return lack
+    return None
 
 
 def run(verb: Verb, arguments: argparse.Namespace) -> int:
@@ -61,13 +66,19 @@ def run(verb: Verb, arguments: argparse.Namespace) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    with signals.listening():
+        return _ended(verb, arguments)
+
+
+def _ended(verb: Verb, arguments: argparse.Namespace) -> int:
     try:
         return verb(arguments)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
-        return INTERRUPTED
+        return signals.say(signals.received() or signals.SIGINT)
     except Exception as error:  # the process door: the only place that may catch everything
-        ours = _own_error(error)
+        ours = _own_error(error, verb)
+        if stop := signals.received():  # what fails after it follows from it
+            return signals.say(stop, _shown(str(ours)) if ours else None)
         if ours is None:
             sys.stderr.write(_shown(traceback.format_exc()))
             sys.stderr.write("error: this is a fault of crossdim, not of your input; please report the lines above\n")

@@ -14,6 +14,8 @@ from enum import IntEnum
 from queue import Empty, SimpleQueue
 from types import FrameType
 
+from foundation import signals
+
 
 class Ask(IntEnum):
     """What is asked; the greater holds the smaller."""
@@ -23,8 +25,9 @@ class Ask(IntEnum):
     STOP = 2
 
 
-#: SIGTERM is what a scheduler sends before it takes a machine away; SIGUSR1 is for people, and for Slurm's ``--signal``.
-SIGNALS = {signal.SIGUSR1: Ask.SAVE, signal.SIGTERM: Ask.STOP}
+#: SIGTERM is what a scheduler sends before it takes a machine away, SIGINT is Ctrl-C; SIGUSR1 is for people, and for Slurm's
+#: ``--signal``.
+SIGNALS = {signal.SIGUSR1: Ask.SAVE, signal.SIGTERM: Ask.STOP, signal.SIGINT: Ask.STOP}
 
 
 class Asks:
@@ -99,6 +102,7 @@ class Asks:
         def heard(number: int, frame: FrameType | None) -> None:
             what = SIGNALS[signal.Signals(number)]
             if what is Ask.STOP:
+                signals.note(number)
                 signal.signal(number, before[signal.Signals(number)])
             self.ask(what)
 

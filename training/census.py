@@ -62,6 +62,9 @@ class Trainer(TorchTrainer):
             policy = Staying(scaling_config=policy.scaling_config)
         return above._initialize_and_run_controller(**how | {"scaling_policy": policy})
 
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray's handler ends the run without a checkpoint; ours are set already."""
+
 
 def recount(workers: Sequence[Any]) -> None:
     """Have Ray Train's picture of the cluster renewed, once Ray itself knows which of the workers' machines are lost."""

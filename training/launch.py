@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +14,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from foundation import signals
 from foundation.bucket import TEMPORARY_PREFIX, Bucket
-from foundation.cluster import ray_session
-from foundation.entry import FAILED
+from foundation.cluster import largest_count, ray_session, starts_here
+from foundation.extras import require
 from storage_schema.errors import CrossdimError, RunError, StorageError
 from training import checkpoint
 from training.admission import admit
-from training.asks import HERE
+from training.asks import HERE, Ask
 from training.checkpoint import Saving
 from training.config import Pretraining, read_config
 from training.events import EventLog
+from training.gpus import refuse_lack
 from training.metrics import read_progress
 from training.run_config import CONFIG, recorded, write_run_config
 from training.worker import Job, Source, ray_worker, train
@@ -35,8 +33,6 @@ from training.worker import Job, Source, ray_worker, train
 _LOG = logging.getLogger(__name__)
 #: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
 PATIENCE_S = 300.0
-#: After 60 s without the head Ray ends this process at once, with the exit code of wrong use.
-HEAD_PATIENCE_S = 50.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +51,18 @@ class Workers:
     quiet: bool
     resize_every_s: float = 60.0
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The fewest and the most processes that train."""
+        return max(1, self.least), max(1, self.most)
+
 
 def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:
     """Start a run, or go on with the one in ``run``; returns the steps done before."""
+    if workers.most:
+        require("ray", "pretrain")
+    if workers.use_gpu and (not workers.most or starts_here(workers.address)):
+        refuse_lack(torch.cuda.device_count(), *workers.span, "this machine")
     admitted = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     _sweep(run)
     state = checkpoint.load(run)
@@ -110,6 +115,8 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         from training.warden import Box, Readiness, Warden
 
         where = ray.get_runtime_context().gcs_address
+        if workers.use_gpu:
+            refuse_lack(largest_count("GPU"), *workers.span, f"the Ray cluster at {where}")
         # Where the controller is, too: a box on a machine that is lost would end the run.
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         box = ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
@@ -126,7 +133,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
             ),
         )
         try:
-            with _outspoken(job.run, where), _relayed(box):
+            with _relayed(box):
                 trainer.fit()
         except TrainingFailedError as error:
             raise _worker_error(error) from error
@@ -157,39 +164,15 @@ def _meanwhile(name: str, every_s: float, work: Callable[[], None]) -> Iterator[
         thread.join()
 
 
-def _outspoken(run: Bucket, where: str) -> AbstractContextManager[None]:
-    """Meanwhile, if the head of the cluster falls silent: end this process with a sentence, before Ray ends it without one."""
-    heard = time.monotonic()
-
-    def listen() -> None:
-        nonlocal heard
-        silence = time.monotonic() - heard
-        if _answers(where):
-            heard = time.monotonic()
-        elif silence > HEAD_PATIENCE_S:
-            sys.stderr.write(f"\nerror: {_lost(run, where, f'its head has not answered for {silence:.0f} s')}\n")
-            sys.stderr.flush()
-            os._exit(FAILED)  # the main thread waits for Ray, and would wait for it to shut down
-
-    return _meanwhile("head", 1.0, listen)
-
-
-def _answers(where: str) -> bool:
-    host, port = where.rsplit(":", 1)
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def _relayed(box: Any) -> Iterator[None]:
     """Meanwhile, what signals ask of the driver lands in the box. A thread carries it: Ray is not called inside a signal."""
+    import ray
 
     def carry() -> None:
-        if asked := HERE.take():
-            box.ask.remote(asked)
+        asked = HERE.take()
+        if asked and not ray.get(box.ask.remote(asked)) and asked is Ask.STOP:
+            signals.interrupt()  # no worker is there, so there is nothing to save
 
     with HERE.heard(), _meanwhile("asks", 0.2, carry):
         yield

@@ -43,11 +43,16 @@ class Box:
     """Where the driver leaves what it was asked: an actor, because the controller is in another process."""
 
     def __init__(self) -> None:
-        self._asked = Ask.NOTHING
+        self._asked, self._watched = Ask.NOTHING, False
 
-    def ask(self, what: Ask) -> None:
-        """Leave it."""
+    def ask(self, what: Ask) -> bool:
+        """Leave it; whether there are workers for whom it will be taken."""
         self._asked = max(self._asked, what)
+        return self._watched
+
+    def watch(self, *, watched: bool) -> None:
+        """Say whether there are workers now."""
+        self._watched = watched
 
     def take(self) -> Ask:
         """What was left; from now on nothing is."""
@@ -122,6 +127,11 @@ class Warden(ControllerCallback, WorkerGroupCallback):
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Keep hold of the workers."""
         self._workers, self._failed, self._last_save_at = worker_group.get_workers(), False, math.inf
+        ray.get(self._box.watch.remote(watched=True))
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        """From now on nobody answers."""
+        ray.get(self._box.watch.remote(watched=False))
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Workers are about to be restarted, or a machine will be taken away: save now; of a machine also shortly before."""
@@ -153,7 +163,8 @@ class Warden(ControllerCallback, WorkerGroupCallback):
             self._save("asked", "by a signal to the driver")
         if asked is Ask.STOP:
             step = self._save("stopped", "by a signal to the driver")
-            raise RunError(f"{self._run.url}: stopped as asked; step {step} is saved, and the same line goes on")
+            told = f"step {step} is saved" if step else "no step was done yet"
+            raise RunError(f"{self._run.url}: stopped as asked; {told}, and the same line goes on")
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
         """End what will not get on; for what will, see who is left."""

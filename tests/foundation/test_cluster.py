@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from foundation.cluster import ENVIRONMENT, PATIENCE_S
+from foundation.cluster import ENVIRONMENT
+from foundation.ray_auth import PATIENCE_S
 
 pytestmark = pytest.mark.ray
 

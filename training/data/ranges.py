@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from datetime import timedelta
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from foundation.bucket import Bucket
 from foundation.credentials import found_credentials
@@ -22,7 +22,7 @@ OPEN_FILES = 256
 
 
 class Ranges(Protocol):
-    """One verb: fetch a range. Safe to call from several threads; opened in the process that uses it."""
+    """One verb: fetch a range. Safe to call from several threads, and in a process forked from the one that opened it."""
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         """Bytes ``offset`` .. ``offset + length`` of the object at ``path`` inside the dataset."""
@@ -63,7 +63,13 @@ class _File:
 
 
 class ObstoreRanges:
-    """Ranges from S3 through obstore."""
+    """Ranges from S3 through obstore; in a process forked from one that used obstore, through the bucket's own client.
+
+    Obstore has one runtime, of the process that first used it. In a forked process its threads are missing, and a read would
+    wait for them for ever.
+    """
+
+    _runtime_pid: ClassVar[int | None] = None
 
     def __init__(self, bucket: Bucket) -> None:
         from obstore.store import S3Store
@@ -96,7 +102,9 @@ class ObstoreRanges:
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         """One range GET; obstore retries what a store asks to have retried, then the bucket asks as long as it has patience."""
-        found = self._get(path, offset, length)
+        if ObstoreRanges._runtime_pid is None:
+            ObstoreRanges._runtime_pid = os.getpid()
+        found = self._get(path, offset, length) if ObstoreRanges._runtime_pid == os.getpid() else None
         return self._bucket.read_range(path, offset, length) if found is None else found
 
     def _get(self, path: str, offset: int, length: int) -> bytes | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import ssl
 import threading
 from collections.abc import Iterator
@@ -117,6 +120,24 @@ def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, 
     with pytest.raises(StorageError, match="certificate verify failed") as caught:
         _opened(client, f"https://localhost:{store.server_port}").get("a", 2, 4)
     assert not isinstance(caught.value, UnreachableError)
+
+
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_a_forked_process_reads_what_its_parent_read(opened: str, store: _Stumbling, client: Client) -> None:
+    """A loader that forks its workers: of threads that the parent's client needs, the child has none."""
+    endpoint = f"http://127.0.0.1:{store.server_port}"
+    ranges = _opened(client, endpoint)
+    assert ranges.get("a", 2, 4) == b"2345"
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            signal.alarm(20)
+            mine = ranges if opened == "before" else _opened(client, endpoint)
+            status = 0 if mine.get("a", 3, 4) == b"3456" else 2
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert ranges.get("a", 2, 4) == b"2345"
 
 
 def _self_signed(path: Path) -> Path:

@@ -1,0 +1,129 @@
+"""Authentication with Ray: which mode a cluster wants that is joined, and how one that is started here keeps others out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+
+from storage_schema.errors import RunError
+
+AUTH_MODE = "RAY_AUTH_MODE"
+AUTH_TOKEN = "RAY_AUTH_TOKEN"
+#: Set to 0, Ray takes the loopback address for this machine's, as it does by itself on macOS and Windows, and every process of
+#: a session listens there alone. Ray's other way, ``_node_ip_address``, makes a loopback address a routable one again.
+ROUTABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+#: A head that restarts is back within this; one that is away for longer is away.
+PATIENCE_S = 15
+
+
+@contextlib.contextmanager
+def authenticated(address: str) -> Iterator[None]:
+    """Hold Ray's mode of authentication at what the cluster at ``address`` wants.
+
+    Raises:
+        RunError: if the cluster does not answer, or wants a token that is not here.
+    """
+    with _environment(AUTH_MODE):  # the next cluster of this process may want another
+        _agree(address, os.environ.get(AUTH_MODE))
+        yield
+
+
+@contextlib.contextmanager
+def private() -> Iterator[None]:
+    """Keep others out of the session that is started meanwhile.
+
+    The token is handed on through the environment. Ray by itself would write one into the user's home, which locks later
+    clusters of the same user out of each other.
+    """
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    routable = ray_constants.ENABLE_RAY_CLUSTER
+    with _environment(AUTH_MODE, AUTH_TOKEN, ROUTABLE):
+        os.environ[ROUTABLE] = "0"
+        ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported
+        os.environ[AUTH_TOKEN] = secrets.token_hex(32)
+        AuthenticationTokenLoader.instance().reset_cache()
+        _set_mode(os.environ.get(AUTH_MODE, "token"))
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = routable
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def _environment(*names: str) -> Iterator[None]:
+    """Put these variables back afterwards."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _set_mode(mode: str) -> None:
+    from ray._raylet import Config  # type: ignore[attr-defined]
+
+    os.environ[AUTH_MODE] = mode
+    Config.initialize("")  # Ray looks at its variables when it is imported; it does the same itself where it changes the mode
+
+
+def _agree(address: str, said: str | None) -> None:
+    """Set the mode that the cluster wants, or say why the user's cannot work."""
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    _set_mode("disabled")
+    wanted = _refuses(address)
+    _set_mode(said or ("token" if wanted else "disabled"))
+    where = f"the Ray cluster at {address}"
+    if not is_token_auth_enabled():
+        if wanted:
+            raise RunError(f"{where} wants a token, and {AUTH_MODE}={said} keeps it back: unset {AUTH_MODE}")
+        return
+    lack = _lack_of_token()
+    if lack and not wanted:  # with any token at all it would let us in
+        raise RunError(f"{where} takes no token, {AUTH_MODE}={said} asks for one, and {lack}: unset {AUTH_MODE}")
+    if wanted and (lack or _refuses(address)):
+        remedy = "put the cluster's into ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
+        raise RunError(f"{where} wants a token, and {lack or 'the one found here is another'}: {remedy}")
+
+
+def _lack_of_token() -> str | None:
+    """Why there is no token to send, if there is none."""
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError
+
+    try:
+        found = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    except AuthenticationError:
+        return f"RAY_AUTH_TOKEN_PATH={os.environ.get('RAY_AUTH_TOKEN_PATH')} holds none"
+    return None if found else "none is found here"
+
+
+def _refuses(address: str) -> bool:
+    """Whether the cluster turns us away in the mode that is set.
+
+    Asked before ``ray.init``, which tells a wrong token from no cluster only in its own log, after 20 to 80 s.
+    """
+    import grpc  # type: ignore[import-untyped]
+    from ray._private.grpc_utils import init_grpc_channel
+
+    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive", bytes, bytes)
+        try:
+            alive(b"", timeout=PATIENCE_S, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                return True
+            raise RunError(
+                f"no Ray cluster answers at {address} ({error.code().name}, waiting at most {PATIENCE_S} s): see that it is up, "
+                "and that this is the host and port of its head"
+            ) from None
+    return False

@@ -1,0 +1,89 @@
+"""Watch: whether the Ray processes that this one needs still answer.
+
+Without them Ray ends this process with the exit code of wrong use and no sentence, or lets it wait for a minute and longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from foundation import signals
+
+EVERY_S = 0.3
+CONNECT_S = 2.0
+#: Exit code of work that failed.
+FAILED = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A process of Ray: what it is, where it listens, and how long it may be silent before it counts as lost."""
+
+    name: str
+    address: str
+    patience_s: float
+
+    def answers(self) -> bool:
+        """Whether somebody listens there."""
+        host, port = self.address.rsplit(":", 1)
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except OSError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile, if an endpoint is lost, end this process with a sentence and exit code 2.
+
+    Args:
+        endpoints: all of which are needed.
+        end: called before; stops what would be left.
+    """
+    stop = threading.Event()
+    heard = dict.fromkeys(endpoints, time.monotonic())
+
+    def look() -> None:
+        for endpoint in endpoints:
+            if endpoint.answers():
+                heard[endpoint] = time.monotonic()
+            elif (silence := time.monotonic() - heard[endpoint]) > max(endpoint.patience_s, EVERY_S):
+                _lost(endpoint, silence, end)
+
+    def again() -> None:
+        while not stop.wait(EVERY_S):
+            look()
+
+    thread = threading.Thread(target=again, name="ray-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    except Exception:
+        # It may be the loss itself, and Ray's own end would be quicker than the thread.
+        for _ in range(2):
+            time.sleep(2 * EVERY_S)
+            look()
+        raise
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _lost(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) -> None:
+    if stop := signals.received():  # a signal to all processes reaches Ray's, too
+        os.write(2, b"\n")  # a bar may stand there
+        code = signals.say(stop)
+    else:
+        remedy = "see whether memory ran out, and start Ray again if it is gone; the same command goes on from here"
+        text = f"Ray was lost: {endpoint.name} at {endpoint.address} has not answered for {silence_s:.0f} s; {remedy}"
+        os.write(2, f"\nerror: {text}\n".encode())
+        code = FAILED
+    end()
+    os._exit(code)  # the main thread waits for Ray, and would wait for it to shut down

@@ -1,0 +1,186 @@
+"""Signals: Ctrl-C (SIGINT) and SIGTERM end a verb once, with one line; the second one ends the process at once.
+
+The first raises ``KeyboardInterrupt`` in the main thread, or asks a running training to save and stop. A thread watches for the
+second: the main thread may be inside a call that does not return.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
+
+from foundation.processes import descendants, kill
+
+SIGINT = signal.SIGINT
+#: Exit codes of a process that was stopped. SIGTERM has always counted as work that is not done.
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 2}
+#: How the line about a stop begins, and how it goes on where there is nothing else to tell.
+LINES = {
+    signal.SIGINT: ("interrupted; ", "the same command goes on from here"),
+    signal.SIGTERM: ("error: ", "stopped by SIGTERM; the same command goes on from here"),
+}
+#: Signals so close together are one: ``timeout`` and job managers signal a process and then its group.
+TOGETHER_S = 0.3
+#: A stop that takes so long is spoken of: work may be waiting for a store that is away.
+SLOW_S = 15.0
+
+
+@dataclass(kw_only=True, slots=True)
+class _State:
+    """What this process has been told, and whether it may be interrupted now."""
+
+    listening: bool = False
+    first: signal.Signals | None = None
+    first_at: float = 0.0
+    held: int = 0
+    kept: bool = False
+    said: bool = False
+
+
+_state = _State()
+
+
+def received() -> signal.Signals | None:
+    """The stop signal that came first, if one came while this process listened."""
+    return _state.first if _state.listening else None
+
+
+def say(stop: signal.Signals, sentence: str | None = None) -> int:
+    """Print the one line about a stop, unless it is printed; the exit code. ``sentence`` tells what was saved."""
+    if not _state.said:
+        _state.said = True
+        sys.stderr.write(_line(stop, sentence))
+        sys.stderr.flush()
+    return EXIT_CODES[stop]
+
+
+def _line(stop: signal.Signals, sentence: str | None = None) -> str:
+    opening, otherwise = LINES[stop]
+    return f"{opening}{sentence or otherwise}\n"
+
+
+def note(number: int) -> bool:
+    """Remember a stop signal; whether it is the first."""
+    if _state.first is not None:
+        return False
+    _state.first, _state.first_at = signal.Signals(number), time.monotonic()
+    return True
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Meanwhile, stop signals are heard as above, if the calling thread is the main one. After one came they stay so."""
+    global _state
+    if _state.listening or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _state = _State(listening=True)
+    before = {number: signal.signal(number, _handle) for number in EXIT_CODES}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        _state.listening = False
+        if _state.first is None:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(writing)  # ends the thread
+
+
+def _in_child() -> None:
+    """In a forked process: its signals are its own, not its parent's."""
+    if _state.listening:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _state.listening = False
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Keep the first stop signal until the block is done, and interrupt then: what is done here must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _state.held += 1
+    try:
+        yield
+    finally:
+        _state.held -= 1
+        if not _state.held and _state.kept:
+            _state.kept = False
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Put handlers of stop signals back afterwards: Ray sets its own, which end the process without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interrupt() -> None:
+    """From another thread, interrupt the main one for a stop signal that was noted, and that nobody can answer."""
+    _state.kept = True
+    _thread.interrupt_main(_state.first or signal.SIGINT)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    first = note(number)
+    if _state.held:
+        _state.kept = _state.kept or first
+    elif first or _state.kept:
+        _state.kept = False
+        raise KeyboardInterrupt
+
+
+def _watch(reading: int) -> None:
+    """Wait for the second stop signal, which ends the process whatever it is doing."""
+    first_at, told = 0.0, False
+    while True:
+        ready, _, _ = select.select([reading], [], [], SLOW_S if first_at and not told else None)
+        if not ready:
+            told = True
+            os.write(2, b"\nstopping; the same signal again stops at once\n")
+            continue
+        numbers = os.read(reading, 64)
+        if not numbers:
+            os.close(reading)
+            return
+        stops = [signal.Signals(number) for number in numbers if number in EXIT_CODES]
+        if stops and not first_at:
+            first_at = time.monotonic()
+        elif stops and time.monotonic() - first_at > TOGETHER_S:
+            _end_at_once(stops[-1])
+
+
+def _end_at_once(stop: signal.Signals) -> NoReturn:
+    """End this process and all that it started."""
+    if not _state.said:
+        os.write(2, ("\n" + _line(stop)).encode())
+    kill(descendants(os.getpid()))
+    os._exit(EXIT_CODES[stop])

@@ -1,0 +1,150 @@
+"""Stop signals: the first interrupts once, where it may; the second ends the process whatever it is doing; children are gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from foundation import signals
+from foundation.processes import descendants, started_with
+
+ROOT = Path(__file__).parents[2]
+LINE = "interrupted; the same command goes on from here\n"
+
+#: A verb that does as it is told, and says when it is about to.
+VERB = """
+import argparse, sys, time
+from foundation import entry, signals
+from storage_schema.errors import RunError
+def verb(arguments):
+    print("ready", flush=True)
+    {body}
+    return 0
+sys.exit(entry.run(verb, argparse.Namespace()))
+"""
+
+
+def start(body: str) -> subprocess.Popen[str]:
+    indented = body.replace("\n", "\n    ")
+    line = [sys.executable, "-c", VERB.format(body=indented)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGINT, 130, LINE), (signal.SIGTERM, 2, "error: stopped by SIGTERM; the same command goes on from here\n")],
+)
+def test_the_first_signal_ends_a_verb_with_one_line(number: signal.Signals, code: int, line: str) -> None:
+    with start("time.sleep(60)") as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=20)[1] == line
+        assert process.returncode == code
+
+
+def test_two_signals_at_once_are_one() -> None:
+    """As ``timeout`` sends them: to the process, and to its group. What is being put away is put away."""
+    body = "try:\n    time.sleep(60)\nfinally:\n    time.sleep(0.5)\n    print('put away', flush=True)"
+    with start(body) as process:
+        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "put away\n", LINE)
+
+
+#: Calls that hold the main thread: Python's handlers do not run before they are over.
+DEAF = {
+    "in a call of C that keeps no ear open": "import ctypes\nctypes.CDLL(None).sleep(60)\nctypes.CDLL(None).sleep(60)",
+    "where the first is kept": "with signals.held():\n    time.sleep(60)",
+    "in what is put away at the end": "try:\n    time.sleep(60)\nfinally:\n    time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("body", DEAF.values(), ids=DEAF.keys())
+def test_the_second_signal_ends_a_verb_at_once(body: str) -> None:
+    with start(body) as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.6)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.communicate(timeout=20)[1].strip("\n") == LINE.strip("\n")
+        assert time.monotonic() - began < 2
+        assert process.returncode == 130
+
+
+def test_a_kept_signal_interrupts_when_its_block_is_done() -> None:
+    body = "with signals.held():\n    time.sleep(1)\n    print('whole', flush=True)\nprint('never', flush=True)"
+    with start(body) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "whole\n", LINE)
+
+
+@pytest.mark.parametrize(
+    ("after", "line"),
+    [
+        ("ZeroDivisionError()", LINE),
+        ("RunError('step 7 is saved')", "interrupted; step 7 is saved\n"),
+    ],
+)
+def test_what_fails_after_a_signal_follows_from_it(after: str, line: str) -> None:
+    """An error of ours tells what became of the work; one that is not ours is no news."""
+    body = f"try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise {after}"
+    with start(body) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[1] == line
+        assert process.returncode == 130
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_the_second_signal_takes_all_that_was_started_along() -> None:
+    """Also a child's child, in a session of its own."""
+    child = "import subprocess, sys, time; subprocess.Popen(['sleep', '61'], start_new_session=True); time.sleep(61)"
+    body = f"import subprocess\nsubprocess.Popen([sys.executable, '-c', {child!r}])\nwith signals.held():\n    time.sleep(60)"
+    with start(body) as process:
+        deadline = time.monotonic() + 20
+        while len(below := descendants(process.pid)) < 2:
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.6)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        while any(Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in below):
+            assert time.monotonic() < deadline + 20
+
+
+def test_a_forked_process_has_signals_of_its_own() -> None:
+    """What a child is told is not taken for the second signal of its parent."""
+    body = (
+        "import os, signal\nchild = os.fork()\nif child == 0:\n    time.sleep(60)\n"
+        "for _ in range(2):\n    os.kill(child, signal.SIGTERM)\n    time.sleep(0.5)\nprint(os.waitpid(child, 0)[1], flush=True)"
+    )
+    with start(body) as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, f"{int(signal.SIGTERM)}\n", "")
+
+
+def test_handlers_are_put_back_and_a_new_verb_begins_anew() -> None:
+    before = [signal.getsignal(number) for number in signals.EXIT_CODES]
+    with signals.listening():
+        assert signal.getsignal(signal.SIGTERM) is not before[1]
+        assert signals.received() is None
+    assert [signal.getsignal(number) for number in signals.EXIT_CODES] == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_processes_are_found_by_what_they_were_started_with() -> None:
+    with subprocess.Popen(["sleep", "60"], env={"CROSSDIM_TEST": "a=b"}) as process:
+        assert started_with("CROSSDIM_TEST", "a=b") == [process.pid]
+        assert started_with("CROSSDIM_TEST", "a=") == []
+        process.kill()
