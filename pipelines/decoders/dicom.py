@@ -1,223 +1,25 @@
-"""DICOM files: headers for the scan, and the pixels of one file."""
+"""The pixels of one DICOM file."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import warnings
-from collections.abc import Iterator, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.tag import BaseTag
 
 from pipelines.decoders.code_stream import FrameHeader, check_code_stream
 from pipelines.decoders.deflated import inflated
-from pipelines.decoders.dicom_terms import MODALITY_TERMS, known_uid, term, uid_name
-from pipelines.decoders.facts import Facts, Format, SliceHeader
+from pipelines.decoders.dicom_header import FLOAT_TAGS, PALETTE, RGB, integer, reading, slice_header
+from pipelines.decoders.dicom_terms import UNKNOWN_TERM, uid_name
+from pipelines.decoders.facts import SliceHeader
 from pipelines.decoders.raw import ReadRules
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
-DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
-#: FloatPixelData, DoubleFloatPixelData and PixelData.
-_FLOAT_TAGS = (0x7FE00008, 0x7FE00009)
-_PIXEL_TAGS = (*_FLOAT_TAGS, 0x7FE00010)
-_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
-_PALETTE = "PALETTE COLOR"
-#: Colour that pydicom turns into RGB.
-_RGB = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
-_UNKNOWN = "unknown"
-
-
-def looks_like_dicom(head: bytes) -> bool:
-    """Whether the first bytes are a DICOM file, with its preamble or, as old archives have them, without."""
-    if head[128:132] == b"DICM":
-        return True
-    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
-    spelled = head[4:6] in (b"UL", b"UI", b"CS", b"OB", b"SH", b"LO", b"DA")
-    return len(head) > 16 and group in (2, 8) and element <= 0x18 and (spelled or int.from_bytes(head[4:8], "little") <= 64)
-
-
-@contextlib.contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Errors of pydicom in words of ours; its warnings on odd headers are not for the user of ten thousand files.
-
-    Its texts quote values of the header, which may be a patient's name in the wrong place, so only the kind of error is kept.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except SampleError:
-        raise
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except InvalidDicomError as error:
-        raise SampleError("not_dicom", f"{what}: it does not begin as DICOM does") from error
-    except Exception as error:  # codecs and parsers raise what they like; pydicom promises no error type
-        raise SampleError("damaged", f"{what} ({type(error).__name__})") from error
-
-
-def _header(data: bytes) -> tuple[Any, BaseTag | None]:
-    """Everything before the pixels, and the tag of the pixels if they follow."""
-    seen: list[BaseTag] = []
-
-    def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        if tag in _PIXEL_TAGS:
-            seen.append(tag)
-        return bool(seen)
-
-    dataset = read_partial(io.BytesIO(inflated(data, whole=False)), stop_when=at_pixels, force=True)
-    return dataset, seen[0] if seen else None
-
-
-def facts(data: bytes, rules: ReadRules, *, whole: bool = True) -> Facts | None:
-    """What the header of a DICOM file says; None for a file that is no picture and claims none, such as a DICOMDIR.
-
-    Args:
-        data: the file, or its beginning.
-        rules: the size guard.
-        whole: whether ``data`` is all of it.
-
-    Raises:
-        SampleError: if the header cannot be read, or promises pixels that are missing.
-        EOFError: if ``data`` is a beginning that ends before the pixels do begin.
-    """
-    try:
-        with reading("the DICOM header cannot be read"):
-            dataset, pixel_tag = _header(data)
-    except SampleError as error:
-        if whole:
-            raise
-        raise EOFError("more bytes are needed") from error
-    if pixel_tag is None and not whole:
-        raise EOFError("more bytes are needed")
-    with reading("the DICOM header cannot be read"):
-        return _facts_of(dataset, pixel_tag, rules)
-
-
-def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Facts | None:
-    sop_class = str(dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID") or "")
-    if sop_class == DIRECTORY_CLASS or ("Rows" not in dataset and pixel_tag is None):
-        return None
-    if pixel_tag is None:
-        raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
-    header = slice_header(dataset, sop_class, float_pixels=pixel_tag in _FLOAT_TAGS)
-    shape = (header.rows, header.columns)
-    rules.allow_bytes(header.rows * header.columns * header.frames * header.samples_per_pixel * 4, (header.frames, *shape))
-    return Facts(
-        format=Format.DICOM,
-        shape=shape,
-        spacing_mm=header.spacing_mm,
-        modality=term(dataset.get("Modality"), MODALITY_TERMS) or None,
-        patient_id=_text(dataset, "PatientID") or None,
-        study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"),
-        burned_in_annotation=burned_in_annotation(dataset),
-        slice=header,
-    )
-
-
-def _text(dataset: Any, name: str) -> str:
-    """An identifier, without the spaces and nulls that pad it."""
-    with reading(f"{name} of the DICOM header cannot be read"):
-        return str(dataset.get(name) or "").strip(" \0\t\r\n")
-
-
-def burned_in_annotation(dataset: Any) -> bool | None:
-    """Whether the header says that text is burned into the pixels; None where it does not say."""
-    return {"YES": True, "NO": False}.get(_text(dataset, "BurnedInAnnotation").upper())
-
-
-def stated_annotation(stated: Sequence[bool | None]) -> dict[str, object]:
-    """What the catalog says of the files of one input: yes if any does, no if all do, nothing otherwise."""
-    if any(stated):
-        return {"burned_in_annotation": True}
-    return {} if None in stated else {"burned_in_annotation": False}
-
-
-def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
-    try:
-        with reading(name):
-            value = dataset.get(name)
-            numbers = tuple(float(v) for v in value) if value is not None else ()
-    except SampleError:
-        return None
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
-
-
-def _decimals(dataset: Any, name: str, count: int) -> tuple[int, ...] | None:
-    """How many digits behind the point each number is written with; None where the text is not known."""
-    try:
-        texts = [str(getattr(value, "original_string", value)) for value in dataset.get(name) or ()]
-        exponents = [Decimal(text.strip(" \0")).as_tuple().exponent for text in texts]
-    except (TypeError, ValueError, InvalidOperation):
-        return None
-    decimals = tuple(max(-exponent, 0) for exponent in exponents if isinstance(exponent, int))
-    return decimals if len(decimals) == count else None
-
-
-def _length(dataset: Any, *names: str) -> float | None:
-    """The first of these that states a length, without its sign: MR and NM write SpacingBetweenSlices with one."""
-    for name in names:
-        try:
-            length = abs(float(dataset.get(name) or 0))
-        except (TypeError, ValueError):
-            continue
-        if 0 < length < np.inf:
-            return length
-    return None
-
-
-def _integer(dataset: Any, name: str, default: int | None = None) -> int:
-    with reading(f"{name} of the DICOM header is not a whole number"):
-        value = dataset.get(name)
-        if value in (None, "") and default is None:
-            raise SampleError("damaged", f"the DICOM header has no {name}")
-        return int(value or default or 0)
-
-
-def _photometric(dataset: Any) -> str:
-    found = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
-    return found if found in {*_GREY, *_RGB, _PALETTE} else _UNKNOWN
-
-
-def _shown_inverted(dataset: Any) -> bool:
-    """Whether the lowest value is meant to be white.
-
-    Either tag says so, and once: PS3.3 pairs MONOCHROME1 with INVERSE and MONOCHROME2 with IDENTITY (C.8.11.3), so the two
-    together are one inversion, and files that state only one of them mean it.
-    """
-    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
-    return _photometric(dataset) == "MONOCHROME1" or (_photometric(dataset) == "MONOCHROME2" and shape == "INVERSE")
-
-
-def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) -> SliceHeader:
-    """What one file states of its pixels and their place."""
-    return SliceHeader(
-        rows=_integer(dataset, "Rows"),
-        columns=_integer(dataset, "Columns"),
-        frames=_integer(dataset, "NumberOfFrames", 1),
-        samples_per_pixel=_integer(dataset, "SamplesPerPixel", 1),
-        photometric=_photometric(dataset),
-        inverted=_shown_inverted(dataset),
-        float_pixels=float_pixels,
-        sop_class=known_uid(sop_class),
-        mosaic="MOSAIC" in [str(v) for v in dataset.get("ImageType") or ()],
-        position_mm=_numbers(dataset, "ImagePositionPatient", 3),
-        position_decimals=_decimals(dataset, "ImagePositionPatient", 3),
-        orientation=_numbers(dataset, "ImageOrientationPatient", 6),
-        spacing_mm=_numbers(dataset, "PixelSpacing", 2),
-        thickness_mm=_length(dataset, "SpacingBetweenSlices", "SliceThickness"),
-    )
 
 
 def check_single(header: SliceHeader, *, colour: bool = False) -> None:
@@ -246,13 +48,13 @@ def check_single(header: SliceHeader, *, colour: bool = False) -> None:
 
 def _check_photometric(header: SliceHeader, colour: bool) -> None:
     kind, samples = header.photometric, header.samples_per_pixel
-    if kind == _UNKNOWN or samples != (3 if kind in _RGB else 1):
+    if kind == UNKNOWN_TERM or samples != (3 if kind in RGB else 1):
         raise SampleError(
             "photometric", f"{samples} samples a pixel and PhotometricInterpretation {kind} make no picture that is read"
         )
-    if kind == _PALETTE and not colour:
+    if kind == PALETTE and not colour:
         raise SampleError("palette_colour", "a volume is made of grey slices; these are numbers of colours in a palette")
-    if kind in _RGB and not colour:
+    if kind in RGB and not colour:
         raise SampleError("colour", f"{kind} slices make no volume; MONOCHROME1 and MONOCHROME2 do")
 
 
@@ -272,7 +74,7 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple
     """
     with reading("the DICOM file cannot be read"):
         dataset = pydicom.dcmread(io.BytesIO(inflated(data, whole=True)), force=True)
-        float_pixels = any(tag in dataset for tag in _FLOAT_TAGS)
+        float_pixels = any(tag in dataset for tag in FLOAT_TAGS)
         if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
             raise SampleError("no_pixels", "the DICOM file has no PixelData")
         header = slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
@@ -296,7 +98,7 @@ def _check_length(dataset: Any, header: SliceHeader) -> None:
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return
     samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
-    wanted = header.rows * header.columns * samples * _integer(dataset, "BitsAllocated") // 8
+    wanted = header.rows * header.columns * samples * integer(dataset, "BitsAllocated") // 8
     if len(dataset.PixelData) < wanted:
         raise SampleError(
             "truncated", f"PixelData has {len(dataset.PixelData):,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
@@ -311,7 +113,7 @@ def _check_codec(dataset: Any) -> None:
 
 def _check_bits(dataset: Any) -> None:
     """Refuse pixels that do not sit at the low end of their cells; a codec's output always does."""
-    high, stored = dataset.get("HighBit"), _integer(dataset, "BitsStored")
+    high, stored = dataset.get("HighBit"), integer(dataset, "BitsStored")
     if high is not None and int(high) != stored - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.decoders.dicom import burned_in_annotation, modality_of, read_pixels, reading, stated_annotation
+from pipelines.decoders.dicom import modality_of, read_pixels
 from pipelines.decoders.dicom_colour import as_rgb
+from pipelines.decoders.dicom_header import burned_in_annotation, reading, stated_annotation
 from pipelines.decoders.display_window import display_window_note
 from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
 from pipelines.decoders.padding import padded

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.decoders import dicom, nifti, raster
+from pipelines.decoders import dicom_header as dicom
+from pipelines.decoders import nifti, raster
 from pipelines.decoders.facts import Facts
 from pipelines.decoders.inflate import GZIP_MAGIC, inflate_head
 from pipelines.decoders.nifti_header import looks_like_nifti

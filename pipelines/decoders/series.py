@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.decoders.dicom import burned_in_annotation, modality_of, read_pixels, reading, stated_annotation
+from pipelines.decoders.dicom import modality_of, read_pixels
+from pipelines.decoders.dicom_header import burned_in_annotation, reading, stated_annotation
 from pipelines.decoders.facts import SliceHeader
 from pipelines.decoders.geometry import stacked
 from pipelines.decoders.modality_lut import modality_transform

@@ -26,7 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipelines.decoders import dicom, dicom_image, raster
+from pipelines.decoders import dicom_header, dicom_image, raster
 from pipelines.decoders.code_stream import FrameHeader, check_code_stream
 from pipelines.decoders.raw import RawItem, ReadRules
 from storage_schema.errors import SampleError
@@ -205,7 +205,7 @@ def test_a_deflated_bomb_is_stopped_at_what_its_header_promises():
     bomb = packer.compress(dataset) + b"".join(packer.compress(bytes(1 << 24)) for _ in range(16)) + packer.flush()
 
     assert rule_of(meta + bomb)[0] == "too_long"
-    assert dicom.facts(meta + bomb, ReadRules()).shape == (48, 64)
+    assert dicom_header.facts(meta + bomb, ReadRules()).shape == (48, 64)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

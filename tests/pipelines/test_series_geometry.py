@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import decoder_process
+from pipelines.decoders.dicom_header import slice_header
 from pipelines.decoders.geometry import stacked
 from pipelines.decoders.raw import RawItem
 from pipelines.decoders.slice_grid import slice_grid
@@ -215,8 +216,6 @@ def test_positions_win_over_every_other_tag(sign):
 
 
 def test_decimals_are_those_written():
-    from pipelines.decoders.dicom import slice_header
-
     dataset = dicom_dataset(VOLUME[0], **AXIAL, ImagePositionPatient=("DS", ["-12.50", "3", "1.5e-3"]))
     assert slice_header(dataset, "").position_decimals == (2, 0, 4)
     assert stacked([slice_header(dataset, "")]).shape == (1, 10, 12)
