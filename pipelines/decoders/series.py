@@ -13,7 +13,7 @@ from pipelines.decoders.dicom import modality_of, read_pixels
 from pipelines.decoders.dicom_header import burned_in_annotation, reading, stated_annotation
 from pipelines.decoders.facts import SliceHeader
 from pipelines.decoders.geometry import stacked
-from pipelines.decoders.modality_lut import modality_transform
+from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
 from pipelines.decoders.nifti_affine import check_axes
 from pipelines.decoders.padding import padded
 from pipelines.decoders.raw import RawItem, files_numbered, with_note
@@ -120,16 +120,29 @@ def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask |
     shape_DHW = (len(slices), *slices[0].stored.shape)
     volume_DHW = np.empty(shape_DHW, np.float32)
     outside_DHW: Mask | None = None
-    notes: dict[str | None, None] = {}
-    for depth, one in enumerate(slices):
-        with files_numbered([one.number]), reading("the grey values cannot be read"):
-            transform = modality_transform(one.dataset)
+    transforms = [_transform(one) for one in slices]
+    _check_rescale(slices, transforms, modality)
+    for depth, (one, transform) in enumerate(zip(slices, transforms, strict=True)):
+        with files_numbered([one.number]), reading("the padding cannot be read"):
             outside = padded(one.dataset, one.stored)
         volume_DHW[depth] = transform.physical(one.stored)
-        notes[transform.note(modality)] = None
         if outside is not None:
             outside_DHW = np.zeros(shape_DHW, np.bool_) if outside_DHW is None else outside_DHW
             outside_DHW[depth] = outside
     if not np.isfinite(volume_DHW).all():
         raise SampleError("not_finite", "rescaled voxels are too large for 32 bits; RescaleSlope or RescaleIntercept is damaged")
-    return volume_DHW, outside_DHW, list(notes)
+    return volume_DHW, outside_DHW, list(dict.fromkeys(transform.note(modality) for transform in transforms))
+
+
+def _transform(one: Slice) -> ModalityTransform:
+    with files_numbered([one.number]), reading("the grey values cannot be read"):
+        return modality_transform(one.dataset)
+
+
+def _check_rescale(slices: Sequence[Slice], transforms: Sequence[ModalityTransform], modality: Modality) -> None:
+    """Refuse CT of which only some slices are in HU. Elsewhere a missing rescale is a slope of 1 among others."""
+    without = tuple(one.number for one, transform in zip(slices, transforms, strict=True) if not transform.stated)
+    if modality is Modality.CT and 0 < len(without) < len(slices):
+        raise SampleError(
+            "missing_rescale", f"{len(without)} of {len(slices)} slices state no rescale, the others do; which are HU?", without
+        )

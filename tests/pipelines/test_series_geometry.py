@@ -170,14 +170,16 @@ def test_the_slice_at_fault_is_named_by_its_number():
         ("missing_spacing", {"PixelSpacing": None}),
         ("mixed_photometric", {"PhotometricInterpretation": "MONOCHROME1"}),
         ("rescale", {"RescaleSlope": 0}),
+        ("missing_rescale", {"RescaleSlope": None, "RescaleIntercept": None}),
         ("truncated", {"PixelData": ("OW", b"\0\0")}),
     ],
 )
 @pytest.mark.parametrize("place", [0, 3, 8])
 def test_one_file_that_spoils_a_series_is_named(rule, tags, place):
     """Also where it is the first, and through the decoder process; a scout is such a file."""
-    files = list(series_bytes(VOLUME, **RESCALE))
-    files[place] = dicom_bytes(VOLUME[0] + 1, **{**AXIAL, **RESCALE, "ImagePositionPatient": [0, 0, 2 * place], **tags})
+    ct = {**RESCALE, "Modality": "CT"}
+    files = list(series_bytes(VOLUME, **ct))
+    files[place] = dicom_bytes(VOLUME[0] + 1, **{**AXIAL, **ct, "ImagePositionPatient": [0, 0, 2 * place], **tags})
     error = refusal(tuple(files))
     with pytest.raises(SampleError) as caught:
         decoder_process.decode("dicom-series", RawItem(uri="s", files=tuple(files)))
