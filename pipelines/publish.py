@@ -23,6 +23,7 @@ from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, table_of
 from storage_schema.digest import canonical_json
 from storage_schema.errors import StorageError
 from storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
+from storage_schema.names import printable
 from storage_schema.vocabulary import Presentation
 
 #: Scratch of a dataset that is being written; gone once it is published.
@@ -217,7 +218,7 @@ def told(quarantine: Sequence[Quarantined]) -> str:
     if not quarantine:
         return "None of the files is of a format that the recipe reads."
     first = quarantine[0]
-    return f"{len(quarantine)} were refused; the first, {first.uri}, at {first.stage}: {first.reason} [{first.rule}]"
+    return f"{len(quarantine)} were refused; the first, {printable(first.uri)}, at {first.stage}: {first.reason} [{first.rule}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
