@@ -62,15 +62,27 @@ def modality_transform(dataset: Any) -> ModalityTransform:
             stated=True,
             hounsfield=_word(item, "ModalityLUTType") in _HOUNSFIELD,
         )
-    slope, intercept = _finite(dataset, "RescaleSlope"), _finite(dataset, "RescaleIntercept")
+    stated = _rescale_of_frame(dataset)
+    slope, intercept = _finite(stated, "RescaleSlope"), _finite(stated, "RescaleIntercept")
     if slope == 0:
         raise SampleError("rescale", "RescaleSlope is 0, which makes every pixel the same; correct the header")
     return ModalityTransform(
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,
         stated=not (slope is None and intercept is None),
-        hounsfield=_word(dataset, "RescaleType") in _HOUNSFIELD,
+        hounsfield=_word(stated, "RescaleType") in _HOUNSFIELD,
     )
+
+
+def _rescale_of_frame(dataset: Any) -> Any:
+    """Where the rescale stands: in the dataset, or, in an enhanced object of one frame, in its functional groups."""
+    if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
+        return dataset
+    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in (dataset.get(groups) or ())[:1]:
+            if group.get("PixelValueTransformationSequence"):
+                return group.PixelValueTransformationSequence[0]
+    return dataset
 
 
 def _word(dataset: Any, keyword: str) -> str:

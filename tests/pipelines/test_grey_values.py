@@ -7,6 +7,7 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
 from pipelines.stages.intensity import Intensity, store
@@ -267,6 +268,17 @@ def test_each_slice_has_its_own_rescale_falling_and_fractional():
     expected = pixels * np.array(slopes)[:, None, None] + np.array(intercepts)[:, None, None]
 
     assert np.array_equal(read_series(files).array[0], expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_an_enhanced_object_of_one_frame_has_its_rescale_in_functional_groups(groups):
+    values, group = Dataset(), Dataset()
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 2, -1024, "HU"
+    group.PixelValueTransformationSequence = [values]
+    sample = read_image(dicom_bytes(phantom()[3], NumberOfFrames=1, **{groups: [group]}))
+
+    assert np.array_equal(sample.scaling.physical(sample.array[0]), phantom()[3] * 2.0 - 1024)
+    assert "note" not in sample.extra
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0, -1024), ("nan", 0), (1, "inf"), ([1, 2], 0)])
