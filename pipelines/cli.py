@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from foundation import entry
 from foundation.cluster import ray_session
 from foundation.storage_arguments import add_store_options, open_bucket
 from storage_schema.errors import UsageError
+from storage_schema.names import printable
 from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality
 
@@ -159,11 +160,15 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def _document(outcome: Outcome) -> dict[str, object]:
+    files = outcome.manifest.files
     return {
         "samples": outcome.manifest.num_samples,
+        "files": asdict(files) if files else None,
         "quarantined": outcome.manifest.num_quarantined,
         "quarantined_by_rule": outcome.quarantined,
         "ignored": outcome.ignored,
+        "ignored_by_format": outcome.ignored_formats,
+        "images_not_read": {name: one.num_files for name, one in outcome.unread.items()},
         "parts": outcome.parts,
         "notes": list(outcome.notes),
         "objects": len(outcome.manifest.objects),
@@ -175,17 +180,33 @@ def _document(outcome: Outcome) -> dict[str, object]:
 
 
 def _sentences(outcome: Outcome, out: str) -> str:
-    manifest = outcome.manifest
+    from pipelines.jobs.unread import sentence_of_unread
+
+    manifest, out = outcome.manifest, printable(out)
     size = f"{manifest.num_samples} samples, {len(manifest.objects)} objects, {outcome.num_bytes / 1e6:.1f} MB"
     if outcome.already_published:
-        return "\n".join([f"{out} is already published: {size}, {manifest.num_quarantined} quarantined", *outcome.notes])
-    rules = ", ".join(f"{rule} {count}" for rule, count in outcome.quarantined.items())
-    lines = [f"published {out}: {size}, in {outcome.seconds:.1f} s"]
-    if rules:
-        lines.append(f"quarantined {manifest.num_quarantined}: {rules}; reasons are in {out}/quarantine")
+        lines = [f"{out} is already published: {size}, {manifest.num_quarantined} quarantined"]
+    else:
+        lines = [f"published {out}: {size}, in {outcome.seconds:.1f} s"]
+    if files := manifest.files:
+        told = f"{files.used} used, {files.quarantined} quarantined, {files.ignored} ignored"
+        lines.append(f"files: {files.total} = {told}")
+    if outcome.quarantined:
+        lines.append(f"quarantined {manifest.num_quarantined}: {_counts(outcome.quarantined)}; reasons are in {out}/quarantine")
     if outcome.ignored:
-        lines.append("ignored " + ", ".join(f"{rule} {count}" for rule, count in outcome.ignored.items()))
-    return "\n".join([*lines, *outcome.notes, f"next: crossdim verify {out}"])
+        formats = _counts(outcome.ignored_formats)
+        lines.append(f"ignored by rule: {_counts(outcome.ignored)}; by format: {formats}; each is listed in {out}/ignored")
+    lines += map(printable, outcome.notes)
+    if outcome.unread:
+        lines.append(sentence_of_unread(outcome.unread))
+    if not outcome.already_published:
+        lines.append(f"next: crossdim verify {out}")
+    return "\n".join(lines)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """Counts by name, the largest first."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
 def verify(arguments: argparse.Namespace) -> int:

@@ -29,6 +29,20 @@ class Quarantined:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ignored:
+    """One file that is no input: what it is, by which rule it was left out, and why in a sentence."""
+
+    uri: str
+    format: str
+    rule: str
+    reason: str
+
+    def row(self) -> dict[str, object]:
+        """The row of the table of ignored files."""
+        return asdict(self)
+
+
 #: Files at fault that a reason names.
 _MAX_NAMES = 3
 

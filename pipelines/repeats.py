@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.quarantine import Quarantined
@@ -19,24 +19,25 @@ class Repeat:
 
 
 def settle_repeats(
-    rows: Iterable[dict[str, object]], repeats: Iterable[Repeat]
+    rows: Iterable[dict[str, object]], repeats: Iterable[Repeat], num_files: Mapping[str, int] | None = None
 ) -> tuple[list[dict[str, object]], list[Quarantined]]:
     """Decide what is kept of content that was met more than once.
 
     Args:
         rows: catalog rows in order; those of one input share uri and hash.
         repeats: inputs that were found to be repeats before they were packed, and so have no rows.
+        num_files: of the inputs that have rows, by their names; one file each where it says nothing.
 
     Returns:
         The rows that are kept: those of the first name, or of none where labels differ; and a quarantine row for every other
         name, with rule ``duplicate`` or ``label_conflict``.
     """
-    rows = list(rows)
+    rows, counts = list(rows), num_files or {}
     names: dict[str, dict[str, Repeat]] = {}
     for row in rows:
         uri, sha256 = str(row["source_uri"]), str(row["source_sha256"])
         label = None if row["label"] is None else str(row["label"])
-        names.setdefault(sha256, {}).setdefault(uri, Repeat(uri=uri, sha256=sha256, label=label))
+        names.setdefault(sha256, {}).setdefault(uri, Repeat(uri=uri, sha256=sha256, label=label, num_files=counts.get(uri, 1)))
     for repeat in repeats:
         names[repeat.sha256][repeat.uri] = repeat
     kept: set[str] = set()

@@ -22,6 +22,7 @@ from pipelines.decoder_process.messages import ARRAYS, Ended, Message, NotAMessa
 from pipelines.decoders.facts import Facts
 from pipelines.decoders.probe import HEAD_BYTES
 from pipelines.decoders.raw import RawItem, ReadRules
+from pipelines.decoders.signatures import Unread
 from storage_schema.errors import CrossdimError, SampleError
 from storage_schema.sample import Sample
 
@@ -192,7 +193,7 @@ def _ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build
                 raise
 
 
-def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | None:
+def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | Unread:
     """:func:`pipelines.decoders.probe.probe`, in the decoder process.
 
     Raises:
@@ -200,21 +201,23 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
     """
     document = {"work": "probe", "name": name, "size": size, "rules": to_document(rules)}
 
-    def build(message: Message) -> tuple[bool, Facts | None]:
+    def build(message: Message) -> tuple[bool, Facts | Unread]:
         answer = message.document
-        return "more" in answer, _read_facts(answer.get("facts"))
+        return (True, Unread(format="", is_image=False)) if "more" in answer else (False, _read_found(answer))
 
     head = read(min(size, HEAD_BYTES)) if size else b""
-    more, facts = _ask(document, [head], Limits(), build)
+    more, found = _ask(document, [head], Limits(), build)
     if more:
         whole = read(size)
-        _, facts = _ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
-    return facts
+        _, found = _ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
+    return found
 
 
-def _read_facts(document: Any) -> Facts | None:
+def _read_found(answer: dict[str, Any]) -> Facts | Unread:
     try:
-        return None if document is None else from_document(Facts, document, subject="facts")
+        if "unread" in answer:
+            return from_document(Unread, answer["unread"], subject="unread file")
+        return from_document(Facts, answer.get("facts"), subject="facts")
     except CrossdimError as error:
         raise NotAMessage("the answer holds no facts") from error
 

@@ -25,6 +25,7 @@ from foundation.settings import from_document, to_document
 from pipelines.decoder_process.limits import Limits, enforce
 from pipelines.decoder_process.messages import ARRAYS, Ended, Message, received, send
 from pipelines.decoders import DECODERS
+from pipelines.decoders.facts import Facts
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import RawItem, ReadRules
 from pipelines.quarantine import verdict_on
@@ -52,10 +53,10 @@ def _probed(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
         return head[:num_bytes]
 
     try:
-        facts = probe(request["name"], request["size"], read, rules)
+        found = probe(request["name"], request["size"], read, rules)
     except _MoreNeeded:
         return {"more": True}, []
-    return {"facts": to_document(facts)}, []
+    return {"facts" if isinstance(found, Facts) else "unread": to_document(found)}, []
 
 
 def _decoded(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:

@@ -1,4 +1,4 @@
-"""A verdict on one file from its first bytes: which format it is, whether its header is sound, or that it is not for us."""
+"""One file by its first bytes: which format it is and what its header says, or which format that is not read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pipelines.decoders.facts import Facts
 from pipelines.decoders.inflate import GZIP_MAGIC, inflate_head
 from pipelines.decoders.nifti_header import looks_like_nifti
 from pipelines.decoders.raw import ReadRules
+from pipelines.decoders.signatures import Unread, image_format, name_of_unread
 from storage_schema.errors import SampleError
 
 #: Enough for nearly every header; a longer one costs a second request.
@@ -34,8 +35,8 @@ def known_ending(name: str) -> str:
     return next((ending for ending in endings if name.lower().endswith(ending)), "")
 
 
-def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | None:
-    """The facts of one file; None if neither its name nor its content says that it is for us.
+def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | Unread:
+    """The facts of one file, or what it is if neither its name nor its content is of a format that is read.
 
     Args:
         name: the file's name.
@@ -49,18 +50,25 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
     promise = promised(name)
     if size == 0:
         if promise is None:
-            return None
+            return name_of_unread(name, b"")
         raise SampleError("empty", "the file has no bytes; its copy may have failed")
     head = read(min(size, HEAD_BYTES))
     family, facts_of = _family(head, promise)
     if facts_of is None:
-        return None
+        return name_of_unread(name, head)
     if promise and family != promise:
         raise SampleError("wrong_format", f"the name promises {promise}, the content is {family}; rename or replace the file")
     try:
-        return facts_of(head, len(head) == size, rules)
+        found = facts_of(head, len(head) == size, rules)
     except EOFError:
-        return facts_of(read(size), True, rules)
+        found = facts_of(read(size), True, rules)
+    return found or _without_pixels(head)
+
+
+def _without_pixels(head: bytes) -> Unread:
+    """A DICOM object that is no image: an index of other files, a report, a plan."""
+    index = dicom.DIRECTORY_CLASS.encode() in head
+    return Unread(format="DICOMDIR" if index else "DICOM without pixels", is_image=index)
 
 
 FactsOf = Callable[[bytes, bool, ReadRules], Facts | None]
@@ -96,4 +104,6 @@ def _broken_promise(head: bytes, promise: str) -> SampleError:
         return SampleError(
             "error_document", f"the file holds an XML or HTML document, such as a store's error answer, instead of {promise}"
         )
-    return SampleError("wrong_format", f"the name promises {promise}, but the content does not begin as such a file does")
+    content = image_format(head)
+    found = f"the content is {content}, which is not read" if content else "but the content does not begin as such a file does"
+    return SampleError("wrong_format", f"the name promises {promise}, {found}; rename, convert or replace the file")

@@ -53,6 +53,7 @@ class RawItem:
     Attributes:
         uri: name of the input in the catalog.
         files: contents, in no particular order for a series.
+        hashes: hex sha256 of each file, if they are known already.
         modality: what command line or folder say; a DICOM header knows better.
         patient: hashed patient, if somebody named one.
         num_values: pixels or voxels that the header promised, which is what memory and time are allowed for.
@@ -60,6 +61,7 @@ class RawItem:
 
     uri: str
     files: tuple[bytes, ...]
+    hashes: tuple[str, ...] = ()
     modality: Modality = Modality.OT
     label: str | None = None
     patient: str | None = None
@@ -74,7 +76,7 @@ class RawItem:
 
     def sha256(self) -> str:
         """Hash of the content; of a series, the hash of its files' sorted hashes, so that names and order do not matter."""
-        hashes = sorted({hashlib.sha256(data).hexdigest() for data in self.files})
+        hashes = sorted(set(self.hashes or (hashlib.sha256(data).hexdigest() for data in self.files)))
         return hashes[0] if len(self.files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def origin(self) -> tuple[str, Origin, str]:

@@ -21,7 +21,7 @@ from pipelines.decoders.raw import ReadRules, files_numbered
 from pipelines.jobs.names import SeriesId, SourceNames
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from pipelines.jobs.verdict import Verdict
-from pipelines.quarantine import Quarantined, Step, through
+from pipelines.quarantine import Ignored, Quarantined, Step, through
 from pipelines.sources.labels import Known
 from storage_schema.digest import digest
 from storage_schema.errors import SampleError
@@ -34,12 +34,13 @@ SERIES = "dicom-series"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemFile:
-    """One file of an item: where it is read, and its name in the dataset."""
+    """One file of an item: where it is read, its name in the dataset, and its version in the listing."""
 
     source: int
     path: str
     uri: str
     size: int
+    version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +76,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All rows, what was refused by its header, and how many files were not for us, by rule."""
+    """All rows, what was refused by its header, and every file that is no input."""
 
     rows: tuple[Row, ...]
     refused: tuple[Quarantined, ...]
-    ignored: dict[str, int] = field(default_factory=dict)
+    ignored: tuple[Ignored, ...] = ()
     digest: str
 
     @property
@@ -111,7 +112,7 @@ class Naming:
         patient = known.patient_id or (first.facts.patient_id if first.facts else None)
         return Item(
             uri=uri,
-            files=tuple(ItemFile(source=f.source, path=f.path, uri=f.uri, size=f.size) for f in files),
+            files=tuple(ItemFile(source=f.source, path=f.path, uri=f.uri, size=f.size, version=f.version) for f in files),
             decoder=decoder,
             modality=self.modality(first),
             label=known.label,
@@ -130,12 +131,7 @@ def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, ident
         naming: labels, patients and modalities.
         identity: what else decides the bytes (the dataset's name, the test fraction).
     """
-    families = {kind.family for kind in recipe.formats}
-    broken = [verdict for verdict in verdicts if verdict.status == "refused"]
-    refused = [verdict.quarantined() for verdict in broken if promised(verdict.path) in families]
-    usable = [verdict for verdict in verdicts if verdict.facts and verdict.facts.format in recipe.formats]
-    ignored = {"foreign": sum(verdict.status == "ignored" for verdict in verdicts)}
-    ignored["not_for_recipe"] = len(verdicts) - len(usable) - len(refused) - ignored["foreign"]
+    usable, refused, ignored = sort_out(verdicts, recipe)
     if isinstance(recipe, ImageRecipe):
         rows, more = pack_images(usable, recipe, naming)
     else:
@@ -149,16 +145,41 @@ def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, ident
         "identity": identity,
         "rows": [_identity_of(row) for row in rows],
         "refused": [one.row() for one in refused],
+        "ignored": [one.row() for one in ignored],
     }
-    return Plan(rows=tuple(rows), refused=tuple(refused), ignored=ignored, digest=digest(document))
+    return Plan(rows=tuple(rows), refused=tuple(refused), ignored=tuple(ignored), digest=digest(document))
+
+
+def sort_out(verdicts: Sequence[Verdict], recipe: Recipe) -> tuple[list[Verdict], list[Quarantined], list[Ignored]]:
+    """Files that the recipe reads, files of its kind that are broken, and all others."""
+    families = {kind.family for kind in recipe.formats}
+    usable: list[Verdict] = []
+    refused: list[Quarantined] = []
+    ignored: list[Ignored] = []
+    for verdict in verdicts:
+        if verdict.status == "ok" and verdict.facts and verdict.facts.format in recipe.formats:
+            usable.append(verdict)
+        elif verdict.status == "refused" and promised(verdict.path) in {*families, None}:
+            refused.append(verdict.quarantined())
+        elif verdict.status == "ignored":
+            ignored.append(verdict.ignored())
+        else:
+            broken = f"; besides, {verdict.reason} [{verdict.rule}]" if verdict.reason else ""
+            reason = f"the recipe reads {', '.join(sorted(recipe.formats))}{broken}"
+            ignored.append(Ignored(uri=verdict.uri, format=verdict.format, rule="not_for_recipe", reason=reason))
+    return usable, refused, ignored
 
 
 def _identity_of(row: Row) -> dict[str, Any]:
-    """A row as the digest sees it: without the paths behind names, which a digest over them would let anybody guess."""
+    """A row as the digest sees it.
+
+    Without the paths behind names, which a digest over them would let anybody guess, and without versions, which a copy of the
+    sources has others of.
+    """
     document: dict[str, Any] = to_document(row)
     for item in document["items"]:
         for file in item["files"]:
-            del file["path"]
+            del file["path"], file["version"]
     return document
 
 

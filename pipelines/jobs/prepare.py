@@ -25,8 +25,10 @@ from pipelines.jobs.recipe import Recipe, VolumeRecipe
 from pipelines.jobs.row import Job, run_row
 from pipelines.jobs.scan import scan
 from pipelines.jobs.splits import check_patients, tell_parts
+from pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
 from pipelines.jobs.verdict import Verdict
-from pipelines.publish import Bank, Marker, Title, finished_rows, publish, read_markers, remove_scratch, told
+from pipelines.markers import Marker, finished_rows, read_markers, remove_scratch
+from pipelines.publish import Bank, Title, publish, told
 from pipelines.quarantine import Quarantined
 from pipelines.sources.apart import check_apart, check_links_apart
 from pipelines.sources.label_matching import match_series, match_table
@@ -61,11 +63,22 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of it: counts by rule and by part of the split, and sentences that the user should know."""
+    """What became of it.
+
+    Attributes:
+        quarantined: number of inputs by rule.
+        ignored: number of files by rule.
+        ignored_formats: number of ignored files by format.
+        unread: ignored files that look like images, by format.
+        parts: number of samples by part of the split.
+        notes: sentences that the user should know.
+    """
 
     manifest: Manifest
     quarantined: dict[str, int]
     ignored: dict[str, int]
+    ignored_formats: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, UnreadFormat] = field(default_factory=dict)
     seconds: float
     already_published: bool = False
     parts: dict[str, int] = field(default_factory=dict)
@@ -125,9 +138,10 @@ def _naming(order: Order, sources: Sequence[Bucket], labels: Labels, names: Sour
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
-    """A plan, the names of its inputs, and sentences that the user should know."""
+    """A plan, the names of its inputs, what looks like images and is not read, and sentences that the user should know."""
 
     plan: Plan
+    unread: dict[str, UnreadFormat]
     names: SourceNames
     files: tuple[NamedFile, ...]
     notes: tuple[str, ...]
@@ -153,12 +167,14 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
     identity: dict[str, object] = {"name": order.name, "split": asdict(order.split), "patient_key_id": names.key_id}
     plan = make_plan(names.publish(verdicts), order.recipe, _naming(order, sources, labels, names), identity)
     named = _named(verdicts, names, order.recipe)
+    unread = unread_formats(verdicts)
     if not plan.rows:
         where = ", ".join(source.url for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
         raise StorageError(
             f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. "
             + readable(told(plan.refused), named)
+            + (f" {sentence_of_unread(unread)}" if unread else "")
         )
     items = [item for row in plan.rows for item in row.items]
     notes = check_patients((item.patient for item in items), order.split)
@@ -167,7 +183,7 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
         notes.append(
             f"{annotated} of {len(items)} inputs say that text is burned into their pixels; --burned-in refuse leaves them out"
         )
-    return Planned(plan=plan, names=names, files=named, notes=tuple(notes))
+    return Planned(plan=plan, unread=unread, names=names, files=named, notes=tuple(notes))
 
 
 def _named(verdicts: Sequence[Verdict], names: SourceNames, recipe: Recipe) -> tuple[NamedFile, ...]:
@@ -256,10 +272,9 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         preprocessing=order.recipe.preprocessing(),
         plan_digest=plan.digest,
         num_files=len(files),
-        num_files_ignored=sum(plan.ignored.values()),
         patient_key_id=planned.names.key_id,
     )
-    manifest, quarantine = publish(order.out, title, markers, plan.refused, _bank(job, plan))
+    manifest, quarantine = publish(order.out, title, markers, plan.refused, plan.ignored, _bank(job, plan))
     remove_scratch(order.out)
     parts = count_parts(markers)
     notes += tell_flagged(row for marker in markers for row in marker.catalog)
@@ -290,7 +305,9 @@ def _outcome(
     return Outcome(
         manifest=manifest,
         quarantined=dict(sorted(Counter(one.rule for one in quarantine).items())),
-        ignored={rule: count for rule, count in planned.plan.ignored.items() if count},
+        ignored=dict(sorted(Counter(one.rule for one in planned.plan.ignored).items())),
+        ignored_formats=dict(sorted(Counter(one.format for one in planned.plan.ignored).items())),
+        unread=planned.unread,
         seconds=time.monotonic() - start,
         already_published=already_published,
         notes=planned.notes,

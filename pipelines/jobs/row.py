@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,9 +12,10 @@ from foundation.bucket import Bucket
 from foundation.settings import from_document
 from pipelines import decoder_process
 from pipelines.decoders.raw import RawItem
-from pipelines.jobs.plan import Item, Row
+from pipelines.jobs.plan import Item, ItemFile, Row
 from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
-from pipelines.publish import Marker, Written, marker_path, put
+from pipelines.markers import FileRead, Marker, Used, marker_path
+from pipelines.publish import Written, put
 from pipelines.quarantine import Quarantined, Step, through
 from pipelines.repeats import Repeat
 from pipelines.sinks.bank import pack_bank_shard
@@ -47,9 +49,11 @@ class Job:
 
 def raw(item: Item, job: Job) -> RawItem:
     """The bytes of an item, and what is known of it."""
+    files = tuple(read_whole(job.sources[file.source], file.path, file.size, version=file.version) for file in item.files)
     return RawItem(
         uri=item.uri,
-        files=tuple(read_whole(job.sources[file.source], file.path, file.size) for file in item.files),
+        files=files,
+        hashes=tuple(hashlib.sha256(data).hexdigest() for data in files),
         modality=item.modality,
         label=item.label,
         patient=item.patient,
@@ -65,36 +69,101 @@ def _within_reserve(item: Item, samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-def samples_of(row: Row, job: Job) -> Iterator[tuple[Item, list[Sample] | Quarantined | Repeat]]:
-    """Every item of a row with its samples, or with the reason why it has none."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What became of one item.
+
+    Attributes:
+        item: the input.
+        samples: made of it; none if it was refused or repeats another.
+        instead: why there are none.
+        left_out: its files whose content another of its files has: decoders take one of them.
+        files: as they were read; none if one of them could not be.
+    """
+
+    item: Item
+    samples: list[Sample]
+    instead: Quarantined | Repeat | None
+    left_out: tuple[Quarantined, ...]
+    files: tuple[FileRead, ...]
+
+    @property
+    def quarantine(self) -> tuple[Quarantined, ...]:
+        """Its quarantine rows: one of the whole item, or one of each file that is left out."""
+        if self.instead:
+            return (self.instead,) if isinstance(self.instead, Quarantined) else ()
+        return self.left_out
+
+    @property
+    def repeats(self) -> tuple[Repeat, ...]:
+        """The item, if it repeats another of its row."""
+        return (self.instead,) if isinstance(self.instead, Repeat) else ()
+
+    @property
+    def used(self) -> tuple[Used, ...]:
+        """The item, if samples were made of it."""
+        return () if self.instead else (Used(uri=self.item.uri, num_files=len(self.item.files) - len(self.left_out)),)
+
+
+def made_of(row: Row, job: Job) -> Iterator[Made]:
+    """What becomes of every item of a row."""
     met: set[str] = set()
     for item in row.items:
+        hashes: list[str] = []
         steps: list[Step] = [
             ("read", partial(raw, job=job)),
+            ("read", partial(_note_hashes, hashes=hashes)),
             *job.recipe.steps(partial(decoder_process.decode, item.decoder)),
             ("plan", partial(_within_reserve, item)),
         ]
-        made = through(item.uri, item, steps, [file.uri for file in item.files])
+        found = through(item.uri, item, steps, [file.uri for file in item.files])
         num_files = len(item.files)
-        if isinstance(made, Quarantined):
-            yield item, replace(made, num_files=num_files)
-        elif made[0].origin.sha256 in met:
-            yield item, Repeat(uri=item.uri, sha256=made[0].origin.sha256, label=item.label, num_files=num_files)
+        instead: Quarantined | Repeat | None = None
+        if isinstance(found, Quarantined):
+            instead = replace(found, num_files=num_files)
+        elif found[0].origin.sha256 in met:
+            instead = Repeat(uri=item.uri, sha256=found[0].origin.sha256, label=item.label, num_files=num_files)
         else:
-            met.add(made[0].origin.sha256)
-            yield item, made
+            met.add(found[0].origin.sha256)
+        read = list(zip(item.files, hashes, strict=False))  # no hashes of an item that could not be read
+        yield Made(
+            item=item,
+            samples=[] if isinstance(found, Quarantined) or instead else found,
+            instead=instead,
+            left_out=tuple(_stored_twice(read)),
+            files=tuple(
+                FileRead(source=file.source, path=file.path, size=file.size, version=file.version, sha256=sha256)
+                for file, sha256 in read
+            ),
+        )
+
+
+def _note_hashes(raw_item: RawItem, hashes: list[str]) -> RawItem:
+    """The item itself; the hashes of its files are added to ``hashes``."""
+    hashes += raw_item.hashes
+    return raw_item
+
+
+def _stored_twice(read: Sequence[tuple[ItemFile, str]]) -> Iterator[Quarantined]:
+    """The quarantine rows of files that another file of the same series equals."""
+    first: dict[str, ItemFile] = {}
+    for file, sha256 in read:
+        kept = first.setdefault(sha256, file)
+        if kept is not file:
+            reason = f"has the same content as {kept.uri} of the same series, which is kept"
+            yield Quarantined(uri=file.uri, stage="read", rule="duplicate", reason=reason)
 
 
 def write_images(row: Row, job: Job) -> Marker:
     """A row of images as one shard."""
-    made = list(samples_of(row, job))
-    samples = [sample for _, found in made if isinstance(found, list) for sample in found]
+    made = list(made_of(row, job))
+    samples = [sample for one in made for sample in one.samples]
     written = []
     if samples:
         path, made_by = shard_path(job.name, row.number), digest(job.recipe.preprocessing())
         packed = pack_shard(samples, path, split=job.split, preprocessing_digest=made_by)
         written.append(put(job.out, packed))
-    return _marker(row, written, [found for _, found in made if not isinstance(found, list)])
+    return _marker(row, job, written, made)
 
 
 def write_volumes(row: Row, job: Job) -> Marker:
@@ -104,19 +173,17 @@ def write_volumes(row: Row, job: Job) -> Marker:
     per_shard = recipe.patches_per_shard
     waiting: dict[int, Sample] = {}
     written: list[Written] = []
-    without: list[Quarantined | Repeat] = []
+    done: list[Made] = []
     position = 0
-    for item, made in samples_of(row, job):
-        if isinstance(made, list):
-            waiting.update(enumerate(made, position))
-        else:
-            without.append(made)
-        position += item.boxes
+    for made in made_of(row, job):
+        waiting.update(enumerate(made.samples, position))
+        done.append(replace(made, samples=[]))
+        position += made.item.boxes
         while waiting and (min(waiting) // per_shard + 1) * per_shard <= position:
             written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
     if waiting:
         written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
-    return _marker(row, written, without)
+    return _marker(row, job, written, done)
 
 
 def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) -> Written:
@@ -136,13 +203,16 @@ def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) ->
     return put(job.out, packed)
 
 
-def _marker(row: Row, written: list[Written], without: list[Quarantined | Repeat]) -> Marker:
+def _marker(row: Row, job: Job, written: list[Written], made: Sequence[Made]) -> Marker:
     return Marker(
+        plan=job.plan_digest,
         row=row.number,
         objects=tuple(one.entry for one in written),
         catalog=tuple(catalog for one in written for catalog in one.rows),
-        quarantine=tuple(one for one in without if isinstance(one, Quarantined)),
-        repeats=tuple(one for one in without if isinstance(one, Repeat)),
+        quarantine=tuple(refused for one in made for refused in one.quarantine),
+        repeats=tuple(repeat for one in made for repeat in one.repeats),
+        used=tuple(used for one in made for used in one.used),
+        files=tuple(file for one in made for file in one.files),
     )
 
 

@@ -12,10 +12,13 @@ from foundation.bucket import Bucket
 from foundation.object_store import PROBLEMS
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process import probe
+from pipelines.decoders.probe import promised
 from pipelines.decoders.raw import ReadRules
+from pipelines.decoders.signatures import Unread
 from pipelines.jobs.engine import each
 from pipelines.jobs.verdict import Verdict
 from pipelines.quarantine import Quarantined, through
+from pipelines.sources import litter
 from pipelines.sources.listing import SourceFile
 from pipelines.sources.reading import read_head
 from storage_schema.digest import canonical_json
@@ -24,18 +27,30 @@ from storage_schema.digest import canonical_json
 GROUP = 64
 
 
+#: Why a file is ignored once it was looked at, by rule.
+REASONS = {
+    "format_not_read": "looks like images of a format that is not read; convert it to PNG, DICOM or NIfTI to have it read",
+    "not_an_image": "neither name nor content is of a format that holds images",
+}
+
+
 def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verdict:
     """The verdict on one file."""
-    verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size)
+    verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size, version=file.version)
+    named = litter.ignored_by_name(file.path)
+    if named:
+        return verdict(status="ignored", format=named, rule=named, reason=litter.REASONS[named])
+    refused = partial(verdict, status="refused", format=promised(file.path) or "unknown")
     if file.problem:
-        return verdict(status="refused", rule=file.problem, reason=PROBLEMS[file.problem])
-    read = partial(read_head, sources[file.source], file.path)
+        return refused(rule=file.problem, reason=PROBLEMS[file.problem])
+    read = partial(read_head, sources[file.source], file.path, version=file.version)
     found = through(file.uri, file, [("scan", lambda one: probe(one.path, one.size, read, rules))])
     if isinstance(found, Quarantined):
-        return verdict(status="refused", rule=found.rule, reason=found.reason)
-    if found is None:
-        return verdict(status="ignored", rule="foreign", reason="neither name nor content is a format that is read")
-    return verdict(status="ok", facts=found)
+        return refused(rule=found.rule, reason=found.reason)
+    if isinstance(found, Unread):
+        rule = "format_not_read" if found.is_image else "not_an_image"
+        return verdict(status="ignored", format=found.format, is_image=found.is_image, rule=rule, reason=REASONS[rule])
+    return verdict(status="ok", format=str(found.format), facts=found)
 
 
 def _judge_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:

@@ -21,6 +21,7 @@ class SourceFile:
         uri: its name in the catalog: the path, behind the source's folder name where there are several sources. It holds
             neither host nor mount point, so that a moved bucket gives the same bytes.
         size: in bytes.
+        version: changes when the content does (see ``StoredObject``).
         problem: why it cannot be read, a key of :data:`foundation.object_store.PROBLEMS`; "" if it can.
     """
 
@@ -28,6 +29,7 @@ class SourceFile:
     path: str
     uri: str
     size: int
+    version: str = ""
     problem: str = ""
 
 
@@ -54,7 +56,7 @@ def as_folder(source: Bucket) -> tuple[Bucket, str]:
 
 
 def _file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:
-    return SourceFile(source=number, path=path, uri=uri, size=found.size, problem=found.problem)
+    return SourceFile(source=number, path=path, uri=uri, size=found.size, version=found.version, problem=found.problem)
 
 
 def _listed(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[SourceFile]]:

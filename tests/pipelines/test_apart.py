@@ -9,7 +9,8 @@ import pytest
 
 import pipelines.cli
 from foundation.bucket import Bucket
-from pipelines.publish import WORK, marker_path, remove_scratch
+from pipelines.markers import marker_path, remove_scratch
+from pipelines.scratch import WORK
 from pipelines.sources.apart import check_apart, check_links_apart
 from pipelines.sources.listing import list_sources
 from storage_schema.errors import UsageError

@@ -25,7 +25,7 @@ from pipelines.jobs.engine import each
 from storage_schema.errors import CrossdimError, StorageError
 from storage_schema.manifest import MANIFEST_PATH, parse_manifest
 from storage_schema.pseudo3d import Pseudo3D, unroll
-from tests.pipelines.corpora import write_images, write_volumes
+from tests.pipelines.corpora import blob, write_images, write_series, write_volumes
 
 pytestmark = [
     pytest.mark.ray,
@@ -105,6 +105,66 @@ def test_images_are_published_with_labels_and_a_reason_for_each_refusal(images):
         ("p999_again.png", "publish", "duplicate"),
     }
     assert not (images / "_work").exists()
+
+
+def is_source(path: Path) -> bool:
+    """Whether a path is a file that was there before; ``prepare`` keeps its key and its table of names beside the sources."""
+    return path.is_file() and not path.name.startswith(".crossdim-")
+
+
+def files_of(dataset: Path) -> tuple[int, ...]:
+    """Files in, used, quarantined and ignored, by the manifest."""
+    files = manifest_of(dataset).files
+    return (files.total, files.used, files.quarantined, files.ignored)
+
+
+def test_every_file_is_used_or_quarantined_or_ignored(images, volumes, raw):
+    """To the unit, and held against what lies on disk."""
+    assert files_of(images) == (15, 12, 2, 1)
+    assert files_of(volumes) == (4 + 24, 3 + 24, 1, 0)
+    for dataset, folder in ((images, "images"), (volumes, "volumes")):
+        on_disk = {str(path.relative_to(raw / folder)) for path in (raw / folder).rglob("*") if is_source(path)}
+        assert files_of(dataset)[0] == len(on_disk)
+        assert {row["uri"] for row in rows_of(dataset, "ignored")} <= on_disk
+        assert sum(row["num_files"] for row in rows_of(dataset, "quarantine")) == files_of(dataset)[2]
+    assert [(row["format"], row["rule"]) for row in rows_of(images, "ignored")] == [("text", "not_an_image")]
+
+
+def test_files_of_series_are_counted_one_by_one(tmp_path, capsys):
+    """A slice stored twice, a series that is refused, a volume stored twice, litter, and a format that is not read."""
+    source = tmp_path / "raw"
+    write_series(source / "a", blob((24, 40, 36), 5), "1.2.1")
+    shutil.copy(source / "a" / "00.dcm", source / "a" / "again.dcm")
+    write_series(source / "b", blob((9, 40, 36), 6), "1.2.2")
+    (source / "b" / sorted(os.listdir(source / "b"))[4]).unlink()
+    write_volumes(source / "v")
+    shutil.copy(source / "v" / "mr" / "c.nii", source / "v" / "mr" / "d.nii")
+    (source / "._x.nii").write_bytes(b"\0\5\x16\7")
+    (source / "scan.nrrd").write_bytes(b"NRRD0004\n")
+    line = ["prepare", str(source), *TINY_VOLUMES, "--out", str(tmp_path / "out"), "--json"]
+
+    assert main(line) == 3
+    told = last_answer(capsys)
+    total = sum(map(is_source, source.rglob("*")))
+    assert told["files"] == {"total": total, "used": 24 + 3 + 24, "quarantined": 1 + 8 + 1 + 1, "ignored": 2}
+    assert told["images_not_read"] == {"NRRD": 1}
+    rows = [(row["rule"], row["num_files"]) for row in rows_of(tmp_path / "out", "quarantine")]
+    assert sorted(rows) == [("duplicate", 1), ("duplicate", 1), ("gzip", 1), ("irregular_spacing", 8)]
+    assert main(["verify", str(tmp_path / "out"), "--json"]) == 0
+
+
+def test_equal_images_under_two_labels_are_told(tmp_path, capsys):
+    write_images(tmp_path / "raw", count=4)
+    (tmp_path / "raw" / "well" / "p999_again.png").rename(tmp_path / "raw" / "sick" / "same.png")
+    line = ["prepare", str(tmp_path / "raw"), "--recipe", "xray-pseudo3d:tiny", "--label", "folder"]
+
+    assert main([*line, "--out", str(tmp_path / "o")]) == 3
+    conflicts = [row["reason"] for row in rows_of(tmp_path / "o", "quarantine") if row["rule"] == "label_conflict"]
+    assert len(conflicts) == 2
+    assert all("'sick'" in reason and "'well'" in reason for reason in conflicts)
+    said = capsys.readouterr().out
+    assert "files: 7 = 3 used, 3 quarantined, 1 ignored" in said
+    assert "label_conflict 2" in said
 
 
 def test_stored_and_virtual_views_are_the_same_bits_under_the_same_keys(images, raw, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def plan(verdicts: list[Verdict], recipe: str, *overrides: str) -> Plan:
     return make_plan(verdicts, resolve(recipe, overrides), NAMING, {"name": "t"})
 
 
+def ignored(made: Plan) -> Counter[str]:
+    return Counter(one.rule for one in made.ignored)
+
+
 def test_every_file_gets_a_verdict(tmp_path):
     write_volumes(tmp_path)
     (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
@@ -49,7 +54,7 @@ def test_every_file_gets_a_verdict(tmp_path):
     (tmp_path / "answer.dcm").write_bytes(b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>")
     found = {v.uri: (v.status, v.rule) for v in verdicts_on(tmp_path)}
 
-    assert found[".DS_Store"] == ("ignored", "foreign")
+    assert found[".DS_Store"] == ("ignored", "hidden")
     assert found["empty.nii.gz"] == ("refused", "empty")
     assert found["pointer.png"] == ("refused", "lfs_pointer")
     assert found["answer.dcm"] == ("refused", "error_document")
@@ -148,8 +153,8 @@ def test_files_of_the_other_kind_are_counted_and_left_alone(tmp_path):
     write_volumes(tmp_path / "v")
     verdicts = verdicts_on(tmp_path)
 
-    assert plan(verdicts, "mixed-superpatches:tiny").ignored == {"foreign": 1, "not_for_recipe": 14}
-    assert plan(verdicts, "xray-pseudo3d").ignored == {"foreign": 1, "not_for_recipe": 4}
+    assert ignored(plan(verdicts, "mixed-superpatches:tiny")) == {"not_an_image": 1, "not_for_recipe": 14}
+    assert ignored(plan(verdicts, "xray-pseudo3d")) == {"not_an_image": 1, "not_for_recipe": 4}
 
 
 def test_a_broken_file_of_the_other_kind_is_no_refusal(tmp_path):
@@ -158,7 +163,7 @@ def test_a_broken_file_of_the_other_kind_is_no_refusal(tmp_path):
     (tmp_path / "cut.nii").write_bytes(b"")
     verdicts = verdicts_on(tmp_path)
 
-    assert plan(verdicts, "xray-pseudo3d").ignored["not_for_recipe"] == 1
+    assert ignored(plan(verdicts, "xray-pseudo3d"))["not_for_recipe"] == 1
     assert [one.rule for one in plan(verdicts, "mixed-superpatches:tiny").refused] == ["empty"]
 
 

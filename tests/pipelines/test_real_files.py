@@ -14,6 +14,7 @@ from pipelines.decoders import DECODERS
 from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import RawItem, ReadRules
+from pipelines.decoders.signatures import Unread
 from pipelines.stages.orient import orient
 from storage_schema.errors import SampleError
 from storage_schema.sample import Sample
@@ -168,7 +169,9 @@ def test_foreign_files_beside_a_series_are_left_alone(real_data):
             verdicts[path.name] = error.rule
 
     assert sum(isinstance(v, Facts) for v in verdicts.values()) == 9
-    assert {name for name, v in verdicts.items() if v is None} == set(verdicts) - {n for n in verdicts if n.endswith(".dcm")}
+    assert {name for name, v in verdicts.items() if isinstance(v, Unread) and not v.is_image} == set(verdicts) - {
+        n for n in verdicts if n.endswith(".dcm")
+    }
     assert verdicts["notes.dcm"] == "wrong_format"
 
 

@@ -13,7 +13,8 @@ import webdataset
 import zarr
 
 from pipelines.jobs.check import decoded, seen_by_webdataset, seen_by_zarr
-from pipelines.publish import Marker, parquet_bytes, parse_marker
+from pipelines.markers import FileRead, Marker, Used, parse_marker
+from pipelines.publish import parquet_bytes
 from pipelines.quarantine import Quarantined
 from pipelines.repeats import Repeat, settle_repeats
 from pipelines.sinks.bank import bank_document, pack_bank_shard
@@ -153,7 +154,10 @@ def test_a_patient_is_always_in_the_same_part():
 
 def test_markers_survive_their_own_bytes():
     marker = Marker(
+        plan=DIGEST,
         row=3,
+        used=(Used(uri="b", num_files=2),),
+        files=(FileRead(source=0, path="b/1", size=3, version="7", sha256=DIGEST),),
         objects=(shard(views(2)).entry(),),
         catalog=shard(views(2)).rows,
         quarantine=(Quarantined(uri="a", stage="decode", rule="truncated", reason="é"),),

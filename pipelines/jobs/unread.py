@@ -1,0 +1,35 @@
+"""What looks like images and is not read: nobody's images are left out without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.jobs.verdict import Verdict
+from storage_schema.names import printable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnreadFormat:
+    """How many files of one format look like images and are not read, and the path of one of them."""
+
+    num_files: int
+    example: str
+
+
+def unread_formats(verdicts: Sequence[Verdict]) -> dict[str, UnreadFormat]:
+    """Files that look like images of formats that are not read, by format, the most frequent first."""
+    found: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.is_image:
+            found.setdefault(verdict.format, []).append(verdict.path)
+    ordered = sorted(found.items(), key=lambda one: (-len(one[1]), one[0]))
+    return {name: UnreadFormat(num_files=len(paths), example=min(paths)) for name, paths in ordered}
+
+
+def sentence_of_unread(unread: Mapping[str, UnreadFormat]) -> str:
+    """What looks like images and is not read, said by name."""
+    count = sum(one.num_files for one in unread.values())
+    kinds = ", ".join(f"{name} {one.num_files} (such as {printable(one.example)})" for name, one in unread.items())
+    files = "1 file looks like an image or may hold some" if count == 1 else f"{count} files look like images or may hold some"
+    return f"{files}, of formats that this version does not read: {kinds}"

@@ -1,0 +1,164 @@
+"""Markers: what finished rows of a plan leave in scratch. A row with a sound marker and all its objects is not done again."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from foundation.bucket import Bucket
+from foundation.settings import from_document, to_document
+from pipelines.quarantine import Quarantined
+from pipelines.repeats import Repeat
+from pipelines.scratch import WORK, parse_checked, to_checked_bytes
+from storage_schema.errors import DocumentError, StorageError
+from storage_schema.manifest import ObjectEntry
+
+logger = logging.getLogger(__name__)
+
+_READERS = 16
+_OF_PLAN = re.compile(rf"({WORK}/[0-9a-f]{{16}})/")
+_NAME = re.compile(r"(\d{6,})\.json\Z")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRead:
+    """One source file as a row has read it; ``version`` is that of the listing."""
+
+    source: int
+    path: str
+    size: int
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Used:
+    """One input that became samples, and the number of files that they were made from."""
+
+    uri: str
+    num_files: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marker:
+    """What a finished row leaves: proof of its objects, its share of the dataset's tables, and the files that it has read."""
+
+    plan: str
+    row: int
+    objects: tuple[ObjectEntry, ...]
+    catalog: tuple[dict[str, object], ...]
+    quarantine: tuple[Quarantined, ...]
+    used: tuple[Used, ...] = ()
+    repeats: tuple[Repeat, ...] = ()
+    files: tuple[FileRead, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """As stored: equal markers are equal bytes."""
+        return to_checked_bytes(to_document(self))
+
+
+def parse_marker(data: bytes) -> Marker:
+    """Read a marker.
+
+    Raises:
+        ValueError: for one that was cut or changed.
+    """
+    document = parse_checked(data)
+    try:
+        return from_document(Marker, document, subject="marker")
+    except DocumentError as error:
+        raise ValueError(str(error)) from error
+
+
+def marker_path(plan_digest: str, row: int) -> str:
+    """Path of a row's marker inside the dataset."""
+    return f"{WORK}/{plan_digest[:16]}/{row:06d}.json"
+
+
+def finished_rows(out: Bucket, plan_digest: str, *, beside: Iterable[str] = ()) -> dict[int, Marker]:
+    """Markers of this plan's rows that are written already; what cannot be trusted is told and left out, and so done again.
+
+    Args:
+        out: the dataset.
+        plan_digest: of the plan.
+        beside: paths in scratch that are no markers.
+
+    Raises:
+        StorageError: if another plan has been at work here, whose objects would be mixed with ours.
+    """
+    if not out.exists(WORK):
+        return {}
+    sizes = {entry.path: entry.size for entry in out.listing()}
+    in_work = [path for path in sizes if path.startswith(f"{WORK}/") and path not in set(beside)]
+    ours = f"{WORK}/{plan_digest[:16]}/"
+    strangers = sum(not path.startswith(ours) for path in in_work)
+    if strangers:
+        raise StorageError(
+            f"{out.where(WORK)} holds {strangers} finished rows of another plan: inputs, recipe or secret key have changed. "
+            f"Use another --out, restore what was, or delete {out.url}"
+        )
+    rows = [int(named[1]) for path in in_work if (named := _NAME.fullmatch(path.removeprefix(ours)))]
+    return {marker.row: marker for marker in _sound_markers(out, plan_digest, rows, sizes)}
+
+
+def _sound_markers(out: Bucket, plan_digest: str, rows: Iterable[int], sizes: Mapping[str, int]) -> list[Marker]:
+    """Markers that can be trusted, in order."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = readers.map(lambda row: _sound(out, plan_digest, row, sizes), sorted(rows))
+        return [marker for marker in found if marker]
+
+
+def _sound(out: Bucket, plan_digest: str, row: int, sizes: Mapping[str, int]) -> Marker | None:
+    """The marker of a row, if it can be trusted."""
+    path = marker_path(plan_digest, row)
+    try:
+        marker = parse_marker(out.read(path))
+    except ValueError as error:
+        problem: str | None = str(error)
+    else:
+        problem = _problem_of(marker, plan_digest, row, sizes)
+    if not problem:
+        return marker
+    logger.warning("%s is not trusted, so its row is done again: it %s", out.where(path), problem)
+    return None
+
+
+def _problem_of(marker: Marker, plan_digest: str, row: int, sizes: Mapping[str, int]) -> str | None:
+    if (marker.plan, marker.row) != (plan_digest, row):
+        return "belongs to another row or plan"
+    for entry in marker.objects:
+        if sizes.get(entry.path) != entry.size:
+            found = f"has {sizes[entry.path]:,}" if entry.path in sizes else "is gone"
+            return f"names {entry.path} with {entry.size:,} bytes, which {found}"
+    return None
+
+
+def remove_scratch(out: Bucket) -> None:
+    """Remove the scratch of a published dataset, also what a run left that died right after its commit; nothing of others."""
+    if not out.exists(WORK):
+        return
+    found = [_OF_PLAN.match(entry.path) for entry in out.listing(WORK, problems=True)]
+    if all(found):
+        out.delete(WORK)
+        return
+    for folder in sorted({match[1] for match in found if match}):
+        out.delete(folder)
+
+
+def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Marker]:
+    """Markers of all rows, in order, each with its objects in place.
+
+    Raises:
+        StorageError: if one cannot be trusted; nothing may be published then.
+    """
+    wanted = list(rows)
+    markers = _sound_markers(out, plan_digest, wanted, {entry.path: entry.size for entry in out.listing()})
+    if len(markers) < len(wanted):
+        raise StorageError(
+            f"{len(wanted) - len(markers)} finished rows of {out.url} were changed or lost while others were written, so nothing "
+            "is published; start the same command again, which writes them anew"
+        )
+    return markers

@@ -1,0 +1,29 @@
+"""Scratch of a dataset that is being written: documents with their own checksum, so that none is trusted that was changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from storage_schema.digest import canonical_json
+
+#: Folder of scratch inside the dataset; gone once it is published.
+WORK = "_work"
+
+
+def to_checked_bytes(document: object) -> bytes:
+    """A document and its sha256, as stored: equal documents are equal bytes."""
+    text = canonical_json(document)
+    return text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
+
+
+def parse_checked(data: bytes) -> object:
+    """The document that :func:`to_checked_bytes` wrote.
+
+    Raises:
+        ValueError: if a byte of it is missing or differs.
+    """
+    text, newline, rest = data.partition(b"\n")
+    if not newline or rest != hashlib.sha256(text).hexdigest().encode() + b"\n":
+        raise ValueError("does not match the checksum that it carries")
+    return json.loads(text)
