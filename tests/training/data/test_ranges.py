@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,17 +20,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from foundation.bucket import Bucket, StoreOptions
 from storage_schema.errors import StorageError, UnreachableError
+from tests.training.published import images, publish
+from training.data.corpus import open_corpus, read_sample
 from training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
 
 DATA = b"0123456789"
-CUT_SHORT = 0
+CUT_SHORT, FLIPPED = 0, 1
 
 
 class _Stumbling(ThreadingHTTPServer):
-    """Answers a range with the statuses in ``script`` and then rightly; CUT_SHORT is half an answer."""
+    """Answers a range with the statuses in ``script`` and then rightly; CUT_SHORT is half an answer, FLIPPED has a wrong bit."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.data = DATA
         self.script: list[int] = []
         self.asked = 0
 
@@ -45,11 +49,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked += 1
         status = self.server.script.pop(0) if self.server.script else 206
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
-        data = DATA[first : last + 1] if status in (206, CUT_SHORT) else b""
-        self.send_response(status or 206)
+        data = self.server.data[first : last + 1] if status in (206, CUT_SHORT, FLIPPED) else b""
+        if status == FLIPPED:
+            data = data[:-30] + bytes([data[-30] ^ 4]) + data[-29:]
+        self.send_response(206 if status in (CUT_SHORT, FLIPPED) else status)
         self.send_header("Content-Length", str(len(data)))
         if data:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(DATA)}")
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.server.data)}")
             self.send_header("ETag", '"1"')
             self.send_header("Last-Modified", "Sat, 21 Nov 2026 00:00:00 GMT")
         self.end_headers()
@@ -91,6 +97,22 @@ def test_a_store_that_stumbles_is_asked_again(status: int, store: _Stumbling, ra
     store.script = [status, status]
     assert ranges.get("a", 2, 4) == b"2345"
     assert store.asked == 3
+
+
+def test_a_range_that_came_with_a_wrong_bit_is_asked_for_once_more(store: _Stumbling, ranges: Ranges, tmp_path: Path) -> None:
+    """HTTP has no checksum of its own: both clients hand over what came, and only ours tells."""
+    bucket = Bucket(str(tmp_path))
+    publish(bucket, images(2), "xr")
+    corpus, told = open_corpus(bucket), list[str]()
+    store.data = bucket.read(str(corpus.row(0)["object"]))
+    right = read_sample(corpus, 0, ranges).array
+    store.script, store.asked = [FLIPPED], 0
+    assert np.array_equal(read_sample(corpus, 0, ranges, told.append).array, right)
+    assert (store.asked, len(told)) == (2, 1)
+    store.script, store.asked = [FLIPPED, FLIPPED], 0
+    with pytest.raises(StorageError, match="read twice"):
+        read_sample(corpus, 0, ranges, told.append)
+    assert (store.asked, len(told)) == (2, 1)
 
 
 @pytest.mark.parametrize(
