@@ -110,7 +110,7 @@ class EventLog:
         self._run, self._workers = run, workers
         self._writer = f"{role}.{uuid4().hex[:8]}"
         self._number = max((event.number for event in _stored(run)), default=0)
-        self._started = (self._number, self._writer)
+        self._started = (self._number + 1, "")  # after every start that is there, before every newer one
 
     def fence(self) -> None:
         """Leave the run to a newer start of it.

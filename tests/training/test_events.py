@@ -139,6 +139,19 @@ def test_events_of_older_runs_are_read_and_gone_on_from(tmp_path: Path) -> None:
     assert begun(run, found[:4])["in_vain"] == 2
 
 
+def test_a_writer_that_has_not_started_yet_heeds_only_newer_starts(tmp_path: Path) -> None:
+    """Whatever the names of writers are: twenty, of which half would sort before the one that started."""
+    run = Bucket(str(tmp_path))
+    EventLog(run, 2).add("start", 0)
+    waiting = [EventLog(run, 2) for _ in range(20)]
+    for log in waiting:
+        log.fence()
+    EventLog(run, 2).add("resume", 0)
+    for log in waiting:
+        with pytest.raises(RunError, match="went on without"):
+            log.fence()
+
+
 def test_of_two_starts_at_one_moment_one_leaves(tmp_path: Path) -> None:
     """Both saw the same folder; one of them must go, and not both."""
     run = _Interleaved(str(tmp_path))
