@@ -32,7 +32,7 @@ def fill_outside(volume: Volume, outside: Mask | None, modality: Modality) -> No
         return
     if outside.all():
         raise SampleError("no_voxels", "every voxel is padding or NaN; nothing lies inside of the field of view")
-    lowest = float(volume[~outside].min())
+    lowest = _ends(volume, outside)[0]
     volume[outside] = min(lowest, AIR_HU) if modality is Modality.CT else lowest
 
 
@@ -42,19 +42,25 @@ def range_of(volume: Volume, outside: Mask | None = None) -> Scaling:
     Raises:
         SampleError: rule ``constant``.
     """
-    inside = volume if outside is None else volume[~outside]
-    low, high = float(inside.min()), float(inside.max())
+    low, high = _ends(volume, outside)
     if low == high:
         raise SampleError("constant", f"every voxel is {low:g}; there is nothing to see")
     return Scaling(low=low, high=high)
 
 
+def _ends(volume: Volume, outside: Mask | None) -> tuple[float, float]:
+    """The lowest and highest value inside, without a copy of the volume."""
+    inside = True if outside is None else ~outside
+    return float(volume.min(where=inside, initial=np.inf)), float(volume.max(where=inside, initial=-np.inf))
+
+
 def offset_note(volume: Volume, outside: Mask | None, modality: Modality) -> str | None:
     """A warning for CT whose values cannot be HU of a body, such as values stored with 1024 added."""
-    if modality is not Modality.CT:
+    if modality is not Modality.CT or _ends(volume, outside)[1] <= _DENSE_HU:
         return None
     low, high = _LIGHTER_THAN_WATER_HU
-    light = (volume > low) & (volume < high)
-    if outside is not None:
-        light &= ~outside
-    return OFFSET_NOTE if not light.any() and float(volume.max()) > _DENSE_HU else None
+    for depth, plane in enumerate(volume):  # most CT ends at its first plane
+        light = (plane > low) & (plane < high)
+        if (light if outside is None else light & ~outside[depth]).any():
+            return None
+    return OFFSET_NOTE
