@@ -16,7 +16,7 @@ AUTH_TOKEN = "RAY_AUTH_TOKEN"
 ROUTABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 #: A head that restarts is back within this; one that is away for longer is away.
-PATIENCE_S = 15
+PATIENCE_S = 10
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from foundation.entry import DONE, FAILED, Parser, answer
 from foundation.entry import main as run_verb
 from foundation.storage_arguments import add_store_options, open_bucket, open_weighted
-from storage_schema.errors import UsageError
+from storage_schema.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from foundation.bucket import Bucket
@@ -37,6 +37,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     config = overridden(config, [*steps, *arguments.set])
     datasets = (open_weighted(text, arguments) for text in arguments.data)
     sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
+    _refuse_weights(sources)
     least, most = arguments.workers
     workers = Workers(
         least=least,
@@ -56,6 +57,15 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
     answer(document, f"{run.url} {how}. Next: crossdim evaluate {run.url} --data ...", as_json=arguments.json)
     return DONE
+
+
+def _refuse_weights(sources: Sequence[Source]) -> None:
+    from training.data.mixture import integer_weights
+
+    try:
+        integer_weights([source.weight for source in sources])
+    except RunError as error:
+        raise UsageError(f"--data URL:WEIGHT: {error}") from None
 
 
 def _planned(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossdim import main
+from foundation.bucket import Bucket
 from storage_schema.errors import RunError
 from training.data import mixture as module
 from training.data.mixing import Mixing
@@ -128,3 +131,17 @@ def test_what_is_no_positive_number_is_refused(weight: float) -> None:
 def test_a_share_that_is_next_to_nothing_is_refused_with_what_to_do(weights: list[float]) -> None:
     with pytest.raises(RunError, match="larger weight, or leave it out"):
         integer_weights(weights)
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "1e-300"])
+def test_a_weight_that_cannot_be_is_wrong_use(
+    weight: str, flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a command: one line with what was typed, at once."""
+    out = str(tmp_path / "run")
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", f"{flat.url}:{weight}", f"{solid.url}:2", "--out", out]
+    assert main([*line, "--workers", "0"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: --data URL:WEIGHT: ")
+    assert f"{float(weight):g}" in shown
+    assert shown.count("\n") == 1
