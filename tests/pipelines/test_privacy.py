@@ -1,0 +1,169 @@
+"""What identifies a patient is in no published byte: names, ids, dates, UIDs, paths, and texts in the wrong place."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+import stat
+import warnings
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from foundation.cluster import ray_session
+from pipelines.cli import main
+from pipelines.jobs import prepare
+from storage_schema.manifest import parse_manifest
+from storage_schema.pseudonym import PseudonymKey
+from tests.pipelines.identified import OTHER_PATIENT_ID, PATIENT_ID, PLANTED_TAGS, found_in, needles, write_identified
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of Ray's own processes
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
+]
+
+RECIPES = {
+    "images": ("--recipe", "xray-pseudo3d:tiny"),
+    "volumes": ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with ray_session(num_cpus=2):
+            yield
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "PLANTFOLDER_source"
+    write_identified(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(raw, tmp_path_factory) -> dict[str, Path]:
+    """Both datasets, with the scratch that is usually removed."""
+    folder = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "_tidy", lambda _: None)
+        for name, recipe in RECIPES.items():
+            assert main(["prepare", str(raw), *recipe, "--out", str(folder / name), "--json"]) == 3
+    return {name: folder / name for name in RECIPES}
+
+
+def rows(dataset: Path, table: str) -> list[dict]:
+    return pq.read_table(dataset / table).to_pylist()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_planted_text_is_in_a_published_byte_or_in_scratch(published, name):
+    assert list(published[name].glob("_work/*/*.json"))
+    assert rows(published[name], "catalog")
+    assert len(rows(published[name], "quarantine")) > 5
+    assert found_in(published[name], needles()) == []
+
+
+def test_the_search_finds_what_is_there(raw):
+    """A guard for the guard."""
+    found = found_in(raw, needles())
+
+    assert {text for text in needles() if any(one.startswith(f"{text} in") for one in found)} == set(needles())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_seven_digit_id_is_found_with_the_key_and_not_without(published, raw, name):
+    """Every id near the planted one, hashed in the ways that need no key; all ten million are tried by the slow test below."""
+    text = json.dumps([rows(published[name], table) for table in ("catalog", "quarantine")])
+    told = set(re.findall(r"[0-9a-f]{16}", (published[name] / "manifest.json").read_text() + text))
+    told |= {row["patient"] for row in rows(published[name], "catalog")}
+    key = PseudonymKey((raw / ".crossdim-salt").read_bytes())
+
+    assert {key.patient(PATIENT_ID), key.patient(OTHER_PATIENT_ID)} <= told
+    for number in range(int(PATIENT_ID) - 50_000, int(PATIENT_ID) + 50_000):
+        for message in (b"patient:%07d" % number, b"%07d" % number):
+            digest = hashlib.sha256(message).hexdigest()
+            assert digest[:16] not in told, number
+
+
+@pytest.mark.slow
+def test_none_of_ten_million_ids_is_found_without_the_key(published):
+    told = {row["patient"] for name in RECIPES for row in rows(published[name], "catalog")}
+    for number in range(10**7):
+        assert hashlib.sha256(b"patient:%07d" % number).hexdigest()[:16] not in told, number
+
+
+def test_the_table_of_names_leads_back_and_is_its_owners_alone(published, raw):
+    """It lies beside the raw data and not in the dataset; neither it nor the key counts as an input."""
+    for name in RECIPES:
+        plan = parse_manifest((published[name] / "manifest.json").read_bytes(), name).plan_digest
+        place = raw / f".crossdim-names-{plan[:16]}.csv"
+        with place.open(newline="") as file:
+            table = list(csv.DictReader(file))
+        known = {row["name"] for row in table} | {row["series"] for row in table}
+
+        assert {row["source_uri"] for row in rows(published[name], "catalog")} <= known
+        assert {row["uri"] for row in rows(published[name], "quarantine")} <= known
+        assert all((raw / row["path"]).is_file() for row in table)
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    assert stat.S_IMODE((raw / ".crossdim-salt").stat().st_mode) == 0o600
+    assert len(table) == sum(path.is_file() and not path.name.startswith(".crossdim-") for path in raw.rglob("*"))
+
+
+def test_two_patients_of_one_series_uid_are_two_volumes_with_their_annotation(published, raw):
+    """An anonymiser that gives everybody the same UIDs does not make one volume of two people."""
+    key = PseudonymKey((raw / ".crossdim-salt").read_bytes())
+    found = {row["patient"]: row for row in rows(published["volumes"], "catalog") if row["modality"] == "CT"}
+    sources = {row["source_uri"] for row in rows(published["volumes"], "catalog") if row["patient"] in found}
+
+    assert {key.patient(PATIENT_ID), key.patient(OTHER_PATIENT_ID)} <= found.keys()
+    assert len(sources) >= 2
+    assert found[key.patient(OTHER_PATIENT_ID)]["burned_in_annotation"] is True
+    assert all(uri.startswith("hashed:") for uri in sources)
+
+
+def test_the_same_key_gives_the_same_bytes_and_another_key_is_refused(published, raw, tmp_path, capsys):
+    line = ["prepare", str(raw), *RECIPES["images"], "--json"]
+    (tmp_path / "salt").write_bytes((raw / ".crossdim-salt").read_bytes())
+    (tmp_path / "other").write_bytes(b"another secret key")
+    named = ["--name-map", str(tmp_path / "names.csv")]
+
+    assert main([*line, *named, "--salt-file", str(tmp_path / "salt"), "--out", str(tmp_path / "again")]) == 3
+    assert (tmp_path / "again" / "manifest.json").read_bytes() == (published["images"] / "manifest.json").read_bytes()
+    capsys.readouterr()
+    assert main([*line, *named, "--salt-file", str(tmp_path / "other"), "--out", str(tmp_path / "again")]) == 2
+    assert "secret key" in capsys.readouterr().err
+    assert main([*line, *named, "--salt-file", str(tmp_path / "other"), "--out", str(tmp_path / "new")]) == 3
+    first, second = (
+        {row["patient"] for row in rows(tmp_path / out, "catalog") if row["burned_in_annotation"]} for out in ("again", "new")
+    )
+    assert first
+    assert not first & second
+
+
+def test_names_stay_paths_where_that_is_asked_for_but_uids_do_not(raw, tmp_path):
+    shutil.copytree(raw / f"PLANTFOLDER_{PATIENT_ID}", tmp_path / "raw" / "sub")
+    line = ["prepare", str(tmp_path / "raw"), *RECIPES["volumes"], "--source-names", "relative", "--json"]
+    assert main([*line, "--out", str(tmp_path / "out")]) == 0
+    uris = {row["source_uri"] for row in rows(tmp_path / "out", "catalog")}
+
+    assert all(re.fullmatch(r"sub#[0-9a-f]{16}", uri) for uri in uris)
+    assert found_in(tmp_path / "out", [PLANTED_TAGS["SeriesInstanceUID"], PLANTED_TAGS["StudyInstanceUID"], PATIENT_ID]) == []
+
+
+def test_inputs_with_burned_in_text_can_be_refused(raw, tmp_path, capsys):
+    line = ["prepare", str(raw), *RECIPES["volumes"], "--out", str(tmp_path / "out"), "--burned-in", "refuse", "--json"]
+    assert main(line) == 3
+    refused = [row for row in rows(tmp_path / "out", "quarantine") if row["rule"] == "burned_in"]
+
+    assert [row["num_files"] for row in refused] == [12]
+    assert not any(row["burned_in_annotation"] for row in rows(tmp_path / "out", "catalog"))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["quarantined_by_rule"]["burned_in"] == 1
