@@ -8,25 +8,19 @@ import json
 import re
 import shutil
 import stat
-import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from foundation.cluster import ray_session
+from foundation.bucket import Bucket
+from pipelines import cli
 from pipelines.cli import main
-from pipelines.jobs import prepare
+from pipelines.jobs import prepare, scan
 from storage_schema.manifest import parse_manifest
 from storage_schema.pseudonym import PseudonymKey
 from tests.pipelines.identified import OTHER_PATIENT_ID, PATIENT_ID, PLANTED_TAGS, found_in, needles, write_identified
-
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of Ray's own processes
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
-]
 
 RECIPES = {
     "images": ("--recipe", "xray-pseudo3d:tiny"),
@@ -35,11 +29,13 @@ RECIPES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def session():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with ray_session(num_cpus=2):
-            yield
+def without_ray():
+    """The same work in this process: what is published does not depend on who does it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (scan, prepare):
+            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
+        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +50,7 @@ def published(raw, tmp_path_factory) -> dict[str, Path]:
     """Both datasets, with the scratch that is usually removed."""
     folder = tmp_path_factory.mktemp("published")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "_tidy", lambda _: None)
+        patch.setattr(Bucket, "delete", lambda *_: None)
         for name, recipe in RECIPES.items():
             assert main(["prepare", str(raw), *recipe, "--out", str(folder / name), "--json"]) == 3
     return {name: folder / name for name in RECIPES}
