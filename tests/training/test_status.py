@@ -276,4 +276,6 @@ def test_a_first_note_that_is_half_written_is_no_old_one(run: Bucket) -> None:
 
 def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "s3://lab/run", "--endpoint-url", "no url", "--access-key", "k", "--secret-key", "s"]) == 2
-    assert "looking for failed" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "s3://lab at no url cannot be asked" in told
+    assert "holds no run" not in told
