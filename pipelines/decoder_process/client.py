@@ -208,8 +208,11 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
     head = read(min(size, HEAD_BYTES)) if size else b""
     more, found = _ask(document, [head], Limits(), build)
     if more:
+        rules.allow_file(size)
         whole = read(size)
         _, found = _ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
+    if isinstance(found, Facts):
+        rules.allow_file(size)
     return found
 
 

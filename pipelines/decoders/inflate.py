@@ -28,7 +28,7 @@ def inflate_head(data: bytes, num_bytes: int) -> bytes:
         raise SampleError("gzip", f"the gzip stream is damaged at its start: {foreign_text(error)}") from error
 
 
-def inflate(data: bytes, max_bytes: int) -> bytes:
+def inflate(data: bytes, max_bytes: int) -> bytearray:
     """All members of a gzip file, each checked to its end.
 
     Args:
@@ -39,7 +39,21 @@ def inflate(data: bytes, max_bytes: int) -> bytes:
         SampleError: rule ``gzip`` for damage, ``truncated`` for a stream without its end, ``trailing_bytes`` for what
             follows the last member, ``too_long`` for more content than promised.
     """
-    parts: list[bytes] = []
+    return inflate_start(data, max_bytes, max_bytes)[0]
+
+
+def inflate_start(data: bytes, wanted_bytes: int, max_bytes: int) -> tuple[bytearray, int]:
+    """The first bytes of what a gzip file holds, and how many bytes it holds: inflated to its end, held up to what is wanted.
+
+    Args:
+        data: the file.
+        wanted_bytes: how many are held.
+        max_bytes: what the header inside promises.
+
+    Raises:
+        SampleError: as :func:`inflate`.
+    """
+    held = bytearray()
     total = start = 0
     while data.startswith(GZIP_MAGIC, start):
         member = zlib.decompressobj(_GZIP_WINDOW)
@@ -55,11 +69,11 @@ def inflate(data: bytes, max_bytes: int) -> bytes:
             total += len(part)
             if total > max_bytes:
                 raise SampleError("too_long", f"the gzip stream holds more than the {max_bytes:,} bytes that its header promises")
-            parts.append(part)
+            held += part[: wanted_bytes - len(held)]
         start -= len(member.unused_data)
     if data[start:].strip(b"\0"):
         raise SampleError("trailing_bytes", f"{len(data) - start:,} bytes follow the gzip stream; they belong to nothing")
-    return b"".join(parts)
+    return held, total
 
 
 def _step(member: zlib._Decompress, data: bytes) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.decoders.facts import Facts, Format
-from pipelines.decoders.inflate import GZIP_MAGIC, inflate, inflate_head
+from pipelines.decoders.inflate import GZIP_MAGIC, inflate_head, inflate_start
 from pipelines.decoders.nifti_header import HEADER_BYTES, NiftiHeader, parse_header
 from pipelines.decoders.raw import RawItem, ReadRules, with_note
 from pipelines.decoders.volume_values import Mask, Volume, fill_outside, offset_note, range_of
@@ -68,24 +68,30 @@ def decode(item: RawItem) -> Sample:
     return with_note(sample, frames, note, *header.notes, trailing, offset_note(volume_DHW, outside_DHW, item.modality))
 
 
-def _content(packed: bytes, header: NiftiHeader) -> tuple[bytes, str | None]:
-    """Header and voxels, inflated, and a note of what stands behind the last voxel, inside of gzip or without it."""
+def _content(packed: bytes, header: NiftiHeader) -> tuple[bytes | bytearray, str | None]:
+    """Header and first frame, inflated, and a note of what stands behind the last voxel, inside of gzip or without it."""
     limit = header.end + MAX_TRAILING_BYTES
-    data = inflate(packed, limit) if packed.startswith(GZIP_MAGIC) else packed
-    if len(data) < header.end:
-        raise SampleError("truncated", f"the header promises {header.end:,} bytes; the file has {len(data):,}")
-    if len(data) > limit:
-        raise SampleError("too_long", f"the file holds {len(data):,} bytes; its header promises {header.end:,}")
-    trailing = len(data) - header.end
+    data: bytes | bytearray = packed
+    total = len(packed)
+    if packed.startswith(GZIP_MAGIC):
+        data, total = inflate_start(packed, header.offset + header.frame_bytes, limit)
+    if total < header.end:
+        raise SampleError("truncated", f"the header promises {header.end:,} bytes; the file has {total:,}")
+    if total > limit:
+        raise SampleError("too_long", f"the file holds {total:,} bytes; its header promises {header.end:,}")
+    trailing = total - header.end
     return data, f"{trailing} bytes behind the last voxel left out" if trailing else None
 
 
-def _first_frame(data: bytes, header: NiftiHeader) -> npt.NDArray[np.float32]:
+def _first_frame(data: bytes | bytearray, header: NiftiHeader) -> npt.NDArray[np.float32]:
     x, y, z = header.shape_xyz
     stored = np.frombuffer(data, header.dtype, count=x * y * z, offset=header.offset).reshape(z, y, x)
     if (header.slope, header.intercept) == (1.0, 0.0):
         return stored.astype(np.float32)
-    return (stored.astype(np.float64) * header.slope + header.intercept).astype(np.float32)
+    volume = np.empty(stored.shape, np.float32)
+    for depth, plane in enumerate(stored):  # by planes: in 64 bits, a volume would need five times its memory
+        volume[depth] = plane.astype(np.float64) * header.slope + header.intercept
+    return volume
 
 
 def without_infinities(volume: Volume, rules: ReadRules) -> tuple[Mask | None, str | None]:

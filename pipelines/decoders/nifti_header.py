@@ -91,8 +91,8 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
         affine_xyz=placed.affine_xyz,
         notes=placed.notes,
     )
-    # Voxels are held as float32 at least, whatever their size in the file.
-    rules.allow_bytes(max(checked.end, int(np.prod(shape_xyz, dtype=object)) * 4), shape_xyz)
+    # One frame is held, as float32 at least, whatever its size in the file.
+    rules.allow_bytes(max(checked.frame_bytes, int(np.prod(shape_xyz, dtype=object)) * 4), shape_xyz)
     return checked
 
 

@@ -22,7 +22,7 @@ class ReadRules:
     """How far decoders go. Guards are checked against headers, before anything is allocated."""
 
     frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
-    max_bytes: int = 8 * 2**30  # of one decoded input; ours
+    max_bytes: int = 4 * 2**30  # of one file, and of one decoded input as float32: 1024^3 voxels; ours
     max_pixels: int = 2**28  # of one image; ours, above the largest digital mammograms and radiographs
     max_not_finite: float = 0.1  # share of NaN and infinite voxels that are replaced; above, the volume is refused; ours
 
@@ -33,6 +33,17 @@ class ReadRules:
             raise UsageError(f"burned_in is 'keep' or 'refuse'; found {self.burned_in!r}")
         if self.frames not in ("first", "refuse"):
             raise UsageError(f"frames is 'first' or 'refuse'; found {self.frames!r}")
+
+    def allow_file(self, num_bytes: int) -> None:
+        """Refuse a file that is too large to be read as a whole.
+
+        Raises:
+            SampleError: rule ``too_large``.
+        """
+        if num_bytes > self.max_bytes:
+            raise SampleError(
+                "too_large", f"the file has {num_bytes:,} bytes and is read as a whole; the guard stands at {self.max_bytes:,}"
+            )
 
     def allow_bytes(self, num_bytes: int, shape: tuple[int, ...]) -> None:
         """Refuse what a header claims before it is believed.

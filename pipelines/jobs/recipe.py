@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -149,6 +150,7 @@ class VolumeRecipe:
         Raises:
             SampleError: rule ``too_large`` or ``too_small``.
         """
+        self.read.allow_bytes(4 * math.prod(shape_DHW), shape_DHW)
         self.resample.check_extent(shape_DHW, spacing_mm)
         return boxes_of(self.resample.shape(shape_DHW, spacing_mm), self.superpatch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -47,17 +48,31 @@ def store(sample: Sample, config: Intensity) -> Sample:
     """
     volume = sample.array.astype(np.float32, copy=False)
     if sample.modality is Modality.CT:
-        low, high = config.window_hu
-        stored, slope = np.rint(np.clip(volume, low, high)) - np.float32(low), 1.0
+        (low, high), slope = config.window_hu, 1.0
+        to_steps = partial(_whole_units, low=low, high=high)
     else:
         inside = volume if sample.outside is None else volume[:, ~sample.outside]
         low, high = own_window(inside, config.percentiles)
         slope = (high - low) / FULL
-        stored = np.clip(np.rint((np.clip(volume, low, high) - np.float32(low)) / np.float32(slope)), 0, FULL)
+        to_steps = partial(_steps, low=low, high=high, slope=slope)
+    stored = np.empty(volume.shape, np.int16)
+    for depth in range(volume.shape[1]):  # by planes: each step on a whole volume would hold another one
+        stored[:, depth] = to_steps(volume[:, depth])
     if sample.outside is not None:
         stored[:, sample.outside] = 0
     scaling = Scaling(slope=slope, intercept=low, low=low, high=high)
-    return replace(sample, array=stored.astype(np.int16), scaling=scaling, outside=None)
+    return replace(sample, array=stored, scaling=scaling, outside=None)
+
+
+def _whole_units(volume: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:
+    units: npt.NDArray[np.float32] = np.rint(np.clip(volume, low, high)) - np.float32(low)
+    return units
+
+
+def _steps(volume: npt.NDArray[np.float32], low: float, high: float, slope: float) -> npt.NDArray[np.float32]:
+    steps = np.rint((np.clip(volume, low, high) - np.float32(low)) / np.float32(slope))
+    within: npt.NDArray[np.float32] = np.clip(steps, 0, FULL)
+    return within
 
 
 def own_window(volume: npt.NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[float, float]:
@@ -67,7 +82,8 @@ def own_window(volume: npt.NDArray[np.float32], percentiles: tuple[float, float]
         SampleError: rule ``constant``.
     """
     shown = volume[volume != 0]
-    low, high = (float(v) for v in np.percentile(shown if shown.size else volume, percentiles))
+    shown = shown if shown.size else volume.copy()
+    low, high = (float(v) for v in np.percentile(shown, percentiles, overwrite_input=True))
     if not low < high:
         raise SampleError("constant", f"percentiles {percentiles} of the voxels are both {low:g}; there is nothing to see")
     return low, high

@@ -24,7 +24,7 @@ class Resample:
     """The wanted voxel size. ``max_voxels`` is a guard: a header that lies about millimetres asks for much memory."""
 
     spacing_mm: float
-    max_voxels: int = 2**30  # ours: 4 GiB of float32
+    max_voxels: int = 2**29  # ours: 2 GiB of float32, four times that at the peak; 1000 x 1000 x 500 fits
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.spacing_mm) and self.spacing_mm > 0 and self.max_voxels > 0):
@@ -89,7 +89,7 @@ def resample(sample: Sample, config: Resample) -> Sample:
     shape_DHW = config.shape(sample.array.shape[1:], sample.spacing_mm)
     if config.is_same(sample.spacing_mm):
         return sample
-    volume = _interpolated(sample.array[0].astype(np.float32), sample.spacing_mm, shape_DHW, config.spacing_mm)
+    volume = _interpolated(sample.array[0].astype(np.float32, copy=False), sample.spacing_mm, shape_DHW, config.spacing_mm)
     outside = sample.outside
     if outside is not None:
         mask = _image(outside.astype(np.uint8), sample.spacing_mm)
