@@ -57,6 +57,14 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
+def left_of(group: int) -> list[int]:
+    """Processes of a session that do not end within 20 seconds."""
+    deadline = time.monotonic() + 20
+    while processes_of(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return processes_of(group)
+
+
 @pytest.mark.parametrize(
     ("decoder", "rule", "says"),
     [
@@ -150,11 +158,8 @@ def test_no_process_is_left_when_its_owner_is_killed():
         group = int(owner.stdout.readline())
         assert len(processes_of(group)) == 2
         owner.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while processes_of(group) and time.monotonic() < deadline:
-        time.sleep(0.05)
 
-    assert processes_of(group) == []
+    assert left_of(group) == []
 
 
 def test_the_decoder_process_holds_no_secret_of_its_owner(misbehaving, monkeypatch):
