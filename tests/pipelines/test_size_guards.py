@@ -1,0 +1,100 @@
+"""Sizes that headers claim are refused or held to what is stated, before memory is asked for."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import decoder_process
+from pipelines.decoders import nifti
+from pipelines.decoders.inflate import inflate, inflate_start
+from pipelines.decoders.raw import RawItem, ReadRules
+from pipelines.recipes import resolve
+from pipelines.stages.intensity import FULL, Intensity, own_window, store
+from storage_schema.errors import SampleError
+from storage_schema.vocabulary import Modality
+from tests.pipelines.corpora import nifti_bytes
+from tests.pipelines.test_stages import volume
+
+
+def item(data: bytes, **rules: object) -> RawItem:
+    return RawItem(uri="x", files=(data,), rules=ReadRules(**rules))
+
+
+@pytest.mark.parametrize("recipe", ["ct-superpatches", "mixed-superpatches"])
+def test_what_resampling_would_make_is_refused_by_the_plan(recipe):
+    """10 x 10 x 10 voxels of 150 mm are 1500 x 1500 x 1500 at 1 mm; nothing is read for it."""
+    with pytest.raises(SampleError, match=r"1500, 1500, 1500.*536,870,912.*too_large"):
+        resolve(recipe).boxes((10, 10, 10), (150.0, 150.0, 150.0))
+
+
+def test_a_large_volume_at_its_own_spacing_is_planned():
+    """1000 x 1000 x 500 at 1 mm: 8 x 8 x 4 boxes of 128."""
+    assert resolve("ct-superpatches").boxes((500, 1000, 1000), (1.0, 1.0, 1.0)) == 256
+
+
+def test_a_series_of_more_voxels_than_the_guard_is_refused_by_the_plan():
+    with pytest.raises(SampleError, match="too_large"):
+        resolve("ct-superpatches").boxes((3000, 1000, 1000), (0.1, 0.1, 0.1))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_time_series_counts_as_its_first_frame(packed):
+    """60 frames, of which one fits under the guard; the file does, too."""
+    frames = np.random.default_rng(0).integers(0, 2, (10, 12, 14, 60)).astype(np.float32)
+    data = nifti_bytes(frames, (1, 1, 1))
+    guard = len(data) if not packed else 10 * 12 * 14 * 4
+    sample = nifti.decode(item(gzip.compress(data, mtime=0) if packed else data, max_bytes=guard))
+
+    assert np.array_equal(sample.array[0], frames[..., 0].transpose(2, 1, 0))
+
+
+def test_damage_behind_the_first_frame_is_found_all_the_same():
+    data = bytearray(gzip.compress(nifti_bytes(np.random.default_rng(0).normal(size=(9, 9, 9, 20)), (1, 1, 1)), mtime=0))
+    data[-200] ^= 1
+
+    with pytest.raises(SampleError, match="gzip"):
+        nifti.decode(item(bytes(data)))
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=3), st.integers(0, 400))
+def test_a_start_is_the_start_of_the_whole(parts, wanted):
+    data = b"".join(gzip.compress(part) for part in parts)
+    whole = inflate(data, 1000)
+
+    assert inflate_start(data, wanted, 1000) == (whole[:wanted], len(whole))
+
+
+def test_a_file_larger_than_the_guard_is_refused_by_its_size():
+    data = nifti_bytes(np.ones((4, 4, 4, 9), np.float32), (1, 1, 1))
+    with pytest.raises(SampleError, match=r"read as a whole.*too_large"):
+        decoder_process.probe("x.nii", len(data), lambda n: data[:n], ReadRules(max_bytes=len(data) - 1))
+
+
+@pytest.mark.parametrize("modality", [Modality.CT, Modality.MR])
+def test_storing_by_planes_is_storing_the_whole(modality):
+    """Held to the formula on the whole volume, bit for bit."""
+    values = (np.random.default_rng(0).normal(size=(7, 8, 9)) * 900).astype(np.float32)
+    stored = store(volume(values, np.eye(4), modality), Intensity(window_hu=(-1001, 1000))).array[0]
+    if modality is Modality.CT:
+        expected = np.rint(np.clip(values, -1001, 1000)) - np.float32(-1001)
+    else:
+        low, high = own_window(values, (0.5, 99.5))
+        steps = (np.clip(values, low, high) - np.float32(low)) / np.float32((high - low) / FULL)
+        expected = np.clip(np.rint(steps), 0, FULL)
+
+    assert np.array_equal(stored, expected.astype(np.int16))
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u1", "f4", "f8"])
+def test_rescaling_by_planes_is_rescaling_the_whole(dtype):
+    stored = np.random.default_rng(0).integers(0, 200, (5, 6, 7)).astype(dtype)
+    data = bytearray(nifti_bytes(stored, (1, 1, 1)))
+    data[112:120] = np.array([0.37, -12.25], "<f4").tobytes()
+    expected = (stored.astype(np.float64) * np.float64(np.float32(0.37)) - 12.25).astype(np.float32)
+
+    assert np.array_equal(nifti.decode(item(bytes(data))).array[0], expected.transpose(2, 1, 0))
