@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -80,6 +80,7 @@ def publish(
     refused: Sequence[Quarantined],
     ignored: Sequence[Ignored],
     bank: Bank | None,
+    readable: Callable[[str], str] = str,
 ) -> tuple[Manifest, list[Quarantined]]:
     """Write catalog, quarantine, ignored files and bank document, and commit with the manifest.
 
@@ -90,6 +91,7 @@ def publish(
         refused: inputs that were refused before they came into a row.
         ignored: files that are no inputs.
         bank: of a volume dataset.
+        readable: puts paths for hashed names into a sentence that is not published.
 
     Returns:
         The manifest, and all quarantine rows.
@@ -109,7 +111,7 @@ def publish(
         used.pop(one.uri, None)  # its samples are not kept
     files = count_files(title.num_files, used.values(), quarantine, ignored)
     if not kept:
-        raise StorageError(f"no input became a sample, so {out.url} is not published. {told(quarantine)}")
+        raise StorageError(f"no input became a sample, so {out.url} is not published. {readable(told(quarantine))}")
     packed = table_objects("catalog", kept, CATALOG_SCHEMA)
     packed += table_objects("quarantine", [one.row() for one in quarantine], QUARANTINE_SCHEMA)
     packed += table_objects("ignored", [one.row() for one in ignored], IGNORED_SCHEMA)

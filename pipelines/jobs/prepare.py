@@ -274,7 +274,8 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         num_files=len(files),
         patient_key_id=planned.names.key_id,
     )
-    manifest, quarantine = publish(order.out, title, markers, plan.refused, plan.ignored, _bank(job, plan))
+    as_paths = partial(readable, files=planned.files)
+    manifest, quarantine = publish(order.out, title, markers, plan.refused, plan.ignored, _bank(job, plan), as_paths)
     remove_scratch(order.out)
     parts = count_parts(markers)
     notes += tell_flagged(row for marker in markers for row in marker.catalog)

@@ -12,9 +12,10 @@ import pytest
 import webdataset
 import zarr
 
+from foundation.bucket import Bucket
 from pipelines.jobs.check import decoded, seen_by_webdataset, seen_by_zarr
 from pipelines.markers import FileRead, Marker, Used, parse_marker
-from pipelines.publish import parquet_bytes
+from pipelines.publish import Title, parquet_bytes, publish
 from pipelines.quarantine import Quarantined
 from pipelines.repeats import Repeat, settle_repeats
 from pipelines.sinks.bank import bank_document, pack_bank_shard
@@ -22,7 +23,7 @@ from pipelines.sinks.shards import pack_shard
 from storage_schema.bank import BankLayout
 from storage_schema.catalog import CATALOG_SCHEMA, conform, table_of
 from storage_schema.digest import sample_key
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, StorageError
 from storage_schema.sample import Origin, Sample, Scaling
 from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality, Presentation, Split
@@ -194,3 +195,18 @@ def test_equal_content_with_labels_that_differ_is_kept_under_no_name():
     assert "'sick'" in told["1"]
     assert "3 ('well')" in told["1"]
     assert "'well'" in told["6"]
+
+
+def test_a_dataset_without_samples_names_its_first_refusal_by_its_path(tmp_path):
+    """Names are hashed in what is published; the sentence on the terminal is for who holds the files."""
+    title = Title(name="t", presentation=Presentation.SUPERPATCH, preprocessing={}, plan_digest=DIGEST, num_files=1)
+    refused = Quarantined(uri="hashed:1", stage="decode", rule="rescale", reason="RescaleSlope is 0; at fault: hashed:2")
+    paths = {"hashed:1": "the series in a", "hashed:2": "a/b.dcm"}
+    with pytest.raises(StorageError, match=r"the first, the series in a, at decode: RescaleSlope is 0; at fault: a/b\.dcm"):
+        publish(Bucket(str(tmp_path)), title, [], [refused], [], None, lambda told: _replaced(told, paths))
+
+
+def _replaced(text: str, words: dict[str, str]) -> str:
+    for word, other in words.items():
+        text = text.replace(word, other)
+    return text
