@@ -24,7 +24,7 @@ class ReadRules:
     frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
     max_bytes: int = 4 * 2**30  # of one file, and of one decoded input as float32: 1024^3 voxels; ours
     max_pixels: int = 2**28  # of one image; ours, above the largest digital mammograms and radiographs
-    max_not_finite: float = 0.1  # share of NaN and infinite voxels that are replaced; above, the volume is refused; ours
+    max_not_finite: float = 0.1  # share of infinite voxels that are replaced (NaN is background); above, refused; ours
 
     burned_in: BurnedIn = "keep"  # inputs whose header says that text is burned into the pixels
 
