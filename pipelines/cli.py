@@ -72,6 +72,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         help="cells of --labels that mean no value, with commas between (default: blank, NaN, NA, None, NULL and the like)",
     )
     parser.add_argument("--split-by", choices=["patient", "file"], default="patient", help="what --test-fraction is a share of")
+    parser.add_argument("--include-label-maps", action="store_true", help="take segmentations as images too; default: left out")
     _add_privacy(parser)
     _add_common(parser)
     parser.set_defaults(verb=prepare)
@@ -151,6 +152,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         modality=Modality(arguments.modality) if arguments.modality else None,
         label_table=_label_table(arguments),
         label_by_folder=arguments.label == FOLDER,
+        include_label_maps=arguments.include_label_maps,
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )

@@ -52,6 +52,8 @@ class Facts:
             a series is told by. They may identify a patient: they are hashed with the dataset's key before anything is written.
         burned_in_annotation: whether the header says that text is burned into the pixels.
         slice: for DICOM.
+        affine: of a NIfTI volume: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.
+        integers: whether a NIfTI file holds one frame of integers that stand for themselves, as labels do.
     """
 
     format: Format
@@ -63,3 +65,5 @@ class Facts:
     series: str = ""
     burned_in_annotation: bool | None = None
     slice: SliceHeader | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+    integers: bool = False

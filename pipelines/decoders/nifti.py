@@ -31,7 +31,14 @@ def facts(data: bytes, rules: ReadRules) -> Facts:
     header = parse_header(header_bytes(data), rules)
     x, y, z = header.shape_xyz
     sx, sy, sz = header.spacing_xyz_mm
-    return Facts(format=Format.NIFTI, shape=(z, y, x), spacing_mm=(sz, sy, sx))
+    plain = header.num_frames == 1 and (header.slope, header.intercept) == (1.0, 0.0)
+    return Facts(
+        format=Format.NIFTI,
+        shape=(z, y, x),
+        spacing_mm=(sz, sy, sx),
+        affine=tuple(tuple(float(v) for v in row) for row in header.affine_xyz),
+        integers=plain and header.dtype.kind in "iu",
+    )
 
 
 def decode(item: RawItem) -> Sample:

@@ -18,6 +18,7 @@ from foundation.settings import to_document
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
 from pipelines.jobs.flagged_notes import tell_flagged
+from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
 from pipelines.jobs.pseudonyms import PseudonymOptions
@@ -57,6 +58,7 @@ class Order:
     modality: Modality | None = None
     label_table: LabelTable | None = None
     label_by_folder: bool = False
+    include_label_maps: bool = False
     concurrency: int | None = None
     quiet: bool = False
 
@@ -104,8 +106,10 @@ def find_labels(order: Order, sources: Sequence[Bucket], files: Sequence[SourceF
     labels, folders = Labels(), _folders(sources)
     if order.label_table is not None:
         roots = [(source.url.rstrip("/"), source.root) for source in sources]
-        labels, told = match_table(order.label_table, files, folders, roots, partial(_may_be_read, recipe=order.recipe))
-        _tell(told)
+        maps = set() if order.include_label_maps else named_maps(files, folders)
+        needing = [file for file in files if (file.source, file.path) not in maps and _may_be_read(file, order.recipe)]
+        labels, told = match_table(order.label_table, files, needing, folders, roots)
+        _tell(f"labels: {line}" for line in told)
     if order.label_by_folder:
         labels = labels.with_folders({(file.source, file.path): label_in(file.path, folders[file.source]) for file in files})
     return labels
@@ -119,7 +123,7 @@ def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
 
 
 def _tell(lines: Iterable[str]) -> None:
-    sys.stderr.writelines(f"labels: {line}\n" for line in lines)
+    sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
 def _naming(order: Order, sources: Sequence[Bucket], labels: Labels, names: SourceNames) -> Naming:
@@ -155,9 +159,15 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
         UsageError: if no row of the table of labels names an input.
     """
     verdicts = scan(files, sources, order.recipe.read, concurrency=order.concurrency, quiet=order.quiet)
+    if not order.include_label_maps:
+        verdicts = set_label_maps_aside(
+            verdicts, sources, _folders(sources), order.recipe, concurrency=order.concurrency, quiet=order.quiet
+        )
     if order.label_table is not None:
         series = {verdict.facts.series for verdict in verdicts if verdict.facts and verdict.facts.series}
-        _tell(match_series(order.label_table, labels, series))
+        _tell(f"labels: {line}" for line in match_series(order.label_table, labels, series))
+    maps = None if order.include_label_maps else sentence_of_maps(verdicts)
+    _tell([maps] if maps else [])
     names = choose_names(
         verdicts,
         order.pseudonyms.names,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pipelines.sources.label_table import MAX_NAMED, TableRow
 from pipelines.sources.labels import FileKey, Known, Labels, LabelTable
@@ -74,18 +74,18 @@ def _upwards(place: FileKey) -> Iterator[FileKey]:
 def match_table(
     table: LabelTable,
     files: Sequence[SourceFile],
+    needing: Sequence[SourceFile],
     folders: Sequence[str],
     roots: Sequence[Sequence[str]] = (),
-    wanted: Callable[[SourceFile], bool] = lambda _: True,
 ) -> tuple[Labels, list[str]]:
     """Find the files that a table names: a row speaks of a file, or of all files in a folder; the nearest row counts.
 
     Args:
         table: the table.
         files: all files of all sources.
+        needing: those that may be inputs; others are not counted.
         folders: name of each source's own folder.
         roots: absolute names of each source.
-        wanted: whether a file is one that needs a label; others are not counted.
 
     Returns:
         What is known of the files, and sentences that say how well table and files fit.
@@ -115,7 +115,6 @@ def match_table(
         key = next((place for place in _upwards((file.source, file.path)) if place in known), None)
         if key is not None:
             by_file[file.source, file.path] = known[key]
-    needing = [file for file in files if wanted(file)]
     if not by_series:
         check_found(table, [by_file[f.source, f.path] for f in needing if (f.source, f.path) in by_file])
     told = [*_told_files(needing, by_file), *_told_rows(table, strangers, by_series), *_told_missing(table), *_told_alike(table)]

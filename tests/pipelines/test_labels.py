@@ -31,19 +31,23 @@ def table(text: str | bytes, label: str | None = "kind", patient: str | None = N
     return LabelTable(parsed=parsed, where="t.csv", label_column=label, patient_column=patient, missing=missing)
 
 
+def match_files(one: LabelTable, files: list[SourceFile], folders: list[str], *roots) -> tuple[Labels, list[str]]:
+    return match_table(one, files, files, folders, *roots)
+
+
 def labels_of(text: str | bytes, *paths: str, **options) -> dict[str, str | None]:
     """Labels of files, by path."""
-    labels, _ = match_table(table(text, **options), files_of(*paths), ["raw"])
+    labels, _ = match_files(table(text, **options), files_of(*paths), ["raw"])
     return {path: labels.of([(0, path)]).label for path in paths}
 
 
 def told(text: str, *paths: str, **options) -> str:
-    return "\n".join(match_table(table(text, **options), files_of(*paths), ["raw"])[1])
+    return "\n".join(match_files(table(text, **options), files_of(*paths), ["raw"])[1])
 
 
 def refusal(text: str | bytes, *paths: str, **options) -> str:
     with pytest.raises(UsageError) as caught:
-        match_table(table(text, **options), files_of(*(paths or ("a.png", "b.png"))), ["raw"])
+        match_files(table(text, **options), files_of(*(paths or ("a.png", "b.png"))), ["raw"])
     return str(caught.value)
 
 
@@ -128,7 +132,7 @@ def test_all_faults_of_a_table_are_told_at_once_with_their_lines():
 
 def test_rows_that_agree_may_repeat_in_every_spelling():
     text = "path,kind,who\na.png,x,\n./a.png,x,p\nraw/a.png,,p\nraw\\a.png,x,nan\n"
-    labels, _ = match_table(table(text, patient="who"), files_of("a.png"), ["raw"])
+    labels, _ = match_files(table(text, patient="who"), files_of("a.png"), ["raw"])
 
     assert labels.of([(0, "a.png")]) == Known(label="x", patient_id="p")
 
@@ -143,7 +147,7 @@ def test_patients_of_one_file_that_differ_are_refused_and_the_column_is_named():
 def test_missing_values_are_no_class_and_no_patient(cell):
     """One patient called nan would put everybody into one split."""
     text = f"path,kind,who\na.png,x,p\nb.png,{cell},{cell}\nc.png,{cell},{cell}\n"
-    labels, said = match_table(table(text, patient="who"), files_of("a.png", "b.png", "c.png"), ["raw"])
+    labels, said = match_files(table(text, patient="who"), files_of("a.png", "b.png", "c.png"), ["raw"])
 
     assert labels.of([(0, "b.png")]) == labels.of([(0, "c.png")]) == Known()
     assert f"2 of 3 rows have no kind ({cell.strip() or 'blank'} 2; see --missing-values)" in said
@@ -172,7 +176,7 @@ def test_every_spelling_of_a_path_names_the_file(spelled, form):
 
 
 def test_absolute_paths_below_a_source_are_understood():
-    labels, _ = match_table(table("path,kind\n/data/raw/a.png,x\n"), files_of("a.png"), ["raw"], [("/data/raw",)])
+    labels, _ = match_files(table("path,kind\n/data/raw/a.png,x\n"), files_of("a.png"), ["raw"], [("/data/raw",)])
 
     assert labels.of([(0, "a.png")]).label == "x"
 
@@ -188,8 +192,8 @@ def test_the_exact_spelling_wins_and_a_name_for_two_files_is_refused():
 def test_a_path_that_two_sources_hold_is_refused_until_the_source_is_named():
     files = files_of("a.png") + files_of("a.png", source=1)
     with pytest.raises(UsageError, match=r"line 2: 'a\.png' names 2 inputs: 'ct/a\.png' and 'mr/a\.png'"):
-        match_table(table("path,kind\na.png,x\n"), files, ["ct", "mr"])
-    labels, _ = match_table(table("path,kind\nmr/a.png,x\n"), files, ["ct", "mr"])
+        match_files(table("path,kind\na.png,x\n"), files, ["ct", "mr"])
+    labels, _ = match_files(table("path,kind\nmr/a.png,x\n"), files, ["ct", "mr"])
 
     assert (labels.of([(0, "a.png")]).label, labels.of([(1, "a.png")]).label) == (None, "x")
 
@@ -230,13 +234,13 @@ def test_a_series_takes_its_label_from_its_folder_any_slice_or_its_uid():
     slices = [f"s/{n}.dcm" for n in range(4)]
     keys = [(0, path) for path in slices]
     for row in ("s", "s/2.dcm", "raw/s", "1.2.840.55.7"):
-        labels, _ = match_table(table(f"path,kind\n{row},x\n"), files_of(*slices), ["raw"])
+        labels, _ = match_files(table(f"path,kind\n{row},x\n"), files_of(*slices), ["raw"])
         assert labels.of(keys, "1.2.840.55.7").label == "x"
     with pytest.raises(SampleError) as caught:
-        match_table(table("path,kind\ns/1.dcm,x\ns/2.dcm,y\n"), files_of(*slices), ["raw"])[0].of(keys)
+        match_files(table("path,kind\ns/1.dcm,x\ns/2.dcm,y\n"), files_of(*slices), ["raw"])[0].of(keys)
     assert caught.value.rule == "label_conflict"
     assert "'x' (1), 'y' (1)" in caught.value.reason
-    labels, _ = match_table(table("path,who\ns/1.dcm,x\ns,y\n", label=None, patient="who"), files_of(*slices), ["raw"])
+    labels, _ = match_files(table("path,who\ns/1.dcm,x\ns,y\n", label=None, patient="who"), files_of(*slices), ["raw"])
     with pytest.raises(SampleError) as caught:
         labels.of(keys)
     assert caught.value.rule == "patient_conflict"
@@ -245,7 +249,7 @@ def test_a_series_takes_its_label_from_its_folder_any_slice_or_its_uid():
 
 def test_rows_with_the_uid_of_a_series_are_held_against_the_scan():
     rows = table("path,kind\n1.2.3.4,x\n1.2.3.5,y\n")
-    labels, said = match_table(rows, files_of("a.dcm"), ["raw"])
+    labels, said = match_files(rows, files_of("a.dcm"), ["raw"])
 
     assert "2 rows name no file, but look like series UIDs, and wait for the scan" in said
     assert match_series(rows, labels, {"1.2.3.4", "9"}) == ["1 of 2 rows with a series UID name one of the 2 series"]
@@ -266,7 +270,7 @@ def test_a_label_by_folder_is_the_nearest_folder_that_somebody_chose():
 def test_labels_are_found_by_file_by_series_folder_and_below_the_sources_parent(tmp_path: Path):
     (tmp_path / "labels.csv").write_text("path,kind,who\nraw/a/1.png,sick,p1\na/2.png,well,p2\nseries,sick,\n")
     read = read_labels(Bucket(str(tmp_path / "labels.csv")), "kind", "who")
-    labels, _ = match_table(read, files_of("a/1.png", "a/2.png", "series/IM1", "b/3.png"), ["raw"])
+    labels, _ = match_files(read, files_of("a/1.png", "a/2.png", "series/IM1", "b/3.png"), ["raw"])
 
     assert labels.of([(0, "a/1.png")]) == Known(label="sick", patient_id="p1")
     assert labels.of([(0, "a/2.png")]) == Known(label="well", patient_id="p2")

@@ -1,0 +1,204 @@
+"""Label maps among the files of a scan: told by layout, by name, and where that does not decide, by their voxels."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+
+from foundation.bucket import Bucket
+from foundation.settings import to_document
+from pipelines.decoders.facts import Facts, Format
+from pipelines.decoders.label_values import Values, values_of
+from pipelines.decoders.probe import promised
+from pipelines.decoders.raw import ReadRules
+from pipelines.jobs.engine import each
+from pipelines.jobs.recipe import Recipe
+from pipelines.jobs.verdict import Verdict
+from pipelines.quarantine import Quarantined, through
+from pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
+from pipelines.sources.listing import SourceFile
+from pipelines.sources.reading import read_whole
+
+#: Volumes per task, read one after the other; ours.
+GROUP = 8
+#: Two volumes have one grid if no corner of it lies further apart than this share of a voxel. Ours: what rounding makes.
+MAX_SHIFT_VOXELS = 0.05
+
+
+def named_maps(files: Sequence[SourceFile], folders: Sequence[str]) -> set[tuple[int, str]]:
+    """Files that are label maps by their names alone, before any header is read."""
+    chosen = [file for file in files if _family(file.path, None)]
+    found = find_by_name([_candidate(folders[f.source], f.path, promised(f.path) == "nifti", None) for f in chosen])
+    return {(chosen[index].source, chosen[index].path) for index in found.reasons}
+
+
+def set_label_maps_aside(
+    verdicts: Sequence[Verdict],
+    sources: Sequence[Bucket],
+    folders: Sequence[str],
+    recipe: Recipe,
+    *,
+    concurrency: int | None = None,
+    quiet: bool = False,
+) -> list[Verdict]:
+    """The verdicts with label maps as ignored.
+
+    Args:
+        verdicts: of the scan.
+        sources: what was scanned.
+        folders: name of each source's own folder.
+        recipe: what is wanted; voxels are read only where volumes are.
+        concurrency: largest number of tasks.
+        quiet: no progress.
+    """
+    chosen = [verdict for verdict in verdicts if verdict.status != "ignored" and _family(verdict.path, verdict.facts)]
+    named = find_by_name([_candidate_of(verdict, folders) for verdict in chosen])
+    reasons = {chosen[index].uri: reason for index, reason in named.reasons.items()}
+    if Format.NIFTI in recipe.formats:
+        volumes = _Volumes(chosen, named)
+        candidates = volumes.candidates()
+        read = read_values(candidates, sources, recipe.read, concurrency=concurrency, quiet=quiet)
+        reasons |= volumes.reasons(read)
+    return [
+        replace(verdict, status="ignored", rule=RULE, reason=reasons[verdict.uri], facts=None)
+        if verdict.uri in reasons
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _family(path: str, facts: Facts | None) -> str | None:
+    """Volume or picture; None for DICOM, where a segmentation is an object of its own class."""
+    family = facts.format.family if facts else promised(path)
+    return family if family in ("nifti", "picture") else None
+
+
+def _candidate(folder: str, path: str, is_volume: bool, facts: Facts | None) -> Candidate:
+    shape = facts.shape if facts else None
+    lossless = facts is None or facts.format is not Format.JPEG
+    return Candidate(path=f"{folder}/{path}", is_volume=is_volume, shape=shape, lossless=lossless)
+
+
+def _candidate_of(verdict: Verdict, folders: Sequence[str]) -> Candidate:
+    family = _family(verdict.path, verdict.facts)
+    return _candidate(folders[verdict.source], verdict.path, family == "nifti", verdict.facts)
+
+
+class _Volumes:
+    """Sound volumes, by the grid that they share."""
+
+    def __init__(self, chosen: Sequence[Verdict], named: NamedMaps) -> None:
+        self._unsure = {chosen[index].uri: word for index, word in named.unsure.items()}
+        sound = [
+            verdict
+            for index, verdict in enumerate(chosen)
+            if verdict.facts and verdict.facts.format is Format.NIFTI and index not in named.reasons
+        ]
+        self._grids = by_grid(sound)
+
+    def candidates(self) -> list[Verdict]:
+        """Volumes whose voxels decide: those of unsure names, and integers that share their grid with another volume."""
+        return [
+            verdict
+            for members in self._grids
+            for verdict in members
+            if verdict.uri in self._unsure or (len(members) > 1 and verdict.facts and verdict.facts.integers)
+        ]
+
+    def reasons(self, read: dict[str, Values]) -> dict[str, str]:
+        """Why volumes are label maps, by uri.
+
+        Integers that look like labels are labels only beside an image of the same grid: alone they may be a phantom.
+        """
+        found = {}
+        for uri, word in self._unsure.items():
+            if read.get(uri, Values.OTHER) is not Values.OTHER:
+                found[uri] = f"its name says {word}, and its voxels are {_WORDS[read[uri]]}"
+        for members in self._grids:
+            alike = [one.uri for one in members if read.get(one.uri) is Values.LABELS and one.uri not in self._unsure]
+            images = [one for one in members if one.uri not in found and one.uri not in alike]
+            if any(read.get(one.uri) is not Values.CONSTANT for one in images):
+                found |= dict.fromkeys(alike, "its voxels are labels, and an image of the same grid is there")
+        return found
+
+
+_WORDS = {Values.CONSTANT: "one value", Values.LABELS: "labels", Values.FRACTIONS: "fractions from 0 to 1"}
+
+
+def by_grid(volumes: Iterable[Verdict]) -> list[list[Verdict]]:
+    """Volumes in groups of one grid: the same shape, and corners at the same places."""
+    groups: dict[tuple[int, ...], list[list[Verdict]]] = {}
+    for volume in volumes:
+        assert volume.facts is not None
+        same_shape = groups.setdefault(volume.facts.shape, [])
+        for members in same_shape:
+            assert members[0].facts is not None
+            if is_same_grid(members[0].facts, volume.facts):
+                members.append(volume)
+                break
+        else:
+            same_shape.append([volume])
+    return [members for same_shape in groups.values() for members in same_shape]
+
+
+def is_same_grid(one: Facts, other: Facts) -> bool:
+    """Whether two volumes have one shape, and their corners lie at the same places."""
+    if one.shape != other.shape or one.affine is None or other.affine is None or one.spacing_mm is None:
+        return False
+    corners = np.array([[x, y, z, 1] for x in (0, one.shape[2]) for y in (0, one.shape[1]) for z in (0, one.shape[0])], float)
+    shift = corners @ (np.array(one.affine) - np.array(other.affine)).T
+    return bool(np.linalg.norm(shift, axis=1).max() <= MAX_SHIFT_VOXELS * min(one.spacing_mm))
+
+
+def read_values(
+    candidates: Sequence[Verdict],
+    sources: Sequence[Bucket],
+    rules: ReadRules,
+    *,
+    concurrency: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Values]:
+    """What the voxels of volumes are, by uri; a volume that cannot be read has no entry."""
+    files = [SourceFile(source=v.source, path=v.path, uri=v.uri, size=v.size) for v in candidates]
+    groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)]
+    documents = [json.dumps([to_document(file) for file in group]) for group in groups]
+    found: dict[str, Values] = {}
+    if not documents:
+        return found
+    work = partial(_read_group, sources=tuple(sources), rules=rules)
+    with tqdm(total=len(files), desc="label maps", unit="file", disable=quiet) as bar:
+        for answer in each(documents, work, concurrency=concurrency):
+            answered = json.loads(answer)
+            found |= {uri: Values(values) for uri, values in answered.items() if values}
+            bar.update(len(answered))
+    return found
+
+
+def _read_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
+    answers = {}
+    for document in json.loads(group):
+        file = SourceFile(**document)
+        values = through(file.uri, file, [("label_map", partial(_values_of_file, sources=sources, rules=rules))])
+        answers[file.uri] = None if isinstance(values, Quarantined) else str(values)
+    return json.dumps(answers)
+
+
+def _values_of_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Values:
+    return values_of(read_whole(sources[file.source], file.path, file.size), rules)
+
+
+def sentence_of_maps(verdicts: Iterable[Verdict]) -> str | None:
+    """How many label maps were set aside, by why; None if there are none."""
+    found = [verdict for verdict in verdicts if verdict.rule == RULE]
+    if not found:
+        return None
+    kinds = Counter(verdict.reason.split(",")[0] for verdict in found)
+    told = "; ".join(f"{count}: {reason}" for reason, count in kinds.most_common())
+    files = "1 file is a label map" if len(found) == 1 else f"{len(found)} files are label maps"
+    return f"{files}, such as {found[0].uri!r}, and none is a sample ({told}); --include-label-maps takes them as images"

@@ -1,0 +1,104 @@
+"""Which files of a listing are label maps by their names: a word says so, and the image that it belongs to is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipelines.sources.label_names import (
+    WEAK_LABEL_WORDS,
+    LabelFolders,
+    image_places,
+    label_folders,
+    label_places,
+    label_word_of_stem,
+    layout_of_labels,
+)
+
+RULE = "label_map"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A file that may be a label map.
+
+    Attributes:
+        path: below and with the source's own folder.
+        is_volume: or a picture.
+        shape: by its header, if that was read.
+        lossless: whether labels survive in its format.
+    """
+
+    path: str
+    is_volume: bool
+    shape: tuple[int, ...] | None = None
+    lossless: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NamedMaps:
+    """What names say: why a file is a label map, and which volumes only their voxels can tell; both by index."""
+
+    reasons: dict[int, str] = field(default_factory=dict)
+    unsure: dict[int, str] = field(default_factory=dict)
+
+
+class _Images:
+    """Images by what is left of their paths."""
+
+    def __init__(self, candidates: Sequence[Candidate], indices: Sequence[int]) -> None:
+        self._candidates = candidates
+        self._by_place: dict[object, list[int]] = {}
+        for index in indices:
+            one = candidates[index]
+            for place in image_places(one.path):
+                self._by_place.setdefault((one.is_volume, place), []).append(index)
+
+    def partner_of(self, index: int, within: LabelFolders | None, *, weak: bool) -> bool:
+        """Whether the image of a label map is there; for a weak word it must be of the same size."""
+        one = self._candidates[index]
+        for place in label_places(one.path, within=within, short=one.is_volume):
+            for other in self._by_place.get((one.is_volume, place), ()):
+                image = self._candidates[other]
+                if not weak or (one.lossless and one.shape is not None and one.shape == image.shape):
+                    return True
+        return False
+
+
+def find_by_name(candidates: Sequence[Candidate]) -> NamedMaps:
+    """Find label maps by layout and name.
+
+    A volume is one if it lies where nnU-Net, MSD or BIDS keep them; any file, if a word of its name or of its folder's says so
+    and the image that it belongs to is there. Without that image a picture is an image, since classes are called ``mask`` too,
+    and of a volume the voxels decide.
+    """
+    found = NamedMaps()
+    by_stem = {index: word for index, one in enumerate(candidates) if (word := label_word_of_stem(one.path))}
+    weak = {
+        index: word
+        for index, one in enumerate(candidates)
+        if index not in by_stem and (word := label_word_of_stem(one.path, WEAK_LABEL_WORDS))
+    }
+    by_folder = {index: folders for index, one in enumerate(candidates) if (folders := label_folders(one.path))}
+
+    def settle(index: int, images: _Images, word: str, what: str) -> None:
+        if images.partner_of(index, by_folder.get(index), weak=word in WEAK_LABEL_WORDS):
+            found.reasons[index] = f"{what} says {word}, and the image that it belongs to is there"
+        elif candidates[index].is_volume and word not in WEAK_LABEL_WORDS:
+            found.unsure.setdefault(index, word)
+
+    for index, one in enumerate(candidates):
+        if one.is_volume and (layout := layout_of_labels(one.path)):
+            found.reasons[index] = f"label maps lie so in the layout of {layout}"
+    unnamed = _Images(candidates, [n for n in range(len(candidates)) if n not in by_stem and n not in weak])
+    for index, word in sorted({**by_stem, **weak}.items()):
+        if index not in found.reasons:
+            settle(index, unnamed, word, "its name")
+    outside = [n for n in range(len(candidates)) if n not in found.reasons | found.unsure and n not in by_folder]
+    images = _Images(candidates, outside)
+    for index, folders in by_folder.items():
+        if index not in found.reasons:
+            settle(index, images, folders.word, "its folder's name")
+    for index in found.reasons:
+        found.unsure.pop(index, None)
+    return found

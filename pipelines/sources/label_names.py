@@ -1,0 +1,213 @@
+"""Names that speak of label maps: whole words of file and folder names, as nnU-Net, MSD, BIDS and most others write them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from storage_schema.vocabulary import MODALITY_WORDS
+
+#: Words that mean a label map.
+LABEL_WORDS = frozenset(
+    {
+        "annot",
+        "annotation",
+        "annotations",
+        "aparc",
+        "aseg",
+        "brainmask",
+        "csfseg",
+        "dseg",
+        "gmseg",
+        "groundtruth",
+        "label",
+        "labelmap",
+        "labelmaps",
+        "labels",
+        "labeled",
+        "labelled",
+        "lesionmask",
+        "lesionseg",
+        "mask",
+        "maskimage",
+        "masks",
+        "parc",
+        "parcellation",
+        "parcellations",
+        "probseg",
+        "seg",
+        "segm",
+        "segmask",
+        "segmentation",
+        "segmentations",
+        "segmentationmask",
+        "segmentationmasks",
+        "segs",
+        "wmseg",
+    }
+)
+#: Words that often mean one, and often something else: GT may be initials, and a lesion a photograph of it.
+WEAK_LABEL_WORDS = frozenset({"contour", "contours", "gt", "lesion", "lesions", "roi", "rois", "truth"})
+#: Words that mean an image, and words that name no patient: dropped when names of partners are compared.
+IMAGE_WORDS = frozenset(MODALITY_WORDS) | {
+    "cxr",
+    "data",
+    "derivatives",
+    "dicom",
+    "frame",
+    "frames",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "input",
+    "inputs",
+    "jpeg",
+    "jpg",
+    "nifti",
+    "nii",
+    "orig",
+    "original",
+    "originals",
+    "picture",
+    "pictures",
+    "png",
+    "raw",
+    "scan",
+    "scans",
+    "slice",
+    "slices",
+    "t1w",
+    "t1c",
+    "t1ce",
+    "t1gd",
+    "t2w",
+    "vol",
+    "vols",
+    "volume",
+    "volumes",
+}
+#: ``without_mask`` and ``no label`` are classes.
+_NEGATIONS = frozenset({"no", "non", "not", "un", "with", "without"})
+#: nnU-Net and the Medical Segmentation Decathlon call folders of label maps so, and nobody calls anything else so.
+_NNUNET_LABELS = re.compile(r"labels(Tr|Ts|Va|Val)(_.*)?|gt_segmentations")
+#: BIDS file names: entities, then the suffix that says what the file is.
+_BIDS = re.compile(r"sub-[0-9A-Za-z]+_.*")
+_BIDS_SUFFIXES = frozenset({"dseg", "probseg", "mask"})
+_CHANNEL = re.compile(r"[0-9]{4}")
+
+Words = tuple[str, ...]
+
+
+def stem(path: str) -> str:
+    """The name of a file without its extension."""
+    return re.sub(r"(?i)(\.nii)?\.(gz|nii|png|jpe?g|hdr)$", "", path.rpartition("/")[2])
+
+
+def words_of(name: str) -> Words:
+    """The words of a name in lower case: ``labelsTr`` is labels and tr, ``mask012`` is mask and 012."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    spaced = re.sub(r"(?i)ground[\W_]*truth", " groundtruth ", spaced)
+    words: list[str] = []
+    for word in re.findall(r"[^\W_]+", spaced.lower()):
+        numbered = re.fullmatch(r"([a-z]+)([0-9]+)", word)
+        known = LABEL_WORDS | WEAK_LABEL_WORDS | IMAGE_WORDS
+        words += numbered.groups() if numbered and word not in known and numbered[1] in known else [word]
+    return tuple(words)
+
+
+def _spoken(words: Words, wanted: frozenset[str]) -> str | None:
+    """The first of ``wanted`` among the words, unless a word before it negates it."""
+    return next((w for n, w in enumerate(words) if w in wanted and not (n and words[n - 1] in _NEGATIONS)), None)
+
+
+def label_word_of_stem(path: str, vocabulary: frozenset[str] = LABEL_WORDS) -> str | None:
+    """The word by which a file's name says that it is a label map. In BIDS names only the suffix counts."""
+    name = stem(path)
+    return _spoken(words_of(name.rpartition("_")[2] if _BIDS.fullmatch(name) else name), vocabulary)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelFolders:
+    """Folders above a file, one in the other, that say that they hold label maps: from ``start`` to before ``stop``."""
+
+    start: int
+    stop: int
+    word: str
+
+
+def label_folders(path: str) -> LabelFolders | None:
+    """Which of the folders above a file say that they hold label maps.
+
+    The nearest folder that is named for images or label maps decides, by its first or last word; a file whose name is nothing
+    but a word for an image is one wherever it lies.
+    """
+    *folders, _ = path.split("/")
+    if set(words_of(stem(path))) <= IMAGE_WORDS:
+        return None
+    for index in reversed(range(len(folders))):
+        word = _label_word_of_folder(folders[index])
+        if word is not None:
+            start = index
+            while start and _label_word_of_folder(folders[start - 1]) is not None:
+                start -= 1
+            return LabelFolders(start=start, stop=index + 1, word=word)
+        if _ends(folders[index]) & IMAGE_WORDS:
+            return None
+    return None
+
+
+def _ends(folder: str) -> set[str]:
+    words = words_of(folder)
+    return {words[0], words[-1]} if words else set()
+
+
+def _label_word_of_folder(folder: str) -> str | None:
+    found = (_spoken(words_of(folder), words) for words in (LABEL_WORDS, WEAK_LABEL_WORDS - {"lesion", "lesions"}))
+    return next((word for word in found if word in _ends(folder)), None)
+
+
+def layout_of_labels(path: str) -> str | None:
+    """The layout by which a volume is a label map whatever lies beside it: of nnU-Net and MSD, or of BIDS."""
+    *folders, _ = path.split("/")
+    if any(_NNUNET_LABELS.fullmatch(folder) for folder in folders):
+        return "nnU-Net and the Medical Segmentation Decathlon"
+    of_bids = _BIDS.fullmatch(stem(path)) or "derivatives" in folders
+    return "BIDS" if of_bids and stem(path).rpartition("_")[2] in _BIDS_SUFFIXES else None
+
+
+def _bare(words: Words) -> Words:
+    return tuple(word for word in words if word not in LABEL_WORDS | WEAK_LABEL_WORDS | IMAGE_WORDS)
+
+
+def _bare_folders(folders: list[str]) -> tuple[Words, ...]:
+    return tuple(bare for folder in folders if (bare := _bare(words_of(folder))))
+
+
+Place = tuple[tuple[Words, ...], Words]
+
+
+def image_places(path: str) -> list[Place]:
+    """What is left of an image's path without words for images, with and without nnU-Net's number of a channel."""
+    *folders, _ = path.split("/")
+    words = _bare(words_of(stem(path)))
+    channels = [words[:-1]] if words and _CHANNEL.fullmatch(words[-1]) else []
+    return [(_bare_folders(folders), one) for one in (words, *channels)]
+
+
+def label_places(path: str, *, within: LabelFolders | None, short: bool) -> list[Place]:
+    """Where the image of a label map may lie: in the same folder, or beside the folder of label maps, under the same name.
+
+    Args:
+        path: of the label map.
+        within: its folders of label maps, if it is in such.
+        short: whether the image may have any shorter name, such as ``ct`` for ``liver`` or ``12`` for ``12_liver_mask``.
+    """
+    *folders, _ = path.split("/")
+    trees = [folders]
+    if within is not None:
+        trees += [folders[: within.start] + folders[within.stop :], folders[: within.start]]
+    words = _bare(words_of(stem(path)))
+    lengths = range(len(words), -1 if short else 0, -1) if words else [0]
+    return [(_bare_folders(tree), words[:length]) for tree in trees for length in lengths]
