@@ -66,9 +66,8 @@ def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[
     try:
         yield
     except Exception:
-        # It may be the loss itself, and Ray's own end would be quicker than the thread.
-        for _ in range(2):
-            time.sleep(2 * EVERY_S)
+        if not all(endpoint.answers() for endpoint in endpoints):
+            time.sleep(2 * EVERY_S)  # it follows from the loss, and Ray's own end would be quicker than the thread
             look()
         raise
     finally:
@@ -78,12 +77,12 @@ def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[
 
 def _lost(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) -> None:
     if stop := signals.received():  # a signal to all processes reaches Ray's, too
-        os.write(2, b"\n")  # a bar may stand there
         code = signals.say(stop)
     else:
         remedy = "see whether memory ran out, and start Ray again if it is gone; the same command goes on from here"
         text = f"Ray was lost: {endpoint.name} at {endpoint.address} has not answered for {silence_s:.0f} s; {remedy}"
-        os.write(2, f"\nerror: {text}\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(2, f"\nerror: {text}\n".encode())
         code = FAILED
     end()
     os._exit(code)  # the main thread waits for Ray, and would wait for it to shut down

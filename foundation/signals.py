@@ -165,7 +165,7 @@ def _watch(reading: int) -> None:
         ready, _, _ = select.select([reading], [], [], SLOW_S if first_at and not told else None)
         if not ready:
             told = True
-            os.write(2, b"\nstopping; the same signal again stops at once\n")
+            _write("\nstopping; the same signal again stops at once\n")
             continue
         numbers = os.read(reading, 64)
         if not numbers:
@@ -178,9 +178,15 @@ def _watch(reading: int) -> None:
             _end_at_once(stops[-1])
 
 
+def _write(text: str) -> None:
+    """To standard error, past Python's own stream: the main thread may be holding it."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
+
+
 def _end_at_once(stop: signal.Signals) -> NoReturn:
     """End this process and all that it started."""
     if not _state.said:
-        os.write(2, ("\n" + _line(stop)).encode())
+        _write("\n" + _line(stop))
     kill(descendants(os.getpid()))
     os._exit(EXIT_CODES[stop])

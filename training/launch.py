@@ -168,10 +168,13 @@ def _meanwhile(name: str, every_s: float, work: Callable[[], None]) -> Iterator[
 def _relayed(box: Any) -> Iterator[None]:
     """Meanwhile, what signals ask of the driver lands in the box. A thread carries it: Ray is not called inside a signal."""
     import ray
+    from ray.exceptions import RayError
 
     def carry() -> None:
-        asked = HERE.take()
-        if asked and not ray.get(box.ask.remote(asked)) and asked is Ask.STOP:
+        asked, heard = HERE.take(), False
+        with contextlib.suppress(RayError):
+            heard = bool(asked) and ray.get(box.ask.remote(asked))
+        if asked is Ask.STOP and not heard:
             signals.interrupt()  # no worker is there, so there is nothing to save
 
     with HERE.heard(), _meanwhile("asks", 0.2, carry):

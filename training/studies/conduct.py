@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from foundation import signals
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError
 from training.checkpoint import Saving
@@ -60,6 +61,8 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
     found: list[Score] = []
     jobs = [(arm, seed) for arm in study.arms for seed in range(bench.seeds)]
     for arm, seed in tqdm(jobs, desc=study.title, unit="run", disable=bench.workers.quiet):
+        if signals.received():  # in the last step of the run before, which was finished
+            raise KeyboardInterrupt
         config = replace(arm.config, seed=seed)
         method = _method(arm, config, bench, corpora, courses)
         for name, corpus in zip(names, judging, strict=True):
