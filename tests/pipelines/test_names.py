@@ -1,0 +1,293 @@
+"""Which files are one series, how inputs are called in a dataset, and where its key and its table of names come from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundation.bucket import Bucket
+from pipelines.decoders.facts import Facts, Format, SliceHeader
+from pipelines.jobs.names import NamedFile, SourceNames, choose_names, name_table
+from pipelines.jobs.plan import Naming, Plan, make_plan
+from pipelines.jobs.pseudonyms import PseudonymOptions
+from pipelines.jobs.splits import check_patients, tell_parts
+from pipelines.jobs.verdict import Verdict
+from pipelines.recipes import resolve
+from pipelines.sources.labels import Known
+from pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, list_sources
+from pipelines.sources.salt import load_or_create_key, read_key
+from storage_schema.errors import StorageError, UsageError
+from storage_schema.pseudonym import PseudonymKey
+from storage_schema.split import SplitRule
+from storage_schema.vocabulary import Modality
+
+KEY = PseudonymKey(b"a key that tests share")
+HASHED = SourceNames(key=KEY, hashed=frozenset({0}))
+RELATIVE = SourceNames(key=KEY)
+
+
+def slice_verdict(path: str, depth: int, **identity: object) -> Verdict:
+    header = SliceHeader(
+        rows=40,
+        columns=40,
+        position_mm=(0.0, 0.0, 2.0 * depth),
+        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        spacing_mm=(2.0, 2.0),
+        thickness_mm=2.0,
+    )
+    facts = Facts(format=Format.DICOM, shape=(40, 40), spacing_mm=(2.0, 2.0), slice=header, **identity)
+    return Verdict(source=0, path=path, uri=path, size=9, status="ok", facts=facts)
+
+
+def series(folder: str, first: int = 0, count: int = 16, **identity: object) -> list[Verdict]:
+    return [slice_verdict(f"{folder}/{first + depth:03d}.dcm", first + depth, **identity) for depth in range(count)]
+
+
+def plan(verdicts: list[Verdict], names: SourceNames = HASHED, recipe: str = "mixed-superpatches:tiny", *overrides: str) -> Plan:
+    naming = Naming(known=lambda _: Known(), modality=lambda _: Modality.OT, names=names)
+    return make_plan(names.publish(verdicts), resolve(recipe, overrides), naming, {"name": "t"})
+
+
+def inputs(made: Plan) -> list[list[str]]:
+    """Paths of every input that was planned."""
+    return sorted(sorted(file.path for file in item.files) for row in made.rows for item in row.items)
+
+
+def paths(*groups: list[Verdict]) -> list[list[str]]:
+    return sorted(sorted(verdict.path for verdict in group) for group in groups)
+
+
+SAME = {"study": "1.2", "series": "1.2.3", "patient_id": "A"}
+
+
+@pytest.mark.parametrize("names", [HASHED, RELATIVE])
+@pytest.mark.parametrize(
+    "other",
+    [{"patient_id": "B"}, {"patient_id": None}, {"study": "1.9"}, {"series": "1.2.4"}, {"patient_id": "a"}],
+    ids=str,
+)
+def test_files_that_differ_in_study_series_or_patient_are_two_inputs(names, other):
+    """Stacked behind each other, beside each other in one folder, or at the same places: never one volume."""
+    for folder, first in (("b", 16), ("a", 16), ("b", 0)):
+        one, two = series("a", **SAME), series(folder, first=first, **{**SAME, **other})
+        if folder == "a":
+            two = [replace(verdict, path=f"a/x{verdict.path[2:]}", uri=f"a/x{verdict.path[2:]}") for verdict in two]
+        made = plan([*one, *two], names)
+
+        assert inputs(made) == paths(one, two)
+        assert len({item.uri for row in made.rows for item in row.items}) == 2
+
+
+@pytest.mark.parametrize("names", [HASHED, RELATIVE])
+def test_without_uids_the_folder_is_the_series_and_two_patients_in_it_are_two_inputs(names):
+    none = {"study": "", "series": ""}
+    one, two = series("a", patient_id="A", **none), series("a", first=16, patient_id="B", **none)
+    three = series("b", patient_id="A", **none)
+    made = plan([*one, *two, *three], names)
+
+    assert inputs(made) == paths(one, two, three)
+    assert len({item.uri for row in made.rows for item in row.items}) == 3
+
+
+def test_one_series_in_two_folders_is_one_input():
+    one, two = series("a", **SAME), series("b", first=16, **SAME)
+
+    assert inputs(plan([*one, *two])) == paths([*one, *two])
+
+
+def test_a_plan_digest_tells_nothing_of_paths_behind_hashed_names():
+    """Otherwise everybody who can guess a path could test the guess on the manifest."""
+    verdicts = HASHED.publish(series("1234567", **SAME))
+    moved = [replace(verdict, path=f"elsewhere/{number}.dcm") for number, verdict in enumerate(verdicts)]
+    naming = Naming(known=lambda _: Known(), modality=lambda _: Modality.OT, names=HASHED)
+    recipe = resolve("mixed-superpatches:tiny")
+
+    assert make_plan(verdicts, recipe, naming, {}).digest == make_plan(moved, recipe, naming, {}).digest
+
+
+def test_the_order_of_hashed_names_is_not_that_of_paths():
+    """Positions in a bank and numbers of shards would otherwise tell the order of patients' names."""
+    published = HASHED.publish(series("a", count=50, **SAME))
+
+    assert [one.uri for one in published] == sorted(one.uri for one in published)
+    assert [one.path for one in published] != sorted(one.path for one in published)
+
+
+def test_one_dicom_file_hashes_the_names_of_its_whole_source_and_of_no_other():
+    """A report or an export in another format beside it is called after the same patient."""
+    verdicts = [
+        *series("a", count=1, **SAME),
+        Verdict(source=0, path="DOE^JANE.nii.gz", uri="x/DOE^JANE.nii.gz", size=1, status="ignored"),
+        Verdict(source=0, path="report.DOE", uri="x/report.DOE", size=1, status="ignored"),
+        Verdict(source=1, path="broken.dcm", uri="y/broken.dcm", size=1, status="refused"),
+        Verdict(source=2, path="b.png", uri="z/b.png", size=1, status="ok", facts=Facts(format=Format.PNG, shape=(8, 8))),
+    ]
+    names = choose_names(verdicts, "by_format", has_patients=False, load_key=lambda: KEY)
+    told = [names.of_file(verdict) for verdict in verdicts]
+
+    assert names.hashed == {0, 1}
+    assert told[-1] == "z/b.png"
+    assert [name.rpartition(".")[0].endswith("nii") for name in told] == [False, True, False, False, False]
+    assert all(name.startswith("hashed:") and "DOE" not in name for name in told[:4])
+    assert choose_names(verdicts, "hashed", has_patients=False, load_key=lambda: KEY).hashed == {0, 1, 2}
+    assert choose_names(verdicts, "relative", has_patients=False, load_key=lambda: KEY).hashed == frozenset()
+
+
+def test_no_key_is_made_where_there_is_nothing_to_hash():
+    def load_key() -> PseudonymKey:
+        raise AssertionError("asked for a key")
+
+    verdicts = [Verdict(source=0, path="b.png", uri="b.png", size=1, status="ok", facts=Facts(format=Format.PNG, shape=(8, 8)))]
+
+    assert choose_names(verdicts, "by_format", has_patients=False, load_key=load_key).key_id == ""
+    assert choose_names(verdicts, "by_format", has_patients=True, load_key=lambda: KEY).key_id == KEY.key_id
+
+
+@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")), st.text("ab"))))
+def test_the_table_of_names_is_read_back_by_csv(pairs):
+    files = [NamedFile(path=path, name=name) for path, name in pairs]
+    table = csv.DictReader(io.StringIO(name_table(files).decode(), newline=""))
+
+    assert [(row["path"], row["name"]) for row in table] == [(f.path, f.name) for f in sorted(files, key=lambda f: f.path)]
+
+
+def test_a_burned_in_series_is_refused_whole():
+    """One slice with text in it: the others without it would be a volume with a gap."""
+    marked = series("a", **SAME)
+    marked[5] = replace(marked[5], facts=replace(marked[5].facts, burned_in_annotation=True))
+    kept, refused = (plan(marked, HASHED, "mixed-superpatches:tiny", f"read.burned_in={what}") for what in ("keep", "refuse"))
+
+    assert [item.burned_in_annotation for row in kept.rows for item in row.items] == [True]
+    assert not refused.rows
+    assert [(one.rule, one.num_files) for one in refused.refused] == [("burned_in", 16)]
+
+
+def test_many_preparations_at_a_time_use_one_key(tmp_path):
+    found: list[PseudonymKey] = []
+    threads = [threading.Thread(target=lambda: found.append(load_or_create_key(Bucket(str(tmp_path))))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({key.secret for key in found}) == 1
+    assert len(found[0].secret) == 32
+    assert stat.S_IMODE((tmp_path / SALT_NAME).stat().st_mode) == 0o600
+
+
+def test_key_and_table_beside_raw_data_are_no_inputs(tmp_path):
+    for name in (SALT_NAME, f"{NAME_MAP_PREFIX}0123.csv", "a.png", f"sub/{SALT_NAME}"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(20))
+
+    assert [file.path for file in list_sources([Bucket(str(tmp_path))])[1]] == ["a.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_source_that_cannot_be_written_asks_for_a_salt_file(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError, match="--salt-file FILE"):
+        load_or_create_key(Bucket(str(tmp_path)))
+
+
+class ReadOnly(Bucket):
+    """A store that may be read alone."""
+
+    def create(self, path: str, data: bytes, *, private: bool = False) -> bool:
+        raise StorageError(f"{path}: not allowed; check credentials and rights for creating")
+
+
+def test_a_store_that_may_only_be_read_asks_for_other_places(tmp_path):
+    source, out = ReadOnly(str(tmp_path / "raw")), Bucket(str(tmp_path / "out"))
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(StorageError, match="--salt-file FILE"):
+        PseudonymOptions().load_key(source, out)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="--name-map FILE"):
+        PseudonymOptions(name_map=Bucket(str(tmp_path / "file" / "x.csv"))).write_name_map([], source, out, "0" * 64)
+    place = PseudonymOptions(name_map=Bucket(str(tmp_path / "names.csv"))).write_name_map([], source, out, "0" * 64)
+    assert Path(place.url).read_text() == "path,name,series\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"short", "at least 16 bytes; found 5"), (bytes(70_000), "a key has at most"), (None, "is a folder")],
+)
+def test_what_is_no_key_is_refused(content, sentence, tmp_path):
+    if content is None:
+        (tmp_path / "key").mkdir()
+    else:
+        (tmp_path / "key").write_bytes(content)
+    with pytest.raises(UsageError, match=sentence):
+        read_key(Bucket(str(tmp_path / "key")))
+
+
+def test_a_key_that_others_may_read_is_told(tmp_path, caplog):
+    (tmp_path / "key").write_bytes(bytes(32))
+    for mode, told in ((0o600, 0), (0o644, 1)):
+        caplog.clear()
+        (tmp_path / "key").chmod(mode)
+        read_key(Bucket(str(tmp_path / "key")))
+        assert len(caplog.records) == told
+
+
+@pytest.mark.parametrize("option", ["salt_file", "name_map"])
+def test_neither_key_nor_table_may_lie_inside_the_dataset(option, tmp_path):
+    """Also where a link leads there: whoever is given the dataset would be given them."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "file").write_bytes(bytes(32))
+    for folder in ("out", "link"):
+        options = PseudonymOptions(**{option: Bucket(str(tmp_path / folder / "file"))})
+        with pytest.raises(UsageError, match="lies inside the dataset"):
+            options.check(Bucket(str(tmp_path / "out")))
+
+
+HALF = SplitRule(test_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("patients", "sentence"),
+    [
+        (["a"] * 20, "20 of 20 inputs"),
+        (["a"], "1 of 1 inputs"),
+        (["a"] * 3 + [None], "3 of 4 inputs"),
+    ],
+)
+def test_a_share_of_one_patient_is_refused_with_what_to_do(patients, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        check_patients(patients, HALF)
+    assert "--split-by file" in str(caught.value)
+    assert check_patients(patients, SplitRule()) == []
+    assert "by file" in check_patients(patients, SplitRule(test_fraction=0.5, by="file"))[0]
+
+
+@pytest.mark.parametrize(
+    ("patients", "told"),
+    [
+        ([None, None], "no patient is known of 2 inputs"),
+        (["a", "b", None], "no patient is known of 1 of 3 inputs"),
+        (["a", None, None], "no patient is known of 2 of 3 inputs"),
+        (["a", "b"], None),
+    ],
+)
+def test_what_a_split_rests_on_is_told(patients, told):
+    notes = check_patients(patients, HALF)
+
+    assert [told in note for note in notes] == ([True] if told else [])
+
+
+def test_a_part_that_came_out_empty_is_told():
+    assert "the test part is empty" in tell_parts({"train": 9}, HALF)[0]
+    assert "the train part is empty" in tell_parts({"test": 9}, HALF)[0]
+    assert tell_parts({"train": 8, "test": 1}, HALF) == []
+    assert tell_parts({"train": 9}, SplitRule()) == []
