@@ -17,7 +17,7 @@ from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
-    from pipelines.jobs.prepare import Outcome
+    from pipelines.jobs.order import Outcome
     from pipelines.jobs.pseudonyms import PseudonymOptions
     from pipelines.sources.labels import LabelTable
 
@@ -139,7 +139,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     name = arguments.name or arguments.recipe.replace(":", "-")
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")
-    from pipelines.jobs.prepare import Order
+    from pipelines.jobs.order import Order
     from pipelines.jobs.prepare import prepare as run
 
     order = Order(

@@ -12,14 +12,13 @@ from foundation.bucket import Bucket
 from foundation.settings import from_document, to_document
 from pipelines.quarantine import Quarantined
 from pipelines.repeats import Repeat
-from pipelines.scratch import WORK, parse_checked, to_checked_bytes
+from pipelines.scratch import INPUTS, WORK, parse_checked, scratch_of, to_checked_bytes
 from storage_schema.errors import DocumentError, StorageError
 from storage_schema.manifest import ObjectEntry
 
 logger = logging.getLogger(__name__)
 
 _READERS = 16
-_OF_PLAN = re.compile(rf"({WORK}/[0-9a-f]{{16}})/")
 _NAME = re.compile(r"(\d{6,})\.json\Z")
 
 
@@ -78,21 +77,40 @@ def marker_path(plan_digest: str, row: int) -> str:
     return f"{WORK}/{plan_digest[:16]}/{row:06d}.json"
 
 
-def finished_rows(out: Bucket, plan_digest: str, *, beside: Iterable[str] = ()) -> dict[int, Marker]:
+def marker_paths(out: Bucket) -> list[str]:
+    """Everything in scratch that is, or pretends to be, a marker of some plan."""
+    if not out.exists(WORK):
+        return []
+    return [entry.path for entry in out.listing(WORK) if entry.path != INPUTS]
+
+
+def files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
+    """Files as finished rows of any plan have read them, by source and path; markers that cannot be trusted say nothing."""
+
+    def read(path: str) -> tuple[FileRead, ...]:
+        try:
+            return parse_marker(out.read(path)).files
+        except ValueError:
+            return ()
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return {(file.source, file.path): file for files in readers.map(read, marker_paths(out)) for file in files}
+
+
+def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
     """Markers of this plan's rows that are written already; what cannot be trusted is told and left out, and so done again.
 
     Args:
         out: the dataset.
         plan_digest: of the plan.
-        beside: paths in scratch that are no markers.
 
     Raises:
         StorageError: if another plan has been at work here, whose objects would be mixed with ours.
     """
-    if not out.exists(WORK):
+    in_work = marker_paths(out)
+    if not in_work:
         return {}
     sizes = {entry.path: entry.size for entry in out.listing()}
-    in_work = [path for path in sizes if path.startswith(f"{WORK}/") and path not in set(beside)]
     ours = f"{WORK}/{plan_digest[:16]}/"
     strangers = sum(not path.startswith(ours) for path in in_work)
     if strangers:
@@ -140,12 +158,12 @@ def remove_scratch(out: Bucket) -> None:
     """Remove the scratch of a published dataset, also what a run left that died right after its commit; nothing of others."""
     if not out.exists(WORK):
         return
-    found = [_OF_PLAN.match(entry.path) for entry in out.listing(WORK, problems=True)]
+    found = [scratch_of(entry.path) for entry in out.listing(WORK, problems=True)]
     if all(found):
         out.delete(WORK)
         return
-    for folder in sorted({match[1] for match in found if match}):
-        out.delete(folder)
+    for place in sorted({place for place in found if place}):
+        out.delete(place)
 
 
 def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Marker]:

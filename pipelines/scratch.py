@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 from storage_schema.digest import canonical_json
 
 #: Folder of scratch inside the dataset; gone once it is published.
 WORK = "_work"
+#: What the dataset is made from (see ``pipelines.jobs.inputs``).
+INPUTS = f"{WORK}/inputs.json"
+#: The record of inputs, or the folder of a plan's markers.
+_OURS = re.compile(rf"{re.escape(INPUTS)}\Z|{WORK}/[0-9a-f]{{16}}(?=/)")
+
+
+def scratch_of(path: str) -> str | None:
+    """The object or folder of scratch that an object of the dataset belongs to; None if it is not ours."""
+    found = _OURS.match(path)
+    return found[0] if found else None
 
 
 def to_checked_bytes(document: object) -> bytes:

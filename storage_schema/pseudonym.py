@@ -59,6 +59,10 @@ class PseudonymKey:
         """The pseudonym of a DICOM UID, or of several joined."""
         return self._hash("uid", uid, SHORT_DIGITS)
 
+    def document(self, text: bytes) -> str:
+        """A digest of a document that nobody else can hold a guess of the document against."""
+        return hmac.new(self.secret, b"document:" + text, hashlib.sha256).hexdigest()
+
     def name(self, path: str, ending: str = "") -> str:
         """The pseudonym of a source file or series, with an ending such as ``.dcm`` that says its format."""
         return f"{HASHED_PREFIX}{self._hash('name', path, NAME_DIGITS)}{ending}"

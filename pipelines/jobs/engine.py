@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
-import ray.data
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
-
 from storage_schema.errors import CrossdimError, StorageError
 
 #: Attempts at a task whose worker dies, for instance for want of memory. Ours.
@@ -53,6 +50,9 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
     """
     if not documents:
         return
+    import ray.data  # takes a second or two, which what needs no Ray does not wait for
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
     _quiet()
     with warnings.catch_warnings():
         # Ray 2.60 has no other way to bound retries; from 2.64 on it must have one. To be looked at with the next pin.
@@ -79,6 +79,8 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
 
 def _quiet() -> None:
     """Our own bars tell what is done; Ray's tell of blocks and operators."""
+    import ray.data
+
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from tqdm import tqdm
@@ -18,11 +18,14 @@ from foundation.settings import to_document
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
 from pipelines.jobs.flagged_notes import tell_flagged
+from pipelines.jobs.inputs import hold_inputs
 from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
+from pipelines.jobs.order import Order, Outcome
+from pipelines.jobs.output import check_free, check_unchanged, count_rows, published, refuse_other
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
-from pipelines.jobs.pseudonyms import PseudonymOptions
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
+from pipelines.jobs.request import request_digest
 from pipelines.jobs.row import Job, run_row
 from pipelines.jobs.scan import scan
 from pipelines.jobs.splits import check_patients, tell_parts
@@ -33,63 +36,15 @@ from pipelines.publish import Bank, Title, publish, told
 from pipelines.quarantine import Quarantined
 from pipelines.sources.apart import check_apart, check_links_apart
 from pipelines.sources.label_matching import match_series, match_table
-from pipelines.sources.labels import Known, Labels, LabelTable
+from pipelines.sources.labels import Known, Labels
 from pipelines.sources.listing import SourceFile, folder_name, list_sources
 from pipelines.sources.words import label_in, modality_in
-from storage_schema.digest import canonical_json
+from storage_schema.digest import canonical_json, digest
 from storage_schema.errors import StorageError
-from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
-from storage_schema.split import SplitRule
+from storage_schema.manifest import Manifest
 from storage_schema.vocabulary import Modality
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What a user asks for. ``modality`` stands in for headers and folder names."""
-
-    sources: tuple[Bucket, ...]
-    out: Bucket
-    recipe: Recipe
-    name: str
-    split: SplitRule = field(default_factory=SplitRule)
-    pseudonyms: PseudonymOptions = field(default_factory=PseudonymOptions)
-    modality: Modality | None = None
-    label_table: LabelTable | None = None
-    label_by_folder: bool = False
-    include_label_maps: bool = False
-    concurrency: int | None = None
-    quiet: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What became of it.
-
-    Attributes:
-        quarantined: number of inputs by rule.
-        ignored: number of files by rule.
-        ignored_formats: number of ignored files by format.
-        unread: ignored files that look like images, by format.
-        parts: number of samples by part of the split.
-        notes: sentences that the user should know.
-    """
-
-    manifest: Manifest
-    quarantined: dict[str, int]
-    ignored: dict[str, int]
-    ignored_formats: dict[str, int] = field(default_factory=dict)
-    unread: dict[str, UnreadFormat] = field(default_factory=dict)
-    seconds: float
-    already_published: bool = False
-    parts: dict[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all objects."""
-        return sum(entry.size for entry in self.manifest.objects)
 
 
 def _folders(sources: Sequence[Bucket]) -> list[str]:
@@ -207,13 +162,6 @@ def _named(verdicts: Sequence[Verdict], names: SourceNames, recipe: Recipe) -> t
     return tuple(found)
 
 
-def published(out: Bucket) -> Manifest | None:
-    """The manifest of a dataset that is there already."""
-    if not out.exists(MANIFEST_PATH):
-        return None
-    return parse_manifest(out.read(MANIFEST_PATH), out.where(MANIFEST_PATH))
-
-
 def run_rows(job: Job, plan: Plan, order: Order) -> None:
     """Write every row that has no marker yet."""
     done = finished_rows(job.out, plan.digest)
@@ -239,32 +187,58 @@ def prepare(order: Order, session: Session) -> Outcome:
         StorageError: if the sources hold nothing, the store does not answer, or another dataset stands at the output.
         UsageError: for a table of labels with faults.
     """
+    start = time.monotonic()
     check_apart(order.out, order.sources)
     order.pseudonyms.check(order.out)
+    manifest = published(order.out)
+    if manifest is None:
+        check_free(order.out)
     sources, files = list_sources(order.sources)
+    if manifest is not None:
+        return _already_published(order, manifest, sources, files, start)
     check_links_apart(order.out, sources, files)
     labels = find_labels(order, sources, files)
+    hold_inputs(order.out, order.settings(), sources, files)
     with session():
         return _prepared(order, sources, files, labels)
+
+
+def _already_published(
+    order: Order, manifest: Manifest, sources: Sequence[Bucket], files: Sequence[SourceFile], start: float
+) -> Outcome:
+    """The outcome of a request whose dataset is there; nothing is scanned, and Ray is not started.
+
+    Raises:
+        StorageError: if the dataset was made of other inputs, in another way, or with another secret key.
+    """
+    key = order.pseudonyms.find_key(sources[0]) if manifest.patient_key_id else None
+    if manifest.patient_key_id and (key is None or key.key_id != manifest.patient_key_id):
+        found = f"{key.key_id} is found" if key else "none is found"
+        raise StorageError(
+            f"{order.out.where('')} was made with the secret key {manifest.patient_key_id}, and {found}; "
+            "name its key with --salt-file, or use another --out"
+        )
+    if manifest.plan_digest != request_digest(order.settings(), files, key):
+        refuse_other(order.out, manifest, digest(order.recipe.preprocessing()), len(files))
+    notes = check_unchanged(order.out, manifest, sources, files)
+    remove_scratch(order.out)
+    quarantined, ignored, ignored_formats, unread = count_rows(order.out, manifest)
+    return Outcome(
+        manifest=manifest,
+        quarantined=quarantined,
+        ignored=ignored,
+        ignored_formats=ignored_formats,
+        unread=unread,
+        seconds=time.monotonic() - start,
+        already_published=True,
+        notes=tuple(notes),
+    )
 
 
 def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceFile], labels: Labels) -> Outcome:
     start = time.monotonic()
     planned = plan_of(order, sources, files, labels)
     plan = planned.plan
-    manifest = published(order.out)
-    if manifest is not None:
-        if manifest.patient_key_id != planned.names.key_id:
-            raise StorageError(
-                f"{order.out.url} was made with the secret key {manifest.patient_key_id or 'of nobody'}, not with "
-                f"{planned.names.key_id or 'none'}; name its key with --salt-file, or use another --out"
-            )
-        if manifest.plan_digest != plan.digest:
-            raise StorageError(
-                f"{order.out.url} holds {manifest.name!r}, made from other inputs or another recipe; use another --out"
-            )
-        remove_scratch(order.out)
-        return _outcome(manifest, (), planned, start, already_published=True)
     notes = [f"names are hashed; the table of names is {_write_name_map(order, sources, planned).url}"] if planned.files else []
     job = Job(
         sources=sources,
@@ -280,7 +254,7 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         name=order.name,
         presentation=order.recipe.presentation,
         preprocessing=order.recipe.preprocessing(),
-        plan_digest=plan.digest,
+        plan_digest=request_digest(order.settings(), files, planned.names.key),
         num_files=len(files),
         patient_key_id=planned.names.key_id,
     )
@@ -310,9 +284,7 @@ def _bank(job: Job, plan: Plan) -> Bank | None:
     return Bank(path=job.bank_path, layout=job.recipe.layout, num_shards=plan.num_shards)
 
 
-def _outcome(
-    manifest: Manifest, quarantine: Sequence[Quarantined], planned: Planned, start: float, *, already_published: bool = False
-) -> Outcome:
+def _outcome(manifest: Manifest, quarantine: Sequence[Quarantined], planned: Planned, start: float) -> Outcome:
     return Outcome(
         manifest=manifest,
         quarantined=dict(sorted(Counter(one.rule for one in quarantine).items())),
@@ -320,6 +292,5 @@ def _outcome(
         ignored_formats=dict(sorted(Counter(one.format for one in planned.plan.ignored).items())),
         unread=planned.unread,
         seconds=time.monotonic() - start,
-        already_published=already_published,
         notes=planned.notes,
     )

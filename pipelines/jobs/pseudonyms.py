@@ -9,7 +9,7 @@ from foundation.bucket import Bucket
 from foundation.location import contains
 from pipelines.jobs.names import NamedFile, NameRule, name_table
 from pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
-from pipelines.sources.salt import load_or_create_key, read_key
+from pipelines.sources.salt import load_or_create_key, read_key, salt_beside
 from storage_schema.errors import StorageError, UsageError
 from storage_schema.pseudonym import PseudonymKey
 
@@ -52,6 +52,12 @@ class PseudonymOptions:
             return read_key(self.salt_file)
         _check_outside(out, source.at(SALT_NAME), "--salt-file")
         return load_or_create_key(source)
+
+    def find_key(self, source: Bucket) -> PseudonymKey | None:
+        """The secret key if there is one; none is made."""
+        if self.salt_file is not None:
+            return read_key(self.salt_file)
+        return read_key(salt_beside(source)) if source.exists(SALT_NAME) else None
 
     def write_name_map(self, files: Iterable[NamedFile], source: Bucket, out: Bucket, plan_digest: str) -> Bucket:
         """Write the table that leads from hashed names back to files.

@@ -233,7 +233,55 @@ def test_the_same_line_again_says_already_published(images, raw, capsys):
 
 def test_another_recipe_at_the_same_place_is_refused(images, raw, capsys):
     assert prepare_images(raw, images, "--set", "fit.max_side=32") == 2
-    assert "use another --out" in capsys.readouterr().err
+    assert "another recipe or with other settings; use another --out" in capsys.readouterr().err
+
+
+_WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None
+from pipelines.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        ("none", 3, "already published"),
+        ("touch", 3, "already published"),
+        ("content", 2, "hold other content"),
+        ("new", 2, "from 15 files, where there are 16 now"),
+        ("renamed", 2, "other names or sizes"),
+    ],
+)
+def test_a_published_dataset_answers_without_ray(change, code, told, images, raw, tmp_path):
+    """Importing Ray alone takes longer than the answer."""
+    shutil.copytree(raw / "images", tmp_path / "images")
+    shutil.copytree(images, tmp_path / "xr")
+    one = tmp_path / "images" / "well" / "p001.png"
+    if change in ("touch", "content"):
+        data = bytearray(one.read_bytes())
+        data[-30] ^= change == "content"
+        one.write_bytes(data)
+    elif change == "new":
+        shutil.copy(one, one.with_name("new.png"))
+    elif change == "renamed":
+        one.rename(one.with_name("renamed.png"))
+    recipe = ["--recipe", "xray-pseudo3d:tiny", "--set", "shard.max_samples=3", "--test-fraction", "0.3", "--label", "folder"]
+    line = [sys.executable, "-c", _WITHOUT_RAY, "prepare", str(tmp_path / "images"), *recipe, "--out", str(tmp_path / "xr")]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert done.returncode == code, done.stderr
+    assert told in done.stdout + done.stderr
+
+
+def test_a_published_dataset_of_hashed_names_answers_with_its_key_only(volumes, raw, tmp_path, capsys):
+    line = ["prepare", str(raw / "volumes"), *TINY_VOLUMES, "--out", str(volumes), "--json"]
+    assert main(line) == 3
+    assert last_answer(capsys)["quarantined_by_rule"] == {"gzip": 1}
+    (tmp_path / "key").write_bytes(b"x" * 32)
+    assert main([*line, "--salt-file", str(tmp_path / "key")]) == 2
+    assert "was made with the secret key" in capsys.readouterr().err
 
 
 def test_an_output_inside_the_source_is_wrong_use(raw, capsys):

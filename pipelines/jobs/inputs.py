@@ -1,0 +1,139 @@
+"""The inputs of an unfinished dataset: recorded when its preparation begins, and held against what is there when it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from foundation.bucket import Bucket
+from foundation.settings import from_document, to_document
+from pipelines.markers import files_read, marker_paths
+from pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
+from pipelines.sources.listing import SourceFile
+from storage_schema.digest import digest
+from storage_schema.errors import DocumentError, StorageError
+from storage_schema.names import printable
+
+logger = logging.getLogger(__name__)
+
+#: Changed files that a message names.
+MAX_NAMES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputFile:
+    """One file as it was listed; ``version`` changes when the content does."""
+
+    uri: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What a preparation began with: the digest of each setting, and all files."""
+
+    settings: dict[str, str]
+    files: tuple[InputFile, ...]
+
+
+def inputs_of(settings: Mapping[str, Any], files: Iterable[SourceFile]) -> Inputs:
+    """What a preparation begins with."""
+    listed = (InputFile(uri=file.uri, size=file.size, version=file.version) for file in files)
+    return Inputs(settings={name: digest(value) for name, value in settings.items()}, files=tuple(listed))
+
+
+def hold_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Bucket], files: Sequence[SourceFile]) -> None:
+    """Record what a preparation begins with; of one that goes on, refuse what has changed since.
+
+    A file that was written anew with equal bytes is told from a changed one where a finished row holds its hash.
+
+    Args:
+        out: the dataset.
+        settings: whatever decides the bytes besides the files.
+        sources: as folders.
+        files: as they are listed now.
+
+    Raises:
+        StorageError: naming the settings or files that differ: rows of both would be mixed.
+    """
+    now = inputs_of(settings, files)
+    begun, before = bool(marker_paths(out)), _recorded(out)
+    if begun and before is None:
+        raise StorageError(
+            f"{out.where(WORK)} holds finished rows of another plan, whose inputs are not recorded. "
+            f"Use another --out, or delete {out.where('')}"
+        )
+    if begun and before is not None and before != now:
+        _refuse_other_settings(out, before, now)
+        _refuse_other_files(out, before, now, sources, files)
+    if before != now:
+        out.put(INPUTS, to_checked_bytes(to_document(now)), private=True)
+
+
+def _recorded(out: Bucket) -> Inputs | None:
+    if not out.exists(INPUTS):
+        return None
+    try:
+        return from_document(Inputs, parse_checked(out.read(INPUTS)), subject="record of inputs")
+    except (ValueError, DocumentError) as error:
+        raise StorageError(
+            f"{out.where(INPUTS)}, the record of what this dataset is made from, is damaged, so nobody can say whether inputs "
+            f"have changed: {error}. Delete {out.where('')} and start again"
+        ) from error
+
+
+def _refuse_other_settings(out: Bucket, before: Inputs, now: Inputs) -> None:
+    names = before.settings.keys() | now.settings.keys()
+    differing = sorted(name for name in names if before.settings.get(name) != now.settings.get(name))
+    if differing:
+        raise StorageError(
+            f"{out.where('')} was begun with another {' and another '.join(differing)}, so this would be another plan: "
+            "start the command that it was begun with, or use another --out"
+        )
+
+
+def _refuse_other_files(
+    out: Bucket,
+    before: Inputs,
+    now: Inputs,
+    sources: Sequence[Bucket],
+    files: Sequence[SourceFile],
+) -> None:
+    old, new = ({file.uri: file for file in one.files} for one in (before, now))
+    written = [uri for uri in old.keys() & new.keys() if old[uri] != new[uri]]
+    same_size = [uri for uri in written if old[uri].size == new[uri].size]
+    if len(same_size) == len(written) and old.keys() == new.keys() and _equal(out, same_size, sources, files):
+        logger.warning("%d files were written anew since this began, with the same content", len(written))
+        return
+    told = [f"{printable(uri)} ({_shown(old[uri])}; now {_shown(new[uri])})" for uri in sorted(written)[:MAX_NAMES]]
+    told += [f"{printable(uri)} (gone)" for uri in sorted(old.keys() - new.keys())[:MAX_NAMES]]
+    told += [f"{printable(uri)} (new)" for uri in sorted(new.keys() - old.keys())[:MAX_NAMES]]
+    counts = f"{len(written)} changed, {len(old.keys() - new.keys())} gone, {len(new.keys() - old.keys())} new"
+    raise StorageError(
+        f"the inputs of {out.where('')} are others than when it was begun: {counts}, such as {', '.join(told)}. They are not "
+        f"mixed: restore them to go on, use another --out, or delete {out.where('')} to begin anew with what is there now"
+    )
+
+
+def _equal(out: Bucket, uris: Iterable[str], sources: Sequence[Bucket], files: Sequence[SourceFile]) -> bool:
+    """Whether each file holds what a finished row has read of it; no, if no such row has."""
+    known, named = files_read(out), {file.uri: file for file in files}
+    found = [named[uri] for uri in uris]
+    if not all((file.source, file.path) in known for file in found):
+        return False
+    return all(
+        hashlib.sha256(sources[file.source].read(file.path)).hexdigest() == known[file.source, file.path].sha256 for file in found
+    )
+
+
+def _shown(file: InputFile) -> str:
+    """A version for people: a modification time in nanoseconds as a date, anything else as it is."""
+    version = file.version or "unknown version"
+    if file.version.isdigit() and len(file.version) > 15:
+        version = f"modified {datetime.fromtimestamp(int(file.version) / 1e9, UTC).isoformat(sep=' ', timespec='milliseconds')}"
+    return f"{file.size:,} bytes, {version}"

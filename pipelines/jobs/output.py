@@ -1,0 +1,118 @@
+"""The place of a dataset, looked at before anything is scanned: empty, unfinished, published, or somebody else's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow.parquet
+
+from foundation.bucket import Bucket
+from pipelines.jobs.unread import UnreadFormat
+from pipelines.scratch import scratch_of
+from pipelines.sources.listing import SourceFile
+from pipelines.sources.litter import ignored_by_name
+from storage_schema.errors import StorageError, UsageError
+from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from storage_schema.names import printable
+
+
+def published(out: Bucket) -> Manifest | None:
+    """The manifest of a dataset that is there already."""
+    if not out.exists(MANIFEST_PATH):
+        return None
+    return parse_manifest(out.read(MANIFEST_PATH), out.where(MANIFEST_PATH))
+
+
+def check_free(out: Bucket) -> None:
+    """Refuse a place that holds something which is no unfinished dataset: its objects would lie among somebody's files.
+
+    Raises:
+        UsageError: naming what is there.
+    """
+    if not out.exists():
+        return
+    found = [entry.path for entry in out.listing(problems=True)]
+    if found == [""]:
+        raise UsageError(f"--out {out.where('')} is a file; name a folder, which is made if it does not exist")
+    foreign = [path for path in found if ignored_by_name(path) is None]
+    if foreign and not any(map(scratch_of, found)):
+        raise UsageError(
+            f"--out {out.where('')} holds {len(foreign)} files that are no dataset of crossdim, such as {printable(foreign[0])}; "
+            "name an empty folder, or one that does not exist yet"
+        )
+
+
+def refuse_other(out: Bucket, manifest: Manifest, preprocessing_digest: str, num_files: int) -> None:
+    """Say how a published dataset differs from the one that is asked for.
+
+    Raises:
+        StorageError: always.
+    """
+    if manifest.preprocessing_digest != preprocessing_digest:
+        how = "by another recipe or with other settings"
+    elif manifest.files is not None and manifest.files.total != num_files:
+        how = f"from {manifest.files.total} files, where there are {num_files} now"
+    else:
+        how = "from files of other names or sizes, with other options, or by another version of crossdim"
+    raise StorageError(f"{out.where('')} holds {manifest.name!r}, made {how}; use another --out")
+
+
+def _rows(out: Bucket, manifest: Manifest, role: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for entry in manifest.with_role(role):
+        rows += pyarrow.parquet.read_table(io.BytesIO(out.read(entry.path)), columns=list(columns)).to_pylist()
+    return rows
+
+
+def count_rows(out: Bucket, manifest: Manifest) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[str, UnreadFormat]]:
+    """What a published dataset says of files that it does not hold.
+
+    Returns:
+        Quarantined inputs by rule, ignored files by rule, ignored files by format, and those that look like images.
+    """
+    quarantined = Counter(row["rule"] for row in _rows(out, manifest, "quarantine", ["rule"]))
+    ignored = _rows(out, manifest, "ignored", ["uri", "format", "rule"])
+    unread: dict[str, UnreadFormat] = {}
+    for kind, count in Counter(row["format"] for row in ignored if row["rule"] == "format_not_read").most_common():
+        example = next(row["uri"] for row in ignored if row["format"] == kind)
+        unread[kind] = UnreadFormat(num_files=count, example=example)
+    by_rule, by_format = (dict(sorted(Counter(row[name] for row in ignored).items())) for name in ("rule", "format"))
+    return dict(sorted(quarantined.items())), by_rule, by_format, unread
+
+
+def check_unchanged(out: Bucket, manifest: Manifest, sources: Sequence[Bucket], files: Sequence[SourceFile]) -> list[str]:
+    """Hold files that were modified after a dataset was published against it.
+
+    Files of this machine only: a store tells versions, but not whether they are older than the dataset.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        StorageError: if one holds other content than the dataset was made from.
+    """
+    if not out.is_local:
+        return []
+    published_at = int(out.listing(MANIFEST_PATH)[0].version)
+    later = [file for file in files if sources[file.source].is_local and int(file.version or 0) > published_at]
+    if not later:
+        return []
+    known = {row["source_uri"]: row["source_sha256"] for row in _rows(out, manifest, "catalog", ["source_uri", "source_sha256"])}
+    changed = [file for file in later if file.uri in known and not _has_hash(file, sources, known)]
+    if changed:
+        raise StorageError(
+            f"{len(changed)} files hold other content than {out.where('')} was made from, such as {printable(changed[0].uri)}: "
+            "they were modified after it was published; use another --out"
+        )
+    unknown = sum(file.uri not in known for file in later)
+    if not unknown:
+        return []
+    return [f"{unknown} files were modified after it was published; whether their content changed is not known"]
+
+
+def _has_hash(file: SourceFile, sources: Sequence[Bucket], known: Mapping[str, str]) -> bool:
+    return hashlib.sha256(sources[file.source].read(file.path)).hexdigest() == known[file.uri]

@@ -1,0 +1,37 @@
+"""The request: what a preparation is asked for, as a digest that its dataset carries and that takes no scan to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from foundation.settings import to_document
+from pipelines.jobs.plan import PLAN_VERSION
+from pipelines.sources.labels import LabelTable
+from pipelines.sources.listing import SourceFile
+from storage_schema.digest import canonical_json, digest
+from storage_schema.pseudonym import PseudonymKey
+
+
+def table_document(table: LabelTable | None) -> dict[str, Any] | None:
+    """What a table of labels says, wherever it lies."""
+    if table is None:
+        return None
+    return {
+        "columns": [table.label_column, table.patient_column],
+        "missing": None if table.missing is None else sorted(table.missing),
+        "rows": to_document(table.parsed),
+    }
+
+
+def request_digest(settings: Mapping[str, Any], files: Iterable[SourceFile], key: PseudonymKey | None) -> str:
+    """The digest of a request.
+
+    Args:
+        settings: whatever decides the bytes besides the files, as JSON values.
+        files: of all sources; names and sizes count, so that a copy of the sources asks for the same.
+        key: with which the dataset's names are hashed: nobody else may test a guess of a name against the digest.
+    """
+    named = sorted([file.uri, file.size, file.problem] for file in files)
+    document = {"version": PLAN_VERSION, "settings": settings, "files": named}
+    return key.document(canonical_json(document)) if key else digest(document)
