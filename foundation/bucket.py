@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ import fsspec
 
 from foundation.extras import missing
 from foundation.fsspec_objects import FsspecObjects
-from foundation.local_files import LocalFiles
+from foundation.local_files import LocalFiles, check_folder
 from foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of
 from foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
 from foundation.patience import Answer, client_errors, is_full, is_transient, patiently
@@ -162,6 +163,19 @@ class Bucket:
     def put(self, path: str, data: bytes, *, private: bool = False) -> None:
         """Write an object whole or not at all: one PUT, or a rename after fsync. A private file is its owner's alone."""
         self._asked(path, "writing", lambda _: self._writer(private=private).put(self.full(path), data))
+
+    def check_writable(self) -> None:
+        """Find out now, before hours of work, whether objects may be written and removed here. Nothing stays behind.
+
+        Raises:
+            StorageError: if they may not.
+        """
+        if self.is_local:
+            self._asked("", "writing", lambda _: check_folder(self.root))
+            return
+        trial = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        self.put(trial, b"")
+        self.delete(trial)
 
     def create(self, path: str, data: bytes, *, private: bool = False) -> bool:
         """Write an object only if there is none; False when somebody was first. A private file is its owner's alone.

@@ -62,6 +62,17 @@ class LocalFiles:
             os.unlink(name)
 
 
+def check_folder(path: str) -> None:
+    """Raise the error that writing into the folder ``path``, or making it, would meet; nothing is made."""
+    place = path
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise NotADirectoryError(errno.ENOTDIR, "there is a file, or a link to nothing, where a folder is to be", place)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+
+
 class _Walk:
     """The files of a folder. Each folder is listed once, and folders that are really here before those that links lead to.
 

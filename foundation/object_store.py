@@ -36,6 +36,10 @@ PROBLEMS = {
 }
 
 
+#: Those of them that hide nothing: what such a link leads to is listed under another name.
+NOTHING_HIDDEN = frozenset({"link_loop", "repeated_link"})
+
+
 class ObjectStore(Protocol):
     """Objects by their exact names: no character of a name is a pattern. Errors are those of the client, not ours."""
 

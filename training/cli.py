@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
+    datasets = [open_weighted(text, arguments) for text in arguments.data]
     from training.checkpoint import Saving
     from training.config import overridden
     from training.launch import Workers, pretrain, saved_config
     from training.recipes import recipe
     from training.worker import Source
 
-    started = time.monotonic()
-    run = open_bucket(arguments.out, arguments)
     config = recipe(arguments.recipe) if arguments.recipe else saved_config(run)
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(config, [*steps, *arguments.set])
-    datasets = (open_weighted(text, arguments) for text in arguments.data)
     sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
     _refuse_weights(sources)
     least, most = arguments.workers
@@ -119,16 +119,20 @@ def cadence(text: str) -> tuple[int | None, float | None]:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    run = open_bucket(arguments.run, arguments)
+    run.check_writable()  # for the report
+    datasets = [open_bucket(url, arguments) for url in arguments.data]
     from training.evaluation import evaluate
 
-    run = open_bucket(arguments.run, arguments)
-    datasets = [open_bucket(url, arguments) for url in arguments.data]
     document, sentence = evaluate(run, datasets, folds=arguments.folds, twins=arguments.twins, quiet=arguments.json)
     answer(document, sentence, as_json=arguments.json)
     return DONE
 
 
 def _study(arguments: argparse.Namespace) -> int:
+    out = open_bucket(arguments.out, arguments)
+    out.check_writable()
+    datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.judge))
     from training.config import overridden
     from training.launch import Workers
     from training.recipes import recipe
@@ -138,12 +142,8 @@ def _study(arguments: argparse.Namespace) -> int:
 
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(recipe(arguments.recipe), [*steps, *arguments.set])
-    sources, judges = (
-        tuple(Source(bucket=open_bucket(url, arguments), weight=1.0) for url in urls)
-        for urls in (arguments.data, arguments.judge)
-    )
+    sources, judges = (tuple(Source(bucket=found, weight=1.0) for found in buckets) for buckets in (datasets, others))
     workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
-    out = open_bucket(arguments.out, arguments)
     bench = Bench(
         sources=sources,
         judges=judges,

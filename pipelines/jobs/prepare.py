@@ -192,6 +192,7 @@ def prepare(order: Order, session: Session) -> Outcome:
     order.pseudonyms.check(order.out)
     manifest = published(order.out)
     if manifest is None:
+        order.out.check_writable()
         check_free(order.out)
     sources, files = list_sources(order.sources)
     if manifest is not None:

@@ -9,7 +9,7 @@ from functools import partial
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
-from foundation.object_store import PROBLEMS
+from foundation.object_store import NOTHING_HIDDEN, PROBLEMS
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process import probe
 from pipelines.decoders.probe import promised
@@ -41,6 +41,8 @@ def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verd
     if named:
         return verdict(status="ignored", format=named, rule=named, reason=litter.REASONS[named])
     refused = partial(verdict, status="refused", format=promised(file.path) or "unknown")
+    if file.problem in NOTHING_HIDDEN:
+        return verdict(status="ignored", format="link", rule=file.problem, reason=PROBLEMS[file.problem])
     if file.problem:
         return refused(rule=file.problem, reason=PROBLEMS[file.problem])
     read = partial(read_head, sources[file.source], file.path, version=file.version)

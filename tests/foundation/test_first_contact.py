@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import socket
 import threading
 import time
@@ -243,3 +245,52 @@ def test_later_too_what_waiting_cannot_mend_is_said_at_once(answer, act, serving
     assert time.monotonic() - start < LIMIT_S
     assert not isinstance(caught.value, UnreachableError)
     assert str(caught.value).startswith("s3://lab/x")
+
+
+class _ReadOnly(_Always):
+    """Lets everybody read and nobody write."""
+
+    def _reply(self) -> None:
+        listing = b"<ListBucketResult><Name>lab</Name><KeyCount>0</KeyCount></ListBucketResult>"
+        missing = 404, {"Content-Type": XML}, error_xml("NoSuchKey")
+        replies = {"GET": (200, {"Content-Type": XML}, listing), "HEAD": missing}
+        self.server.reply = replies.get(self.command, (403, {"Content-Type": XML}, error_xml("AccessDenied")))  # type: ignore[attr-defined]
+        super()._reply()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _reply
+
+
+def test_a_store_that_may_only_be_read_is_told_before_the_work(monkeypatch, serving, tmp_path, capsys):
+    """Not after hours of scanning, with the first row."""
+    monkeypatch.setattr(f"{__name__}._Always", _ReadOnly)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.png").write_bytes(b"1")
+    store = ["--endpoint-url", serving(200, {}, b""), "--access-key", "k", "--secret-key", "s", "--region", "us-east-1"]
+    line = ["prepare", str(tmp_path / "src"), "--recipe", "xray-pseudo3d:tiny", "--out", "s3://lab/out", *store]
+    start = time.monotonic()
+
+    assert pipelines.cli.main(line) == 2
+    assert time.monotonic() - start < LIMIT_S
+    assert re.match(r"error: s3://lab/out/\S+: not allowed .*rights for writing", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("there", ["a file", "a link to nothing"])
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(there, tmp_path):
+    """And nothing is made where it can."""
+    place = tmp_path / "place"
+    place.write_bytes(b"") if there == "a file" else place.symlink_to("nowhere")
+    for path in (place, place / "out"):
+        with pytest.raises(StorageError, match=r"writing failed.*where a folder is to be"):
+            Bucket(str(path)).check_writable()
+    Bucket(str(tmp_path / "new" / "out")).check_writable()
+
+    assert os.listdir(tmp_path) == ["place"]
+
+
+def test_a_trial_of_writing_leaves_nothing(s3_endpoint, s3_client):
+    """Not even what a listing of ours would leave out."""
+    name = f"lab-{uuid4().hex[:8]}"
+    s3_client.create_bucket(Bucket=name)
+    Bucket(f"s3://{name}/out", StoreOptions(endpoint_url=s3_endpoint, **OPTIONS)).check_writable()
+
+    assert "Contents" not in s3_client.list_objects_v2(Bucket=name)
