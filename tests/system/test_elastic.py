@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from foundation.bucket import Bucket
-from tests.system.nodes import MARKS, TOLERANCE, Fixed, Nodes, cluster, line, noted, started, stopped, workers_train
+from tests.system.nodes import MARKS, TOLERANCE, Fixed, Nodes, cluster, line, started, stopped, workers_train
+from training.events import events
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 _LOG = logging.getLogger(__name__)
@@ -29,9 +30,8 @@ def test_one_worker_becomes_three_becomes_two(nodes: Nodes, tmp_path: Path) -> N
         first = workers_train(run, process, 1, after=0)
         nodes.add(2)
         three = workers_train(run, process, 3, after=first["number"])
-        resize = noted(run, "resize")
-        assert resize is not None
-        assert resize["step"] == three["step"], "the step that was saved before the resize is the one that is resumed"
+        before = [event for event in events(run) if event.kind == "resize" and event.number < three["number"]]
+        assert before[-1].step == three["step"], "the step that was saved before the resize is the one that is resumed"
         nodes.kill(2)
         workers_train(run, process, 2, after=three["number"])
         stopped(process)
