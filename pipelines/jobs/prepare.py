@@ -240,7 +240,8 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
     start = time.monotonic()
     planned = plan_of(order, sources, files, labels)
     plan = planned.plan
-    notes = [f"names are hashed; the table of names is {_write_name_map(order, sources, planned).url}"] if planned.files else []
+    request = request_digest(order.settings(), files, planned.names.key)
+    notes = _write_name_map(order, sources, planned.files, request)
     job = Job(
         sources=sources,
         out=order.out,
@@ -255,7 +256,7 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         name=order.name,
         presentation=order.recipe.presentation,
         preprocessing=order.recipe.preprocessing(),
-        plan_digest=request_digest(order.settings(), files, planned.names.key),
+        plan_digest=request,
         num_files=len(files),
         patient_key_id=planned.names.key_id,
     )
@@ -268,8 +269,12 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
     return replace(outcome, parts=parts, notes=(*planned.notes, *tell_parts(parts, order.split), *notes))
 
 
-def _write_name_map(order: Order, sources: Sequence[Bucket], planned: Planned) -> Bucket:
-    return order.pseudonyms.write_name_map(planned.files, sources[0], order.out, planned.plan.digest)
+def _write_name_map(order: Order, sources: Sequence[Bucket], files: Sequence[NamedFile], request: str) -> list[str]:
+    """Write the table of hashed names, and say where it is."""
+    if not files:
+        return []
+    place = order.pseudonyms.write_name_map(files, sources[0], order.out, request)
+    return [f"names are hashed; the table of names is {place.where('')}"]
 
 
 def count_parts(markers: Sequence[Marker]) -> dict[str, int]:

@@ -59,8 +59,14 @@ class PseudonymOptions:
             return read_key(self.salt_file)
         return read_key(salt_beside(source)) if source.exists(SALT_NAME) else None
 
-    def write_name_map(self, files: Iterable[NamedFile], source: Bucket, out: Bucket, plan_digest: str) -> Bucket:
+    def write_name_map(self, files: Iterable[NamedFile], source: Bucket, out: Bucket, dataset: str) -> Bucket:
         """Write the table that leads from hashed names back to files.
+
+        Args:
+            files: of sources whose names are hashed.
+            source: the first source.
+            out: the dataset, which must not hold the table.
+            dataset: the manifest's ``plan_digest``; its first digits are in the name of the table.
 
         Returns:
             Where it is.
@@ -69,7 +75,7 @@ class PseudonymOptions:
             StorageError: if it cannot be written; names could not be told from each other afterwards.
         """
         beside = as_folder(self.salt_file)[0] if self.salt_file is not None else source
-        place = self.name_map or beside.at(f"{NAME_MAP_PREFIX}{plan_digest[:16]}.csv")
+        place = self.name_map or beside.at(f"{NAME_MAP_PREFIX}{dataset[:16]}.csv")
         _check_outside(out, place, "--name-map")
         folder, name = as_folder(place)
         try:

@@ -220,7 +220,7 @@ def run_row(document: str, job: Job) -> str:
     """The task of one row: objects first, marker last, both the same however often it is run."""
     row = from_document(Row, json.loads(document), subject="row of a plan")
     marker = write_images(row, job) if isinstance(job.recipe, ImageRecipe) else write_volumes(row, job)
-    job.out.put(marker_path(job.plan_digest, row.number), marker.to_bytes())
+    job.out.put(marker_path(job.plan_digest, row.number), marker.to_bytes(), private=True)  # it holds paths
     refused = len(marker.quarantine) + len(marker.repeats)
     told = {"row": row.number, "samples": len(marker.catalog), "quarantined": refused}
     return canonical_json(told).decode()

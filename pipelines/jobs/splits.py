@@ -32,8 +32,8 @@ def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str
         return ["the test part is drawn by file (--split-by file): inputs of one patient may lie in both parts"]
     if len(counts) == 1 and (not unknown or counts.total() > 1):
         raise UsageError(
-            f"--test-fraction {split.test_fraction:g} is a share of patients, but {counts.total()} of {total} inputs are of one "
-            f"and the same patient and the other {unknown} state none: an anonymiser may have called everybody alike. "
+            f"--test-fraction {split.test_fraction:g} is a share of patients, but one and the same patient is stated in "
+            f"{counts.total()} of {total} inputs, and in the others none: an anonymiser may have called everybody alike. "
             "Name patients with --labels FILE.csv --patient-column COLUMN, or draw by file with --split-by file"
         )
     if not counts:

@@ -101,7 +101,8 @@ def test_the_table_of_names_leads_back_and_is_its_owners_alone(published, raw):
     known = {row[column] for table in tables for row in table for column in ("name", "series")}
     inputs = [path for path in raw.rglob("*") if path.is_file() and not path.name.startswith(".crossdim-")]
 
-    assert len(places) == len(RECIPES)
+    manifests = [json.loads((dataset / "manifest.json").read_bytes()) for dataset in published.values()]
+    assert {place.name for place in places} == {f".crossdim-names-{one['plan_digest'][:16]}.csv" for one in manifests}
     assert all({raw / row["path"] for row in table} == set(inputs) for table in tables)
     assert {stat.S_IMODE(place.stat().st_mode) for place in (*places, raw / ".crossdim-salt")} == {0o600}
     for dataset in published.values():
@@ -139,6 +140,24 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_is_refused(published,
     )
     assert first
     assert not first & second
+
+
+def test_an_interrupted_preparation_goes_on_with_its_own_key_alone(raw, tmp_path, monkeypatch, capsys):
+    """Rows under two keys would hold two hashes of one patient. What is left meanwhile is its owner's alone."""
+    (tmp_path / "salt").write_bytes(b"the first secret key")
+    (tmp_path / "other").write_bytes(b"another secret key")
+    line = ["prepare", str(raw), *RECIPES["images"], "--out", str(tmp_path / "out"), "--name-map", str(tmp_path / "m"), "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "each", lambda documents, work, **_: map(work, documents[:2]))
+        assert main([*line, "--salt-file", str(tmp_path / "salt")]) == 2
+    left = [path for path in (tmp_path / "out" / "_work").rglob("*") if path.is_file()]
+    capsys.readouterr()
+
+    assert len(left) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in left} == {0o600}
+    assert main([*line, "--salt-file", str(tmp_path / "other")]) == 2
+    assert "secret key" in capsys.readouterr().err
+    assert main([*line, "--salt-file", str(tmp_path / "salt")]) == 3
 
 
 def test_names_stay_paths_where_that_is_asked_for_but_uids_do_not(raw, tmp_path):
