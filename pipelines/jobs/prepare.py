@@ -38,6 +38,7 @@ from pipelines.sources.apart import check_apart, check_links_apart
 from pipelines.sources.label_matching import match_series, match_table
 from pipelines.sources.labels import Known, Labels
 from pipelines.sources.listing import SourceFile, folder_name, list_sources
+from pipelines.sources.litter import ignored_by_name
 from pipelines.sources.words import label_in, modality_in
 from storage_schema.digest import canonical_json, digest
 from storage_schema.errors import StorageError
@@ -73,8 +74,9 @@ def find_labels(order: Order, sources: Sequence[Bucket], files: Sequence[SourceF
 def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
     """Whether a file's name is one of the recipe's formats, or says nothing, as DICOM files are often named."""
     families = {kind.family for kind in recipe.formats}
-    promise = promised(file.path)
-    return promise in families or (promise is None and "." not in file.path.rpartition("/")[2])
+    promise, ending = promised(file.path), file.path.rpartition("/")[2].rpartition(".")[2]
+    says_nothing = "." not in file.path.rpartition("/")[2] or ending.isdigit()
+    return ignored_by_name(file.path) is None and (promise in families or (promise is None and says_nothing))
 
 
 def _tell(lines: Iterable[str]) -> None:

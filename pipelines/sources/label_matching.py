@@ -83,7 +83,7 @@ def match_table(
     Args:
         table: the table.
         files: all files of all sources.
-        needing: those that may be inputs; others are not counted.
+        needing: those that may be inputs; of the others only those that are named are counted.
         folders: name of each source's own folder.
         roots: absolute names of each source.
 
@@ -116,8 +116,15 @@ def match_table(
         if key is not None:
             by_file[file.source, file.path] = known[key]
     if not by_series:
-        check_found(table, [by_file[f.source, f.path] for f in needing if (f.source, f.path) in by_file])
-    told = [*_told_files(needing, by_file), *_told_rows(table, strangers, by_series), *_told_missing(table), *_told_alike(table)]
+        check_found(table, by_file.values())
+    counted = {(file.source, file.path): file for file in needing}
+    counted |= {(file.source, file.path): file for file in files if (file.source, file.path) in by_file}
+    told = [
+        *_told_files(list(counted.values()), by_file),
+        *_told_rows(table, strangers, by_series),
+        *_told_missing(table),
+        *_told_alike(table),
+    ]
     return Labels(by_file=by_file, by_series=by_series), told
 
 

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
+from pipelines.sources import litter
 from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
-#: Folders that programs make: neither they nor what lies below them was named by whoever sorted the data.
-GENERATED_FOLDERS = frozenset(
-    {
-        "_work",
-        "derivatives",
-        "__macosx",
-        "__pycache__",
-        "@eadir",
-        "@recycle",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "lost+found",
-    }
-)
+#: Folders that programs make of images: neither they nor what lies below them was named by whoever sorted the data.
+GENERATED_FOLDERS = litter.FOLDERS | {"_work", "derivatives"}
 
 
 def is_generated(folder: str) -> bool:

@@ -220,6 +220,14 @@ def test_how_well_table_and_files_fit_is_told_with_counts_and_examples():
     assert "1 of 3 rows name no file, such as 'gone.png' in line 4" in said
 
 
+def test_files_that_are_no_inputs_are_counted_only_if_they_are_named():
+    files = files_of("1.2.840.5", "notes.md", "readme.txt", "a.png")
+    labels, said = match_table(table("path,kind\n1.2.840.5,x\nnotes.md,y\n"), files, files[3:], ["raw"])
+
+    assert labels.of([(0, "1.2.840.5")]).label == "x"
+    assert "2 of 3 files named; 1 without, such as 'a.png'" in said
+
+
 def test_values_that_mean_one_thing_and_are_spelled_as_two_are_told():
     assert "kind has '1' and '1.0', which are kept apart" in told("path,kind\na.png,1\nb.png,1.0\n", "a.png", "b.png")
     assert "kind has 'Sick' and 'sick'" in told("path,kind\na.png,Sick\nb.png,sick\n", "a.png", "b.png")
