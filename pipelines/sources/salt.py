@@ -29,9 +29,10 @@ def read_key(salt_file: Bucket) -> PseudonymKey:
     """The key in a file.
 
     Raises:
-        UsageError: for a file that is too short or too long to be a key.
-        StorageError: if there is none.
+        UsageError: if there is none, or a file that is too short or too long to be a key.
     """
+    if not salt_file.exists():
+        raise UsageError(f"{salt_file.where('')} does not exist; make the secret key with: head -c 32 /dev/urandom > FILE")
     found = salt_file.listing()
     if [entry.path for entry in found] != [""]:
         raise UsageError(f"{salt_file.where('')} is a folder; --salt-file takes a file of at least {MIN_KEY_BYTES} random bytes")

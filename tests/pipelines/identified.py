@@ -127,7 +127,12 @@ def _write_broken(folder: Path, volume_DHW: np.ndarray) -> None:
 
 
 def _write_others(folder: Path) -> None:
-    """Files of other formats, sound and broken."""
+    """Files of other formats, sound and broken, one file twice, litter, and a link that leads nowhere."""
+    (folder / "PLANTFILE_again.dcm").write_bytes((folder / f"PLANTFOLDER_{PATIENT_ID}" / "PLANTFILE_0.dcm").read_bytes())
+    (folder / "PLANTFILE_link.dcm").symlink_to("PLANTFILE_nowhere.dcm")
+    (folder / "._PLANTFILE_0.dcm").write_bytes(b"\0\5\x16\7PLANTMAGIC")
+    (folder / "PLANTREPORT.nrrd").write_bytes(b"NRRD0005\n# PLANTNAME^JANE\n")
+    (folder / "PLANTFILE_empty.dcm").write_bytes(b"")
     (folder / "PLANTREPORT_JANE.txt").write_text("PLANTNAME^JANE was here")
     (folder / "scan.PLANTEXT").write_bytes(b"PLANTMAGIC " * 20)
     (folder / "PLANTFILE_text.dcm").write_text("PLANTNAME^JANE, born 19530817, " * 20)

@@ -231,6 +231,11 @@ def test_what_is_no_key_is_refused(content, sentence, tmp_path):
         read_key(Bucket(str(tmp_path / "key")))
 
 
+def test_a_key_that_is_not_there_is_told_with_how_to_make_one(tmp_path):
+    with pytest.raises(UsageError, match="head -c 32 /dev/urandom"):
+        read_key(Bucket(str(tmp_path / "key")))
+
+
 def test_a_key_that_others_may_read_is_told(tmp_path, caplog):
     (tmp_path / "key").write_bytes(bytes(32))
     for mode, told in ((0o600, 0), (0o644, 1)):

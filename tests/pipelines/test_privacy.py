@@ -99,7 +99,7 @@ def test_the_table_of_names_leads_back_and_is_its_owners_alone(published, raw):
     places = sorted(raw.glob(".crossdim-names-*.csv"))
     tables = [list(csv.DictReader(place.read_text().splitlines())) for place in places]
     known = {row[column] for table in tables for row in table for column in ("name", "series")}
-    inputs = [path for path in raw.rglob("*") if path.is_file() and not path.name.startswith(".crossdim-")]
+    inputs = [path for path in raw.rglob("*") if not path.is_dir() and not path.name.startswith(".crossdim-")]
 
     manifests = [json.loads((dataset / "manifest.json").read_bytes()) for dataset in published.values()]
     assert {place.name for place in places} == {f".crossdim-names-{one['plan_digest'][:16]}.csv" for one in manifests}
