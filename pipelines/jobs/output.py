@@ -61,10 +61,28 @@ def refuse_other(out: Bucket, manifest: Manifest, preprocessing_digest: str, num
     raise StorageError(f"{out.where('')} holds {manifest.name!r}, made {how}; use another --out")
 
 
+def check_objects(out: Bucket, manifest: Manifest) -> None:
+    """Hold the objects of a published dataset against a listing: one request for a thousand of them.
+
+    Raises:
+        StorageError: if one is missing or has another size.
+    """
+    sizes = {entry.path: entry.size for entry in out.listing()}
+    lost = [entry.path for entry in manifest.objects if sizes.get(entry.path) != entry.size]
+    if lost:
+        raise StorageError(
+            f"{out.where('')} is published, but {len(lost)} of its {len(manifest.objects)} objects are missing or of another "
+            f"size, such as {printable(lost[0])}: restore them, or use another --out"
+        )
+
+
 def _rows(out: Bucket, manifest: Manifest, role: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for entry in manifest.with_role(role):
-        rows += pyarrow.parquet.read_table(io.BytesIO(out.read(entry.path)), columns=list(columns)).to_pylist()
+        data = out.read(entry.path)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise StorageError(f"{out.where(entry.path)} does not match its sha256; crossdim verify tells all that is damaged")
+        rows += pyarrow.parquet.read_table(io.BytesIO(data), columns=list(columns)).to_pylist()
     return rows
 
 

@@ -22,7 +22,7 @@ from pipelines.jobs.inputs import hold_inputs
 from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
 from pipelines.jobs.order import Order, Outcome
-from pipelines.jobs.output import check_free, check_unchanged, count_rows, published, refuse_other
+from pipelines.jobs.output import check_free, check_objects, check_unchanged, count_rows, published, refuse_other
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
 from pipelines.jobs.request import request_digest
@@ -223,6 +223,7 @@ def _already_published(
         )
     if manifest.plan_digest != request_digest(order.settings(), files, key):
         refuse_other(order.out, manifest, digest(order.recipe.preprocessing()), len(files))
+    check_objects(order.out, manifest)
     notes = check_unchanged(order.out, manifest, sources, files)
     remove_scratch(order.out)
     quarantined, ignored, ignored_formats, unread = count_rows(order.out, manifest)

@@ -275,6 +275,19 @@ def test_a_published_dataset_answers_without_ray(change, code, told, images, raw
     assert told in done.stdout + done.stderr
 
 
+def test_a_published_dataset_that_lost_an_object_does_not_say_that_it_is_there(images, raw, tmp_path, capsys):
+    shutil.copytree(images, tmp_path / "xr")
+    ignored = tmp_path / "xr" / "ignored" / "part-00000.parquet"
+    data = bytearray(ignored.read_bytes())
+    data[60] ^= 1
+    ignored.write_bytes(data)
+    assert prepare_images(raw, tmp_path / "xr") == 2
+    assert "does not match its sha256" in capsys.readouterr().err
+    ignored.unlink()
+    assert prepare_images(raw, tmp_path / "xr") == 2
+    assert "objects are missing or of another size, such as ignored/part-00000.parquet" in capsys.readouterr().err
+
+
 def test_a_published_dataset_of_hashed_names_answers_with_its_key_only(volumes, raw, tmp_path, capsys):
     line = ["prepare", str(raw / "volumes"), *TINY_VOLUMES, "--out", str(volumes), "--json"]
     assert main(line) == 3
