@@ -100,6 +100,8 @@ class Bucket:
         def once(again: bool) -> Answer:
             try:
                 return ask(again)
+            except NotImplementedError as error:
+                raise StorageError(f"{self.where(path)}: {self.protocol}:// stores cannot be used for {doing}") from error
             except client_errors() as error:
                 raise self._sentence(error, path, doing) from error
 
@@ -170,12 +172,16 @@ class Bucket:
         Raises:
             StorageError: if they may not.
         """
-        if self.is_local:
-            self._asked("", "writing", lambda _: check_folder(self.root))
-            return
-        trial = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        self.put(trial, b"")
-        self.delete(trial)
+
+        def ask(_: bool) -> None:
+            if self.is_local:
+                check_folder(self.root)
+                return
+            trial = self.full(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+            self._store.put(trial, b"")
+            self._store.delete(trial)
+
+        self.with_patience(0)._asked("", "writing", ask)
 
     def create(self, path: str, data: bytes, *, private: bool = False) -> bool:
         """Write an object only if there is none; False when somebody was first. A private file is its owner's alone.

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples, 130 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import sys
@@ -29,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and where help is."""
-        self.exit(WRONG_USE, f"error: {message}. See {self.prog} --help\n")
+        self.exit(WRONG_USE, f"error: {_shown(message)}. See {self.prog} --help\n")
 
 
 def _shown(text: str) -> str:
@@ -89,5 +90,8 @@ def _ended(verb: Verb, arguments: argparse.Namespace) -> int:
 
 def main(build: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None = None) -> int:
     """Parse arguments and run the verb they name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is escaped and no error
+            stream.reconfigure(errors="backslashreplace")
     arguments = build().parse_args(argv)
     return run(arguments.verb, arguments)

@@ -19,6 +19,7 @@ from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from foundation.cluster import largest_count, ray_session, starts_here
 from foundation.extras import require
 from storage_schema.errors import CrossdimError, RunError, StorageError
+from storage_schema.names import escape_name
 from training import checkpoint
 from training.admission import admit
 from training.asks import HERE, Ask
@@ -71,7 +72,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
         _LOG.warning("%s", admitted.damage)
         EventLog(run, workers.most, "driver").add("damaged", done, admitted.damage)
     if admitted.damage or not run.exists(CONFIG):
-        write_run_config(run, admitted.identity, [source.bucket.url for source in sources])
+        write_run_config(run, admitted.identity, [escape_name(source.bucket.url) for source in sources])
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
         job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)

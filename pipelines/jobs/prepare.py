@@ -194,8 +194,8 @@ def prepare(order: Order, session: Session) -> Outcome:
     order.pseudonyms.check(order.out)
     manifest = published(order.out)
     if manifest is None:
-        order.out.check_writable()
         check_free(order.out)
+        order.out.check_writable()
     sources, files = list_sources(order.sources)
     if manifest is not None:
         return _already_published(order, manifest, sources, files, start)

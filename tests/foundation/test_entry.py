@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -133,3 +136,16 @@ def test_machines_get_one_json_object_and_people_a_sentence(capsys):
 
     assert json.loads(first) == {"a": [2], "b": 1}
     assert second == "one sample"
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "M\udcfcller", "gnp.\u202ecod", "\x9b31m", "肺"])
+def test_names_are_printed_escaped(name, tmp_path):
+    """In a result, an error, a warning and in wrong use, whatever the terminal's encoding: names are chosen by others."""
+    for argv in (["verify", str(tmp_path / name)], ["verify", "--no-such", name], ["prepare", name]):
+        line = [sys.executable, "-m", "crossdim", *argv]
+        ended = subprocess.run(line, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
+        shown = (ended.stdout + ended.stderr).decode("ascii")
+
+        assert shown.startswith("error: ")
+        assert "Traceback" not in shown
+        assert all(line.isprintable() for line in shown.splitlines())

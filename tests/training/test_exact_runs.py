@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -84,3 +86,14 @@ def test_a_folder_whose_name_ends_like_a_weight_is_the_dataset(tmp_path: Path, c
     assert '"name":"set"' in used("set/:2")
     (tmp_path / "set").rename(tmp_path / "other")
     assert '"name":"set-2"' in used("set:2")
+
+
+def test_a_run_on_a_dataset_whose_name_is_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such names come from old archives; they are written and printed escaped."""
+    data, run = (f"{tmp_path}/{os.fsdecode(name)}" for name in (b"M\xfcller", b"run\xff"))
+    publish(Bucket(data), images(6), "flat")
+
+    assert pretrain(data, run) == 0
+    assert main(["status", run]) == 0
+    assert r"run\xff" in capsys.readouterr().out
+    assert rf"{tmp_path}/M\xfcller" in json.loads(Bucket(run).read(CONFIG))["sources"]
