@@ -63,8 +63,14 @@ def verdict_on(uri: str, stage: str, error: Exception, files: Sequence[str] = ()
     else:
         # Its text may quote the input, and so name a patient; the kind of error and where it arose cannot.
         rule = type(error).__name__
-        reason = f"an error that was not foreseen: {rule} in {traceback.extract_tb(error.__traceback__)[-1].name}"
+        reason = f"an error that was not foreseen: {rule} in {_function_of(error)}"
     return Quarantined(uri=uri, stage=stage, rule=rule, reason=without_addresses(reason))
+
+
+def _function_of(error: Exception) -> str:
+    """The function that raised an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].name if frames else "a function that is not known"
 
 
 def _at_fault(numbers: Sequence[int], files: Sequence[str]) -> str:

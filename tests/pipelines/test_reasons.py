@@ -82,6 +82,21 @@ def test_an_error_of_ours_keeps_what_it_says():
     assert verdict_on("a", "decode", SampleError("checksum", reason)).reason == reason
 
 
+def test_an_error_that_was_not_foreseen_tells_its_kind_and_function_and_none_of_its_text():
+    """No text at all: a library may write a value of the file without quotes around it."""
+
+    def parse(text: str) -> None:
+        raise ValueError(f"cannot parse {text}")
+
+    try:
+        parse("Muster^Max born 19530817")
+    except ValueError as error:
+        raised = verdict_on("a", "decode", error)
+
+    assert (raised.rule, raised.reason) == ("ValueError", "an error that was not foreseen: ValueError in parse")
+    assert verdict_on("a", "decode", KeyError("Muster^Max")).reason.endswith("KeyError in a function that is not known")
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0", b"\xff\xd8\xff\xe0ab", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_a_damaged_header_is_refused_in_a_sentence_of_ours(name, content):
