@@ -13,7 +13,6 @@ from foundation.cluster import ray_session
 from foundation.storage_arguments import add_store_options, open_bucket
 from storage_schema.errors import UsageError
 from storage_schema.names import printable
-from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
@@ -141,6 +140,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")
     from pipelines.jobs.order import Order
     from pipelines.jobs.prepare import prepare as run
+    from storage_schema.split import SplitRule
 
     order = Order(
         sources=tuple(open_bucket(url, arguments).with_patience(PATIENCE_S) for url in arguments.sources),

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.cli import main
 
-HEAVY = ("ray", "zarr", "nibabel", "SimpleITK", "pydicom", "webdataset", "torch")
+HEAVY = ("ray", "numpy", "pyarrow", "zarr", "nibabel", "SimpleITK", "pydicom", "webdataset", "torch")
 
 
 @pytest.mark.parametrize("verb", ["prepare", "verify"])
