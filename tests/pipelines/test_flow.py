@@ -364,7 +364,17 @@ def test_nothing_to_prepare_is_one_sentence(sources, sentence, tmp_path, capsys)
     assert not (tmp_path / "out" / MANIFEST_PATH).exists()
 
 
-def test_kill_minus_nine_in_the_middle_and_the_same_line_again(raw, tmp_path):
+def _refuses_a_changed_source(path: Path, line: list[str], capsys) -> None:
+    """One bit of one source, whose size stays: the run must not go on with it."""
+    before, times = path.read_bytes(), path.stat()
+    path.write_bytes(before[:-20] + bytes([before[-20] ^ 1]) + before[-19:])
+    assert main(line) == 2
+    assert "1 changed, 0 gone, 0 new, such as well/p001.png" in capsys.readouterr().err
+    path.write_bytes(before)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_kill_minus_nine_in_the_middle_and_the_same_line_again(raw, tmp_path, capsys):
     """A driver that dies leaves whole objects and markers; the rest is done later and the bytes are those of a calm run."""
     write_images(tmp_path / "many", count=160)
     line = ["prepare", str(tmp_path / "many"), "--recipe", "xray-pseudo3d:tiny", "--set", "shard.max_samples=2", "--json"]
@@ -385,6 +395,7 @@ def test_kill_minus_nine_in_the_middle_and_the_same_line_again(raw, tmp_path):
 
     assert not (tmp_path / "killed" / MANIFEST_PATH).exists()
     assert 3 <= done < 81
+    _refuses_a_changed_source(tmp_path / "many" / "well" / "p001.png", [*line, "--out", str(tmp_path / "killed")], capsys)
     assert main([*line, "--out", str(tmp_path / "killed")]) == 3
     assert main([*line, "--out", str(tmp_path / "calm")]) == 3
     assert (tmp_path / "killed" / MANIFEST_PATH).read_bytes() == (tmp_path / "calm" / MANIFEST_PATH).read_bytes()
