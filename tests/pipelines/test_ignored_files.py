@@ -25,7 +25,7 @@ from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import ReadRules
 from pipelines.decoders.signatures import IMAGES, OTHERS, Unread, name_of_unread
 from pipelines.jobs.scan import judge
-from pipelines.jobs.unread import sentence_of_unread, unread_formats
+from pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
 from pipelines.sources.listing import SourceFile, list_sources
 from pipelines.sources.litter import FILES, FOLDERS, PREFIXES, SUFFIXES, ignored_by_name
 from storage_schema.errors import SampleError
@@ -242,3 +242,9 @@ def test_what_the_listing_cannot_reach_is_refused_unless_it_is_litter(name, stat
     verdict = judge(file, [Bucket("/nowhere")], ReadRules())
 
     assert (verdict.status, verdict.rule) == (status, rule)
+
+
+def test_a_name_cannot_move_the_cursor_of_a_terminal():
+    unread = {"TIFF": UnreadFormat(num_files=1, example="\x1b[2J\nnext: rm.tif")}
+
+    assert sentence_of_unread(unread).isprintable()
