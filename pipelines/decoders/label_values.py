@@ -22,6 +22,7 @@ MANY_VALUES = 256
 #: above 0.6, gray images of 8 bits below 0.3.
 MIN_AGREEING = 0.5
 _STEP_BYTES = 1 << 20
+_TABLE_VALUES = 1 << 16
 
 
 class Values(StrEnum):
@@ -51,12 +52,12 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
     agreeing = _Agreement()
     num_voxels = 0
     for slices in _slices(data, header):
-        if not np.isfinite(slices).all():
+        if slices.dtype.kind == "f" and not np.isfinite(slices).all():
             return Values.OTHER
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
-        whole = whole and bool((slices == np.rint(slices)).all())
+        whole = whole and (slices.dtype.kind in "iu" or bool((slices == np.rint(slices)).all()))
         if whole and len(seen) <= MANY_VALUES:
-            seen = np.union1d(seen, slices)
+            seen = np.union1d(seen, _distinct(slices))
         if (not whole or len(seen) > MANY_VALUES) and not (low >= 0 and high <= 1):
             return Values.OTHER
         agreeing.add(slices)
@@ -68,6 +69,19 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
     if whole and (len(seen) <= FEW_VALUES or agreeing.lowest() >= MIN_AGREEING):
         return Values.LABELS
     return Values.FRACTIONS if low >= 0 and high <= 1 else Values.OTHER
+
+
+def _distinct(slices: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The different values, without sorting all of them where they span little."""
+    if slices.dtype.kind not in "iu" or slices.dtype.itemsize == 8:
+        return np.unique(slices)
+    low = slices.min()
+    span = int(slices.max()) - int(low) + 1
+    if span > _TABLE_VALUES:
+        return np.unique(slices)
+    met = np.zeros(span, bool)
+    met[slices.astype(np.int64).ravel() - int(low)] = True
+    return (np.flatnonzero(met) + int(low)).astype(slices.dtype)
 
 
 def _slices(data: bytes, header: NiftiHeader) -> Iterator[npt.NDArray[np.generic]]:

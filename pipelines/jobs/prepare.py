@@ -140,7 +140,7 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
         wanted = ", ".join(sorted(order.recipe.formats))
         raise StorageError(
             f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. "
-            + readable(told(plan.refused), named)
+            + (maps if maps and not plan.refused else readable(told(plan.refused), named))
             + (f" {sentence_of_unread(unread)}" if unread else "")
         )
     items = [item for row in plan.rows for item in row.items]

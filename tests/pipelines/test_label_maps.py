@@ -6,6 +6,7 @@ import gzip
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -226,6 +227,17 @@ def test_values_are_read_from_gzip_members_and_until_damage():
     noise = np.random.default_rng(0).integers(0, 100, shape)
     assert values_of(nifti_bytes(noise.astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
     assert values_of(nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.LABELS
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8"])
+def test_labels_are_told_in_every_type_of_number_to_its_ends(dtype):
+    shape = (9, 8, 7)
+    blocks = labels(shape, 3, dtype)
+    ends = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype)
+    blocks[0, 0, 0], blocks[1, 0, 0] = ends.min, ends.max
+    image = nibabel.Nifti1Image(blocks, np.eye(4), dtype=blocks.dtype)
+
+    assert values_of(image.to_bytes(), ReadRules()) is Values.LABELS
 
 
 def test_every_real_label_map_is_told_from_every_real_image(real_data):

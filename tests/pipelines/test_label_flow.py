@@ -1,0 +1,128 @@
+"""Labels and label maps through the whole command: what is published, ignored, refused and told."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pydicom
+import pytest
+from PIL import Image
+
+from pipelines import cli
+from pipelines.cli import main
+from pipelines.jobs import label_maps, prepare, scan
+from storage_schema.manifest import MANIFEST_PATH
+from tests.pipelines.corpora import blob, picture, write_series
+from tests.pipelines.test_label_maps import labels, write
+
+IMAGES = ("--recipe", "xray-pseudo3d:tiny")
+VOLUMES = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch):
+    """The same work in this process: what is published does not depend on who does it."""
+    for module in (scan, prepare, label_maps):
+        monkeypatch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
+    monkeypatch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
+
+
+def rows(dataset: Path, table: str) -> list[dict]:
+    return pq.read_table(dataset / table).to_pylist()
+
+
+def test_a_data_set_of_nnunet_becomes_its_images_alone(tmp_path, capsys):
+    """Exit code 0: nothing is wrong with label maps. Who means them takes them; the same line gives the same bytes."""
+    for number in range(2):
+        write(tmp_path / "raw" / "imagesTr" / f"a_{number}_0000.nii.gz", blob((24, 20, 18), number))
+        write(tmp_path / "raw" / "labelsTr" / f"a_{number}.nii.gz", labels((24, 20, 18), 3 + number))
+    line = ["prepare", str(tmp_path / "raw"), *VOLUMES]
+
+    assert main([*line, "--out", str(tmp_path / "one")]) == 0
+    said = capsys.readouterr()
+    assert main([*line, "--out", str(tmp_path / "two")]) == 0
+    assert main([*line, "--out", str(tmp_path / "all"), "--include-label-maps"]) == 0
+    assert {row["source_uri"] for row in rows(tmp_path / "one", "catalog")} == {f"imagesTr/a_{n}_0000.nii.gz" for n in range(2)}
+    assert [(row["uri"], row["rule"]) for row in rows(tmp_path / "one", "ignored")] == [
+        (f"labelsTr/a_{n}.nii.gz", "label_map") for n in range(2)
+    ]
+    assert "2 files are label maps, such as 'labelsTr/a_0.nii.gz'" in said.err
+    assert "label_map 2" in said.out
+    assert (tmp_path / "one" / MANIFEST_PATH).read_bytes() == (tmp_path / "two" / MANIFEST_PATH).read_bytes()
+    assert len({row["source_uri"] for row in rows(tmp_path / "all", "catalog")}) == 4
+
+
+def test_a_source_of_label_maps_alone_is_not_published_and_says_why(tmp_path, capsys):
+    write(tmp_path / "labelsTr" / "a.nii.gz", labels((24, 20, 18), 3))
+
+    assert main(["prepare", str(tmp_path / "labelsTr"), *VOLUMES, "--out", str(tmp_path / "out")]) == 2
+    assert "1 file is a label map" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_equal_images_in_two_classes_are_refused_under_both_names(tmp_path):
+    """In one row of the plan and in two."""
+    for folder in ("sick", "well"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(picture(number + 10 * (folder == "sick"))).save(tmp_path / "raw" / folder / f"{number}.png")
+    shutil.copy(tmp_path / "raw" / "sick" / "0.png", tmp_path / "raw" / "well" / "same.png")
+    for name, more in (("one", []), ("two", ["--set", "shard.max_samples=2"])):
+        line = ["prepare", str(tmp_path / "raw"), *IMAGES, "--label", "folder", "--out", str(tmp_path / name), *more]
+
+        assert main(line) == 3
+        assert {(row["uri"], row["rule"]) for row in rows(tmp_path / name, "quarantine")} == {
+            ("sick/0.png", "label_conflict"),
+            ("well/same.png", "label_conflict"),
+        }
+        assert len(rows(tmp_path / name, "catalog")) == 5
+
+
+def test_the_fit_of_a_table_is_told_before_the_scan(tmp_path, capsys, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    for number in range(3):
+        Image.fromarray(picture(number)).save(tmp_path / "raw" / f"{number}.png")
+    (tmp_path / "t.csv").write_text("path;kind\n./0.png;x\n9.png;y\n")
+    at_scan = []
+
+    def each(documents, work, **_):
+        at_scan.append(capsys.readouterr().err)
+        return map(work, documents)
+
+    monkeypatch.setattr(scan, "each", each)
+    line = ["prepare", str(tmp_path / "raw"), *IMAGES, "--labels", str(tmp_path / "t.csv"), "--label-column", "kind"]
+
+    assert main([*line, "--out", str(tmp_path / "out")]) == 0
+    assert "labels: 1 of 3 files named; 2 without, such as '1.png'" in at_scan[0]
+    assert "labels: 1 of 2 rows name no file, such as '9.png' in line 3" in at_scan[0]
+    assert {row["source_uri"]: row["label"] for row in rows(tmp_path / "out", "catalog")} == {
+        "0.png": "x",
+        "1.png": None,
+        "2.png": None,
+    }
+
+
+def test_a_series_is_labelled_by_its_uid_and_refused_if_its_slices_do_not_agree(tmp_path):
+    for number in range(3):
+        write_series(tmp_path / "raw" / f"s{number}", blob((8, 24, 20), number), f"1.2.840.{number}")
+    slices = sorted(path.name for path in (tmp_path / "raw" / "s2").iterdir())
+    table = f"path,kind\n1.2.840.0,x\ns1/{slices[3]},y\ns2/{slices[0]},x\ns2/{slices[1]},y\n"
+    (tmp_path / "t.csv").write_text(table)
+    line = ["prepare", str(tmp_path / "raw"), *VOLUMES, "--labels", str(tmp_path / "t.csv"), "--label-column", "kind"]
+
+    assert main([*line, "--out", str(tmp_path / "out")]) == 3
+    assert {row["label"] for row in rows(tmp_path / "out", "catalog")} == {"x", "y"}
+    assert [(row["rule"], row["num_files"]) for row in rows(tmp_path / "out", "quarantine")] == [("label_conflict", 8)]
+
+
+def test_a_headers_modality_wins_over_folders_and_options_even_if_we_have_no_word_for_it(tmp_path):
+    write_series(tmp_path / "raw" / "mr", blob((8, 24, 20), 1), "1.2.840.1")
+    for path in (tmp_path / "raw" / "mr").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.Modality = "OPT"
+        dataset.save_as(path)
+
+    assert main(["prepare", str(tmp_path / "raw"), *VOLUMES, "--out", str(tmp_path / "out"), "--modality", "MR"]) == 0
+    assert {row["modality"] for row in rows(tmp_path / "out", "catalog")} == {"OT"}
