@@ -141,6 +141,9 @@ def _write_others(folder: Path) -> None:
     header = bytearray(nifti_bytes(blob((20, 20, 20), 7), (2, 2, 2)))
     header[148:160] = b"PLANTDESCRIP"
     (folder / "PLANTFILE_sound.nii").write_bytes(bytes(header))
+    labels = np.zeros((20, 20, 20), np.int16)
+    labels[5:9, 5:9] = 1
+    (folder / "PLANTFILE_sound_seg.nii").write_bytes(nifti_bytes(labels, (2, 2, 2)))
     header[344:348] = b"PLAN"
     (folder / "PLANTFILE_magic.nii").write_bytes(bytes(header))
     buffer = io.BytesIO()
