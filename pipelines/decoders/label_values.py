@@ -35,7 +35,7 @@ class Values(StrEnum):
 
 
 def values_of(data: bytes, rules: ReadRules) -> Values:
-    """Tell labels from gray values. Reading stops as soon as they cannot be labels.
+    """Tell labels from gray values, as they are stored. Reading stops as soon as they cannot be labels.
 
     Args:
         data: a NIfTI file.
@@ -45,7 +45,7 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
         SampleError: if the header is not sound.
     """
     header = parse_header(header_bytes(data), rules)
-    if header.num_frames > 1 or (header.slope, header.intercept) != (1.0, 0.0):
+    if header.num_frames > 1:
         return Values.OTHER
     seen: npt.NDArray[np.generic] = np.empty(0, header.dtype)
     low, high, whole = np.inf, -np.inf, True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import struct
 from pathlib import Path
 
 import nibabel
@@ -182,6 +183,17 @@ def test_volumes_of_few_values_are_images_where_no_other_image_has_their_grid(tm
     write(tmp_path / "phantom_0_seg.nii.gz", labels(shape, 2))
 
     assert maps(outcome(tmp_path)) == {"phantom_0_seg.nii.gz"}
+
+
+def test_a_scaled_volume_of_few_stored_values_makes_no_label_maps_of_its_neighbours(tmp_path, outcome):
+    """A phantom of few values, stored plain and stored with a slope: neither is an image that the other could be labels of."""
+    for number, slope in enumerate((1.0, 1.0, 2.0, -1.0)):
+        write(tmp_path / f"phantom_{number}.nii", labels((12, 13, 14), 5 + number, "<i2"))
+        data = bytearray((tmp_path / f"phantom_{number}.nii").read_bytes())
+        struct.pack_into("<ff", data, 112, slope, 3.0 if slope != 1 else 0.0)
+        (tmp_path / f"phantom_{number}.nii").write_bytes(data)
+
+    assert maps(outcome(tmp_path)) == set()
 
 
 def test_of_a_volume_named_for_labels_without_its_image_the_voxels_decide(tmp_path, outcome):
