@@ -77,7 +77,7 @@ def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[
 
 def _lost(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) -> None:
     if stop := signals.received():  # a signal to all processes reaches Ray's, too
-        code = signals.say(stop)
+        code = signals.say(stop, after="\n")
     else:
         remedy = "see whether memory ran out, and start Ray again if it is gone; the same command goes on from here"
         text = f"Ray was lost: {endpoint.name} at {endpoint.address} has not answered for {silence_s:.0f} s; {remedy}"

@@ -55,11 +55,17 @@ def received() -> signal.Signals | None:
     return _state.first if _state.listening else None
 
 
-def say(stop: signal.Signals, sentence: str | None = None) -> int:
-    """Print the one line about a stop, unless it is printed; the exit code. ``sentence`` tells what was saved."""
+def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -> int:
+    """Print the one line about a stop, unless it is printed; the exit code.
+
+    Args:
+        stop: the signal.
+        sentence: what was saved; without it the line says that the same command goes on.
+        after: what goes before the line, such as the end of a line that a progress bar has left open.
+    """
     if not _state.said:
         _state.said = True
-        sys.stderr.write(_line(stop, sentence))
+        sys.stderr.write(after + _line(stop, sentence))
         sys.stderr.flush()
     return EXIT_CODES[stop]
 

@@ -64,4 +64,4 @@ def test_a_loss_after_a_stop_signal_is_the_stop() -> None:
     """Signals to all processes of a service reach Ray's, too."""
     how = "import signal\ntry:\n    signal.raise_signal(signal.SIGTERM)\nexcept KeyboardInterrupt:\n    server.close()"
     code, out, err, _ = watch(f"{how}\n    time.sleep(50)")
-    assert (code, out, err) == (2, "ended\n", "error: stopped by SIGTERM; the same command goes on from here\n")
+    assert (code, out, err) == (2, "ended\n", "\nerror: stopped by SIGTERM; the same command goes on from here\n")

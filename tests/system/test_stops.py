@@ -92,8 +92,6 @@ class Verb:
             assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
             time.sleep(0.2)
         self._reader.join(5)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
         lines = [line.strip() for line in re.split(r"[\r\n]", self.printed.decode())]
         return code, [line for line in lines if line and not re.match(r"(scan|prepare|verify|pretrain|INFO .*):? ", line)]
 
@@ -106,6 +104,8 @@ def running(*arguments: str) -> Iterator[Verb]:
     finally:
         kill(started_with(MARK, verb.mark))
         verb.process.wait()
+        assert verb.process.stdout is not None
+        verb.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +162,11 @@ def test_the_second_ctrl_c_ends_a_preparation_at_once(raw: Path, tmp_path: Path)
         while not any(b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in started_with(MARK, verb.mark)):
             assert time.monotonic() < deadline
         verb.signal(signal.SIGINT)
-        time.sleep(0.5)
+        time.sleep(2)  # a busy machine may hear signals late, and take two that it hears together for one
         verb.signal(signal.SIGINT)
         began = time.monotonic()
         assert verb.process.wait(STOPPED_S) == 130
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         assert verb.end() == (130, [GOES_ON])
 
 
@@ -225,3 +225,33 @@ def test_a_run_that_loses_its_raylet_ends_with_a_sentence(dataset: Path, tmp_pat
     assert code == 2
     assert lines[-1].startswith("error: ")
     assert not any("Traceback" in line for line in lines)
+
+
+#: A cluster of somebody else's on this machine, without a GPU.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 2**20})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.ray
+def test_a_cluster_without_gpus_is_told_at_once(dataset: Path, tmp_path: Path) -> None:
+    """Ray Train would wait for them without a word, for as long as the cluster lives."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_AUTH_MODE": "disabled"}
+    line, pipe = [sys.executable, "-c", CLUSTER], subprocess.PIPE
+    with subprocess.Popen(line, env=kept, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as cluster:
+        assert cluster.stdout is not None
+        assert cluster.stdin is not None
+        address = cluster.stdout.readline().strip()
+        with running(
+            *pretraining(dataset, tmp_path / "run", 1, 100), "--workers", "2:16", "--gpu", "--ray-address", address
+        ) as verb:
+            code, lines = verb.end()
+        cluster.stdin.close()
+        cluster.wait(60)
+    assert code == 2
+    assert lines[-1].startswith(f"error: the Ray cluster at {address} has 0 GPUs; --gpu wants 2 to 16 workers of 1 GPU")
