@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -202,7 +203,7 @@ def _sentences(outcome: Outcome, out: str) -> str:
     if outcome.unread:
         lines.append(sentence_of_unread(outcome.unread))
     if not outcome.already_published:
-        lines.append(f"next: crossdim verify {out}")
+        lines.append(f"next: crossdim verify {shlex.quote(out)}")
     return "\n".join(lines)
 
 

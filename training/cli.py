@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -55,7 +56,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     document = {"out": run.url, "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
-    answer(document, f"{run.url} {how}. Next: crossdim evaluate {run.url} --data ...", as_json=arguments.json)
+    answer(document, f"{run.url} {how}. Next: crossdim evaluate {shlex.quote(run.url)} --data ...", as_json=arguments.json)
     return DONE
 
 

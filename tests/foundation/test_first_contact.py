@@ -151,7 +151,7 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_where_nobody_answers_is_said_within_seconds():
+def test_where_nobody_answers_is_said_within_seconds(serving):
     """Refused, unknown, silent; a URL that is none, and https where http is spoken."""
     with silent() as url:
         for endpoint, said in {
@@ -159,6 +159,7 @@ def test_where_nobody_answers_is_said_within_seconds():
             "http://no-such-host.invalid:9000": "no such host.*--endpoint-url",
             url: "does not answer.*--endpoint-url",
             "no url at all": "no url at all.*--endpoint-url",
+            serving(200, {}, b"").replace("http:", "https:"): "--endpoint-url, http or https",
         }.items():
             start = time.monotonic()
             with pytest.raises(StorageError, match=said):
