@@ -10,6 +10,7 @@ from typing import Any
 
 from foundation.processes import descendants, kill, started_with
 from foundation.ray_auth import AUTH_TOKEN, authenticated, private
+from foundation.ray_needs import refuse_machine
 from foundation.ray_watch import Endpoint, watched
 from foundation.signals import held, kept_handlers
 from storage_schema.errors import RunError, UsageError
@@ -122,6 +123,7 @@ def _end_session() -> None:
 def _start(num_cpus: int | None, log_to_driver: bool) -> None:
     import ray
 
+    refuse_machine()
     here: dict[str, Any] = {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         ray.init("local", log_to_driver=log_to_driver, logging_level=logging.WARNING, **here)
