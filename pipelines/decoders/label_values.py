@@ -45,15 +45,12 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
         SampleError: if the header is not sound.
     """
     header = parse_header(header_bytes(data), rules)
-    if header.num_frames > 1:
-        return Values.OTHER
     seen: npt.NDArray[np.generic] = np.empty(0, header.dtype)
     low, high, whole = np.inf, -np.inf, True
     agreeing = _Agreement()
     num_voxels = 0
-    for slices in _slices(data, header):
-        if slices.dtype.kind == "f" and not np.isfinite(slices).all():
-            return Values.OTHER
+    for stored in _slices(data, header):
+        slices = np.where(np.isfinite(stored), stored, 0) if stored.dtype.kind == "f" else stored
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
         whole = whole and (slices.dtype.kind in "iu" or bool((slices == np.rint(slices)).all()))
         if whole and len(seen) <= MANY_VALUES:

@@ -58,6 +58,7 @@ IMAGE_WORDS = frozenset(MODALITY_WORDS) | {
     "frame",
     "frames",
     "image",
+    "imaging",
     "images",
     "img",
     "imgs",
@@ -107,7 +108,7 @@ def stem(path: str) -> str:
 
 def words_of(name: str) -> Words:
     """The words of a name in lower case: ``labelsTr`` is labels and tr, ``mask012`` is mask and 012."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", unicodedata.normalize("NFC", name))
     spaced = re.sub(r"(?i)ground[\W_]*truth", " groundtruth ", spaced)
     words: list[str] = []
     for word in re.findall(r"[^\W_]+", spaced.lower()):

@@ -49,6 +49,8 @@ LAYOUTS = {
     "BUSI": "benign/benign (1).png benign/benign (1)_mask.png* benign/benign (1)_mask_1.png* normal/normal (1).png",
     "ISIC": "ISIC_Training_Data/ISIC_01.jpg ISIC_Training_GroundTruth/ISIC_01_segmentation.png*",
     "Montgomery": "CXR_png/M_1_0.png ManualMask/leftMask/M_1_0.png* ManualMask/rightMask/M_1_0.png*",
+    "KiTS": "case_00000/imaging.nii.gz case_00000/segmentation.nii.gz*",
+    "Pascal": "JPEGImages/2007_1.jpg SegmentationClass/2007_1.png*",
     "numbered": "img01.png mask01.png* image_7.png mask_7.png*",
     "classes called mask": "mask/1.png no_mask/1.png mask/2.png without_mask/2.png with_mask/1.png",
     "classes called seg and lesion": "seg/a.jpg lesion/b.jpg normal/c.jpg lesion/d.png normal/d.png",
@@ -196,6 +198,21 @@ def test_a_scaled_volume_of_few_stored_values_makes_no_label_maps_of_its_neighbo
     assert maps(outcome(tmp_path)) == set()
 
 
+def test_volumes_of_few_stored_values_are_no_image_that_makes_labels_of_others(tmp_path, outcome):
+    """Scaled, as floats, with NaN, or as first of two frames: a phantom stays one, however it is stored."""
+    values = labels((12, 12, 12), 9, "<i2")
+    write(tmp_path / "plain.nii", values)
+    scaled = bytearray(nifti_bytes(values + 1, (1.5, 1.5, 2.0)))
+    scaled[112:120] = np.array([2, -10], "<f4").tobytes()
+    (tmp_path / "scaled.nii").write_bytes(scaled)
+    write(tmp_path / "floats.nii", np.where(values == 3, np.nan, values).astype("<f4"))
+    write(tmp_path / "frames.nii", np.stack([values, values], axis=-1))
+
+    assert maps(outcome(tmp_path)) == set()
+    write(tmp_path / "scan.nii", blob((12, 12, 12), 1).astype("<f4"))
+    assert maps(outcome(tmp_path)) == {"plain.nii"}
+
+
 def test_of_a_volume_named_for_labels_without_its_image_the_voxels_decide(tmp_path, outcome):
     shape = (16, 12, 10)
     write(tmp_path / "label.nii.gz", labels(shape, 4))
@@ -236,6 +253,7 @@ def test_values_are_read_from_gzip_members_and_until_damage():
     assert values_of(data, rules) is values_of(gzip.compress(data), rules) is values_of(members, rules) is Values.LABELS
     assert values_of(members[:-200], rules) is values_of(data[:-1], rules) is Values.OTHER
     assert values_of(nifti_bytes(labels(shape, 33, "f4") * 0.5, (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    assert values_of(nifti_bytes(labels(shape, 33, "f4") / 64, (1.0, 1.0, 1.0)), rules) is Values.FRACTIONS
     noise = np.random.default_rng(0).integers(0, 100, shape)
     assert values_of(nifti_bytes(noise.astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
     assert values_of(nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.LABELS
