@@ -18,7 +18,7 @@ import numpy as np
 
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process.limits import Limits, limits_for
-from pipelines.decoder_process.messages import ARRAYS, Ended, Message, NotAMessage, received, send
+from pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message, NotAMessage, shared_memory
 from pipelines.decoders.facts import Facts
 from pipelines.decoders.probe import HEAD_BYTES
 from pipelines.decoders.raw import RawItem, ReadRules
@@ -53,20 +53,27 @@ class DecoderProcess:
     """A running decoder process."""
 
     def __init__(self) -> None:
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        requests, answers = shared_memory(), shared_memory()
+        self._channel = Channel.of(ours, requests, answers)
+        descriptors = [theirs.fileno(), answers, requests]
+        try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", SERVER, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", SERVER, *map(str, descriptors)],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C is for the worker, which ends this process by closing the connection
             )
+        finally:
+            theirs.close()
+            os.close(requests)
+            os.close(answers)
 
     def close(self) -> None:
         """End the process and whatever it is doing."""
-        self._connection.close()
+        self._channel.connection.close()
         self._process.kill()
         self._process.wait()
 
@@ -79,7 +86,7 @@ class DecoderProcess:
         """
         served: list[int] = []
         try:
-            send(self._connection, request, parts)
+            self._channel.send(request, parts)
             return self._answer(limits, build, served)
         except TimeoutError:
             raise _Failed(_slow(limits), fresh=served == [0], broken=True) from None
@@ -89,8 +96,8 @@ class DecoderProcess:
     def _answer(self, limits: Limits, build: Build[Result], served: list[int]) -> Result:
         deadline = time.monotonic() + limits.wall_seconds
         for _ in range(_MAX_MESSAGES):
-            self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            with received(self._connection) as message:
+            self._channel.connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            with self._channel.received() as message:
                 answer = message.document
                 if "taken" in answer:
                     served.append(int(answer["taken"]))

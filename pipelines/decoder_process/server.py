@@ -1,4 +1,4 @@
-"""The decoder process: ``python -m pipelines.decoder_process.server DESCRIPTOR``, started by the client and never by hand.
+"""The decoder process: ``python -m pipelines.decoder_process.server SOCKET ANSWERS REQUESTS``, started by the client alone.
 
 A supervisor imports every decoder once and forks a worker that answers requests. A worker that dies is replaced in
 milliseconds, by one that has met no input yet. Both end when the client does, however it ends.
@@ -23,7 +23,7 @@ from PIL import JpegImagePlugin, PngImagePlugin  # noqa: F401 - Pillow would imp
 
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process.limits import Limits, enforce
-from pipelines.decoder_process.messages import ARRAYS, Ended, Message, received, send
+from pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message
 from pipelines.decoders import DECODERS
 from pipelines.decoders.facts import Facts
 from pipelines.decoders.probe import probe
@@ -107,22 +107,22 @@ def _told_by_codecs() -> str:
     return text
 
 
-def _serve(connection: socket.socket) -> None:
+def _serve(channel: Channel) -> None:
     os.dup2(os.memfd_create("stderr"), _STDERR)
     served = 0
     while True:
-        with received(connection) as message:
-            send(connection, {"taken": served})
+        with channel.received() as message:
+            channel.send({"taken": served})
             _told_by_codecs()
             (document, parts), go_on = _answer(message)
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-        send(connection, document, parts)
+        channel.send(document, parts)
         if not go_on:
             return
         served += 1
 
 
-def _fork_worker(connection: socket.socket) -> tuple[int, int]:
+def _fork_worker(channel: Channel) -> tuple[int, int]:
     """Start a worker.
 
     Returns:
@@ -138,33 +138,35 @@ def _fork_worker(connection: socket.socket) -> tuple[int, int]:
         os.close(alive)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == supervisor:
-            _serve(connection)
+            _serve(channel)
     except Ended:
         pass
     finally:
         os._exit(0)
 
 
-def supervise(connection: socket.socket) -> NoReturn:
+def supervise() -> NoReturn:
     """Keep one worker alive, tell the client of each that died, and end with the client."""
+    gc.freeze()
+    descriptor, outgoing, incoming = map(int, sys.argv[1:])
+    channel = Channel.of(socket.socket(fileno=descriptor), outgoing, incoming)
     while True:
-        worker, alive = _fork_worker(connection)
+        worker, alive = _fork_worker(channel)
         ends = select.poll()
-        ends.register(connection, 0)  # hang-ups alone
+        ends.register(channel.connection, 0)  # hang-ups alone
         ends.register(alive, 0)
-        ended = {descriptor for descriptor, _ in ends.poll()}
-        if connection.fileno() in ended:
+        ended = dict(ends.poll())
+        if descriptor in ended:
             os.kill(worker, signal.SIGKILL)
             os.waitpid(worker, 0)
             sys.exit(0)
         os.close(alive)
         _, status = os.waitpid(worker, 0)
         try:
-            send(connection, {"ended": os.waitstatus_to_exitcode(status)})
+            channel.send({"ended": os.waitstatus_to_exitcode(status)})
         except Ended:
             sys.exit(0)
 
 
 if __name__ == "__main__":
-    gc.freeze()
-    supervise(socket.socket(fileno=int(sys.argv[1])))
+    supervise()

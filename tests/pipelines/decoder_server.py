@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
-import sys
 import time
 
 import numpy as np
@@ -96,4 +94,4 @@ DECODERS |= {
 }
 
 if __name__ == "__main__":
-    supervise(socket.socket(fileno=int(sys.argv[1])))
+    supervise()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,11 +18,13 @@ import pytest
 from pipelines import decoder_process
 from pipelines.decoder_process import client, limits
 from pipelines.decoder_process.limits import Limits, limits_for
+from pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, shared_memory
 from pipelines.decoders import DECODERS
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import RawItem, ReadRules
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import Modality
+from tests.pipelines.corpora import nifti_bytes
 
 ITEM = RawItem(uri="x", files=(b"pixels",), modality=Modality.CT, label="sick", patient="p")
 
@@ -190,3 +194,88 @@ def test_samples_and_facts_are_those_of_the_decoder_itself(real_data):
         read = data.__getitem__
         facts = decoder_process.probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
         assert facts == probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
+
+
+def test_the_mask_of_what_lies_outside_travels_too():
+    volume = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+    volume[1, 2] = np.nan
+    item = RawItem(uri="x", files=(nifti_bytes(volume, (1, 1, 1)),), num_values=volume.size)
+    ours, theirs = decoder_process.decode("nifti", item), DECODERS["nifti"](item)
+
+    assert theirs.outside is not None
+    assert np.array_equal(ours.outside, theirs.outside)
+    assert np.array_equal(ours.array, theirs.array)
+
+
+@pytest.mark.parametrize("num_bytes", [1, SHARED_BYTES, SHARED_BYTES + 1, 3 * SHARED_BYTES])
+def test_files_of_every_size_arrive_whole(misbehaving, num_bytes):
+    """Through the memory that is used again, and in memory of their own."""
+    data = np.random.default_rng(num_bytes).bytes(num_bytes)
+    found = [decoder_process.decode("sound", replace(ITEM, files=(one,))).array for one in (data, data[::-1])]
+
+    assert [array.tobytes() for array in found] == [data, data[::-1]]
+
+
+def channels() -> tuple[Channel, Channel]:
+    """Both sides of a connection."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    there, back = shared_memory(), shared_memory()
+    pair = Channel.of(ours, there, back), Channel.of(theirs, back, there)
+    os.close(there)
+    os.close(back)
+    return pair
+
+
+def test_a_document_longer_than_a_datagram_arrives():
+    ours, theirs = channels()
+    lengths = list(range(20_000))
+    ours.send({"lengths": lengths}, [b"abc", b"de"])
+    with ours.connection, theirs.connection, theirs.received() as message:
+        assert message.document == {"lengths": lengths}
+        assert message.read(3, 2) == b"de"
+
+
+@pytest.mark.parametrize(
+    "kind", [("|O", (2,)), ("<f8", (3,)), ("<f8", (-2,)), ("<f8", (0,)), ("<f8", (2, 2)), ("<u2", (1,))], ids=str
+)
+def test_arrays_that_are_not_in_the_bytes_are_refused(kind):
+    """Neither objects nor memory behind the bytes: the decoder has read what others wrote, and is not believed."""
+    ours, theirs = channels()
+    ours.send({}, [bytes(16)])
+    with ours.connection, theirs.connection, theirs.received() as message, pytest.raises((NotAMessage, ValueError)):
+        message.arrays((np.dtype(kind[0]), kind[1]))
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        b"x",
+        struct.pack("<QQQ", 1 << 40, 2, 0) + b"{}",
+        struct.pack("<QQQ", 0, 9, 0) + b"{}",
+        struct.pack("<QQQ", 0, 0, 1 << 40),
+        struct.pack("<QQQ", 0, 4, 0) + b"[{}]",
+        struct.pack("<QQQ", 0, 2, 0) + b"{]",
+        struct.pack("<QQQ", 0, 0, 8),
+    ],
+)
+@pytest.mark.parametrize("with_file", [False, True])
+def test_what_is_no_message_is_told_from_one(datagram, with_file):
+    ours, theirs = channels()
+    descriptor = os.memfd_create("x")
+    socket.send_fds(ours.connection, [datagram], [descriptor] if with_file else [])
+    os.close(descriptor)
+    with ours.connection, theirs.connection, pytest.raises(NotAMessage), theirs.received():
+        pass
+
+
+def test_memory_cannot_be_shrunk_below_its_reader():
+    """Reading behind the end of a file ends a process; the receiver holds the size before it maps."""
+    ours, theirs = channels()
+    descriptor = os.memfd_create("x", os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, 2 * SHARED_BYTES)
+    socket.send_fds(ours.connection, [struct.pack("<QQQ", 2 * SHARED_BYTES, 2, 0) + b"{}"], [descriptor])
+    with ours.connection, theirs.connection, theirs.received() as message:
+        with pytest.raises(PermissionError):
+            os.ftruncate(descriptor, 0)
+        assert message.read(SHARED_BYTES, 4) == bytes(4)
+    os.close(descriptor)
