@@ -16,7 +16,7 @@ from storage_schema.errors import SampleError
 from storage_schema.sample import Sample, Scaling
 from storage_schema.vocabulary import Presentation
 
-_seen: list[bytes] = []
+_seen: list[str] = []
 
 
 class Panic(BaseException):
@@ -24,7 +24,7 @@ class Panic(BaseException):
 
 
 def sound(item: RawItem) -> Sample:
-    _seen.append(item.data)
+    _seen.append(item.uri)
     key, origin, patient = item.origin()
     array = np.frombuffer(item.data, np.uint8).reshape(1, 1, -1)
     return Sample(
