@@ -136,12 +136,14 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
     named = _named(verdicts, names, order.recipe)
     unread = unread_formats(verdicts)
     if not plan.rows:
+        ignored = Counter(one.rule for one in plan.ignored)
         where = ", ".join(source.url for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
         raise StorageError(
             f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. "
             + (maps if maps and not plan.refused else readable(told(plan.refused), named))
             + (f" {sentence_of_unread(unread)}" if unread else "")
+            + "".join(f"; ignored as {rule}: {count}" for rule, count in ignored.items())
         )
     items = [item for row in plan.rows for item in row.items]
     notes = check_patients((item.patient for item in items), order.split)
