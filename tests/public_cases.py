@@ -101,8 +101,9 @@ def outcome_of(line: str, folder: Path, out: Path) -> tuple[int, str]:
     last = stdout.strip().splitlines()[-1:] or [""]
     if verb and code in (0, 3):
         answer = json.loads(last[0])
-        return code, "; ".join([prepared_text(answer) + samples_text(out), *told, *answer["notes"]])
-    return code, "; ".join(told) or last[0][:200]
+        notes = [note for note in answer["notes"] if not note.startswith("names are hashed")]
+        return code, "; ".join([prepared_text(answer) + samples_text(out), *told, *notes])
+    return code, "; ".join(told) or " ".join(stdout.split())[-200:]
 
 
 def cell(text: str, folder: Path) -> str:
@@ -129,6 +130,7 @@ def run_case(script: Path, folder: Path, store: str) -> Iterator[str]:
             if "crossdim" in command or "ls " in command:
                 codes.append(str(code))
                 told.append(text)
+        told += store_text(store) if "s3://" in line else []
         name = f"{script.stem} ({number + 1})" if len(runs) > 1 else script.stem
         yield f"| {name} | {', '.join(codes)} | {cell('; then '.join(told), folder)} |"
 
@@ -152,15 +154,40 @@ def run_file(file: Path, folder: Path) -> str:
     return f"| files/{file.name} | {code} | {cell(told, folder)}; {'under' if seconds < 60 else 'OVER'} 60 s |"
 
 
-def fill_store(made: Path, store: str) -> None:
-    """Make the bucket ``lab`` anew, with the objects that a case names."""
+def client_of(store: str) -> Any:
+    """A client of the store that shares no code with the product's."""
     import boto3
 
-    client = boto3.client("s3", endpoint_url=store, aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1")
+    return boto3.client("s3", endpoint_url=store, aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1")
+
+
+def keys_of(client: Any) -> list[str]:
+    """Every key of the bucket ``lab``."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="lab")
+    return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+
+def store_text(store: str) -> list[str]:
+    """What lies in the store afterwards: objects by folder, and the steps of a run's checkpoints."""
+    objects: Counter[str] = Counter()
+    steps: dict[str, set[str]] = {}
+    for key in keys_of(client_of(store)):
+        folder = key.split("/")[0]
+        objects[folder] += 1
+        if found := re.search(r"/checkpoints/(?:step-)?0*(\d+)", key):
+            steps.setdefault(folder, set()).add(found[1])
+    return [
+        f"{folder}: {count} objects" + (f", checkpoints of steps {', '.join(sorted(steps[folder]))}" if folder in steps else "")
+        for folder, count in sorted(objects.items())
+    ]
+
+
+def fill_store(made: Path, store: str) -> None:
+    """Make the bucket ``lab`` anew, with the objects that a case names."""
+    client = client_of(store)
     with contextlib.suppress(client.exceptions.NoSuchBucket):
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket="lab"):
-            for found in page.get("Contents", []):
-                client.delete_object(Bucket="lab", Key=found["Key"])
+        for key in keys_of(client):
+            client.delete_object(Bucket="lab", Key=key)
     client.create_bucket(Bucket="lab")
     if (made / "keys.json").is_file():
         for name, key in json.loads((made / "keys.json").read_text()):
