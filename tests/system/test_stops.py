@@ -248,10 +248,10 @@ def test_a_cluster_without_gpus_is_told_at_once(dataset: Path, tmp_path: Path) -
         assert cluster.stdin is not None
         address = cluster.stdout.readline().strip()
         with running(
-            *pretraining(dataset, tmp_path / "run", 1, 100), "--workers", "2:16", "--gpu", "--ray-address", address
+            *pretraining(dataset, tmp_path / "run", 1, 100), "--workers", "2:4", "--gpu", "--ray-address", address
         ) as verb:
             code, lines = verb.end()
         cluster.stdin.close()
         cluster.wait(60)
     assert code == 2
-    assert lines[-1].startswith(f"error: the Ray cluster at {address} has 0 GPUs; --gpu wants 2 to 16 workers of 1 GPU")
+    assert lines[-1].startswith(f"error: the Ray cluster at {address} has 0 GPUs; --gpu wants 2 to 4 workers of 1 GPU")
