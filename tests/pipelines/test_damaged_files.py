@@ -20,8 +20,8 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELo
 from foundation.bucket import Bucket
 from pipelines.decoder_process import client
 from pipelines.decoder_process.limits import BASE_MEMORY
+from pipelines.jobs import label_maps, scan
 from pipelines.jobs import prepare as job
-from pipelines.jobs import scan
 from pipelines.recipes import resolve
 from tests.pipelines.code_streams import compressed, frame_of, with_frame
 from tests.pipelines.corpora import blob, nifti_bytes
@@ -44,6 +44,7 @@ def in_this_process(monkeypatch):
         return map(work, documents)
 
     monkeypatch.setattr(scan, "each", each)
+    monkeypatch.setattr(label_maps, "each", each)
     monkeypatch.setattr(job, "each", each)
 
 
