@@ -64,5 +64,7 @@ class FsspecObjects:
 
 
 def _stored(path: str, info: dict[str, Any]) -> StoredObject:
+    if info.get("size") is None:  # a web server's pages name files and not their sizes
+        raise ValueError(f"the store lists {path} without its size; copy the files to a folder or an object store")
     version = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), "")
     return StoredObject(path=path, size=int(info["size"]), version=version.strip('"'))

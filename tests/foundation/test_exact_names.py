@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from foundation.bucket import Bucket, StoreOptions
+from storage_schema.errors import StorageError
 from storage_schema.names import escape_name
 
 #: Every character that a shell, a glob, a URL, a template or XML reads as more than itself, and some that look like others.
@@ -214,3 +218,16 @@ def test_files_whose_names_are_not_utf8_are_listed_and_read(name):
         assert Bucket(folder).read(one.path) == b"1"
         Bucket(folder).delete(one.path)
         assert os.listdir(folder) == []
+
+
+def test_a_web_server_that_lists_no_sizes_is_refused_in_words(tmp_path):
+    """Pages of a web server name files without their sizes, and every input is held to the size that it was listed with."""
+    (tmp_path / "a.png").write_bytes(b"x")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(StorageError, match="without its size; copy the files"):
+                Bucket(f"http://127.0.0.1:{server.server_port}/").listing()
+        finally:
+            server.shutdown()
