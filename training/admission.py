@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from foundation.bucket import Bucket
+from foundation.output import check_outside
 from storage_schema.errors import DocumentError, Problem, RunError
 from storage_schema.vocabulary import Presentation
 from training.config import Pretraining
 from training.data.corpus import Corpus, open_corpus, read_sample
 from training.data.ranges import open_ranges
 from training.run_config import recorded
+from training.run_folder import check_run_folder
 from training.worker import Source, differences, identity, order_of
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
@@ -39,8 +41,11 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     """Hold a run against its data, its folder and its workers before anything starts.
 
     Raises:
+        UsageError: if the folder holds other files, or is a dataset of the run or in one.
         RunError: naming everything that does not fit.
     """
+    check_outside(run, [source.bucket for source in sources])
+    check_run_folder(run)
     corpora = [open_corpus(source.bucket) for source in sources]
     weights = [source.weight for source in sources]
     problems = _data_problems(config, corpora) + _world_problems(config, corpora, weights, world)

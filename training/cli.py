@@ -121,7 +121,6 @@ def cadence(text: str) -> tuple[int | None, float | None]:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.run, arguments)
-    run.check_writable()  # for the report
     datasets = [open_bucket(url, arguments) for url in arguments.data]
     from training.evaluation import evaluate
 
@@ -132,7 +131,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _study(arguments: argparse.Namespace) -> int:
     out = open_bucket(arguments.out, arguments)
-    out.check_writable()
     datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.judge))
     from training.config import overridden
     from training.launch import Workers

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow.parquet
 
 from foundation.bucket import Bucket
+from foundation.output import check_output
 from pipelines.jobs.unread import UnreadFormat
 from pipelines.scratch import scratch_of
 from pipelines.sources.listing import SourceFile
 from pipelines.sources.litter import ignored_by_name
-from storage_schema.errors import StorageError, UsageError
+from storage_schema.errors import StorageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from storage_schema.names import printable
 
@@ -33,17 +34,12 @@ def check_free(out: Bucket) -> None:
     Raises:
         UsageError: naming what is there.
     """
-    if not out.exists():
-        return
-    found = [entry.path for entry in out.listing(problems=True)]
-    if found == [""]:
-        raise UsageError(f"--out {out.where('')} is a file; name a folder, which is made if it does not exist")
-    foreign = [path for path in found if ignored_by_name(path) is None]
-    if foreign and not any(map(scratch_of, found)):
-        raise UsageError(
-            f"--out {out.where('')} holds {len(foreign)} files that are no dataset of crossdim, such as {printable(foreign[0])}; "
-            "name an empty folder, or one that does not exist yet"
-        )
+    check_output(
+        out,
+        kind="dataset",
+        is_ours=lambda paths: any(map(scratch_of, paths)),
+        is_ignored=lambda path: ignored_by_name(path) is not None,
+    )
 
 
 def refuse_other(out: Bucket, manifest: Manifest, preprocessing_digest: str, num_files: int) -> None:

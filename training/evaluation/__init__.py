@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
+from foundation.output import check_outside
 from storage_schema.errors import RunError
 from storage_schema.manifest import Manifest
 from training import checkpoint
@@ -22,6 +23,7 @@ from training.evaluation.report import Gallery, galleries, page
 from training.evaluation.restoring import Restored, restored
 from training.methods.base import Method
 from training.metrics import damage, read_log
+from training.run_folder import check_run_folder
 
 REPORT = "report.html"
 #: Seeds of untrained twins start here, far from the seeds that people give to runs.
@@ -99,8 +101,12 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         The results as plain values, and as lines for people.
 
     Raises:
+        UsageError: if the folder holds other files and no run.
         RunError: if the run has no checkpoint.
     """
+    check_outside(run, datasets, "RUN")
+    check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
+    run.check_writable()  # for the report
     config, method, identity = trained(run)
     others = [untrained(config, TWIN_SEED + i) for i in range(twins)]
     findings = Findings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from foundation import signals
 from foundation.bucket import Bucket
+from foundation.output import check_output, check_outside
 from storage_schema.errors import RunError
 from training.checkpoint import Saving
 from training.config import Pretraining
@@ -24,10 +26,15 @@ from training.evaluation.weak import weak_scores
 from training.launch import Workers, pretrain
 from training.methods.base import Method
 from training.metrics import read_metrics
+from training.run_config import CONFIG
+from training.run_folder import is_hidden
 from training.studies.base import Arm, Diet, Score, Study
 from training.studies.course import Course, course
 from training.studies.table import page
 from training.worker import Source
+
+#: The configuration of one of its runs, which is the first that a study writes.
+_OF_A_STUDY = re.compile(rf"[^/]+/seed-\d+/{re.escape(CONFIG)}\Z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +59,13 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
 
     Returns:
         The document, and the table for people.
+
+    Raises:
+        UsageError: if the folder holds other files and no study, or is one of the datasets or in one.
     """
+    check_outside(bench.out, [source.bucket for source in (*bench.sources, *bench.judges)])
+    check_output(bench.out, kind="study", is_ours=lambda paths: any(map(_OF_A_STUDY.match, paths)), is_ignored=is_hidden)
+    bench.out.check_writable()
     corpora = [open_corpus(source.bucket, split=None) for source in bench.sources]
     _refuse_starving(study, corpora)
     judging = [*corpora, *(open_corpus(source.bucket, split=None) for source in bench.judges)]
