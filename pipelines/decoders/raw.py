@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -57,6 +57,16 @@ class ReadRules:
             )
 
 
+def content_hash(hashes: Iterable[str]) -> str:
+    """The hash of an input: of one content its own; of several the hash of their sorted hashes, whatever names and order are.
+
+    Args:
+        hashes: hex sha256 of each file; equal files count once.
+    """
+    different = sorted(set(hashes))
+    return different[0] if len(different) == 1 else hashlib.sha256("".join(different).encode()).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawItem:
     """One input: a file, or all files of a series.
@@ -86,9 +96,8 @@ class RawItem:
         return only
 
     def sha256(self) -> str:
-        """Hash of the content; of a series, the hash of its files' sorted hashes, so that names and order do not matter."""
-        hashes = sorted(set(self.hashes or (hashlib.sha256(data).hexdigest() for data in self.files)))
-        return hashes[0] if len(self.files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        """Hash of the content (see :func:`content_hash`)."""
+        return content_hash(self.hashes or (hashlib.sha256(data).hexdigest() for data in self.files))
 
     def origin(self) -> tuple[str, Origin, str]:
         """Key, origin and patient of the sample that this input becomes; without a known patient, the content stands for one."""

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from pipelines.decoders.facts import Format
@@ -99,20 +99,42 @@ def choose_names(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedFile:
-    """One file of the sources: its path, its name in the dataset, and the name of the series that it belongs to."""
+    """One file of the sources as the table of names holds it.
+
+    Attributes:
+        path: its path.
+        name: its name in the dataset.
+        series: the name of the series that it belongs to.
+        version: that was listed (see ``StoredObject``).
+        sha256: of its content; empty if it was not read whole.
+    """
 
     path: str
     name: str
     series: str = ""
+    version: str = ""
+    sha256: str = ""
+
+
+#: Of the table of names.
+_COLUMNS = tuple(one.name for one in fields(NamedFile))
 
 
 def name_table(files: Iterable[NamedFile]) -> bytes:
     """The table that leads back from names in the dataset to files, as CSV; it is not published."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "name", "series"])
-    writer.writerows([file.path, file.name, file.series] for file in sorted(files, key=lambda file: file.path))
+    writer.writerow(_COLUMNS)
+    writer.writerows([getattr(file, column) for column in _COLUMNS] for file in sorted(files, key=lambda file: file.path))
     return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def parse_name_table(data: bytes) -> list[NamedFile]:
+    """Read a table of names; none are known from a file that is no such table."""
+    reader = csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""), restval="")
+    if not {"path", "name"} <= set(reader.fieldnames or ()):
+        return []
+    return [NamedFile(**{column: row[column] for column in _COLUMNS if column in row}) for row in reader]
 
 
 def readable(sentence: str, files: Iterable[NamedFile]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.parquet
@@ -14,7 +14,6 @@ from foundation.bucket import Bucket
 from foundation.output import check_output
 from pipelines.jobs.unread import UnreadFormat
 from pipelines.scratch import scratch_of
-from pipelines.sources.listing import SourceFile
 from pipelines.sources.litter import ignored_by_name
 from storage_schema.errors import StorageError
 from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
@@ -72,7 +71,12 @@ def check_objects(out: Bucket, manifest: Manifest) -> None:
         )
 
 
-def _rows(out: Bucket, manifest: Manifest, role: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+def read_rows(out: Bucket, manifest: Manifest, role: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Columns of a published table.
+
+    Raises:
+        StorageError: if a part of it is not what was published.
+    """
     rows: list[dict[str, Any]] = []
     for entry in manifest.with_role(role):
         data = out.read(entry.path)
@@ -88,45 +92,11 @@ def count_rows(out: Bucket, manifest: Manifest) -> tuple[dict[str, int], dict[st
     Returns:
         Quarantined inputs by rule, ignored files by rule, ignored files by format, and those that look like images.
     """
-    quarantined = Counter(row["rule"] for row in _rows(out, manifest, "quarantine", ["rule"]))
-    ignored = _rows(out, manifest, "ignored", ["uri", "format", "rule"])
+    quarantined = Counter(row["rule"] for row in read_rows(out, manifest, "quarantine", ["rule"]))
+    ignored = read_rows(out, manifest, "ignored", ["uri", "format", "rule"])
     unread: dict[str, UnreadFormat] = {}
     for kind, count in Counter(row["format"] for row in ignored if row["rule"] == "format_not_read").most_common():
         example = next(row["uri"] for row in ignored if row["format"] == kind)
         unread[kind] = UnreadFormat(num_files=count, example=example)
     by_rule, by_format = (dict(sorted(Counter(row[name] for row in ignored).items())) for name in ("rule", "format"))
     return dict(sorted(quarantined.items())), by_rule, by_format, unread
-
-
-def check_unchanged(out: Bucket, manifest: Manifest, sources: Sequence[Bucket], files: Sequence[SourceFile]) -> list[str]:
-    """Hold files that were modified after a dataset was published against it.
-
-    Files of this machine only: a store tells versions, but not whether they are older than the dataset.
-
-    Returns:
-        What the user should know.
-
-    Raises:
-        StorageError: if one holds other content than the dataset was made from.
-    """
-    if not out.is_local:
-        return []
-    published_at = int(out.listing(MANIFEST_PATH)[0].version)
-    later = [file for file in files if sources[file.source].is_local and int(file.version or 0) > published_at]
-    if not later:
-        return []
-    known = {row["source_uri"]: row["source_sha256"] for row in _rows(out, manifest, "catalog", ["source_uri", "source_sha256"])}
-    changed = [file for file in later if file.uri in known and not _has_hash(file, sources, known)]
-    if changed:
-        raise StorageError(
-            f"{len(changed)} files hold other content than {out.where('')} was made from, such as {printable(changed[0].uri)}: "
-            "they were modified after it was published; use another --out"
-        )
-    unknown = sum(file.uri not in known for file in later)
-    if not unknown:
-        return []
-    return [f"{unknown} files were modified after it was published; whether their content changed is not known"]
-
-
-def _has_hash(file: SourceFile, sources: Sequence[Bucket], known: Mapping[str, str]) -> bool:
-    return hashlib.sha256(sources[file.source].read(file.path)).hexdigest() == known[file.uri]

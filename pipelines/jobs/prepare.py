@@ -22,13 +22,14 @@ from pipelines.jobs.inputs import hold_inputs
 from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
 from pipelines.jobs.order import Order, Outcome
-from pipelines.jobs.output import check_free, check_objects, check_unchanged, count_rows, published, refuse_other
+from pipelines.jobs.output import check_free, check_objects, count_rows, published, refuse_other
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
 from pipelines.jobs.request import request_digest
 from pipelines.jobs.row import Job, run_row
 from pipelines.jobs.scan import scan
 from pipelines.jobs.splits import check_patients, tell_parts
+from pipelines.jobs.unchanged import check_unchanged
 from pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
 from pipelines.jobs.verdict import Verdict
 from pipelines.markers import Marker, finished_rows, read_markers, remove_scratch
@@ -162,7 +163,7 @@ def _named(verdicts: Sequence[Verdict], names: SourceNames, recipe: Recipe) -> t
         if verdict.source in names.hashed:
             series = series_id(verdict) if isinstance(recipe, VolumeRecipe) else None
             told = names.of_series(series, [verdict]) if series else ""
-            found.append(NamedFile(path=verdict.uri, name=names.of_file(verdict), series=told))
+            found.append(NamedFile(path=verdict.uri, name=names.of_file(verdict), series=told, version=verdict.version))
     return tuple(found)
 
 
@@ -226,7 +227,8 @@ def _already_published(
     if manifest.plan_digest != request_digest(order.settings(), files, key):
         refuse_other(order.out, manifest, digest(order.recipe.preprocessing()), len(files))
     check_objects(order.out, manifest)
-    notes = check_unchanged(order.out, manifest, sources, files)
+    named = order.pseudonyms.read_name_map(sources[0], manifest.plan_digest) if key else []
+    notes = check_unchanged(order.out, manifest, sources, files, key=key, names=named)
     remove_scratch(order.out)
     quarantined, ignored, ignored_formats, unread = count_rows(order.out, manifest)
     return Outcome(
@@ -257,6 +259,7 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
     )
     run_rows(job, plan, order)
     markers = read_markers(order.out, plan.digest, (row.number for row in plan.rows))
+    _write_name_map(order, sources, _with_hashes(planned.files, files, markers), request)
     title = Title(
         name=order.name,
         presentation=order.recipe.presentation,
@@ -272,6 +275,13 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
     notes += tell_flagged(row for marker in markers for row in marker.catalog)
     outcome = _outcome(manifest, quarantine, planned, start)
     return replace(outcome, parts=parts, notes=(*planned.notes, *tell_parts(parts, order.split), *notes))
+
+
+def _with_hashes(named: Sequence[NamedFile], files: Sequence[SourceFile], markers: Sequence[Marker]) -> list[NamedFile]:
+    """The table of names with the hashes of all files that rows have read, for later comparison."""
+    read = {(one.source, one.path): one.sha256 for marker in markers for one in marker.files}
+    hashes = {file.uri: read.get((file.source, file.path), "") for file in files}
+    return [replace(one, sha256=hashes[one.path]) for one in named]
 
 
 def _write_name_map(order: Order, sources: Sequence[Bucket], files: Sequence[NamedFile], request: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from foundation.bucket import Bucket
 from foundation.location import contains
-from pipelines.jobs.names import NamedFile, NameRule, name_table
+from pipelines.jobs.names import NamedFile, NameRule, name_table, parse_name_table
 from pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
 from pipelines.sources.salt import load_or_create_key, read_key, salt_beside
 from storage_schema.errors import StorageError, UsageError
@@ -74,8 +74,7 @@ class PseudonymOptions:
         Raises:
             StorageError: if it cannot be written; names could not be told from each other afterwards.
         """
-        beside = as_folder(self.salt_file)[0] if self.salt_file is not None else source
-        place = self.name_map or beside.at(f"{NAME_MAP_PREFIX}{dataset[:16]}.csv")
+        place = self._name_map_place(source, dataset)
         _check_outside(out, place, "--name-map")
         folder, name = as_folder(place)
         try:
@@ -85,6 +84,15 @@ class PseudonymOptions:
                 f"the table of hashed names cannot be written: {error}. Name a place for it with --name-map FILE"
             ) from error
         return place
+
+    def read_name_map(self, source: Bucket, dataset: str) -> list[NamedFile]:
+        """The table that :meth:`write_name_map` wrote; nothing if it is gone."""
+        folder, name = as_folder(self._name_map_place(source, dataset))
+        return parse_name_table(folder.read(name)) if folder.exists(name) else []
+
+    def _name_map_place(self, source: Bucket, dataset: str) -> Bucket:
+        beside = as_folder(self.salt_file)[0] if self.salt_file is not None else source
+        return self.name_map or beside.at(f"{NAME_MAP_PREFIX}{dataset[:16]}.csv")
 
 
 def _check_outside(out: Bucket, place: Bucket, option: str) -> None:

@@ -1,0 +1,144 @@
+"""Whether the sources of a published dataset still hold what it was made from, where names and sizes are equal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from foundation.bucket import Bucket
+from pipelines.counts import count
+from pipelines.decoders.probe import known_ending
+from pipelines.decoders.raw import content_hash
+from pipelines.jobs.names import NamedFile
+from pipelines.jobs.output import read_rows
+from pipelines.sources.listing import SourceFile
+from pipelines.sources.litter import ignored_by_name
+from storage_schema.errors import StorageError
+from storage_schema.manifest import MANIFEST_PATH, Manifest
+from storage_schema.names import printable
+from storage_schema.pseudonym import PseudonymKey
+
+
+class Contents:
+    """The contents of source files, read only where no record tells them.
+
+    Args:
+        sources: as folders.
+        recorded: rows of the table of names, by path; empty where there is none.
+        published_at: modification time of the manifest in nanoseconds; None where the store tells none.
+    """
+
+    def __init__(self, sources: Sequence[Bucket], recorded: Mapping[str, NamedFile], published_at: int | None) -> None:
+        self._sources = sources
+        self._recorded = recorded
+        self._published_at = published_at
+
+    def may_have_changed(self, file: SourceFile) -> bool:
+        """Whether a file was written anew: its version is not the recorded one, or later than the dataset."""
+        record = self._recorded.get(file.uri)
+        if record is not None and record.version:
+            return record.version != file.version
+        on_this_machine = self._sources[file.source].is_local and self._published_at is not None
+        return on_this_machine and int(file.version or 0) > (self._published_at or 0)
+
+    def recorded_sha256(self, file: SourceFile) -> str:
+        """The hash that a file had when it was prepared; empty if that is not recorded."""
+        record = self._recorded.get(file.uri)
+        return record.sha256 if record is not None else ""
+
+    def is_recorded(self, file: SourceFile) -> bool:
+        """Whether the hash of what a file holds now is known without reading it."""
+        return bool(self.recorded_sha256(file)) and not self.may_have_changed(file)
+
+    def sha256(self, file: SourceFile) -> str:
+        """The hash of what a file holds now."""
+        if self.is_recorded(file):
+            return self.recorded_sha256(file)
+        return hashlib.sha256(self._sources[file.source].read(file.path)).hexdigest()
+
+
+def check_unchanged(
+    out: Bucket,
+    manifest: Manifest,
+    sources: Sequence[Bucket],
+    files: Sequence[SourceFile],
+    *,
+    key: PseudonymKey | None = None,
+    names: Iterable[NamedFile] = (),
+) -> list[str]:
+    """Compare files that may have been written anew since a dataset was published with what it was made from.
+
+    A file counts as written anew if its version (modification time, ETag) is not the one in the table of names; without a
+    table, if both the file and the dataset lie on this machine and it was modified after the dataset was published.
+
+    Args:
+        out: the dataset.
+        manifest: of the dataset.
+        sources: as folders.
+        files: as they are listed now.
+        key: with which the dataset's names are hashed.
+        names: the table of names, where it is still there.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        StorageError: if one holds other content than the dataset was made from.
+    """
+    recorded = {one.path: one for one in names}
+    contents = Contents(sources, recorded, int(out.listing(MANIFEST_PATH)[0].version) if out.is_local else None)
+    looked_at = [file for file in files if not ignored_by_name(file.path) and not file.problem]
+    if not recorded and not any(map(contents.may_have_changed, looked_at)):
+        return []
+    rows = read_rows(out, manifest, "catalog", ["source_uri", "source_sha256"])
+    known = {str(row["source_uri"]): str(row["source_sha256"]) for row in rows}
+    inputs: dict[str, list[SourceFile]] = {}
+    others: list[SourceFile] = []
+    for file in looked_at:
+        name = next((name for name in _names_of(file, recorded.get(file.uri), key) if name in known), None)
+        others += [file] if name is None else []
+        if name is not None:
+            inputs.setdefault(name, []).append(file)
+    changed = [example for name, members in inputs.items() if (example := _changed(members, known[name], contents))]
+    unknown: list[SourceFile] = []
+    for file in filter(contents.may_have_changed, others):
+        before = contents.recorded_sha256(file)
+        if not before:
+            unknown.append(file)
+        elif contents.sha256(file) != before:
+            changed.append(file)
+    if changed:
+        raise StorageError(
+            f"the sources hold other content than {out.where('')} was made from: {count(len(changed), 'input')}, such as "
+            f"{printable(changed[0].uri)}, changed after it was published; use another --out"
+        )
+    return [_sentence_of(unknown, out)] if unknown else []
+
+
+def _names_of(file: SourceFile, record: NamedFile | None, key: PseudonymKey | None) -> list[str]:
+    """The names that the catalog may have for a file's input."""
+    names = [file.uri]
+    if record is not None:
+        names += [record.name, record.series]
+    elif key is not None:
+        names.append(key.name(file.uri, known_ending(file.path)))
+    return names
+
+
+def _changed(members: Sequence[SourceFile], sha256: str, contents: Contents) -> SourceFile | None:
+    """A file of an input whose content is not that of the catalog, the first that was written anew; None if nothing changed."""
+    anew = [file for file in members if contents.may_have_changed(file)]
+    if not anew and not all(map(contents.is_recorded, members)):
+        return None
+    if content_hash(map(contents.sha256, members)) == sha256:
+        return None
+    different = [file for file in anew if contents.sha256(file) != contents.recorded_sha256(file)]
+    return (different or anew or list(members))[0]
+
+
+def _sentence_of(unknown: Sequence[SourceFile], out: Bucket) -> str:
+    return (
+        f"{count(len(unknown), 'file')} that no sample was made of, or whose names' table is gone, such as "
+        f"{printable(unknown[0].uri)}, may have been written anew after it was published, and whether the content changed is not "
+        f"known; if it did, use another --out, or delete {out.where('')} and prepare again"
+    )

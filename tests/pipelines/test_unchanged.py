@@ -1,0 +1,143 @@
+"""A published dataset whose sources were rewritten at equal names and sizes: changed content is always told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foundation.bucket import Bucket, StoreOptions
+from pipelines import cli
+from pipelines.cli import main
+from pipelines.jobs import label_maps, prepare, scan
+from tests.pipelines.corpora import blob, nifti_bytes, write_series
+
+RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
+
+
+@pytest.fixture(autouse=True)
+def without_ray() -> Iterator[None]:
+    """The same work in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (scan, prepare, label_maps):
+            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
+        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
+        yield
+
+
+def write_sources(folder: Path) -> None:
+    """A NIfTI volume and its copy, one with a damaged header, a series, and a hidden file."""
+    folder.mkdir(parents=True)
+    (folder / "v.nii").write_bytes(nifti_bytes(blob((24, 24, 24), 1), (2.0, 2.0, 2.0)))
+    shutil.copy(folder / "v.nii", folder / "w.nii")
+    (folder / "broken.nii").write_bytes(b"\x5c\x01\0\0" + bytes(600))
+    (folder / "._v.nii").write_bytes(b"litter")
+    write_series(folder / "s", blob((12, 24, 24), 2), "1.2.3.4")
+
+
+def rewrite(path: Path, *, change: bool) -> None:
+    """The same file written anew a second later, with one byte of it changed or not."""
+    data = bytearray(path.read_bytes())
+    data[-101] ^= change
+    path.write_bytes(data)
+    later = os.stat(path).st_mtime_ns + 10**9
+    os.utime(path, ns=(later, later))
+
+
+def prepare_all(folder: Path, *more: str) -> list[str]:
+    return ["prepare", str(folder / "raw"), *RECIPE, "--out", str(folder / "out"), *more]
+
+
+@pytest.mark.parametrize("name", ["v.nii", "w.nii", "s/07.dcm"])
+@pytest.mark.parametrize("more", [(), ("--name-map", "names.csv"), ("--source-names", "hashed")])
+def test_a_changed_byte_of_a_file_with_a_hashed_name_is_told(name, more, tmp_path, monkeypatch, capsys):
+    """Of a sample's file, of a duplicate, and of one slice of a series."""
+    monkeypatch.chdir(tmp_path)
+    write_sources(tmp_path / "raw")
+    assert main(prepare_all(tmp_path, *more)) == 3
+    rewrite(tmp_path / "raw" / name, change=False)
+    capsys.readouterr()
+    assert main(prepare_all(tmp_path, *more)) == 3
+    assert "not known" not in capsys.readouterr().out
+
+    rewrite(tmp_path / "raw" / name, change=True)
+    assert main(prepare_all(tmp_path, *more)) == 2
+    assert f"such as {name}, changed after it was published; use another --out" in capsys.readouterr().err
+
+
+def test_without_the_table_of_names_the_key_still_tells_files_and_what_is_not_known_is_said(tmp_path, capsys):
+    write_sources(tmp_path / "raw")
+    assert main(prepare_all(tmp_path)) == 3
+    (table,) = (tmp_path / "raw").glob(".crossdim-names-*")
+    table.unlink()
+    rewrite(tmp_path / "raw" / "s" / "07.dcm", change=True)
+    capsys.readouterr()
+    assert main(prepare_all(tmp_path)) == 3
+    told = capsys.readouterr().out
+    assert (
+        "1 file that no sample was made of, or whose names' table is gone, such as s/07.dcm, may have been written anew" in told
+    )
+    assert f"use another --out, or delete {tmp_path / 'out'} and prepare again" in told
+
+    rewrite(tmp_path / "raw" / "v.nii", change=True)
+    assert main(prepare_all(tmp_path)) == 2
+    assert "such as v.nii, changed" in capsys.readouterr().err
+
+
+def test_a_refused_file_that_was_written_anew_is_told_with_what_to_do(tmp_path, capsys):
+    """Its content was never read whole, so that it may have been repaired."""
+    write_sources(tmp_path / "raw")
+    assert main(prepare_all(tmp_path)) == 3
+    rewrite(tmp_path / "raw" / "broken.nii", change=True)
+    capsys.readouterr()
+    assert main(prepare_all(tmp_path)) == 3
+    assert "such as broken.nii, may have been written anew" in capsys.readouterr().out
+
+
+def test_a_second_dataset_of_other_content_does_not_hide_that_the_first_one_is_out_of_date(tmp_path, capsys):
+    """Both have one table of names, for names and sizes are the same."""
+    write_sources(tmp_path / "raw")
+    assert main(prepare_all(tmp_path)) == 3
+    rewrite(tmp_path / "raw" / "v.nii", change=True)
+    rewrite(tmp_path / "raw" / "w.nii", change=True)
+    second = ["prepare", str(tmp_path / "raw"), *RECIPE, "--out", str(tmp_path / "second")]
+    assert main(second) == 3
+    assert main(second) == 3
+    capsys.readouterr()
+    assert main(prepare_all(tmp_path)) == 2
+    assert "such as v.nii, changed" in capsys.readouterr().err
+
+
+def test_a_changed_object_of_a_store_is_told_by_its_etag_after_publishing(tmp_path, capsys, monkeypatch):
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        endpoint = f"http://{host}:{port}"
+        source = Bucket("s3://unchanged/raw", StoreOptions(endpoint_url=endpoint, access_key="key", secret_key="secret"))
+        source.filesystem.mkdir("unchanged")
+        write_sources(tmp_path / "raw")
+        for path in (tmp_path / "raw").rglob("*.*"):
+            if path.is_file():
+                source.put(str(path.relative_to(tmp_path / "raw")), path.read_bytes())
+        line = ["prepare", "s3://unchanged/raw", *RECIPE, "--out", "s3://unchanged/out", "--endpoint-url", endpoint, "--json"]
+        assert main(line) == 3
+        assert main(line) == 3
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["already_published"] is True
+        data = np.frombuffer(source.read("v.nii"), np.uint8).copy()
+        data[-9] ^= 1
+        source.put("v.nii", data.tobytes())
+
+        assert main(line) == 2
+        assert "such as v.nii, changed after it was published" in capsys.readouterr().err
+    finally:
+        server.stop()
