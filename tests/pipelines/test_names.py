@@ -238,7 +238,7 @@ def test_a_store_that_may_only_be_read_asks_for_other_places(tmp_path):
     with pytest.raises(StorageError, match="--name-map FILE"):
         PseudonymOptions(name_map=Bucket(str(tmp_path / "file" / "x.csv"))).write_name_map([], source, out, "0" * 64)
     place = PseudonymOptions(name_map=Bucket(str(tmp_path / "names.csv"))).write_name_map([], source, out, "0" * 64)
-    assert Path(place.url).read_text() == "path,name,series\n"
+    assert Path(place.url).read_text() == "path,name,series,version,sha256\n"
 
 
 @pytest.mark.parametrize(
