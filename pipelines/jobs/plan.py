@@ -268,9 +268,9 @@ def _grid(files: Sequence[Verdict]) -> tuple[tuple[int, ...], tuple[float, ...]]
     for number, header in enumerate(headers):
         with files_numbered([number]):
             check_single(header)
-    numbers = one_per_position(headers)
-    if len(numbers) == 1:
-        numbers = list(range(len(headers)))
+    numbers = one_per_position(headers)  # equal files count once; the decoder refuses files of one position that differ
+    if len({file.size for file in files}) == len(files):
+        numbers = list(range(len(headers)))  # no two of them are equal
     with files_numbered(numbers):
         geometry = stacked([headers[number] for number in numbers])
     return geometry.shape, geometry.spacing_mm
