@@ -198,13 +198,29 @@ def _shown_inverted(dataset: Any) -> bool:
     return _photometric(dataset) == "MONOCHROME1" or (_photometric(dataset) == "MONOCHROME2" and shape == "INVERSE")
 
 
+def _size(dataset: Any, name: str, default: int | None = None) -> int:
+    """A whole number of the header that an image has at least one of.
+
+    Raises:
+        SampleError: rule ``damaged`` as :func:`integer`, rule ``dimensions`` below one.
+    """
+    size = integer(dataset, name, default)
+    if size < 1:
+        raise SampleError("dimensions", f"{name} of the DICOM header is {size}; an image has at least 1; correct the header")
+    return size
+
+
 def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) -> SliceHeader:
-    """What one file states of its pixels and their place."""
+    """What one file states of its pixels and their place.
+
+    Raises:
+        SampleError: rule ``damaged`` or ``dimensions`` for sizes that are none.
+    """
     return SliceHeader(
-        rows=integer(dataset, "Rows"),
-        columns=integer(dataset, "Columns"),
-        frames=integer(dataset, "NumberOfFrames", 1),
-        samples_per_pixel=integer(dataset, "SamplesPerPixel", 1),
+        rows=_size(dataset, "Rows"),
+        columns=_size(dataset, "Columns"),
+        frames=_size(dataset, "NumberOfFrames", 1),
+        samples_per_pixel=_size(dataset, "SamplesPerPixel", 1),
         photometric=_photometric(dataset),
         inverted=_shown_inverted(dataset),
         float_pixels=float_pixels,

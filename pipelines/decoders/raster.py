@@ -90,6 +90,8 @@ def _open(data: bytes, rules: ReadRules) -> Image.Image:
         raise SampleError("damaged", "the file starts as a PNG or JPEG does, but its header is damaged or cut") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SampleError("damaged", f"the picture's header cannot be read: {foreign_text(error)}") from error
+    if min(picture.size) < 1:
+        raise SampleError("dimensions", f"the header says {picture.width}x{picture.height} pixels; an image has at least one")
     if picture.width * picture.height > rules.max_pixels:
         raise SampleError("too_large", f"{picture.width}x{picture.height} pixels; the guard stands at {rules.max_pixels:,}")
     return picture

@@ -14,7 +14,7 @@ from typing import Any
 
 from foundation.settings import to_document
 from pipelines.decoders.dicom import check_single
-from pipelines.decoders.facts import Format
+from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.geometry import one_per_position, stacked
 from pipelines.decoders.probe import promised
 from pipelines.decoders.raw import ReadRules, files_numbered
@@ -202,18 +202,23 @@ def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) 
     num_bytes = 0
     for verdict in usable:
         assert verdict.facts is not None
-        make = partial(naming.item, verdict.uri, decoder=str(verdict.facts.format))
-        item = through(verdict.uri, [verdict], [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)])
-        if isinstance(item, Quarantined):
-            refused.append(item)
+        make = partial(_image_item, facts=verdict.facts, recipe=recipe, naming=naming)
+        planned = through(verdict.uri, [verdict], [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)])
+        if isinstance(planned, Quarantined):
+            refused.append(planned)
             continue
-        size = recipe.estimated_bytes(verdict.facts)
+        item, size = planned
         if not packs or len(packs[-1]) >= recipe.shard.max_samples or num_bytes + size > recipe.shard.target_bytes:
             packs.append([])
             num_bytes = 0
         packs[-1].append(item)
         num_bytes += size
     return [Row(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)], refused
+
+
+def _image_item(files: Sequence[Verdict], facts: Facts, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:
+    """The item of an image file, and about how many bytes its sample has."""
+    return naming.item(files[0].uri, files, str(facts.format)), recipe.estimated_bytes(facts)
 
 
 def series_id(verdict: Verdict) -> SeriesId | None:

@@ -127,6 +127,16 @@ def test_image_shards_are_full_by_count_or_by_bytes():
     assert [len(row.items) for row in plan(verdicts, "xray-pseudo3d", "shard.target_bytes=60000").rows] == [6, 6, 6, 6, 1]
 
 
+def test_facts_that_no_plan_can_use_are_a_fault_of_their_file_alone():
+    def verdict(name: str, shape: tuple[int, ...]) -> Verdict:
+        return Verdict(source=0, path=name, uri=name, size=9, status="ok", facts=Facts(format=Format.PNG, shape=shape))
+
+    made = plan([verdict("a", (0, 0)), verdict("b", ()), verdict("c", (100, 100))], "xray-pseudo3d")
+
+    assert [one.uri for one in made.refused] == ["a", "b"]
+    assert [item.uri for row in made.rows for item in row.items] == ["c"]
+
+
 def test_volumes_reserve_positions_that_never_overlap():
     """A large volume has a row of its own; small ones share a shard; no two rows share one."""
     shapes = [(64, 64, 64), (64, 64, 128), (200, 200, 200), (64, 64, 64)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import decoder_process
-from pipelines.decoders import nifti
+from pipelines.decoders import dicom_header, nifti, raster
 from pipelines.decoders.inflate import inflate, inflate_start
 from pipelines.decoders.raw import RawItem, ReadRules
 from pipelines.recipes import resolve
 from pipelines.stages.intensity import FULL, Intensity, own_window, store
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import Modality
+from tests.pipelines.code_streams import saved
 from tests.pipelines.corpora import nifti_bytes
+from tests.pipelines.dicom_files import dicom_bytes
 from tests.pipelines.test_stages import volume
 
 
@@ -98,3 +102,19 @@ def test_rescaling_by_planes_is_rescaling_the_whole(dtype):
     expected = (stored.astype(np.float64) * np.float64(np.float32(0.37)) - 12.25).astype(np.float32)
 
     assert np.array_equal(nifti.decode(item(bytes(data))).array[0], expected.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("tags", [{"Rows": 0}, {"Columns": 0}, {"Rows": 0, "Columns": 0}, {"NumberOfFrames": -1}])
+def test_a_dicom_image_of_no_size_is_refused_where_its_header_is_read(tags):
+    with pytest.raises(SampleError, match=r"at least 1.*dimensions"):
+        dicom_header.facts(dicom_bytes(np.ones((4, 4), np.uint16), **tags), ReadRules())
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 4), (4, 0)])
+def test_a_picture_of_no_size_is_refused_where_its_header_is_read(size):
+    data = bytearray(saved(np.ones((4, 4), np.uint8), "PNG"))
+    struct.pack_into(">II", data, 16, *size)
+    struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+
+    with pytest.raises(SampleError):
+        raster.facts(bytes(data), ReadRules())
