@@ -76,8 +76,10 @@ class SourceNames:
 
 
 def holds_dicom(verdict: Verdict) -> bool:
-    """Whether a file is DICOM by its content, or calls itself so."""
-    return promised(verdict.path) == "dicom" if verdict.facts is None else verdict.facts.format is Format.DICOM
+    """Whether a file is DICOM by its content, or calls itself so, whatever became of it: report, index and damaged file too."""
+    is_index = verdict.path.rpartition("/")[2].upper() == "DICOMDIR"
+    is_usable = verdict.facts is not None and verdict.facts.format is Format.DICOM
+    return verdict.is_dicom or is_usable or is_index or promised(verdict.path) == "dicom"
 
 
 def choose_names(

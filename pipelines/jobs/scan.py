@@ -12,6 +12,7 @@ from foundation.bucket import Bucket
 from foundation.object_store import NOTHING_HIDDEN, PROBLEMS
 from foundation.settings import from_document, to_document
 from pipelines.decoder_process import probe
+from pipelines.decoders.dicom_header import looks_like_dicom
 from pipelines.decoders.probe import promised
 from pipelines.decoders.raw import ReadRules
 from pipelines.decoders.signatures import Unread
@@ -45,8 +46,16 @@ def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verd
         return verdict(status="ignored", format="link", rule=file.problem, reason=PROBLEMS[file.problem])
     if file.problem:
         return refused(rule=file.problem, reason=PROBLEMS[file.problem])
-    read = partial(read_head, sources[file.source], file.path, version=file.version)
+    is_dicom = False
+
+    def read(num_bytes: int) -> bytes:
+        nonlocal is_dicom
+        head = read_head(sources[file.source], file.path, num_bytes, version=file.version)
+        is_dicom = looks_like_dicom(head)
+        return head
+
     found = through(file.uri, file, [("scan", lambda one: probe(one.path, one.size, read, rules))])
+    verdict, refused = partial(verdict, is_dicom=is_dicom), partial(refused, is_dicom=is_dicom)
     if isinstance(found, Quarantined):
         return refused(rule=found.rule, reason=found.reason)
     if isinstance(found, Unread):

@@ -19,6 +19,7 @@ class Verdict:
         version: what told this content of the file from others when it was listed (see ``StoredObject``).
         format: what the file is, by its content or else its name.
         is_image: whether a file that is ignored looks like an image all the same.
+        is_dicom: whether its first bytes are DICOM, whatever became of it.
     """
 
     source: int
@@ -29,6 +30,7 @@ class Verdict:
     status: Status
     format: str = ""
     is_image: bool = False
+    is_dicom: bool = False
     rule: str = ""
     reason: str = ""
     facts: Facts | None = None
