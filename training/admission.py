@@ -17,8 +17,9 @@ from training.config import Pretraining
 from training.data.corpus import Corpus, open_corpus, read_sample
 from training.data.ranges import open_ranges
 from training.run_config import recorded
+from training.run_differences import run_differences
 from training.run_folder import check_run_folder
-from training.worker import Source, differences, identity, order_of
+from training.worker import Source, identity, order_of
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
 BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
@@ -61,8 +62,8 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     before = recorded(run)
     if before is not None and before.identity != mine:
         raise RunError(
-            f"{run.url} holds another run: {differences(before.identity, mine)}. "
-            "Resume it with what it was started with, or choose another --out"
+            f"{run.url} holds another run: {run_differences(before.identity, mine)}. Give what it was started with "
+            "(without --recipe, --set and --steps its own settings are taken), or choose another --out"
         )
     return Admitted(identity=mine, damage=before.damage if before else None)
 

@@ -30,6 +30,7 @@ from training.events import EventLog, Rereads
 from training.learner import Learner
 from training.loop import StepRecord, fit, wrapped
 from training.pen import Pen
+from training.run_differences import run_differences
 from training.saver import Saver, Title
 from training.scribe import Scribe
 
@@ -163,7 +164,7 @@ def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, rank: int, dev
     while state := _chosen(run, rank, device, below, lambda name, reason: passed.append(f"{name}: {reason}")):
         if state.identity != mine:
             found = f"the checkpoint of step {state.step} is of another run"
-            raise RunError(f"{run.url}: {found}: {differences(state.identity, mine)}")
+            raise RunError(f"{run.url}: {found}: {run_differences(state.identity, mine)}")
         try:
             learner.resume(run, state)
         except StorageError as error:  # a part of it; so on all ranks
@@ -194,18 +195,6 @@ def encoder_spec(config: Pretraining, learner: Learner, corpora: Sequence[Corpus
         pseudo3d=asdict(views[0]) if views else None,
         preprocessing_digests=[corpus.manifest.preprocessing_digest for corpus in corpora],
     )
-
-
-def differences(theirs: Any, mine: Any, loc: str = "") -> str:
-    """Where two documents differ, all places, as one sentence."""
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        keys = sorted(theirs.keys() | mine.keys())
-        parts = [differences(theirs.get(k), mine.get(k), f"{loc}.{k}".lstrip(".")) for k in keys]
-    elif isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
-        parts = [differences(a, b, f"{loc}[{i}]") for i, (a, b) in enumerate(zip(theirs, mine, strict=True))]
-    else:
-        return "" if theirs == mine else f"{loc} was {theirs!r} and is {mine!r}"
-    return "; ".join(part for part in parts if part)
 
 
 def ray_worker(job: Job) -> None:

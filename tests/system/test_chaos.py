@@ -227,7 +227,7 @@ def test_a_worker_that_refuses_ends_the_run_at_once(fixed: Fixed, run: Bucket) -
     known = len(events(run))
     with started(*line(fixed.data, run, *few, "1", "--set", "seed=1", "--steps", "4")) as process:
         sentence = failed(process)
-    assert "the checkpoint of step 3 is of another run: config.seed was" in sentence
+    assert "the checkpoint of step 3 is of another run: seed was" in sentence
     assert [event.kind for event in events(run)[known:]] == ["lost", "failed"]
 
 

@@ -189,7 +189,7 @@ def test_resuming_with_another_recipe_is_refused_with_the_difference(
 ) -> None:
     assert _pretrain(tmp_path, flat, solid, steps=2) == 0
     code = _pretrain(tmp_path, flat, solid, steps=2, more=("--set", "optimizer.lr=0.5"))
-    assert "config.optimizer.lr was 0.03 and is 0.5" in _refused(capsys, code, 2)
+    assert "holds another run: optimizer.lr was 0.03 and is 0.5" in _refused(capsys, code, 2)
 
 
 def test_resuming_on_data_prepared_otherwise_is_refused(
@@ -200,7 +200,7 @@ def test_resuming_on_data_prepared_otherwise_is_refused(
     other = Bucket(str(tmp_path / "other"))
     publish(other, superpatches(20), "solid", {"superpatch": {"side": 64}, "intensity": {"window_hu": [-175, 250]}})
     text = _refused(capsys, _pretrain(tmp_path / "run", flat, other, steps=2), 2)
-    assert "datasets[1].preprocessing was" in text
+    assert "the dataset solid was prepared with another recipe or other settings" in text
 
 
 @pytest.mark.parametrize(
