@@ -147,7 +147,11 @@ def _object_name(url: str) -> str:
 
 
 def _folder_contains(outer: str, inner: str) -> bool:
-    outer, inner = os.path.realpath(outer), os.path.realpath(inner)
+    """By the folders that are named and by those that links lead to: what lies in a linked folder is read under both names."""
+    return any(_holds(os.path.realpath(outer), path) for path in (inner, os.path.realpath(inner)))
+
+
+def _holds(outer: str, inner: str) -> bool:
     if f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/"):
         return True
     while not os.path.exists(inner):

@@ -202,7 +202,7 @@ def prepare(order: Order, session: Session) -> Outcome:
     sources, files = list_sources(order.sources)
     if manifest is not None:
         return _already_published(order, manifest, sources, files, start)
-    check_links_apart(order.out, sources, files)
+    check_links_apart(order.out, order.sources)
     labels = find_labels(order, sources, files)
     hold_inputs(order.out, order.settings(), sources, files)
     with session():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from foundation.bucket import Bucket
 from foundation.location import contains
-from pipelines.sources.listing import SourceFile
 from storage_schema.errors import UsageError
+from storage_schema.names import escape_name
 
 
 def check_apart(out: Bucket, sources: Sequence[Bucket]) -> None:
@@ -24,32 +24,40 @@ def check_apart(out: Bucket, sources: Sequence[Bucket]) -> None:
             raise UsageError(f"the source {source.where('')} lies inside --out {out.where('')}; publish beside it")
 
 
-def check_links_apart(out: Bucket, sources: Sequence[Bucket], files: Iterable[SourceFile]) -> None:
+def check_links_apart(out: Bucket, sources: Sequence[Bucket]) -> None:
     """Refuse a source that holds a link to a folder with the output in it, or to one in the output.
-
-    Args:
-        out: where the dataset is published.
-        sources: as folders.
-        files: what was listed in them.
 
     Raises:
         UsageError: naming the link.
     """
     if not out.is_local:
         return
-    for source, folder in _folders(file for file in files if sources[file.source].is_local):
-        place = sources[source].full(folder)
-        if os.path.islink(place) and (contains(place, out.url) or contains(out.url, place)):
-            where = sources[source].where(folder)
-            raise UsageError(f"--out {out.where('')} can be read through the link {where} of a source; publish elsewhere")
+    for source in sources:
+        for link in _folder_links(source.root) if source.is_local else ():
+            if contains(link, out.url) or contains(out.url, link):
+                where = source.where(escape_name(os.path.relpath(link, source.root)))
+                raise UsageError(f"--out {out.where('')} can be read through the link {where} of a source; publish elsewhere")
 
 
-def _folders(files: Iterable[SourceFile]) -> Iterator[tuple[int, str]]:
-    """Every folder that a listed file lies in, once, as source and path."""
-    met: set[tuple[int, str]] = set()
-    for file in files:
-        folder = os.path.dirname(file.path)
-        while folder and (file.source, folder) not in met:
-            met.add((file.source, folder))
-            yield file.source, folder
-            folder = os.path.dirname(folder)
+def _folder_links(root: str) -> Iterator[str]:
+    """Every link to a folder below ``root``, through links too, also those to empty folders, which no listing shows."""
+    folders, met = [root], set[tuple[int, int]]()
+    while folders:
+        try:
+            found = os.stat(folder := folders.pop())
+            if (found.st_dev, found.st_ino) in met:
+                continue
+            met.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as entries:
+                inner = [(entry.path, entry.is_symlink()) for entry in entries if _is_folder(entry)]
+        except OSError:  # the listing says what cannot be read
+            continue
+        yield from (path for path, is_link in inner if is_link)
+        folders += [path for path, _ in inner]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False

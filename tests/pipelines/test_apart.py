@@ -12,7 +12,6 @@ from foundation.bucket import Bucket
 from pipelines.markers import marker_path, remove_scratch
 from pipelines.scratch import WORK
 from pipelines.sources.apart import check_apart, check_links_apart
-from pipelines.sources.listing import list_sources
 from storage_schema.errors import UsageError
 
 
@@ -51,18 +50,38 @@ def test_nothing_is_written_where_an_output_is_refused(source, capsys):
 @pytest.mark.parametrize("out", ["far", "far/out", "far/more/out"])
 def test_an_output_behind_a_link_of_the_source_is_refused(source, out):
     """The next run would list it under the link."""
-    sources, files = list_sources([Bucket(f"{source}/src")])
     with pytest.raises(UsageError, match=r"can be read through the link \S+/src/linked of a source"):
-        check_links_apart(Bucket(f"{source}/{out}"), sources, files)
+        check_links_apart(Bucket(f"{source}/{out}"), [Bucket(f"{source}/src")])
+
+
+@pytest.mark.parametrize("out", ["src/empty_link/out", "src/empty_link", "link/empty_link/out", "src/linked/more/out"])
+def test_an_output_is_refused_by_the_name_that_it_is_given(source, out):
+    """A folder that is named inside the source lies there, wherever its links lead."""
+    (source / "empty").mkdir()
+    (source / "src" / "empty_link").symlink_to("../empty")
+    for name in ("src", "link"):
+        with pytest.raises(UsageError, match="lies inside the source"):
+            check_apart(Bucket(f"{source}/{out}"), [Bucket(f"{source}/{name}")])
+
+
+@pytest.mark.parametrize("out", ["empty/out", "empty", "hop/out"])
+def test_an_output_behind_a_link_to_an_empty_folder_is_refused(source, out):
+    """No listing shows such a link before the output is there; a link to the link leads there too."""
+    (source / "empty").mkdir()
+    (source / "src" / "deep" / "empty_link").symlink_to("../../empty")
+    (source / "src" / "deep" / "loop").symlink_to("loop")
+    (source / "hop").symlink_to("src/deep/empty_link")
+    with pytest.raises(UsageError, match=r"can be read through the link \S+/src/deep/empty_link of a source"):
+        check_links_apart(Bucket(f"{source}/{out}"), [Bucket(f"{source}/src")])
 
 
 def test_an_output_beside_its_source_is_not_refused(source):
     """Also one whose name begins alike."""
-    sources, files = list_sources([Bucket(f"{source}/src")])
+    sources = [Bucket(f"{source}/src"), Bucket(f"{source}/src/deep/a.png")]
     for out in ("src2", "out", "farther", "s", "src[1]"):
         check_apart(Bucket(f"{source}/{out}"), sources)
-        check_links_apart(Bucket(f"{source}/{out}"), sources, files)
-    check_links_apart(Bucket("s3://lab/far"), sources, files)
+        check_links_apart(Bucket(f"{source}/{out}"), sources)
+    check_links_apart(Bucket("s3://lab/far"), sources)
 
 
 def test_scratch_of_others_stays(tmp_path):
