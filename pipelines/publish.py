@@ -81,6 +81,7 @@ def publish(
     ignored: Sequence[Ignored],
     bank: Bank | None,
     readable: Callable[[str], str] = str,
+    check: Callable[[Sequence[dict[str, object]]], None] | None = None,
 ) -> tuple[Manifest, list[Quarantined]]:
     """Write catalog, quarantine, ignored files and bank document, and commit with the manifest.
 
@@ -92,6 +93,7 @@ def publish(
         ignored: files that are no inputs.
         bank: of a volume dataset.
         readable: puts paths for hashed names into a sentence that is not published.
+        check: may refuse the rows of the catalog before anything is committed.
 
     Returns:
         The manifest, and all quarantine rows.
@@ -112,6 +114,8 @@ def publish(
     files = count_files(title.num_files, used.values(), quarantine, ignored)
     if not kept:
         raise StorageError(f"no input became a sample, so {out.url} is not published. {readable(told(quarantine))}")
+    if check is not None:
+        check(kept)
     packed = table_objects("catalog", kept, CATALOG_SCHEMA)
     packed += table_objects("quarantine", [one.row() for one in quarantine], QUARANTINE_SCHEMA)
     packed += table_objects("ignored", [one.row() for one in ignored], IGNORED_SCHEMA)

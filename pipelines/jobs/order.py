@@ -10,6 +10,7 @@ from foundation.settings import to_document
 from pipelines.jobs.pseudonyms import PseudonymOptions
 from pipelines.jobs.recipe import Recipe
 from pipelines.jobs.request import table_document
+from pipelines.jobs.splits import Part
 from pipelines.jobs.unread import UnreadFormat
 from pipelines.sources.labels import LabelTable
 from storage_schema.manifest import Manifest
@@ -52,7 +53,7 @@ class Outcome:
         ignored: number of files by rule.
         ignored_formats: number of ignored files by format.
         unread: ignored files that look like images, by format.
-        parts: number of samples by part of the split.
+        parts: what the parts of the split hold, by name.
         notes: sentences that the user should know.
     """
 
@@ -63,7 +64,7 @@ class Outcome:
     unread: dict[str, UnreadFormat] = field(default_factory=dict)
     seconds: float
     already_published: bool = False
-    parts: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

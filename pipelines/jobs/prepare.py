@@ -22,13 +22,13 @@ from pipelines.jobs.inputs import hold_inputs
 from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
 from pipelines.jobs.order import Order, Outcome
-from pipelines.jobs.output import check_free, check_objects, count_rows, published, refuse_other
+from pipelines.jobs.output import check_free, check_objects, count_rows, published, read_rows, refuse_other
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
 from pipelines.jobs.request import request_digest
 from pipelines.jobs.row import Job, run_row
 from pipelines.jobs.scan import scan
-from pipelines.jobs.splits import check_patients, tell_parts
+from pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, tell_parts
 from pipelines.jobs.unchanged import check_unchanged
 from pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
 from pipelines.jobs.verdict import Verdict
@@ -230,6 +230,7 @@ def _already_published(
     named = order.pseudonyms.read_name_map(sources[0], manifest.plan_digest) if key else []
     notes = check_unchanged(order.out, manifest, sources, files, key=key, names=named)
     remove_scratch(order.out)
+    parts = parts_of(read_rows(order.out, manifest, "catalog", ["key", "split", "patient", "source_sha256"]))
     quarantined, ignored, ignored_formats, unread = count_rows(order.out, manifest)
     return Outcome(
         manifest=manifest,
@@ -239,7 +240,8 @@ def _already_published(
         unread=unread,
         seconds=time.monotonic() - start,
         already_published=True,
-        notes=tuple(notes),
+        parts=parts,
+        notes=(*tell_parts(parts, order.split), *notes),
     )
 
 
@@ -269,12 +271,18 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
         patient_key_id=planned.names.key_id,
     )
     as_paths = partial(readable, files=planned.files)
-    manifest, quarantine = publish(order.out, title, markers, plan.refused, plan.ignored, _bank(job, plan), as_paths)
+    parts: dict[str, Part] = {}
+
+    def check(rows: Sequence[dict[str, object]]) -> None:
+        parts.update(parts_of(rows))
+        check_parts(parts, order.split)
+
+    bank = _bank(job, plan)
+    manifest, quarantine = publish(order.out, title, markers, plan.refused, plan.ignored, bank, as_paths, check)
     remove_scratch(order.out)
-    parts = count_parts(markers)
     notes += tell_flagged(row for marker in markers for row in marker.catalog)
     outcome = _outcome(manifest, quarantine, planned, start)
-    return replace(outcome, parts=parts, notes=(*planned.notes, *tell_parts(parts, order.split), *notes))
+    return replace(outcome, parts=parts, notes=(*tell_parts(parts, order.split), *planned.notes, *notes))
 
 
 def _with_hashes(named: Sequence[NamedFile], files: Sequence[SourceFile], markers: Sequence[Marker]) -> list[NamedFile]:
@@ -290,12 +298,6 @@ def _write_name_map(order: Order, sources: Sequence[Bucket], files: Sequence[Nam
         return []
     place = order.pseudonyms.write_name_map(files, sources[0], order.out, request)
     return [f"names are hashed; the table of names is {place.where('')}"]
-
-
-def count_parts(markers: Sequence[Marker]) -> dict[str, int]:
-    """Number of samples in each part of the split; equal content counts once."""
-    parts = {row["key"]: str(row["split"]) for marker in markers for row in marker.catalog}
-    return dict(sorted(Counter(parts.values()).items()))
 
 
 def _bank(job: Job, plan: Plan) -> Bank | None:

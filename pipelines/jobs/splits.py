@@ -1,13 +1,60 @@
-"""Whether a test part can be drawn by patient, and what to tell of the parts that were drawn."""
+"""Whether a test part can be drawn by patient, and what the parts are that were drawn."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from storage_schema.errors import UsageError
+from pipelines.counts import count
+from storage_schema.errors import StorageError, UsageError
 from storage_schema.split import SplitRule
 from storage_schema.vocabulary import Split
+
+#: A share of samples that is further from the share asked for is told. Ours.
+FAR = 0.1
+_OTHER_OUT = ", and another --out, for this one holds finished rows of this split"
+#: Digits of a content's hash that stand for the patient of a sample whose patient is not known.
+_UNKNOWN_DIGITS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One part of a split: its samples, the patients that are known, and the samples of none of these."""
+
+    samples: int = 0
+    patients: int = 0
+    without_patient: int = 0
+
+    def __str__(self) -> str:
+        """Such as ``8 samples of 3 patients``."""
+        if not self.patients:
+            return count(self.samples, "sample")
+        unknown = f" ({self.without_patient} of them of unknown patients)" if self.without_patient else ""
+        return f"{count(self.samples, 'sample')} of {count(self.patients, 'patient')}{unknown}"
+
+
+def parts_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Part]:
+    """The parts of a split that hold samples, by name.
+
+    Args:
+        rows: of the catalog, with key, split, patient and source_sha256.
+    """
+    keys: dict[str, set[str]] = defaultdict(set)
+    patients: dict[str, set[str]] = defaultdict(set)
+    unknown: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        part, key = str(row["split"]), str(row["key"])
+        keys[part].add(key)
+        if row["patient"] == str(row["source_sha256"])[:_UNKNOWN_DIGITS]:
+            unknown[part].add(key)
+        else:
+            patients[part].add(str(row["patient"]))
+    return {
+        part: Part(samples=len(keys[part]), patients=len(patients[part]), without_patient=len(unknown[part]))
+        for part in sorted(keys)
+    }
 
 
 def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str]:
@@ -22,6 +69,7 @@ def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str
 
     Raises:
         UsageError: if all inputs of known patients are one patient's, as after an anonymiser that calls everybody alike.
+        StorageError: if all patients are known and all are drawn for one part.
     """
     if not split.test_fraction:
         return []
@@ -36,22 +84,45 @@ def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str
             f"{counts.total()} of {total} inputs, and in the others none: an anonymiser may have called everybody alike. "
             "Name patients with --labels FILE.csv --patient-column COLUMN, or draw by file with --split-by file"
         )
+    if counts and not unknown:
+        drawn = {split.draw(patient) for patient in counts if patient is not None}
+        if len(drawn) == 1:
+            raise StorageError(_empty(next(part for part in Split if part not in drawn), count(len(counts), "patient"), split))
     if not counts:
         return [
-            f"no patient is known of {total} inputs: the test part is drawn by file, and inputs of one patient may lie in both "
-            "parts; --patient-column names patients"
+            f"no patient is known of {count(total, 'input')}: the test part is drawn by file, and inputs of one patient may lie "
+            "in both parts; --patient-column names patients"
         ]
     if unknown:
-        return [f"no patient is known of {unknown} of {total} inputs: each of them is drawn by itself"]
+        return [f"no patient is known of {unknown} of {count(total, 'input')}: each of them is drawn by itself"]
     return []
 
 
-def tell_parts(sizes: dict[str, int], split: SplitRule) -> list[str]:
-    """Sentences about parts that came out empty although a test part was asked for."""
-    empty = [part for part in Split if not sizes.get(part)]
-    if not split.test_fraction or not empty:
+def _empty(part: Split, drawn_from: str, split: SplitRule) -> str:
+    return (
+        f"the {part} part would be empty: with --test-fraction {split.test_fraction:g} none of {drawn_from} is drawn for it, so "
+        "nothing is published; choose another --test-fraction"
+    )
+
+
+def check_parts(parts: Mapping[str, Part], split: SplitRule) -> None:
+    """Refuse a split of which one part is empty, before it is published.
+
+    Raises:
+        StorageError: saying which part is empty.
+    """
+    for part in Split:
+        if split.test_fraction and part not in parts:
+            raise StorageError(_empty(part, count(sum(one.samples for one in parts.values()), "sample"), split) + _OTHER_OUT)
+
+
+def tell_parts(parts: Mapping[str, Part], split: SplitRule) -> list[str]:
+    """What each part holds, and whether its share of the samples is far from the share of patients that was asked for."""
+    if not split.test_fraction:
         return []
-    total = sum(sizes.values())
-    return [
-        f"the {part} part is empty: none of {total} samples was drawn for it; choose another --test-fraction" for part in empty
-    ]
+    told = "split: " + ", ".join(f"{part} {parts.get(part, Part())}" for part in Split)
+    share = parts.get(Split.TEST, Part()).samples / max(1, sum(one.samples for one in parts.values()))
+    if abs(share - split.test_fraction) > FAR:
+        why = "the draw is by chance" if split.by == "file" else "patients are drawn whole, by chance, and have different numbers"
+        told += f"; test has {share:.0%} of the samples where {split.test_fraction:.0%} was asked for, since {why}"
+    return [told]

@@ -20,7 +20,7 @@ from pipelines.decoders.facts import Facts, Format, SliceHeader
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, name_table
 from pipelines.jobs.plan import Naming, Plan, make_plan
 from pipelines.jobs.pseudonyms import PseudonymOptions
-from pipelines.jobs.splits import check_patients, tell_parts
+from pipelines.jobs.splits import check_patients
 from pipelines.jobs.verdict import Verdict
 from pipelines.recipes import resolve
 from pipelines.sources.labels import Known
@@ -305,17 +305,10 @@ def test_a_share_of_one_patient_is_refused_with_what_to_do(patients, sentence):
         ([None, None], "no patient is known of 2 inputs"),
         (["a", "b", None], "no patient is known of 1 of 3 inputs"),
         (["a", None, None], "no patient is known of 2 of 3 inputs"),
-        (["a", "b"], None),
+        (["a", "e"], None),
     ],
 )
 def test_what_a_split_rests_on_is_told(patients, told):
     notes = check_patients(patients, HALF)
 
     assert [told in note for note in notes] == ([True] if told else [])
-
-
-def test_a_part_that_came_out_empty_is_told():
-    assert "the test part is empty" in tell_parts({"train": 9}, HALF)[0]
-    assert "the train part is empty" in tell_parts({"test": 9}, HALF)[0]
-    assert tell_parts({"train": 8, "test": 1}, HALF) == []
-    assert tell_parts({"train": 9}, SplitRule()) == []
