@@ -31,17 +31,19 @@ GROUP = 8
 MAX_SHIFT_VOXELS = 0.05
 
 
-def named_maps(files: Sequence[SourceFile], folders: Sequence[str]) -> set[tuple[int, str]]:
-    """Files that are label maps by their names alone, before any header is read."""
+def named_maps(files: Sequence[SourceFile]) -> set[tuple[int, str]]:
+    """Files that are label maps by their names alone, before any header is read.
+
+    Names count as in the catalog: that of a source's own folder does only where there are several sources.
+    """
     chosen = [file for file in files if _family(file.path, None)]
-    found = find_by_name([_candidate(folders[f.source], f.path, promised(f.path) == "nifti", None) for f in chosen])
+    found = find_by_name([_candidate(f.uri, promised(f.path) == "nifti", None) for f in chosen])
     return {(chosen[index].source, chosen[index].path) for index in found.reasons}
 
 
 def set_label_maps_aside(
     verdicts: Sequence[Verdict],
     sources: Sequence[Bucket],
-    folders: Sequence[str],
     recipe: Recipe,
     *,
     concurrency: int | None = None,
@@ -52,13 +54,12 @@ def set_label_maps_aside(
     Args:
         verdicts: of the scan.
         sources: what was scanned.
-        folders: name of each source's own folder.
         recipe: what is wanted; voxels are read only where volumes are.
         concurrency: largest number of tasks.
         quiet: no progress.
     """
     chosen = [verdict for verdict in verdicts if verdict.status != "ignored" and _family(verdict.path, verdict.facts)]
-    named = find_by_name([_candidate_of(verdict, folders) for verdict in chosen])
+    named = find_by_name([_candidate_of(verdict) for verdict in chosen])
     reasons = {chosen[index].uri: reason for index, reason in named.reasons.items()}
     if Format.NIFTI in recipe.formats:
         volumes = _Volumes(chosen, named)
@@ -79,15 +80,15 @@ def _family(path: str, facts: Facts | None) -> str | None:
     return family if family in ("nifti", "picture") else None
 
 
-def _candidate(folder: str, path: str, is_volume: bool, facts: Facts | None) -> Candidate:
+def _candidate(path: str, is_volume: bool, facts: Facts | None) -> Candidate:
     shape = facts.shape if facts else None
     lossless = facts is None or facts.format is not Format.JPEG
-    return Candidate(path=f"{folder}/{path}", is_volume=is_volume, shape=shape, lossless=lossless)
+    return Candidate(path=path, is_volume=is_volume, shape=shape, lossless=lossless)
 
 
-def _candidate_of(verdict: Verdict, folders: Sequence[str]) -> Candidate:
+def _candidate_of(verdict: Verdict) -> Candidate:
     family = _family(verdict.path, verdict.facts)
-    return _candidate(folders[verdict.source], verdict.path, family == "nifti", verdict.facts)
+    return _candidate(verdict.uri, family == "nifti", verdict.facts)
 
 
 class _Volumes:

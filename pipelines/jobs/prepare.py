@@ -63,7 +63,7 @@ def find_labels(order: Order, sources: Sequence[Bucket], files: Sequence[SourceF
     labels, folders = Labels(), _folders(sources)
     if order.label_table is not None:
         roots = [(source.url.rstrip("/"), source.root) for source in sources]
-        maps = set() if order.include_label_maps else named_maps(files, folders)
+        maps = set() if order.include_label_maps else named_maps(files)
         needing = [file for file in files if (file.source, file.path) not in maps and _may_be_read(file, order.recipe)]
         labels, told = match_table(order.label_table, files, needing, folders, roots)
         _tell(f"labels: {line}" for line in told)
@@ -118,9 +118,7 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
     """
     verdicts = scan(files, sources, order.recipe.read, concurrency=order.concurrency, quiet=order.quiet)
     if not order.include_label_maps:
-        verdicts = set_label_maps_aside(
-            verdicts, sources, _folders(sources), order.recipe, concurrency=order.concurrency, quiet=order.quiet
-        )
+        verdicts = set_label_maps_aside(verdicts, sources, order.recipe, concurrency=order.concurrency, quiet=order.quiet)
     if order.label_table is not None:
         series = {verdict.facts.series for verdict in verdicts if verdict.facts and verdict.facts.series}
         _tell(f"labels: {line}" for line in match_series(order.label_table, labels, series))

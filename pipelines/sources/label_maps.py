@@ -23,7 +23,7 @@ class Candidate:
     """A file that may be a label map.
 
     Attributes:
-        path: below and with the source's own folder.
+        path: inside the source, behind the source's own folder only where there are several sources.
         is_volume: or a picture.
         shape: by its header, if that was read.
         lossless: whether labels survive in its format.

@@ -56,9 +56,9 @@ def test_a_data_set_of_nnunet_becomes_its_images_alone(tmp_path, capsys):
 
 
 def test_a_source_of_label_maps_alone_is_not_published_and_says_why(tmp_path, capsys):
-    write(tmp_path / "labelsTr" / "a.nii.gz", labels((24, 20, 18), 3))
+    write(tmp_path / "task" / "labelsTr" / "a.nii.gz", labels((24, 20, 18), 3))
 
-    assert main(["prepare", str(tmp_path / "labelsTr"), *VOLUMES, "--out", str(tmp_path / "out")]) == 2
+    assert main(["prepare", str(tmp_path / "task"), *VOLUMES, "--out", str(tmp_path / "out")]) == 2
     assert "1 file is a label map" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -23,7 +23,7 @@ from pipelines.jobs.scan import judge
 from pipelines.jobs.verdict import Verdict
 from pipelines.recipes import resolve
 from pipelines.sources.label_maps import Candidate, find_by_name
-from pipelines.sources.listing import folder_name, list_sources
+from pipelines.sources.listing import list_sources
 from tests.pipelines.corpora import blob, nifti_bytes, picture
 
 #: Listings: a name for each, then its files; those with a star are label maps by their names, with a question mark only
@@ -146,8 +146,7 @@ def outcome(monkeypatch):
     def of(folder: Path, recipe: str = "mixed-superpatches:tiny") -> dict[str, Verdict]:
         sources, files = list_sources([Bucket(str(folder))])
         verdicts = [judge(file, sources, ReadRules()) for file in files]
-        names = [folder_name(source.url) for source in sources]
-        found = set_label_maps_aside(verdicts, sources, names, resolve(recipe), quiet=True)
+        found = set_label_maps_aside(verdicts, sources, resolve(recipe), quiet=True)
         return {verdict.uri: verdict for verdict in found}
 
     return of
@@ -310,8 +309,25 @@ def test_in_every_layout_of_real_volumes_exactly_the_label_maps_are_set_aside(tr
     assert all(verdict.status == "ok" for uri, verdict in verdicts.items() if uri not in wanted)
 
 
-def test_the_folder_of_real_label_maps_as_it_lies(real_data, outcome):
-    """Organs of one volume, fractions, points, and label maps whose image lies elsewhere."""
-    verdicts = outcome(real_data / "seg")
+@pytest.mark.parametrize("name", ["seg", "study1", "labelsTr", "derivatives", "masks"])
+def test_the_name_of_the_sources_own_folder_makes_no_label_map(name, tmp_path, outcome):
+    """A volume of few values alone, two of one grid, and one whose own name says what it is."""
+    for folder in (tmp_path / name, tmp_path / "other"):
+        write(folder / "ct.nii.gz", blob((20, 16, 12), 1))
+        write(folder / "phantom.nii.gz", labels((20, 16, 11), 3))
+        write(folder / "phantom_mask.nii.gz", labels((20, 16, 11), 3))
+        write(folder / "a" / "sub-1_seg.nii.gz", labels((20, 16, 10), 3))
+    found = {folder: outcome(tmp_path / folder) for folder in (name, "other")}
+
+    assert {uri: verdict.reason for uri, verdict in found[name].items()} == {
+        uri: verdict.reason for uri, verdict in found["other"].items()
+    }
+    assert maps(found[name]) == {"phantom_mask.nii.gz", "a/sub-1_seg.nii.gz"}
+
+
+def test_the_folder_of_real_label_maps_as_it_lies(real_data, tmp_path, outcome):
+    """Organs of one volume, fractions, points, and label maps whose image lies elsewhere; some only the folder's name tells."""
+    (tmp_path / "seg").symlink_to(real_data / "seg")
+    verdicts = outcome(tmp_path)
 
     assert {uri for uri in verdicts if uri not in maps(verdicts)} == {uri for uri in verdicts if "image.nii" in uri}
