@@ -111,23 +111,40 @@ def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Fact
         shape=shape,
         spacing_mm=header.spacing_mm,
         modality=term(dataset.get("Modality"), MODALITY_TERMS) or None,
-        patient_id=_text(dataset, "PatientID") or None,
-        study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"),
+        patient_id=patient_identity(dataset) or None,
+        study=text_of(dataset, "StudyInstanceUID"),
+        series=text_of(dataset, "SeriesInstanceUID"),
         burned_in_annotation=burned_in_annotation(dataset),
         slice=header,
     )
 
 
-def _text(dataset: Any, name: str) -> str:
+def text_of(dataset: Any, name: str) -> str:
     """An identifier, without the spaces and nulls that pad it."""
     with reading(f"{name} of the DICOM header cannot be read"):
         return str(dataset.get(name) or "").strip(" \0\t\r\n")
 
 
+def patient_name(dataset: Any) -> str:
+    """PatientName without the delimiters that may end it, and without case."""
+    return text_of(dataset, "PatientName").rstrip("^= ").casefold()
+
+
+def patient_identity(dataset: Any) -> str:
+    """What tells one patient from another: PatientID and who issued it, or where there is none, name and date of birth.
+
+    A backslash separates values in DICOM and is in none, so no two patients share a text.
+    """
+    number, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
+    if number:
+        return f"{issuer}\\{number}" if issuer else number
+    name, born = patient_name(dataset), text_of(dataset, "PatientBirthDate")
+    return f"\\{name}\\{born}" if name or born else ""
+
+
 def burned_in_annotation(dataset: Any) -> bool | None:
     """Whether the header says that text is burned into the pixels; None where it does not say."""
-    return {"YES": True, "NO": False}.get(_text(dataset, "BurnedInAnnotation").upper())
+    return {"YES": True, "NO": False}.get(text_of(dataset, "BurnedInAnnotation").upper())
 
 
 def stated_annotation(stated: Sequence[bool | None]) -> dict[str, object]:

@@ -48,8 +48,9 @@ class Facts:
         shape: (H, W) of a picture, (D, H, W) of a volume.
         spacing_mm: along the axes of ``shape``, where the header tells.
         modality: DICOM's term; ``unknown`` for a word that is none.
-        patient_id: DICOM's PatientID as written, and with ``study`` and ``series`` (UIDs, empty where the header has none) what
-            a series is told by. They may identify a patient: they are hashed with the dataset's key before anything is written.
+        patient_id: what tells one DICOM patient from another (see ``patient_identity``), and with ``study`` and ``series``
+            (UIDs, empty where the header has none) what a series is told by. They may identify a patient: they are hashed with
+            the dataset's key before anything is written.
         burned_in_annotation: whether the header says that text is burned into the pixels.
         slice: for DICOM.
         affine: of a NIfTI volume: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.decoders.dicom import modality_of, read_pixels
 from pipelines.decoders.dicom_header import burned_in_annotation, reading, stated_annotation
+from pipelines.decoders.dicom_patient import check_one_patient
 from pipelines.decoders.facts import SliceHeader
 from pipelines.decoders.geometry import stacked
 from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
@@ -45,9 +46,10 @@ def decode(item: RawItem) -> Sample:
         (1, D, H, W) float32 in physical units, each slice by its own modality LUT or rescale; D along the slice normal.
 
     Raises:
-        SampleError: for a slice that cannot be read, or slices that make no straight, evenly spaced volume.
+        SampleError: for a slice that cannot be read, and slices of several patients or that make no straight, even volume.
     """
     read = _slices(item)
+    names_note = check_one_patient([one.dataset for one in read])
     with files_numbered([one.number for one in read]):
         geometry = stacked([one.header for one in read])
     check_axes(np.array(geometry.affine))
@@ -76,6 +78,7 @@ def decode(item: RawItem) -> Sample:
     return with_note(
         sample,
         f"{twice} files stood there twice" if twice else None,
+        names_note,
         geometry.note,
         *notes,
         shown,
