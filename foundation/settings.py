@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from storage_schema.errors import DocumentError, Problem, UsageError, unknown_name
+from storage_schema.errors import CrossdimError, DocumentError, Problem, UsageError, unknown_name
 
 Config = TypeVar("Config")
 
@@ -105,6 +105,8 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
     if origin is dict and isinstance(value, dict):
         return value
     wanted = " or ".join(map(repr, arguments)) if origin is typing.Literal else getattr(kind, "__name__", str(kind))
+    wanted = "a list such as [1, 2]" if origin is tuple and str not in arguments else wanted
+    wanted = 'a list such as ["a", "b"]' if origin is tuple and str in arguments else wanted
     problems.append(Problem(loc=loc, message=f"found {value!r}; expected {wanted}"))
     return None
 
@@ -135,15 +137,23 @@ def _replaced(config: Any, path: list[str], text: str, families: Families, whole
     if name not in known:
         raise UsageError(f"--set {whole}: {unknown_name('setting', name, known) if known else f'{name} has no settings'}")
     if rest:
-        return replace(config, **{name: _replaced(getattr(config, name), rest, text, families, whole)})
+        return _with(config, name, _replaced(getattr(config, name), rest, text, families, whole), whole)
     problems: list[Problem] = []
     kind = typing.get_type_hints(type(config))[name]
     value = _read(kind, _parse(text), name, families, problems)
-    if problems and str in (kind, *typing.get_args(kind)):  # a text that happens to look like a number
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
+    if problems and str in (kind, *kinds):  # a text that happens to look like a number
         value, problems = text, []
     if problems:
         raise UsageError(f"--set {whole}: {problems[0].message}")
-    return replace(config, **{name: value})
+    return _with(config, name, value, whole)
+
+
+def _with(config: Any, name: str, value: Any, whole: str) -> Any:
+    try:
+        return replace(config, **{name: value})
+    except CrossdimError as error:  # a value of the right type that the configuration refuses
+        raise UsageError(f"--set {whole}: {error}") from None
 
 
 def with_overrides(config: Config, overrides: Iterable[str], families: Families | None = None) -> Config:

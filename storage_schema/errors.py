@@ -99,3 +99,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "none is near."
     return f"unknown {kind} {name!r}; {hint} Known: {', '.join(names)}"
+
+
+def wrong_settings(config: object, **fine: bool) -> str:
+    """The settings of ``config`` that are not ``fine``, as ``name=value``; empty if all are."""
+    return ", ".join(f"{name}={getattr(config, name)}" for name, is_fine in fine.items() if not is_fine)

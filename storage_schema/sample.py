@@ -30,7 +30,10 @@ class Scaling:
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.slope, self.intercept, self.low, self.high]).all() and self.high > self.low and self.slope):
-            raise GeometryError(f"scaling needs finite numbers, a slope and low < high; found {self}")
+            raise GeometryError(
+                f"scaling needs finite numbers, a slope and low < high; found slope={self.slope}, intercept={self.intercept}, "
+                f"low={self.low}, high={self.high}"
+            )
 
     def physical(self, stored: Array) -> npt.NDArray[np.float32]:
         """Stored values in physical units (HU for CT), float32."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from storage_schema.sample import Array
 
 Edge = Literal["pad", "drop"]
@@ -32,8 +32,12 @@ class SuperpatchGrid:
     min_foreground: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.side < 1 or self.edge not in ("pad", "drop"):
-            raise GeometryError(f"a superpatch grid needs side >= 1 and edge pad or drop; found {self}")
+        if found := wrong_settings(
+            self,
+            side=self.side >= 1,
+            edge=self.edge in ("pad", "drop"),
+        ):
+            raise GeometryError(f"a superpatch grid needs side >= 1 and edge pad or drop; found {found}")
         if not 0 <= self.min_foreground <= 1:
             raise GeometryError(f"min_foreground is a fraction; found {self.min_foreground}")
 

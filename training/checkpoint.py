@@ -23,7 +23,7 @@ from torch import nn
 
 from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json
-from storage_schema.errors import RunError, StorageError
+from storage_schema.errors import RunError, StorageError, wrong_settings
 from training import shards
 from training.torch_file import load_document
 
@@ -108,9 +108,10 @@ class Saving:
 
     def __post_init__(self) -> None:
         if (self.every is None) == (self.every_s is None):
-            raise RunError(f"either steps or seconds say when a checkpoint is written; found {self}")
-        if any(number is not None and number <= 0 for number in (self.every, self.every_s, self.last, self.for_good)):
-            raise RunError(f"steps, seconds and numbers of checkpoints are greater than 0; found {self}")
+            raise RunError(f"either steps or seconds say when to save; found every={self.every}, every_s={self.every_s}")
+        numbers = {name: getattr(self, name) for name in ("every", "every_s", "last", "for_good")}
+        if found := wrong_settings(self, **{name: number is None or number > 0 for name, number in numbers.items()}):
+            raise RunError(f"steps, seconds and numbers of checkpoints are greater than 0; found {found}")
 
     def times(self, steps: int, step_s: float) -> int:
         """How many checkpoints a run of ``steps`` steps writes."""

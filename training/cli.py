@@ -49,7 +49,10 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         resize_every_s=arguments.resize_every,
     )
     every, every_s = arguments.checkpoint_every
-    saving = Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every)
+    try:
+        saving = Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every)
+    except RunError as error:
+        raise UsageError(f"--keep, --keep-every: {error}") from None
     if arguments.plan:
         return _planned(arguments, config, sources, workers, run, saving)
     before = pretrain(config, sources, run, workers, saving, arguments.threads)

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, wrong_settings
 from training.data.collate import Batch
 from training.layers.recompute import recomputed
 from training.layers.synchronised import synchronised
@@ -50,10 +50,14 @@ class Compute:
     ema: float | None = None
 
     def __post_init__(self) -> None:
-        fine = self.precision in ("fp32", "tf32", "bf16") and self.accumulate >= 1
-        if not fine or not (self.ema is None or 0 < self.ema < 1):
+        if found := wrong_settings(
+            self,
+            precision=self.precision in ("fp32", "tf32", "bf16"),
+            accumulate=self.accumulate >= 1,
+            ema=self.ema is None or 0 < self.ema < 1,
+        ):
             message = "compute takes precision fp32, tf32 or bf16, accumulate of at least 1, ema between 0 and 1"
-            raise RunError(f"{message}; found {self}")
+            raise RunError(f"{message}; found {found}")
         if self.sharded and self.ema is not None:
             raise RunError("a sharded run keeps no moving average; leave compute.ema or compute.sharded out")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foundation.settings import Families, from_document, to_document, with_overrides
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, wrong_settings
 from training.backbones import BACKBONES
 from training.backbones.base import BackboneSettings
 from training.compute import Compute
@@ -45,8 +45,13 @@ class Pretraining:
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.global_batch < 1 or self.seed < 0:
-            raise RunError(f"a run needs steps and global_batch of at least 1 and a seed of at least 0; found {self}")
+        if found := wrong_settings(
+            self,
+            steps=self.steps >= 1,
+            global_batch=self.global_batch >= 1,
+            seed=self.seed >= 0,
+        ):
+            raise RunError(f"a run needs steps and global_batch of at least 1 and a seed of at least 0; found {found}")
 
     def document(self) -> dict[str, Any]:
         """The run as JSON values: what a run writes, a run can read."""

@@ -18,7 +18,7 @@ from foundation import signals
 from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from foundation.cluster import largest_count, ray_session, starts_here
 from foundation.extras import require
-from storage_schema.errors import CrossdimError, RunError, StorageError
+from storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
 from storage_schema.names import escape_name
 from training import checkpoint
 from training.admission import admit
@@ -95,11 +95,11 @@ def saved_config(run: Bucket) -> Pretraining:
     """The configuration that a run was started with.
 
     Raises:
-        RunError: if there is no run.
+        UsageError: if there is no run.
     """
     found = recorded(run)
     if found is None:
-        raise RunError(f"{run.url} holds no run to go on with; name a --recipe to start one")
+        raise UsageError(f"{run.url} holds no run to go on with; name a --recipe to start one")
     return read_config(found.identity["config"], f"the configuration of {run.url}")
 
 

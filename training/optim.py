@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, wrong_settings
 
 
 class Optimizer(ABC):
@@ -44,8 +44,14 @@ class Sgd(Optimizer):
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and 0 <= self.momentum < 1 and self.weight_decay >= 0 and self.warmup_steps >= 0):
-            raise RunError(f"SGD needs lr > 0, 0 <= momentum < 1, weight_decay >= 0 and warmup_steps >= 0; found {self}")
+        if found := wrong_settings(
+            self,
+            lr=self.lr > 0,
+            momentum=0 <= self.momentum < 1,
+            weight_decay=self.weight_decay >= 0,
+            warmup_steps=self.warmup_steps >= 0,
+        ):
+            raise RunError(f"SGD needs lr > 0, 0 <= momentum < 1, weight_decay >= 0 and warmup_steps >= 0; found {found}")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Every parameter decays, norms and biases too: as in PCRLv2."""
@@ -64,9 +70,14 @@ class AdamW(Optimizer):
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        fine = self.lr > 0 and all(0 <= beta < 1 for beta in self.betas) and self.weight_decay >= 0 and self.warmup_steps >= 0
-        if not fine:
-            raise RunError(f"AdamW needs lr > 0, betas in [0, 1), weight_decay >= 0 and warmup_steps >= 0; found {self}")
+        if found := wrong_settings(
+            self,
+            lr=self.lr > 0,
+            betas=all(0 <= beta < 1 for beta in self.betas),
+            weight_decay=self.weight_decay >= 0,
+            warmup_steps=self.warmup_steps >= 0,
+        ):
+            raise RunError(f"AdamW needs lr > 0, betas in [0, 1), weight_decay >= 0 and warmup_steps >= 0; found {found}")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Matrices and kernels decay; biases, norms and tokens (one axis that is no 1) do not."""

@@ -19,7 +19,7 @@ from pipelines.stages.pseudo3d import Mode, present
 from pipelines.stages.resample import Resample, resample
 from pipelines.stages.superpatch import boxes_of, cut_boxes
 from storage_schema.bank import BankLayout
-from storage_schema.errors import SampleError, UsageError
+from storage_schema.errors import SampleError, UsageError, wrong_settings
 from storage_schema.pseudo3d import Pseudo3D
 from storage_schema.sample import Sample
 from storage_schema.superpatch import SuperpatchGrid
@@ -36,8 +36,12 @@ class ShardSize:
     max_samples: int = 4096  # ours
 
     def __post_init__(self) -> None:
-        if self.target_bytes < 1 or self.max_samples < 1:
-            raise UsageError(f"a shard holds at least one byte and one sample; found {self}")
+        if found := wrong_settings(
+            self,
+            target_bytes=self.target_bytes >= 1,
+            max_samples=self.max_samples >= 1,
+        ):
+            raise UsageError(f"a shard holds at least one byte and one sample; found {found}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.decoders.raw import with_note
-from storage_schema.errors import SampleError, UsageError
+from storage_schema.errors import SampleError, UsageError, wrong_settings
 from storage_schema.pseudo3d import Pseudo3D, to_gray
 from storage_schema.sample import Array, Sample
 
@@ -24,8 +24,12 @@ class Fit:
     crop: Crop = "centre"
 
     def __post_init__(self) -> None:
-        if self.max_side < 1 or self.crop not in ("centre", "refuse"):
-            raise UsageError(f"fit needs max_side >= 1 and crop centre or refuse; found {self}")
+        if found := wrong_settings(
+            self,
+            max_side=self.max_side >= 1,
+            crop=self.crop in ("centre", "refuse"),
+        ):
+            raise UsageError(f"fit needs max_side >= 1 and crop centre or refuse; found {found}")
 
 
 def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:

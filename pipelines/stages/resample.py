@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from storage_schema.errors import GeometryError, SampleError, UsageError
+from storage_schema.errors import GeometryError, SampleError, UsageError, wrong_settings
 from storage_schema.sample import Array, Sample
 
 ITK: Any = SimpleITK  # its wrappers are not annotated
@@ -27,8 +27,12 @@ class Resample:
     max_voxels: int = 2**29  # ours: 2 GiB of float32, four times that at the peak; 1000 x 1000 x 500 fits
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.spacing_mm) and self.spacing_mm > 0 and self.max_voxels > 0):
-            raise UsageError(f"resample needs a positive spacing_mm and max_voxels; found {self}")
+        if found := wrong_settings(
+            self,
+            spacing_mm=0 < self.spacing_mm < math.inf,
+            max_voxels=self.max_voxels > 0,
+        ):
+            raise UsageError(f"resample needs a positive spacing_mm and max_voxels; found {found}")
 
     def is_same(self, spacing_mm: tuple[float, ...]) -> bool:
         """Whether a volume has this spacing already."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from storage_schema.errors import DocumentError, RunError, UsageError
+from storage_schema.errors import DocumentError, UsageError
 from training.config import overridden, read_config
 from training.recipes import RECIPES, recipe
 
@@ -56,5 +56,5 @@ def test_a_document_names_all_its_faults_at_once() -> None:
 
 
 def test_a_run_without_steps_is_refused() -> None:
-    with pytest.raises(RunError, match="at least 1"):
+    with pytest.raises(UsageError, match="at least 1"):
         overridden(recipe("cdssl-p3d:tiny"), ["steps=0"])

@@ -112,7 +112,7 @@ def test_a_cadence_without_sense_is_refused(text: str) -> None:
 
 def test_either_steps_or_seconds_say_when_to_save() -> None:
     for wrong in ({"every": 2, "every_s": 3.0}, {"every": None}, {"last": 0}, {"every": 0}, {"for_good": -1}):
-        with pytest.raises(RunError, match="found Saving"):
+        with pytest.raises(RunError, match=r"found (every|last|for_good)="):
             Saving(**wrong)  # type: ignore[arg-type]
 
 
@@ -210,7 +210,15 @@ def test_resuming_on_data_prepared_otherwise_is_refused(
         (["--recipe", "cdssl-p3d:tiny", "--set", "step=3"], 1, "did you mean steps"),
         (["--recipe", "cdssl-p3d:tiny", "--steps", "many"], 1, "invalid int value"),
         (["--recipe", "cdssl-p3d:tiny", "--workers", "3:2"], 1, "'3:2' is no number of workers"),
-        ([], 2, "no run to go on with"),
+        ([], 1, "no run to go on with"),
+        (["--recipe", "cdssl-p3d:tiny", "--steps", "0"], 1, "of at least 1 and a seed of at least 0; found steps=0\n"),
+        (["--recipe", "cdssl-p3d:tiny", "--keep", "0"], 1, "greater than 0; found last=0\n"),
+        (["--recipe", "cdssl-p3d:tiny", "--set", "optimizer.lr=-1"], 1, "; found lr=-1.0\n"),
+        (
+            ["--recipe", "cross-d-supervised:tiny", "--set", "method.classes=ap,pa"],
+            1,
+            'expected a list such as ["a", "b"]',
+        ),
     ],
 )
 def test_wrong_use_is_one_sentence(

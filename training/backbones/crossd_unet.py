@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.layers import anyrank
 from training.layers.crossd import CrossDConv
@@ -32,8 +32,13 @@ class CrossDUNetSettings(BackboneSettings):
     in_channels: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.base_width, self.in_channels) < 1 or not 1 <= self.poolings <= 6:
-            raise GeometryError(f"a U-Net needs widths of at least 1 and 1 to 6 poolings; found {self}")
+        if found := wrong_settings(
+            self,
+            base_width=self.base_width >= 1,
+            in_channels=self.in_channels >= 1,
+            poolings=1 <= self.poolings <= 6,
+        ):
+            raise GeometryError(f"a U-Net needs widths of at least 1 and 1 to 6 poolings; found {found}")
 
     @property
     def pyramid_widths(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.backbones.decoder import Triple, upsampling
 from training.layers.dual_norm import NORMS, Norm
@@ -51,11 +51,18 @@ class ResEncSettings(BackboneSettings):
 
     def __post_init__(self) -> None:
         stages = {len(self.features_per_stage), len(self.blocks_per_stage), len(self.strides)}
-        sizes = (self.in_channels, *self.features_per_stage, *self.blocks_per_stage, *self.level_widths)
-        if len(stages) != 1 or min(sizes) < 1 or self.decoder_norm not in NORMS:
+        if found := wrong_settings(
+            self,
+            in_channels=self.in_channels >= 1,
+            features_per_stage=len(stages) == 1 and min(self.features_per_stage, default=0) >= 1,
+            blocks_per_stage=len(stages) == 1 and min(self.blocks_per_stage, default=0) >= 1,
+            strides=len(stages) == 1,
+            level_widths=min(self.level_widths) >= 1,
+            decoder_norm=self.decoder_norm in NORMS,
+        ):
             raise GeometryError(
                 "a residual encoder needs features, blocks and strides for each stage, sizes of at least 1, and a decoder norm "
-                f"out of {', '.join(NORMS)}; found {self}"
+                f"out of {', '.join(NORMS)}; found {found}"
             )
         upsampling(self.reduction)
 

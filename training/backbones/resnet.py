@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.layers import anyrank
 from training.layers.crossd import CrossDConv
@@ -58,10 +58,16 @@ class ResNetSettings(BackboneSettings):
     in_channels: int = 1
 
     def __post_init__(self) -> None:
-        if self.depth not in BLOCKS or self.operator not in get_args(Operator) or min(self.base_width, self.in_channels) < 1:
+        if found := wrong_settings(
+            self,
+            depth=self.depth in BLOCKS,
+            operator=self.operator in get_args(Operator),
+            base_width=self.base_width >= 1,
+            in_channels=self.in_channels >= 1,
+        ):
             raise GeometryError(
                 f"a ResNet has depth {' or '.join(map(str, BLOCKS))}, operator {', '.join(get_args(Operator))} and widths of at "
-                f"least 1; found {self}"
+                f"least 1; found {found}"
             )
 
     @property

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.backbones.decoder import Triple
 from training.layers.dual_norm import Norm
@@ -28,8 +28,12 @@ class StridedSettings(BackboneSettings):
     widths: tuple[int, ...] = (32, 64, 128, 256)
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.in_channels, *self.widths) < 1:
-            raise GeometryError(f"a strided encoder needs stages and channels of at least 1; found {self}")
+        if found := wrong_settings(
+            self,
+            in_channels=self.in_channels >= 1,
+            widths=min(self.widths, default=0) >= 1,
+        ):
+            raise GeometryError(f"a strided encoder needs stages and channels of at least 1; found {found}")
 
     @property
     def num_features(self) -> int:

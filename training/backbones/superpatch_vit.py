@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.backbones.decoder import Triple
 from training.layers.attention import AttentionKind, Sites, blocks
@@ -48,9 +48,18 @@ class SuperpatchViTSettings(BackboneSettings):
     mixing_tokens: int = 0
 
     def __post_init__(self) -> None:
-        counts = (self.in_channels, *self.patch, self.width, self.depth, self.heads, self.hidden)
-        if min(counts) < 1 or self.mixing_tokens < 0 or self.attention not in ("full", "factorised"):
-            raise GeometryError(f"a superpatch ViT needs sizes of at least 1 and attention full or factorised; found {self}")
+        if found := wrong_settings(
+            self,
+            in_channels=self.in_channels >= 1,
+            patch=min(self.patch) >= 1,
+            width=self.width >= 1,
+            depth=self.depth >= 1,
+            heads=self.heads >= 1,
+            hidden=self.hidden >= 1,
+            mixing_tokens=self.mixing_tokens >= 0,
+            attention=self.attention in ("full", "factorised"),
+        ):
+            raise GeometryError(f"a superpatch ViT needs sizes of at least 1 and attention full or factorised; found {found}")
         if self.width % (2 * AXES) or self.width % self.heads:
             raise GeometryError(
                 f"width {self.width} must be a multiple of 6 (sines and cosines of 3 axes) and of heads {self.heads}"

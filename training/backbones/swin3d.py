@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.backbones.decoder import Triple, upsampling
 from training.backbones.initialisation import small_normal
@@ -50,9 +50,18 @@ class Swin3DSettings(BackboneSettings):
     decoder_norm: Norm = "bn"
 
     def __post_init__(self) -> None:
-        sizes = (self.in_channels, *self.widths, *self.depths, *self.heads, *self.window, *self.patch, *self.level_widths)
-        if min(sizes) < 1 or self.decoder_norm not in NORMS:
-            raise GeometryError(f"a Swin needs sizes of at least 1 and a decoder norm out of {', '.join(NORMS)}; found {self}")
+        if found := wrong_settings(
+            self,
+            in_channels=self.in_channels >= 1,
+            width=min(self.widths) >= 1,
+            depths=min(self.depths) >= 1,
+            heads=min(self.heads) >= 1,
+            window=min(self.window) >= 1,
+            patch=min(self.patch) >= 1,
+            level_widths=min(self.level_widths) >= 1,
+            decoder_norm=self.decoder_norm in NORMS,
+        ):
+            raise GeometryError(f"a Swin needs sizes of at least 1 and a decoder norm out of {', '.join(NORMS)}; found {found}")
         if any(width % heads for width, heads in zip(self.widths, self.heads, strict=True)):
             raise GeometryError(f"stages of {self.widths} channels must be divisible by their heads; found {self.heads}")
         upsampling(self.reduction)

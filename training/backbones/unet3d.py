@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.backbones.decoder import Triple
 from training.backbones.unit import unit
@@ -31,8 +31,13 @@ class UNet3DSettings(BackboneSettings):
     norm: Norm = "bn"
 
     def __post_init__(self) -> None:
-        if self.base_width < 1 or self.in_channels < 1 or self.norm not in NORMS:
-            raise GeometryError(f"a 3D U-Net needs widths of at least 1 and norm {', '.join(NORMS)}; found {self}")
+        if found := wrong_settings(
+            self,
+            base_width=self.base_width >= 1,
+            in_channels=self.in_channels >= 1,
+            norm=self.norm in NORMS,
+        ):
+            raise GeometryError(f"a 3D U-Net needs widths of at least 1 and norm {', '.join(NORMS)}; found {found}")
 
     @property
     def num_features(self) -> int:

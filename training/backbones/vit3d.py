@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from training.backbones.base import BackboneSettings
 from training.backbones.decoder import Triple, upsampling
 from training.backbones.initialisation import small_normal
@@ -44,9 +44,17 @@ class ViT3DSettings(BackboneSettings):
     decoder_norm: Norm = "bn"
 
     def __post_init__(self) -> None:
-        sizes = (self.in_channels, self.width, self.depth, self.heads, *self.patch, *self.level_widths)
-        if min(sizes) < 1 or self.decoder_norm not in NORMS:
-            raise GeometryError(f"a ViT needs sizes of at least 1 and a decoder norm out of {', '.join(NORMS)}; found {self}")
+        if found := wrong_settings(
+            self,
+            in_channels=self.in_channels >= 1,
+            width=self.width >= 1,
+            depth=self.depth >= 1,
+            heads=self.heads >= 1,
+            patch=min(self.patch) >= 1,
+            level_widths=min(self.level_widths) >= 1,
+            decoder_norm=self.decoder_norm in NORMS,
+        ):
+            raise GeometryError(f"a ViT needs sizes of at least 1 and a decoder norm out of {', '.join(NORMS)}; found {found}")
         if self.width % math.lcm(2 * AXES, self.heads):
             raise GeometryError(
                 f"a ViT's width must be a multiple of {2 * AXES} and of its {self.heads} heads; found {self.width}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, wrong_settings
 from training.data.order import Order
 
 MixMode = Literal["paired", "ratio", "block", "joint"]
@@ -28,8 +28,12 @@ class Mixing:
     block_steps: int = 100
 
     def __post_init__(self) -> None:
-        if self.mode not in ("paired", "ratio", "block", "joint") or self.block_steps < 1:
-            raise RunError(f"mixing is paired, ratio, block or joint, with block_steps of at least 1; found {self}")
+        if found := wrong_settings(
+            self,
+            mode=self.mode in ("paired", "ratio", "block", "joint"),
+            block_steps=self.block_steps >= 1,
+        ):
+            raise RunError(f"mixing is paired, ratio, block or joint, with block_steps of at least 1; found {found}")
 
     def stretch(self, global_batch: int) -> int:
         """How many positions in a row stay with one dataset."""

@@ -16,7 +16,7 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, wrong_settings
 from training.data.mixture import Ints, Mixture
 
 _U64 = np.uint64
@@ -78,8 +78,14 @@ class CorpusOrder:
     lanes: int = 64
 
     def __post_init__(self) -> None:
-        if min(self.num_samples, self.weight, self.granule, self.lanes) < 1:
-            raise RunError(f"an order needs samples, a weight, a granule and lanes of at least 1; found {self}")
+        if found := wrong_settings(
+            self,
+            num_samples=self.num_samples >= 1,
+            weight=self.weight >= 1,
+            granule=self.granule >= 1,
+            lanes=self.lanes >= 1,
+        ):
+            raise RunError(f"an order needs samples, a weight, a granule and lanes of at least 1; found {found}")
 
     def sample(self, cursor: Ints, seed: int, corpus: int) -> Ints:
         """Index of the sample at each cursor of this corpus; every pass visits each sample once."""

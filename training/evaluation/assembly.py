@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from storage_schema.sample import Array, Scaling
 from storage_schema.superpatch import cut
 
@@ -40,8 +40,12 @@ class Tiling:
     overlap: int = 16
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap < self.side:
-            raise GeometryError(f"a tiling needs 0 <= overlap < side; found {self}")
+        if found := wrong_settings(
+            self,
+            overlap=0 <= self.overlap < self.side,
+            side=self.side > 0,
+        ):
+            raise GeometryError(f"a tiling needs 0 <= overlap < side; found {found}")
 
     def starts(self, size: int) -> list[int]:
         """First voxels along an axis; the last box ends with the axis, or beyond it where the axis is shorter than a box."""

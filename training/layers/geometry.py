@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from torch import Tensor
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 
 Triple = tuple[int, int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -51,11 +51,18 @@ class Geometry:
     padding_mode: PaddingMode = "zeros"
 
     def __post_init__(self) -> None:
-        positive = (*self.kernel, *self.stride, *self.dilation, self.groups)
-        if min(positive) < 1 or min(self.padding) < 0 or self.padding_mode not in get_args(PaddingMode):
+        if found := wrong_settings(
+            self,
+            kernel=min(self.kernel) >= 1,
+            stride=min(self.stride) >= 1,
+            dilation=min(self.dilation) >= 1,
+            groups=self.groups >= 1,
+            padding=min(self.padding) >= 0,
+            padding_mode=self.padding_mode in get_args(PaddingMode),
+        ):
             raise GeometryError(
                 f"a convolution needs kernel, stride, dilation and groups of at least 1, padding of at least 0, and a padding "
-                f"mode of {', '.join(get_args(PaddingMode))}; found {self}"
+                f"mode of {', '.join(get_args(PaddingMode))}; found {found}"
             )
 
     @property

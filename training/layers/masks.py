@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, wrong_settings
 from training.layers.tokens import Counts
 
 MaskMode = Literal["tube_then_plane", "plane_x_axis", "random"]
@@ -42,8 +42,13 @@ class DualMask:
     depth: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.mode not in _MODES or not (0 <= self.spatial < 1 and 0 <= self.depth < 1):
-            raise RunError(f"a dual mask is one of {list(_MODES)} with shares in [0, 1); found {self}")
+        if found := wrong_settings(
+            self,
+            mode=self.mode in _MODES,
+            spatial=0 <= self.spatial < 1,
+            depth=0 <= self.depth < 1,
+        ):
+            raise RunError(f"a dual mask is one of {list(_MODES)} with shares in [0, 1); found {found}")
 
     def draw(self, counts: Counts, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """The chance of one sample: (1 + D, P) uniform numbers."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, wrong_settings
 from storage_schema.pseudo3d import Pseudo3D
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
@@ -173,8 +173,13 @@ class Vae(Ae):
     warmup: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.features < 1 or self.weight < 0 or not 0 <= self.warmup <= 1:
-            raise RunError(f"a VAE needs features of at least 1, weight of at least 0 and warmup in [0, 1]; found {self}")
+        if found := wrong_settings(
+            self,
+            features=self.features >= 1,
+            weight=self.weight >= 0,
+            warmup=0 <= self.warmup <= 1,
+        ):
+            raise RunError(f"a VAE needs features of at least 1, weight of at least 0 and warmup in [0, 1]; found {found}")
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
         """The views of :class:`Crops`, and the ``noise`` of the code."""
@@ -199,8 +204,14 @@ class VqVae(Ae):
     decay: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.features < 1 or self.entries < 2 or self.commitment < 0 or not 0 <= self.decay < 1:
-            raise RunError(f"a VQ-VAE needs features, two entries, commitment of at least 0 and decay in [0, 1); found {self}")
+        if found := wrong_settings(
+            self,
+            features=self.features >= 1,
+            entries=self.entries >= 2,
+            commitment=self.commitment >= 0,
+            decay=0 <= self.decay < 1,
+        ):
+            raise RunError(f"a VQ-VAE needs features, two entries, commitment of at least 0 and decay in [0, 1); found {found}")
 
     def build(self) -> Quantised:
         """The network."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from storage_schema.vocabulary import Presentation
 from training.backbones.base import EncoderSpec
 from training.backbones.superpatch_vit import SuperpatchViTSettings
@@ -42,8 +42,15 @@ class TokenDecoderSettings:
     smooth_channels: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.width, self.depth, self.heads, self.hidden) < 1 or self.smooth_channels < 0:
-            raise GeometryError(f"a token decoder needs sizes of at least 1; found {self}")
+        if found := wrong_settings(
+            self,
+            width=self.width >= 1,
+            depth=self.depth >= 1,
+            heads=self.heads >= 1,
+            hidden=self.hidden >= 1,
+            smooth_channels=self.smooth_channels >= 0,
+        ):
+            raise GeometryError(f"a token decoder needs sizes of at least 1; found {found}")
         if self.width % (2 * AXES) or self.width % self.heads:
             raise GeometryError(
                 f"width {self.width} must be a multiple of 6 (sines and cosines of 3 axes) and of heads {self.heads}"

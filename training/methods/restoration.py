@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from storage_schema.errors import GeometryError
+from storage_schema.errors import GeometryError, wrong_settings
 from storage_schema.pseudo3d import Pseudo3D, unroll
 from storage_schema.sample import Sample
 from storage_schema.vocabulary import Presentation
@@ -46,8 +46,14 @@ class Crops:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.solid_side, self.flat_side) < 1 or not (0 < self.flat_area[0] <= self.flat_area[1] <= 1) or self.noise < 0:
-            raise GeometryError(f"crops need sides of at least 1, areas in (0, 1] and noise of at least 0; found {self}")
+        if found := wrong_settings(
+            self,
+            solid_side=self.solid_side >= 1,
+            flat_side=self.flat_side >= 1,
+            flat_area=0 < self.flat_area[0] <= self.flat_area[1] <= 1,
+            noise=self.noise >= 0,
+        ):
+            raise GeometryError(f"crops need sides of at least 1, areas in (0, 1] and noise of at least 0; found {found}")
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
         """View ``x`` in unit range, (C, D, H, W), and the clean ``target`` where ``x`` is noisy."""

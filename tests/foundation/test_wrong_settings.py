@@ -1,0 +1,56 @@
+"""A setting with a value that makes no sense is named with its value alone; the rest of a configuration is not printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from foundation.settings import with_overrides
+from pipelines.jobs.recipe import ShardSize
+from pipelines.stages.fit import Fit
+from pipelines.stages.resample import Resample
+from storage_schema.errors import CrossdimError, UsageError
+from storage_schema.superpatch import SuperpatchGrid
+from training.compute import Compute
+from training.config import overridden
+from training.data.mixing import Mixing
+from training.methods.autoencoders import VqVae
+from training.optim import AdamW
+from training.recipes import recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Fit(max_side=-3), "found max_side=-3"),
+        (lambda: ShardSize(target_bytes=0, max_samples=0), "found target_bytes=0, max_samples=0"),
+        (lambda: Resample(spacing_mm=float("nan")), "found spacing_mm=nan"),
+        (lambda: SuperpatchGrid(side=0), "found side=0"),
+        (lambda: Compute(ema=1.5), "found ema=1.5"),
+        (lambda: Mixing(block_steps=0), "found block_steps=0"),
+        (lambda: AdamW(betas=(0.9, 1.0)), "found betas=(0.9, 1.0)"),
+        (lambda: VqVae(decay=float("nan")), "found decay=nan"),
+    ],
+)
+def test_only_what_is_wrong_is_told(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(CrossdimError) as caught:
+        make()
+    assert str(caught.value).endswith(f"; {told}")
+
+
+def test_a_value_that_a_configuration_refuses_is_wrong_use_and_names_the_option() -> None:
+    with pytest.raises(UsageError, match=r"\A--set seed=-1: a run needs .*; found seed=-1\Z"):
+        overridden(recipe("cdssl-p3d:tiny"), ["seed=-1"])
+    with pytest.raises(UsageError, match=r"\A--set max_side=0: fit needs .*; found max_side=0\Z"):
+        with_overrides(Fit(max_side=3), ["max_side=0"])
+
+
+def test_no_message_holds_a_whole_configuration() -> None:
+    """Its text is Python's, of hundreds of characters."""
+    for package in ("storage_schema", "foundation", "pipelines", "training"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert "{self}" not in path.read_text(), path
