@@ -149,9 +149,13 @@ def _jpeg_2000(stream: bytes) -> FrameHeader:
 
 
 def _check_tile_parts(stream: bytes, offset: int, tiles: int) -> None:
+    """Follow the main header and every tile part to the end marker: decoders fill tiles that are absent with one grey value."""
+    parts: dict[int, set[int]] = {}
+    stated: dict[int, int] = {}
     while True:
         (marker,) = struct.unpack_from(">H", stream, offset)
         if marker == _J2K_EOC:
+            _check_all_tiles(parts, stated, tiles)
             return
         (length,) = struct.unpack_from(">H", stream, offset + 2)
         if marker != _J2K_SOT:  # a segment of the main header
@@ -159,13 +163,27 @@ def _check_tile_parts(stream: bytes, offset: int, tiles: int) -> None:
                 raise _broken("has a main header that cannot be read")
             offset += 2 + length
             continue
-        tile, part_length = struct.unpack_from(">HI", stream, offset + 4)
+        tile, part_length, part, num_parts = struct.unpack_from(">HIBB", stream, offset + 4)
         if length != 10 or tile >= tiles or not (part_length == 0 or part_length >= 14):
             raise _broken("has a tile part that cannot be read")
+        if part in parts.setdefault(tile, set()):
+            raise _broken(f"has part {part} of tile {tile} twice")
+        parts[tile].add(part)
+        stated[tile] = max(stated.get(tile, 0), num_parts)
         # Length 0: the last tile part goes on to the end marker.
         offset = offset + part_length if part_length else stream.rfind(b"\xff\xd9")
         if not 0 < offset < len(stream):
             raise _broken("ends inside a tile; it is cut")
+
+
+def _check_all_tiles(parts: dict[int, set[int]], stated: dict[int, int], tiles: int) -> None:
+    """Every tile of the grid, and every part of a tile: numbered from 0, as many as any of them states (0: not stated)."""
+    if len(parts) != tiles:
+        raise _broken(f"holds {len(parts)} of its {tiles} tiles; it is cut")
+    for tile, numbers in parts.items():
+        wanted = max(stated[tile], max(numbers) + 1)
+        if len(numbers) != wanted:
+            raise _broken(f"holds {len(numbers)} of {wanted} parts of tile {tile}; it is cut")
 
 
 def _inside_jp2(stream: bytes) -> bytes:

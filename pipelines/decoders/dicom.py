@@ -12,10 +12,10 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from pipelines.decoders.code_stream import FrameHeader, check_code_stream
 from pipelines.decoders.deflated import inflated
-from pipelines.decoders.dicom_header import FLOAT_TAGS, PALETTE, RGB, integer, reading, slice_header
+from pipelines.decoders.dicom_header import FLOAT_TAGS, PALETTE, RGB, allow_image, integer, reading, slice_header
 from pipelines.decoders.dicom_terms import UNKNOWN_TERM, uid_name
 from pipelines.decoders.facts import SliceHeader
-from pipelines.decoders.raw import ReadRules
+from pipelines.decoders.raw import ReadRules, check_expansion
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
@@ -79,7 +79,8 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple
             raise SampleError("no_pixels", "the DICOM file has no PixelData")
         header = slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
         check_single(header, colour=colour)
-        rules.allow_bytes(header.rows * header.columns * header.samples_per_pixel * 4, (header.rows, header.columns))
+        allow_image(header, rules)
+        check_expansion(header.rows * header.columns * header.samples_per_pixel, len(data))
         _check_length(dataset, header)
         _check_codec(dataset)
         _check_bits(dataset)

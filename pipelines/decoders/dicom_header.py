@@ -104,11 +104,10 @@ def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Fact
     if pixel_tag is None:
         raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
     header = slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
-    shape = (header.rows, header.columns)
-    rules.allow_bytes(header.rows * header.columns * header.frames * header.samples_per_pixel * 4, (header.frames, *shape))
+    allow_image(header, rules)
     return Facts(
         format=Format.DICOM,
-        shape=shape,
+        shape=(header.rows, header.columns),
         spacing_mm=header.spacing_mm,
         modality=term(dataset.get("Modality"), MODALITY_TERMS) or None,
         patient_id=patient_identity(dataset) or None,
@@ -117,6 +116,17 @@ def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Fact
         burned_in_annotation=burned_in_annotation(dataset),
         slice=header,
     )
+
+
+def allow_image(header: SliceHeader, rules: ReadRules) -> None:
+    """Hold the sizes of a header to the guards: one frame as an image, all frames as a volume.
+
+    Raises:
+        SampleError: rule ``too_large``.
+    """
+    shape, values = (header.rows, header.columns), header.rows * header.columns * header.samples_per_pixel
+    rules.allow_values(values, shape if header.samples_per_pixel == 1 else (*shape, header.samples_per_pixel))
+    rules.allow_bytes(4 * values * header.frames, (header.frames, *shape))
 
 
 def text_of(dataset: Any, name: str) -> str:

@@ -95,9 +95,11 @@ def _value_range(values: Array, outside: npt.NDArray[np.bool_] | None, bits: int
 
 def _from_black(values: Array, low: int, high: int, *, falling: bool) -> Array:
     """Values counted from the black end: from ``low`` up, or from ``high`` down where higher values are darker."""
-    wide = values.astype(np.int64)
-    counted = np.clip(high - wide if falling else wide - low, 0, high - low)
-    return counted.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
+    counted = np.empty(values.shape, np.uint8 if values.dtype == np.uint8 else np.uint16)
+    for number, row in enumerate(values):  # by rows: in 64 bits, the whole would need several times its memory
+        wide = row.astype(np.int64)
+        counted[number] = np.clip(high - wide if falling else wide - low, 0, high - low)
+    return counted
 
 
 def _scaling(transform: ModalityTransform, low: int, high: int, *, inverted: bool) -> Scaling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -59,11 +60,11 @@ def decode(item: RawItem) -> Sample:
             picture.load()
         else:
             picture, unchecked = jpeg.decoded(item.data, picture)
-        upright = ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
     bits = item.data[_PNG_DEPTH] if is_png else 8
-    array, note = _channels(upright, bits)
+    array, note = _channels(picture, bits)
     key, origin, patient = item.origin()
     sample = Sample(
         key=key,
@@ -92,9 +93,17 @@ def _open(data: bytes, rules: ReadRules) -> Image.Image:
         raise SampleError("damaged", f"the picture's header cannot be read: {foreign_text(error)}") from error
     if min(picture.size) < 1:
         raise SampleError("dimensions", f"the header says {picture.width}x{picture.height} pixels; an image has at least one")
-    if picture.width * picture.height > rules.max_pixels:
-        raise SampleError("too_large", f"{picture.width}x{picture.height} pixels; the guard stands at {rules.max_pixels:,}")
+    channels = _num_channels(picture)
+    shape = (picture.height, picture.width)
+    rules.allow_values(math.prod(shape) * channels, shape if channels == 1 else (*shape, channels))
     return picture
+
+
+def _num_channels(picture: Image.Image) -> int:
+    """Channels that a picture has while it is read: what is not grey becomes RGB, with transparency RGBA."""
+    if picture.mode in ("1", "L", *_SIXTEEN_BIT):
+        return 1
+    return 3 if picture.mode in ("RGB", "P") and "transparency" not in picture.info else 4
 
 
 def _channels(picture: Image.Image, bits: int) -> tuple[Array, str | None]:

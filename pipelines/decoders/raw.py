@@ -13,6 +13,11 @@ from storage_schema.errors import SampleError, UsageError
 from storage_schema.sample import Origin, Sample
 from storage_schema.vocabulary import Modality
 
+#: Values that any file may give, however few bytes it has: more than the largest digital mammograms (23 million). Ours.
+FREE_VALUES = 1 << 25
+#: Values for each byte of the file above that: 0.04 bits for each, below what lossy codecs leave of an image that shows
+#: something; a blank one may have fewer. Ours.
+MAX_VALUES_PER_BYTE = 200
 Frames = Literal["first", "refuse"]
 BurnedIn = Literal["keep", "refuse"]
 
@@ -23,7 +28,7 @@ class ReadRules:
 
     frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
     max_bytes: int = 4 * 2**30  # of one file, and of one decoded input as float32: 1024^3 voxels; ours
-    max_pixels: int = 2**28  # of one image; ours, above the largest digital mammograms and radiographs
+    max_pixels: int = 2**28  # of one image, times its channels; ours, above the largest digital mammograms and radiographs
     max_not_finite: float = 0.1  # share of infinite voxels that are replaced (NaN is background); above, refused; ours
 
     burned_in: BurnedIn = "keep"  # inputs whose header says that text is burned into the pixels
@@ -55,6 +60,36 @@ class ReadRules:
             raise SampleError(
                 "too_large", f"the header claims {shape}, {num_bytes:,} bytes; the guard stands at {self.max_bytes:,}"
             )
+
+    def allow_values(self, num_values: int, shape: tuple[int, ...]) -> None:
+        """Refuse an image of more values than the guard: pixels times channels.
+
+        Raises:
+            SampleError: rule ``too_large``.
+        """
+        if num_values > self.max_pixels:
+            raise SampleError(
+                "too_large",
+                f"the header claims {shape}, {num_values:,} pixels times channels; read.max_pixels is {self.max_pixels:,}",
+            )
+
+
+def check_expansion(num_values: int, num_bytes: int) -> None:
+    """Refuse an input that promises far more pixels than its bytes can hold, before a codec makes them.
+
+    Args:
+        num_values: pixels times channels, or voxels, that the headers promise.
+        num_bytes: of the files.
+
+    Raises:
+        SampleError: rule ``too_large``.
+    """
+    if num_values > max(FREE_VALUES, MAX_VALUES_PER_BYTE * num_bytes):
+        raise SampleError(
+            "too_large",
+            f"{num_bytes:,} bytes promise {num_values:,} values; above {FREE_VALUES:,}, at most {MAX_VALUES_PER_BYTE} for each "
+            "byte are read; the file is damaged, or shows nothing",
+        )
 
 
 def content_hash(hashes: Iterable[str]) -> str:

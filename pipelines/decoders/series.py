@@ -17,7 +17,7 @@ from pipelines.decoders.geometry import stacked
 from pipelines.decoders.modality_lut import ModalityTransform, modality_transform
 from pipelines.decoders.nifti_affine import check_axes
 from pipelines.decoders.padding import padded
-from pipelines.decoders.raw import RawItem, files_numbered, with_note
+from pipelines.decoders.raw import RawItem, check_expansion, files_numbered, with_note
 from pipelines.decoders.volume_values import Mask, Volume, fill_outside, offset_note, range_of
 from storage_schema.errors import SampleError
 from storage_schema.sample import Array, Sample
@@ -48,6 +48,7 @@ def decode(item: RawItem) -> Sample:
     Raises:
         SampleError: for a slice that cannot be read, and slices of several patients or that make no straight, even volume.
     """
+    check_expansion(item.num_values, sum(len(data) for data in item.files))
     read = _slices(item)
     names_note = check_one_patient([one.dataset for one in read])
     with files_numbered([one.number for one in read]):

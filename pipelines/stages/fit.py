@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pipelines.decoders.raw import with_note
@@ -14,6 +15,8 @@ from storage_schema.pseudo3d import Pseudo3D, to_gray
 from storage_schema.sample import Array, Sample
 
 Crop = Literal["centre", "refuse"]
+#: Rows that are held as floating-point numbers at a time; any number gives the same image.
+_STRIP_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +46,7 @@ def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
     Returns:
         (C, H', W'), same dtype; ``extra`` tells the size of the image and what was cut.
     """
-    image_CHW = to_gray(sample.array) if spec.channel_mode == "gray" else sample.array
+    image_CHW = _gray(sample.array) if spec.channel_mode == "gray" else sample.array
     image_CHW = shrunk(image_CHW, config.max_side)
     top, left, height, width = tiling_box(image_CHW.shape[1], image_CHW.shape[2], spec)
     cut = (image_CHW.shape[1] - height, image_CHW.shape[2] - width)
@@ -58,6 +61,12 @@ def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
     return with_note(replace(sample, array=image_CHW, extra=extra, spacing_mm=None), ratio, crop)
 
 
+def _gray(image_CHW: Array) -> Array:
+    """:func:`to_gray`, by strips of rows: the whole in 64 bits would need many times its memory."""
+    strips = range(0, image_CHW.shape[1], _STRIP_ROWS)
+    return np.concatenate([to_gray(image_CHW[:, start : start + _STRIP_ROWS]) for start in strips], axis=1)
+
+
 def shrunk(image_CHW: Array, max_side: int) -> Array:
     """The image with its longer side at most ``max_side``: Lanczos, whose support grows with the ratio so nothing aliases."""
     height, width = image_CHW.shape[1:]
@@ -65,10 +74,21 @@ def shrunk(image_CHW: Array, max_side: int) -> Array:
         return image_CHW
     scale = max_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    planes = [np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.LANCZOS)) for plane in image_CHW]
+    planes = [_resized(plane, size) for plane in image_CHW]
     # Lanczos overshoots at edges; the image's own range stays its range.
     fitted: Array = np.clip(np.rint(np.stack(planes)), image_CHW.min(), image_CHW.max()).astype(image_CHW.dtype)
     return fitted
+
+
+def _resized(plane_HW: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """One plane at (width, height): rows in strips, then columns, which is what Pillow does with the whole, bit for bit."""
+    width, height = size
+    narrow = []
+    for start in range(0, plane_HW.shape[0], _STRIP_ROWS):
+        strip = plane_HW[start : start + _STRIP_ROWS].astype(np.float32)
+        narrow.append(np.asarray(Image.fromarray(strip).resize((width, len(strip)), Image.Resampling.LANCZOS)))
+    whole = Image.fromarray(np.concatenate(narrow))
+    return np.asarray(whole.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def tiling_box(height: int, width: int, spec: Pseudo3D) -> tuple[int, int, int, int]:

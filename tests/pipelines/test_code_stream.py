@@ -6,6 +6,7 @@ import contextlib
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import jpeg_ls
 import numpy as np
@@ -143,6 +144,71 @@ def test_jpeg_2000_with_a_tile_grid_that_goes_on_for_ever_is_refused():
         frame[24:32] = struct.pack(">II", side, side)
         damaged = with_frame(compressed(JPEG2000Lossless), bytes(frame))
         assert rule_of(damaged)[0] in ("code_stream", "damaged", "constant")
+
+
+def tiled() -> tuple[bytes, list[bytes], bytes]:
+    """A JPEG 2000 code stream of 2 x 2 tiles: its main header, its tile parts and its end marker."""
+    stream = saved(phantom(128, 128, "u1"), "JPEG2000", no_jp2=True, tile_size=(64, 64), irreversible=False)
+    start = offset = stream.index(b"\xff\x90\0\x0a")
+    parts = []
+    while stream[offset : offset + 2] == b"\xff\x90":
+        (length,) = struct.unpack_from(">I", stream, offset + 6)
+        parts.append(stream[offset : offset + length])
+        offset += length
+    return stream[:start], parts, stream[offset:]
+
+
+def part_of(part: bytes, number: int, stated: int) -> bytes:
+    """The tile part under another number, of another number of parts."""
+    return part[:10] + bytes([number, stated]) + part[12:]
+
+
+TILED = FrameHeader(rows=128, columns=128, samples=1, bits=8)
+
+
+@pytest.mark.parametrize("stated", [0, 1])
+def test_jpeg_2000_with_all_of_its_tiles_is_read_in_any_order(stated):
+    head, parts, end = tiled()
+    assert len(parts) == 4
+    stream = head + b"".join(part_of(part, 0, stated) for part in reversed(parts)) + end
+
+    check_code_stream(encapsulate([stream]), JPEG2000Lossless, TILED)
+
+
+@pytest.mark.parametrize("kept", [(), (0,), (0, 1, 2), (1, 2, 3), (0, 0, 0, 0), (0, 1, 2, 3, 3)])
+def test_jpeg_2000_with_tiles_missing_or_twice_is_refused(kept):
+    """OpenJPEG gives an image of such a stream, grey where a tile is absent."""
+    head, parts, end = tiled()
+
+    with pytest.raises(SampleError, match=r"tile.*code_stream"):
+        check_code_stream(encapsulate([head + b"".join(parts[n] for n in kept) + end]), JPEG2000Lossless, TILED)
+
+
+@pytest.mark.parametrize(("number", "stated"), [(0, 2), (1, 0), (1, 2)])
+def test_jpeg_2000_with_parts_of_a_tile_missing_is_refused(number, stated):
+    head, parts, end = tiled()
+    stream = head + b"".join(parts[:3]) + part_of(parts[3], number, stated) + end
+
+    with pytest.raises(SampleError, match=r"holds 1 of 2 parts of tile 3.*code_stream"):
+        check_code_stream(encapsulate([stream]), JPEG2000Lossless, TILED)
+
+
+@pytest.mark.filterwarnings("ignore")  # of pydicom, about headers of its own test files
+def test_files_of_pydicom_have_sound_streams():
+    checked = 0
+    for path in sorted(Path(pydicom.__file__).parent.glob("data/test_files/*.dcm")):
+        dataset = pydicom.dcmread(path, force=True)
+        syntax = dataset.file_meta.get("TransferSyntaxUID") if "PixelData" in dataset else None
+        if path.stem == "JPEG2000-embedded-sequence-delimiter":  # a delimiter in its pixels: pydicom cannot read it either
+            continue
+        if not syntax or not syntax.is_encapsulated or int(dataset.get("NumberOfFrames", 1)) != 1:
+            continue
+        samples, bits = dataset.SamplesPerPixel, dataset.BitsAllocated
+        header = FrameHeader(rows=dataset.Rows, columns=dataset.Columns, samples=samples, bits=bits)
+        check_code_stream(dataset.PixelData, syntax, header)
+        checked += 1
+
+    assert checked >= 30
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless], ids=lambda uid: uid.keyword)

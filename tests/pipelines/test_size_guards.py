@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 from pipelines import decoder_process
-from pipelines.decoders import dicom_header, nifti, raster
+from pipelines.decoders import dicom_header, nifti, raster, series
+from pipelines.decoders.dicom import read_pixels
 from pipelines.decoders.inflate import inflate, inflate_start
-from pipelines.decoders.raw import RawItem, ReadRules
+from pipelines.decoders.raw import FREE_VALUES, MAX_VALUES_PER_BYTE, RawItem, ReadRules, check_expansion
 from pipelines.recipes import resolve
+from pipelines.stages.fit import shrunk
 from pipelines.stages.intensity import FULL, Intensity, own_window, store
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import Modality
-from tests.pipelines.code_streams import saved
+from tests.pipelines.code_streams import file_of, saved
 from tests.pipelines.corpora import nifti_bytes
-from tests.pipelines.dicom_files import dicom_bytes
+from tests.pipelines.dicom_files import dicom_bytes, dicom_dataset
 from tests.pipelines.test_stages import volume
 
 
@@ -118,3 +124,59 @@ def test_a_picture_of_no_size_is_refused_where_its_header_is_read(size):
 
     with pytest.raises(SampleError):
         raster.facts(bytes(data), ReadRules())
+
+
+@pytest.mark.parametrize("tags", [{}, {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "Columns": 4}])
+def test_max_pixels_holds_for_dicom_and_counts_channels(tags):
+    data = dicom_bytes(np.arange(144, dtype=np.uint8).reshape(12, 12), **tags)
+
+    assert dicom_header.facts(data, ReadRules(max_pixels=144)) is not None
+    for read in (lambda rules: dicom_header.facts(data, rules), lambda rules: read_pixels(data, rules, colour=True)):
+        with pytest.raises(SampleError, match=r"max_pixels.*too_large"):
+            read(ReadRules(max_pixels=143))
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("I;16", 1), ("P", 3), ("RGB", 3), ("LA", 4), ("RGBA", 4)])
+def test_max_pixels_counts_the_channels_of_a_picture(mode, channels):
+    buffer = io.BytesIO()
+    Image.new(mode, (6, 5)).save(buffer, "PNG")
+
+    assert raster.facts(buffer.getvalue(), ReadRules(max_pixels=30 * channels)).shape == (5, 6)
+    with pytest.raises(SampleError, match=r"max_pixels.*too_large"):
+        raster.facts(buffer.getvalue(), ReadRules(max_pixels=30 * channels - 1))
+
+
+def test_a_small_file_that_promises_a_large_image_is_refused_before_its_codec_runs():
+    """6000 x 6000 pixels in a JPEG 2000 stream of a few hundred bytes, which says the same as the DICOM header."""
+    stream = saved(np.zeros((6000, 6000), np.uint8), "JPEG2000", no_jp2=True)
+    tags = {"Rows": 6000, "Columns": 6000, "PixelData": encapsulate([stream])}
+    dataset = dicom_dataset(np.zeros((2, 2), np.uint8), **tags)
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+
+    with pytest.raises(SampleError, match=r"36,000,000 values.*too_large"):
+        read_pixels(file_of(dataset), ReadRules())
+
+
+@pytest.mark.parametrize("num_bytes", [0, 10**3, 10**5, 10**6])
+def test_few_bytes_promise_few_values(num_bytes):
+    most = max(FREE_VALUES, MAX_VALUES_PER_BYTE * num_bytes)
+    check_expansion(most, num_bytes)
+
+    with pytest.raises(SampleError, match="too_large"):
+        check_expansion(most + 1, num_bytes)
+
+
+def test_a_series_of_small_files_that_promise_a_large_volume_is_refused():
+    with pytest.raises(SampleError, match="too_large"):
+        series.decode(RawItem(uri="s", files=(b"x" * 1000,) * 9, num_values=FREE_VALUES + 1))
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from(["u1", "u2"]), st.integers(1, 300))
+@settings(max_examples=20, deadline=None)
+def test_shrinking_by_strips_is_shrinking_the_whole(height, width, dtype, side):
+    image = np.random.default_rng(height).integers(0, 256, (1, height, width)).astype(dtype)
+    found = shrunk(image, side)
+    size = (found.shape[2], found.shape[1])
+    whole = np.asarray(Image.fromarray(image[0].astype(np.float32)).resize(size, Image.Resampling.LANCZOS))
+
+    assert np.array_equal(found[0], np.clip(np.rint(whole), image.min(), image.max()))
