@@ -37,7 +37,7 @@ class Pen:
         """A start knows how many steps were made in vain, by all starts before it together."""
         again = self._log.done_again
         in_vain = again + begun(self._run, events(self._run)).get("in_vain", 0)
-        text = f"{again} steps are done again" if again else ""
+        text = f"{again} step{' is' if again == 1 else 's are'} done again" if again else ""
         self._events.add("resume" if self._done else "start", self._done, text, in_vain=in_vain)
 
     def note(self, record: StepRecord, ask: Ask) -> None:

@@ -32,6 +32,12 @@ EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize",
 State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
 #: What the newest event of a start says of the run.
 STATES: dict[str, State] = {"lost": "restarting", "stopped": "stopped", "failed": "failed", "end": "done"}
+#: What to do about a run that does not get on by itself.
+REMEDIES: dict[State, str] = {
+    "silent": "if no process trains it any more, run the same pretrain line: it goes on from the last checkpoint",
+    "stopped": "to go on, run the same pretrain line",
+    "failed": "once the cause is mended, run the same pretrain line: it goes on from the last checkpoint",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,14 +93,19 @@ class Status:
             lines.append(
                 f"  {rate}, {self.wait_share:.0%} of the time waiting for data, {self.skew_share:.0%} for the last worker{left}"
             )
+        lines.append(f"  last progress {_duration(self.silence_s or 0.0)} ago")
         if self.checkpoint_step is not None:
-            age = "" if self.checkpoint_age_s is None else f", {_duration(self.checkpoint_age_s)} before the last word"
+            age = f", {_duration(self.checkpoint_age_s)} before the last progress" if self.checkpoint_age_s else ""
             lines.append(f"  last checkpoint: step {self.checkpoint_step}{age}")
         if self.in_vain:
             useful = self.step / (self.step + self.in_vain)
             lines.append(f"  goodput: {useful:.1%} of the steps made were of use, {self.in_vain} were done again")
         lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
-        lines += [f"  {told['kind']} at step {told['step']}: {told.get('text', '')}" for told in self.told]
+        lines += [
+            f"  {told['kind']} at step {told['step']}" + (f": {told['text']}" if told.get("text") else "") for told in self.told
+        ]
+        if (remedy := REMEDIES.get(self.state)) is not None:
+            lines.append(f"  {remedy}")
         return "\n".join(lines)
 
 

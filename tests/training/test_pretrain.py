@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from argparse import ArgumentTypeError
@@ -89,7 +90,7 @@ def test_steps_made_in_vain_are_counted_over_all_starts(flat: Bucket, tmp_path: 
     assert [(start["step"], start["in_vain"], start["text"]) for start in starts] == [
         (0, 0, ""),
         (0, 2, "2 steps are done again"),
-        (3, 3, "1 steps are done again"),
+        (3, 3, "1 step is done again"),
     ]
     assert [record["step"] for record in read_metrics(run)] == list(range(6))
 
@@ -335,3 +336,21 @@ def test_images_of_one_corpus_alone_are_enough(tmp_path: Path) -> None:
     bucket = Bucket(str(tmp_path / "alone"))
     publish(bucket, images(8), "alone")
     assert _pretrain(tmp_path / "run", bucket, steps=1) == 0
+
+
+def test_one_dataset_given_twice_is_refused_by_name(flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also under another name; weights are what makes a dataset count more."""
+    (tmp_path / "link").symlink_to(flat.url)
+    for again in (flat.url, f"{flat.url}/", f"{flat.url}:2", str(tmp_path / "link")):
+        line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--workers", "0", "--out", str(tmp_path / "run"), "--data"]
+        error = _refused(capsys, main([*line, flat.url, again]), 1)
+        assert re.search(r"--data names \S+ twice; name each dataset once", error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_next_line_is_ready_to_paste(flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "a run"
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--workers", "0", "--out", str(run), "--steps", "1"]
+    assert main([*line, "--set", "global_batch=8", "--data", f"{flat.url}:2", solid.url]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith(f"Next: crossdim evaluate '{run}' --data {flat.url} {solid.url}\n")

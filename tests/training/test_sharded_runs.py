@@ -177,7 +177,7 @@ def test_a_damaged_part_sends_all_ranks_to_the_checkpoint_before_with_a_word(wor
     [passed], [resumed] = (legible(_run(run), event.path) for event in begun[:2])
     assert passed["text"].startswith(checkpoint.name_of(STOPPED))
     assert "its bytes do not have the recorded sha256" in passed["text"]
-    assert "1 steps are done again" in resumed["text"]
+    assert "1 step is done again" in resumed["text"]
 
 
 def test_the_encoder_of_a_sharded_run_is_judged(

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_running_run_in_numbers(run: Bucket, clock: _Clock) -> None:
     text = str(found)
     assert "running, step 7 of 10, loss 0.1429, workers 3" in text
     assert "0.206 steps/s, 1.65 samples/s, 21% of the time waiting for data, 8% for the last worker; 15 s left" in text
-    assert "last checkpoint: step 6, 4 s before the last word" in text
+    assert "last checkpoint: step 6, 4 s before the last progress" in text
 
 
 def test_a_run_without_a_word_for_long_is_silent_and_not_running(run: Bucket, clock: _Clock) -> None:
@@ -272,6 +273,35 @@ def test_a_first_note_that_is_half_written_is_no_old_one(run: Bucket) -> None:
     """Without its time the run would have been silent since 1970."""
     run.put(f"{EVENTS}/000001-start-00000000.json", b'{"kind": "sta')
     assert status(run, BEGIN_S).state == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told", "remedy"),
+    [
+        ("stopped", "", "\n  stopped at step 8\n", "to go on, run the same pretrain line"),
+        (
+            "failed",
+            "RunError: no",
+            "\n  failed at step 8: RunError: no\n",
+            "once the cause is mended, run the same pretrain line",
+        ),
+    ],
+)
+def test_a_run_that_ended_early_says_how_it_goes_on(
+    kind: Literal["stopped", "failed"], text: str, told: str, remedy: str, run: Bucket, clock: _Clock
+) -> None:
+    EventLog(run, workers=3).add("start", 0)
+    EventLog(run, workers=3).add(kind, 8, text)
+    shown = str(status(run, clock.now + 12))
+    assert told in shown
+    assert remedy in shown.splitlines()[-1]
+    assert "\n  last progress 12 s ago\n" in shown
+
+
+def test_a_silent_run_says_what_to_do_and_a_running_one_does_not(run: Bucket, clock: _Clock) -> None:
+    EventLog(run, workers=3).add("start", 0)
+    assert "run the same pretrain line" in str(status(run, clock.now + 500)).splitlines()[-1]
+    assert "pretrain" not in str(status(run, clock.now + 5))
 
 
 def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFixture[str]) -> None:
