@@ -140,6 +140,11 @@ def contains(outer: str, inner: str) -> bool:
     return f"{_object_name(inner)}/".startswith(f"{_object_name(outer)}/")
 
 
+def same_place(first: str, second: str) -> bool:
+    """Whether two locations are one folder, whatever links lead to it."""
+    return contains(first, second) and contains(second, first)
+
+
 def _object_name(url: str) -> str:
     protocol = protocol_of(url)
     rest = url.split("://", 1)[1].rstrip("/")

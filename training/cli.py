@@ -9,12 +9,15 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation.entry import DONE, FAILED, Parser, answer
 from foundation.entry import main as run_verb
+from foundation.location import same_place
 from foundation.storage_arguments import add_store_options, open_bucket, open_weighted
 from storage_schema.errors import RunError, UsageError
+from storage_schema.names import printable
 
 if TYPE_CHECKING:
     from foundation.bucket import Bucket
@@ -38,7 +41,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(config, [*steps, *arguments.set])
     sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
-    _refuse_weights(sources)
+    _refuse_datasets(sources)
     least, most = arguments.workers
     workers = Workers(
         least=least,
@@ -56,16 +59,21 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return _planned(arguments, config, sources, workers, run, saving)
     before = pretrain(config, sources, run, workers, saving, arguments.threads)
-    seconds = time.monotonic() - started
+    seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": run.url, "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
-    answer(document, f"{run.url} {how}. Next: crossdim evaluate {shlex.quote(run.url)} --data ...", as_json=arguments.json)
+    answer(document, f"{run.url} {how}. Next: crossdim evaluate {shlex.join([run.url, '--data', *urls])}", as_json=arguments.json)
     return DONE
 
 
-def _refuse_weights(sources: Sequence[Source]) -> None:
+def _refuse_datasets(sources: Sequence[Source]) -> None:
     from training.data.mixture import integer_weights
 
+    urls = [source.bucket.url for source in sources]
+    if twice := next((url for number, url in enumerate(urls) if any(map(partial(same_place, url), urls[:number]))), None):
+        raise UsageError(
+            f"--data names {printable(twice)} twice; name each dataset once, with a weight as in {printable(twice)}:2"
+        )
     try:
         integer_weights([source.weight for source in sources])
     except RunError as error:

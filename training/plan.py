@@ -160,7 +160,8 @@ def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Savi
         lines.append(
             f"workers {number}: {found.step_s:.3g} s x {samples:g} / {found.samples:g} samples = {step_s:.3g} s a step, "
             f"x {steps} / 3600 = {hours:.3g} hours; memory {fixed / MB:.1f} + {kept / MB:.1f} = {(fixed + kept) / MB:.1f} MB "
-            f"each; {gets:.0f} range GETs each, {batch / step_s:.3g} a second together; {saves} checkpoints"
+            f"each; {gets:.0f} range GETs each, {batch / step_s:.3g} a second together; "
+            f"{saves} checkpoint{'' if saves == 1 else 's'}"
         )
     lines += [
         f"memory whatever the samples: {_summed(found.fixed_bytes)}" + (", cut over the workers" if found.sharded else ""),
