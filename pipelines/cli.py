@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from foundation import entry
 from foundation.cluster import ray_session
 from foundation.storage_arguments import add_store_options, open_bucket
+from pipelines.counts import count
 from storage_schema.errors import UsageError
 from storage_schema.names import printable
 from storage_schema.vocabulary import Modality
@@ -83,7 +84,7 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--salt-file",
         metavar="FILE",
-        help="the secret key, 16 random bytes or more (default: .crossdim-salt beside the first SRC)",
+        help="the secret key, 16 random bytes or more (default: .crossdim-salt in the first SRC)",
     )
     group.add_argument(
         "--source-names",
@@ -168,6 +169,8 @@ def _document(outcome: Outcome) -> dict[str, object]:
         "samples": outcome.manifest.num_samples,
         "files": asdict(files) if files else None,
         "quarantined": outcome.manifest.num_quarantined,
+        "quarantined_inputs": outcome.manifest.num_quarantined,
+        "quarantined_files": files.quarantined if files else None,
         "quarantined_by_rule": outcome.quarantined,
         "ignored": outcome.ignored,
         "ignored_by_format": outcome.ignored_formats,
@@ -187,16 +190,18 @@ def _sentences(outcome: Outcome, out: str) -> str:
     from pipelines.jobs.unread import sentence_of_unread
 
     manifest, out = outcome.manifest, printable(out)
-    size = f"{manifest.num_samples} samples, {len(manifest.objects)} objects, {outcome.num_bytes / 1e6:.1f} MB"
+    size = f"{count(manifest.num_samples, 'sample')}, {count(len(manifest.objects), 'object')}, {outcome.num_bytes / 1e6:.1f} MB"
+    quarantined = count(manifest.num_quarantined, "input")
     if outcome.already_published:
-        lines = [f"{out} is already published: {size}, {manifest.num_quarantined} quarantined"]
+        lines = [f"{out} is already published: {size}, {quarantined} quarantined"]
     else:
         lines = [f"published {out}: {size}, in {outcome.seconds:.1f} s"]
     if files := manifest.files:
         told = f"{files.used} used, {files.quarantined} quarantined, {files.ignored} ignored"
         lines.append(f"files: {files.total} = {told}")
     if outcome.quarantined:
-        lines.append(f"quarantined {manifest.num_quarantined}: {_counts(outcome.quarantined)}; reasons are in {out}/quarantine")
+        of_files = f" ({count(files.quarantined, 'file')})" if files else ""
+        lines.append(f"quarantined {quarantined}{of_files}: {_counts(outcome.quarantined)}; reasons are in {out}/quarantine")
     if outcome.ignored:
         formats = _counts(outcome.ignored_formats)
         lines.append(f"ignored by rule: {_counts(outcome.ignored)}; by format: {formats}; each is listed in {out}/ignored")
@@ -220,9 +225,11 @@ def verify(arguments: argparse.Namespace) -> int:
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
     session = partial(ray_session, arguments.ray_address)
     report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
-    told = f"{report.num_objects} objects, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB"
+    told = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:
-        sentence = "\n  ".join([f"{arguments.dataset}: {len(report.problems)} problems in {told}", *map(str, report.problems)])
+        sentence = "\n  ".join(
+            [f"{arguments.dataset}: {count(len(report.problems), 'problem')} in {told}", *map(str, report.problems)]
+        )
     else:
         sentence = f"{arguments.dataset} is whole: {told}, every byte and every sample checked"
     entry.answer(report.document(), sentence, as_json=arguments.json)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from foundation.bucket import Bucket
 from foundation.settings import from_document, to_document
+from pipelines.counts import count
 from pipelines.quarantine import Quarantined
 from pipelines.repeats import Repeat
 from pipelines.scratch import INPUTS, WORK, parse_checked, scratch_of, to_checked_bytes
@@ -115,8 +116,8 @@ def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
     strangers = sum(not path.startswith(ours) for path in in_work)
     if strangers:
         raise StorageError(
-            f"{out.where(WORK)} holds {strangers} finished rows of another plan: inputs, recipe or secret key have changed. "
-            f"Use another --out, restore what was, or delete {out.url}"
+            f"{out.where(WORK)} holds {count(strangers, 'finished row')} of another plan: "
+            f"inputs, recipe or secret key have changed. Use another --out, restore what was, or delete {out.url}"
         )
     rows = [int(named[1]) for path in in_work if (named := _NAME.fullmatch(path.removeprefix(ours)))]
     return {marker.row: marker for marker in _sound_markers(out, plan_digest, rows, sizes)}

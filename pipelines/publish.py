@@ -156,7 +156,8 @@ def told(quarantine: Sequence[Quarantined]) -> str:
     if not quarantine:
         return "None of the files is of a format that the recipe reads."
     first = quarantine[0]
-    return f"{len(quarantine)} were refused; the first, {printable(first.uri)}, at {first.stage}: {first.reason} [{first.rule}]"
+    were = "1 was" if len(quarantine) == 1 else f"{len(quarantine)} were"
+    return f"{were} refused; the first, {printable(first.uri)}, at {first.stage}: {first.reason} [{first.rule}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

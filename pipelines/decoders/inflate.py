@@ -28,6 +28,13 @@ def inflate_head(data: bytes, num_bytes: int) -> bytes:
         raise SampleError("gzip", f"the gzip stream is damaged at its start: {foreign_text(error)}") from error
 
 
+def is_cut(data: bytes) -> bool:
+    """Whether the first gzip member of a file that is held whole ends before its end."""
+    member = zlib.decompressobj(_GZIP_WINDOW)
+    member.decompress(data, _STEP_BYTES)
+    return not member.eof and not member.unconsumed_tail
+
+
 def inflate(data: bytes, max_bytes: int) -> bytearray:
     """All members of a gzip file, each checked to its end.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pipelines.decoders import dicom_header as dicom
 from pipelines.decoders import nifti, raster
 from pipelines.decoders.facts import Facts
-from pipelines.decoders.inflate import GZIP_MAGIC, inflate_head
+from pipelines.decoders.inflate import GZIP_MAGIC, inflate_head, is_cut
 from pipelines.decoders.nifti_header import looks_like_nifti
 from pipelines.decoders.raw import ReadRules
 from pipelines.decoders.signatures import Unread, image_format, name_of_unread
@@ -21,6 +21,8 @@ PROMISES = {
     "nifti": (".nii", ".nii.gz", ".hdr"),
     "dicom": (".dcm", ".dicom", ".ima"),
 }
+#: Of NIfTI-1, the shorter one.
+_NIFTI_HEADER_BYTES = 348
 _LFS = b"version https://git-lfs"
 
 
@@ -90,7 +92,11 @@ def _is_nifti(head: bytes, promise: str | None) -> bool:
     if not head.startswith(GZIP_MAGIC):
         return looks_like_nifti(head)
     try:
-        return looks_like_nifti(inflate_head(head, 540))
+        start = inflate_head(head, 540)
+        if promise == "nifti" and len(start) < _NIFTI_HEADER_BYTES and is_cut(head):
+            told = f"the gzip stream ends after {len(start)} bytes of content, inside the NIfTI header; the file is cut"
+            raise SampleError("truncated", told)
+        return looks_like_nifti(start)
     except SampleError:
         if promise == "nifti":
             raise

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.counts import count
 from pipelines.decoders.dicom import modality_of, read_pixels
 from pipelines.decoders.dicom_header import burned_in_annotation, reading, stated_annotation
 from pipelines.decoders.dicom_patient import check_one_patient
@@ -78,7 +79,7 @@ def decode(item: RawItem) -> Sample:
     twice = len(item.files) - len(read)
     return with_note(
         sample,
-        f"{twice} files stood there twice" if twice else None,
+        f"{count(twice, 'file')} stood there twice" if twice else None,
         names_note,
         geometry.note,
         *notes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pipelines.counts import count
 from pipelines.decoders.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
 from pipelines.decoders.volume_values import OFFSET_NOTE
 
@@ -18,5 +19,9 @@ def tell_flagged(catalog: Iterable[Mapping[str, object]]) -> list[str]:
         catalog: rows of the catalog; several may be of one input.
     """
     notes = {str(row["source_uri"]): str(row["note"]) for row in catalog if row["note"]}
-    counts = {flagged: sum(flagged in note.split("; ") for note in notes.values()) for flagged in FLAGGED}
-    return [f"look at {count} inputs: {flagged} (their note in the catalog)" for flagged, count in counts.items() if count]
+    numbers = {flagged: sum(flagged in note.split("; ") for note in notes.values()) for flagged in FLAGGED}
+    return [
+        f"look at {count(number, 'input')}: {flagged} (their note in the catalog)"
+        for flagged, number in numbers.items()
+        if number
+    ]

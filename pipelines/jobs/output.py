@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from foundation.bucket import Bucket
 from foundation.output import check_output
+from pipelines.counts import count
 from pipelines.jobs.unread import UnreadFormat
 from pipelines.scratch import scratch_of
 from pipelines.sources.litter import ignored_by_name
@@ -50,7 +51,7 @@ def refuse_other(out: Bucket, manifest: Manifest, preprocessing_digest: str, num
     if manifest.preprocessing_digest != preprocessing_digest:
         how = "by another recipe or with other settings"
     elif manifest.files is not None and manifest.files.total != num_files:
-        how = f"from {manifest.files.total} files, where there are {num_files} now"
+        how = f"from {count(manifest.files.total, 'file')}, where there are {num_files} now"
     else:
         how = "from files of other names or sizes, with other options, or by another version of crossdim"
     raise StorageError(f"{out.where('')} holds {manifest.name!r}, made {how}; use another --out")
@@ -95,8 +96,8 @@ def count_rows(out: Bucket, manifest: Manifest) -> tuple[dict[str, int], dict[st
     quarantined = Counter(row["rule"] for row in read_rows(out, manifest, "quarantine", ["rule"]))
     ignored = read_rows(out, manifest, "ignored", ["uri", "format", "rule"])
     unread: dict[str, UnreadFormat] = {}
-    for kind, count in Counter(row["format"] for row in ignored if row["rule"] == "format_not_read").most_common():
+    for kind, num_files in Counter(row["format"] for row in ignored if row["rule"] == "format_not_read").most_common():
         example = next(row["uri"] for row in ignored if row["format"] == kind)
-        unread[kind] = UnreadFormat(num_files=count, example=example)
+        unread[kind] = UnreadFormat(num_files=num_files, example=example)
     by_rule, by_format = (dict(sorted(Counter(row[name] for row in ignored).items())) for name in ("rule", "format"))
     return dict(sorted(quarantined.items())), by_rule, by_format, unread

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from foundation.bucket import Bucket
 from foundation.settings import to_document
+from pipelines.counts import count
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
 from pipelines.jobs.flagged_notes import tell_flagged
@@ -139,17 +139,18 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
         where = ", ".join(source.url for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
         raise StorageError(
-            f"nothing to prepare among {len(files)} files of {where}; the recipe reads {wanted}. "
+            f"nothing to prepare among {count(len(files), 'file')} of {where}; the recipe reads {wanted}. "
             + (maps if maps and not plan.refused else readable(told(plan.refused), named))
             + (f" {sentence_of_unread(unread)}" if unread else "")
-            + "".join(f"; ignored as {rule}: {count}" for rule, count in ignored.items())
+            + "".join(f"; ignored as {rule}: {number}" for rule, number in ignored.items())
         )
     items = [item for row in plan.rows for item in row.items]
     notes = check_patients((item.patient for item in items), order.split)
     annotated = sum(item.burned_in_annotation for item in items)
     if annotated:
         notes.append(
-            f"{annotated} of {len(items)} inputs say that text is burned into their pixels; --burned-in refuse leaves them out"
+            f"{annotated} of {count(len(items), 'input')} say that text is burned into their pixels; "
+            "--burned-in refuse leaves them out"
         )
     return Planned(plan=plan, unread=unread, names=names, files=named, notes=tuple(notes))
 
@@ -171,11 +172,8 @@ def run_rows(job: Job, plan: Plan, order: Order) -> None:
     if done:
         logger.info("resuming: %d of %d rows are written", len(done), len(plan.rows))
     todo = [canonical_json(to_document(row)).decode() for row in plan.rows if row.number not in done]
-    counts: Counter[str] = Counter()
     with tqdm(total=len(plan.rows), initial=len(done), desc="prepare", unit="row", disable=order.quiet) as bar:
-        for answer in each(todo, partial(run_row, job=job), concurrency=order.concurrency):
-            counts.update({k: v for k, v in json.loads(answer).items() if k != "row"})
-            bar.set_postfix(counts, refresh=False)
+        for _ in each(todo, partial(run_row, job=job), concurrency=order.concurrency):
             bar.update()
 
 
@@ -217,9 +215,9 @@ def _already_published(
     """
     key = order.pseudonyms.find_key(sources[0]) if manifest.patient_key_id else None
     if manifest.patient_key_id and (key is None or key.key_id != manifest.patient_key_id):
-        found = f"{key.key_id} is found" if key else "none is found"
+        found = f"key id {key.key_id} is found" if key else "none is found"
         raise StorageError(
-            f"{order.out.where('')} was made with the secret key {manifest.patient_key_id}, and {found}; "
+            f"{order.out.where('')} was made with the secret key whose key id is {manifest.patient_key_id}, and {found}; "
             "name its key with --salt-file, or use another --out"
         )
     if manifest.plan_digest != request_digest(order.settings(), files, key):

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from pipelines.counts import count
 from pipelines.sources.label_table import MAX_NAMED, TableRow
 from pipelines.sources.labels import FileKey, Known, Labels, LabelTable
 from pipelines.sources.listing import SourceFile
@@ -171,7 +172,9 @@ def check_found(table: LabelTable, found: Iterable[Known]) -> None:
         (table.patient_column, [known.patient_id for known in found]),
     ):
         if column and not any(value is not None for value in values):
-            raise UsageError(f"{table.where} names {len(found)} inputs, but has no value for any of them in column {column!r}")
+            raise UsageError(
+                f"{table.where} names {count(len(found), 'input')}, but has no value for any of them in column {column!r}"
+            )
 
 
 def _told_files(files: Sequence[SourceFile], by_file: dict[FileKey, Known]) -> list[str]:

@@ -1,0 +1,71 @@
+"""What prepare prints: one number for one thing, and nouns that agree with their numbers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from pipelines.cli import main
+from pipelines.counts import count
+from pipelines.decoders.probe import probe
+from pipelines.decoders.raw import ReadRules
+from pipelines.jobs import label_maps, prepare, scan
+from storage_schema.errors import SampleError
+from tests.pipelines.corpora import blob, nifti_bytes, write_series
+
+RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
+
+
+@pytest.fixture(autouse=True)
+def without_ray() -> Iterator[None]:
+    """The same work in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (scan, prepare, label_maps):
+            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
+        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
+        yield
+
+
+def test_nouns_agree_with_their_numbers():
+    assert [count(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
+def test_quarantined_inputs_and_quarantined_files_are_told_apart(tmp_path: Path, capsys):
+    """A series of five files without an even grid is one input."""
+    raw = tmp_path / "raw"
+    write_series(raw / "bad", blob((6, 24, 24), 1), "1.2.3")
+    next((raw / "bad").glob("14.dcm")).unlink()
+    (raw / "v.nii").write_bytes(nifti_bytes(blob((24, 24, 24), 2), (2.0, 2.0, 2.0)))
+    line = ["prepare", str(raw), *RECIPE, "--out", str(tmp_path / "out")]
+    assert main(line) == 3
+    told = capsys.readouterr().out
+    assert main([*line, "--json"]) == 3
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    assert "files: 6 = 1 used, 5 quarantined, 0 ignored\nquarantined 1 input (5 files): irregular_spacing 1;" in told
+    assert not re.search(r"\b1 (files|inputs|objects|samples|rows)\b", told)
+    assert (answer["quarantined"], answer["quarantined_inputs"], answer["quarantined_files"]) == (1, 1, 5)
+    assert answer["files"]["quarantined"] == 5
+
+
+@pytest.mark.parametrize("length", [2, 5, 10, 11, 20, 60])
+def test_a_compressed_volume_cut_before_the_end_of_its_header_is_truncated(length):
+    data = gzip.compress(nifti_bytes(blob((24, 24, 24), 2), (2.0, 2.0, 2.0)), mtime=0)[:length]
+    with pytest.raises(SampleError) as caught:
+        probe("v.nii.gz", len(data), lambda n: data[:n], ReadRules())
+    assert caught.value.rule == "truncated"
+
+
+@pytest.mark.parametrize("length", [0, 40, 5000])
+def test_a_whole_gzip_file_of_something_else_is_not_truncated(length):
+    data = gzip.compress(b"x" * length, mtime=0)
+    with pytest.raises(SampleError) as caught:
+        probe("v.nii.gz", len(data), lambda n: data[:n], ReadRules())
+    assert caught.value.rule == "wrong_format"
