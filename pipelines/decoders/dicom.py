@@ -19,8 +19,6 @@ from pipelines.decoders.raw import ReadRules, check_expansion
 from storage_schema.errors import SampleError
 from storage_schema.vocabulary import MODALITY_WORDS, Modality
 
-SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
-
 
 def check_single(header: SliceHeader, *, colour: bool = False) -> None:
     """Refuse what is more, or other, than one picture.
@@ -33,7 +31,7 @@ def check_single(header: SliceHeader, *, colour: bool = False) -> None:
         SampleError: rule ``segmentation``, ``multi_frame``, ``mosaic``, ``float_pixels``, ``palette_colour``, ``colour`` or
             ``photometric``.
     """
-    if header.sop_class == SEGMENTATION_CLASS:
+    if header.segmentation:
         raise SampleError("segmentation", "a DICOM segmentation is a label, not a picture")
     if header.frames > 1:
         raise SampleError(

@@ -15,7 +15,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from pipelines.decoders.deflated import inflated
-from pipelines.decoders.dicom_terms import MODALITY_TERMS, UNKNOWN_TERM, known_uid, term
+from pipelines.decoders.dicom_terms import MODALITY_TERMS, SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid, term
 from pipelines.decoders.facts import Facts, Format, SliceHeader
 from pipelines.decoders.raw import ReadRules
 from storage_schema.errors import SampleError
@@ -252,6 +252,7 @@ def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) ->
         inverted=_shown_inverted(dataset),
         float_pixels=float_pixels,
         sop_class=known_uid(sop_class),
+        segmentation=sop_class.strip(" \0") in SEGMENTATION_CLASSES or text_of(dataset, "Modality").upper() == "SEG",
         mosaic="MOSAIC" in [str(v) for v in dataset.get("ImageType") or ()],
         position_mm=_numbers(dataset, "ImagePositionPatient", 3),
         position_decimals=_decimals(dataset, "ImagePositionPatient", 3),

@@ -8,6 +8,8 @@ from pydicom.uid import UID
 
 #: Stands for a value that is in no list.
 UNKNOWN_TERM = "unknown"
+#: SOP classes of segmentations: Segmentation, Surface Segmentation, Label Map Segmentation and Height Map Segmentation Storage.
+SEGMENTATION_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.66.{last}" for last in (4, 5, 7, 8))
 #: Modality (0008,0060), PS3.3 C.7.3.1.1.1, with retired terms.
 MODALITY_TERMS = frozenset(
     {

@@ -32,6 +32,7 @@ class SliceHeader:
     inverted: bool = False  # whether the lowest value is meant to be white
     float_pixels: bool = False
     sop_class: str = ""
+    segmentation: bool = False  # whether its numbers are labels
     mosaic: bool = False
     position_mm: tuple[float, ...] | None = None
     position_decimals: tuple[int, ...] | None = None  # digits behind the point that the position is written with

@@ -14,8 +14,11 @@ from pipelines.decoders.nifti import header_bytes
 from pipelines.decoders.nifti_header import NiftiHeader, parse_header
 from pipelines.decoders.raw import ReadRules
 
-#: So many different whole numbers are labels wherever they lie. Ours: below any image's, above most atlases of one organ.
+#: So few different whole numbers may be labels of thin or scattered parts. Ours: above most atlases of one organ.
 FEW_VALUES = 32
+#: Share of such neighbours that are both no background and have one value: a count of photons is noise, and below 0.65 where
+#: mostly 1 is counted. Ours.
+MIN_AGREEING_INSIDE = 0.7
 #: So many may be labels, if neighbours mostly agree. Ours: 8 bits hold the labels of whole-body models, and gray images too.
 MANY_VALUES = 256
 #: Share of neighbours, of which one is no background, that have one value, along each axis. Ours: label maps of 3 mm have
@@ -63,7 +66,8 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
         return Values.OTHER  # cut or damaged, which its decoder will say
     if low == high:
         return Values.CONSTANT
-    if whole and (len(seen) <= FEW_VALUES or agreeing.lowest() >= MIN_AGREEING):
+    few = len(seen) <= FEW_VALUES and agreeing.inside() >= MIN_AGREEING_INSIDE
+    if whole and (few or agreeing.lowest() >= MIN_AGREEING):
         return Values.LABELS
     return Values.FRACTIONS if low >= 0 and high <= 1 else Values.OTHER
 
@@ -127,6 +131,7 @@ class _Agreement:
     def __init__(self) -> None:
         self._equal = [0, 0, 0]
         self._pairs = [0, 0, 0]
+        self._inside = 0
         self._last: npt.NDArray[np.generic] | None = None
 
     def add(self, slices: npt.NDArray[np.generic]) -> None:
@@ -138,7 +143,12 @@ class _Agreement:
             shown = (one != 0) | (other != 0)
             self._pairs[axis] += int(np.count_nonzero(shown))
             self._equal[axis] += int(np.count_nonzero((one == other) & shown))
+            self._inside += int(np.count_nonzero((one != 0) & (other != 0)))
         self._last = slices[-1:]
+
+    def inside(self) -> float:
+        """The share of neighbours of which neither is zero; of a mask, however thin, all of them."""
+        return sum(self._equal) / self._inside if self._inside else 1.0
 
     def lowest(self) -> float:
         """The share along the axis where it is lowest."""

@@ -61,6 +61,7 @@ def set_label_maps_aside(
     chosen = [verdict for verdict in verdicts if verdict.status != "ignored" and _family(verdict.path, verdict.facts)]
     named = find_by_name([_candidate_of(verdict) for verdict in chosen])
     reasons = {chosen[index].uri: reason for index, reason in named.reasons.items()}
+    reasons |= {one.uri: "it is a DICOM segmentation" for one in verdicts if one.facts and _is_segmentation(one.facts)}
     if Format.NIFTI in recipe.formats:
         volumes = _Volumes(chosen, named)
         candidates = volumes.candidates()
@@ -84,6 +85,11 @@ def _candidate(path: str, is_volume: bool, facts: Facts | None) -> Candidate:
     shape = facts.shape if facts else None
     lossless = facts is None or facts.format is not Format.JPEG
     return Candidate(path=path, is_volume=is_volume, shape=shape, lossless=lossless)
+
+
+def _is_segmentation(facts: Facts) -> bool:
+    """Whether DICOM says so: by its class or modality."""
+    return facts.slice is not None and facts.slice.segmentation
 
 
 def _candidate_of(verdict: Verdict) -> Candidate:

@@ -23,7 +23,7 @@ from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_ma
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
 from pipelines.jobs.order import Order, Outcome
 from pipelines.jobs.output import check_free, check_objects, count_rows, published, read_rows, refuse_other
-from pipelines.jobs.plan import Naming, Plan, make_plan, series_id
+from pipelines.jobs.plan import Naming, Plan, make_plan, series_id, series_of
 from pipelines.jobs.recipe import Recipe, VolumeRecipe
 from pipelines.jobs.request import request_digest
 from pipelines.jobs.row import Job, run_row
@@ -120,7 +120,7 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
     if not order.include_label_maps:
         verdicts = set_label_maps_aside(verdicts, sources, order.recipe, concurrency=order.concurrency, quiet=order.quiet)
     if order.label_table is not None:
-        series = {verdict.facts.series for verdict in verdicts if verdict.facts and verdict.facts.series}
+        series = [one.series for one in series_of(verdicts) if one.series]
         _tell(f"labels: {line}" for line in match_series(order.label_table, labels, series))
     maps = None if order.include_label_maps else sentence_of_maps(verdicts)
     _tell([maps] if maps else [])

@@ -231,14 +231,28 @@ def _meaning(value: str) -> object:
 def match_series(table: LabelTable, labels: Labels, series: Collection[str]) -> list[str]:
     """Hold the rows that look like UIDs of series against the series that the scan found.
 
+    Args:
+        table: the table.
+        labels: what it says.
+        series: SeriesInstanceUID of each series; one that several studies or patients share stands there as often.
+
     Returns:
         A sentence, if there are such rows.
 
     Raises:
-        UsageError: if the whole table names none of the inputs.
+        UsageError: if a row names several series, or the whole table names none of the inputs.
     """
     if not labels.by_series:
         return []
+    num_series = Counter(series)
+    problems = [
+        Problem(
+            loc=f"line {row.line}", message=f"{row.path!r} names {num_series[uid]} inputs: series of several studies or patients"
+        )
+        for row in table.parsed.rows
+        if (uid := plain(row.path)) in labels.by_series and num_series[uid] > 1
+    ]
+    _refuse(table.where, problems)
     found = [known for uid, known in labels.by_series.items() if uid in series]
     check_found(table, [*found, *labels.by_file.values()])
     return [f"{len(found)} of {len(labels.by_series)} rows with a series UID name one of the {len(series)} series"]

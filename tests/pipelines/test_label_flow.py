@@ -16,10 +16,13 @@ from pipelines.cli import main
 from pipelines.jobs import label_maps, prepare, scan
 from storage_schema.manifest import MANIFEST_PATH
 from tests.pipelines.corpora import blob, picture, write_series
+from tests.pipelines.dicom_files import dicom_bytes, series_bytes
 from tests.pipelines.test_label_maps import labels, write
 
 IMAGES = ("--recipe", "xray-pseudo3d:tiny")
 VOLUMES = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
+#: Modality and SOP class.
+SEGMENTATIONS = [("SEG", "1.2.840.10008.5.1.4.1.1.7"), *(("OT", f"1.2.840.10008.5.1.4.1.1.66.{n}") for n in (4, 5, 7, 8))]
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +129,33 @@ def test_a_headers_modality_wins_over_folders_and_options_even_if_we_have_no_wor
 
     assert main(["prepare", str(tmp_path / "raw"), *VOLUMES, "--out", str(tmp_path / "out"), "--modality", "MR"]) == 0
     assert {row["modality"] for row in rows(tmp_path / "out", "catalog")} == {"OT"}
+
+
+@pytest.mark.parametrize("recipe", [IMAGES, VOLUMES])
+def test_dicom_segmentations_are_label_maps_by_class_or_modality(tmp_path, recipe):
+    raw = tmp_path / "raw"
+    write_series(raw / "ct", blob((24, 64, 64), 1), "1.8")
+    for number, (modality, sop_class) in enumerate(SEGMENTATIONS):
+        tags = {"Modality": modality, "SOPClassUID": sop_class, "SeriesInstanceUID": f"1.9.{number}"}
+        (raw / f"{number}.dcm").write_bytes(dicom_bytes(picture(number).astype("u1")[:20, :20] // 100, **tags))
+
+    assert main(["prepare", str(raw), *recipe, "--out", str(tmp_path / "out")]) == 0
+    assert [row["rule"] for row in rows(tmp_path / "out", "ignored")] == ["label_map"] * len(SEGMENTATIONS)
+    assert all("DICOM segmentation" in row["reason"] for row in rows(tmp_path / "out", "ignored"))
+
+
+def test_a_row_with_a_uid_that_two_patients_share_is_a_row_for_two_inputs(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("path,label,who\n1.2.3.4.5,sick,X\n")
+    for patient in ("A", "B"):
+        tags = {"PatientID": patient, "StudyInstanceUID": "1.2.1", "SeriesInstanceUID": "1.2.3.4.5"}
+        folder = tmp_path / "raw" / patient
+        folder.mkdir(parents=True)
+        for number, data in enumerate(series_bytes(blob((24, 20, 18), 1).astype("<i2"), **tags)):
+            (folder / f"{number}.dcm").write_bytes(data)
+    for recipe in (IMAGES, VOLUMES):
+        line = ["--labels", str(table), "--label-column", "label", "--patient-column", "who", "--out", str(tmp_path / "out")]
+
+        assert main(["prepare", str(tmp_path / "raw"), *recipe, *line]) == 1
+        assert "line 2: '1.2.3.4.5' names 2 inputs" in capsys.readouterr().err
+    assert not (tmp_path / "out" / MANIFEST_PATH).exists()

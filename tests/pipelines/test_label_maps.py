@@ -255,7 +255,13 @@ def test_values_are_read_from_gzip_members_and_until_damage():
     assert values_of(nifti_bytes(labels(shape, 33, "f4") / 64, (1.0, 1.0, 1.0)), rules) is Values.FRACTIONS
     noise = np.random.default_rng(0).integers(0, 100, shape)
     assert values_of(nifti_bytes(noise.astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
-    assert values_of(nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.LABELS
+    assert values_of(nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    for mean in (0.5, 1, 6):  # counts of photons
+        counts = np.random.default_rng(0).poisson(mean, shape)
+        assert values_of(nifti_bytes(counts.astype("<i2"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    vessels = np.zeros(shape, "u1")
+    vessels[np.arange(20), np.arange(20), np.arange(20)], vessels[3, 4, 5:9] = 1, 2
+    assert values_of(nifti_bytes(vessels, (1.0, 1.0, 1.0)), rules) is Values.LABELS
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8"])
