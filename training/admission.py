@@ -120,6 +120,7 @@ def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Seq
     if least >= needed:
         return []
     cut = f", in {parts} parts," if parts > 1 else ""
-    found = f"global_batch {config.global_batch} over {len(corpora)} datasets and {world} workers{cut}"
+    datasets, workers = (f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in ((len(corpora), "dataset"), (world, "worker")))
+    found = f"global_batch {config.global_batch} over {datasets} and {workers}{cut}"
     wanted = f"{config.method.kind} needs {needed} for batch norm"
     return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset at a time; {wanted}")]

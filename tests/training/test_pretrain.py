@@ -351,6 +351,6 @@ def test_one_dataset_given_twice_is_refused_by_name(flat: Bucket, tmp_path: Path
 def test_the_next_line_is_ready_to_paste(flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a run"
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--workers", "0", "--out", str(run), "--steps", "1"]
-    assert main([*line, "--set", "global_batch=8", "--data", f"{flat.url}:2", solid.url]) == 0
+    assert main([*line, "--set", "global_batch=9", "--data", f"{flat.url}:2", solid.url]) == 0
     told = capsys.readouterr().out
     assert told.endswith(f"Next: crossdim evaluate '{run}' --data {flat.url} {solid.url}\n")
