@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from pipelines.counts import count
 from pipelines.sources.label_table import MAX_NAMED, TableRow
@@ -15,6 +15,11 @@ from storage_schema.errors import Problem, UsageError
 
 #: What a SeriesInstanceUID looks like; such rows wait for the scan if they name no file.
 _UID = re.compile(r"[0-9]+(\.[0-9]+){3,}")
+#: Unicode's default ignorable characters, the blank Braille pattern, and control characters that are no blanks.
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
 
 
 def plain(path: str) -> str:
@@ -49,18 +54,22 @@ class _Places:
         return self._plain
 
     def named(self, path: str) -> list[FileKey]:
-        """What ``path`` names, relative to a source, else to the folder that holds it; several where that is not clear."""
-        for names in (self._inside, self._beside):
-            if found := names.get(path.rstrip("/")):
-                return found
+        """What ``path`` names, relative to a source or to the folder that holds it; several where that is not clear."""
+        if found := _all_of((self._inside, self._beside), path.rstrip("/")):
+            return found
         for source, roots in enumerate(self._roots):
             for root in roots:
                 if path.startswith(root + "/"):
-                    return [one for one in self.named(path[len(root) + 1 :]) if one[0] == source]
-        for names in self._plain_names():
-            if found := names.get(plain(path)):
-                return found
-        return []
+                    return [one for one in self._named_inside(path[len(root) + 1 :]) if one[0] == source]
+        return _all_of(self._plain_names(), plain(path))
+
+    def _named_inside(self, path: str) -> list[FileKey]:
+        return self._inside.get(path.rstrip("/")) or self._plain_names()[0].get(plain(path), [])
+
+
+def _all_of(names: Sequence[Mapping[str, list[FileKey]]], name: str) -> list[FileKey]:
+    """What a name stands for in any of these, each once."""
+    return list(dict.fromkeys(place for one in names for place in one.get(name, ())))
 
 
 def _upwards(place: FileKey) -> Iterator[FileKey]:
@@ -223,6 +232,8 @@ def _told_alike(table: LabelTable) -> list[str]:
 
 
 def _meaning(value: str) -> object:
+    """The value without case, blanks in a row, and characters that nobody sees, such as U+200B and the soft hyphen."""
+    value = unicodedata.normalize("NFKC", _INVISIBLE.sub("", value))
     if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", value):
         return float(value)
     return " ".join(value.split()).casefold()

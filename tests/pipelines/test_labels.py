@@ -198,6 +198,19 @@ def test_a_path_that_two_sources_hold_is_refused_until_the_source_is_named():
     assert (labels.of([(0, "a.png")]).label, labels.of([(1, "a.png")]).label) == (None, "x")
 
 
+def test_a_path_that_one_source_holds_from_itself_and_from_its_parent_is_refused():
+    """A source called raw that holds a folder called raw: every file keeps a path that is its alone."""
+    files = ["img1.png", "raw/img1.png", "raw/img2.png"]
+    for row in ("raw/img1.png", "./raw//img1.png", "raw"):
+        assert "names 2 inputs" in refusal(f"path,kind\n{row},x\n", *files)
+    both = labels_of("path,kind\nimg1.png,outer\nraw/raw/img1.png,inner\nraw/img2.png,other\n", *files)
+
+    assert both == {"img1.png": "outer", "raw/img1.png": "inner", "raw/img2.png": "other"}
+    rows = table("path,kind\n/data/raw/raw/img1.png,x\n")
+    labels, _ = match_files(rows, files_of(*files), ["raw"], [("/data/raw",)])
+    assert [labels.of([(0, path)]).label for path in files] == [None, "x", None]
+
+
 def test_extensions_and_case_are_part_of_a_name():
     assert "names none of the inputs" in refusal("path,kind\nA.png,x\nb.PNG,y\n")
 
@@ -230,6 +243,10 @@ def test_files_that_are_no_inputs_are_counted_only_if_they_are_named():
 
 def test_values_that_mean_one_thing_and_are_spelled_as_two_are_told():
     assert "kind has '1' and '1.0', which are kept apart" in told("path,kind\na.png,1\nb.png,1.0\n", "a.png", "b.png")
+    for hidden in ("\u200b", "\xad", "\u2060", "\ufeff", "\ufe0f", "\u2800"):
+        assert "which are kept apart" in told(f"path,kind\na.png,A\nb.png,A{hidden}\n", "a.png", "b.png")
+    assert "which are kept apart" in told("path,kind\na.png,A B\nb.png,A\xa0B\n", "a.png", "b.png")
+    assert "which are kept apart" not in told("path,kind\na.png,A\nb.png,B\n", "a.png", "b.png")
     assert "kind has 'Sick' and 'sick'" in told("path,kind\na.png,Sick\nb.png,sick\n", "a.png", "b.png")
 
 
