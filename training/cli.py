@@ -18,6 +18,7 @@ from foundation.location import same_place
 from foundation.storage_arguments import add_store_options, open_bucket, open_weighted
 from storage_schema.errors import RunError, UsageError
 from storage_schema.names import printable
+from training.study_names import STUDY_SUBJECTS
 
 if TYPE_CHECKING:
     from foundation.bucket import Bucket
@@ -130,6 +131,13 @@ def cadence(text: str) -> tuple[int | None, float | None]:
     return steps, seconds
 
 
+def fold_count(text: str) -> int:
+    """The parts of a cross-validation: 2 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of folds: a cross-validation has 2 or more parts")
+    return int(text)
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.run, arguments)
     datasets = [open_bucket(url, arguments) for url in arguments.data]
@@ -224,7 +232,9 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.set_defaults(verb=_evaluate)
     verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
-    verb.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the cross-validation; patients are never cut")
+    verb.add_argument(
+        "--folds", type=fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
+    )
     verb.add_argument("--twins", type=int, default=3, metavar="N", help="untrained encoders to compare with")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
@@ -233,9 +243,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
 def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = verbs.add_parser("study", help="pretrain several arms with several seeds, and put them into one table")
     verb.set_defaults(verb=_study)
-    verb.add_argument(
-        "name", metavar="STUDY", help="four-arms: scratch, 2D, 3D and joint; pseudo3d: how an image becomes a volume"
-    )
+    verb.add_argument("name", metavar="STUDY", help="; ".join(f"{name}: {about}" for name, about in STUDY_SUBJECTS.items()))
     verb.add_argument("--recipe", metavar="NAME", required=True, help="what the arms have in common")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument("--out", metavar="URL", required=True, help="folder of the study; the same line goes on where it stopped")
@@ -245,7 +253,9 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument(
         "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
     )
-    verb.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the cross-validation; patients are never cut")
+    verb.add_argument(
+        "--folds", type=fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
+    )
     verb.add_argument("--weak", action="store_true", help="probe with batch norms and one layer trainable as well; takes minutes")
     verb.add_argument("--gpu", action="store_true", help="train on the GPU of this machine")
     verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads that read samples and draw views")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from torch import nn
 from crossdim import main
 from foundation.bucket import Bucket
 from storage_schema.errors import RunError
+from tests.training.published import images, publish
+from training.asks import Ask
 from training.evaluation.features import Labelled, features
 from training.evaluation.probes import compare, folds_of
 from training.evaluation.statistics import restated
+from training.loop import StepRecord
+from training.pen import Pen
 
 
 def _data(count: int, patients: int, seed: int = 0) -> Labelled:
@@ -90,3 +95,42 @@ def test_features_do_not_depend_on_the_order_of_the_catalog_and_see_what_differs
     found = features(encoder, x)
     assert found.std(axis=0) == pytest.approx(np.ones(4), abs=0.1)  # of all 64, not of 16 neighbours
     assert np.abs(np.diff(np.argsort(found[:, 0]))).max() == 1  # every row belongs to its input
+
+
+@pytest.mark.parametrize("folds", ["1", "0", "-3", "many"])
+def test_fewer_than_two_folds_are_wrong_use(folds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["evaluate", str(tmp_path)], ["study", "pseudo3d", "--recipe", "cdssl-p3d:tiny", "--out", str(tmp_path)]):
+        with pytest.raises(SystemExit) as end:
+            main([*line, "--data", str(tmp_path), "--folds", folds])
+        assert end.value.code == 1
+        assert f"{folds!r} is no number of folds: a cross-validation has 2 or more parts" in capsys.readouterr().err
+
+
+def test_what_the_reader_must_know_of_the_figures_is_said(
+    flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds that the patients do not allow, a run that is not finished, and figures of a report that is replaced."""
+    run, unlabelled = str(tmp_path / "run"), Bucket(str(tmp_path / "unlabelled"))
+    publish(unlabelled, [replace(sample, label=None) for sample in images(4)], "unlabelled")
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, "--out", run, "--workers", "0", "--json"]
+    with monkeypatch.context() as patched:
+        note = Pen.note
+
+        def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
+            note(self, record, ask)
+            if record.step == 1:
+                raise OSError("power cut")
+
+        patched.setattr(Pen, "note", cut)
+        assert main([*line, "--steps", "4", "--set", "global_batch=8", "--checkpoint-every", "1"]) == 2
+    evaluation = ["evaluate", run, "--twins", "1", "--data"]
+    capsys.readouterr()
+    assert main([*evaluation, flat.url, "--folds", "50"]) == 0
+    told = capsys.readouterr().out
+    assert "The run is not finished: these figures are of step 2 of 4." in told
+    assert "flat: 15 folds were used, and not 50: its smallest class has 15 patients." in told
+    assert "Step 2 of 4, not finished" in (tmp_path / "run/report.html").read_text()
+    assert main([*evaluation, unlabelled.url]) == 0
+    assert "the report had figures of flat before, and is replaced." in capsys.readouterr().out
+    assert main([*evaluation, unlabelled.url]) == 0
+    assert "is replaced" not in capsys.readouterr().out

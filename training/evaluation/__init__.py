@@ -18,14 +18,14 @@ from training import checkpoint
 from training.config import Pretraining, read_config
 from training.data.corpus import open_corpus, read_manifest
 from training.evaluation.features import classes, features, labelled
-from training.evaluation.probes import Result, compare
+from training.evaluation.probes import Result, compare, usable_folds
 from training.evaluation.report import Gallery, galleries, page
 from training.evaluation.restoring import Restored, restored
 from training.methods.base import Method
 from training.metrics import damage, read_log
 from training.run_folder import check_run_folder
 
-REPORT = "report.html"
+REPORT, EVALUATION = "report.html", "evaluation.json"
 #: Seeds of untrained twins start here, far from the seeds that people give to runs.
 TWIN_SEED = 1_000_003
 
@@ -37,8 +37,8 @@ def untrained(config: Pretraining, seed: int) -> Method:
         return config.method.build().eval()
 
 
-def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any]]:
-    """Configuration, network and identity of a run's newest checkpoint.
+def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any], int]:
+    """Configuration, network, identity and step of a run's newest checkpoint.
 
     Raises:
         RunError: if there is none.
@@ -49,7 +49,7 @@ def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any]]:
     config = read_config(state.identity["config"], run.where("the newest checkpoint"))
     method = untrained(config, config.seed)
     checkpoint.restore(run, state, method)
-    return config, method, state.identity
+    return config, method, state.identity, state.step
 
 
 def _unfit(identity: dict[str, Any], manifest: Manifest) -> str | None:
@@ -84,6 +84,9 @@ def _judge(bucket: Bucket, config: Pretraining, method: Method, twins: Sequence[
         findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
         return
     ours, *theirs = (features(m.encoder, data.x_NC) for m in (method, *twins))
+    used = usable_folds(data, folds)
+    if used < folds:
+        findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {used} patients.")
     findings.results += compare(data, ours, theirs, folds)
 
 
@@ -107,15 +110,18 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
     check_outside(run, datasets, "RUN")
     check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
     run.check_writable()  # for the report
-    config, method, identity = trained(run)
+    config, method, identity, step = trained(run)
     others = [untrained(config, TWIN_SEED + i) for i in range(twins)]
     findings = Findings()
+    if step < config.steps:
+        findings.notes.append(f"The run is not finished: these figures are of step {step} of {config.steps}.")
     for bucket in tqdm(datasets, desc="evaluate", unit="dataset", disable=quiet):
         findings.notes += filter(None, [_unfit(identity, read_manifest(bucket))])
         _judge(bucket, config, method, others, folds, findings)
     summary = {
         "out": run.url,
         "recipe": config.method.kind,
+        "step": step,
         "steps": config.steps,
         "global_batch": config.global_batch,
         "seed": config.seed,
@@ -125,6 +131,8 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
     lines = [line for restoration in findings.restored for line in restoration.lines]
     metrics, damaged = read_log(run)
     findings.notes += [damage(run, damaged)] if damaged else []
+    if not findings.results and not findings.restored and (before := _figures(run)):
+        findings.notes.append(f"No figure could be found for these datasets; the report had {before} before, and is replaced.")
     run.put(REPORT, page(summary, findings.results, findings.restored, findings.notes, findings.shown, metrics))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
@@ -132,8 +140,23 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         "notes": findings.notes,
         "report": run.where(REPORT),
     }
-    run.put("evaluation.json", json.dumps(document, sort_keys=True, indent=1).encode())
+    run.put(EVALUATION, json.dumps(document, sort_keys=True, indent=1).encode())
     return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])
+
+
+def _figures(run: Bucket) -> str | None:
+    """What the report that is there has figures of; None if there is none, or none that can be read."""
+    if not run.exists(EVALUATION):
+        return None
+    try:
+        document = json.loads(run.read(EVALUATION))
+        results, others = document["results"], document["restored"]
+        names = sorted({str(result["dataset"]) for result in results})
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if not results and not others:
+        return None
+    return f"figures of {', '.join(names)}" if names else "figures"
 
 
 def _line(result: Result) -> str:

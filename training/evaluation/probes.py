@@ -80,6 +80,16 @@ def _votes(distances_NK: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.asarray(softmax((1 - distances_NK.astype(np.float64)) / TEMPERATURE, axis=1))
 
 
+def _patients(data: Labelled) -> dict[str, int]:
+    """How many patients each class has."""
+    return {name: len(set(data.patients[data.labels == name].tolist())) for name in data.names}
+
+
+def usable_folds(data: Labelled, folds: int) -> int:
+    """The parts that the cross-validation has: at most as many as the smallest class has patients."""
+    return min(folds, *_patients(data).values())
+
+
 def folds_of(data: Labelled, folds: int) -> list[Fold]:
     """Train and test indices: stratified by class, whole patients, repeated with different draws.
 
@@ -88,8 +98,8 @@ def folds_of(data: Labelled, folds: int) -> list[Fold]:
     Raises:
         RunError: if a class has too few patients to be on both sides.
     """
-    patients = {name: len(set(data.patients[data.labels == name].tolist())) for name in data.names}
-    usable = min(folds, *patients.values())
+    patients = _patients(data)
+    usable = usable_folds(data, folds)
     if usable < 2:
         raise RunError(f"{data.name}: a probe needs 2 patients in every class; found {patients}")
     draws = (StratifiedGroupKFold(usable, shuffle=True, random_state=seed) for seed in range(REPEATS))

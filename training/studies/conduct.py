@@ -119,7 +119,7 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     if not records:
         raise RunError(f"{run.url}: not one step of its metrics can be read; delete this run, and the same line does it again")
     courses.setdefault(arm.name, []).append(course(records))
-    _, method, _ = trained(run)
+    _, method, _, _ = trained(run)
     return method
 
 

@@ -22,12 +22,13 @@ from training.methods.lift import Repeated, Unrolled
 from training.metrics import read_metrics
 from training.recipes import recipe
 from training.recipes.cdssl_p3d import tiny
-from training.studies import study
+from training.studies import STUDIES, study
 from training.studies.ablations import nearest_side
 from training.studies.base import Diet, Score, Study
 from training.studies.conduct import Bench, conduct, short_names
 from training.studies.course import Course, course
 from training.studies.table import page
+from training.study_names import STUDY_SUBJECTS
 from training.worker import Source
 
 
@@ -198,3 +199,11 @@ def test_arms_without_data_are_refused_before_anything_starts(
     assert main(_line(tmp_path, flat)) == 2
     assert "3d-equal-steps, 3d-equal-samples would have no data" in capsys.readouterr().err
     assert not (tmp_path / "joint").exists()
+
+
+def test_the_help_lists_every_study_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(STUDY_SUBJECTS) == set(STUDIES)
+    with pytest.raises(SystemExit):
+        main(["study", "--help"])
+    told = capsys.readouterr().out
+    assert all(f"{name}:" in told for name in STUDIES)
