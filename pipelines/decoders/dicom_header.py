@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import warnings
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
@@ -15,12 +14,14 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from pipelines.decoders.deflated import inflated
+from pipelines.decoders.dicom_cut import HeaderStream, check_no_image, truncated
 from pipelines.decoders.dicom_terms import MODALITY_TERMS, SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid, term
 from pipelines.decoders.facts import Facts, Format, SliceHeader
 from pipelines.decoders.raw import ReadRules
 from storage_schema.errors import SampleError
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+_SOP_CLASS_TAG = 0x00080016
 #: FloatPixelData, DoubleFloatPixelData and PixelData.
 FLOAT_TAGS = (0x7FE00008, 0x7FE00009)
 _PIXEL_TAGS = (*FLOAT_TAGS, 0x7FE00010)
@@ -59,7 +60,7 @@ def reading(what: str) -> Iterator[None]:
         raise SampleError("damaged", f"{what} ({type(error).__name__})") from error
 
 
-def _header(data: bytes) -> tuple[Any, BaseTag | None]:
+def _header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
     """Everything before the pixels, and the tag of the pixels if they follow."""
     seen: list[BaseTag] = []
 
@@ -68,7 +69,7 @@ def _header(data: bytes) -> tuple[Any, BaseTag | None]:
             seen.append(tag)
         return bool(seen)
 
-    dataset = read_partial(io.BytesIO(inflated(data, whole=False)), stop_when=at_pixels, force=True)
+    dataset = read_partial(stream, stop_when=at_pixels, force=True)
     return dataset, seen[0] if seen else None
 
 
@@ -84,24 +85,31 @@ def facts(data: bytes, rules: ReadRules, *, whole: bool = True) -> Facts | None:
         SampleError: if the header cannot be read, or promises pixels that are missing.
         EOFError: if ``data`` is a beginning that ends before the pixels do begin.
     """
+    stream = HeaderStream()
     try:
         with reading("the DICOM header cannot be read"):
-            dataset, pixel_tag = _header(data)
+            stream = HeaderStream(inflated(data, whole=False))
+            dataset, pixel_tag = _header(stream)
     except SampleError as error:
         if whole:
-            raise
+            raise (truncated() if stream.ends_inside_element else error) from error
         raise EOFError("more bytes are needed") from error
     if pixel_tag is None and not whole:
         raise EOFError("more bytes are needed")
     with reading("the DICOM header cannot be read"):
-        return _facts_of(dataset, pixel_tag, rules)
+        return _facts_of(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
 
 
-def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Facts | None:
-    sop_class = str(dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID") or "")
-    if sop_class == DIRECTORY_CLASS or ("Rows" not in dataset and pixel_tag is None):
+def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, ends_inside_element: bool) -> Facts | None:
+    sop_class = _sop_class(dataset)
+    if sop_class == DIRECTORY_CLASS:
         return None
     if pixel_tag is None:
+        if max(dataset.keys(), default=0) <= _SOP_CLASS_TAG and ends_inside_element:
+            raise truncated()  # within the SOP class, perhaps, whose beginning may be another one
+        check_no_image(sop_class, ends_inside_element=ends_inside_element)
+        if "Rows" not in dataset:
+            return None
         raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
     header = slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
     allow_image(header, rules)
@@ -116,6 +124,12 @@ def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules) -> Fact
         burned_in_annotation=burned_in_annotation(dataset),
         slice=header,
     )
+
+
+def _sop_class(dataset: Any) -> str:
+    """The SOP class of the dataset, or, where it has none yet, of the file meta information."""
+    stated = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return str(stated or "").strip(" \0")
 
 
 def allow_image(header: SliceHeader, rules: ReadRules) -> None:

@@ -19,8 +19,19 @@ import SimpleITK
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.uid import (
+    BasicTextSRStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
 
 from foundation.bucket import Bucket
+from pipelines.decoders import dicom_header
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import ReadRules
 from pipelines.decoders.signatures import IMAGES, OTHERS, Unread, name_of_unread
@@ -30,6 +41,7 @@ from pipelines.sources.listing import SourceFile, list_sources
 from pipelines.sources.litter import FILES, FOLDERS, PREFIXES, SUFFIXES, ignored_by_name
 from storage_schema.errors import SampleError
 from tests.pipelines.corpora import blob, picture, write_series
+from tests.pipelines.dicom_files import dicom_bytes, dicom_dataset
 
 PIXELS = picture(1)
 VOXELS_XYZ = blob((6, 7, 8), 1)
@@ -213,12 +225,53 @@ def test_dicom_objects_without_images_are_no_images_and_an_index_is_said(tmp_pat
     write_series(tmp_path / "s", blob((1, 8, 8), 1), "1.2.3")
     dataset = pydicom.dcmread(next((tmp_path / "s").iterdir()))
     del dataset.PixelData, dataset.Rows, dataset.Columns
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
     dataset.save_as(tmp_path / "report.dcm")
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
     dataset.save_as(tmp_path / "DICOMDIR")
 
     assert _looked_at(tmp_path / "report.dcm", "report.dcm") == Unread(format="DICOM without pixels", is_image=False)
     assert _looked_at(tmp_path / "DICOMDIR", "DICOMDIR") == Unread(format="DICOMDIR", is_image=True)
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0" * 3])
+@pytest.mark.parametrize("sop_class", [BasicTextSRStorage, RTStructureSetStorage, GrayscaleSoftcopyPresentationStateStorage])
+def test_dicom_objects_that_never_have_pixels_are_ignored_also_with_bytes_behind_them(sop_class, behind):
+    data = dicom_bytes(np.ones((4, 4), np.uint16), SOPClassUID=sop_class, PixelData=None, Rows=None, Columns=None)
+
+    assert dicom_header.facts(data + behind, ReadRules()) is None
+
+
+def test_a_private_object_without_pixels_is_ignored_and_a_cut_one_is_not():
+    tags = {"SOPClassUID": "1.3.12.2.1107.5.9.1", "PixelData": None, "Rows": None, "Columns": None}
+    data = dicom_bytes(np.ones((4, 4), np.uint16), **tags)
+
+    assert dicom_header.facts(data, ReadRules()) is None
+    with pytest.raises(SampleError, match="truncated"):
+        dicom_header.facts(data[:-1], ReadRules())
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize("sop_class", [CTImageStorage, DigitalXRayImageStorageForPresentation, SegmentationStorage, None])
+def test_a_dicom_image_cut_anywhere_before_its_pixels_is_refused(sop_class, syntax):
+    dataset = dicom_dataset(np.ones((4, 4), np.uint16), SOPClassUID=sop_class, PatientName="X^Y", StudyDescription="A" * 60)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if sop_class is None:
+        del dataset.file_meta.MediaStorageSOPClassUID
+    else:
+        dataset.file_meta.MediaStorageSOPClassUID = sop_class
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, overwrite=True)
+    data = buffer.getvalue()
+    pixels = data.index(b"\xe0\x7f\x10\0")
+    rules = set()
+    for end in range(132, pixels + 8):
+        with pytest.raises(SampleError) as caught:
+            dicom_header.facts(data[:end], ReadRules())
+        rules.add(caught.value.rule)
+
+    assert rules <= {"truncated", "no_pixels", "damaged"}
+    assert {"truncated", "no_pixels"} <= rules
 
 
 def test_images_that_are_not_read_are_said_by_name(tmp_path):
