@@ -12,13 +12,13 @@ import fsspec
 from foundation.extras import missing
 from foundation.fsspec_objects import FsspecObjects
 from foundation.local_files import LocalFiles, check_folder
-from foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of
+from foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of, shown_location, without_secrets
 from foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
 from foundation.patience import Answer, client_errors, is_full, is_transient, patiently
 from foundation.store_errors import meaning_of
 from foundation.store_options import StoreOptions
 from storage_schema.errors import StorageError, UnreachableError
-from storage_schema.names import escape_name, printable, unescape_name
+from storage_schema.names import escape_name, unescape_name
 
 __all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
 
@@ -51,7 +51,7 @@ class Bucket:
         except (ValueError, ImportError) as error:
             if isinstance(error, ImportError) and self.protocol in S3_PROTOCOLS:
                 raise missing(self.url, "s3fs") from error
-            raise StorageError(f"{self.url}: no store speaks {self.protocol}:// here ({error})") from error
+            raise StorageError(f"{self.where('')}: no store speaks {self.protocol}:// here ({error})") from error
         if self.options.patience_s and self.protocol in S3_PROTOCOLS:
             filesystem.retries = 1  # around each of botocore's attempts s3fs makes five; no argument sets it
         return filesystem
@@ -92,7 +92,7 @@ class Bucket:
 
     def where(self, path: str) -> str:
         """The URL of an object, for messages."""
-        return printable(f"{self.url.rstrip('/')}/{path}" if path else self.url)
+        return shown_location(f"{self.url.rstrip('/')}/{path}" if path else self.url)
 
     def _asked(self, path: str, doing: str, ask: Callable[[bool], Answer]) -> Answer:
         """What ``ask`` answers, with the store's errors as sentences of ours and its silences outlasted (see ``patiently``)."""
@@ -108,22 +108,22 @@ class Bucket:
         return patiently(once, self.where(path), self.options.patience_s)
 
     def _sentence(self, error: Exception, path: str, doing: str) -> StorageError:
-        where = self.where(path)
+        where, told = self.where(path), without_secrets(str(error))
         if not self.is_local and (meaning := meaning_of(error, self.options)):
             return StorageError(f"{where}: {doing} failed: {meaning}")
         if isinstance(error, FileNotFoundError):
             return StorageError(f"{where} does not exist; {doing} it needs an existing path")
         if isinstance(error, PermissionError):
-            return StorageError(f"{where}: not allowed ({error}); check credentials and rights for {doing}")
+            return StorageError(f"{where}: not allowed ({told}); check credentials and rights for {doing}")
         if is_full(error):
             return StorageError(
-                f"{where}: {doing} failed: no space is left at {self.url}; free some there or choose another place"
+                f"{where}: {doing} failed: no space is left at {self.where('')}; free some there or choose another place"
             )
         if not self.is_local and is_transient(error):
-            told = str(error) or "no answer in time"
+            told = told or "no answer in time"
             return UnreachableError(f"{where}: {doing} failed: {told}; check endpoint, network and store")
         advice = "" if isinstance(error, OSError | ValueError) else "; check endpoint and credentials"
-        return StorageError(f"{where}: {doing} failed: {error}{advice}")
+        return StorageError(f"{where}: {doing} failed: {told}{advice}")
 
     def read(self, path: str) -> bytes:
         """All bytes of an object."""

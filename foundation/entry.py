@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from foundation import signals
 from foundation.extras import missing_in
+from foundation.location import without_secrets
 from storage_schema.errors import CrossdimError, UsageError
 from storage_schema.names import printable
 
@@ -35,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 def _shown(text: str) -> str:
     """Text of several lines for a terminal: whatever the names in it are, no control character reaches it."""
-    return printable(text, keep="\n\t")
+    return printable(without_secrets(text), keep="\n\t")
 
 
 class _Formatter(logging.Formatter):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from foundation.location import shown_location
 from foundation.patience import TRANSIENT_STATUS, is_transient
 from foundation.store_errors import MEANINGS, REGION_HEADER, meaning_of, meaning_of_answer, no_s3
 from foundation.store_options import StoreOptions
@@ -53,7 +54,7 @@ def met(bucket: str, options: StoreOptions) -> StoreOptions:
     Raises:
         StorageError: if the store does not answer, is none, or refuses address or credentials; what to do is said.
     """
-    where = f"s3://{printable(bucket)} at {printable(options.endpoint_url or 'AWS')}"
+    where = f"s3://{printable(bucket)} at {shown_location(options.endpoint_url or 'AWS')}"
     answer = _within(DEADLINE_S, lambda: _first_answer(bucket, options, where), where)
     region = answer.document["ResponseMetadata"].get("HTTPHeaders", {}).get(REGION_HEADER)
     return options if options.region or not region else replace(options, region=region)

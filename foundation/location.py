@@ -19,11 +19,26 @@ _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 #: The usual protocols with one slash, or none, after the colon: a typing error that would otherwise name a folder ``s3:``.
 _ONE_SLASH = re.compile(r"(s3a?|gs|gcs|abfss?|az|https?|file):(?!//)", re.IGNORECASE)
 
+#: The user information of a URL, alone and within a text; and the query of a web address. In keys of S3 ``?`` is a character.
+_USER = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/]*@")
+_USER_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]*@")
+_QUERY_IN_TEXT = re.compile(r"(https?://[^\s?#'\"]*)\?[^\s'\"]+", re.IGNORECASE)
+
 
 def protocol_of(url: str) -> str:
     """The scheme of a URL; ``file`` for a plain path."""
     found = _PROTOCOL.match(url)
     return found[1].lower() if found else "file"
+
+
+def shown_location(location: str) -> str:
+    """A location for people: in one line, without what a user and a password or a signed query would tell."""
+    return printable(without_secrets(_USER.sub(r"\1***@", location)))
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs show neither the user information nor, of web addresses, the query; both may be secrets."""
+    return _QUERY_IN_TEXT.sub(r"\1?***", _USER_IN_TEXT.sub(r"\1***@", text))
 
 
 def is_local(url: str) -> bool:
@@ -40,17 +55,17 @@ def parse_location(text: str) -> str:
     if not text.strip():
         raise UsageError("an empty text names no folder; for the current one write .")
     if "\0" in text:
-        raise UsageError(f"{printable(text)} holds a NUL character, which no name of a file or object can")
+        raise UsageError(f"{shown_location(text)} holds a NUL character, which no name of a file or object can")
     if (found := _ONE_SLASH.match(text)) and not os.path.exists(text):
-        rest = text[found.end() :].lstrip("/")
-        raise UsageError(f"{printable(text)} names no store; did you mean {found[1].lower()}://{printable(rest)}?")
+        meant = shown_location(f"{found[1].lower()}://{text[found.end() :].lstrip('/')}")
+        raise UsageError(f"{shown_location(text)} names no store; did you mean {meant}?")
     if is_local(text):
         return local_path(text)
     protocol, rest = protocol_of(text), text.split("://", 1)[1].rstrip("/")
     if not rest or (protocol in S3_PROTOCOLS and rest.startswith("/")):
-        raise UsageError(f"{printable(text)} names no bucket; write {protocol}://BUCKET/FOLDER")
+        raise UsageError(f"{shown_location(text)} names no bucket; write {protocol}://BUCKET/FOLDER")
     if protocol in S3_PROTOCOLS and "?versionId=" in rest:
-        raise UsageError(f"{printable(text)}: versions of objects cannot be named; leave ?versionId= out")
+        raise UsageError(f"{shown_location(text)}: versions of objects cannot be named; leave ?versionId= out")
     return f"{protocol}://{rest}"
 
 
@@ -73,7 +88,7 @@ def _without_protocol(text: str) -> str:
         return text
     host, slash, path = text.split("://", 1)[1].partition("/")
     if host not in ("", "localhost") or not slash:
-        raise UsageError(f"{printable(text)}: a file URL holds an absolute path; write file:///FOLDER, or the path alone")
+        raise UsageError(f"{shown_location(text)}: a file URL holds an absolute path; write file:///FOLDER, or the path alone")
     return f"/{path}"
 
 
@@ -112,14 +127,16 @@ def split_weight(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
         if exists(whole):
             return whole, 1.0
         raise UsageError(
-            f"{printable(text)} does not exist, and {printable(last)!r} is no weight; a dataset is given as URL or URL:WEIGHT"
+            f"{shown_location(text)} does not exist, and {printable(last)!r} is no weight; "
+            "a dataset is given as URL or URL:WEIGHT"
         ) from None
     if place.endswith("/") or not exists(whole):
         return parse_location(place), weight
     if exists(parse_location(place)):
+        shown = shown_location(text)
         raise UsageError(
-            f"{text} can be read in two ways, and both exist: the dataset {text}, or the dataset {place} with weight {last}. "
-            f"Write {text}:1 for the first, {place}/:{last} for the second"
+            f"{shown} can be read in two ways, and both exist: the dataset {shown}, or the dataset {shown_location(place)} with "
+            f"weight {last}. Write {shown}:1 for the first, {shown_location(place)}/:{last} for the second"
         )
     return whole, 1.0
 

@@ -46,6 +46,8 @@ def store_options(arguments: argparse.Namespace) -> StoreOptions:
             raise UsageError("--access-key and --credentials-file both name credentials; choose one")
         found = read_credentials(local_path(arguments.credentials_file))
         access_key, secret_key, token = found.access_key, found.secret_key, found.session_token
+    if arguments.endpoint_url:
+        _check_endpoint(arguments.endpoint_url)
     return StoreOptions(
         endpoint_url=arguments.endpoint_url,
         access_key=access_key,
@@ -54,6 +56,16 @@ def store_options(arguments: argparse.Namespace) -> StoreOptions:
         region=arguments.region,
         anonymous=arguments.anonymous,
     )
+
+
+def _check_endpoint(url: str) -> None:
+    """The address itself is not shown: what makes it wrong may be a secret."""
+    if not url.isprintable() or any(character in url for character in "@?#"):
+        raise UsageError(
+            "--endpoint-url takes the address of a store alone, such as https://HOST:PORT, without user, password, query or "
+            "control characters; give credentials by --credentials-file, by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or by AWS_PROFILE"
+        )
 
 
 def bucket(location: str, arguments: argparse.Namespace) -> Bucket:

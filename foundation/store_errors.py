@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from foundation.location import shown_location
 from foundation.patience import causes_of, error_classes
 from foundation.store_options import StoreOptions
 from storage_schema.names import printable
@@ -76,7 +77,7 @@ def meaning_of_answer(answer: Mapping[str, Any], options: StoreOptions) -> str |
         return MEANINGS[code]
     status = told.get("HTTPStatusCode", 0)
     if status in (301, 302, 307, 308) and "location" in headers and code not in _OF_REGION:
-        return no_s3(f" (it sends on to {printable(headers['location'])})")
+        return no_s3(f" (it sends on to {shown_location(headers['location'])})")
     if "html" in headers.get("content-type", "") and status < 500:
         return no_s3(f" (a web page, HTTP status {status})")
     if code == "400":  # of a HEAD, whose answer has no body

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from foundation import entry
 from foundation.cluster import ray_session
+from foundation.location import shown_location
 from foundation.storage_arguments import add_store_options, open_bucket
 from pipelines.counts import count
 from storage_schema.errors import UsageError
@@ -189,7 +190,7 @@ def _document(outcome: Outcome) -> dict[str, object]:
 def _sentences(outcome: Outcome, out: str) -> str:
     from pipelines.jobs.unread import sentence_of_unread
 
-    manifest, out = outcome.manifest, printable(out)
+    manifest, out = outcome.manifest, shown_location(out)
     size = f"{count(manifest.num_samples, 'sample')}, {count(len(manifest.objects), 'object')}, {outcome.num_bytes / 1e6:.1f} MB"
     quarantined = count(manifest.num_quarantined, "input")
     if outcome.already_published:
@@ -228,10 +229,13 @@ def verify(arguments: argparse.Namespace) -> int:
     told = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:
         sentence = "\n  ".join(
-            [f"{arguments.dataset}: {count(len(report.problems), 'problem')} in {told}", *map(str, report.problems)]
+            [
+                f"{shown_location(arguments.dataset)}: {count(len(report.problems), 'problem')} in {told}",
+                *map(str, report.problems),
+            ]
         )
     else:
-        sentence = f"{arguments.dataset} is whole: {told}, every byte and every sample checked"
+        sentence = f"{shown_location(arguments.dataset)} is whole: {told}, every byte and every sample checked"
     entry.answer(report.document(), sentence, as_json=arguments.json)
     return entry.FAILED if report.problems else entry.DONE
 

@@ -117,7 +117,7 @@ def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
     if strangers:
         raise StorageError(
             f"{out.where(WORK)} holds {count(strangers, 'finished row')} of another plan: "
-            f"inputs, recipe or secret key have changed. Use another --out, restore what was, or delete {out.url}"
+            f"inputs, recipe or secret key have changed. Use another --out, restore what was, or delete {out.where('')}"
         )
     rows = [int(named[1]) for path in in_work if (named := _NAME.fullmatch(path.removeprefix(ours)))]
     return {marker.row: marker for marker in _sound_markers(out, plan_digest, rows, sizes)}
@@ -177,7 +177,7 @@ def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Mar
     markers = _sound_markers(out, plan_digest, wanted, {entry.path: entry.size for entry in out.listing()})
     if len(markers) < len(wanted):
         raise StorageError(
-            f"{len(wanted) - len(markers)} finished rows of {out.url} were changed or lost while others were written, so nothing "
-            "is published; start the same command again, which writes them anew"
+            f"{len(wanted) - len(markers)} finished rows of {out.where('')} were changed or lost while others were written, so "
+            "nothing is published; start the same command again, which writes them anew"
         )
     return markers

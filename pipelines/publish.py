@@ -113,7 +113,7 @@ def publish(
         used.pop(one.uri, None)  # its samples are not kept
     files = count_files(title.num_files, used.values(), quarantine, ignored)
     if not kept:
-        raise StorageError(f"no input became a sample, so {out.url} is not published. {readable(told(quarantine))}")
+        raise StorageError(f"no input became a sample, so {out.where('')} is not published. {readable(told(quarantine))}")
     if check is not None:
         check(kept)
     packed = table_objects("catalog", kept, CATALOG_SCHEMA)

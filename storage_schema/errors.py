@@ -20,6 +20,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from storage_schema.names import printable
+
 
 class CrossdimError(Exception):
     """Something outside our code is wrong, and the message says what to do about it."""
@@ -76,7 +78,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.loc}: {self.message}"
+        return f"{printable(self.loc)}: {printable(self.message)}"
 
 
 class DocumentError(CrossdimError):

@@ -62,7 +62,7 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     before = recorded(run)
     if before is not None and before.identity != mine:
         raise RunError(
-            f"{run.url} holds another run: {run_differences(before.identity, mine)}. Give what it was started with "
+            f"{run.where('')} holds another run: {run_differences(before.identity, mine)}. Give what it was started with "
             "(without --recipe, --set and --steps its own settings are taken), or choose another --out"
         )
     return Admitted(identity=mine, damage=before.damage if before else None)
@@ -72,7 +72,7 @@ def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Probl
     problems = []
     seen: dict[Presentation, str] = {}
     for corpus in corpora:
-        presentation, url = corpus.manifest.presentation, corpus.bucket.url
+        presentation, url = corpus.manifest.presentation, corpus.bucket.where("")
         if presentation not in config.method.accepts:
             known = ", ".join(sorted(config.method.accepts))
             problems.append(Problem(loc=url, message=f"holds {presentation}; {config.method.kind} accepts {known}"))
@@ -81,7 +81,7 @@ def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Probl
                 Problem(loc=url, message="its pseudo-3D view cannot be folded back exactly; prepare it with stride = window")
             )
         first = seen.setdefault(presentation, url)
-        theirs = next(c.pseudo3d for c in corpora if c.bucket.url == first)
+        theirs = next(c.pseudo3d for c in corpora if c.bucket.where("") == first)
         if theirs != corpus.pseudo3d:
             problems.append(Problem(loc=url, message=f"has another pseudo-3D geometry than {first}"))
     return problems
@@ -99,7 +99,9 @@ def _joint_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Prob
         for corpus in corpora
     ]
     return [
-        Problem(loc=corpus.bucket.url, message=f"mixing joint needs views alike; its views are {shape}, the first {shapes[0]}")
+        Problem(
+            loc=corpus.bucket.where(""), message=f"mixing joint needs views alike; its views are {shape}, the first {shapes[0]}"
+        )
         for corpus, shape in zip(corpora, shapes, strict=True)
         if shape != shapes[0]
     ]

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from foundation.entry import DONE, FAILED, Parser, answer
 from foundation.entry import main as run_verb
-from foundation.location import same_place
+from foundation.location import same_place, shown_location, without_secrets
 from foundation.storage_arguments import add_store_options, open_bucket, open_weighted
 from storage_schema.errors import RunError, UsageError
-from storage_schema.names import printable
 from training.study_names import STUDY_SUBJECTS
 
 if TYPE_CHECKING:
@@ -61,9 +60,13 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         return _planned(arguments, config, sources, workers, run, saving)
     before = pretrain(config, sources, run, workers, saving, arguments.threads)
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
-    document = {"out": run.url, "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
+    document = {"out": without_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
-    answer(document, f"{run.url} {how}. Next: crossdim evaluate {shlex.join([run.url, '--data', *urls])}", as_json=arguments.json)
+    answer(
+        document,
+        f"{run.where('')} {how}. Next: crossdim evaluate {shlex.join([run.where(''), '--data', *map(shown_location, urls)])}",
+        as_json=arguments.json,
+    )
     return DONE
 
 
@@ -73,7 +76,7 @@ def _refuse_datasets(sources: Sequence[Source]) -> None:
     urls = [source.bucket.url for source in sources]
     if twice := next((url for number, url in enumerate(urls) if any(map(partial(same_place, url), urls[:number]))), None):
         raise UsageError(
-            f"--data names {printable(twice)} twice; name each dataset once, with a weight as in {printable(twice)}:2"
+            f"--data names {shown_location(twice)} twice; name each dataset once, with a weight as in {shown_location(twice)}:2"
         )
     try:
         integer_weights([source.weight for source in sources])

@@ -122,7 +122,7 @@ class EventLog:
         """
         newest = max((event.place for event in _stored(self._run) if event.kind in STARTS), default=(0, ""))
         if newest > self._started:
-            raise RunError(f"{self._run.url} went on without this worker, which was cut off or taken for dead; it leaves")
+            raise RunError(f"{self._run.where('')} went on without this worker, which was cut off or taken for dead; it leaves")
 
     def add(self, kind: Kind, step: int, text: str = "", **numbers: float) -> None:
         """Note an event after ``step`` steps, with what else is counted."""

@@ -18,6 +18,7 @@ from foundation import signals
 from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from foundation.cluster import largest_count, ray_session, starts_here
 from foundation.extras import require
+from foundation.location import without_secrets
 from storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
 from storage_schema.names import escape_name
 from training import checkpoint
@@ -72,7 +73,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
         _LOG.warning("%s", admitted.damage)
         EventLog(run, workers.most, "driver").add("damaged", done, admitted.damage)
     if admitted.damage or not run.exists(CONFIG):
-        write_run_config(run, admitted.identity, [escape_name(source.bucket.url) for source in sources])
+        write_run_config(run, admitted.identity, [without_secrets(escape_name(source.bucket.url)) for source in sources])
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
         job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)
@@ -99,8 +100,8 @@ def saved_config(run: Bucket) -> Pretraining:
     """
     found = recorded(run)
     if found is None:
-        raise UsageError(f"{run.url} holds no run to go on with; name a --recipe to start one")
-    return read_config(found.identity["config"], f"the configuration of {run.url}")
+        raise UsageError(f"{run.where('')} holds no run to go on with; name a --recipe to start one")
+    return read_config(found.identity["config"], f"the configuration of {run.where('')}")
 
 
 def _train_on_ray(job: Job, workers: Workers) -> None:
@@ -144,7 +145,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
 
 def _lost(run: Bucket, where: str, how: str) -> str:
     remedy = "if the head is gone, bring up another; the same line goes on from the newest checkpoint"
-    return f"{run.url}: Ray at {where} was lost ({how}); {remedy}"
+    return f"{run.where('')}: Ray at {where} was lost ({how}); {remedy}"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from foundation.bucket import Bucket
+from foundation.location import shown_location, without_secrets
 from storage_schema.errors import DocumentError, RunError
+from storage_schema.names import printable
 from training.events import Event, events, read_event
 from training.metrics import read_progress, recent
 from training.records import Record, is_count
@@ -80,13 +82,13 @@ class Status:
 
     def __str__(self) -> str:
         if self.last_word_s is None:
-            return f"{self.run}: waiting; no worker has written yet, {self.steps} steps to do"
+            return f"{shown_location(self.run)}: waiting; no worker has written yet, {self.steps} steps to do"
         state: str = self.state
         if state == "silent":
             since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
             state = f"silent since {since} ({_duration(self.silence_s or 0.0)} by this machine's clock)"
         loss = "" if self.loss is None else f", loss {self.loss:.4f}"
-        lines = [f"{self.run}: {state}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
+        lines = [f"{shown_location(self.run)}: {state}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
         if self.steps_per_s is not None:
             left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
             rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"
@@ -102,7 +104,9 @@ class Status:
             lines.append(f"  goodput: {useful:.1%} of the steps made were of use, {self.in_vain} were done again")
         lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
         lines += [
-            f"  {told['kind']} at step {told['step']}" + (f": {told['text']}" if told.get("text") else "") for told in self.told
+            f"  {told['kind']} at step {told['step']}"
+            + (f": {printable(' '.join(told['text'].split()))}" if told.get("text") else "")
+            for told in self.told
         ]
         if (remedy := REMEDIES.get(self.state)) is not None:
             lines.append(f"  {remedy}")
@@ -121,7 +125,7 @@ def status(run: Bucket, now: float) -> Status:
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     told = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
     start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
-    waiting = Status(run=run.url, state="waiting", step=0, steps=total, events=counts, told=told)
+    waiting = Status(run=without_secrets(run.url), state="waiting", step=0, steps=total, events=counts, told=told)
     if begun is None:
         return waiting
     lines = [line for line in recent(run, WINDOW) if line["step"] >= begun.step]
@@ -138,7 +142,7 @@ def status(run: Bucket, now: float) -> Status:
     state = _state(happened, now - last_word, rates)
     written = read_event(run, kept).get("time_s") if kept else None
     return Status(
-        run=run.url,
+        run=without_secrets(run.url),
         state=state,
         step=max(step, happened[-1].step),  # a failure knows it to the step, the numbers of the last two seconds may be lost
         steps=total,
@@ -159,13 +163,15 @@ def status(run: Bucket, now: float) -> Status:
 def _steps(run: Bucket) -> int:
     """Steps of the whole run."""
     if not run.exists(CONFIG):
-        raise RunError(f"{run.url} holds no run: there is no {CONFIG} that can be read; look at the --out of its pretrain line")
+        raise RunError(
+            f"{run.where('')} holds no run: there is no {CONFIG} that can be read; look at the --out of its pretrain line"
+        )
     try:
         steps = read_run_config(run).identity["config"].get("steps")
     except DocumentError as error:
         told = " ".join(str(error).split())
         remedy = "if it is a run, its pretrain line rebuilds it from a checkpoint"
-        raise RunError(f"{run.url} holds no run whose {CONFIG} can be read: {told}; {remedy}") from error
+        raise RunError(f"{run.where('')} holds no run whose {CONFIG} can be read: {told}; {remedy}") from error
     if not is_count(steps) or not steps:
         raise RunError(f"{run.where(CONFIG)} gives {steps!r} steps; no configuration that can be read does")
     return int(steps)

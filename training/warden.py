@@ -164,7 +164,7 @@ class Warden(ControllerCallback, WorkerGroupCallback):
         if asked is Ask.STOP:
             step = self._save("stopped", "by a signal to the driver")
             told = f"step {step} is saved" if step else "no step was done yet"
-            raise RunError(f"{self._run.url}: stopped as asked; {told}, and the same line goes on")
+            raise RunError(f"{self._run.where('')}: stopped as asked; {told}, and the same line goes on")
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
         """End what will not get on; for what will, see who is left."""

@@ -88,7 +88,7 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
         if _trained(job, rank, world, device) is Ask.STOP:
             if dist.is_initialized():
                 dist.barrier()  # nobody leaves before rank 0 has saved
-            raise RunError(f"{job.run.url}: stopped as asked, and saved; the same line goes on")
+            raise RunError(f"{job.run.where('')}: stopped as asked, and saved; the same line goes on")
 
 
 def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
@@ -164,14 +164,14 @@ def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, rank: int, dev
     while state := _chosen(run, rank, device, below, lambda name, reason: passed.append(f"{name}: {reason}")):
         if state.identity != mine:
             found = f"the checkpoint of step {state.step} is of another run"
-            raise RunError(f"{run.url}: {found}: {run_differences(state.identity, mine)}")
+            raise RunError(f"{run.where('')}: {found}: {run_differences(state.identity, mine)}")
         try:
             learner.resume(run, state)
         except StorageError as error:  # a part of it; so on all ranks
             below = state.step
             passed.append(f"{checkpoint.name_of(state.step)}: {error}")
             continue
-        _LOG.info("resuming %s at step %d, position %d", run.url, state.step, state.position)
+        _LOG.info("resuming %s at step %d, position %d", run.where(""), state.step, state.position)
         return state.step, passed
     return 0, passed
 

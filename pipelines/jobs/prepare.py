@@ -136,7 +136,7 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
     unread = unread_formats(verdicts)
     if not plan.rows:
         ignored = Counter(one.rule for one in plan.ignored)
-        where = ", ".join(source.url for source in order.sources)
+        where = ", ".join(source.where("") for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
         raise StorageError(
             f"nothing to prepare among {count(len(files), 'file')} of {where}; the recipe reads {wanted}. "

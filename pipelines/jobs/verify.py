@@ -110,7 +110,9 @@ def check_tables(dataset: Bucket) -> TableCheck:
         DocumentError: if the manifest itself is broken.
     """
     if not dataset.exists(MANIFEST_PATH):
-        raise StorageError(f"{dataset.url} is no published dataset: it has no {MANIFEST_PATH}; run or finish crossdim prepare")
+        raise StorageError(
+            f"{dataset.where('')} is no published dataset: it has no {MANIFEST_PATH}; run or finish crossdim prepare"
+        )
     manifest = parse_manifest(dataset.read(MANIFEST_PATH), dataset.where(MANIFEST_PATH))
     catalog, problems = read_tables(dataset, manifest, "catalog", CATALOG_SCHEMA)
     quarantine, more = read_tables(dataset, manifest, "quarantine", QUARANTINE_SCHEMA)

@@ -74,12 +74,14 @@ def read_labels(
     folder, name = as_folder(table)
     found = table.listing()
     if [one.path for one in found] != [""]:
-        raise UsageError(f"{table.url} is a folder; --labels takes a CSV file")
+        raise UsageError(f"{table.where('')} is a folder; --labels takes a CSV file")
     if found[0].size > MAX_TABLE_BYTES:
-        raise UsageError(f"{table.url} has {found[0].size:,} bytes; a table of labels has at most {MAX_TABLE_BYTES:,}")
+        raise UsageError(f"{table.where('')} has {found[0].size:,} bytes; a table of labels has at most {MAX_TABLE_BYTES:,}")
     columns = [column for column in (label_column, patient_column) if column]
-    parsed = parse_table(folder.read(name), columns, table.url)
-    return LabelTable(parsed=parsed, where=table.url, label_column=label_column, patient_column=patient_column, missing=missing)
+    parsed = parse_table(folder.read(name), columns, table.where(""))
+    return LabelTable(
+        parsed=parsed, where=table.where(""), label_column=label_column, patient_column=patient_column, missing=missing
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

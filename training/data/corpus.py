@@ -50,7 +50,9 @@ def read_manifest(bucket: Bucket) -> Manifest:
         DocumentError: if it is not a manifest.
     """
     if not bucket.exists(MANIFEST_PATH):
-        raise StorageError(f"{bucket.url} is not a published dataset: no {MANIFEST_PATH}. Prepare it, or let prepare finish")
+        raise StorageError(
+            f"{bucket.where('')} is not a published dataset: no {MANIFEST_PATH}. Prepare it, or let prepare finish"
+        )
     return parse_manifest(bucket.read(MANIFEST_PATH), bucket.where(MANIFEST_PATH))
 
 
@@ -106,7 +108,7 @@ def open_corpus(bucket: Bucket, split: Split | None = Split.TRAIN) -> Corpus:
     if split is not None:
         table = table.filter(pc.equal(table["split"], split.value))
     if not table.num_rows:
-        raise RunError(f"{bucket.url} holds no sample of split {split}; its manifest counts {manifest.num_samples} in all")
+        raise RunError(f"{bucket.where('')} holds no sample of split {split}; its manifest counts {manifest.num_samples} in all")
     corpus = Corpus(bucket=bucket, manifest=manifest, table=table)
     corpus.pseudo3d  # noqa: B018  # refused here, and not in a thread that draws views
     return corpus

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from foundation.bucket import Bucket
+from foundation.location import without_secrets
 from foundation.output import check_outside
 from storage_schema.errors import RunError
 from storage_schema.manifest import Manifest
@@ -45,7 +46,7 @@ def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any], int]:
     """
     state = checkpoint.load(run)
     if state is None:
-        raise RunError(f"{run.url} holds no checkpoint; pretrain it first")
+        raise RunError(f"{run.where('')} holds no checkpoint; pretrain it first")
     config = read_config(state.identity["config"], run.where("the newest checkpoint"))
     method = untrained(config, config.seed)
     checkpoint.restore(run, state, method)
@@ -119,7 +120,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         findings.notes += filter(None, [_unfit(identity, read_manifest(bucket))])
         _judge(bucket, config, method, others, folds, findings)
     summary = {
-        "out": run.url,
+        "out": without_secrets(run.url),
         "recipe": config.method.kind,
         "step": step,
         "steps": config.steps,

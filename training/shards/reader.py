@@ -110,11 +110,11 @@ def _stored(data: bytearray, item: ReadItem, index: Index) -> Tensor:
 def _refuse_unlike(name: str, tensor: Tensor, index: Index, bucket: Bucket) -> None:
     stored = index.tensors.get(name)
     if stored is None:
-        raise StorageError(f"{bucket.url}: holds no tensor {name}; take a checkpoint of the same model and optimizer")
+        raise StorageError(f"{bucket.where('')}: holds no tensor {name}; take a checkpoint of the same model and optimizer")
     if (stored.size, stored.properties.dtype) != (tensor.shape, tensor.dtype):
         found = f"{stored.properties.dtype} of {list(stored.size)}"
         raise StorageError(
-            f"{bucket.url}: {name} is {found}, expected {tensor.dtype} of {list(tensor.shape)}; take one of the same model"
+            f"{bucket.where('')}: {name} is {found}, expected {tensor.dtype} of {list(tensor.shape)}; take one of the same model"
         )
 
 
@@ -127,5 +127,5 @@ def _refuse_gaps(tensors: dict[str, Tensor], items: Sequence[ReadItem], bucket: 
         expected = (tensor.to_local() if isinstance(tensor, DTensor) else tensor).numel()
         if planned[name] != expected:
             raise StorageError(
-                f"{bucket.url}: {planned[name]} of the {expected} numbers of {name} are stored; take another checkpoint"
+                f"{bucket.where('')}: {planned[name]} of the {expected} numbers of {name} are stored; take another checkpoint"
             )

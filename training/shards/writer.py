@@ -82,7 +82,9 @@ class BucketWriter(StorageWriter):
             dtype = item.tensor_data.properties.dtype if item.tensor_data else None
             if dtype not in DTYPES.values():
                 found = f"a tensor of {dtype}" if dtype else "no tensor"
-                raise StorageError(f"{self._bucket.url}: {item.index.fqn} is {found}; store only tensors of {', '.join(DTYPES)}")
+                raise StorageError(
+                    f"{self._bucket.where('')}: {item.index.fqn} is {found}; store only tensors of {', '.join(DTYPES)}"
+                )
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:

@@ -69,7 +69,7 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
     corpora = [open_corpus(source.bucket, split=None) for source in bench.sources]
     _refuse_starving(study, corpora)
     judging = [*corpora, *(open_corpus(source.bucket, split=None) for source in bench.judges)]
-    names = short_names([corpus.bucket.url for corpus in judging])
+    names = short_names([corpus.bucket.where("") for corpus in judging])
     courses: dict[str, list[Course]] = {}
     found: list[Score] = []
     jobs = [(arm, seed) for arm in study.arms for seed in range(bench.seeds)]
@@ -117,7 +117,9 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     pretrain(config, eaten, run, quiet, saving=Saving(every=max(1, config.steps // 10)), threads=bench.threads)
     records = read_metrics(run)
     if not records:
-        raise RunError(f"{run.url}: not one step of its metrics can be read; delete this run, and the same line does it again")
+        raise RunError(
+            f"{run.where('')}: not one step of its metrics can be read; delete this run, and the same line does it again"
+        )
     courses.setdefault(arm.name, []).append(course(records))
     _, method, _, _ = trained(run)
     return method
