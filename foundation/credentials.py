@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from storage_schema.errors import UsageError
+from storage_schema.errors import StorageError, UsageError
 from storage_schema.names import printable
 
 #: A file of credentials is a few lines; anything larger is another file.
@@ -37,7 +37,8 @@ def read_credentials(path: str) -> Credentials:
     The section is that of the profile in the environment (AWS_PROFILE), else ``[default]``, else the only one.
 
     Raises:
-        UsageError: if there is no such file, or no credentials in it. Nothing of its content is told.
+        StorageError: if there is no such file, or none that can be read.
+        UsageError: if there are no credentials in it. Nothing of its content is told.
     """
     shown = printable(path)
     try:
@@ -45,7 +46,7 @@ def read_credentials(path: str) -> Credentials:
             others = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077
             text = file.read(LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"--credentials-file {shown} cannot be read: {error.strerror}") from error
+        raise StorageError(f"--credentials-file {shown} cannot be read: {error.strerror}") from error
     if others:
         _LOG.warning("%s may be read by other users of this machine; chmod 600 it", shown)
     sections = configparser.RawConfigParser(strict=False)

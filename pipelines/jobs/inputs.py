@@ -47,8 +47,8 @@ def inputs_of(settings: Mapping[str, Any], files: Iterable[SourceFile]) -> Input
     return Inputs(settings={name: digest(value) for name, value in settings.items()}, files=tuple(listed))
 
 
-def hold_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Bucket], files: Sequence[SourceFile]) -> None:
-    """Record what a preparation begins with; of one that goes on, refuse what has changed since.
+def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Bucket], files: Sequence[SourceFile]) -> None:
+    """Refuse to go on with a preparation whose inputs have changed since it began.
 
     A file that was written anew with equal bytes is told from a changed one where a finished row holds its hash.
 
@@ -71,7 +71,12 @@ def hold_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Buck
     if begun and before is not None and before != now:
         _refuse_other_settings(out, before, now)
         _refuse_other_files(out, before, now, sources, files)
-    if before != now:
+
+
+def record_inputs(out: Bucket, settings: Mapping[str, Any], files: Sequence[SourceFile]) -> None:
+    """Record what a preparation begins with, before its first row is written."""
+    now = inputs_of(settings, files)
+    if _recorded(out) != now:
         out.put(INPUTS, to_checked_bytes(to_document(now)), private=True)
 
 

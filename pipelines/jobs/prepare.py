@@ -18,13 +18,13 @@ from pipelines.counts import count
 from pipelines.decoders.probe import promised
 from pipelines.jobs.engine import Session, each
 from pipelines.jobs.flagged_notes import tell_flagged
-from pipelines.jobs.inputs import hold_inputs
+from pipelines.jobs.inputs import check_inputs, record_inputs
 from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
 from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
 from pipelines.jobs.order import Order, Outcome
 from pipelines.jobs.output import check_free, check_objects, count_rows, published, read_rows, refuse_other
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id, series_of
-from pipelines.jobs.recipe import Recipe, VolumeRecipe
+from pipelines.jobs.recipe import READERS, Recipe, VolumeRecipe
 from pipelines.jobs.request import request_digest
 from pipelines.jobs.row import Job, run_row
 from pipelines.jobs.scan import scan
@@ -128,8 +128,27 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
         verdicts,
         order.pseudonyms.names,
         has_patients=labels.names_patients,
-        load_key=lambda: order.pseudonyms.load_key(sources[0], order.out),
+        load_key=lambda: order.pseudonyms.draft_key(sources[0]),
     )
+    planned = _plan_with(names, order, sources, files, labels, verdicts)
+    if names.key is None:
+        return planned
+    # Stored only now that nothing is left to refuse; of preparations at one time, all take the key of the first.
+    key = order.pseudonyms.load_key(sources[0], order.out, names.key)
+    if key == names.key:
+        return planned
+    return _plan_with(replace(names, key=key), order, sources, files, labels, verdicts)
+
+
+def _plan_with(
+    names: SourceNames,
+    order: Order,
+    sources: Sequence[Bucket],
+    files: Sequence[SourceFile],
+    labels: Labels,
+    verdicts: Sequence[Verdict],
+) -> Planned:
+    """The plan under these names, unless there is something to refuse."""
     identity: dict[str, object] = {"name": order.name, "split": asdict(order.split), "patient_key_id": names.key_id}
     plan = make_plan(names.publish(verdicts), order.recipe, _naming(order, sources, labels, names), identity)
     named = _named(verdicts, names, order.recipe)
@@ -138,12 +157,15 @@ def plan_of(order: Order, sources: Sequence[Bucket], files: Sequence[SourceFile]
         ignored = Counter(one.rule for one in plan.ignored)
         where = ", ".join(source.where("") for source in order.sources)
         wanted = ", ".join(sorted(order.recipe.formats))
-        raise StorageError(
-            f"nothing to prepare among {count(len(files), 'file')} of {where}; the recipe reads {wanted}. "
-            + (maps if maps and not plan.refused else readable(told(plan.refused), named))
-            + (f" {sentence_of_unread(unread)}" if unread else "")
-            + "".join(f"; ignored as {rule}: {number}" for rule, number in ignored.items())
-        )
+        maps = None if order.include_label_maps else sentence_of_maps(verdicts)
+        sentences = [
+            f"nothing to prepare among {count(len(files), 'file')} of {where}; the recipe reads {wanted}",
+            maps if maps and not plan.refused else readable(told(plan.refused), named),
+            sentence_of_unread(unread) if unread else "",
+            sentence_of_other_recipe(order.recipe, verdicts),
+            "; ".join(f"ignored as {rule}: {number}" for rule, number in ignored.items()),
+        ]
+        raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
     items = [item for row in plan.rows for item in row.items]
     notes = check_patients((item.patient for item in items), order.split)
     annotated = sum(item.burned_in_annotation for item in items)
@@ -200,9 +222,17 @@ def prepare(order: Order, session: Session) -> Outcome:
         return _already_published(order, manifest, sources, files, start)
     check_links_apart(order.out, order.sources)
     labels = find_labels(order, sources, files)
-    hold_inputs(order.out, order.settings(), sources, files)
+    check_inputs(order.out, order.settings(), sources, files)
     with session():
         return _prepared(order, sources, files, labels)
+
+
+def sentence_of_other_recipe(recipe: Recipe, verdicts: Sequence[Verdict]) -> str:
+    """Which recipe reads the files that this one does not; empty if none is known to."""
+    found = Counter(verdict.facts.format for verdict in verdicts if verdict.facts and verdict.facts.format not in recipe.formats)
+    readers = {kind: name for name, formats in READERS.items() for kind in formats}
+    named = Counter({readers[kind]: number for kind, number in found.items() if kind in readers})
+    return "; ".join(f"--recipe {name} reads {number} of them" for name, number in named.most_common())
 
 
 def _already_published(
@@ -245,6 +275,7 @@ def _prepared(order: Order, sources: tuple[Bucket, ...], files: Sequence[SourceF
     start = time.monotonic()
     planned = plan_of(order, sources, files, labels)
     plan = planned.plan
+    record_inputs(order.out, order.settings(), files)
     request = request_digest(order.settings(), files, planned.names.key)
     notes = _write_name_map(order, sources, planned.files, request)
     job = Job(

@@ -9,7 +9,7 @@ from foundation.bucket import Bucket
 from foundation.location import contains
 from pipelines.jobs.names import NamedFile, NameRule, name_table, parse_name_table
 from pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
-from pipelines.sources.salt import load_or_create_key, read_key, salt_beside
+from pipelines.sources.salt import load_or_create_key, make_key, read_key, salt_beside, tell_if_readable_by_others
 from storage_schema.errors import StorageError, UsageError
 from storage_schema.pseudonym import PseudonymKey
 
@@ -40,18 +40,26 @@ class PseudonymOptions:
         if self.salt_file is not None:
             _check_outside(out, self.salt_file, "--salt-file")
             read_key(self.salt_file)
+            tell_if_readable_by_others(self.salt_file)
 
-    def load_key(self, source: Bucket, out: Bucket) -> PseudonymKey:
-        """The secret key of a preparation.
+    def draft_key(self, source: Bucket) -> PseudonymKey:
+        """The secret key, or a new one that :meth:`load_key` stores once nothing is left to refuse."""
+        return self.find_key(source) or make_key()
+
+    def load_key(self, source: Bucket, out: Bucket, new: PseudonymKey | None = None) -> PseudonymKey:
+        """The secret key of a preparation; it is stored if it is a new one.
 
         Args:
             source: the first source, as a folder.
             out: the dataset, which must not hold the key.
+            new: what :meth:`draft_key` gave; another preparation may have stored one meanwhile, which is given back then.
         """
         if self.salt_file is not None:
             return read_key(self.salt_file)
         _check_outside(out, source.at(SALT_NAME), "--salt-file")
-        return load_or_create_key(source)
+        key = load_or_create_key(source, new)
+        tell_if_readable_by_others(salt_beside(source))
+        return key
 
     def find_key(self, source: Bucket) -> PseudonymKey | None:
         """The secret key if there is one; none is made."""

@@ -28,6 +28,13 @@ from storage_schema.vocabulary import Modality, Presentation
 Decoder = Callable[[RawItem], Sample]
 
 
+#: Recipes that a message names for files which the chosen one does not read.
+READERS = {
+    "xray-pseudo3d": frozenset({Format.PNG, Format.JPEG}),
+    "mixed-superpatches": frozenset({Format.NIFTI}),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardSize:
     """When a shard is full: at a number of bytes (estimated before compression, of which there is none) or of samples."""

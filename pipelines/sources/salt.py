@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import stat
+import sys
 
 from foundation.bucket import Bucket
 from pipelines.sources.listing import SALT_NAME, as_folder
 from storage_schema.errors import StorageError, UsageError
+from storage_schema.names import printable
 from storage_schema.pseudonym import MIN_KEY_BYTES, PseudonymKey
-
-logger = logging.getLogger(__name__)
 
 #: Of a key that is made here.
 NEW_KEY_BYTES = 32
@@ -29,10 +28,11 @@ def read_key(salt_file: Bucket) -> PseudonymKey:
     """The key in a file.
 
     Raises:
-        UsageError: if there is none, or a file that is too short or too long to be a key.
+        StorageError: if there is no such file.
+        UsageError: for a file that is too short or too long to be a key.
     """
     if not salt_file.exists():
-        raise UsageError(f"{salt_file.where('')} does not exist; make the secret key with: head -c 32 /dev/urandom > FILE")
+        raise StorageError(f"{salt_file.where('')} does not exist; make the secret key with: head -c 32 /dev/urandom > FILE")
     found = salt_file.listing()
     if [entry.path for entry in found] != [""]:
         raise UsageError(f"{salt_file.where('')} is a folder; --salt-file takes a file of at least {MIN_KEY_BYTES} random bytes")
@@ -43,20 +43,30 @@ def read_key(salt_file: Bucket) -> PseudonymKey:
         key = PseudonymKey(folder.read(name))
     except UsageError as error:
         raise UsageError(f"{salt_file.where('')}: {error}") from error
-    _warn_if_readable_by_others(salt_file)
     return key
 
 
-def _warn_if_readable_by_others(salt_file: Bucket) -> None:
+def tell_if_readable_by_others(salt_file: Bucket) -> None:
+    """Say on standard error if others may read a key of this machine."""
     if salt_file.is_local and stat.S_IMODE(os.stat(salt_file.root).st_mode) & 0o077:
-        logger.warning("%s can be read by other users of this machine; chmod 600 it", salt_file.where(""))
+        _tell(f"{salt_file.where('')} can be read by other users of this machine; chmod 600 it")
 
 
-def load_or_create_key(source: Bucket) -> PseudonymKey:
-    """The key kept beside the raw data of a source; the first preparation makes it.
+def _tell(sentence: str) -> None:
+    sys.stderr.write(f"{printable(sentence)}\n")
+
+
+def make_key() -> PseudonymKey:
+    """A new key, which is nowhere stored yet."""
+    return PseudonymKey(secrets.token_bytes(NEW_KEY_BYTES))
+
+
+def load_or_create_key(source: Bucket, new: PseudonymKey | None = None) -> PseudonymKey:
+    """The key kept in a source; the first preparation makes it.
 
     Args:
         source: a folder or a prefix. Of several preparations at a time one makes the key, and all use it.
+        new: is stored if there is none; one is made if it is not given.
 
     Raises:
         StorageError: if nothing can be written there.
@@ -66,12 +76,12 @@ def load_or_create_key(source: Bucket) -> PseudonymKey:
     if source.exists(SALT_NAME):
         return read_key(place)
     try:
-        created = source.create(SALT_NAME, secrets.token_bytes(NEW_KEY_BYTES), private=True)
+        created = source.create(SALT_NAME, (new or make_key()).secret, private=True)
     except StorageError as error:
         raise StorageError(
-            f"patients, UIDs and names are hashed with a secret key that is kept beside the raw data, but it cannot be written: "
+            f"patients, UIDs and names are hashed with a secret key that is kept in the first source, but it cannot be written: "
             f"{error}. Name a place for it with --salt-file FILE (make one with: head -c 32 /dev/urandom > FILE)"
         ) from error
     if created:
-        logger.info("made the secret key of this data's hashes: %s; keep it, and keep it to yourself", place.where(""))
+        _tell(f"{place.where('')} is the new secret key of this data's hashes; keep it, and keep it to yourself")
     return read_key(place)

@@ -14,7 +14,7 @@ import pipelines.cli
 from foundation import entry
 from foundation.bucket import Bucket, StoreOptions
 from foundation.storage_arguments import add_store_options, bucket, open_bucket, open_weighted, store_options
-from storage_schema.errors import UsageError
+from storage_schema.errors import StorageError, UsageError
 from training.data.ranges import FsspecRanges, ObstoreRanges, open_ranges
 
 FILE = """
@@ -100,7 +100,7 @@ def test_a_file_without_credentials_is_refused_and_not_quoted(credentials, conte
 
 def test_a_file_that_is_not_there_is_said():
     """With its name."""
-    with pytest.raises(UsageError, match=r"/nowhere/keys cannot be read: No such file"):
+    with pytest.raises(StorageError, match=r"/nowhere/keys cannot be read: No such file"):
         store_options(parsed("--credentials-file", "/nowhere/keys"))
 
 

@@ -193,14 +193,14 @@ def test_a_key_beside_raw_data_in_a_store_is_made_once_and_is_no_input():
     try:
         host, port = server.get_host_and_port()
         options = StoreOptions(endpoint_url=f"http://{host}:{port}", access_key="key", secret_key="secret")
-        source, out = Bucket("s3://lab/raw", options), Bucket("s3://lab/out", options)
-        source.filesystem.mkdir("lab")
+        source, out = Bucket("s3://keys/raw", options), Bucket("s3://keys/out", options)
+        source.filesystem.mkdir("keys")
         source.put("a.png", b"1")
         keys = {PseudonymOptions().load_key(source, out).secret for _ in range(3)}
         place = PseudonymOptions().write_name_map([NamedFile(path="a", name="b")], source, out, "0" * 64)
 
         assert keys == {source.read(SALT_NAME)}
-        assert place.url == f"s3://lab/raw/{NAME_MAP_PREFIX}{'0' * 16}.csv"
+        assert place.url == f"s3://keys/raw/{NAME_MAP_PREFIX}{'0' * 16}.csv"
         assert [file.path for file in list_sources([source])[1]] == ["a.png"]
         assert not out.exists()
     finally:
@@ -255,17 +255,18 @@ def test_what_is_no_key_is_refused(content, sentence, tmp_path):
 
 
 def test_a_key_that_is_not_there_is_told_with_how_to_make_one(tmp_path):
-    with pytest.raises(UsageError, match="head -c 32 /dev/urandom"):
+    with pytest.raises(StorageError, match="head -c 32 /dev/urandom"):
         read_key(Bucket(str(tmp_path / "key")))
 
 
-def test_a_key_that_others_may_read_is_told(tmp_path, caplog):
+def test_a_key_that_others_may_read_is_told_once(tmp_path, capsys):
     (tmp_path / "key").write_bytes(bytes(32))
     for mode, told in ((0o600, 0), (0o644, 1)):
-        caplog.clear()
         (tmp_path / "key").chmod(mode)
-        read_key(Bucket(str(tmp_path / "key")))
-        assert len(caplog.records) == told
+        options = PseudonymOptions(salt_file=Bucket(str(tmp_path / "key")))
+        options.check(Bucket(str(tmp_path / "out")))
+        options.load_key(Bucket(str(tmp_path)), Bucket(str(tmp_path / "out")))
+        assert capsys.readouterr().err.count("can be read by other users of this machine; chmod 600 it\n") == told
 
 
 @pytest.mark.parametrize("option", ["salt_file", "name_map"])

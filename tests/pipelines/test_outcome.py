@@ -17,8 +17,10 @@ from pipelines.counts import count
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import ReadRules
 from pipelines.jobs import label_maps, prepare, scan
+from pipelines.jobs.recipe import READERS
+from pipelines.recipes import resolve
 from storage_schema.errors import SampleError
-from tests.pipelines.corpora import blob, nifti_bytes, write_series
+from tests.pipelines.corpora import blob, nifti_bytes, write_images, write_series
 
 RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
 
@@ -69,3 +71,41 @@ def test_a_whole_gzip_file_of_something_else_is_not_truncated(length):
     with pytest.raises(SampleError) as caught:
         probe("v.nii.gz", len(data), lambda n: data[:n], ReadRules())
     assert caught.value.rule == "wrong_format"
+
+
+def test_files_that_another_recipe_reads_are_told_with_its_name_and_leave_nothing_behind(tmp_path: Path, capsys):
+    write_images(tmp_path / "raw")
+    assert main(["prepare", str(tmp_path / "raw"), *RECIPE, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+
+    assert "--recipe xray-pseudo3d reads 14 of them" in told
+    assert ".;" not in told
+    assert ".." not in told
+    assert not (tmp_path / "out" / "_work").exists()
+    assert all(formats <= resolve(name).formats for name, formats in READERS.items())
+
+
+def test_a_refused_preparation_makes_no_key(tmp_path: Path, capsys):
+    """One patient alone cannot be split."""
+    write_series(tmp_path / "raw" / "a", blob((12, 24, 24), 1), "1.2.3")
+    line = ["prepare", str(tmp_path / "raw"), *RECIPE, "--out", str(tmp_path / "out")]
+    assert main([*line, "--test-fraction", "0.5"]) == 1
+    assert "one and the same patient" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "raw").iterdir()} == {"a"}
+    assert not (tmp_path / "out" / "_work").exists()
+
+    assert main(line) == 0
+    told = capsys.readouterr().err
+    assert told.count("is the new secret key of this data's hashes") == 1
+    assert "INFO" not in told
+
+
+@pytest.mark.parametrize("option", ["--salt-file", "--credentials-file", "--labels", "SRC"])
+def test_a_file_of_the_command_line_that_does_not_exist_is_exit_code_2(option, tmp_path: Path, capsys):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "v.nii").write_bytes(nifti_bytes(blob((24, 24, 24), 2), (2.0, 2.0, 2.0)))
+    source = tmp_path / ("absent" if option == "SRC" else "raw")
+    more = [] if option == "SRC" else [option, str(tmp_path / "absent")]
+    more += ["--label-column", "x"] if option == "--labels" else []
+    assert main(["prepare", str(source), *RECIPE, "--out", str(tmp_path / "out"), *more]) == 2
+    assert str(tmp_path / "absent") in capsys.readouterr().err

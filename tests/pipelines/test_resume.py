@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from foundation.bucket import Bucket, StoreOptions
 from pipelines.cli import main
-from pipelines.jobs.inputs import hold_inputs
+from pipelines.jobs.inputs import check_inputs, record_inputs
 from pipelines.jobs.output import check_free
 from pipelines.jobs.request import request_digest
 from pipelines.markers import FileRead, Marker, finished_rows, marker_path, parse_marker, read_markers
@@ -52,7 +52,8 @@ def begun(tmp_path: Path) -> tuple[Bucket, Bucket]:
 
 def hold(source: Bucket, out: Bucket, settings: dict[str, object] | None = None) -> None:
     sources, files = list_sources([source])
-    hold_inputs(out, settings or SETTINGS, sources, files)
+    check_inputs(out, settings or SETTINGS, sources, files)
+    record_inputs(out, settings or SETTINGS, files)
 
 
 def write_anew(source: Bucket, path: str, data: bytes) -> None:
