@@ -6,7 +6,7 @@ import io
 
 from pydicom.uid import UID
 
-from pipelines.decoders.dicom_terms import SEGMENTATION_CLASSES, known_uid
+from pipelines.decoders.dicom_terms import known_uid
 from storage_schema.errors import SampleError
 
 #: Every SOP class of images has this in its keyword, but for these.
@@ -18,6 +18,9 @@ _MORE_IMAGES = frozenset(
         "OphthalmicThicknessMapStorage",
         "CornealTopographyMapStorage",
         "ParametricMapStorage",
+        "SegmentationStorage",
+        "LabelMapSegmentationStorage",
+        "HeightMapSegmentationStorage",
     }
 )
 #: The tag of an element with its length: where a file may end.
@@ -54,7 +57,7 @@ def check_no_image(sop_class: str, *, ends_inside_element: bool) -> None:
     """
     known = known_uid(sop_class)
     keyword = UID(known).keyword if known else ""
-    is_image = _IMAGE_WORD in keyword or keyword in _MORE_IMAGES or known in SEGMENTATION_CLASSES
+    is_image = _IMAGE_WORD in keyword or keyword in _MORE_IMAGES
     if known and not is_image:
         return
     if ends_inside_element:

@@ -24,15 +24,22 @@ class ModalityTransform:
     """How the stored values of one file become physical ones.
 
     Attributes:
-        stated: whether the header has a table, or a slope or intercept.
+        slope_stated: whether the header has a slope, or a table.
+        intercept_stated: whether the header has an intercept, or a table.
         hounsfield: whether the header names HU as the unit, or none.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     table: LookupTable | None = None
-    stated: bool = False
+    slope_stated: bool = False
+    intercept_stated: bool = False
     hounsfield: bool = True
+
+    @property
+    def stated(self) -> bool:
+        """Whether the header has a table, or a slope or intercept."""
+        return self.slope_stated or self.intercept_stated
 
     def physical(self, stored: Array) -> npt.NDArray[np.float32]:
         """Stored values in physical units (HU for CT), float32."""
@@ -59,7 +66,8 @@ def modality_transform(dataset: Any) -> ModalityTransform:
         item = dataset.ModalityLUTSequence[0]
         return ModalityTransform(
             table=lookup_table(dataset, item.get("LUTDescriptor"), item.get("LUTData"), rule="modality_lut"),
-            stated=True,
+            slope_stated=True,
+            intercept_stated=True,
             hounsfield=_word(item, "ModalityLUTType") in _HOUNSFIELD,
         )
     stated = _rescale_of_frame(dataset)
@@ -69,7 +77,8 @@ def modality_transform(dataset: Any) -> ModalityTransform:
     return ModalityTransform(
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,
-        stated=not (slope is None and intercept is None),
+        slope_stated=slope is not None,
+        intercept_stated=intercept is not None,
         hounsfield=_word(stated, "RescaleType") in _HOUNSFIELD,
     )
 

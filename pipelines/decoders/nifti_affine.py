@@ -73,9 +73,9 @@ def _stated_sizes(header: Any) -> npt.NDArray[np.float64]:
 
 
 def _chosen(header: Any, sizes: npt.NDArray[np.float64]) -> tuple[Affine, tuple[str, ...]]:
-    sform = np.asarray(header.get_sform(), np.float64) if int(header["sform_code"]) else None
+    sform = np.asarray(header.get_sform(), np.float64) if int(header["sform_code"]) > 0 else None
     if sform is None:
-        if int(header["qform_code"]):
+        if int(header["qform_code"]) > 0:
             return _qform(header), ()
         return np.asarray(header.get_base_affine(), np.float64), (NO_ORIENTATION_NOTE,)
     qform = _sound_qform(header)
@@ -130,7 +130,7 @@ def _qform(header: Any) -> Affine:
 
 def _sound_qform(header: Any) -> Affine | None:
     """The qform if one is stated and sound; who has a sform does not need it."""
-    if not int(header["qform_code"]):
+    if int(header["qform_code"]) < 1:
         return None
     try:
         qform = _qform(header)

@@ -136,6 +136,14 @@ def _offset(header: Any, version: int) -> int:
 
 
 def _scaling(header: Any) -> tuple[float, float]:
-    """Slope and intercept; the standard says that slope 0 means none."""
+    """Slope and intercept; the standard says that slope 0 means none, of either.
+
+    Raises:
+        SampleError: rule ``rescale`` for a slope with an intercept that is no finite number.
+    """
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    return (slope, intercept if np.isfinite(intercept) else 0.0) if np.isfinite(slope) and slope != 0 else (1.0, 0.0)
+    if not np.isfinite(slope) or slope == 0:
+        return 1.0, 0.0
+    if not np.isfinite(intercept):
+        raise SampleError("rescale", f"scl_slope is {slope:g} and scl_inter {intercept}; a finite number is needed, correct it")
+    return slope, intercept

@@ -145,9 +145,24 @@ def _transform(one: Slice) -> ModalityTransform:
 
 
 def _check_rescale(slices: Sequence[Slice], transforms: Sequence[ModalityTransform], modality: Modality) -> None:
-    """Refuse CT of which only some slices are in HU. Elsewhere a missing rescale is a slope of 1 among others."""
-    without = tuple(one.number for one, transform in zip(slices, transforms, strict=True) if not transform.stated)
-    if modality is Modality.CT and 0 < len(without) < len(slices):
+    """Refuse a series of which some slices are rescaled and others do not say how; of CT, also where what is stated is 1 and 0.
+
+    Raises:
+        SampleError: rule ``missing_rescale``, with the slices that state less than the others.
+    """
+    hounsfield = modality is Modality.CT and any(one.stated for one in transforms)
+    slope = any(one.table or one.slope != 1 for one in transforms)
+    intercept = any(one.table or one.intercept != 0 for one in transforms)
+    without = tuple(
+        one.number
+        for one, transform in zip(slices, transforms, strict=True)
+        if (hounsfield and not transform.stated)
+        or (slope and not transform.slope_stated)
+        or (intercept and not transform.intercept_stated)
+    )
+    if 0 < len(without) < len(slices):
         raise SampleError(
-            "missing_rescale", f"{len(without)} of {len(slices)} slices state no rescale, the others do; which are HU?", without
+            "missing_rescale",
+            f"{len(without)} of {len(slices)} slices state no rescale, or half of one, the others do; correct their headers",
+            without,
         )

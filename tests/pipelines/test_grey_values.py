@@ -15,7 +15,7 @@ from pipelines.stages.orient import orient
 from pipelines.stages.resample import Resample, resample
 from storage_schema.errors import SampleError
 from tests.pipelines.corpora import picture
-from tests.pipelines.dicom_files import dicom_bytes, dicom_dataset, lut_item, read_image, read_series, series_bytes
+from tests.pipelines.dicom_files import AXIAL, dicom_bytes, dicom_dataset, lut_item, read_image, read_series, series_bytes
 
 WINDOW = Intensity(window_hu=(-1000, 1000))
 RNG = np.random.default_rng(5)
@@ -297,6 +297,42 @@ def test_a_number_with_a_comma_is_refused_and_not_quoted():
 
     assert error.rule == "rescale"
     assert "24" not in error.reason
+
+
+@pytest.mark.parametrize("modality", ["PT", "NM", "MR", "CT"])
+@pytest.mark.parametrize(
+    ("stated", "missing"),
+    [
+        ({"RescaleSlope": 20, "RescaleIntercept": 0}, {}),
+        ({"RescaleSlope": 20, "RescaleIntercept": 0}, {"RescaleIntercept": 0}),
+        ({"RescaleSlope": 1, "RescaleIntercept": -5}, {"RescaleSlope": 1}),
+        ({"ModalityLUTSequence": [lut_item(0, np.arange(1, 60001))]}, {}),
+    ],
+)
+def test_a_slice_without_the_rescale_that_the_others_state_is_refused_by_name(modality, stated, missing):
+    volume = phantom()
+    files = [
+        dicom_bytes(
+            pixels, **AXIAL, Modality=modality, ImagePositionPatient=[0, 0, 2 * depth], **(missing if depth == 3 else stated)
+        )
+        for depth, pixels in enumerate(volume)
+    ]
+    error = refusal(read_series, tuple(files))
+
+    assert (error.rule, error.files) == ("missing_rescale", (3,))
+
+
+@pytest.mark.parametrize("modality", ["PT", "MR"])
+def test_slices_that_state_a_rescale_of_one_are_those_that_state_none(modality):
+    volume = phantom()
+    files = [
+        dicom_bytes(
+            pixels, **AXIAL, Modality=modality, ImagePositionPatient=[0, 0, 2 * depth], **({"RescaleSlope": 1} if depth else {})
+        )
+        for depth, pixels in enumerate(volume)
+    ]
+
+    assert np.array_equal(read_series(tuple(files)).array[0], volume)
 
 
 @pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": "", "RescaleIntercept": ""}])

@@ -217,14 +217,38 @@ def test_many_infinities_or_no_finite_voxel_are_refused():
     assert refusal(nifti_bytes(values, (2, 2, 2))).rule == "not_finite"
 
 
-@pytest.mark.parametrize(("slope", "intercept"), [(2, -10), (-1, 0), (0.1, 0.5), (0, 5), (np.nan, np.nan), (1, np.nan)])
-def test_slope_and_intercept_are_those_of_nibabel_and_zero_or_nan_means_none(slope, intercept):
+@pytest.mark.parametrize(("slope", "intercept"), [(2, -10), (-1, 0), (0.1, 0.5), (0, 5), (0, np.nan), (np.nan, np.nan)])
+def test_slope_and_intercept_are_those_of_nibabel_and_a_slope_of_zero_or_nan_means_none(slope, intercept):
     data = bytearray(nifti_bytes(VOLUME, (1, 1, 1)))
     struct.pack_into("<ff", data, 112, slope, intercept)
     sound = slope in (2, -1, 0.1)
     expected = nibabel.Nifti1Image.from_bytes(bytes(data)).get_fdata() if sound else VOLUME
 
     assert np.array_equal(read(bytes(data)).array[0], expected.T.astype(np.float32))
+
+
+@pytest.mark.parametrize("slope", [1, 2, -0.5])
+@pytest.mark.parametrize("intercept", [np.nan, np.inf, -np.inf])
+def test_a_slope_with_an_intercept_that_is_no_number_is_refused_as_nibabel_does(slope, intercept):
+    data = bytearray(nifti_bytes(VOLUME, (1, 1, 1)))
+    struct.pack_into("<ff", data, 112, slope, intercept)
+
+    with pytest.raises(nibabel.spatialimages.HeaderDataError):
+        nibabel.Nifti1Image.from_bytes(bytes(data))
+    assert refusal(bytes(data)).rule == "rescale"
+
+
+@pytest.mark.parametrize("code", [-1, -32768])
+def test_codes_below_one_state_no_orientation_as_in_nibabel(code):
+    true, other = np.diag([2.0, 3.0, 4.0, 1.0]), np.diag([-2.0, 3.0, 4.0, 1.0])
+    data = bytearray(header_of(sform=other, qform=true))
+    struct.pack_into("<h", data, CODES + 2, code)
+    expected = nibabel.Nifti1Image.from_bytes(bytes(data)).affine
+    assert np.allclose(expected, true)
+    assert np.allclose(np.array(read(bytes(data)).affine)[:, [2, 1, 0, 3]], expected)
+
+    struct.pack_into("<h", data, CODES, code)
+    assert "no orientation in the header" in str(read(bytes(data)).extra["note"])
 
 
 def test_ct_with_an_offset_says_so_and_ct_without_does_not():
