@@ -55,7 +55,7 @@ class Facts:
         burned_in_annotation: whether the header says that text is burned into the pixels.
         slice: for DICOM.
         affine: of a NIfTI volume: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.
-        integers: whether a NIfTI file holds one frame of integers that stand for themselves, as labels do.
+        plain: whether a NIfTI file holds one frame of numbers that stand for themselves, as labels do.
     """
 
     format: Format
@@ -68,4 +68,4 @@ class Facts:
     burned_in_annotation: bool | None = None
     slice: SliceHeader | None = None
     affine: tuple[tuple[float, ...], ...] | None = None
-    integers: bool = False
+    plain: bool = False

@@ -33,6 +33,7 @@ class Values(StrEnum):
 
     CONSTANT = "constant"  # one value
     LABELS = "labels"
+    GAPPED_LABELS = "gapped_labels"  # labels, were there not voxels that are no numbers
     FRACTIONS = "fractions"  # from 0 to 1, as probabilities of one label are
     OTHER = "other"
 
@@ -49,11 +50,12 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
     """
     header = parse_header(header_bytes(data), rules)
     seen: npt.NDArray[np.generic] = np.empty(0, header.dtype)
-    low, high, whole = np.inf, -np.inf, True
+    low, high, whole, gaps = np.inf, -np.inf, True, False
     agreeing = _Agreement()
     num_voxels = 0
     for stored in _slices(data, header):
         slices = np.where(np.isfinite(stored), stored, 0) if stored.dtype.kind == "f" else stored
+        gaps = gaps or not np.isfinite(stored).all()
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
         whole = whole and (slices.dtype.kind in "iu" or bool((slices == np.rint(slices)).all()))
         if whole and len(seen) <= MANY_VALUES:
@@ -68,7 +70,7 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
         return Values.CONSTANT
     few = len(seen) <= FEW_VALUES and agreeing.inside() >= MIN_AGREEING_INSIDE
     if whole and (few or agreeing.lowest() >= MIN_AGREEING):
-        return Values.LABELS
+        return Values.GAPPED_LABELS if gaps else Values.LABELS
     return Values.FRACTIONS if low >= 0 and high <= 1 else Values.OTHER
 
 

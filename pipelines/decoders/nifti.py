@@ -37,7 +37,7 @@ def facts(data: bytes, rules: ReadRules) -> Facts:
         shape=(z, y, x),
         spacing_mm=(sz, sy, sx),
         affine=tuple(tuple(float(v) for v in row) for row in header.affine_xyz),
-        integers=plain and header.dtype.kind in "iu",
+        plain=plain,
     )
 
 

@@ -110,39 +110,40 @@ class _Volumes:
         self._grids = by_grid(sound)
 
     def candidates(self) -> list[Verdict]:
-        """Volumes whose voxels decide: those of unsure names, and all of a grid that holds integers and another volume."""
+        """Volumes whose voxels decide: those of unsure names, and all of a grid that holds plain numbers and another volume."""
         return [
             verdict
             for members in self._grids
             for verdict in members
-            if verdict.uri in self._unsure or (len(members) > 1 and any(map(_holds_integers, members)))
+            if verdict.uri in self._unsure or (len(members) > 1 and any(map(_holds_plain_numbers, members)))
         ]
 
     def reasons(self, read: dict[str, Values]) -> dict[str, str]:
         """Why volumes are label maps, by uri.
 
-        Integers that look like labels are labels only beside an image of the same grid: alone they may be a phantom, and so may
-        all volumes of a grid whose stored values are few, whatever they are scaled to.
+        Whole numbers that look like labels, also as floats, are labels only beside an image of the same grid: alone they may be
+        a phantom, and so may all volumes of a grid whose stored values are few, whatever they are scaled to.
         """
         found = {}
         for uri, word in self._unsure.items():
             if read.get(uri, Values.OTHER) is not Values.OTHER:
                 found[uri] = f"its name says {word}, and its voxels are {_WORDS[read[uri]]}"
         for members in self._grids:
-            few = [one for one in members if read.get(one.uri) is Values.LABELS and one.uri not in self._unsure]
-            alike = [one.uri for one in few if _holds_integers(one)]
+            few = [one for one in members if read.get(one.uri) in _FEW and one.uri not in self._unsure]
+            alike = [one.uri for one in few if read[one.uri] is Values.LABELS and _holds_plain_numbers(one)]
             images = [one for one in members if one.uri not in found and one not in few]
             if any(read.get(one.uri) is not Values.CONSTANT for one in images):
                 found |= dict.fromkeys(alike, "its voxels are labels, and an image of the same grid is there")
         return found
 
 
-def _holds_integers(verdict: Verdict) -> bool:
-    """Whether a volume's stored values are whole numbers that stand for themselves."""
-    return verdict.facts is not None and verdict.facts.integers
+def _holds_plain_numbers(verdict: Verdict) -> bool:
+    """Whether a volume's stored values stand for themselves."""
+    return verdict.facts is not None and verdict.facts.plain
 
 
-_WORDS = {Values.CONSTANT: "one value", Values.LABELS: "labels", Values.FRACTIONS: "fractions from 0 to 1"}
+_FEW = frozenset({Values.LABELS, Values.GAPPED_LABELS})
+_WORDS = {Values.CONSTANT: "one value", **dict.fromkeys(_FEW, "labels"), Values.FRACTIONS: "fractions from 0 to 1"}
 
 
 def by_grid(volumes: Iterable[Verdict]) -> list[list[Verdict]]:

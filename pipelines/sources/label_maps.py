@@ -13,6 +13,8 @@ from pipelines.sources.label_names import (
     label_places,
     label_word_of_stem,
     layout_of_labels,
+    parents_of_images,
+    parents_of_labels,
 )
 
 RULE = "label_map"
@@ -68,9 +70,9 @@ class _Images:
 def find_by_name(candidates: Sequence[Candidate]) -> NamedMaps:
     """Find label maps by layout and name.
 
-    A volume is one if it lies where nnU-Net, MSD or BIDS keep them; any file, if a word of its name or of its folder's says so
-    and the image that it belongs to is there. Without that image a picture is an image, since classes are called ``mask`` too,
-    and of a volume the voxels decide.
+    A volume is one if it lies where nnU-Net, MSD or BIDS keep them; any file, if it lies in ``masks`` beside ``images``, or if a
+    word of its name or of its folder's says so and the image that it belongs to is there. Without that image a picture is an
+    image, since classes are called ``mask`` too, and of a volume the voxels decide.
     """
     found = NamedMaps()
     by_stem = {index: word for index, one in enumerate(candidates) if (word := label_word_of_stem(one.path))}
@@ -88,8 +90,13 @@ def find_by_name(candidates: Sequence[Candidate]) -> NamedMaps:
             found.unsure.setdefault(index, word)
 
     for index, one in enumerate(candidates):
-        if one.is_volume and (layout := layout_of_labels(one.path)):
+        if layout := layout_of_labels(one.path, is_volume=one.is_volume):
             found.reasons[index] = f"label maps lie so in the layout of {layout}"
+    beside_images = {(one.is_volume, parent) for one in candidates for parent in parents_of_images(one.path)}
+    for index in by_folder:
+        one = candidates[index]
+        if any((one.is_volume, parent) in beside_images for parent in parents_of_labels(one.path)):
+            found.reasons[index] = "its folder lies beside one of images"
     unnamed = _Images(candidates, [n for n in range(len(candidates)) if n not in by_stem and n not in weak])
     for index, word in sorted({**by_stem, **weak}.items()):
         if index not in found.reasons:

@@ -32,6 +32,8 @@ LABEL_WORDS = frozenset(
         "mask",
         "maskimage",
         "masks",
+        "msk",
+        "msks",
         "parc",
         "parcellation",
         "parcellations",
@@ -95,7 +97,14 @@ _NEGATIONS = frozenset({"no", "non", "not", "un", "with", "without"})
 _NNUNET_LABELS = re.compile(r"labels(Tr|Ts|Va|Val)(_.*)?|gt_segmentations")
 #: BIDS file names: entities, then the suffix that says what the file is.
 _BIDS = re.compile(r"sub-[0-9A-Za-z]+_.*")
-_BIDS_SUFFIXES = frozenset({"dseg", "probseg", "mask"})
+_BIDS_SUFFIXES = frozenset({"dseg", "probseg", "mask", "msk"})
+#: CHAOS keeps label maps in ``Ground``, beside folders of DICOM.
+_CHAOS_LABELS = re.compile(r"(.*/)?((T1DUAL|T2SPIR)/Ground/[^/]+|Ground/[^/]*_GT_[^/]+)")
+#: Folders beside each other, of which one holds images and the other their label maps, whatever the files are called.
+_FOLDERS_OF_IMAGES = frozenset({"images", "imgs"})
+_FOLDERS_OF_LABELS = frozenset({"annotations", "masks", "segmentations"})
+#: CHASE: drawn by the first or second human observer.
+_OBSERVER = re.compile(r"(?i)(?<![a-z0-9])(1st|2nd)[\W_]*ho(?![a-z0-9])")
 _CHANNEL = re.compile(r"[0-9]{4}")
 
 Words = tuple[str, ...]
@@ -109,7 +118,7 @@ def stem(path: str) -> str:
 def words_of(name: str) -> Words:
     """The words of a name in lower case: ``labelsTr`` is labels and tr, ``mask012`` is mask and 012."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", unicodedata.normalize("NFC", name))
-    spaced = re.sub(r"(?i)ground[\W_]*truth", " groundtruth ", spaced)
+    spaced = _OBSERVER.sub(" groundtruth ", re.sub(r"(?i)ground[\W_]*truth", " groundtruth ", spaced))
     words: list[str] = []
     for word in re.findall(r"[^\W_]+", spaced.lower()):
         numbered = re.fullmatch(r"([a-z]+)([0-9]+)", word)
@@ -165,12 +174,35 @@ def _ends(folder: str) -> set[str]:
 
 
 def _label_word_of_folder(folder: str) -> str | None:
+    """The word by which a folder says that it holds label maps: its first or its last, or the last before words for images."""
+    words = words_of(folder)
+    last = next((word for word in reversed(words) if word not in IMAGE_WORDS), None)
+    ends = {*words[:1], last}
     found = (_spoken(words_of(folder), words) for words in (LABEL_WORDS, WEAK_LABEL_WORDS - {"lesion", "lesions"}))
-    return next((word for word in found if word in _ends(folder)), None)
+    return next((word for word in found if word in ends), None)
 
 
-def layout_of_labels(path: str) -> str | None:
-    """The layout by which a volume is a label map whatever lies beside it: of nnU-Net and MSD, or of BIDS."""
+def parents_of_images(path: str) -> set[str]:
+    """Folders that hold an image in a folder of images."""
+    return _parents(path, _FOLDERS_OF_IMAGES)
+
+
+def parents_of_labels(path: str) -> set[str]:
+    """Folders that hold a file in a folder of label maps; if one holds images alike, the file is a label map."""
+    return _parents(path, _FOLDERS_OF_LABELS)
+
+
+def _parents(path: str, names: frozenset[str]) -> set[str]:
+    *folders, _ = path.split("/")
+    return {"/".join(folders[:index]) for index, folder in enumerate(folders) if folder.lower() in names}
+
+
+def layout_of_labels(path: str, *, is_volume: bool) -> str | None:
+    """The layout by which a file is a label map whatever lies beside it: of CHAOS, or for volumes of nnU-Net, MSD and BIDS."""
+    if _CHAOS_LABELS.fullmatch(path):
+        return "CHAOS"
+    if not is_volume:
+        return None
     *folders, _ = path.split("/")
     if any(_NNUNET_LABELS.fullmatch(folder) for folder in folders):
         return "nnU-Net and the Medical Segmentation Decathlon"
@@ -190,11 +222,25 @@ Place = tuple[tuple[Words, ...], Words]
 
 
 def image_places(path: str) -> list[Place]:
-    """What is left of an image's path without words for images, with and without nnU-Net's number of a channel."""
+    """What is left of an image's path without words for images, with and without nnU-Net's number of a channel.
+
+    Of a folder that is named for images, one word may be enough, as ``ISIC2018_Task1-2_Training_Input`` shares with
+    ``ISIC2018_Task1_Training_GroundTruth``.
+    """
     *folders, _ = path.split("/")
     words = _bare(words_of(stem(path)))
     channels = [words[:-1]] if words and _CHANNEL.fullmatch(words[-1]) else []
-    return [(_bare_folders(folders), one) for one in (words, *channels)]
+    trees = [_bare_folders(folders)]
+    for index, folder in enumerate(folders):
+        if _ends(folder) & IMAGE_WORDS and not set(words_of(folder)) & (LABEL_WORDS | WEAK_LABEL_WORDS):
+            trees += _with_one_word(folders, index, index + 1)
+    return [(tree, one) for tree in dict.fromkeys(trees) for one in (words, *channels)]
+
+
+def _with_one_word(folders: list[str], start: int, stop: int) -> list[tuple[Words, ...]]:
+    """Folders of which those from ``start`` to before ``stop`` are one word, for each of their words."""
+    above, below = _bare_folders(folders[:start]), _bare_folders(folders[stop:])
+    return [(*above, (word,), *below) for bare in _bare_folders(folders[start:stop]) for word in bare if not word.isdigit()]
 
 
 def label_places(path: str, *, within: LabelFolders | None, short: bool) -> list[Place]:
@@ -209,6 +255,9 @@ def label_places(path: str, *, within: LabelFolders | None, short: bool) -> list
     trees = [folders]
     if within is not None:
         trees += [folders[: within.start] + folders[within.stop :], folders[: within.start]]
+    places = [_bare_folders(tree) for tree in trees]
+    if within is not None:
+        places += _with_one_word(folders, within.start, within.stop)
     words = _bare(words_of(stem(path)))
     lengths = range(len(words), -1 if short else 0, -1) if words else [0]
-    return [(_bare_folders(tree), words[:length]) for tree in trees for length in lengths]
+    return [(place, words[:length]) for place in places for length in lengths]

@@ -48,6 +48,18 @@ LAYOUTS = {
     "COVID radiography": "COVID/images/COVID-1.png COVID/masks/COVID-1.png* Normal/images/N-1.png Normal/masks/N-1.png*",
     "BUSI": "benign/benign (1).png benign/benign (1)_mask.png* benign/benign (1)_mask_1.png* normal/normal (1).png",
     "ISIC": "ISIC_Training_Data/ISIC_01.jpg ISIC_Training_GroundTruth/ISIC_01_segmentation.png*",
+    "ISIC 2018": "isic/ISIC2018_Task1-2_Training_Input/ISIC_01.jpg "
+    "isic/ISIC2018_Task1_Training_GroundTruth/ISIC_01_segmentation.png*",
+    "CBIS-DDSM": "Calc_full mammogram images/1.png Calc_ROI mask images/1.png*",
+    "DSB 2018": "train/aa/images/aa.png train/aa/masks/77.png* train/aa/masks/99.png* "
+    "train/bb/images/bb.png train/bb/masks/12.png*",
+    "DSB 2018 as volumes": "aa/images/aa.nii aa/masks/77.nii*",
+    "CHAOS": "CT/1/Ground/liver_GT_000.png* MR/2/T1DUAL/Ground/IMG-0004-00002.png* CT/1/x/image0.png Ground/1.png",
+    "CHASE": "Image_01L.jpg Image_01L_1stHO.png* Image_01L_2ndHO.png*",
+    "ISLES": "sub-1/dwi/sub-1_dwi.nii.gz derivatives/sub-1/sub-1_msk.nii.gz*",
+    "classes beside images": "images/a.png mask/b.png imgs_without_mask/b.png mask_images/c.png no_mask_images/c.png",
+    "masks without images": "masks/1.png annotations/2.png x/images/3.png",
+    "patients of one word each": "anna_images/1.png bert_mask/1.png",
     "Montgomery": "CXR_png/M_1_0.png ManualMask/leftMask/M_1_0.png* ManualMask/rightMask/M_1_0.png*",
     "KiTS": "case_00000/imaging.nii.gz case_00000/segmentation.nii.gz*",
     "Pascal": "JPEGImages/2007_1.jpg SegmentationClass/2007_1.png*",
@@ -210,6 +222,18 @@ def test_volumes_of_few_stored_values_are_no_image_that_makes_labels_of_others(t
     assert maps(outcome(tmp_path)) == set()
     write(tmp_path / "scan.nii", blob((12, 12, 12), 1).astype("<f4"))
     assert maps(outcome(tmp_path)) == {"plain.nii"}
+
+
+def test_whole_floats_on_the_grid_of_an_image_are_labels_and_counts_of_photons_are_not(tmp_path, outcome):
+    shape = (16, 16, 16)
+    counts = np.random.default_rng(0).poisson(6, shape) + 1
+    for dtype in ("<f4", "<f8", "<i2"):
+        write(tmp_path / f"wmh_{np.dtype(dtype).name}.nii", labels(shape, 3, dtype))
+        write(tmp_path / f"spect_{np.dtype(dtype).name}.nii", counts.astype(dtype))
+    write(tmp_path / "half.nii", labels(shape, 5, "<f4") + 0.5)
+    write(tmp_path / "pre" / "FLAIR.nii", blob(shape, 1).astype("<f4"))
+
+    assert maps(outcome(tmp_path)) == {f"wmh_{kind}.nii" for kind in ("float32", "float64", "int16")}
 
 
 def test_of_a_volume_named_for_labels_without_its_image_the_voxels_decide(tmp_path, outcome):
