@@ -63,8 +63,15 @@ def meaning_of(error: BaseException, options: StoreOptions) -> str | None:
         if isinstance(cause, error_classes("botocore.parsers", "ResponseParserError")):
             return no_s3()
         if isinstance(answer := getattr(cause, "response", None), dict) and "ResponseMetadata" in answer:
-            return meaning_of_answer(answer, options)
+            # The answer to a HEAD has no body; of what type it would be, some stores say wrongly.
+            headless = getattr(cause, "operation_name", "").startswith("Head") and status_of(answer) == 404
+            return None if headless else meaning_of_answer(answer, options)
     return None
+
+
+def status_of(answer: Mapping[str, Any]) -> int:
+    """The HTTP status of an answer of S3, as botocore parses it; 0 if it has none."""
+    return int(answer["ResponseMetadata"].get("HTTPStatusCode", 0))
 
 
 def meaning_of_answer(answer: Mapping[str, Any], options: StoreOptions) -> str | None:
@@ -75,7 +82,7 @@ def meaning_of_answer(answer: Mapping[str, Any], options: StoreOptions) -> str |
         return region
     if code in MEANINGS:
         return MEANINGS[code]
-    status = told.get("HTTPStatusCode", 0)
+    status = status_of(answer)
     if status in (301, 302, 307, 308) and "location" in headers and code not in _OF_REGION:
         return no_s3(f" (it sends on to {shown_location(headers['location'])})")
     if "html" in headers.get("content-type", "") and status < 500:

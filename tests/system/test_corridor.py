@@ -163,5 +163,5 @@ def test_a_worker_that_fails_on_ray_is_one_sentence(local: Store) -> None:
     process = start(*line)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 2
-    assert re.search(r"error: .*/images/.*\.tar bytes \d+\+\d+ \(sample [0-9a-f]{32}\): crc32c is", err), err[-3000:]
+    assert re.search(r"error: .*/images/.*\.tar bytes \d+\+\d+ \(sample [0-9a-f]{32}\): read twice, crc32c is", err), err[-3000:]
     assert "Traceback" not in err

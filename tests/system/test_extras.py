@@ -63,7 +63,7 @@ def test_help_needs_no_extra(verb: str) -> None:
 
 def lines_of(verb: str, folder: Path, dataset: Path) -> list[str]:
     """A command that would do something."""
-    out = str(folder / "out")
+    out = f"{folder}-out"
     train = ["--recipe", "cdssl-p3d:tiny", "--data", str(dataset), "--out", out]
     return {
         "prepare": ["prepare", str(folder), "--recipe", "xray-pseudo3d:tiny", "--out", out],
