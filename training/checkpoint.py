@@ -25,6 +25,7 @@ from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json
 from storage_schema.errors import RunError, StorageError, wrong_settings
 from training import shards
+from training.records import is_count
 from training.torch_file import load_document
 
 FOLDER = "checkpoints"
@@ -156,13 +157,19 @@ def complete(run: Bucket) -> list[str]:
     return sorted(match[1] for match in found if match)
 
 
-def load(run: Bucket, passed_over: Told = lambda name, reason: None, below: int | None = None) -> State | None:
+def load(
+    run: Bucket,
+    passed_over: Told = lambda name, reason: None,
+    below: int | None = None,
+    check: Callable[[State], None] = lambda state: None,
+) -> State | None:
     """The newest checkpoint whose bytes are what was written; None for a run that has none yet.
 
     Args:
         run: folder of the run.
         passed_over: told the name of each checkpoint that is not whole, and why; the log is told too.
         below: take none of this step or a later one: its parts were found not to be whole.
+        check: raises a StorageError for a state that does not fit; it is passed over as well.
 
     Raises:
         StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
@@ -172,11 +179,12 @@ def load(run: Bucket, passed_over: Told = lambda name, reason: None, below: int 
     for name in reversed(names):  # and not the pointer's first: a worker that was cut off may have set it back
         if below is not None and name >= name_of(below):
             continue
-        state = _checked(run, name, passed_over)
+        state = _checked(run, name, passed_over, check)
         if state is not None:
             return state
     if names or newest:
-        raise StorageError(f"{run.where(FOLDER)}: none of {names or [newest]} is whole; restore one, or start at another --out")
+        remedy = f"restore one, or start at another --out, or delete {run.where(FOLDER)} to train again from step 0"
+        raise StorageError(f"{run.where(FOLDER)}: none of {names or [newest]} is whole; {remedy}")
     return None
 
 
@@ -187,7 +195,7 @@ def load_step(run: Bucket, step: int) -> State:
         StorageError: if it is not whole.
     """
     reasons: list[str] = []
-    state = _checked(run, name_of(step), lambda name, reason: reasons.append(reason))
+    state = _checked(run, name_of(step), lambda name, reason: reasons.append(reason), lambda state: None)
     if state is None:
         raise StorageError(f"{run.where(FOLDER)}/{name_of(step)} was whole for rank 0 and is not here: {reasons[0]}; start again")
     return state
@@ -201,13 +209,15 @@ def restore(run: Bucket, state: State, module: nn.Module) -> None:
         module.load_state_dict(state.kept)
 
 
-def _checked(run: Bucket, name: str, passed_over: Told) -> State | None:
+def _checked(run: Bucket, name: str, passed_over: Told, check: Callable[[State], None]) -> State | None:
     folder = f"{FOLDER}/{name}"
     try:
         hashes, data = _hashes(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
         if hashes.pop(STATE) == hashlib.sha256(data).hexdigest():
             parts = {path.removeprefix(f"{PARTS}/"): sha256 for path, sha256 in hashes.items()}
-            return _sound(State(**load_document(data, STATE), parts=parts), name)
+            state = _sound(State(**load_document(data, STATE), parts=parts), name)
+            check(state)
+            return state
         reason = "its bytes do not have the recorded sha256"
     except (StorageError, ValueError, TypeError, RecursionError) as error:
         reason = str(error) or type(error).__name__
@@ -225,8 +235,9 @@ def _hashes(data: bytes) -> dict[str, str]:
 
 def _sound(state: State, name: str) -> State:
     """A state itself, once its parts are of their types and it is of the step that its folder is named by."""
-    kinds = {"step": int, "position": int, "identity": dict, "model": dict, "optimizer": dict, "average": dict | None}
+    kinds = {"identity": dict, "model": dict, "optimizer": dict, "average": dict | None}
     wrong = [part for part, kind in kinds.items() if not isinstance(getattr(state, part), kind)]
+    wrong += [part for part in ("step", "position") if not is_count(getattr(state, part))]
     if wrong or name_of(state.step) != name:
         raise ValueError(f"{STATE} has {', '.join(wrong)} of another type" if wrong else f"{STATE} is of step {state.step}")
     return state

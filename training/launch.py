@@ -25,6 +25,7 @@ from training import checkpoint
 from training.admission import admit
 from training.asks import HERE, Ask
 from training.checkpoint import Saving
+from training.checkpoint_contents import check_contents
 from training.config import Pretraining, read_config
 from training.events import EventLog
 from training.gpus import refuse_lack
@@ -67,7 +68,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
         refuse_lack(torch.cuda.device_count(), *workers.span, "this machine")
     admitted = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     _sweep(run)
-    state = checkpoint.load(run)
+    state = checkpoint.load(run, check=check_contents)
     done = state.step if state else 0
     if admitted.damage:
         _LOG.warning("%s", admitted.damage)

@@ -76,7 +76,9 @@ class Learner:
             shards.read(run, parts_of(state.step), state.parts, self.tensors(), None)
         else:
             self.method.load_state_dict(state.model)
-            self.optimizer.load_state_dict(state.optimizer)
+            # Rates and the like are the configuration's.
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state.optimizer["state"], "param_groups": groups})
         if self.average:
             assert state.average is not None  # equal identities keep equal averages
             self.average.load_state_dict(state.average)

@@ -12,7 +12,7 @@ from typing import Any
 
 from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json, digest
-from storage_schema.errors import DocumentError, Problem, RunError
+from storage_schema.errors import DocumentError, Problem, RunError, StorageError
 from training import checkpoint
 
 CONFIG = "config.json"
@@ -110,7 +110,7 @@ def recorded(run: Bucket) -> Recorded | None:
         found = read_run_config(run)
     except DocumentError as error:
         return _from_checkpoint(run, error)
-    if found.sealed or (state := checkpoint.load(run)) is None or state.identity == found.identity:
+    if found.sealed or (state := checkpoint.load(run, check=_check_identity)) is None or state.identity == found.identity:
         return Recorded(identity=found.identity)
     damage = f"{run.where(CONFIG)} is not what the checkpoint of step {state.step} says of the run"
     return Recorded(identity=state.identity, damage=damage)
@@ -118,11 +118,16 @@ def recorded(run: Bucket) -> Recorded | None:
 
 def _from_checkpoint(run: Bucket, error: DocumentError) -> Recorded:
     told = " ".join(str(error).split())
-    state = checkpoint.load(run)
+    state = checkpoint.load(run, check=_check_identity)
     if state is None:
         remedy = "choose another --out, or, if nothing in this folder is needed, delete it and start again"
         raise RunError(f"{told}. There is no checkpoint to rebuild it from: {remedy}") from error
     return Recorded(identity=state.identity, damage=f"{told}; it is rebuilt from the checkpoint of step {state.step}")
+
+
+def _check_identity(state: checkpoint.State) -> None:
+    if not isinstance(state.identity.get("config"), dict):
+        raise StorageError("its identity has no config")
 
 
 def write_run_config(run: Bucket, identity: dict[str, Any], sources: list[str]) -> None:

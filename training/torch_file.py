@@ -47,6 +47,28 @@ def load_document(data: bytes, subject: str) -> Any:
     raise StorageError(f"{subject}: is no whole file of PyTorch that holds data alone: {reason}; restore it, or write it anew")
 
 
+def check_tensor(found: Any, like: Tensor, subject: str) -> None:
+    """Look whether a value is a tensor as another, which may be on the meta device, and all its numbers are finite.
+
+    Raises:
+        StorageError: if it is not dense, of another shape or type, or not finite.
+    """
+    if not isinstance(found, Tensor):
+        raise StorageError(f"{subject} is {type(found).__name__}, expected a tensor")
+    if found.layout is not torch.strided or found.is_quantized or found.device.type == "meta":
+        raise StorageError(f"{subject} is no dense tensor")
+    if (found.dtype, found.shape) != (like.dtype, like.shape):
+        stated = f"{found.dtype} of {list(found.shape)}"
+        raise StorageError(f"{subject} is {stated}, expected {like.dtype} of {list(like.shape)}")
+    if not is_finite(found):
+        raise StorageError(f"{subject} has numbers that are not finite")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no number of a dense tensor is NaN or infinite."""
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
 def tensor_hash(tensor: Tensor) -> str:
     """sha256 of a tensor's type, shape and numbers."""
     numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

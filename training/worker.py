@@ -21,6 +21,7 @@ from training import checkpoint
 from training.asks import HERE, Ask
 from training.backbones.base import EncoderSpec
 from training.checkpoint import Saving, State
+from training.checkpoint_contents import check_contents
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
@@ -161,7 +162,11 @@ def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, rank: int, dev
     """
     passed: list[str] = []
     below: int | None = None
-    while state := _chosen(run, rank, device, below, lambda name, reason: passed.append(f"{name}: {reason}")):
+
+    def note(name: str, reason: str) -> None:
+        passed.append(f"{name}: {reason}")
+
+    while state := _chosen(run, rank, device, below, note, check_contents):
         if state.identity != mine:
             found = f"the checkpoint of step {state.step} is of another run"
             raise RunError(f"{run.where('')}: {found}: {run_differences(state.identity, mine)}")
@@ -176,9 +181,16 @@ def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, rank: int, dev
     return 0, passed
 
 
-def _chosen(run: Bucket, rank: int, device: torch.device, below: int | None, passed_over: checkpoint.Told) -> State | None:
+def _chosen(
+    run: Bucket,
+    rank: int,
+    device: torch.device,
+    below: int | None,
+    passed_over: checkpoint.Told,
+    check: Callable[[State], None] = lambda state: None,
+) -> State | None:
     """The checkpoint that rank 0 finds: a lost worker may still be writing one, and ranks that look one by one could differ."""
-    state = checkpoint.load(run, passed_over, below) if rank == 0 else None
+    state = checkpoint.load(run, passed_over, below, check) if rank == 0 else None
     if dist.is_initialized() and dist.get_world_size() > 1:
         step = torch.tensor([state.step if state else 0], device=device)
         dist.broadcast(step, src=0)

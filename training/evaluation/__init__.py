@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,9 +14,10 @@ from tqdm import tqdm
 from foundation.bucket import Bucket
 from foundation.location import without_secrets
 from foundation.output import check_outside
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, StorageError
 from storage_schema.manifest import Manifest
 from training import checkpoint
+from training.checkpoint_contents import check_contents
 from training.config import Pretraining, read_config
 from training.data.corpus import open_corpus, read_manifest
 from training.evaluation.features import classes, features, labelled
@@ -26,6 +28,7 @@ from training.methods.base import Method
 from training.metrics import damage, read_log
 from training.run_folder import check_run_folder
 
+_LOG = logging.getLogger(__name__)
 REPORT, EVALUATION = "report.html", "evaluation.json"
 #: Seeds of untrained twins start here, far from the seeds that people give to runs.
 TWIN_SEED = 1_000_003
@@ -43,14 +46,20 @@ def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any], int]:
 
     Raises:
         RunError: if there is none.
+        StorageError: if there are checkpoints and none of them fits.
     """
-    state = checkpoint.load(run)
-    if state is None:
-        raise RunError(f"{run.where('')} holds no checkpoint; pretrain it first")
-    config = read_config(state.identity["config"], run.where("the newest checkpoint"))
-    method = untrained(config, config.seed)
-    checkpoint.restore(run, state, method)
-    return config, method, state.identity, state.step
+    below: int | None = None
+    while state := checkpoint.load(run, below=below, check=check_contents):
+        config = read_config(state.identity["config"], run.where("the newest checkpoint"))
+        method = untrained(config, config.seed)
+        try:
+            checkpoint.restore(run, state, method)
+        except StorageError as error:  # a part of it
+            below = state.step
+            _LOG.warning("checkpoint of step %d is passed over: %s", state.step, error)
+            continue
+        return config, method, state.identity, state.step
+    raise RunError(f"{run.where('')} holds no checkpoint; pretrain it first")
 
 
 def _unfit(identity: dict[str, Any], manifest: Manifest) -> str | None:

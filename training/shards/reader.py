@@ -20,6 +20,7 @@ from foundation.bucket import Bucket
 from storage_schema.errors import StorageError
 from training.shards.index import INDEX, MAX_INDEX_BYTES, Index
 from training.shards.ranks import are_several, failing_together
+from training.torch_file import is_finite
 
 
 def read(run: Bucket, folder: str, hashes: dict[str, str], tensors: dict[str, Tensor], group: dist.ProcessGroup | None) -> None:
@@ -95,7 +96,11 @@ def _fill(objects: _Objects, tensors: dict[str, Tensor]) -> None:
     for name in sorted(by_object):
         data = bytearray(objects.read(name, sizes[name]))  # torch looks only at what it may write to
         for item in by_object[name]:
-            planner.resolve_tensor(item).detach().copy_(_stored(data, item, index))
+            numbers = _stored(data, item, index)
+            if not is_finite(numbers):
+                subject = f"{objects.bucket.url}: {item.storage_index.fqn}"
+                raise StorageError(f"{subject} has numbers that are not finite; take another checkpoint")
+            planner.resolve_tensor(item).detach().copy_(numbers)
 
 
 def _stored(data: bytearray, item: ReadItem, index: Index) -> Tensor:
