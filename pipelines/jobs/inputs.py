@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,14 +11,13 @@ from typing import Any
 
 from foundation.bucket import Bucket
 from foundation.settings import from_document, to_document
+from pipelines.counts import count
 from pipelines.markers import files_read, marker_paths
 from pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
 from pipelines.sources.listing import SourceFile
 from storage_schema.digest import digest
 from storage_schema.errors import DocumentError, StorageError
 from storage_schema.names import printable
-
-logger = logging.getLogger(__name__)
 
 #: Changed files that a message names.
 MAX_NAMES = 3
@@ -113,7 +112,8 @@ def _refuse_other_files(
     written = [uri for uri in old.keys() & new.keys() if old[uri] != new[uri]]
     same_size = [uri for uri in written if old[uri].size == new[uri].size]
     if len(same_size) == len(written) and old.keys() == new.keys() and _equal(out, same_size, sources, files):
-        logger.warning("%d files were written anew since this began, with the same content", len(written))
+        were = "was" if len(written) == 1 else "were"
+        sys.stderr.write(f"{count(len(written), 'file')} {were} written anew since this began, with the same content\n")
         return
     told = [f"{printable(uri)} ({_shown(old[uri])}; now {_shown(new[uri])})" for uri in sorted(written)[:MAX_NAMES]]
     told += [f"{printable(uri)} (gone)" for uri in sorted(old.keys() - new.keys())[:MAX_NAMES]]

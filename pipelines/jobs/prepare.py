@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from pipelines.jobs.engine import Session, each
 from pipelines.jobs.flagged_notes import tell_flagged
 from pipelines.jobs.inputs import check_inputs, record_inputs
 from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
-from pipelines.jobs.names import NamedFile, SourceNames, choose_names, readable
+from pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, readable
 from pipelines.jobs.order import Order, Outcome
 from pipelines.jobs.output import check_free, check_objects, count_rows, published, read_rows, refuse_other
 from pipelines.jobs.plan import Naming, Plan, make_plan, series_id, series_of
@@ -46,8 +45,6 @@ from storage_schema.errors import StorageError
 from storage_schema.manifest import Manifest
 from storage_schema.vocabulary import Modality
 
-logger = logging.getLogger(__name__)
-
 
 def _folders(sources: Sequence[Bucket]) -> list[str]:
     """The name of each source's own folder."""
@@ -67,6 +64,9 @@ def find_labels(order: Order, sources: Sequence[Bucket], files: Sequence[SourceF
         needing = [file for file in files if (file.source, file.path) not in maps and _may_be_read(file, order.recipe)]
         labels, told = match_table(order.label_table, files, needing, folders, roots)
         _tell(f"labels: {line}" for line in told)
+        patients = [known.patient_id if (known := labels.by_file.get((one.source, one.path))) else None for one in needing]
+        if len(set(patients)) == 1 and patients[0] is not None:
+            check_patients(patients, order.split)  # the table alone shows that no test part can be drawn
     if order.label_by_folder:
         labels = labels.with_folders({(file.source, file.path): label_in(file.path, folders[file.source]) for file in files})
     return labels
@@ -168,6 +168,8 @@ def _plan_with(
         raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
     items = [item for row in plan.rows for item in row.items]
     notes = check_patients((item.patient for item in items), order.split)
+    if order.pseudonyms.names == "relative" and any(map(holds_dicom, verdicts)):
+        notes.append("names of DICOM files and folders are published readable (--source-names relative); they may name patients")
     annotated = sum(item.burned_in_annotation for item in items)
     if annotated:
         notes.append(
@@ -192,7 +194,7 @@ def run_rows(job: Job, plan: Plan, order: Order) -> None:
     """Write every row that has no marker yet."""
     done = finished_rows(job.out, plan.digest)
     if done:
-        logger.info("resuming: %d of %d rows are written", len(done), len(plan.rows))
+        _tell([f"resuming: {len(done)} of {count(len(plan.rows), 'row')} {'is' if len(plan.rows) == 1 else 'are'} written"])
     todo = [canonical_json(to_document(row)).decode() for row in plan.rows if row.number not in done]
     with tqdm(total=len(plan.rows), initial=len(done), desc="prepare", unit="row", disable=order.quiet) as bar:
         for _ in each(todo, partial(run_row, job=job), concurrency=order.concurrency):

@@ -109,3 +109,20 @@ def test_a_file_of_the_command_line_that_does_not_exist_is_exit_code_2(option, t
     more += ["--label-column", "x"] if option == "--labels" else []
     assert main(["prepare", str(source), *RECIPE, "--out", str(tmp_path / "out"), *more]) == 2
     assert str(tmp_path / "absent") in capsys.readouterr().err
+
+
+def test_one_patient_in_the_table_is_refused_before_the_scan(tmp_path: Path, capsys, monkeypatch):
+    write_images(tmp_path / "raw")
+    paths = [path.relative_to(tmp_path / "raw") for path in (tmp_path / "raw").rglob("*.png")]
+    (tmp_path / "t.csv").write_text("\n".join(["path,who", *(f"{path},x" for path in paths)]))
+    monkeypatch.setattr(prepare, "scan", None)
+    line = ["prepare", str(tmp_path / "raw"), "--recipe", "xray-pseudo3d:tiny", "--out", str(tmp_path / "out")]
+    assert main([*line, "--test-fraction", "0.5", "--labels", str(tmp_path / "t.csv"), "--patient-column", "who"]) == 1
+    assert "one and the same patient" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["relative", "hashed"])
+def test_readable_names_of_dicom_files_are_told(rule, tmp_path: Path, capsys):
+    write_series(tmp_path / "raw" / "a", blob((12, 24, 24), 1), "1.2.3")
+    assert main(["prepare", str(tmp_path / "raw"), *RECIPE, "--out", str(tmp_path / "out"), "--source-names", rule]) == 0
+    assert ("are published readable" in capsys.readouterr().out) is (rule == "relative")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -85,9 +86,10 @@ def test_without_the_table_of_names_the_key_still_tells_files_and_what_is_not_kn
     )
     assert f"use another --out, or delete {tmp_path / 'out'} and prepare again" in told
 
-    rewrite(tmp_path / "raw" / "v.nii", change=True)
+    for name in ("v.nii", "w.nii"):  # by chance of the key either of them is the duplicate, which only the table tells of
+        rewrite(tmp_path / "raw" / name, change=True)
     assert main(prepare_all(tmp_path)) == 2
-    assert "such as v.nii, changed" in capsys.readouterr().err
+    assert re.search(r"such as [vw]\.nii, changed", capsys.readouterr().err)
 
 
 def test_a_refused_file_that_was_written_anew_is_told_with_what_to_do(tmp_path, capsys):
@@ -111,7 +113,7 @@ def test_a_second_dataset_of_other_content_does_not_hide_that_the_first_one_is_o
     assert main(second) == 3
     capsys.readouterr()
     assert main(prepare_all(tmp_path)) == 2
-    assert "such as v.nii, changed" in capsys.readouterr().err
+    assert re.search(r"such as [vw]\.nii, changed", capsys.readouterr().err)
 
 
 def test_a_changed_object_of_a_store_is_told_by_its_etag_after_publishing(tmp_path, capsys, monkeypatch):
