@@ -24,11 +24,10 @@ from foundation.processes import descendants, kill
 SIGINT = signal.SIGINT
 #: Exit codes of a process that was stopped. SIGTERM has always counted as work that is not done.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 2}
-#: How the line about a stop begins, and how it goes on where there is nothing else to tell.
-LINES = {
-    signal.SIGINT: ("interrupted; ", "the same command goes on from here"),
-    signal.SIGTERM: ("error: ", "stopped by SIGTERM; the same command goes on from here"),
-}
+#: How the line about a stop begins: with a sentence of the verb behind it, and without one.
+LINES = {signal.SIGINT: ("interrupted; ", "interrupted; "), signal.SIGTERM: ("error: ", "error: stopped by SIGTERM; ")}
+#: How it ends, by whether the same command finds something to go on from.
+GOES_ON, NOTHING = "the same command goes on from here", "nothing was written yet"
 #: Signals so close together are one: ``timeout`` and job managers signal a process and then its group.
 TOGETHER_S = 0.3
 #: A stop that takes so long is spoken of: work may be waiting for a store that is away.
@@ -45,6 +44,7 @@ class _State:
     held: int = 0
     kept: bool = False
     said: bool = False
+    written: bool = True
 
 
 _state = _State()
@@ -55,12 +55,17 @@ def received() -> signal.Signals | None:
     return _state.first if _state.listening else None
 
 
+def tell_written(*, written: bool) -> None:
+    """Say whether the verb has left anything that the same command goes on from: the line about a stop tells it."""
+    _state.written = written
+
+
 def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -> int:
     """Print the one line about a stop, unless it is printed; the exit code.
 
     Args:
         stop: the signal.
-        sentence: what was saved; without it the line says that the same command goes on.
+        sentence: what was saved; without it the line says whether the same command goes on.
         after: what goes before the line, such as the end of a line that a progress bar has left open.
     """
     if not _state.said:
@@ -71,8 +76,10 @@ def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -
 
 
 def _line(stop: signal.Signals, sentence: str | None = None) -> str:
-    opening, otherwise = LINES[stop]
-    return f"{opening}{sentence or otherwise}\n"
+    told, alone = LINES[stop]
+    if sentence:
+        return f"{told}{sentence}\n"
+    return f"{alone}{GOES_ON if _state.written else NOTHING}\n"
 
 
 def note(number: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from foundation import entry
+from foundation import entry, signals
 from foundation.cluster import ray_session
 from foundation.location import shown_location
 from foundation.storage_arguments import add_store_options, open_bucket
@@ -133,6 +133,7 @@ def _pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
+    signals.tell_written(written=False)
     from pipelines.recipes import resolve
 
     recipe = resolve(arguments.recipe, arguments.overrides)
@@ -221,6 +222,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def verify(arguments: argparse.Namespace) -> int:
     """The verb ``verify``."""
+    signals.tell_written(written=False)
     from pipelines.jobs.verify import verify as run
 
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)

@@ -54,6 +54,7 @@ class Asks:
 
     def saved(self, step: int) -> None:
         """Tell those who wait that a checkpoint of ``step`` is safe."""
+        signals.tell_written(written=True)
         with self._changed:
             self._saves.append(step)
             self._changed.notify_all()

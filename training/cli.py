@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
+from foundation import signals
 from foundation.entry import DONE, FAILED, Parser, answer
 from foundation.entry import main as run_verb
 from foundation.location import same_place, shown_location, without_secrets
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
+    signals.tell_written(written=False)
     started = time.monotonic()
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted(text, arguments) for text in arguments.data]
@@ -142,6 +144,7 @@ def fold_count(text: str) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    signals.tell_written(written=False)  # before the end
     run = open_bucket(arguments.run, arguments)
     datasets = [open_bucket(url, arguments) for url in arguments.data]
     from training.evaluation import evaluate

@@ -70,6 +70,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
     _sweep(run)
     state = checkpoint.load(run, check=check_contents)
     done = state.step if state else 0
+    signals.tell_written(written=done > 0)
     if admitted.damage:
         _LOG.warning("%s", admitted.damage)
         EventLog(run, workers.most, "driver").add("damaged", done, admitted.damage)
@@ -136,7 +137,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
             ),
         )
         try:
-            with _relayed(box):
+            with _relayed(box, job.run):
                 trainer.fit()
         except TrainingFailedError as error:
             raise _worker_error(error) from error
@@ -168,13 +169,16 @@ def _meanwhile(name: str, every_s: float, work: Callable[[], None]) -> Iterator[
 
 
 @contextlib.contextmanager
-def _relayed(box: Any) -> Iterator[None]:
+def _relayed(box: Any, run: Bucket) -> Iterator[None]:
     """Meanwhile, what signals ask of the driver lands in the box. A thread carries it: Ray is not called inside a signal."""
     import ray
     from ray.exceptions import RayError
 
     def carry() -> None:
         asked, heard = HERE.take(), False
+        if asked is Ask.STOP:
+            with contextlib.suppress(StorageError):
+                signals.tell_written(written=checkpoint.newest_step(run) > 0)
         with contextlib.suppress(RayError):
             heard = bool(asked) and ray.get(box.ask.remote(asked))
         if asked is Ask.STOP and not heard:

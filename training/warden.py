@@ -163,8 +163,8 @@ class Warden(ControllerCallback, WorkerGroupCallback):
             self._save("asked", "by a signal to the driver")
         if asked is Ask.STOP:
             step = self._save("stopped", "by a signal to the driver")
-            told = f"step {step} is saved" if step else "no step was done yet"
-            raise RunError(f"{self._run.where('')}: stopped as asked; {told}, and the same line goes on")
+            told = f"step {step} is saved; the same command goes on from here" if step else "nothing was written yet"
+            raise RunError(f"{self._run.where('')}: stopped as asked; {told}")
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
         """End what will not get on; for what will, see who is left."""

@@ -89,7 +89,7 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
         if _trained(job, rank, world, device) is Ask.STOP:
             if dist.is_initialized():
                 dist.barrier()  # nobody leaves before rank 0 has saved
-            raise RunError(f"{job.run.where('')}: stopped as asked, and saved; the same line goes on")
+            raise RunError(f"{job.run.where('')}: stopped as asked, and saved; the same command goes on from here")
 
 
 def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:

@@ -11,6 +11,7 @@ from functools import partial
 
 from tqdm import tqdm
 
+from foundation import signals
 from foundation.bucket import Bucket
 from foundation.settings import to_document
 from pipelines.counts import count
@@ -31,7 +32,7 @@ from pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, t
 from pipelines.jobs.unchanged import check_unchanged
 from pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
 from pipelines.jobs.verdict import Verdict
-from pipelines.markers import Marker, finished_rows, read_markers, remove_scratch
+from pipelines.markers import Marker, finished_rows, marker_paths, read_markers, remove_scratch
 from pipelines.publish import Bank, Title, publish, told
 from pipelines.quarantine import Quarantined
 from pipelines.sources.apart import check_apart, check_links_apart
@@ -193,11 +194,13 @@ def _named(verdicts: Sequence[Verdict], names: SourceNames, recipe: Recipe) -> t
 def run_rows(job: Job, plan: Plan, order: Order) -> None:
     """Write every row that has no marker yet."""
     done = finished_rows(job.out, plan.digest)
+    signals.tell_written(written=bool(done))
     if done:
         _tell([f"resuming: {len(done)} of {count(len(plan.rows), 'row')} {'is' if len(plan.rows) == 1 else 'are'} written"])
     todo = [canonical_json(to_document(row)).decode() for row in plan.rows if row.number not in done]
     with tqdm(total=len(plan.rows), initial=len(done), desc="prepare", unit="row", disable=order.quiet) as bar:
         for _ in each(todo, partial(run_row, job=job), concurrency=order.concurrency):
+            signals.tell_written(written=True)
             bar.update()
 
 
@@ -219,6 +222,7 @@ def prepare(order: Order, session: Session) -> Outcome:
     if manifest is None:
         check_free(order.out)
         order.out.check_writable()
+        signals.tell_written(written=bool(marker_paths(order.out)))
     sources, files = list_sources(order.sources)
     if manifest is not None:
         return _already_published(order, manifest, sources, files, start)

@@ -51,6 +51,21 @@ def test_the_first_signal_ends_a_verb_with_one_line(number: signal.Signals, code
         assert process.returncode == code
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [
+        (signal.SIGINT, 130, "interrupted; nothing was written yet\n"),
+        (signal.SIGTERM, 2, "error: stopped by SIGTERM; nothing was written yet\n"),
+    ],
+)
+def test_what_left_nothing_does_not_claim_to_go_on(number: signal.Signals, code: int, line: str) -> None:
+    body = "from foundation import signals\nsignals.tell_written(written=False)\ntime.sleep(60)"
+    with start(body) as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=20)[1] == line
+        assert process.returncode == code
+
+
 def test_two_signals_at_once_are_one() -> None:
     """As ``timeout`` sends them: to the process, and to its group. What is being put away is put away."""
     body = "try:\n    time.sleep(60)\nfinally:\n    time.sleep(0.5)\n    print('put away', flush=True)"

@@ -232,7 +232,7 @@ def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(flat: Bucket, tmp_path
             assert process.wait(PATIENCE_S) == 2
         finally:
             process.kill()
-    assert error.strip().endswith(f"{run}: stopped as asked, and saved; the same line goes on")
+    assert error.strip().endswith(f"{run}: stopped as asked, and saved; the same command goes on from here")
     assert len(error.strip().splitlines()) == 1
     (_, saved), (_, stopped) = _happened(run)[1:3]
     assert _happened(run) == [("start", 0), ("checkpoint", saved), ("checkpoint", stopped), ("stopped", stopped)]
