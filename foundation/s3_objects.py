@@ -50,26 +50,26 @@ class S3Objects:
         found = await self._get(key)
         if isinstance(found, bytes):
             return found
-        size, etag = found
+        size, same = found
         data, slots = bytearray(size), asyncio.Semaphore(PARALLEL_READS)
 
         async def fill(start: int) -> None:
             async with slots:
-                part = await self._get(key, start, min(PART_BYTES, size - start), IfMatch=etag)
+                part = await self._get(key, start, min(PART_BYTES, size - start), **same)
             data[start : start + len(part)] = part
 
         await asyncio.gather(*(fill(start) for start in range(0, size, PART_BYTES)))
         return bytes(data)
 
     async def _get(self, key: str, offset: int | None = None, length: int = 0, **how: str) -> Any:
-        """The bytes of a range; of a whole object its bytes, or size and ETag if it should be read in parts."""
+        """The bytes of a range; of a whole object its bytes, or its size and a condition if it should be read in parts."""
         span = {} if offset is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
 
         async def ask() -> Any:
             answer = await self._filesystem._call_s3("get_object", Bucket=self._bucket, Key=key, **span, **how)
             try:
-                if not span and answer["ContentLength"] > PART_BYTES:
-                    return answer["ContentLength"], answer["ETag"]
+                if not span and answer.get("ContentLength", 0) > PART_BYTES:
+                    return answer["ContentLength"], {"IfMatch": answer["ETag"]} if answer.get("ETag") else {}
                 return await answer["Body"].read()
             finally:
                 answer["Body"].close()
@@ -102,9 +102,13 @@ class S3Objects:
         while True:
             page = self._call("list_objects_v2", Prefix=prefix, **after, **how)
             if page.get("Contents"):
+                if not all(entry.get("Key") for entry in page["Contents"]):
+                    raise ValueError("the store lists objects without their keys; check --endpoint-url")
                 yield page["Contents"]
             if not page.get("IsTruncated"):
                 return
+            if not page.get("NextContinuationToken"):
+                raise ValueError("the store ends a listing before its end, without a token to go on from; check --endpoint-url")
             after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def list(self, name: str) -> list[StoredObject]:
@@ -112,10 +116,10 @@ class S3Objects:
         prefix = self._folder(name)
         below = [entry for page in self._pages(prefix) for entry in page]
         if below or not prefix:
-            marked = (entry for entry in below if entry["Size"] or not entry["Key"].endswith("/"))
-            return [_stored(entry["Key"][len(prefix) :], entry["Size"], entry["ETag"]) for entry in marked]
-        itself = self._call("head_object", Key=self._key(name))
-        return [_stored("", itself["ContentLength"], itself["ETag"])]
+            marked = (entry for entry in below if entry.get("Size") != 0 or not entry["Key"].endswith("/"))
+            return [_stored(entry["Key"], len(prefix), entry.get("Size"), entry.get("ETag")) for entry in marked]
+        itself = self._call("head_object", Key=(key := self._key(name)))
+        return [_stored(key, len(key), itself.get("ContentLength"), itself.get("ETag"))]
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object: one PUT, or parts that become an object at once."""
@@ -156,5 +160,8 @@ class S3Objects:
             raise kind(f"{len(refused)} objects stay, such as {first.get('Key')}: {first.get('Code')}: {first.get('Message')}")
 
 
-def _stored(path: str, size: int, etag: str) -> StoredObject:
-    return StoredObject(path=path, size=int(size), version=etag.strip('"'))
+def _stored(key: str, start: int, size: int | None, etag: str | None) -> StoredObject:
+    """An object whose path is its key from ``start`` on; not every store has ETags."""
+    if size is None:
+        raise ValueError(f"the store lists {key} without its size; copy the files to a folder or another object store")
+    return StoredObject(path=key[start:], size=int(size), version=(etag or "").strip('"'))

@@ -248,6 +248,42 @@ def test_later_too_what_waiting_cannot_mend_is_said_at_once(answer, act, serving
     assert str(caught.value).startswith("s3://lab/x")
 
 
+def _listing(entry: str, more: str = "<IsTruncated>false</IsTruncated>") -> bytes:
+    return f"<ListBucketResult><Name>lab</Name>{more}<Contents>{entry}</Contents></ListBucketResult>".encode()
+
+
+@pytest.mark.parametrize("more", ["", "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"])
+def test_an_object_without_etag_has_no_version(more, serving):
+    """Not every store that speaks S3 has ETags, or says when an object was written."""
+    url = serving(200, {"Content-Type": XML}, _listing(f"<Key>raw/a.png</Key><Size>3</Size>{more}"))
+    found = Bucket("s3://lab/raw", StoreOptions(endpoint_url=url, **OPTIONS)).listing()
+    assert [(one.path, one.size, one.version) for one in found] == [("a.png", 3, "")]
+
+
+def test_bytes_are_read_without_an_etag(serving, monkeypatch):
+    """Whole and in parts."""
+    monkeypatch.setattr("foundation.s3_objects.PART_BYTES", 2)
+    url = serving(200, {}, b"12")
+    bucket = Bucket("s3://lab", StoreOptions(endpoint_url=url, **OPTIONS))
+    assert bucket.read("a") == b"12"
+    monkeypatch.setattr("foundation.s3_objects.PART_BYTES", 1)
+    assert len(bucket.read("a")) >= 2  # this server answers a range with the whole
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (_listing("<Key>raw/a.png</Key>"), "lists raw/a.png without its size"),
+        (_listing("<Size>3</Size>"), "objects without their keys"),
+        (_listing("<Key>raw/a</Key><Size>3</Size>", "<IsTruncated>true</IsTruncated>"), "without a token to go on from"),
+    ],
+)
+def test_a_listing_that_lacks_what_is_needed_is_said(answer, said, serving):
+    bucket = Bucket("s3://lab/raw", StoreOptions(endpoint_url=serving(200, {"Content-Type": XML}, answer), **OPTIONS))
+    with pytest.raises(StorageError, match=said):
+        bucket.listing()
+
+
 class _ReadOnly(_Always):
     """Lets everybody read and nobody write."""
 
