@@ -43,6 +43,8 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the house of a verb and hand it the arguments."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        signals.exit_as_told()
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage() + "\n")
         return 0 if arguments else 1

@@ -7,6 +7,7 @@ second: the main thread may be inside a call that does not return.
 from __future__ import annotations
 
 import _thread
+import atexit
 import contextlib
 import os
 import select
@@ -202,4 +203,21 @@ def _end_at_once(stop: signal.Signals) -> NoReturn:
     if not _state.said:
         _write("\n" + _line(stop))
     kill(descendants(os.getpid()))
-    os._exit(EXIT_CODES[stop])
+    os._exit(EXIT_CODES[_state.first if _state.said and _state.first else stop])
+
+
+def exit_as_told() -> None:
+    """For the entry of a process, before all else: once the line about a stop is printed, its exit code stays.
+
+    While Python takes itself down, signals have their default actions again, and a second one would end the process by itself.
+    So the process ends where that begins, after all other exit handlers.
+    """
+    atexit.register(_exit_as_told, os.getpid())
+
+
+def _exit_as_told(pid: int) -> None:
+    if _state.first and _state.said and os.getpid() == pid:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(EXIT_CODES[_state.first])

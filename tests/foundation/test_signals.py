@@ -97,6 +97,30 @@ def test_the_second_signal_ends_a_verb_at_once(body: str) -> None:
         assert process.returncode == 130
 
 
+#: Ends of a process that take long.
+SLOW_ENDS = {
+    "in an exit handler": "import atexit\natexit.register(time.sleep, 3)",
+    "while objects are taken down": (
+        "class Slow:\n    def __del__(self, sleep=time.sleep):\n        sleep(3)\nsys.modules['__main__'].slow = Slow()"
+    ),
+    "while threads end": "import threading\nthreading.Thread(target=time.sleep, args=(3,)).start()",
+}
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("body", SLOW_ENDS.values(), ids=SLOW_ENDS.keys())
+def test_once_the_line_is_printed_the_code_stays(body: str, second: signal.Signals) -> None:
+    """Whenever the second signal comes, and whichever it is."""
+    with start(f"signals.exit_as_told()\n{body}\ntime.sleep(60)") as process:
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == LINE
+        time.sleep(0.6)
+        process.send_signal(second)
+        process.communicate(timeout=20)
+        assert process.returncode == 130
+
+
 def test_a_kept_signal_interrupts_when_its_block_is_done() -> None:
     body = "with signals.held():\n    time.sleep(1)\n    print('whole', flush=True)\nprint('never', flush=True)"
     with start(body) as process:
