@@ -11,7 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 
-from foundation.object_store import TEMPORARY_PREFIX, StoredObject
+from foundation.object_store import PROBLEMS, TEMPORARY_PREFIX, StoredObject
 
 _Identity = tuple[int, int]  # device and inode: the same for every name of a folder
 
@@ -24,12 +24,12 @@ class LocalFiles:
 
     def read(self, name: str) -> bytes:
         """All bytes of a file."""
-        with open(name, "rb") as file:
+        with open(open_regular(name), "rb") as file:
             return file.read()
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer where the file ends."""
-        with open(name, "rb") as file:
+        with open(open_regular(name), "rb") as file:
             file.seek(offset)
             return file.read(length)
 
@@ -60,6 +60,22 @@ class LocalFiles:
             shutil.rmtree(name)
         else:
             os.unlink(name)
+
+
+def open_regular(name: str) -> int:
+    """A descriptor of the file ``name``, for reading. A pipe or device in its place is never waited for.
+
+    Raises:
+        OSError: if it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    raise OSError(errno.EINVAL, PROBLEMS["special_file"], name)
 
 
 def check_folder(path: str) -> None:

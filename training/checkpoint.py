@@ -23,7 +23,7 @@ from torch import nn
 
 from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json
-from storage_schema.errors import RunError, StorageError, wrong_settings
+from storage_schema.errors import RunError, StorageError, UnreachableError, wrong_settings
 from training import shards
 from training.records import is_count
 from training.torch_file import load_document
@@ -130,9 +130,19 @@ def save(run: Bucket, state: State, saving: Saving, parts: Mapping[str, str] = M
     hashes = {STATE: hashlib.sha256(data).hexdigest()} | {f"{PARTS}/{part}": sha256 for part, sha256 in parts.items()}
     run.put(f"{FOLDER}/{name}/{STATE}", data)
     run.put(f"{FOLDER}/{name}/{HASHES}", canonical_json(hashes))
-    run.put(LATEST, name.encode())
+    _point_to(run, name)
     _tidy(run, name, saving)
     return len(data)
+
+
+def _point_to(run: Bucket, name: str) -> None:
+    """Write the pointer for people; no reader needs it, so one that cannot be written ends no run."""
+    try:
+        run.put(LATEST, name.encode())
+    except UnreachableError:
+        raise
+    except StorageError as error:
+        _LOG.warning("the pointer to the newest checkpoint is not written, and the run goes on without it: %s", error)
 
 
 def _tidy(run: Bucket, newest: str, saving: Saving) -> None:
@@ -175,17 +185,30 @@ def load(
         StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
     """
     names = complete(run)
-    newest = run.read(LATEST).decode(errors="backslashreplace") if run.exists(LATEST) else None
     for name in reversed(names):  # and not the pointer's first: a worker that was cut off may have set it back
         if below is not None and name >= name_of(below):
             continue
         state = _checked(run, name, passed_over, check)
         if state is not None:
             return state
-    if names or newest:
+    named = names or _pointed_to(run)
+    if named:
         remedy = f"restore one, or start at another --out, or delete {run.where(FOLDER)} to train again from step 0"
-        raise StorageError(f"{run.where(FOLDER)}: none of {names or [newest]} is whole; {remedy}")
+        raise StorageError(f"{run.where(FOLDER)}: none of {named} is whole; {remedy}")
     return None
+
+
+def _pointed_to(run: Bucket) -> list[str]:
+    """The checkpoint that the pointer names: one that was there. A pointer that cannot be read is passed over."""
+    if not run.exists(LATEST):
+        return []
+    try:
+        return [run.read(LATEST).decode(errors="backslashreplace")]
+    except UnreachableError:
+        raise
+    except StorageError as error:
+        _LOG.warning("the pointer to the newest checkpoint is passed over: %s", error)
+        return []
 
 
 def load_step(run: Bucket, step: int) -> State:

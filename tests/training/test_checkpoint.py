@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -40,6 +41,32 @@ def test_what_is_saved_is_loaded(run: Bucket) -> None:
     assert found is not None
     assert (found.step, found.position, found.identity) == (10, 40, {"config": {"steps": 9}})
     assert torch.equal(found.model["w"], torch.full((3,), 10.0))
+
+
+@pytest.mark.parametrize("made", ["folder", "pipe", "link to nothing", "link to itself"])
+def test_a_pointer_that_is_no_file_ends_no_run(run: Bucket, made: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither when a checkpoint is loaded, which is found by listing, nor when one is saved, nor before the first."""
+    pointer = Path(run.root) / "checkpoints/latest"
+
+    def put_in_the_way() -> None:
+        pointer.unlink(missing_ok=True)
+        {
+            "folder": pointer.mkdir,
+            "pipe": lambda: os.mkfifo(pointer),
+            "link to nothing": lambda: pointer.symlink_to("nothing"),
+            "link to itself": lambda: pointer.symlink_to("latest"),
+        }[made]()
+
+    pointer.parent.mkdir(parents=True)
+    put_in_the_way()
+    assert checkpoint.load(run) is None
+    checkpoint.save(run, _state(1), Saving(last=3))
+    if made != "folder":
+        put_in_the_way()
+    found = checkpoint.load(run)
+    assert found is not None
+    assert found.step == 1
+    assert ("goes on without it" in caplog.text) is (made == "folder")
 
 
 def test_only_the_newest_are_kept(run: Bucket) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from foundation.bucket import Bucket
 from foundation.credentials import found_credentials
+from foundation.local_files import open_regular
 from foundation.location import S3_PROTOCOLS
 from foundation.store_options import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from storage_schema.errors import StorageError
@@ -37,7 +38,7 @@ class LocalRanges:
 
     def _opened(self, path: str) -> _File:
         try:
-            return _File(os.open(self._bucket.full(path), os.O_RDONLY))
+            return _File(open_regular(self._bucket.full(path)))
         except OSError as error:
             raise StorageError(f"{self._bucket.where(path)}: cannot be opened: {error.strerror}") from error
 
