@@ -26,7 +26,7 @@ check: $(VENV)/stamp-dev  ## style, types, import contracts, quick tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not ray and not system and not slow and not gpu"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not ray and not system and not slow and not gpu"
 
 slow: $(VENV)/stamp-dev  ## what takes minutes; before a release
 	$(BIN)/python -m pytest -m "slow and not gpu"

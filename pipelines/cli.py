@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation import entry, signals
 from foundation.cluster import ray_session
+from foundation.extras import require
 from foundation.location import shown_location
 from foundation.storage_arguments import add_store_options, open_bucket
 from pipelines.counts import count
@@ -131,6 +133,14 @@ def _pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
     return PseudonymOptions(salt_file=salt, name_map=names, names=arguments.source_names or "by_format")
 
 
+@contextlib.contextmanager
+def _ray_data_session(address: str | None, verb: str) -> Iterator[None]:
+    """A Ray session in which Ray Data can work; a package that it lacks is told before anything is begun."""
+    require("pandas", verb)
+    with ray_session(address):
+        yield
+
+
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
     signals.tell_written(written=False)
@@ -160,7 +170,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
-    outcome = run(order, partial(ray_session, arguments.ray_address))
+    outcome = run(order, partial(_ray_data_session, arguments.ray_address, "prepare"))
     entry.answer(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
     return entry.QUARANTINED if outcome.manifest.num_quarantined else entry.DONE
 
@@ -226,7 +236,7 @@ def verify(arguments: argparse.Namespace) -> int:
     from pipelines.jobs.verify import verify as run
 
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
-    session = partial(ray_session, arguments.ray_address)
+    session = partial(_ray_data_session, arguments.ray_address, "verify")
     report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
     told = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:
