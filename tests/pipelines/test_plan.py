@@ -274,4 +274,6 @@ def test_notes_that_a_user_should_look_at_are_counted_by_input():
     rows = [("a", doubtful), ("a", doubtful), ("b", FLAGGED[0]), ("c", "first of 3 frames"), ("d", None), ("e", FLAGGED[2])]
     told = tell_flagged({"source_uri": uri, "note": note} for uri, note in rows)
 
-    assert told == [f"look at {count} inputs: {FLAGGED[which]} (their note in the catalog)" for count, which in ((2, 0), (1, 2))]
+    assert told == [
+        f"look at {n}: {FLAGGED[which]} (their note in the catalog)" for n, which in (("2 inputs", 0), ("1 input", 2))
+    ]
