@@ -306,7 +306,7 @@ def test_a_number_with_a_comma_is_refused_and_not_quoted():
         ({"RescaleSlope": 20, "RescaleIntercept": 0}, {}),
         ({"RescaleSlope": 20, "RescaleIntercept": 0}, {"RescaleIntercept": 0}),
         ({"RescaleSlope": 1, "RescaleIntercept": -5}, {"RescaleSlope": 1}),
-        ({"ModalityLUTSequence": [lut_item(0, np.arange(1, 60001))]}, {}),
+        ({"ModalityLUTSequence": [lut_item(0, np.arange(1, 60001, dtype="<u2"))]}, {}),
     ],
 )
 def test_a_slice_without_the_rescale_that_the_others_state_is_refused_by_name(modality, stated, missing):
