@@ -20,12 +20,19 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"b?'(?:[^'\\]|\\.)*'|b?\"(?:[^\"\\]|\\.)*\""), "'...'"),  # values of the file, and names of files
     (re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://\S+"), "a URL"),
     (re.compile(r"(?<![\w.])(?:~|\.{1,2})?/[^\s'\",;:()<>]*|\b[A-Za-z]:[\\/][^\s'\",;()<>]*"), "a path"),
+    (re.compile(r"\ba path:\d+(?=:)"), "a path"),
+    (re.compile(r",? ?\bline \d+\b"), ""),
     (re.compile(r"\btmp[a-z0-9_]{6,}\S*"), "a temporary file"),
     (re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"), "an identifier"),
     (re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?|\b\d{1,2}:\d\d:\d\d\b"), "a time"),
     (re.compile(r"\b(pid|process|thread)([ =:#]+)\d+", re.IGNORECASE), r"\1"),
     (re.compile(r"\b\d{12,}\b"), "a number"),
 )
+
+
+def warning_text(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A Python warning without the file, line and source of the library that gives it: for :func:`warnings.formatwarning`."""
+    return f"{category.__name__}: {message}\n"
 
 
 def without_addresses(text: str) -> str:

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -29,7 +30,7 @@ from pipelines.decoders.facts import Facts
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import RawItem, ReadRules
 from pipelines.quarantine import verdict_on
-from pipelines.reasons import MAX_CHARACTERS, foreign_text
+from pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text
 from storage_schema.errors import SampleError
 from storage_schema.sample import Sample
 
@@ -109,6 +110,7 @@ def _told_by_codecs() -> str:
 
 def _serve(channel: Channel) -> None:
     os.dup2(os.memfd_create("stderr"), _STDERR)
+    warnings.formatwarning = warning_text
     served = 0
     while True:
         with channel.received() as message:

@@ -9,9 +9,10 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pipelines.decoders import jpeg
+from pipelines.decoders.exif import upright
 from pipelines.decoders.facts import Facts, Format
 from pipelines.decoders.raw import RawItem, ReadRules, with_note
 from pipelines.reasons import foreign_text
@@ -60,7 +61,7 @@ def decode(item: RawItem) -> Sample:
             picture.load()
         else:
             picture, unchecked = jpeg.decoded(item.data, picture)
-        ImageOps.exif_transpose(picture, in_place=True)
+        picture, unoriented = upright(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
     bits = item.data[_PNG_DEPTH] if is_png else 8
@@ -77,13 +78,13 @@ def decode(item: RawItem) -> Sample:
         patient=patient,
     )
     deep = bits == 16 and array.dtype == np.uint8
-    return with_note(sample, note, unchecked, DEEP_COLOUR_NOTE if deep else None)
+    return with_note(sample, note, unoriented, unchecked, DEEP_COLOUR_NOTE if deep else None)
 
 
 def _open(data: bytes, rules: ReadRules) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own guard follows
+            warnings.simplefilter("ignore")  # of metadata, which is not needed, and of size, for which our own guard follows
             picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except Image.DecompressionBombError as error:
         raise SampleError("too_large", f"the picture is larger than can be decoded: {foreign_text(error)}") from error
@@ -96,6 +97,10 @@ def _open(data: bytes, rules: ReadRules) -> Image.Image:
     channels = _num_channels(picture)
     shape = (picture.height, picture.width)
     rules.allow_values(math.prod(shape) * channels, shape if channels == 1 else (*shape, channels))
+    if data.startswith(PNG_MAGIC) and data[_PNG_DEPTH] == 16 and picture.mode == "RGB" and "transparency" in picture.info:
+        raise SampleError(
+            "pixel_mode", "a transparent colour of 16 bits (tRNS) is not read, only its low bytes would be; save it with alpha"
+        )
     return picture
 
 

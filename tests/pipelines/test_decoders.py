@@ -6,17 +6,20 @@ import gzip
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLSNearLossless
 
+from pipelines import decoder_process
 from pipelines.decoders import dicom_image, nifti, raster, series
+from pipelines.decoders.exif import DAMAGED_NOTE
 from pipelines.decoders.geometry import SliceHeader, stacked
 from pipelines.decoders.inflate import inflate
 from pipelines.decoders.raw import RawItem, ReadRules, with_note
@@ -195,6 +198,76 @@ def test_exif_orientation_turns_the_picture():
     image.save(buffer, "PNG", exif=exif)
 
     assert np.array_equal(raster.decode(item(buffer.getvalue())).array[0], np.rot90(picture(1), -1))
+
+
+def with_damaged_exif(kind: str, orientation: int, damage: Callable[[bytearray], bytes]) -> bytes:
+    """A picture whose EXIF block is damaged, and whose chunks and segments are sound."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0112], exif[0x011A] = "maker of scanners", "model model model", orientation, 72.0
+    buffer = io.BytesIO()
+    Image.fromarray(picture(1)).save(buffer, kind, exif=exif, **({"quality": 100} if kind == "JPEG" else {}))
+    data = buffer.getvalue()
+    if kind == "JPEG":
+        start = data.index(b"Exif\0\0")
+        (length,) = struct.unpack_from(">H", data, start - 2)
+        block = damage(bytearray(data[start + 6 : start - 2 + length]))
+        return (
+            data[: start - 2] + struct.pack(">H", 8 + len(block)) + data[start : start + 6] + block + data[start - 2 + length :]
+        )
+    start = data.index(b"eXIf") + 4
+    (length,) = struct.unpack_from(">I", data, start - 8)
+    block = damage(bytearray(data[start : start + length]))
+    crc = zlib.crc32(b"eXIf" + block)
+    return (
+        data[: start - 8] + struct.pack(">I4s", len(block), b"eXIf") + block + struct.pack(">I", crc) + data[start + length + 4 :]
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@given(rng=st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_no_damage_of_exif_makes_sound_pixels_unreadable(kind, rng):
+    def damage(block: bytearray) -> bytes:
+        for _ in range(rng.randrange(1, 6)):
+            block[rng.randrange(len(block))] = rng.randrange(256)
+        return bytes(block[: rng.choice((len(block), rng.randrange(len(block))))])
+
+    sound = raster.decode(item(with_damaged_exif(kind, 1, bytes))).array[0]
+    found = raster.decode(item(with_damaged_exif(kind, 1, damage))).array[0]
+
+    assert any(np.array_equal(found, np.rot90(flipped, turns)) for flipped in (sound, sound.T) for turns in range(4))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kept", [4, 10, 30])
+def test_damaged_exif_is_noted_and_read_in_the_decoder_process(kind, kept):
+    data = with_damaged_exif(kind, 6, lambda block: bytes(block[:kept]))
+    sample = decoder_process.decode(kind.lower(), item(data))
+
+    assert sample.extra["note"] == DAMAGED_NOTE
+    assert np.array_equal(sample.array, raster.decode(item(with_damaged_exif(kind, 1, bytes))).array)
+
+
+@pytest.mark.parametrize("orientation", range(9))
+def test_orientation_is_that_of_pillow(orientation):
+    data = with_damaged_exif("PNG", orientation, bytes)
+    sample = raster.decode(item(data))
+
+    assert np.array_equal(sample.array[0], np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+    assert "note" not in sample.extra
+
+
+def test_a_transparent_colour_of_16_bits_is_refused_by_name():
+    """Pillow compares its low bytes alone, so that white would be taken for 0x00FF."""
+    rows = b"".join(b"\0" + b"\xff" * 6 * 8 for _ in range(8))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tRNS", struct.pack(">HHH", 255, 255, 255)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    packed = [struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks]
+    data = raster.PNG_MAGIC + b"".join(packed)
+
+    assert rule_of(raster.decode, data) == "pixel_mode"
+    with pytest.raises(SampleError, match="tRNS"):
+        raster.facts(data, ReadRules())
 
 
 def test_a_picture_larger_than_the_guard_is_refused_by_its_header():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.decoders.probe import probe
 from pipelines.decoders.raw import ReadRules
 from pipelines.quarantine import verdict_on
-from pipelines.reasons import MAX_CHARACTERS, foreign_text, without_addresses
+from pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text, without_addresses
 from storage_schema.errors import SampleError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -143,3 +143,11 @@ def test_two_processes_make_one_plan_of_broken_headers(recipe, tmp_path):
         digests.add(done.stdout)
 
     assert len(digests) == 1
+
+
+def test_a_warning_of_a_library_gives_neither_its_file_nor_its_line_nor_its_source():
+    told = warning_text(UserWarning("Corrupt EXIF data"), UserWarning, "/usr/lib/python3/PIL/TiffImagePlugin.py", 876)
+    assert foreign_text(UserWarning(told)) == "UserWarning: Corrupt EXIF data"
+
+    text = foreign_text(ValueError("/usr/lib/PIL/Image.py:3575: error in line 12 of x.py, line 7"))
+    assert not re.search(r"\d|Image.py", text), text
