@@ -38,6 +38,7 @@ def load_document(data: bytes, subject: str) -> Any:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_stored(archive, len(data))
             damaged = archive.testzip()
         if damaged is None:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -45,6 +46,23 @@ def load_document(data: bytes, subject: str) -> Any:
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
     raise StorageError(f"{subject}: is no whole file of PyTorch that holds data alone: {reason}; restore it, or write it anew")
+
+
+def _check_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
+    """Members are as large as they are in the file, as PyTorch writes them, so that reading takes no more memory than the file.
+
+    Raises:
+        ValueError: if one is compressed, or all together are larger than the file.
+    """
+    members = archive.infolist()
+    packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size]
+    if packed:
+        raise ValueError(f"its member {packed[0]} is compressed; PyTorch stores members as they are")
+    if (stated := sum(member.file_size for member in members)) > num_bytes:
+        raise ValueError(f"its members state {stated} bytes, and the file has {num_bytes}")
+    # Of what ``weights_only`` lets a pickle call, this alone takes memory by a number: bytearray(2**40).
+    if any(b"bytearray" in archive.read(member) for member in members if member.filename.endswith(".pkl")):
+        raise ValueError("it holds a bytearray; runs and encoders hold tensors and plain values")
 
 
 def check_tensor(found: Any, like: Tensor, subject: str) -> None:

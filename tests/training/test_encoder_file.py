@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import logging
 import random
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from storage_schema.digest import digest
 from storage_schema.errors import CrossdimError, RunError, StorageError
+from training import backbones
 from training.backbones import build_encoder, encoder_bytes, load_encoder
 from training.backbones.base import EncoderSpec
 from training.backbones.strided import StridedSettings
-from training.torch_file import tensor_hash
+from training.backbones.vit3d import ViT3DSettings
+from training.torch_file import tensor_hash, tensor_hashes
 
 OLD = Path(__file__).parents[1] / "golden" / "version_1" / "run" / "encoder.pt"
 SPEC = EncoderSpec.of(StridedSettings())
@@ -101,6 +107,17 @@ def test_an_older_file_is_loaded_with_a_note(caplog: pytest.LogCaptureFixture) -
     assert "before encoders had hashes" in caplog.text
 
 
+class _Bytes:
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return (bytearray, (2**20,))
+
+
+def test_bytes_by_their_number_alone_are_refused() -> None:
+    """``weights_only`` would take as many as the file says."""
+    with pytest.raises(StorageError, match="holds a bytearray"):
+        load_encoder(_stored({"spec": _Bytes(), "weights": {}}))
+
+
 class _Program:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (print, ("this must not run",))
@@ -132,3 +149,74 @@ def test_a_program_in_it_does_not_run(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(StorageError, match="holds data alone"):
         load_encoder(_stored({"spec": _Program(), "weights": {}}))
     assert capsys.readouterr().out == ""
+
+
+def _resealed(file: bytes, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> io.BytesIO:
+    """An encoder file that somebody changed and gave the right hashes."""
+    document: dict[str, Any] = _document(file)
+    change(document["spec"], document["weights"])
+    hashes = {"spec": digest(document["spec"]), "weights": tensor_hashes(document["weights"])}
+    return _stored(document | {"sha256": hashes})
+
+
+def _first(weights: dict[str, Any]) -> str:
+    return next(name for name, value in weights.items() if value.ndim)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda spec, _, value=value: spec.update(num_features=value) for value in ("x", 10**9, -1, True, None)),
+        *(lambda spec, _, value=value: spec.update(in_channels=value) for value in (7, 1.0, "1")),
+        lambda spec, _: spec.update(side_multiple=3),
+        lambda spec, _: spec.update(normalisation=3),
+        lambda spec, _: spec.update(pseudo3d=3),
+        lambda spec, _: spec.update(preprocessing_digests="x"),
+        lambda spec, _: spec.update(backbone=["strided"]),
+        *(lambda spec, _, value=value: spec["settings"].update(widths=value) for value in ([10**30] * 3, "abc", [-1, 2, 4])),
+        lambda _, weights: weights.update({_first(weights): weights[_first(weights)] * float("nan")}),
+        lambda _, weights: weights.update({_first(weights): weights[_first(weights)].double()}),
+        lambda _, weights: weights.pop(_first(weights)),
+        lambda _, weights: weights.update(more=torch.zeros(1)),
+    ],
+)
+def test_a_spec_and_weights_with_right_hashes_are_held_to_the_network(change: Any, file: bytes) -> None:
+    with pytest.raises(CrossdimError, match="encoder: holds no encoder that this release can build"):
+        load_encoder(_resealed(file, change))
+
+
+@pytest.mark.parametrize("widths", [[3000] * 4, [100_000] * 4])
+def test_a_network_larger_than_its_file_is_never_built(widths: list[int], file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the meta device, on which a tensor takes no memory, is used for it."""
+    stated = EncoderSpec.of(StridedSettings(widths=tuple(widths)))
+    huge = _resealed(file, lambda spec, _: spec.update(stated.document()))
+    monkeypatch.setattr(backbones, "build_encoder", lambda spec: pytest.fail("it was built"))
+    with pytest.raises(RunError, match=r"names of weights|expected torch"):
+        load_encoder(huge)
+
+
+def test_a_network_of_more_layers_than_its_file_has_is_refused_while_it_is_built(file: bytes) -> None:
+    deep = EncoderSpec.of(ViT3DSettings(depth=10**9))
+    with pytest.raises(RunError, match="more than"):
+        load_encoder(_resealed(file, lambda spec, _: spec.update(deep.document())))
+
+
+def test_a_view_that_states_more_numbers_than_the_file_has_is_refused_before_it_is_hashed(file: bytes) -> None:
+    document: dict[str, Any] = _document(file)
+    document["weights"][_first(document["weights"])] = torch.zeros(1).expand(10**6, 10**6)
+    with pytest.raises(RunError, match="its weights are no tensors"):
+        load_encoder(_stored(document))
+
+
+@pytest.mark.parametrize("kind", ["deflated", "twice"])
+def test_a_file_that_grows_when_it_is_read_is_refused(kind: str, file: bytes) -> None:
+    """Compressed, or with one member listed many times: sizes that the file does not have."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(file)) as members, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in members.namelist():
+            data = bytes(2**20) if name.endswith("data/0") else members.read(name)
+            archive.writestr(name, data, zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED)
+        if kind == "twice":
+            archive.filelist += archive.filelist * 2
+    with pytest.raises(StorageError, match="is compressed" if kind == "deflated" else "its members state"):
+        load_encoder(io.BytesIO(packed.getvalue()))

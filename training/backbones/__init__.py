@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from storage_schema.digest import digest
-from storage_schema.errors import RunError, StorageError, unknown_name
+from storage_schema.errors import GeometryError, RunError, StorageError, unknown_name
 from training.backbones.base import BackboneSettings, EncoderSpec
 from training.backbones.crossd_unet import CrossDUNetSettings
 from training.backbones.resenc import ResEncSettings
@@ -23,9 +23,16 @@ from training.backbones.superpatch_vit import SuperpatchViTSettings
 from training.backbones.swin3d import Swin3DSettings
 from training.backbones.unet3d import UNet3DSettings
 from training.backbones.vit3d import ViT3DSettings
-from training.torch_file import load_document, tensor_hashes
+from training.network_limits import built_of_at_most
+from training.torch_file import check_tensor, load_document, tensor_hashes
 
 _LOG = logging.getLogger(__name__)
+
+#: What a spec or weights that fit no network raise while it is built.
+UNFIT = (
+    *(TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError, MemoryError, AssertionError),
+    *(StorageError, GeometryError),
+)
 
 #: A new backbone is its file, its test, and a line here.
 BACKBONES: dict[str, type[BackboneSettings]] = {
@@ -78,12 +85,38 @@ def load_encoder(file: str | PathLike[str] | io.BytesIO) -> tuple[nn.Module, Enc
     weights = _checked(document, subject)
     try:
         spec = EncoderSpec(**document["spec"])
+        _check_network(spec, weights)
         encoder = build_encoder(spec)
         encoder.load_state_dict(weights)
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+    except UNFIT as error:
         told = " ".join(str(error).split())[:300]
         raise RunError(f"{subject}: holds no encoder that this release can build: {told}") from error
     return encoder.eval(), spec
+
+
+def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
+    """Hold a spec and weights against the network that the spec describes, before memory is taken for it.
+
+    Raises:
+        ValueError: if the spec is not that of its network, or a weight is not of its shape or type.
+    """
+    if spec.backbone not in BACKBONES:
+        raise RunError(unknown_name("backbone", spec.backbone, BACKBONES))
+    settings = BACKBONES[spec.backbone](**spec.settings)
+    with torch.device("meta"), built_of_at_most(len(weights)):
+        expected = settings.encoder().state_dict()
+    of_network = EncoderSpec.of(settings)
+    for name in ("in_channels", "num_features", "side_multiple"):
+        stated, built = getattr(spec, name), getattr(of_network, name)
+        if type(stated) is not type(built) or stated != built:
+            raise ValueError(f"its spec states {name} {stated!r}, and its network has {built}")
+    digests, fine = spec.preprocessing_digests, isinstance(spec.normalisation, str) and isinstance(spec.pseudo3d, dict | None)
+    if not fine or not isinstance(digests, list) or not all(isinstance(text, str) for text in digests):
+        raise ValueError("its spec has normalisation, pseudo3d or preprocessing_digests of another type")
+    if odd := sorted(expected.keys() ^ weights.keys()):
+        raise ValueError(f"{len(odd)} names of weights are not those of its network, such as {odd[0]}")
+    for name, like in expected.items():
+        check_tensor(weights[name], like, name)
 
 
 def _checked(document: Any, subject: str) -> dict[str, Tensor]:
@@ -94,7 +127,7 @@ def _checked(document: Any, subject: str) -> dict[str, Tensor]:
             f"{subject}: holds {sorted(map(str, members))}, expected spec, weights and sha256; name a run's encoder.pt"
         )
     spec, weights = document["spec"], document["weights"]
-    if not isinstance(spec, dict) or not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+    if not isinstance(spec, dict) or not isinstance(weights, dict) or not all(map(_is_whole, weights.values())):
         raise RunError(f"{subject}: its spec is no settings, or its weights are no tensors; name a run's encoder.pt")
     if "sha256" not in document:
         _LOG.warning(
@@ -109,6 +142,11 @@ def _checked(document: Any, subject: str) -> dict[str, Tensor]:
         remedy = "restore it; a run that goes on writes it anew with its next checkpoint"
         raise StorageError(f"{subject}: {_differing(found, document['sha256'])}; {remedy}")
     return weights
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a dense tensor that has all its numbers in the file; a view of few may state any shape."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def _differing(found: dict[str, Any], stated: Any) -> str:
