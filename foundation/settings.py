@@ -127,6 +127,8 @@ def from_document(kind: type[Config], document: Any, *, subject: str, families: 
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise UsageError(f"--set: the value is nested too deeply; found {text[:20]!r} and so on") from None
     except ValueError:
         return text
 

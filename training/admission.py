@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 
 from foundation.bucket import Bucket
 from foundation.output import check_outside
-from storage_schema.errors import DocumentError, Problem, RunError
+from storage_schema.errors import DocumentError, Problem, RunError, UsageError
 from storage_schema.vocabulary import Presentation
 from training.config import Pretraining
 from training.data.corpus import Corpus, open_corpus, read_sample
 from training.data.ranges import open_ranges
+from training.methods.base import Method
+from training.network_limits import built_of_at_most
 from training.run_config import recorded
 from training.run_differences import run_differences
 from training.run_folder import check_run_folder
@@ -23,6 +26,9 @@ from training.worker import Source, identity, order_of
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
 BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
+
+#: Parameters and buffers of a network, at most: far more than any has, few enough to be counted in seconds.
+MAX_TENSORS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +48,8 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     """Hold a run against its data, its folder and its workers before anything starts.
 
     Raises:
-        UsageError: if the folder holds other files, or is a dataset of the run or in one.
+        UsageError: if the folder holds other files, or is a dataset of the run or in one;
+            or if the network is too large.
         RunError: naming everything that does not fit.
     """
     check_outside(run, [source.bucket for source in sources])
@@ -56,8 +63,10 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
         problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
     if problems:
         raise DocumentError(f"the run does not fit its data ({config.method.kind})", problems)
-    with torch.device("meta"):  # nothing is drawn or held
-        config.compute.refuse(config.method.build())
+    method = _built_on_meta(config)
+    config.compute.refuse(method)
+    if world == 0 and not use_gpu:
+        _check_memory(method)
     mine = identity(config, corpora, weights)
     before = recorded(run)
     if before is not None and before.identity != mine:
@@ -66,6 +75,26 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
             "(without --recipe, --set and --steps its own settings are taken), or choose another --out"
         )
     return Admitted(identity=mine, damage=before.damage if before else None)
+
+
+def _built_on_meta(config: Pretraining) -> Method:
+    """The method as it will be, with nothing drawn or held."""
+    try:
+        with torch.device("meta"), built_of_at_most(MAX_TENSORS):
+            return config.method.build()
+    except (RuntimeError, ArithmeticError, TypeError, ValueError, MemoryError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UsageError(f"{config.method.kind}: a network of these settings cannot be built: {told}; make it smaller") from error
+
+
+def _check_memory(method: Method) -> None:
+    """Weights and their gradients must fit into this machine."""
+    numbers = sum(parameter.numel() for parameter in method.parameters())
+    needed = 2 * sum(parameter.nbytes for parameter in method.parameters())
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        found = f"{numbers:,} parameters and their gradients take {needed / 1e9:,.1f} GB of memory"
+        raise UsageError(f"{found}; this machine has {present / 1e9:,.1f} GB: make the network smaller")
 
 
 def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:

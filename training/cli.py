@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from training.launch import Workers
     from training.worker import Source
 
+#: Largest numbers that options take: of threads, and of seconds, a year.
+MAX_THREADS, MAX_INTERVAL_S = 1024, 366 * 86400.0
+
 
 def _pretrain(arguments: argparse.Namespace) -> int:
     signals.tell_written(written=False)
@@ -136,6 +139,24 @@ def cadence(text: str) -> tuple[int | None, float | None]:
     return steps, seconds
 
 
+def thread_count(text: str) -> int:
+    """Threads of a worker: 1 to 1024."""
+    if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= 4 or not 1 <= int(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads: 1 to {MAX_THREADS}")
+    return int(text)
+
+
+def interval_s(text: str) -> float:
+    """Seconds: a number greater than 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_INTERVAL_S:  # also of nan
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval: seconds, greater than 0 and at most {MAX_INTERVAL_S:.0f}")
+    return seconds
+
+
 def fold_count(text: str) -> int:
     """The parts of a cross-validation: 2 or more."""
     if not text.isascii() or not text.isdigit() or int(text) < 2:
@@ -209,13 +230,15 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     spread = "Ray Train workers; MIN:MAX is elastic; 0 trains in this process without Ray"
     verb.add_argument("--workers", type=worker_range, default=(1, 1), metavar="N|MIN:MAX", help=spread)
     verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
-    verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads a worker that read samples and draw views")
+    verb.add_argument(
+        "--threads", type=thread_count, default=2, metavar="N", help="threads a worker that read samples and draw views"
+    )
     spacing = "steps between checkpoints, or seconds: 100 or 30s"
     verb.add_argument("--checkpoint-every", type=cadence, default=(100, None), metavar="N|Ns", help=spacing)
     verb.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints that stay")
     verb.add_argument("--keep-every", type=int, metavar="K", help="checkpoints of every K-th step stay for good")
     looks = "seconds between looks for more workers, in an elastic run"
-    verb.add_argument("--resize-every", type=float, default=60.0, metavar="S", help=looks)
+    verb.add_argument("--resize-every", type=interval_s, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, checkpoint size and requests, from a few steps in this process; start and write nothing"
     verb.add_argument("--plan", action="store_true", help=measured)
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
@@ -264,7 +287,7 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
     verb.add_argument("--weak", action="store_true", help="probe with batch norms and one layer trainable as well; takes minutes")
     verb.add_argument("--gpu", action="store_true", help="train on the GPU of this machine")
-    verb.add_argument("--threads", type=int, default=2, metavar="N", help="threads that read samples and draw views")
+    verb.add_argument("--threads", type=thread_count, default=2, metavar="N", help="threads that read samples and draw views")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
 

@@ -19,6 +19,13 @@ from training.optim import OPTIMIZERS, Optimizer, Sgd
 
 FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS, Lift: LIFTS}
 
+#: Folders of checkpoints have eight digits for the step.
+MAX_STEPS = 10**8 - 1
+#: A step's samples are listed in memory by every worker.
+MAX_GLOBAL_BATCH = 2**20
+#: The largest that PyTorch's generators take.
+MAX_SEED = 2**64 - 1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pretraining:
@@ -47,11 +54,13 @@ class Pretraining:
     def __post_init__(self) -> None:
         if found := wrong_settings(
             self,
-            steps=self.steps >= 1,
-            global_batch=self.global_batch >= 1,
-            seed=self.seed >= 0,
+            steps=1 <= self.steps <= MAX_STEPS,
+            global_batch=1 <= self.global_batch <= MAX_GLOBAL_BATCH,
+            seed=0 <= self.seed <= MAX_SEED,
         ):
-            raise RunError(f"a run needs steps and global_batch of at least 1 and a seed of at least 0; found {found}")
+            most = f"at most {MAX_STEPS} steps, a global_batch of at most {MAX_GLOBAL_BATCH} and a seed of at most 2**64 - 1"
+            least = "a run needs steps and global_batch of at least 1 and a seed of at least 0"
+            raise RunError(f"a run takes {most}; {least}; found {found}")
 
     def document(self) -> dict[str, Any]:
         """The run as JSON values: what a run writes, a run can read."""
