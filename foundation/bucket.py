@@ -52,7 +52,7 @@ class Bucket:
             if isinstance(error, ImportError) and self.protocol in S3_PROTOCOLS:
                 raise missing(self.url, "s3fs") from error
             raise StorageError(f"{self.where('')}: no store speaks {self.protocol}:// here ({error})") from error
-        if self.options.patience_s and self.protocol in S3_PROTOCOLS:
+        if self.protocol in S3_PROTOCOLS:
             filesystem.retries = 1  # around each of botocore's attempts s3fs makes five; no argument sets it
         return filesystem
 
@@ -128,6 +128,20 @@ class Bucket:
     def read(self, path: str) -> bytes:
         """All bytes of an object."""
         return self._asked(path, "reading", lambda _: self._store.read(self.full(path)))
+
+    def read_document(self, path: str) -> bytes:
+        """All bytes of a JSON document.
+
+        Raises:
+            StorageError: also if a store answers with a web page, as a gateway before it does that wants a sign-in.
+        """
+        data = self.read(path)
+        if not self.is_local and data.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+            raise StorageError(
+                f"{self.where(path)}: the store answers with a web page, where JSON is expected; check --endpoint-url, and "
+                "whether a gateway before the store wants a sign-in"
+            )
+        return data
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``: one range request.

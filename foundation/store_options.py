@@ -9,6 +9,9 @@ from foundation.location import S3_PROTOCOLS
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
+#: Who has no patience is to have a sentence within about 16 s: so long may each of two attempts wait for an answer.
+IMPATIENT_READ_TIMEOUT_S = 8
+IMPATIENT_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +49,8 @@ class StoreOptions:
             "client_kwargs": {"region_name": self.region} if self.region else {},
             "config_kwargs": {
                 "connect_timeout": CONNECT_TIMEOUT_S,
-                "read_timeout": READ_TIMEOUT_S,
+                "read_timeout": READ_TIMEOUT_S if self.patience_s else IMPATIENT_READ_TIMEOUT_S,
                 # Who has patience asks again itself: stalled, a client with retries of its own may not be heard of for minutes.
-                "retries": {"total_max_attempts": 1 if self.patience_s else 4, "mode": "standard"},
+                "retries": {"total_max_attempts": 1 if self.patience_s else IMPATIENT_ATTEMPTS, "mode": "standard"},
             },
         }

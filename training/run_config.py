@@ -92,7 +92,7 @@ def read_run_config(run: Bucket) -> RunConfig:
         DocumentError: if it is not what was written, or none of ours.
         StorageError: if it cannot be read.
     """
-    return parse_run_config(run.read(CONFIG), run.where(CONFIG))
+    return parse_run_config(run.read_document(CONFIG), run.where(CONFIG))
 
 
 def recorded(run: Bucket) -> Recorded | None:

@@ -25,7 +25,7 @@ def published(out: Bucket) -> Manifest | None:
     """The manifest of a dataset that is there already."""
     if not out.exists(MANIFEST_PATH):
         return None
-    return parse_manifest(out.read(MANIFEST_PATH), out.where(MANIFEST_PATH))
+    return parse_manifest(out.read_document(MANIFEST_PATH), out.where(MANIFEST_PATH))
 
 
 def check_free(out: Bucket) -> None:

@@ -113,7 +113,7 @@ def check_tables(dataset: Bucket) -> TableCheck:
         raise StorageError(
             f"{dataset.where('')} is no published dataset: it has no {MANIFEST_PATH}; run or finish crossdim prepare"
         )
-    manifest = parse_manifest(dataset.read(MANIFEST_PATH), dataset.where(MANIFEST_PATH))
+    manifest = parse_manifest(dataset.read_document(MANIFEST_PATH), dataset.where(MANIFEST_PATH))
     catalog, problems = read_tables(dataset, manifest, "catalog", CATALOG_SCHEMA)
     quarantine, more = read_tables(dataset, manifest, "quarantine", QUARANTINE_SCHEMA)
     ignored, others = read_tables(dataset, manifest, "ignored", IGNORED_SCHEMA)

@@ -16,11 +16,14 @@ import pytest
 
 import pipelines.cli
 import training.cli
-from foundation import first_contact
+from foundation import first_contact, store_options
 from foundation.bucket import Bucket, StoreOptions
 from foundation.first_contact import met
+from pipelines.jobs.output import published
 from storage_schema.errors import StorageError, UnreachableError
 from tests.ports import free_port
+from training.data.corpus import read_manifest
+from training.run_config import read_run_config
 
 LIMIT_S = 10
 XML = "application/xml"
@@ -282,6 +285,39 @@ def test_a_listing_that_lacks_what_is_needed_is_said(answer, said, serving):
     bucket = Bucket("s3://lab/raw", StoreOptions(endpoint_url=serving(200, {"Content-Type": XML}, answer), **OPTIONS))
     with pytest.raises(StorageError, match=said):
         bucket.listing()
+
+
+class _Hanging(_Always):
+    """Lists, and answers nothing else."""
+
+    def _reply(self) -> None:
+        if self.command == "GET" and "prefix" not in self.path:
+            self.server.reply = 200, {"Content-Type": XML}, _listing("<Key>a</Key><Size>3</Size>")  # type: ignore[attr-defined]
+            super()._reply()
+        else:
+            time.sleep(60)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _reply
+
+
+def test_a_store_that_hangs_after_its_first_answer_is_said_without_patience(monkeypatch, serving, capsys):
+    """Before a run's work begins there is none: each of two attempts has its time, and s3fs makes no more of them."""
+    assert store_options.IMPATIENT_READ_TIMEOUT_S * store_options.IMPATIENT_ATTEMPTS < 20
+    monkeypatch.setattr("foundation.store_options.IMPATIENT_READ_TIMEOUT_S", 2)
+    monkeypatch.setitem(globals(), "_Always", _Hanging)
+    url, start = serving(200, {}, b""), time.monotonic()
+    assert training.cli.main(["status", "s3://lab/run", "--endpoint-url", url, "--access-key", "a", "--secret-key", "b"]) == 2
+    assert time.monotonic() - start < LIMIT_S
+    assert "error: s3://lab/run/config.json: looking for failed" in capsys.readouterr().err
+
+
+def test_a_web_page_is_no_damaged_document(serving):
+    """A gateway before the store may answer with one at any time."""
+    page = b"\n<!DOCTYPE html><html>please sign in</html>"
+    bucket = Bucket("s3://lab/run", StoreOptions(endpoint_url=serving(200, {"Content-Type": XML}, page), **OPTIONS))
+    for read in (read_run_config, published, read_manifest):
+        with pytest.raises(StorageError, match=r"s3://lab/run/\S+: the store answers with a web page.*--endpoint-url"):
+            read(bucket)
 
 
 class _ReadOnly(_Always):

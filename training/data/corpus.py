@@ -53,7 +53,7 @@ def read_manifest(bucket: Bucket) -> Manifest:
         raise StorageError(
             f"{bucket.where('')} is not a published dataset: no {MANIFEST_PATH}. Prepare it, or let prepare finish"
         )
-    return parse_manifest(bucket.read(MANIFEST_PATH), bucket.where(MANIFEST_PATH))
+    return parse_manifest(bucket.read_document(MANIFEST_PATH), bucket.where(MANIFEST_PATH))
 
 
 @dataclass(frozen=True, kw_only=True)
