@@ -98,7 +98,7 @@ def _fill(objects: _Objects, tensors: dict[str, Tensor]) -> None:
         for item in by_object[name]:
             numbers = _stored(data, item, index)
             if not is_finite(numbers):
-                subject = f"{objects.bucket.url}: {item.storage_index.fqn}"
+                subject = f"{objects.bucket.where('')}: {item.storage_index.fqn}"
                 raise StorageError(f"{subject} has numbers that are not finite; take another checkpoint")
             planner.resolve_tensor(item).detach().copy_(numbers)
 
