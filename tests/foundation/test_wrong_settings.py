@@ -43,7 +43,7 @@ def test_only_what_is_wrong_is_told(make: Callable[[], object], told: str) -> No
 
 
 def test_a_value_that_a_configuration_refuses_is_wrong_use_and_names_the_option() -> None:
-    with pytest.raises(UsageError, match=r"\A--set seed=-1: a run needs .*; found seed=-1\Z"):
+    with pytest.raises(UsageError, match=r"\A--set seed=-1: a run takes .* needs .*; found seed=-1\Z"):
         overridden(recipe("cdssl-p3d:tiny"), ["seed=-1"])
     with pytest.raises(UsageError, match=r"\A--set max_side=0: fit needs .*; found max_side=0\Z"):
         with_overrides(Fit(max_side=3), ["max_side=0"])

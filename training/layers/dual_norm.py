@@ -80,6 +80,8 @@ class DualBatchNorm3d(nn.Module):
 
     @torch.no_grad()
     def _put_aside(self) -> None:
+        if self.selected.is_meta:
+            return  # a network that is only described has no numbers to put aside
         for name in STATISTICS:
             getattr(self, name)[self.selected] = getattr(self.norm, name)
 
