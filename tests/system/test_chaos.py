@@ -204,7 +204,7 @@ def test_signals_to_the_driver_save_and_stop_and_the_same_line_finishes(nodes: N
     end = noted(run, "stopped", asked["number"])
     assert end is not None
     assert 0 < asked["step"] <= end["step"]
-    assert f"step {end['step']} is saved, and the same line goes on" in sentence
+    assert f"step {end['step']} is saved; the same command goes on from here" in sentence
     assert f"trained from step {end['step']} to 400" in crossdim(*command)
     assert [record["step"] for record in read_metrics(run)] == list(range(400))
 
