@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
+from foundation import signals
 from storage_schema.errors import CrossdimError, StorageError
 
 #: Attempts at a task whose worker dies, for instance for want of memory. Ours.
@@ -67,6 +68,7 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
         )
     try:
         for row in dataset.iter_rows():
+            signals.check()
             if row["error"]:
                 raise StorageError(row["error"])
             yield row["answer"]

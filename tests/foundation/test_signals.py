@@ -129,6 +129,23 @@ def test_a_kept_signal_interrupts_when_its_block_is_done() -> None:
     assert (process.returncode, out, err) == (130, "whole\n", LINE)
 
 
+def test_an_interrupt_that_a_library_drops_comes_again_at_the_next_result() -> None:
+    """As in a callback from C++, or in ``__del__``: Python prints the ``KeyboardInterrupt`` there and goes on."""
+    body = """class Library:
+    def __del__(self):
+        time.sleep(1)
+library = Library()
+del library
+for _ in range(3):
+    signals.check()
+print("went on")"""
+    with start(body) as process:
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=20)
+        assert (process.returncode, printed, told.splitlines()[-1]) == (130, "", LINE.strip())
+        assert "Exception ignored in" in told
+
+
 @pytest.mark.parametrize(
     ("after", "line"),
     [
