@@ -1,10 +1,12 @@
-"""What every test shares: how hard Hypothesis tries, and a server that speaks S3."""
+"""What every test shares: how hard Hypothesis tries, a server that speaks S3, and the rights of an ordinary user."""
 
 from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # No deadline: a busy machine is no fault of the code. A failing example is printed so that it can be replayed elsewhere.
 settings.register_profile("house", deadline=None, max_examples=60, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+
+
+#: The user and the group that Debian calls nobody and nogroup.
+NOBODY = 65534
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A folder whose owner is not root, and until the test's end the owner's rights: root may read and write everywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, 0)  # the saved id leads back
+        try:
+            yield Path(folder)
+        finally:
+            os.setresuid(0, 0, 0)
 
 
 @pytest.fixture(scope="session")

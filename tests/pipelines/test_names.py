@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import stat
 import threading
 from dataclasses import replace
@@ -215,11 +214,10 @@ def test_key_and_table_beside_raw_data_are_no_inputs(tmp_path):
     assert [file.path for file in list_sources([Bucket(str(tmp_path))])[1]] == ["a.png"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_source_that_cannot_be_written_asks_for_a_salt_file(tmp_path):
-    tmp_path.chmod(0o500)
+def test_a_source_that_cannot_be_written_asks_for_a_salt_file(ordinary_user):
+    ordinary_user.chmod(0o500)
     with pytest.raises(StorageError, match="--salt-file FILE"):
-        load_or_create_key(Bucket(str(tmp_path)))
+        load_or_create_key(Bucket(str(ordinary_user)))
 
 
 class ReadOnly(Bucket):

@@ -16,13 +16,14 @@ import boto3
 from botocore.exceptions import BotoCoreError
 
 from foundation.bucket import Bucket, StoreOptions
+from tests.programs import RAY
 from tests.system.hosts import Hosts, address, name
 
 T = TypeVar("T")
 
 HEAD, STEADY, DOOMED, STORE = range(4)
 GCS = f"{address(HEAD)}:6379"
-RAY = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 #: Death is noticed after about 9 seconds: for a cable on this machine, not for busy networks.
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "3000",
@@ -71,8 +72,8 @@ class Lab:
 
     def join(self, host: int) -> None:
         """Make a host a worker of the cluster, under supervision."""
-        line = ["ray", "start", f"--address={GCS}", f"--node-ip-address={address(host)}", "--num-cpus=1", *SMALL]
-        self.hosts.start(host, ["bash", "-c", UNIT, "unit", *line], self.folder / f"{name(host)}.log", **RAY)
+        line = [RAY, "start", f"--address={GCS}", f"--node-ip-address={address(host)}", "--num-cpus=1", *SMALL]
+        self.hosts.start(host, ["bash", "-c", UNIT, "unit", *line], self.folder / f"{name(host)}.log", **SETTINGS)
         awaited(lambda: name(host) in self.alive(), f"{name(host)} joins")
 
     def line(self, run: str, workers: str, steps: int, *more: str) -> list[str]:
@@ -83,7 +84,7 @@ class Lab:
     def drive(self, line: list[str]) -> subprocess.Popen[bytes]:
         """Start a driver on the head."""
         command = [sys.executable, "-m", "crossdim", *line, "--ray-address", GCS]
-        return self.hosts.start(HEAD, command, self.folder / "driver.log", **RAY)
+        return self.hosts.start(HEAD, command, self.folder / "driver.log", **SETTINGS)
 
     def finish(self, driver: subprocess.Popen[bytes], patience_s: float = 400) -> None:
         """Wait for a driver's good end."""
@@ -110,17 +111,17 @@ class Lab:
 def laboratory(folder: Path) -> Iterator[Lab]:
     """Head and store are up, no worker has joined; logs go to ``folder``."""
     with Hosts(4) as hosts:
-        head = ["ray", "start", "--head", f"--node-ip-address={address(HEAD)}", "--port=6379", "--num-cpus=0", *SMALL]
-        hosts.start(HEAD, [*head, "--include-dashboard=false"], folder / "head.log", **RAY, **HEALTH)
+        head = [RAY, "start", "--head", f"--node-ip-address={address(HEAD)}", "--port=6379", "--num-cpus=0", *SMALL]
+        hosts.start(HEAD, [*head, "--include-dashboard=false"], folder / "head.log", **SETTINGS, **HEALTH)
         server = [sys.executable, "-m", "moto.server", "-H", address(STORE), "-p", "5000"]
         hosts.start(STORE, server, folder / "store.log")
         url = f"http://{address(STORE)}:5000"
         options = StoreOptions(endpoint_url=url, access_key="k", secret_key="s", region="us-east-1")
         arguments = ("--endpoint-url", url, "--access-key", "k", "--secret-key", "s", "--region", "us-east-1")
         awaited(lambda: _created(options), "the store answers")
-        health = ["ray", "health-check", "--address", GCS]
-        awaited(lambda: hosts.run(HEAD, health, **RAY).returncode == 0, "the head answers")
-        hosts.start(HEAD, [sys.executable, "-c", WATCH, GCS], folder / "watch.log", **RAY)
+        health = [RAY, "health-check", "--address", GCS]
+        awaited(lambda: hosts.run(HEAD, health, **SETTINGS).returncode == 0, "the head answers")
+        hosts.start(HEAD, [sys.executable, "-c", WATCH, GCS], folder / "watch.log", **SETTINGS)
         yield Lab(hosts=hosts, folder=folder, options=options, arguments=arguments)
 
 

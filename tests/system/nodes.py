@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from foundation.bucket import Bucket
+from tests.programs import RAY
 from tests.system.conftest import ended, start
 from tests.training.published import publish, superpatches
 from training.events import events
@@ -92,7 +93,7 @@ class Nodes:
     def drain(self, number: int, seconds: int) -> float:
         """Tell Ray that a node will be taken away, as an autoscaler does; when it will be."""
         reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot")
-        line = ("ray", "drain-node", "--address", self.address, "--node-id", self._nodes[number].node_id, *reason)
+        line = (RAY, "drain-node", "--address", self.address, "--node-id", self._nodes[number].node_id, *reason)
         subprocess.run([*line, "--deadline-remaining-seconds", str(seconds)], check=True, capture_output=True)
         return time.time() + seconds
 

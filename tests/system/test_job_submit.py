@@ -22,8 +22,9 @@ import yaml
 from demo.phantoms import write_phantoms
 from foundation.bucket import Bucket
 from storage_schema.manifest import parse_manifest
+from tests.programs import PROGRAMS, RAY
 from tests.system.conftest import REPOSITORY
-from tests.system.units import HEAD, PROGRAMS, RAY, WORKER, Supervised, awaited, environment, text, unit
+from tests.system.units import HEAD, WORKER, Supervised, awaited, environment, text, unit
 from training.metrics import read_metrics
 
 #: What travels with a job: no tests, no benchmarks, nothing of the machine that hands it in.

@@ -7,16 +7,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.programs import PROGRAMS
+
 SLURM = Path(__file__).parents[2] / "deploy/slurm.sh"
-#: Of the interpreter that runs the tests, which need not be on the PATH.
-PROGRAMS = Path(sys.executable).parent
 
 
 def test_the_slurm_script_is_one_that_shellcheck_and_bash_accept(tmp_path):

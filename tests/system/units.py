@@ -10,7 +10,6 @@ import secrets
 import shlex
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.ports import free_port
+from tests.programs import PROGRAMS, RAY
 from tests.system.conftest import PATIENCE_S, REPOSITORY
 
 HEAD, WORKER = "crossdim-ray-head.service", "crossdim-ray.service"
-#: Of the interpreter that runs the tests, which need not be on the PATH.
-PROGRAMS = Path(sys.executable).parent
-RAY = str(PROGRAMS / "ray")
 
 
 def text(name: str) -> str:
