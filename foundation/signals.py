@@ -160,8 +160,8 @@ def kept_handlers() -> Iterator[None]:
 def check() -> None:
     """Interrupt again if a stop signal came and yet work goes on.
 
-    The first ``KeyboardInterrupt`` is lost where it is raised inside a callback from C++, whose errors Python only prints or drops
-    (seen in 1 of 50 starts of Ray Data). Loops over results of such libraries call this at each result.
+    The first ``KeyboardInterrupt`` is lost where it is raised inside a callback from C++, whose errors Python only prints or
+    drops (seen in 1 of 50 starts of Ray Data). Loops over results of such libraries call this at each result.
 
     Raises:
         KeyboardInterrupt: if a stop signal was received in the main thread's verb.
