@@ -22,7 +22,7 @@ from pipelines.jobs.recipe import Recipe
 from pipelines.jobs.verdict import Verdict
 from pipelines.quarantine import Quarantined, through
 from pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
-from pipelines.sources.listing import SourceFile
+from pipelines.sources.listing import SourceFile, folder_name
 from pipelines.sources.reading import read_whole
 
 #: Volumes per task, read one after the other; ours.
@@ -31,13 +31,13 @@ GROUP = 8
 MAX_SHIFT_VOXELS = 0.05
 
 
-def named_maps(files: Sequence[SourceFile]) -> set[tuple[int, str]]:
+def named_maps(files: Sequence[SourceFile], sources: Sequence[Bucket]) -> set[tuple[int, str]]:
     """Files that are label maps by their names alone, before any header is read.
 
-    Names count as in the catalog: that of a source's own folder does only where there are several sources.
+    Names count as in the catalog: that of a source's own folder does where there are several sources, or if it is of a layout.
     """
     chosen = [file for file in files if _family(file.path, None)]
-    found = find_by_name([_candidate(f.uri, promised(f.path) == "nifti", None) for f in chosen])
+    found = find_by_name([_candidate(file, sources, promised(file.path) == "nifti", None) for file in chosen])
     return {(chosen[index].source, chosen[index].path) for index in found.reasons}
 
 
@@ -59,7 +59,7 @@ def set_label_maps_aside(
         quiet: no progress.
     """
     chosen = [verdict for verdict in verdicts if verdict.status != "ignored" and _family(verdict.path, verdict.facts)]
-    named = find_by_name([_candidate_of(verdict) for verdict in chosen])
+    named = find_by_name([_candidate_of(verdict, sources) for verdict in chosen])
     reasons = {chosen[index].uri: reason for index, reason in named.reasons.items()}
     reasons |= {one.uri: "it is a DICOM segmentation" for one in verdicts if one.facts and _is_segmentation(one.facts)}
     if Format.NIFTI in recipe.formats:
@@ -81,10 +81,14 @@ def _family(path: str, facts: Facts | None) -> str | None:
     return family if family in ("nifti", "picture") else None
 
 
-def _candidate(path: str, is_volume: bool, facts: Facts | None) -> Candidate:
-    shape = facts.shape if facts else None
-    lossless = facts is None or facts.format is not Format.JPEG
-    return Candidate(path=path, is_volume=is_volume, shape=shape, lossless=lossless)
+def _candidate(file: SourceFile | Verdict, sources: Sequence[Bucket], is_volume: bool, facts: Facts | None) -> Candidate:
+    return Candidate(
+        path=file.uri,
+        is_volume=is_volume,
+        layout_path=f"{folder_name(sources[file.source].url)}/{file.path}",
+        shape=facts.shape if facts else None,
+        lossless=facts is None or facts.format is not Format.JPEG,
+    )
 
 
 def _is_segmentation(facts: Facts) -> bool:
@@ -92,9 +96,9 @@ def _is_segmentation(facts: Facts) -> bool:
     return facts.slice is not None and facts.slice.segmentation
 
 
-def _candidate_of(verdict: Verdict) -> Candidate:
+def _candidate_of(verdict: Verdict, sources: Sequence[Bucket]) -> Candidate:
     family = _family(verdict.path, verdict.facts)
-    return _candidate(verdict.uri, family == "nifti", verdict.facts)
+    return _candidate(verdict, sources, family == "nifti", verdict.facts)
 
 
 class _Volumes:

@@ -61,7 +61,7 @@ def find_labels(order: Order, sources: Sequence[Bucket], files: Sequence[SourceF
     labels, folders = Labels(), _folders(sources)
     if order.label_table is not None:
         roots = [(source.url.rstrip("/"), source.root) for source in sources]
-        maps = set() if order.include_label_maps else named_maps(files)
+        maps = set() if order.include_label_maps else named_maps(files, sources)
         needing = [file for file in files if (file.source, file.path) not in maps and _may_be_read(file, order.recipe)]
         labels, told = match_table(order.label_table, files, needing, folders, roots)
         _tell(f"labels: {line}" for line in told)

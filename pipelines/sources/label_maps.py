@@ -27,12 +27,14 @@ class Candidate:
     Attributes:
         path: inside the source, behind the source's own folder only where there are several sources.
         is_volume: or a picture.
+        layout_path: inside the folder that holds the source: the source's own folder may be one of a layout.
         shape: by its header, if that was read.
         lossless: whether labels survive in its format.
     """
 
     path: str
     is_volume: bool
+    layout_path: str
     shape: tuple[int, ...] | None = None
     lossless: bool = True
 
@@ -70,8 +72,9 @@ class _Images:
 def find_by_name(candidates: Sequence[Candidate]) -> NamedMaps:
     """Find label maps by layout and name.
 
-    A volume is one if it lies where nnU-Net, MSD or BIDS keep them; any file, if it lies in ``masks`` beside ``images``, or if a
-    word of its name or of its folder's says so and the image that it belongs to is there. Without that image a picture is an
+    A file is one if it lies where nnU-Net, MSD or CHAOS keep them, and a volume also where BIDS does: for these the source's
+    own folder counts, since nothing else is called so. Below it, any file is one that lies in ``masks`` beside ``images``, or if
+    a word of its name or of its folder's says so and the image that it belongs to is there. Without that image a picture is an
     image, since classes are called ``mask`` too, and of a volume the voxels decide.
     """
     found = NamedMaps()
@@ -90,7 +93,7 @@ def find_by_name(candidates: Sequence[Candidate]) -> NamedMaps:
             found.unsure.setdefault(index, word)
 
     for index, one in enumerate(candidates):
-        if layout := layout_of_labels(one.path, is_volume=one.is_volume):
+        if layout := layout_of_labels(one.layout_path, is_volume=one.is_volume):
             found.reasons[index] = f"label maps lie so in the layout of {layout}"
     beside_images = {(one.is_volume, parent) for one in candidates for parent in parents_of_images(one.path)}
     for index in by_folder:

@@ -198,14 +198,14 @@ def _parents(path: str, names: frozenset[str]) -> set[str]:
 
 
 def layout_of_labels(path: str, *, is_volume: bool) -> str | None:
-    """The layout by which a file is a label map whatever lies beside it: of CHAOS, or for volumes of nnU-Net, MSD and BIDS."""
+    """The layout by which a file is a label map whatever lies beside it: of CHAOS, nnU-Net and MSD, or for volumes of BIDS."""
     if _CHAOS_LABELS.fullmatch(path):
         return "CHAOS"
-    if not is_volume:
-        return None
     *folders, _ = path.split("/")
     if any(_NNUNET_LABELS.fullmatch(folder) for folder in folders):
         return "nnU-Net and the Medical Segmentation Decathlon"
+    if not is_volume:
+        return None
     of_bids = _BIDS.fullmatch(stem(path)) or "derivatives" in folders
     return "BIDS" if of_bids and stem(path).rpartition("_")[2] in _BIDS_SUFFIXES else None
 

@@ -61,8 +61,10 @@ def test_a_data_set_of_nnunet_becomes_its_images_alone(tmp_path, capsys):
 def test_a_source_of_label_maps_alone_is_not_published_and_says_why(tmp_path, capsys):
     write(tmp_path / "task" / "labelsTr" / "a.nii.gz", labels((24, 20, 18), 3))
 
-    assert main(["prepare", str(tmp_path / "task"), *VOLUMES, "--out", str(tmp_path / "out")]) == 2
-    assert "1 file is a label map" in capsys.readouterr().err.splitlines()[-1]
+    for source in (tmp_path / "task", tmp_path / "task" / "labelsTr"):
+        assert main(["prepare", str(source), *VOLUMES, "--out", str(tmp_path / "out")]) == 2
+        assert "1 file is a label map" in (last := capsys.readouterr().err.splitlines()[-1])
+        assert "--include-label-maps takes them as images" in last
 
 
 def test_equal_images_in_two_classes_are_refused_under_both_names(tmp_path):

@@ -33,6 +33,7 @@ LAYOUTS = {
     "labelsTs/la_9.nii.gz* labelsTr_v2/la_003.nii.gz*",
     "nnU-Net raw, labels alone": "labelsTr/la_003.nii.gz*",
     "nnU-Net 2D": "imagesTr/a_1_0000.png labelsTr/a_1.png*",
+    "nnU-Net 2D, labels alone": "labelsTr/a_1.png*",
     "nnU-Net data set whose cases are called seg": "imagesTr/seg_001_0000.nii.gz? labelsTr/seg_001.nii.gz*",
     "nnU-Net 2D whose cases are called seg": "imagesTr/seg_001_0000.png labelsTr/seg_001.png*",
     "MSD": "Task09/imagesTr/spleen_2.nii.gz Task09/labelsTr/spleen_2.nii.gz* Task09/imagesTs/spleen_1.nii.gz",
@@ -95,10 +96,11 @@ def is_volume(path: str) -> bool:
 
 def found(paths: list[str], shapes: dict[str, tuple[int, ...]] | None = None) -> dict[str, str]:
     chosen = [path for path in paths if not path.endswith(".dcm")]
+    shapes = shapes or {}
     maps = find_by_name(
         [
-            Candidate(path=f"raw/{p}", is_volume=is_volume(p), shape=(shapes or {}).get(p), lossless=not p.endswith("jpg"))
-            for p in chosen
+            Candidate(path=p, is_volume=is_volume(p), layout_path=p, shape=shapes.get(p[4:]), lossless=not p.endswith("jpg"))
+            for p in (f"raw/{path}" for path in chosen)
         ]
     )
     return {p: "*" if n in maps.reasons else "?" if n in maps.unsure else "" for n, p in enumerate(chosen)}
@@ -155,8 +157,8 @@ def outcome(monkeypatch):
 
     monkeypatch.setattr(label_maps, "each", each)
 
-    def of(folder: Path, recipe: str = "mixed-superpatches:tiny") -> dict[str, Verdict]:
-        sources, files = list_sources([Bucket(str(folder))])
+    def of(*folders: Path, recipe: str = "mixed-superpatches:tiny") -> dict[str, Verdict]:
+        sources, files = list_sources([Bucket(str(folder)) for folder in folders])
         verdicts = [judge(file, sources, ReadRules()) for file in files]
         found = set_label_maps_aside(verdicts, sources, resolve(recipe), quiet=True)
         return {verdict.uri: verdict for verdict in found}
@@ -259,12 +261,39 @@ def test_a_broken_label_map_is_a_label_map_and_a_broken_volume_is_refused(tmp_pa
     assert verdicts["imagesTr/b_0000.nii.gz"].status == "refused"
 
 
+#: Names of SRC's own folder, and which of two files below it are label maps there.
+FOLDERS_OF_THE_SOURCE = {
+    **{name: {"a_1.nii.gz", "2/b_dseg.nii.gz"} for name in ("labelsTr", "labelsTs", "labelsVal", "labelsTr_v2")},
+    "derivatives": {"2/b_dseg.nii.gz"},
+    **{name: set() for name in ("masks", "labels", "label_study", "labelsTraining", "dseg", "imagesTr", "seg", "Derivatives")},
+}
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("name", FOLDERS_OF_THE_SOURCE)
+def test_the_name_of_srcs_own_folder_counts_where_a_layout_gives_it(tmp_path, outcome, name, several):
+    """A study called ``masks`` is one of images: only names that nothing else has count, as those of nnU-Net, MSD and BIDS."""
+    for path in ("a_1.nii.gz", "2/b_dseg.nii.gz"):
+        write(tmp_path / name / path, blob((9, 8, 7), 1))
+    others = [tmp_path / "others"] * several
+    for folder in others:
+        write(folder / "c.nii", blob((9, 8, 6), 2))
+
+    assert maps(outcome(tmp_path / name, *others)) == {f"{name}/" * several + path for path in FOLDERS_OF_THE_SOURCE[name]}
+
+
+def test_a_label_map_that_is_named_alone_is_one_by_the_folder_that_it_lies_in(tmp_path, outcome):
+    write(tmp_path / "labelsTs" / "a.nii.gz", blob((9, 8, 7), 1))
+
+    assert maps(outcome(tmp_path / "labelsTs" / "a.nii.gz")) == {"a.nii.gz"}
+
+
 def test_masks_of_pictures_are_told_by_name_and_never_by_their_pixels(tmp_path, outcome):
     for folder, name in [("images", "1"), ("masks", "1"), ("mask", "2"), ("flat", "3")]:
         (tmp_path / folder).mkdir()
         Image.fromarray(picture(1) if folder == "images" else picture(1) // 200 * 255).save(tmp_path / folder / f"{name}.png")
 
-    assert maps(outcome(tmp_path, "xray-pseudo3d:tiny")) == {"masks/1.png"}
+    assert maps(outcome(tmp_path, recipe="xray-pseudo3d:tiny")) == {"masks/1.png"}
 
 
 def test_values_are_read_from_gzip_members_and_until_damage():
@@ -339,8 +368,8 @@ def test_in_every_layout_of_real_volumes_exactly_the_label_maps_are_set_aside(tr
     assert all(verdict.status == "ok" for uri, verdict in verdicts.items() if uri not in wanted)
 
 
-@pytest.mark.parametrize("name", ["seg", "study1", "labelsTr", "derivatives", "masks"])
-def test_the_name_of_the_sources_own_folder_makes_no_label_map(name, tmp_path, outcome):
+@pytest.mark.parametrize("name", ["seg", "study1", "label_study", "labels", "masks"])
+def test_a_name_of_srcs_own_folder_that_no_layout_gives_makes_no_label_map(name, tmp_path, outcome):
     """A volume of few values alone, two of one grid, and one whose own name says what it is."""
     for folder in (tmp_path / name, tmp_path / "other"):
         write(folder / "ct.nii.gz", blob((20, 16, 12), 1))
