@@ -48,9 +48,9 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     """Hold a run against its data, its folder and its workers before anything starts.
 
     Raises:
-        UsageError: if the folder holds other files, or is a dataset of the run or in one;
-            or if the network is too large.
-        RunError: naming everything that does not fit.
+        UsageError: if the folder holds other files, or is a dataset of the run or in one; if the network is too large; or
+            naming everything that does not fit data, workers and machine.
+        RunError: if another run is in the folder, with the differences.
     """
     check_outside(run, [source.bucket for source in sources])
     check_run_folder(run)
@@ -62,7 +62,7 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     if config.compute.precision == "bf16" and not use_gpu:
         problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
     if problems:
-        raise DocumentError(f"the run does not fit its data ({config.method.kind})", problems)
+        raise UsageError(str(DocumentError(f"the run does not fit its data ({config.method.kind})", problems)))
     method = _built_on_meta(config)
     config.compute.refuse(method)
     if world == 0 and not use_gpu:

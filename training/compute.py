@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from storage_schema.errors import RunError, wrong_settings
+from storage_schema.errors import RunError, UsageError, wrong_settings
 from training.data.collate import Batch
 from training.layers.recompute import recomputed
 from training.layers.synchronised import synchronised
@@ -65,10 +65,10 @@ class Compute:
         """Look whether a method can be computed so; its weights may be on the meta device.
 
         Raises:
-            RunError: if it has batch norms and is to be cut: running statistics would differ between ranks, and one be kept.
+            UsageError: if it has batch norms and is to be cut: running statistics would differ between ranks, and one be kept.
         """
         if self.sharded and any(isinstance(layer, _BatchNorm) for layer in method.modules()):
-            raise RunError(
+            raise UsageError(
                 "compute.sharded cannot go with batch norm, whose statistics stay apart on each rank; use another norm"
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from storage_schema.errors import RunError
+from storage_schema.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,11 +19,11 @@ def refuse_lack(found: int, least: int, most: int, where: str) -> None:
         where: whose GPUs they are.
 
     Raises:
-        RunError: if there is none. Where there are some, but too few to start, machines may still be joining: that is told.
+        UsageError: if there is none. Where there are some, but too few to start, machines may still be joining: that is told.
     """
     workers = f"{least} to {most} workers" if least < most else "1 worker" if most == 1 else f"{most} workers"
     if not found:
-        raise RunError(
+        raise UsageError(
             f"{where} has 0 GPUs; --gpu wants {workers} of 1 GPU: leave --gpu out to train on CPUs, or use machines with GPUs"
         )
     if found < least:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foundation.bucket import Bucket
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, UsageError
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
 from training.compute import Compute
@@ -167,7 +167,7 @@ def test_precision_says_what_a_gpu_may_round() -> None:
 def test_batch_norm_is_not_sharded_nor_looked_for_elsewhere() -> None:
     """Also where it is synchronised; a network without any may be."""
     for compute in (Compute(sharded=True), Compute(sharded=True, sync_bn=True)):
-        with pytest.raises(RunError, match=r"compute\.sharded cannot go with batch norm"):
+        with pytest.raises(UsageError, match=r"compute\.sharded cannot go with batch norm"):
             Learner.of(replace(_config(), compute=compute), CPU)
     with torch.device("meta"):
         Compute().refuse(_config().method.build())

@@ -11,7 +11,7 @@ import torch
 
 from crossdim import main
 from foundation.bucket import Bucket
-from storage_schema.errors import RunError
+from storage_schema.errors import UsageError
 from training.gpus import refuse_lack
 
 
@@ -20,7 +20,7 @@ from training.gpus import refuse_lack
     [(1, 1, "1 worker of 1 GPU"), (4, 4, "4 workers of 1 GPU"), (2, 16, "2 to 16 workers of 1 GPU")],
 )
 def test_no_gpu_at_all_is_refused_with_what_was_asked_for(least: int, most: int, wanted: str) -> None:
-    with pytest.raises(RunError, match=rf"the cluster has 0 GPUs; --gpu wants {wanted}: leave --gpu out"):
+    with pytest.raises(UsageError, match=rf"the cluster has 0 GPUs; --gpu wants {wanted}: leave --gpu out"):
         refuse_lack(0, least, most, "the cluster")
 
 
@@ -42,7 +42,7 @@ def test_a_machine_without_a_gpu_is_one_sentence_at_once(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     run, began = tmp_path / "run", time.monotonic()
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, "--out", str(run), "--workers", workers, "--gpu"]
-    assert main(line) == 2
+    assert main(line) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: this machine has 0 GPUs; --gpu wants ")
     assert shown.count("\n") == 1

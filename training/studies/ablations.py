@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage_schema.errors import RunError
+from storage_schema.errors import UsageError
 from storage_schema.pseudo3d import Pseudo3D
 from training.config import Pretraining
 from training.methods.cdssl_p3d import CdsslP3D
@@ -35,10 +35,10 @@ def pseudo3d_ablation(config: Pretraining) -> Study:
     """One arm for every lift.
 
     Raises:
-        RunError: if the method lifts no images.
+        UsageError: if the method lifts no images.
     """
     if not isinstance(config.method, CdsslP3D):
-        raise RunError(f"this study changes how images become volumes, which {config.method.kind} does not do")
+        raise UsageError(f"this study changes how images become volumes, which {config.method.kind} does not do")
     method = config.method
     arms = (Arm(name=name, config=replace(config, method=_with(method, lift))) for name, lift in lifts().items())
     return Study(title="pseudo-3D, one change at a time", arms=tuple(arms))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage_schema.errors import RunError
+from storage_schema.errors import UsageError
 from training.config import Pretraining
 from training.studies.base import Arm, Diet, Study
 
@@ -17,10 +17,10 @@ def four_arms(config: Pretraining) -> Study:
     """Scratch, 2D only, 3D only and joint, at equal steps and at equal samples.
 
     Raises:
-        RunError: if the batch cannot be halved.
+        UsageError: if the batch cannot be halved.
     """
     if config.global_batch % 2:
-        raise RunError(f"the joint arm gives half of a step to each dimension; global_batch is {config.global_batch}")
+        raise UsageError(f"the joint arm gives half of a step to each dimension; global_batch is {config.global_batch}")
     half = replace(config, global_batch=config.global_batch // 2)
     return Study(
         title="four arms",

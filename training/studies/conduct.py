@@ -14,7 +14,7 @@ from tqdm import tqdm
 from foundation import signals
 from foundation.bucket import Bucket
 from foundation.output import check_output, check_outside
-from storage_schema.errors import RunError
+from storage_schema.errors import RunError, UsageError
 from training.checkpoint import Saving
 from training.config import Pretraining
 from training.data.corpus import Corpus, open_corpus
@@ -61,7 +61,7 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
         The document, and the table for people.
 
     Raises:
-        UsageError: if the folder holds other files and no study, or is one of the datasets or in one.
+        UsageError: if the folder holds other files and no study, or is one of the datasets or in one; or if an arm has no data.
     """
     check_outside(bench.out, [source.bucket for source in (*bench.sources, *bench.judges)])
     check_output(bench.out, kind="study", is_ours=lambda paths: any(map(_OF_A_STUDY.match, paths)), is_ignored=is_hidden)
@@ -104,7 +104,7 @@ def _refuse_starving(study: Study, corpora: Sequence[Corpus]) -> None:
     ]
     if hungry:
         given = ", ".join(f"{c.manifest.name} ({c.manifest.presentation})" for c in corpora)
-        raise RunError(f"{study.title} needs images and volumes; {', '.join(hungry)} would have no data among {given}")
+        raise UsageError(f"{study.title} needs images and volumes; {', '.join(hungry)} would have no data among {given}")
 
 
 def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpus], courses: dict[str, list[Course]]) -> Method:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage_schema.errors import RunError
+from storage_schema.errors import UsageError
 from training.config import Pretraining
 from training.methods.maesil import Maesil
 from training.recipes.maesil import BASELINES
@@ -15,11 +15,11 @@ def restorers(config: Pretraining) -> Study:
     """MAESIL as given, and each baseline with the same crops, optimizer, batch, order and steps.
 
     Raises:
-        RunError: if the configuration is not MAESIL's, or no baselines of its size are known.
+        UsageError: if the configuration is not MAESIL's, or no baselines of its size are known.
     """
     method = config.method
     if not isinstance(method, Maesil) or method.crops not in BASELINES:
-        raise RunError(f"this study takes maesil:small or maesil:tiny, whose baselines have a size; found {config.method}")
+        raise UsageError(f"this study takes maesil:small or maesil:tiny, whose baselines have a size; found {config.method}")
     baselines = [baseline().method for baseline in BASELINES[method.crops]]
     arms = (Arm(name=one.kind, config=replace(config, method=one), diet=Diet.SOLID) for one in (method, *baselines))
     return Study(title="restoring superpatches on equal terms", arms=tuple(arms))
