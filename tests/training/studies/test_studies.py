@@ -11,7 +11,7 @@ import pytest
 
 from crossdim import main
 from foundation.bucket import Bucket
-from storage_schema.errors import UsageError, UsageError
+from storage_schema.errors import UsageError
 from storage_schema.pseudo3d import Pseudo3D
 from tests.training.published import images
 from training.data.collate import collate
