@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import math
 import re
@@ -25,13 +24,22 @@ from foundation.bucket import Bucket
 from storage_schema.digest import canonical_json
 from storage_schema.errors import RunError, StorageError, UnreachableError, wrong_settings
 from training import shards
+from training.checkpoint_listing import (
+    FOLDER,
+    HASHES,
+    LATEST,
+    PARTS,
+    STATE,
+    CheckpointListing,
+    complete,
+    name_of,
+    parse_hashes,
+    parts_of,
+    step_of,
+)
 from training.records import is_count
 from training.torch_file import load_document
 
-FOLDER = "checkpoints"
-LATEST = f"{FOLDER}/latest"
-STATE, HASHES, PARTS = "state.pt", "hashes.json", "parts"
-_NAME = re.compile(r"checkpoints/(step-\d{8})/hashes\.json\Z")
 _PART = re.compile(r"checkpoints/(step-\d{8})/")
 
 #: Told a name and a reason.
@@ -74,16 +82,6 @@ class State:
         return {name.removeprefix("encoder."): value for name, value in self.kept.items() if name.startswith("encoder.")}
 
 
-def name_of(step: int) -> str:
-    """Folder name of a checkpoint."""
-    return f"step-{step:08d}"
-
-
-def parts_of(step: int) -> str:
-    """Folder of the parts of a sharded checkpoint."""
-    return f"{FOLDER}/{name_of(step)}/{PARTS}"
-
-
 def state_bytes(state: State) -> bytes:
     """A state as it is stored."""
     buffer = io.BytesIO()
@@ -120,7 +118,7 @@ class Saving:
 
     def stays(self, name: str, whole: list[str]) -> bool:
         """Whether a checkpoint stays, where ``whole`` are there, oldest first; what is half-written does not."""
-        for_good = self.for_good is not None and int(name.removeprefix("step-")) % self.for_good == 0
+        for_good = self.for_good is not None and step_of(name) % self.for_good == 0
         return name in whole and (for_good or name in whole[-self.last :])
 
 
@@ -148,23 +146,10 @@ def _point_to(run: Bucket, name: str) -> None:
 def _tidy(run: Bucket, newest: str, saving: Saving) -> None:
     """Delete older checkpoints, whole or half-written, that do not stay."""
     found = {match[1] for stored in run.listing(FOLDER) if (match := _PART.match(stored.path))}
-    whole = complete(run)
+    whole = [name for name in complete(run) if name <= newest]  # what is named for later steps takes the place of none
     for name in sorted(found):
         if name < newest and not saving.stays(name, whole):
             run.delete(f"{FOLDER}/{name}")
-
-
-def newest_step(run: Bucket) -> int:
-    """Steps in the newest checkpoint that has its hash list; 0 for none."""
-    return max((int(name.removeprefix("step-")) for name in complete(run)), default=0)
-
-
-def complete(run: Bucket) -> list[str]:
-    """Names of the checkpoints that have their hash list, oldest first."""
-    if not run.exists(FOLDER):
-        return []
-    found = (_NAME.match(stored.path) for stored in run.listing(FOLDER) if stored.path.endswith(HASHES))
-    return sorted(match[1] for match in found if match)
 
 
 def load(
@@ -184,7 +169,10 @@ def load(
     Raises:
         StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
     """
-    names = complete(run)
+    found = CheckpointListing(run)
+    for name in found.others:
+        _LOG.warning("%s is ignored: %s", run.where(f"{FOLDER}/{name}"), found.lack(name))
+    names = found.names
     for name in reversed(names):  # and not the pointer's first: a worker that was cut off may have set it back
         if below is not None and name >= name_of(below):
             continue
@@ -235,7 +223,7 @@ def restore(run: Bucket, state: State, module: nn.Module) -> None:
 def _checked(run: Bucket, name: str, passed_over: Told, check: Callable[[State], None]) -> State | None:
     folder = f"{FOLDER}/{name}"
     try:
-        hashes, data = _hashes(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
+        hashes, data = parse_hashes(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
         if hashes.pop(STATE) == hashlib.sha256(data).hexdigest():
             parts = {path.removeprefix(f"{PARTS}/"): sha256 for path, sha256 in hashes.items()}
             state = _sound(State(**load_document(data, STATE), parts=parts), name)
@@ -247,13 +235,6 @@ def _checked(run: Bucket, name: str, passed_over: Told, check: Callable[[State],
     _LOG.warning("checkpoint %s is passed over: %s", run.where(folder), reason)
     passed_over(name, reason)
     return None
-
-
-def _hashes(data: bytes) -> dict[str, str]:
-    found = json.loads(data)
-    if not isinstance(found, dict) or STATE not in found or not all(isinstance(sha256, str) for sha256 in found.values()):
-        raise ValueError(f"{HASHES} is no list of hashes that has {STATE}")
-    return found
 
 
 def _sound(state: State, name: str) -> State:

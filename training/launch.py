@@ -26,6 +26,7 @@ from training.admission import admit
 from training.asks import HERE, Ask
 from training.checkpoint import Saving
 from training.checkpoint_contents import check_contents
+from training.checkpoint_listing import newest_step
 from training.config import Pretraining, read_config
 from training.events import EventLog
 from training.gpus import refuse_lack
@@ -178,7 +179,7 @@ def _relayed(box: Any, run: Bucket) -> Iterator[None]:
         asked, heard = HERE.take(), False
         if asked is Ask.STOP:
             with contextlib.suppress(StorageError):
-                signals.tell_written(written=checkpoint.newest_step(run) > 0)
+                signals.tell_written(written=newest_step(run) > 0)
         with contextlib.suppress(RayError):
             heard = bool(asked) and ray.get(box.ask.remote(asked))
         if asked is Ask.STOP and not heard:

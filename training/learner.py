@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from foundation.bucket import Bucket
 from training import shards
-from training.checkpoint import State, parts_of
+from training.checkpoint import State
+from training.checkpoint_listing import parts_of
 from training.config import Pretraining
 from training.methods.base import Method
 

@@ -21,6 +21,7 @@ from training.asks import HERE, Ask
 from training.backbones import encoder_bytes
 from training.backbones.base import EncoderSpec
 from training.checkpoint import Saving, State
+from training.checkpoint_listing import parts_of
 from training.events import EventLog
 from training.learner import Learner
 from training.loop import StepRecord
@@ -100,7 +101,7 @@ class Saver:
 
     def _put(self, state: State, parts: dict[str, Tensor], weights: dict[str, Any], held_s: float) -> None:
         began = time.perf_counter()
-        hashes = shards.write(self._run, checkpoint.parts_of(state.step), parts, self._group) if self._learner.in_parts else {}
+        hashes = shards.write(self._run, parts_of(state.step), parts, self._group) if self._learner.in_parts else {}
         if self._events is None:
             return
         size = checkpoint.save(self._run, state, self._saving, hashes) + sum(map(shards.size_bytes, parts.values()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,6 +17,7 @@ from foundation.bucket import Bucket
 from foundation.location import shown_location, without_secrets
 from storage_schema.errors import DocumentError, RunError
 from storage_schema.names import printable
+from training.checkpoint_listing import CheckpointListing
 from training.events import Event, events, read_event
 from training.metrics import read_progress, recent
 from training.records import Record, is_count
@@ -34,6 +35,7 @@ EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize",
 State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
 #: What the newest event of a start says of the run.
 STATES: dict[str, State] = {"lost": "restarting", "stopped": "stopped", "failed": "failed", "end": "done"}
+AT_WORK = ("running", "restarting")
 #: What to do about a run that does not get on by itself.
 REMEDIES: dict[State, str] = {
     "silent": "if no process trains it any more, run the same pretrain line: it goes on from the last checkpoint",
@@ -59,6 +61,7 @@ class Status:
         eta_s: from the last word to the last step; None unless the run is running.
         events: how many of each kind.
         told: the newest failures and passed-over checkpoints, oldest first.
+        ignored: what lies among the checkpoints and is no complete one, with the reason.
     """
 
     run: str
@@ -79,6 +82,7 @@ class Status:
     eta_s: float | None = None
     events: dict[str, int]
     told: list[Record]
+    ignored: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         if self.last_word_s is None:
@@ -99,6 +103,7 @@ class Status:
         if self.checkpoint_step is not None:
             age = f", {_duration(self.checkpoint_age_s)} before the last progress" if self.checkpoint_age_s else ""
             lines.append(f"  last checkpoint: step {self.checkpoint_step}{age}")
+        lines += [f"  ignored among the checkpoints: {printable(one)}" for one in self.ignored]
         if self.in_vain:
             useful = self.step / (self.step + self.in_vain)
             lines.append(f"  goodput: {useful:.1%} of the steps made were of use, {self.in_vain} were done again")
@@ -156,6 +161,7 @@ def status(run: Bucket, now: float) -> Status:
         in_vain=start.get("in_vain", 0),
         events=counts,
         told=told,
+        ignored=[f"{name}: {lack}" for name, lack in CheckpointListing(run).ignored(total if state in AT_WORK else 0).items()],
         **rates,
     )
 

@@ -25,7 +25,7 @@ from foundation.bucket import Bucket
 from storage_schema.errors import CrossdimError, RunError, StepError, StorageError
 from training.asks import HERE, Ask, save_here
 from training.census import recount, release
-from training.checkpoint import newest_step
+from training.checkpoint_listing import newest_step
 from training.events import EventLog, Kind
 from training.network import interface_of
 

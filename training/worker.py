@@ -22,6 +22,7 @@ from training.asks import HERE, Ask
 from training.backbones.base import EncoderSpec
 from training.checkpoint import Saving, State
 from training.checkpoint_contents import check_contents
+from training.checkpoint_listing import name_of
 from training.config import Pretraining, read_config
 from training.data.corpus import Corpus, open_corpus
 from training.data.loader import Loading, step_batches
@@ -174,7 +175,7 @@ def _resumed(run: Bucket, mine: dict[str, Any], learner: Learner, rank: int, dev
             learner.resume(run, state)
         except StorageError as error:  # a part of it; so on all ranks
             below = state.step
-            passed.append(f"{checkpoint.name_of(state.step)}: {error}")
+            passed.append(f"{name_of(state.step)}: {error}")
             continue
         _LOG.info("resuming %s at step %d, position %d", run.where(""), state.step, state.position)
         return state.step, passed

@@ -17,7 +17,7 @@ from storage_schema.digest import digest
 from storage_schema.manifest import parse_manifest
 from tests.system.conftest import DATA, Store, crossdim, kill_at, start
 from tests.training.published import images, publish, superpatches
-from training.checkpoint import complete
+from training.checkpoint_listing import complete
 from training.data.corpus import open_corpus, read_sample
 from training.data.ranges import open_ranges
 from training.metrics import read_metrics

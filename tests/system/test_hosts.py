@@ -29,7 +29,7 @@ from tests.system.conftest import crossdim
 from tests.system.hosts import DESK, Hosts, address, name, obstacle
 from tests.system.lab import DOOMED, STEADY, STORE, Lab, awaited, laboratory
 from tests.training.published import publish, superpatches
-from training.checkpoint import newest_step
+from training.checkpoint_listing import newest_step
 from training.data.corpus import open_corpus
 from training.events import events
 from training.metrics import read_metrics, recent

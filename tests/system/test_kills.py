@@ -20,7 +20,7 @@ from foundation.bucket import TEMPORARY_PREFIX, Bucket
 from tests.system.conftest import crossdim, ended, start
 from tests.training.published import publish, superpatches
 from training import checkpoint
-from training.checkpoint import FOLDER, HASHES, LATEST, STATE, complete, name_of
+from training.checkpoint_listing import FOLDER, HASHES, LATEST, STATE, complete, name_of, newest_step
 from training.events import Event, events
 from training.metrics import read_metrics
 
@@ -88,7 +88,7 @@ def _killed(folder: Path, steps: int, chance: random.Random) -> Wreck:
     """Start the run, or go on with it, and kill it while it writes a later checkpoint."""
     run = Bucket(str(folder / "killed"))
     more = chance.randint(1, MOST_CHECKPOINTS)
-    last, at = Path(run.root) / FOLDER / name_of(checkpoint.newest_step(run) + more), time.time()
+    last, at = Path(run.root) / FOLDER / name_of(newest_step(run) + more), time.time()
     process = start(*_line(folder, "killed", steps))
     try:
         deadline = time.monotonic() + PATIENCE_S

@@ -22,7 +22,7 @@ from foundation.bucket import Bucket
 from foundation.processes import kill, started_with
 from tests.system.conftest import REPOSITORY, crossdim
 from tests.training.published import images, publish
-from training.checkpoint import newest_step
+from training.checkpoint_listing import newest_step
 from training.metrics import read_metrics
 
 pytestmark = [

@@ -15,8 +15,9 @@ import torch.multiprocessing as mp
 
 from foundation.bucket import Bucket
 from storage_schema.errors import StorageError
-from training import checkpoint
+from training import checkpoint, checkpoint_listing
 from training.checkpoint import Saving
+from training.checkpoint_listing import CheckpointListing, newest_step
 from training.worker import _chosen
 
 PATIENCE_S = 60.0
@@ -155,7 +156,44 @@ def test_what_is_half_written_goes_when_a_newer_one_is_whole(run: Bucket) -> Non
     checkpoint.save(run, _state(3), Saving(last=3))
     folders = {stored.path.split("/")[1] for stored in run.listing("checkpoints")}
     assert folders == {"step-00000003", "step-00000004", "latest"}
-    assert (checkpoint.complete(run), checkpoint.newest_step(run)) == (["step-00000003"], 3)
+    assert (checkpoint.complete(run), newest_step(run)) == (["step-00000003"], 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "objects", "reason"),
+    [
+        ("step-99999999", {"state.pt": b"x"}, "there is no hashes.json"),
+        ("step-99999999", {"hashes.json": b"{}"}, "is no list of hashes"),
+        ("step-99999999", {"hashes.json": b'{"state.pt": "00"}'}, "state.pt is not there"),
+        ("step-99999999", {"hashes.json": b'{"state.pt": "00", "parts/a": "00"}', "state.pt": b"x"}, "parts/a is not there"),
+        ("step-99999999", {"hashes.json": b"[" * 10**5}, "recursion"),
+        ("step-999999999999", {"hashes.json": b'{"state.pt": "00"}', "state.pt": b"x"}, "no checkpoint is named so"),
+        ("best", {"notes.txt": b"x"}, "no checkpoint is named so"),
+    ],
+)
+def test_what_is_no_complete_checkpoint_is_not_counted_and_told(
+    run: Bucket, name: str, objects: dict[str, bytes], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever its name promises; nor does it take the place of one that is to stay."""
+    for path, data in objects.items():
+        run.put(f"checkpoints/{name}/{path}", data)
+    assert newest_step(run) == 0
+    for step in (1, 2, 3):
+        checkpoint.save(run, _state(step), Saving(last=2))
+    assert newest_step(run) == 3
+    assert [one for one in checkpoint.complete(run) if one != name] == ["step-00000002", "step-00000003"]
+    ((ignored, told),) = CheckpointListing(run).ignored().items()
+    assert ignored == name
+    assert reason in told
+    assert CheckpointListing(run).ignored(10**8) == ({} if len(name) == 13 else {name: told})
+    assert getattr(checkpoint.load(run), "step", None) == 3
+    assert name in caplog.text
+
+
+def test_a_list_of_hashes_that_is_too_long_is_not_read(run: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(run, _state(1), Saving())
+    monkeypatch.setattr(checkpoint_listing, "LARGEST_LIST_BYTES", 10)
+    assert "no list of hashes is so long" in CheckpointListing(run).ignored()["step-00000001"]
 
 
 def test_of_those_for_good_none_is_counted_among_the_newest(run: Bucket) -> None:

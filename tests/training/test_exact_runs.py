@@ -13,7 +13,7 @@ import pytest
 from crossdim import main
 from foundation.bucket import Bucket, StoreOptions
 from tests.training.published import images, publish
-from training.checkpoint import HASHES
+from training.checkpoint_listing import HASHES
 from training.run_config import CONFIG
 
 

@@ -275,6 +275,20 @@ def test_a_first_note_that_is_half_written_is_no_old_one(run: Bucket) -> None:
     assert status(run, BEGIN_S).state == "waiting"
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_is_no_checkpoint_is_said_to_be_ignored(ended: bool, run: Bucket, clock: _Clock) -> None:
+    """One that may just be being written is not, while somebody trains."""
+    _walk(run, clock, 0, 4)
+    if ended:
+        EventLog(run, workers=3).add("stopped", 4)
+    run.put("checkpoints/step-99999999/state.pt", b"x")
+    run.put("checkpoints/step-00000006/state.pt", b"half")
+    found = status(run, clock.now)
+    half = ["step-00000006: there is no hashes.json"] if ended else []
+    assert found.ignored == [*half, "step-99999999: there is no hashes.json"]
+    assert "\n  ignored among the checkpoints: step-99999999: there is no hashes.json\n" in str(found)
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "told", "remedy"),
     [
