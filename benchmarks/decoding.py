@@ -18,12 +18,12 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from benchmarks.stopwatch import in_turns, show
-from pipelines import decoder_process
-from pipelines.decoder_process import client
-from pipelines.decoders import DECODERS
-from pipelines.decoders.raw import RawItem
-from pipelines.quarantine import Quarantined, through
-from pipelines.recipes import resolve
+from crossdim.pipelines import decoder_process
+from crossdim.pipelines.decoder_process import client
+from crossdim.pipelines.quarantine import Quarantined, through
+from crossdim.pipelines.readers import DECODERS
+from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.recipes import resolve
 from tests.pipelines.dicom_files import dicom_dataset
 from tests.pipelines.test_decoder_process import processes_of
 

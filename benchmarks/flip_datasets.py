@@ -8,24 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.flip_outcome import Outcome, Target, expect
-from foundation.bucket import Bucket
-from pipelines.jobs.check import run_check
-from pipelines.jobs.verify import check_tables
-from pipelines.publish import table_objects
-from pipelines.sinks.bank import ZARR_DOCUMENT, bank_document, pack_bank_shard
-from pipelines.sinks.packed import PackedObject
-from pipelines.sinks.shards import pack_shard
-from storage_schema.bank import BankLayout
-from storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
-from storage_schema.digest import digest
-from storage_schema.errors import CrossdimError, DocumentError, StorageError
-from storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest
-from storage_schema.sample import Sample
-from storage_schema.split import SplitRule
-from storage_schema.vocabulary import Presentation
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.jobs.check import run_check
+from crossdim.pipelines.jobs.verify import check_tables
+from crossdim.pipelines.publish import table_objects
+from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, bank_document, pack_bank_shard
+from crossdim.pipelines.sinks.packed import PackedObject
+from crossdim.pipelines.sinks.shards import pack_shard
+from crossdim.storage_schema.bank import BankLayout
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
+from crossdim.storage_schema.digest import digest
+from crossdim.storage_schema.errors import CrossdimError, DocumentError, StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.data.corpus import open_corpus, read_sample
+from crossdim.training.data.ranges import open_ranges
 from tests.training.published import as_image, images, superpatches
-from training.data.corpus import open_corpus, read_sample
-from training.data.ranges import open_ranges
 
 VERSION_1 = Path(__file__).parents[1] / "tests" / "golden" / "version_1"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

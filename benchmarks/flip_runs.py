@@ -12,21 +12,21 @@ from typing import Any
 import torch
 
 from benchmarks.flip_outcome import Outcome, Target, UnseenError, expect
-from foundation.bucket import Bucket
-from storage_schema.errors import CrossdimError, RunError, StorageError
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError
+from crossdim.training.backbones import load_encoder
+from crossdim.training.config.pretraining import overridden
+from crossdim.training.launch.driver import Workers, pretrain, saved_config
+from crossdim.training.launch.worker import Source
+from crossdim.training.recipes import recipe
+from crossdim.training.run_dir import checkpoint, sharded
+from crossdim.training.run_dir.async_checkpointer import ENCODER
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.events import events, read_event
+from crossdim.training.run_dir.metrics import PROGRESS, read_log, read_progress
+from crossdim.training.run_dir.run_config import CONFIG
+from crossdim.training.run_dir.status import Status, status
 from tests.training import boards
-from training import checkpoint, shards
-from training.backbones import load_encoder
-from training.checkpoint import Saving
-from training.config import overridden
-from training.events import events, read_event
-from training.launch import Workers, pretrain, saved_config
-from training.metrics import PROGRESS, read_log, read_progress
-from training.recipes import recipe
-from training.run_config import CONFIG
-from training.saver import ENCODER
-from training.status import Status, status
-from training.worker import Source
 
 ALONE = Workers(least=0, most=0, use_gpu=False, address=None, quiet=True)
 
@@ -171,12 +171,12 @@ class Run:
 def parts_target(folder: Path) -> Target:
     """The parts of a sharded checkpoint."""
     bucket, written = Bucket(str(folder / "sharded")), {f"w{n}": torch.randn(n, 5) for n in range(1, 5)}
-    hashes = shards.write(bucket, "parts", dict(written), None)
+    hashes = sharded.write(bucket, "parts", dict(written), None)
 
     def look(_: str) -> Outcome:
         found = {name: torch.zeros_like(tensor) for name, tensor in written.items()}
         try:
-            shards.read(bucket, "parts", hashes, found, None)
+            sharded.read(bucket, "parts", hashes, found, None)
         except StorageError:
             return Outcome(kind="refused", how="its hash; a resume takes the checkpoint before it")
         raise UnseenError("a part that is not what was written")

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.stopwatch import in_turns, show
+from crossdim.training.backbones.resnet import ResNet, ResNetSettings
+from crossdim.training.layers.acs import ACSConv
+from crossdim.training.layers.crossd import CrossDConv
 from tests.oracles.crossd_fft import CrossDFFT, transcribed
-from training.backbones.resnet import ResNet, ResNetSettings
-from training.layers.acs import ACSConv
-from training.layers.crossd import CrossDConv
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LIMIT = "conv2d"

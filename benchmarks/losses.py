@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foundation.bucket import Bucket
-from training.events import events
-from training.metrics import read_metrics
-from training.records import legible
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.records import legible
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 
 from benchmarks.stopwatch import in_turns, show, spread
-from storage_schema.sample import Scaling
-from training.data.collate import Batch
-from training.data.order import rng_at
-from training.evaluation.assembly import Tiling, streamed
-from training.layers.tokens import Counts
-from training.methods.base import Method, Step, total_of
-from training.methods.maesil import Maesil
-from training.methods.masked_autoencoder import MaskedAutoencoder
-from training.recipes.maesil import paper, tiny
+from crossdim.storage_schema.sample import Scaling
+from crossdim.training.data.collate import Batch
+from crossdim.training.data.order import rng_at
+from crossdim.training.evaluation.assembly import Tiling, streamed
+from crossdim.training.layers.tokens import Counts
+from crossdim.training.methods.base import Method, Step, total_of
+from crossdim.training.methods.maesil import Maesil
+from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
+from crossdim.training.recipes.maesil import paper, tiny
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RUNS = 20 if DEVICE.type == "cuda" else 2

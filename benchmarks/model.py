@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from storage_schema.errors import UsageError
+from crossdim.storage_schema.errors import UsageError
 
 #: Twice the GPUs must bring at least this much, or scaling has stopped.
 WORTHWHILE = 1.5

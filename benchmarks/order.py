@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.stopwatch import in_turns, show
-from training.data.order import _ROUNDS, CorpusOrder, Ints, Order, _mixed, rng_at
+from crossdim.training.data.order import _ROUNDS, CorpusOrder, Ints, Order, _mixed, rng_at
 
 BATCH = 256
 SIZES = (10**6, 10**9, 10**12)

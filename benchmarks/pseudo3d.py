@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from benchmarks.stopwatch import in_turns, show
-from storage_schema.pseudo3d import Pseudo3D, fold, unroll
-from storage_schema.sample import Array
-from training.layers.pseudo3d import fold_torch, unroll_torch
+from crossdim.storage_schema.pseudo3d import Pseudo3D, fold, unroll
+from crossdim.storage_schema.sample import Array
+from crossdim.training.layers.pseudo3d import fold_torch, unroll_torch
 
 SPEC = Pseudo3D(window=4, stride=4)
 SPEC_WINDOW = Pseudo3D(window=4, stride=4, layout="window")

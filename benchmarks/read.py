@@ -17,13 +17,13 @@ import google_crc32c
 import numpy as np
 
 from benchmarks.stopwatch import in_turns, show
-from foundation.bucket import Bucket
-from storage_schema.pseudo3d import Pseudo3D, unroll
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Encoding
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Encoding
+from crossdim.training.data.corpus import _decoded, open_corpus, read_sample
+from crossdim.training.data.ranges import open_ranges
 from tests.training.published import images, publish, superpatches
-from training.data.corpus import _decoded, open_corpus, read_sample
-from training.data.ranges import open_ranges
 
 PREAD = "os.pread of the same ranges"
 

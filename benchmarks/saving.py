@@ -17,13 +17,13 @@ from dataclasses import replace
 import torch
 
 from benchmarks.stopwatch import spread
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.launch.worker import Job, Source, train
+from crossdim.training.recipes import recipe
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.training.published import publish, superpatches
-from training.checkpoint import Saving
-from training.events import events
-from training.metrics import read_metrics
-from training.recipes import recipe
-from training.worker import Job, Source, train
 
 
 def run(folder: str, steps: int, every: int) -> Bucket:

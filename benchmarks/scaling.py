@@ -24,14 +24,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.stopwatch import spread
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.engine import loop
+from crossdim.training.engine.train_state import Learner
+from crossdim.training.launch.worker import Job, Source, train
+from crossdim.training.recipes import recipe
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.training.published import images, publish, superpatches
-from training import loop
-from training.checkpoint import Saving
-from training.learner import Learner
-from training.metrics import read_metrics
-from training.recipes import recipe
-from training.worker import Job, Source, train
 
 #: Steps that are walked and not counted: imports, first allocations, kernels that are chosen on first use.
 SKIPPED = 10

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.model import Inputs, admits, binding, efficiency, simulated, verdict
-from training.recipes import recipe
+from crossdim.training.recipes import recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,15 +20,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.stopwatch import spread
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones import BACKBONES
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.data.collate import Batch
+from crossdim.training.engine.execution import Compute
+from crossdim.training.methods.base import Method, Step, total_of
+from crossdim.training.methods.pyramid import PyramidNet
 from tests.oracles import pcrlv2 as published
-from tests.training.test_against_pcrlv2 import twins
-from training.backbones import BACKBONES
-from training.backbones.unet3d import UNet3DSettings
-from training.compute import Compute
-from training.data.collate import Batch
-from training.methods.base import Method, Step, total_of
-from training.methods.pyramid import PyramidNet
+from tests.training.methods.test_against_pcrlv2 import twins
 
 STEP = Step(index=1, total=9, seed=5)
 STREAM = str(Presentation.PSEUDO3D)

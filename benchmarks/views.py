@@ -21,17 +21,17 @@ import numpy as np
 import torch
 
 from benchmarks.stopwatch import Times, in_turns, show
-from storage_schema.pseudo3d import Pseudo3D, unroll
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Modality, Presentation
+from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Modality, Presentation
+from crossdim.training.data.collate import collate
+from crossdim.training.data.views import Floats, image_of
+from crossdim.training.data.views.boxes import Side3
+from crossdim.training.data.views.solid import SolidPlan, box_resampled, resampled, solid_views
+from crossdim.training.methods.cdssl_p3d import NUM_LOCAL, CdsslP3D, Views3D
+from crossdim.training.recipes import recipe
 from tests.oracles.pcrlv2_crops import MARGIN, crop_pair
 from tests.training.published import images, superpatches
-from training.data.collate import collate
-from training.data.views import Floats, image_of
-from training.data.views.boxes import Side3
-from training.data.views.solid import SolidPlan, box_resampled, resampled, solid_views
-from training.methods.cdssl_p3d import NUM_LOCAL, CdsslP3D, Views3D
-from training.recipes import recipe
 
 SPEC = Pseudo3D()
 COPY = "one copy of sample and views"
@@ -151,11 +151,11 @@ def chest(shape_DHW: tuple[int, int, int] = (240, 320, 340)) -> Floats:
 def computed_tomogram(path: Path) -> Floats:
     """A CT as the pipeline prepares it for PCRLv2: RAS+, 1 mm, -1000 .. 1000 HU in unit range."""
     # Imported here: a machine with a GPU has torch, and need not have the readers.
-    from pipelines.decoders.nifti import decode
-    from pipelines.decoders.raw import RawItem
-    from pipelines.stages.intensity import Intensity, store
-    from pipelines.stages.orient import orient
-    from pipelines.stages.resample import Resample, resample
+    from crossdim.pipelines.readers.nifti import decode
+    from crossdim.pipelines.readers.raw import RawItem
+    from crossdim.pipelines.stages.intensity import Intensity, store
+    from crossdim.pipelines.stages.orient import orient
+    from crossdim.pipelines.stages.resample import Resample, resample
 
     item = RawItem(uri=path.name, files=(path.read_bytes(),), modality=Modality.CT)
     volume = resample(orient(decode(item)), Resample(spacing_mm=1.0))

@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+from crossdim.foundation.entry_point import DONE, QUARANTINED
 from demo.images import write_sample_images
 from demo.phantoms import write_phantoms
-from foundation.entry import DONE, QUARANTINED
 
 STEPS = 60
 KILLED_AT = 34

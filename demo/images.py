@@ -16,8 +16,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from crossdim.storage_schema.errors import UsageError
 from demo.phantoms import png_bytes
-from storage_schema.errors import UsageError
 
 logger = logging.getLogger(__name__)
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import fsspec
 
-from foundation.extras import missing
-from foundation.fsspec_objects import FsspecObjects
-from foundation.local_files import LocalFiles, check_folder
-from foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of, shown_location, without_secrets
-from foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
-from foundation.patience import Answer, client_errors, is_full, is_transient, patiently
-from foundation.store_errors import meaning_of
-from foundation.store_options import StoreOptions
-from storage_schema.errors import StorageError, UnreachableError
-from storage_schema.names import escape_name, unescape_name
+from crossdim.foundation.extras import missing
+from crossdim.foundation.fsspec_objects import FsspecObjects
+from crossdim.foundation.local_files import LocalFiles, check_folder
+from crossdim.foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of, shown_location, without_secrets
+from crossdim.foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
+from crossdim.foundation.retry import Answer, client_errors, is_full, is_transient, patiently
+from crossdim.foundation.store_errors import meaning_of
+from crossdim.foundation.store_options import StoreOptions
+from crossdim.storage_schema.errors import StorageError, UnreachableError
+from crossdim.storage_schema.names import escape_name, unescape_name
 
 __all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
 
@@ -27,7 +27,7 @@ __all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
 class Bucket:
     """A root URL and how to reach it. A value: it travels to workers and opens its store there.
 
-    Paths of objects are written as :func:`storage_schema.names.escape_name` writes names. No character of a path is a pattern.
+    Paths of objects are written as :func:`crossdim.storage_schema.names.escape_name` writes names. No character of a path is a pattern.
     """
 
     url: str
@@ -72,7 +72,7 @@ class Bucket:
             return LocalFiles(private=private)
         if self.protocol in S3_PROTOCOLS:
             filesystem = self.filesystem  # says what is missing if s3fs is
-            from foundation.s3_objects import S3Objects
+            from crossdim.foundation.s3_objects import S3Objects
 
             return S3Objects(filesystem, self.root)
         return FsspecObjects(self.filesystem)

@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foundation.processes import descendants, kill, started_with
-from foundation.ray_auth import AUTH_TOKEN, authenticated, private
-from foundation.ray_needs import refuse_machine
-from foundation.ray_watch import Endpoint, watched
-from foundation.signals import held, kept_handlers
-from storage_schema.errors import RunError, UsageError
+from crossdim.foundation.processes import descendants, kill, started_with
+from crossdim.foundation.ray_auth import AUTH_TOKEN, authenticated, private
+from crossdim.foundation.ray_needs import refuse_machine
+from crossdim.foundation.ray_watch import Endpoint, watched
+from crossdim.foundation.signals import held, kept_handlers
+from crossdim.storage_schema.errors import RunError, UsageError
 
 #: Enough for rows of references and verdicts: pixels never travel through Ray's object store.
 OBJECT_STORE_BYTES = 200 * 2**20

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from storage_schema.errors import StorageError, UsageError
-from storage_schema.names import printable
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.names import printable
 
 #: A file of credentials is a few lines; anything larger is another file.
 LARGEST_FILE_BYTES = 1 << 20

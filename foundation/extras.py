@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from storage_schema.errors import UsageError
+from crossdim.storage_schema.errors import UsageError
 
 #: Package as it is imported -> its name, and the extra that installs it. Codecs of DICOM are told by their decoder.
 EXTRAS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from foundation.object_store import StoredObject
+from crossdim.foundation.object_store import StoredObject
 
 
 class FsspecObjects:

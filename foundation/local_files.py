@@ -11,7 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 
-from foundation.object_store import PROBLEMS, TEMPORARY_PREFIX, StoredObject
+from crossdim.foundation.object_store import PROBLEMS, TEMPORARY_PREFIX, StoredObject
 
 _Identity = tuple[int, int]  # device and inode: the same for every name of a folder
 

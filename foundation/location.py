@@ -10,8 +10,8 @@ import os
 import re
 from collections.abc import Callable
 
-from storage_schema.errors import UsageError
-from storage_schema.names import printable
+from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.names import printable
 
 LOCAL_PROTOCOLS = ("file", "local")
 S3_PROTOCOLS = ("s3", "s3a")

@@ -14,7 +14,7 @@ class StoredObject:
     """One object of a listing.
 
     Attributes:
-        path: relative to what was listed, as :func:`storage_schema.names.escape_name` writes it.
+        path: relative to what was listed, as :func:`crossdim.storage_schema.names.escape_name` writes it.
         size: in bytes; 0 if there is a problem.
         version: changes when the content does: the ETag of a store, the modification time (ns) of a file; "" if unknown.
         problem: why the object cannot be read, a key of :data:`PROBLEMS`; "" if it can.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from foundation.bucket import Bucket
-from foundation.location import contains
-from storage_schema.errors import UsageError
-from storage_schema.names import printable
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.location import contains
+from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.names import printable
 
 EMPTY_FOLDER = "name an empty folder, or one that does not exist yet"
 

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
-from storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError
 
 AUTH_MODE = "RAY_AUTH_MODE"
 AUTH_TOKEN = "RAY_AUTH_TOKEN"

@@ -7,7 +7,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError
 
 #: Seen: a session writes about 1 MB of logs when it starts, and opens some 60 files in its head. Ours, with room.
 FREE_BYTES = 10 * 2**20

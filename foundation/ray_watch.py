@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from foundation import signals
+from crossdim.foundation import signals
 
 EVERY_S = 0.3
 CONNECT_S = 2.0

@@ -13,8 +13,8 @@ from typing import Any
 from fsspec.asyn import sync
 from s3fs.core import S3FileSystem, _error_wrapper
 
-from foundation import store_options
-from foundation.object_store import StoredObject
+from crossdim.foundation import store_options
+from crossdim.foundation.object_store import StoredObject
 
 #: Sending an object may take READ_TIMEOUT_S and its bytes at this rate; a store that takes longer does not answer. Ours.
 SLOWEST_BYTES_PER_S = 200_000

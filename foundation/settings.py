@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from storage_schema.errors import CrossdimError, DocumentError, Problem, UsageError, unknown_name
+from crossdim.storage_schema.errors import CrossdimError, DocumentError, Problem, UsageError, unknown_name
 
 Config = TypeVar("Config")
 

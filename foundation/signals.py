@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-from foundation.processes import descendants, kill
+from crossdim.foundation.processes import descendants, kill
 
 SIGINT = signal.SIGINT
 #: Exit codes of a process that was stopped. SIGTERM has always counted as work that is not done.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from foundation.bucket import Bucket, StoreOptions
-from foundation.credentials import read_credentials
-from foundation.first_contact import met
-from foundation.location import S3_PROTOCOLS, local_path, parse_location, split_weight
-from storage_schema.errors import StorageError, UsageError
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.credentials import read_credentials
+from crossdim.foundation.location import S3_PROTOCOLS, local_path, parse_location, split_weight
+from crossdim.foundation.reachability import met
+from crossdim.storage_schema.errors import StorageError, UsageError
 
 _ABOUT = """\
 Every path is a folder or any fsspec URL, such as s3://bucket/folder. Credentials are taken from the first of these that has

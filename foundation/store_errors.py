@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from foundation.location import shown_location
-from foundation.patience import causes_of, error_classes
-from foundation.store_options import StoreOptions
-from storage_schema.names import printable
+from crossdim.foundation.location import shown_location
+from crossdim.foundation.retry import causes_of, error_classes
+from crossdim.foundation.store_options import StoreOptions
+from crossdim.storage_schema.names import printable
 
 REGION_HEADER = "x-amz-bucket-region"
 _CREDENTIALS = "check --credentials-file, or the environment (AWS_ACCESS_KEY_ID) or profile that they come from"

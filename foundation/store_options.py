@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from foundation.location import S3_PROTOCOLS
+from crossdim.foundation.location import S3_PROTOCOLS
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30

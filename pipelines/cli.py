@@ -10,20 +10,20 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from foundation import entry, signals
-from foundation.cluster import ray_session
-from foundation.extras import require
-from foundation.location import shown_location
-from foundation.storage_arguments import add_store_options, open_bucket
-from pipelines.counts import count
-from storage_schema.errors import UsageError
-from storage_schema.names import printable
-from storage_schema.vocabulary import Modality
+from crossdim.foundation import entry_point, signals
+from crossdim.foundation.cluster import ray_session
+from crossdim.foundation.extras import require
+from crossdim.foundation.location import shown_location
+from crossdim.foundation.storage_arguments import add_store_options, open_bucket
+from crossdim.pipelines.counts import count
+from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.names import printable
+from crossdim.storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
-    from pipelines.jobs.order import Outcome
-    from pipelines.jobs.pseudonyms import PseudonymOptions
-    from pipelines.sources.labels import LabelTable
+    from crossdim.pipelines.jobs.preparation import Outcome
+    from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
+    from crossdim.pipelines.sources.labels import LabelTable
 
 FOLDER = "folder"
 #: A store that does not answer is asked again for so long: it outlasts a server's restart. Ours.
@@ -32,7 +32,7 @@ PATIENCE_S = 20.0
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of this house."""
-    parser = entry.Parser(prog="crossdim", description="Raw images and volumes to published datasets.")
+    parser = entry_point.Parser(prog="crossdim", description="Raw images and volumes to published datasets.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_prepare(
         verbs.add_parser("prepare", help="turn folders of images or volumes into a published dataset; the same line resumes")
@@ -111,7 +111,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _label_table(arguments: argparse.Namespace) -> LabelTable | None:
-    from pipelines.sources.labels import read_labels
+    from crossdim.pipelines.sources.labels import read_labels
 
     if arguments.label and arguments.label_column:
         raise UsageError("--label folder and --label-column both name the label; choose one")
@@ -127,7 +127,7 @@ def _label_table(arguments: argparse.Namespace) -> LabelTable | None:
 
 
 def _pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
-    from pipelines.jobs.pseudonyms import PseudonymOptions
+    from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
 
     salt, names = (open_bucket(url, arguments) if url else None for url in (arguments.salt_file, arguments.name_map))
     return PseudonymOptions(salt_file=salt, name_map=names, names=arguments.source_names or "by_format")
@@ -144,7 +144,7 @@ def _ray_data_session(address: str | None, verb: str) -> Iterator[None]:
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
     signals.tell_written(written=False)
-    from pipelines.recipes import resolve
+    from crossdim.pipelines.recipes import resolve
 
     recipe = resolve(arguments.recipe, arguments.overrides)
     if arguments.burned_in:
@@ -152,9 +152,9 @@ def prepare(arguments: argparse.Namespace) -> int:
     name = arguments.name or arguments.recipe.replace(":", "-")
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")
-    from pipelines.jobs.order import Order
-    from pipelines.jobs.prepare import prepare as run
-    from storage_schema.split import SplitRule
+    from crossdim.pipelines.jobs.preparation import Order
+    from crossdim.pipelines.jobs.prepare import prepare as run
+    from crossdim.storage_schema.split import SplitRule
 
     order = Order(
         sources=tuple(open_bucket(url, arguments).with_patience(PATIENCE_S) for url in arguments.sources),
@@ -171,8 +171,8 @@ def prepare(arguments: argparse.Namespace) -> int:
         quiet=arguments.json,
     )
     outcome = run(order, partial(_ray_data_session, arguments.ray_address, "prepare"))
-    entry.answer(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
-    return entry.QUARANTINED if outcome.manifest.num_quarantined else entry.DONE
+    entry_point.answer(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
+    return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
 
 def _document(outcome: Outcome) -> dict[str, object]:
@@ -199,7 +199,7 @@ def _document(outcome: Outcome) -> dict[str, object]:
 
 
 def _sentences(outcome: Outcome, out: str) -> str:
-    from pipelines.jobs.unread import sentence_of_unread
+    from crossdim.pipelines.jobs.unread import sentence_of_unread
 
     manifest, out = outcome.manifest, shown_location(out)
     size = f"{count(manifest.num_samples, 'sample')}, {count(len(manifest.objects), 'object')}, {outcome.num_bytes / 1e6:.1f} MB"
@@ -233,7 +233,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 def verify(arguments: argparse.Namespace) -> int:
     """The verb ``verify``."""
     signals.tell_written(written=False)
-    from pipelines.jobs.verify import verify as run
+    from crossdim.pipelines.jobs.verify import verify as run
 
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
     session = partial(_ray_data_session, arguments.ray_address, "verify")
@@ -248,10 +248,10 @@ def verify(arguments: argparse.Namespace) -> int:
         )
     else:
         sentence = f"{shown_location(arguments.dataset)} is whole: {told}, every byte and every sample checked"
-    entry.answer(report.document(), sentence, as_json=arguments.json)
-    return entry.FAILED if report.problems else entry.DONE
+    entry_point.answer(report.document(), sentence, as_json=arguments.json)
+    return entry_point.FAILED if report.problems else entry_point.DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that ``argv`` starts with."""
-    return entry.main(build_parser, argv)
+    return entry_point.main(build_parser, argv)

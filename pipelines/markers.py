@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from foundation.bucket import Bucket
-from foundation.settings import from_document, to_document
-from pipelines.counts import count
-from pipelines.quarantine import Quarantined
-from pipelines.repeats import Repeat
-from pipelines.scratch import INPUTS, WORK, parse_checked, scratch_of, to_checked_bytes
-from storage_schema.errors import DocumentError, StorageError
-from storage_schema.manifest import ObjectEntry
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.duplicates import Repeat
+from crossdim.pipelines.quarantine import Quarantined
+from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, scratch_of, to_checked_bytes
+from crossdim.storage_schema.errors import DocumentError, StorageError
+from crossdim.storage_schema.manifest import ObjectEntry
 
 logger = logging.getLogger(__name__)
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet
 
-from foundation.bucket import Bucket
-from pipelines.markers import Marker
-from pipelines.quarantine import Ignored, Quarantined
-from pipelines.repeats import settle_repeats
-from pipelines.sinks.bank import ZARR_DOCUMENT, bank_document
-from pipelines.sinks.packed import PackedObject
-from storage_schema.bank import BankLayout
-from storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA, table_of
-from storage_schema.errors import CrossdimError, GeometryError, StorageError
-from storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
-from storage_schema.names import printable
-from storage_schema.vocabulary import Presentation
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.duplicates import settle_repeats
+from crossdim.pipelines.markers import Marker
+from crossdim.pipelines.quarantine import Ignored, Quarantined
+from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, bank_document
+from crossdim.pipelines.sinks.packed import PackedObject
+from crossdim.storage_schema.bank import BankLayout
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA, table_of
+from crossdim.storage_schema.errors import CrossdimError, GeometryError, StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
+from crossdim.storage_schema.names import printable
+from crossdim.storage_schema.vocabulary import Presentation
 
 ROWS_PER_PART = 100_000  # ours: some 30 MB, one request to load
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.reasons import without_addresses
-from storage_schema.errors import CrossdimError, GeometryError, SampleError, StorageError
+from crossdim.pipelines.reasons import without_addresses
+from crossdim.storage_schema.errors import CrossdimError, GeometryError, SampleError, StorageError
 
 #: A named piece of work on one input. Values change their type on the way (bytes, a sample, many samples).
 Step = tuple[str, Callable[[Any], Any]]

@@ -6,11 +6,11 @@ import hashlib
 import json
 import re
 
-from storage_schema.digest import canonical_json
+from crossdim.storage_schema.digest import canonical_json
 
 #: Folder of scratch inside the dataset; gone once it is published.
 WORK = "_work"
-#: What the dataset is made from (see ``pipelines.jobs.inputs``).
+#: What the dataset is made from (see ``crossdim.pipelines.jobs.inputs``).
 INPUTS = f"{WORK}/inputs.json"
 #: The record of inputs, or the folder of a plan's markers.
 _OURS = re.compile(rf"{re.escape(INPUTS)}\Z|{WORK}/[0-9a-f]{{16}}(?=/)")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage_schema.errors import GeometryError
-from storage_schema.shards import Extent
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.shards import Extent
 
 #: Compressor of the inner chunks, in the words of the Zarr v3 specification.
 BLOSC = {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle"}

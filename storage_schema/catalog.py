@@ -8,10 +8,10 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute
 
-from storage_schema.bank import CRC_BYTES
-from storage_schema.errors import DocumentError, Problem
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import FORMAT_VERSION, Encoding, Modality, Presentation, Split
+from crossdim.storage_schema.bank import CRC_BYTES
+from crossdim.storage_schema.errors import DocumentError, Problem
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import FORMAT_VERSION, Encoding, Modality, Presentation, Split
 
 CATALOG_SCHEMA = pa.schema(
     [

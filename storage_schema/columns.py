@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage_schema.manifest import Manifest
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.manifest import Manifest
+from crossdim.storage_schema.vocabulary import Presentation
 
 #: NumPy descriptors that samples are stored in; no objects, no text, no dates.
 DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f2", "<f4", "<f8")

@@ -18,14 +18,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage_schema.bank import BLOSC_OVERHEAD_BYTES, CRC_BYTES, LEAST_CHUNK_BYTES, MAX_CHUNK_BYTES
-from storage_schema.bank import DTYPE as BANK_DTYPE
-from storage_schema.catalog import conform
-from storage_schema.columns import DTYPES, Columns, Mask
-from storage_schema.errors import DocumentError, Problem, StorageError
-from storage_schema.manifest import Manifest, ObjectEntry
-from storage_schema.shards import NPY_HEADER_LIMIT
-from storage_schema.vocabulary import Encoding, Presentation
+from crossdim.storage_schema.bank import BLOSC_OVERHEAD_BYTES, CRC_BYTES, LEAST_CHUNK_BYTES, MAX_CHUNK_BYTES
+from crossdim.storage_schema.bank import DTYPE as BANK_DTYPE
+from crossdim.storage_schema.catalog import conform
+from crossdim.storage_schema.columns import DTYPES, Columns, Mask
+from crossdim.storage_schema.errors import DocumentError, Problem, StorageError
+from crossdim.storage_schema.manifest import Manifest, ObjectEntry
+from crossdim.storage_schema.shards import NPY_HEADER_LIMIT
+from crossdim.storage_schema.vocabulary import Encoding, Presentation
 
 #: No sample takes more memory than the largest buffer that blosc knows.
 MAX_SAMPLE_BYTES = MAX_CHUNK_BYTES

@@ -20,7 +20,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from storage_schema.names import printable
+from crossdim.storage_schema.names import printable
 
 
 class CrossdimError(Exception):

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from storage_schema.digest import canonical_json, digest
-from storage_schema.errors import DocumentError, GeometryError, Problem
-from storage_schema.vocabulary import FORMAT_NAME, FORMAT_VERSION, READABLE_VERSIONS, REFUSED_SUFFIXES, Presentation
+from crossdim.storage_schema.digest import canonical_json, digest
+from crossdim.storage_schema.errors import DocumentError, GeometryError, Problem
+from crossdim.storage_schema.vocabulary import FORMAT_NAME, FORMAT_VERSION, READABLE_VERSIONS, REFUSED_SUFFIXES, Presentation
 
 MANIFEST_PATH = "manifest.json"
 ROLES = ("catalog", "shard", "bank", "quarantine", "ignored")

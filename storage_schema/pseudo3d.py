@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from storage_schema.errors import GeometryError
-from storage_schema.sample import Array
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.sample import Array
 
 Layout = Literal["offset", "window"]
 DepthOrder = Literal["row_major", "serpentine"]

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from storage_schema.errors import UsageError
+from crossdim.storage_schema.errors import UsageError
 
 #: A shorter key could itself be guessed.
 MIN_KEY_BYTES = 16

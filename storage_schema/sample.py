@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import GeometryError
-from storage_schema.vocabulary import Modality, Presentation
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.vocabulary import Modality, Presentation
 
 Array = npt.NDArray[Any]
 Triple = tuple[float, float, float]
@@ -59,7 +59,7 @@ class Sample:
     """One training example or one volume on its way to become some.
 
     Attributes:
-        key: 32 hex digits, see :func:`storage_schema.digest.sample_key`.
+        key: 32 hex digits, see :func:`crossdim.storage_schema.digest.sample_key`.
         presentation: the form of ``array``; None while it is a whole volume between decoder and superpatch stage.
         array: (C, H, W) for images, (C, D, H, W) otherwise; stored values, see ``scaling``.
         spacing_mm: voxel size along the spatial axes of ``array``; None where depth is no length (pseudo-3D) or unknown.

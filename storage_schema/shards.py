@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage_schema.digest import canonical_json
-from storage_schema.errors import GeometryError
-from storage_schema.sample import Array, Sample
-from storage_schema.vocabulary import ARRAY_SUFFIX, RECORD_SUFFIX
+from crossdim.storage_schema.digest import canonical_json
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.sample import Array, Sample
+from crossdim.storage_schema.vocabulary import ARRAY_SUFFIX, RECORD_SUFFIX
 
 #: Two empty blocks end a tar; tarfile pads to this record size.
 TAR_BLOCK_BYTES = 512

@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from storage_schema.errors import UsageError
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Split
+from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Split
 
 #: Digits of the hash that draws the split.
 _HASH_DIGITS = 8

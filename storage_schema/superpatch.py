@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from storage_schema.errors import GeometryError, wrong_settings
-from storage_schema.sample import Array
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.sample import Array
 
 Edge = Literal["pad", "drop"]
 Index = tuple[int, int, int]

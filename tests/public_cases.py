@@ -28,9 +28,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-import crossdim
-from foundation.cluster import ray_session
-from pipelines.jobs.check import decoded
+from crossdim import cli
+from crossdim.foundation.cluster import ray_session
+from crossdim.pipelines.jobs.check import decoded
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CASES = REPOSITORY.parent / "shared" / "cases"
@@ -54,7 +54,7 @@ def run_command(line: str, folder: Path) -> tuple[int, str, str]:
     os.environ.update(changed)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = crossdim.main([*words[1:], *(["--json"] if words[1] in ("prepare", "verify") else [])])
+            code = cli.main([*words[1:], *(["--json"] if words[1] in ("prepare", "verify") else [])])
     except SystemExit as ended:
         code = int(ended.code or 0)
     finally:

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Array, Origin, Sample, Scaling
-from storage_schema.vocabulary import Modality, Presentation
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Array, Origin, Sample, Scaling
+from crossdim.storage_schema.vocabulary import Modality, Presentation
 
 #: Stored dtypes of the format, and float32 as networks give it back.
 DTYPES = st.sampled_from([np.dtype(name) for name in ("u1", "<u2", "<i2", "<f4")])

@@ -12,20 +12,20 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from foundation import signals
-from foundation.entry import DONE, FAILED, Parser, answer
-from foundation.entry import main as run_verb
-from foundation.location import same_place, shown_location, without_secrets
-from foundation.storage_arguments import add_store_options, open_bucket, open_weighted
-from storage_schema.errors import RunError, UsageError
-from training.study_names import STUDY_SUBJECTS
+from crossdim.foundation import signals
+from crossdim.foundation.entry_point import DONE, FAILED, Parser, answer
+from crossdim.foundation.entry_point import main as run_verb
+from crossdim.foundation.location import same_place, shown_location, without_secrets
+from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted
+from crossdim.storage_schema.errors import RunError, UsageError
+from crossdim.training.study_subjects import STUDY_SUBJECTS
 
 if TYPE_CHECKING:
-    from foundation.bucket import Bucket
-    from training.checkpoint import Saving
-    from training.config import Pretraining
-    from training.launch import Workers
-    from training.worker import Source
+    from crossdim.foundation.bucket import Bucket
+    from crossdim.training.config.pretraining import Pretraining
+    from crossdim.training.launch.driver import Workers
+    from crossdim.training.launch.worker import Source
+    from crossdim.training.run_dir.checkpoint import Saving
 
 #: Largest numbers that options take: of threads, and of seconds, a year.
 MAX_THREADS, MAX_INTERVAL_S = 1024, 366 * 86400.0
@@ -36,11 +36,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted(text, arguments) for text in arguments.data]
-    from training.checkpoint import Saving
-    from training.config import overridden
-    from training.launch import Workers, pretrain, saved_config
-    from training.recipes import recipe
-    from training.worker import Source
+    from crossdim.training.config.pretraining import overridden
+    from crossdim.training.launch.driver import Workers, pretrain, saved_config
+    from crossdim.training.launch.worker import Source
+    from crossdim.training.recipes import recipe
+    from crossdim.training.run_dir.checkpoint import Saving
 
     config = recipe(arguments.recipe) if arguments.recipe else saved_config(run)
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
@@ -76,7 +76,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_datasets(sources: Sequence[Source]) -> None:
-    from training.data.mixture import integer_weights
+    from crossdim.training.data.mixture import integer_weights
 
     urls = [source.bucket.url for source in sources]
     if twice := next((url for number, url in enumerate(urls) if any(map(partial(same_place, url), urls[:number]))), None):
@@ -94,8 +94,8 @@ def _planned(
 ) -> int:
     import torch
 
-    from training.admission import admit
-    from training.plan import plan, probe
+    from crossdim.training.launch.estimate import plan, probe
+    from crossdim.training.launch.validate import admit
 
     admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     if workers.use_gpu and not torch.cuda.is_available():
@@ -109,7 +109,7 @@ def _planned(
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from training.status import status
+    from crossdim.training.run_dir.status import status
 
     found = status(open_bucket(arguments.run, arguments), time.time())
     answer(asdict(found), str(found), as_json=arguments.json)
@@ -168,7 +168,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     signals.tell_written(written=False)  # before the end
     run = open_bucket(arguments.run, arguments)
     datasets = [open_bucket(url, arguments) for url in arguments.data]
-    from training.evaluation import evaluate
+    from crossdim.training.evaluation import evaluate
 
     document, sentence = evaluate(run, datasets, folds=arguments.folds, twins=arguments.twins, quiet=arguments.json)
     answer(document, sentence, as_json=arguments.json)
@@ -178,12 +178,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _study(arguments: argparse.Namespace) -> int:
     out = open_bucket(arguments.out, arguments)
     datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.judge))
-    from training.config import overridden
-    from training.launch import Workers
-    from training.recipes import recipe
-    from training.studies import study
-    from training.studies.conduct import Bench, conduct
-    from training.worker import Source
+    from crossdim.training.config.pretraining import overridden
+    from crossdim.training.launch.driver import Workers
+    from crossdim.training.launch.worker import Source
+    from crossdim.training.recipes import recipe
+    from crossdim.training.studies import study
+    from crossdim.training.studies.conduct import Bench, conduct
 
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(recipe(arguments.recipe), [*steps, *arguments.set])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from storage_schema.errors import StorageError
+from crossdim.storage_schema.errors import StorageError
 
 #: What ``torch.load`` raises at bytes that are no file of PyTorch, or not one that loads with ``weights_only``.
 UNREADABLE = (

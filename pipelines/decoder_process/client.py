@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from foundation.settings import from_document, to_document
-from pipelines.decoder_process.limits import Limits, limits_for
-from pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message, NotAMessage, shared_memory
-from pipelines.decoders.facts import Facts
-from pipelines.decoders.probe import HEAD_BYTES
-from pipelines.decoders.raw import RawItem, ReadRules
-from pipelines.decoders.signatures import Unread
-from storage_schema.errors import CrossdimError, SampleError
-from storage_schema.sample import Sample
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.pipelines.decoder_process.limits import Limits, limits_for
+from crossdim.pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message, NotAMessage, shared_memory
+from crossdim.pipelines.readers.header_info import Facts
+from crossdim.pipelines.readers.probe import HEAD_BYTES
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.signatures import Unread
+from crossdim.storage_schema.errors import CrossdimError, SampleError
+from crossdim.storage_schema.sample import Sample
 
 #: What the decoder process inherits: enough to import the same code, and no secret.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONHOME")
@@ -120,7 +120,7 @@ class DecoderProcess:
                     raise SampleError(str(refused["rule"]), str(refused["reason"]), tuple(int(n) for n in refused["files"]))
                 elif served:
                     return build(message)
-        raise CrossdimError("the decoder process does not start; try: python -c 'import pipelines.decoders'")
+        raise CrossdimError("the decoder process does not start; try: python -c 'import crossdim.pipelines.readers'")
 
 
 def _environment() -> dict[str, str]:
@@ -209,7 +209,7 @@ def _ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build
 
 
 def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | Unread:
-    """:func:`pipelines.decoders.probe.probe`, in the decoder process.
+    """:func:`crossdim.pipelines.readers.probe.probe`, in the decoder process.
 
     Raises:
         SampleError: as there, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.

@@ -7,7 +7,7 @@ import os
 import resource
 from dataclasses import dataclass
 
-from pipelines.decoders.raw import RawItem
+from crossdim.pipelines.readers.raw import RawItem
 
 #: Whatever the input: codec tables, and every header and small image in whatever way its codec holds it. Ours.
 BASE_MEMORY = 1 << 30

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from storage_schema.sample import Array
+from crossdim.storage_schema.sample import Array
 
 #: Number of bytes, of the document in this datagram, and of the document behind the bytes.
 _SIZES = struct.Struct("<QQQ")

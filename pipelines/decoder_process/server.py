@@ -1,4 +1,4 @@
-"""The decoder process: ``python -m pipelines.decoder_process.server SOCKET ANSWERS REQUESTS``, started by the client alone.
+"""The decoder process: ``python -m crossdim.pipelines.decoder_process.server SOCKET ANSWERS REQUESTS``, started by the client alone.
 
 A supervisor imports every decoder once and forks a worker that answers requests. A worker that dies is replaced in
 milliseconds, by one that has met no input yet. Both end when the client does, however it ends.
@@ -22,17 +22,17 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin  # noqa: F401 - Pillow would import them at the first picture, in every worker
 
-from foundation.settings import from_document, to_document
-from pipelines.decoder_process.limits import Limits, enforce
-from pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message
-from pipelines.decoders import DECODERS
-from pipelines.decoders.facts import Facts
-from pipelines.decoders.probe import probe
-from pipelines.decoders.raw import RawItem, ReadRules
-from pipelines.quarantine import verdict_on
-from pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text
-from storage_schema.errors import SampleError
-from storage_schema.sample import Sample
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.pipelines.decoder_process.limits import Limits, enforce
+from crossdim.pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message
+from crossdim.pipelines.quarantine import verdict_on
+from crossdim.pipelines.readers import DECODERS
+from crossdim.pipelines.readers.header_info import Facts
+from crossdim.pipelines.readers.probe import probe
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Sample
 
 _PR_SET_PDEATHSIG = 1
 _STDERR = 2

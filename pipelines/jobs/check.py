@@ -18,16 +18,16 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from zarr.core.buffer.core import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from foundation.bucket import Bucket
-from pipelines.sinks.bank import ZARR_DOCUMENT
-from storage_schema.bank import blosc_frame
-from storage_schema.catalog import summed
-from storage_schema.digest import canonical_json
-from storage_schema.errors import CrossdimError, Problem, StorageError
-from storage_schema.manifest import ObjectEntry
-from storage_schema.sample import Array
-from storage_schema.shards import npy_array
-from storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT
+from crossdim.storage_schema.bank import blosc_frame
+from crossdim.storage_schema.catalog import summed
+from crossdim.storage_schema.digest import canonical_json
+from crossdim.storage_schema.errors import CrossdimError, Problem, StorageError
+from crossdim.storage_schema.manifest import ObjectEntry
+from crossdim.storage_schema.sample import Array
+from crossdim.storage_schema.shards import npy_array
+from crossdim.storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
 
 CatalogRow = dict[str, Any]
 #: What tar, .npy and Zarr readers raise at bytes that are published and yet not theirs. Bytes that are not those which were

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pipelines.counts import count
-from pipelines.decoders.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
-from pipelines.decoders.volume_values import OFFSET_NOTE
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.readers.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
+from crossdim.pipelines.readers.volume_values import OFFSET_NOTE
 
 #: Values that may not be what the recipe takes them for. Other notes tell of decisions that follow a rule.
 FLAGGED = (NO_RESCALE, NOT_HOUNSFIELD, OFFSET_NOTE)

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from foundation.bucket import Bucket
-from foundation.settings import from_document, to_document
-from pipelines.counts import count
-from pipelines.markers import files_read, marker_paths
-from pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
-from pipelines.sources.listing import SourceFile
-from storage_schema.digest import digest
-from storage_schema.errors import DocumentError, StorageError
-from storage_schema.names import printable
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.markers import files_read, marker_paths
+from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
+from crossdim.pipelines.sources.listing import SourceFile
+from crossdim.storage_schema.digest import digest
+from crossdim.storage_schema.errors import DocumentError, StorageError
+from crossdim.storage_schema.names import printable
 
 #: Changed files that a message names.
 MAX_NAMES = 3

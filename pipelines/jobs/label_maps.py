@@ -11,19 +11,19 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from foundation.bucket import Bucket
-from foundation.settings import to_document
-from pipelines.decoders.facts import Facts, Format
-from pipelines.decoders.label_values import Values, values_of
-from pipelines.decoders.probe import promised
-from pipelines.decoders.raw import ReadRules
-from pipelines.jobs.engine import each
-from pipelines.jobs.recipe import Recipe
-from pipelines.jobs.verdict import Verdict
-from pipelines.quarantine import Quarantined, through
-from pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
-from pipelines.sources.listing import SourceFile, folder_name
-from pipelines.sources.reading import read_whole
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.jobs.ray_data import each
+from crossdim.pipelines.jobs.recipe import Recipe
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.quarantine import Quarantined, through
+from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.label_values import Values, values_of
+from crossdim.pipelines.readers.probe import promised
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
+from crossdim.pipelines.sources.listing import SourceFile, folder_name
+from crossdim.pipelines.sources.reading import read_whole
 
 #: Volumes per task, read one after the other; ours.
 GROUP = 8

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from pipelines.decoders.facts import Format
-from pipelines.decoders.probe import known_ending, promised
-from pipelines.jobs.verdict import Verdict
-from storage_schema.pseudonym import PseudonymKey
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.readers.header_info import Format
+from crossdim.pipelines.readers.probe import known_ending, promised
+from crossdim.storage_schema.pseudonym import PseudonymKey
 
 #: ``by_format``: hashed in every source that holds DICOM, whose folders and files are often called after patients.
 NameRule = Literal["by_format", "hashed", "relative"]

@@ -10,15 +10,15 @@ from typing import Any
 
 import pyarrow.parquet
 
-from foundation.bucket import Bucket
-from foundation.output import check_output
-from pipelines.counts import count
-from pipelines.jobs.unread import UnreadFormat
-from pipelines.scratch import scratch_of
-from pipelines.sources.litter import ignored_by_name
-from storage_schema.errors import StorageError
-from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
-from storage_schema.names import printable
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.output import check_output
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.unread import UnreadFormat
+from crossdim.pipelines.scratch import scratch_of
+from crossdim.pipelines.sources.ignored_names import ignored_by_name
+from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from crossdim.storage_schema.names import printable
 
 
 def published(out: Bucket) -> Manifest | None:

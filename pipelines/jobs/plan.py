@@ -12,20 +12,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from foundation.settings import to_document
-from pipelines.decoders.dicom import check_single
-from pipelines.decoders.facts import Facts, Format
-from pipelines.decoders.geometry import one_per_position, stacked
-from pipelines.decoders.probe import promised
-from pipelines.decoders.raw import ReadRules, files_numbered
-from pipelines.jobs.names import SeriesId, SourceNames
-from pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
-from pipelines.jobs.verdict import Verdict
-from pipelines.quarantine import Ignored, Quarantined, Step, through
-from pipelines.sources.labels import Known
-from storage_schema.digest import digest
-from storage_schema.errors import SampleError
-from storage_schema.vocabulary import Modality
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.jobs.names import SeriesId, SourceNames
+from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, through
+from crossdim.pipelines.readers.dicom import check_single
+from crossdim.pipelines.readers.geometry import one_per_position, stacked
+from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.probe import promised
+from crossdim.pipelines.readers.raw import ReadRules, files_numbered
+from crossdim.pipelines.sources.labels import Known
+from crossdim.storage_schema.digest import digest
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.vocabulary import Modality
 
 #: Of the plan and of the code's reading of it: a new number makes old scratch markers strangers.
 PLAN_VERSION = 2

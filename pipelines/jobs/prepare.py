@@ -11,40 +11,40 @@ from functools import partial
 
 from tqdm import tqdm
 
-from foundation import signals
-from foundation.bucket import Bucket
-from foundation.settings import to_document
-from pipelines.counts import count
-from pipelines.decoders.probe import promised
-from pipelines.jobs.engine import Session, each
-from pipelines.jobs.flagged_notes import tell_flagged
-from pipelines.jobs.inputs import check_inputs, record_inputs
-from pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
-from pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, readable
-from pipelines.jobs.order import Order, Outcome
-from pipelines.jobs.output import check_free, check_objects, count_rows, published, read_rows, refuse_other
-from pipelines.jobs.plan import Naming, Plan, make_plan, series_id, series_of
-from pipelines.jobs.recipe import READERS, Recipe, VolumeRecipe
-from pipelines.jobs.request import request_digest
-from pipelines.jobs.row import Job, run_row
-from pipelines.jobs.scan import scan
-from pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, tell_parts
-from pipelines.jobs.unchanged import check_unchanged
-from pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
-from pipelines.jobs.verdict import Verdict
-from pipelines.markers import Marker, finished_rows, marker_paths, read_markers, remove_scratch
-from pipelines.publish import Bank, Title, publish, told
-from pipelines.quarantine import Quarantined
-from pipelines.sources.apart import check_apart, check_links_apart
-from pipelines.sources.label_matching import match_series, match_table
-from pipelines.sources.labels import Known, Labels
-from pipelines.sources.listing import SourceFile, folder_name, list_sources
-from pipelines.sources.litter import ignored_by_name
-from pipelines.sources.words import label_in, modality_in
-from storage_schema.digest import canonical_json, digest
-from storage_schema.errors import StorageError
-from storage_schema.manifest import Manifest
-from storage_schema.vocabulary import Modality
+from crossdim.foundation import signals
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.flagged_notes import tell_flagged
+from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
+from crossdim.pipelines.jobs.label_maps import named_maps, sentence_of_maps, set_label_maps_aside
+from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, readable
+from crossdim.pipelines.jobs.output import check_free, check_objects, count_rows, published, read_rows, refuse_other
+from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan, series_id, series_of
+from crossdim.pipelines.jobs.preparation import Order, Outcome
+from crossdim.pipelines.jobs.ray_data import Session, each
+from crossdim.pipelines.jobs.recipe import READERS, Recipe, VolumeRecipe
+from crossdim.pipelines.jobs.request import request_digest
+from crossdim.pipelines.jobs.scan import scan
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, tell_parts
+from crossdim.pipelines.jobs.task import Job, run_row
+from crossdim.pipelines.jobs.unchanged import check_unchanged
+from crossdim.pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
+from crossdim.pipelines.markers import Marker, finished_rows, marker_paths, read_markers, remove_scratch
+from crossdim.pipelines.publish import Bank, Title, publish, told
+from crossdim.pipelines.quarantine import Quarantined
+from crossdim.pipelines.readers.probe import promised
+from crossdim.pipelines.sources.folder_names import label_in, modality_in
+from crossdim.pipelines.sources.ignored_names import ignored_by_name
+from crossdim.pipelines.sources.label_matching import match_series, match_table
+from crossdim.pipelines.sources.labels import Known, Labels
+from crossdim.pipelines.sources.listing import SourceFile, folder_name, list_sources
+from crossdim.pipelines.sources.overlap import check_apart, check_links_apart
+from crossdim.storage_schema.digest import canonical_json, digest
+from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.manifest import Manifest
+from crossdim.storage_schema.vocabulary import Modality
 
 
 def _folders(sources: Sequence[Bucket]) -> list[str]:

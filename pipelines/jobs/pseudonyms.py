@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from foundation.bucket import Bucket
-from foundation.location import contains
-from pipelines.jobs.names import NamedFile, NameRule, name_table, parse_name_table
-from pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
-from pipelines.sources.salt import load_or_create_key, make_key, read_key, salt_beside, tell_if_readable_by_others
-from storage_schema.errors import StorageError, UsageError
-from storage_schema.pseudonym import PseudonymKey
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.location import contains
+from crossdim.pipelines.jobs.names import NamedFile, NameRule, name_table, parse_name_table
+from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
+from crossdim.pipelines.sources.salt import load_or_create_key, make_key, read_key, salt_beside, tell_if_readable_by_others
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.pseudonym import PseudonymKey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

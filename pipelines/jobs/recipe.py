@@ -7,23 +7,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
-from foundation.settings import to_document
-from pipelines.decoders import DECODING_VERSION
-from pipelines.decoders.facts import Facts, Format
-from pipelines.decoders.raw import RawItem, ReadRules
-from pipelines.quarantine import Step
-from pipelines.stages.fit import Fit, fit
-from pipelines.stages.intensity import Intensity, store
-from pipelines.stages.orient import orient
-from pipelines.stages.pseudo3d import Mode, present
-from pipelines.stages.resample import Resample, resample
-from pipelines.stages.superpatch import boxes_of, cut_boxes
-from storage_schema.bank import BankLayout
-from storage_schema.errors import SampleError, UsageError, wrong_settings
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Sample
-from storage_schema.superpatch import SuperpatchGrid
-from storage_schema.vocabulary import Modality, Presentation
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.quarantine import Step
+from crossdim.pipelines.readers import DECODING_VERSION
+from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.stages.intensity import Intensity, store
+from crossdim.pipelines.stages.orient import orient
+from crossdim.pipelines.stages.pseudo3d import Mode, present
+from crossdim.pipelines.stages.resample import Resample, resample
+from crossdim.pipelines.stages.resize import Fit, fit
+from crossdim.pipelines.stages.superpatch import boxes_of, cut_boxes
+from crossdim.storage_schema.bank import BankLayout
+from crossdim.storage_schema.errors import SampleError, UsageError, wrong_settings
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.superpatch import SuperpatchGrid
+from crossdim.storage_schema.vocabulary import Modality, Presentation
 
 Decoder = Callable[[RawItem], Sample]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from foundation.settings import to_document
-from pipelines.jobs.plan import PLAN_VERSION
-from pipelines.sources.labels import LabelTable
-from pipelines.sources.listing import SourceFile
-from storage_schema.digest import canonical_json, digest
-from storage_schema.pseudonym import PseudonymKey
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.jobs.plan import PLAN_VERSION
+from crossdim.pipelines.sources.labels import LabelTable
+from crossdim.pipelines.sources.listing import SourceFile
+from crossdim.storage_schema.digest import canonical_json, digest
+from crossdim.storage_schema.pseudonym import PseudonymKey
 
 
 def table_document(table: LabelTable | None) -> dict[str, Any] | None:

@@ -8,21 +8,21 @@ from functools import partial
 
 from tqdm import tqdm
 
-from foundation.bucket import Bucket
-from foundation.object_store import NOTHING_HIDDEN, PROBLEMS
-from foundation.settings import from_document, to_document
-from pipelines.decoder_process import probe
-from pipelines.decoders.dicom_header import looks_like_dicom
-from pipelines.decoders.probe import promised
-from pipelines.decoders.raw import ReadRules
-from pipelines.decoders.signatures import Unread
-from pipelines.jobs.engine import each
-from pipelines.jobs.verdict import Verdict
-from pipelines.quarantine import Quarantined, through
-from pipelines.sources import litter
-from pipelines.sources.listing import SourceFile
-from pipelines.sources.reading import read_head
-from storage_schema.digest import canonical_json
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.object_store import NOTHING_HIDDEN, PROBLEMS
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.pipelines.decoder_process import probe
+from crossdim.pipelines.jobs.ray_data import each
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.quarantine import Quarantined, through
+from crossdim.pipelines.readers.dicom_header import looks_like_dicom
+from crossdim.pipelines.readers.probe import promised
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.signatures import Unread
+from crossdim.pipelines.sources import ignored_names
+from crossdim.pipelines.sources.listing import SourceFile
+from crossdim.pipelines.sources.reading import read_head
+from crossdim.storage_schema.digest import canonical_json
 
 #: Files per task: enough to outweigh what a task costs, few enough to spread.
 GROUP = 64
@@ -38,9 +38,9 @@ REASONS = {
 def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verdict:
     """The verdict on one file."""
     verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size, version=file.version)
-    named = litter.ignored_by_name(file.path)
+    named = ignored_names.ignored_by_name(file.path)
     if named:
-        return verdict(status="ignored", format=named, rule=named, reason=litter.REASONS[named])
+        return verdict(status="ignored", format=named, rule=named, reason=ignored_names.REASONS[named])
     refused = partial(verdict, status="refused", format=promised(file.path) or "unknown")
     if file.problem in NOTHING_HIDDEN:
         return verdict(status="ignored", format="link", rule=file.problem, reason=PROBLEMS[file.problem])

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.counts import count
-from storage_schema.errors import StorageError, UsageError
-from storage_schema.split import SplitRule
-from storage_schema.vocabulary import Split
+from crossdim.pipelines.counts import count
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import Split
 
 #: A share of samples that is further from the share asked for is told. Ours.
 FAR = 0.1

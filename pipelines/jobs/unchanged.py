@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from foundation.bucket import Bucket
-from pipelines.counts import count
-from pipelines.decoders.probe import known_ending
-from pipelines.decoders.raw import content_hash
-from pipelines.jobs.names import NamedFile
-from pipelines.jobs.output import read_rows
-from pipelines.sources.listing import SourceFile
-from pipelines.sources.litter import ignored_by_name
-from storage_schema.errors import StorageError
-from storage_schema.manifest import MANIFEST_PATH, Manifest
-from storage_schema.names import printable
-from storage_schema.pseudonym import PseudonymKey
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.names import NamedFile
+from crossdim.pipelines.jobs.output import read_rows
+from crossdim.pipelines.readers.probe import known_ending
+from crossdim.pipelines.readers.raw import content_hash
+from crossdim.pipelines.sources.ignored_names import ignored_by_name
+from crossdim.pipelines.sources.listing import SourceFile
+from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest
+from crossdim.storage_schema.names import printable
+from crossdim.storage_schema.pseudonym import PseudonymKey
 
 
 class Contents:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.jobs.verdict import Verdict
-from storage_schema.names import printable
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.storage_schema.names import printable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

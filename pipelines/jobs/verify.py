@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from foundation.bucket import Bucket
-from pipelines.jobs.check import CatalogRow, document_path, run_check
-from pipelines.jobs.engine import Session, each
-from storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
-from storage_schema.contract import check_catalog, published_table
-from storage_schema.digest import canonical_json
-from storage_schema.errors import DocumentError, Problem, StorageError
-from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
+from crossdim.pipelines.jobs.ray_data import Session, each
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
+from crossdim.storage_schema.contract import check_catalog, published_table
+from crossdim.storage_schema.digest import canonical_json
+from crossdim.storage_schema.errors import DocumentError, Problem, StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 
 #: What a check of an object needs of a catalog row.
 _COLUMNS = ("key", "object", "offset", "length", "crc32c", "encoding", "position", "shape", "dtype")
@@ -93,7 +93,7 @@ class TableCheck:
         manifest: of the dataset.
         num_samples: rows of the catalog that could be read.
         problems: everything wrong with the tables.
-        tasks: for each object, what :func:`pipelines.jobs.check.run_check` is to be asked.
+        tasks: for each object, what :func:`crossdim.pipelines.jobs.check.run_check` is to be asked.
     """
 
     manifest: Manifest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from foundation.settings import with_overrides
-from pipelines.jobs.recipe import Recipe
-from pipelines.recipes import images, volumes
-from storage_schema.errors import UsageError, unknown_name
+from crossdim.foundation.settings import with_overrides
+from crossdim.pipelines.jobs.recipe import Recipe
+from crossdim.pipelines.recipes import images, volumes
+from crossdim.storage_schema.errors import UsageError, unknown_name
 
 #: A new recipe is a function and a line here.
 RECIPES: dict[str, Callable[[], Recipe]] = {

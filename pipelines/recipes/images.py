@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipelines.jobs.recipe import ImageRecipe, ShardSize
-from pipelines.stages.fit import Fit
-from storage_schema.pseudo3d import Pseudo3D
+from crossdim.pipelines.jobs.recipe import ImageRecipe, ShardSize
+from crossdim.pipelines.stages.resize import Fit
+from crossdim.storage_schema.pseudo3d import Pseudo3D
 
 
 def xray_pseudo3d() -> ImageRecipe:

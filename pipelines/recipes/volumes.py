@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipelines.jobs.recipe import VolumeRecipe
-from pipelines.stages.intensity import Intensity
-from pipelines.stages.resample import Resample
-from storage_schema.superpatch import SuperpatchGrid
-from storage_schema.vocabulary import Modality
+from crossdim.pipelines.jobs.recipe import VolumeRecipe
+from crossdim.pipelines.stages.intensity import Intensity
+from crossdim.pipelines.stages.resample import Resample
+from crossdim.storage_schema.superpatch import SuperpatchGrid
+from crossdim.storage_schema.vocabulary import Modality
 
 #: PCRLv2's LUNA preprocessing (code: luna_preprocess.py) clips to this; it keeps lung, soft tissue and bone apart.
 PCRL_WINDOW_HU = (-1000.0, 1000.0)

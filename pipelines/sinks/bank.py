@@ -14,13 +14,13 @@ from zarr.core.buffer.core import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from pipelines.sinks.packed import PackedObject
-from storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, shard_extents
-from storage_schema.catalog import catalog_row, summed
-from storage_schema.errors import GeometryError
-from storage_schema.sample import Array, Sample
-from storage_schema.split import SplitRule
-from storage_schema.vocabulary import Encoding
+from crossdim.pipelines.sinks.packed import PackedObject
+from crossdim.storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, shard_extents
+from crossdim.storage_schema.catalog import catalog_row, summed
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.sample import Array, Sample
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import Encoding
 
 #: Name of the document that makes a folder a Zarr array.
 ZARR_DOCUMENT = "zarr.json"

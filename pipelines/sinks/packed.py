@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from storage_schema.manifest import ObjectEntry
+from crossdim.storage_schema.manifest import ObjectEntry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import google_crc32c
 
-from pipelines.sinks.packed import PackedObject
-from storage_schema.catalog import catalog_row
-from storage_schema.sample import Sample
-from storage_schema.shards import members_of, tar_bytes
-from storage_schema.split import SplitRule
-from storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
+from crossdim.pipelines.sinks.packed import PackedObject
+from crossdim.storage_schema.catalog import catalog_row
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.shards import members_of, tar_bytes
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
 
 
 def pack_shard(samples: Sequence[Sample], path: str, *, split: SplitRule, preprocessing_digest: str) -> PackedObject:

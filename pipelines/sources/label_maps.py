@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipelines.sources.label_names import (
+from crossdim.pipelines.sources.label_names import (
     WEAK_LABEL_WORDS,
     LabelFolders,
     image_places,

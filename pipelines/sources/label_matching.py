@@ -7,11 +7,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from pipelines.counts import count
-from pipelines.sources.label_table import MAX_NAMED, TableRow
-from pipelines.sources.labels import FileKey, Known, Labels, LabelTable
-from pipelines.sources.listing import SourceFile
-from storage_schema.errors import Problem, UsageError
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.sources.label_table import MAX_NAMED, TableRow
+from crossdim.pipelines.sources.labels import FileKey, Known, Labels, LabelTable
+from crossdim.pipelines.sources.listing import SourceFile
+from crossdim.storage_schema.errors import Problem, UsageError
 
 #: What a SeriesInstanceUID looks like; such rows wait for the scan if they name no file.
 _UID = re.compile(r"[0-9]+(\.[0-9]+){3,}")

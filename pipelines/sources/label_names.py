@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from storage_schema.vocabulary import MODALITY_WORDS
+from crossdim.storage_schema.vocabulary import MODALITY_WORDS
 
 #: Words that mean a label map.
 LABEL_WORDS = frozenset(

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from storage_schema.errors import Problem, UsageError, unknown_name
+from crossdim.storage_schema.errors import Problem, UsageError, unknown_name
 
 PATH_COLUMN = "path"
 #: The one of these by which the header holds the columns asked for is the table's.

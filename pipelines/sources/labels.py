@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from foundation.bucket import Bucket
-from pipelines.sources.label_table import ParsedTable, is_missing, parse_table
-from pipelines.sources.listing import as_folder
-from storage_schema.errors import SampleError, UsageError
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.sources.label_table import ParsedTable, is_missing, parse_table
+from crossdim.pipelines.sources.listing import as_folder
+from crossdim.storage_schema.errors import SampleError, UsageError
 
 #: Of a table of labels, in bytes; ours: some ten million rows.
 MAX_TABLE_BYTES = 2**30

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foundation.bucket import Bucket, StoredObject
-from storage_schema.errors import StorageError, UsageError
-from storage_schema.names import escape_name, printable
+from crossdim.foundation.bucket import Bucket, StoredObject
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.names import escape_name, printable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class SourceFile:
             neither host nor mount point, so that a moved bucket gives the same bytes.
         size: in bytes.
         version: changes when the content does (see ``StoredObject``).
-        problem: why it cannot be read, a key of :data:`foundation.object_store.PROBLEMS`; "" if it can.
+        problem: why it cannot be read, a key of :data:`crossdim.foundation.object_store.PROBLEMS`; "" if it can.
     """
 
     source: int

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from foundation.bucket import Bucket
-from storage_schema.errors import SampleError, StorageError, UnreachableError
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import SampleError, StorageError, UnreachableError
 
 
 def _missing() -> SampleError:

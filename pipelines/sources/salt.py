@@ -7,11 +7,11 @@ import secrets
 import stat
 import sys
 
-from foundation.bucket import Bucket
-from pipelines.sources.listing import SALT_NAME, as_folder
-from storage_schema.errors import StorageError, UsageError
-from storage_schema.names import printable
-from storage_schema.pseudonym import MIN_KEY_BYTES, PseudonymKey
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.sources.listing import SALT_NAME, as_folder
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.names import printable
+from crossdim.storage_schema.pseudonym import MIN_KEY_BYTES, PseudonymKey
 
 #: Of a key that is made here.
 NEW_KEY_BYTES = 32

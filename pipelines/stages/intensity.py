@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import SampleError, UsageError
-from storage_schema.sample import Sample, Scaling
-from storage_schema.vocabulary import Modality
+from crossdim.storage_schema.errors import SampleError, UsageError
+from crossdim.storage_schema.sample import Sample, Scaling
+from crossdim.storage_schema.vocabulary import Modality
 
 #: Largest stored value.
 FULL = 32767

@@ -8,8 +8,8 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import GeometryError
-from storage_schema.sample import Sample
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.sample import Sample
 
 #: World axis (RAS: 0 right, 1 anterior, 2 superior) that each array axis shall follow.
 _WORLD_OF_AXIS = (2, 1, 0)

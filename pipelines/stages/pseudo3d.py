@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from storage_schema.pseudo3d import Pseudo3D, unroll
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
 
 #: ``stored`` publishes the view; ``virtual`` publishes the image that a reader unrolls, under the same key.
 Mode = Literal["stored", "virtual"]

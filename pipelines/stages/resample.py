@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from storage_schema.errors import GeometryError, SampleError, UsageError, wrong_settings
-from storage_schema.sample import Array, Sample
+from crossdim.storage_schema.errors import GeometryError, SampleError, UsageError, wrong_settings
+from crossdim.storage_schema.sample import Array, Sample
 
 ITK: Any = SimpleITK  # its wrappers are not annotated
 

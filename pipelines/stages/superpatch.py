@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from storage_schema.bank import AIR
-from storage_schema.digest import sample_key
-from storage_schema.errors import SampleError
-from storage_schema.sample import Array, Sample
-from storage_schema.superpatch import SuperpatchGrid, cut, foreground_fraction
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.bank import AIR
+from crossdim.storage_schema.digest import sample_key
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Array, Sample
+from crossdim.storage_schema.superpatch import SuperpatchGrid, cut, foreground_fraction
+from crossdim.storage_schema.vocabulary import Presentation
 
 
 def boxes_of(shape_DHW: tuple[int, int, int], grid: SuperpatchGrid) -> int:

@@ -12,9 +12,9 @@ import pydicom
 import pytest
 from PIL import Image
 
+from crossdim.storage_schema.errors import UsageError
 from demo import images
 from demo.images import BROKEN_IMAGE, BROKEN_VOLUME, carried_files, write_sample_images
-from storage_schema.errors import UsageError
 
 
 @pytest.fixture(scope="module")

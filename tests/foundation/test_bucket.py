@@ -18,9 +18,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-import foundation.store_options as module
-from foundation.bucket import TEMPORARY_PREFIX, Bucket, StoredObject, StoreOptions
-from storage_schema.errors import StorageError, UnreachableError
+import crossdim.foundation.store_options as module
+from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket, StoredObject, StoreOptions
+from crossdim.storage_schema.errors import StorageError, UnreachableError
 from tests.system.relay import Relay
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from foundation.cluster import ENVIRONMENT
-from foundation.ray_auth import PATIENCE_S
+from crossdim.foundation.cluster import ENVIRONMENT
+from crossdim.foundation.ray_auth import PATIENCE_S
 
 pytestmark = pytest.mark.ray
 
 #: Joins one cluster after another in one process, and says of each what came of it.
 SCRIPT = """
 import os, sys
-from foundation.cluster import ray_session
-from storage_schema.errors import CrossdimError
+from crossdim.foundation.cluster import ray_session
+from crossdim.storage_schema.errors import CrossdimError
 said = os.environ.get("RAY_AUTH_MODE")
 for address in sys.argv[1:]:
     try:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from foundation.bucket import Bucket, StoreOptions
-from storage_schema.errors import StorageError
-from storage_schema.names import escape_name
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.names import escape_name
 
 #: Every character that a shell, a glob, a URL, a template or XML reads as more than itself, and some that look like others.
 SPECIAL = "*?[]{}!^#%+ ~$&'()=,;@:\\|<>\"`-._\n\r\t\x01é\u0301肺\u202e0a1bA"
@@ -192,7 +192,7 @@ def test_what_a_store_refuses_to_delete_is_said(s3_root, monkeypatch):
 def test_large_objects_are_read_in_parts(s3_root, s3_client, monkeypatch):
     """Parts meet at their borders, whatever the size."""
     name, bucket = s3_root
-    monkeypatch.setattr("foundation.s3_objects.PART_BYTES", 1000)
+    monkeypatch.setattr("crossdim.foundation.s3_objects.PART_BYTES", 1000)
     for size in (999, 1000, 1001, 2500, 0):
         data = os.urandom(size)
         s3_client.put_object(Bucket=name, Key="large", Body=data)

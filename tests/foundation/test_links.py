@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.bucket import Bucket
-from foundation.object_store import PROBLEMS
-from storage_schema.errors import StorageError
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.object_store import PROBLEMS
+from crossdim.storage_schema.errors import StorageError
 
 
 def listed(folder: Path | str) -> dict[str, str]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.location import contains, parse_location, split_weight
-from storage_schema.errors import UsageError
+from crossdim.foundation.location import contains, parse_location, split_weight
+from crossdim.storage_schema.errors import UsageError
 
 
 @pytest.fixture

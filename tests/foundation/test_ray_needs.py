@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from foundation import ray_needs
-from foundation.ray_needs import OPEN_FILES, refuse_machine
-from storage_schema.errors import RunError
+from crossdim.foundation import ray_needs
+from crossdim.foundation.ray_needs import OPEN_FILES, refuse_machine
+from crossdim.storage_schema.errors import RunError
 
 
 def test_this_machine_has_what_ray_needs() -> None:

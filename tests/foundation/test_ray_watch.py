@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 #: Watches a socket of its own, which it then closes; ``how`` says what the main thread does meanwhile.
 WATCHER = """
 import os, socket, sys, time
-from foundation import signals
-from foundation.ray_watch import Endpoint, watched
+from crossdim.foundation import signals
+from crossdim.foundation.ray_watch import Endpoint, watched
 with socket.create_server(("127.0.0.1", 0)) as server, signals.listening():
     server.listen(100)
     address = "127.0.0.1:%d" % server.getsockname()[1]

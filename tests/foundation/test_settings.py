@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.settings import from_document, to_document, with_overrides
-from storage_schema.errors import DocumentError, UsageError
+from crossdim.foundation.settings import from_document, to_document, with_overrides
+from crossdim.storage_schema.errors import DocumentError, UsageError
 
 
 class Colour(StrEnum):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import crossdim
-from foundation import entry
-from foundation.bucket import Bucket
-from foundation.location import shown_location, without_secrets
-from foundation.storage_arguments import add_store_options, store_options
-from storage_schema.errors import DocumentError, Problem
-from training.status import Status
+from crossdim import cli
+from crossdim.foundation import entry_point
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.location import shown_location, without_secrets
+from crossdim.foundation.storage_arguments import add_store_options, store_options
+from crossdim.storage_schema.errors import DocumentError, Problem
+from crossdim.training.run_dir.status import Status
 
 SECRET = "s3cr3tVALUE9"
 
@@ -54,7 +54,7 @@ def test_a_location_is_shown_in_one_line_without_its_secrets(location: str, show
 def test_an_endpoint_holds_no_credentials(endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It is refused, and not repeated; what to use instead is said."""
     line = ["status", "s3://lab/run", "--access-key", "a", "--secret-key", "b", "--endpoint-url", endpoint]
-    assert crossdim.main(line) == 1
+    assert cli.main(line) == 1
     told = capsys.readouterr()
     assert "--credentials-file" in told.err
     assert "AWS_ACCESS_KEY_ID" in told.err
@@ -87,9 +87,9 @@ def test_no_verb_prints_the_password_of_a_location(
     line: list[str], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither in its sentence nor in a traceback."""
-    monkeypatch.setattr("pipelines.cli.PATIENCE_S", 0.0)
+    monkeypatch.setattr("crossdim.pipelines.cli.PATIENCE_S", 0.0)
     with contextlib.suppress(SystemExit):  # of the last, as argparse ends
-        assert crossdim.main(line) in (1, 2)
+        assert cli.main(line) in (1, 2)
     told = capfd.readouterr()
     assert told.err
     assert SECRET not in told.out + told.err + caplog.text
@@ -98,7 +98,7 @@ def test_no_verb_prints_the_password_of_a_location(
 def test_a_log_line_shows_no_password() -> None:
     """Whoever writes it."""
     record = logging.LogRecord("x", logging.INFO, "", 0, f"reading ftp://u:{SECRET}@h/a", (), None)
-    assert entry._Formatter("%(message)s").format(record) == "reading ftp://***@h/a"
+    assert entry_point._Formatter("%(message)s").format(record) == "reading ftp://***@h/a"
     assert without_secrets("mail a@b or see http://h/x? and y@z") == "mail a@b or see http://h/x? and y@z"
 
 
@@ -106,7 +106,7 @@ def test_a_newline_in_a_location_ends_no_line(tmp_path: Path, capsys: pytest.Cap
     """Of a run that is not there, and of an argument that names nothing."""
     forged = "\nINFO all is well"
     for line in (["status", f"{tmp_path}/x{forged}"], ["verify", f"{tmp_path}/x{forged}"], ["status", f"s3:/x{forged}"]):
-        assert crossdim.main(line) in (1, 2)
+        assert cli.main(line) in (1, 2)
         assert "\nINFO" not in capsys.readouterr().err
 
 

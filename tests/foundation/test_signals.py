@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from foundation import signals
-from foundation.processes import descendants, started_with
+from crossdim.foundation import signals
+from crossdim.foundation.processes import descendants, started_with
 
 ROOT = Path(__file__).parents[2]
 LINE = "interrupted; the same command goes on from here\n"
@@ -20,13 +20,13 @@ LINE = "interrupted; the same command goes on from here\n"
 #: A verb that does as it is told, and says when it is about to.
 VERB = """
 import argparse, sys, time
-from foundation import entry, signals
-from storage_schema.errors import RunError
+from crossdim.foundation import entry_point, signals
+from crossdim.storage_schema.errors import RunError
 def verb(arguments):
     print("ready", flush=True)
     {body}
     return 0
-sys.exit(entry.run(verb, argparse.Namespace()))
+sys.exit(entry_point.run(verb, argparse.Namespace()))
 """
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import crossdim
-from foundation.bucket import Bucket
-from storage_schema.errors import StorageError
-from training.data.ranges import open_ranges
+from crossdim import cli
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import StorageError
+from crossdim.training.data.ranges import open_ranges
 
 
 def _make_socket(path: Path) -> None:
@@ -46,5 +46,5 @@ def test_what_is_no_file_is_not_read(make: Callable[[Path], None], tmp_path: Pat
 def test_a_verb_says_so(name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In one sentence that names the file."""
     SPECIAL[kind](tmp_path / name)
-    assert crossdim.main(["status" if name == "config.json" else "verify", str(tmp_path)]) == 2
+    assert cli.main(["status" if name == "config.json" else "verify", str(tmp_path)]) == 2
     assert f"{tmp_path}/{name}" in capsys.readouterr().err

@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-import pipelines.cli
-from foundation import entry
-from foundation.bucket import Bucket, StoreOptions
-from foundation.storage_arguments import add_store_options, bucket, open_bucket, open_weighted, store_options
-from storage_schema.errors import StorageError, UsageError
-from training.data.ranges import FsspecRanges, ObstoreRanges, open_ranges
+import crossdim.pipelines.cli
+from crossdim.foundation import entry_point
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.storage_arguments import add_store_options, bucket, open_bucket, open_weighted, store_options
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.training.data.ranges import FsspecRanges, ObstoreRanges, open_ranges
 
 FILE = """
 [default]
@@ -28,7 +28,7 @@ aws_secret_access_key=C=
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
-    parser = entry.Parser(prog="crossdim")
+    parser = entry_point.Parser(prog="crossdim")
     add_store_options(parser)
     return parser.parse_args(arguments)
 
@@ -124,7 +124,7 @@ def test_help_says_the_order_and_warns_of_the_command_line(capsys):
     """Whatever the verb."""
     for verb in ("prepare", "verify"):
         with pytest.raises(SystemExit):
-            pipelines.cli.main([verb, "--help"])
+            crossdim.pipelines.cli.main([verb, "--help"])
         shown = " ".join(capsys.readouterr().out.split())
         order = [shown.index(word) for word in ("--access-key with", "--credentials-file, the env", "the profile", "the role")]
         assert order == sorted(order)

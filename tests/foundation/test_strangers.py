@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 #: A session as every verb holds one, with a worker; prints its address, this machine's, and the ids of all its processes.
 SESSION = """
 import os, sys
-from foundation.cluster import ray_session
+from crossdim.foundation.cluster import ray_session
 with ray_session(num_cpus=1):
     import psutil, ray  # Ray carries it
     from ray.util import get_node_ip_address

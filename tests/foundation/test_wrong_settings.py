@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from foundation.settings import with_overrides
-from pipelines.jobs.recipe import ShardSize
-from pipelines.stages.fit import Fit
-from pipelines.stages.resample import Resample
-from storage_schema.errors import CrossdimError, UsageError
-from storage_schema.superpatch import SuperpatchGrid
-from training.compute import Compute
-from training.config import overridden
-from training.data.mixing import Mixing
-from training.methods.autoencoders import VqVae
-from training.optim import AdamW
-from training.recipes import recipe
+from crossdim.foundation.settings import with_overrides
+from crossdim.pipelines.jobs.recipe import ShardSize
+from crossdim.pipelines.stages.resample import Resample
+from crossdim.pipelines.stages.resize import Fit
+from crossdim.storage_schema.errors import CrossdimError, UsageError
+from crossdim.storage_schema.superpatch import SuperpatchGrid
+from crossdim.training.config.pretraining import overridden
+from crossdim.training.data.mixing import Mixing
+from crossdim.training.engine.execution import Compute
+from crossdim.training.engine.optim import AdamW
+from crossdim.training.methods.autoencoders import VqVae
+from crossdim.training.recipes import recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,12 @@ import time
 
 import numpy as np
 
-from pipelines.decoder_process.server import supervise
-from pipelines.decoders import DECODERS
-from pipelines.decoders.raw import RawItem
-from storage_schema.errors import SampleError
-from storage_schema.sample import Sample, Scaling
-from storage_schema.vocabulary import Presentation
+from crossdim.pipelines.decoder_process.server import supervise
+from crossdim.pipelines.readers import DECODERS
+from crossdim.pipelines.readers.raw import RawItem
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Sample, Scaling
+from crossdim.storage_schema.vocabulary import Presentation
 
 _seen: list[str] = []
 

@@ -9,10 +9,10 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from pipelines.decoders import DECODERS
-from pipelines.decoders.raw import RawItem
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Modality
+from crossdim.pipelines.readers import DECODERS
+from crossdim.pipelines.readers.raw import RawItem
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Modality
 
 #: An axial slice of 2 x 2 x 2 mm.
 AXIAL = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [2, 2], "SliceThickness": 2}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipelines.cli import main
+from crossdim.pipelines.cli import main
 
 HEAVY = ("ray", "numpy", "pyarrow", "zarr", "nibabel", "SimpleITK", "pydicom", "webdataset", "torch")
 
@@ -17,7 +17,7 @@ def test_help_imports_nothing_heavy(verb):
     """Help must answer in a fraction of a second; what is not imported costs nothing."""
     code = f"""
 import sys
-from pipelines.cli import main
+from crossdim.pipelines.cli import main
 try:
     main([{verb!r}, "--help"])
 except SystemExit:

@@ -27,10 +27,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipelines.decoders import dicom_header, dicom_image, raster
-from pipelines.decoders.code_stream import FrameHeader, check_code_stream
-from pipelines.decoders.raw import RawItem, ReadRules
-from storage_schema.errors import SampleError
+from crossdim.pipelines.readers import dicom_header, dicom_image, raster
+from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_stream
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.code_streams import COMPRESSED, ENCAPSULATED, LOSSLESS, compressed, frame_of, phantom, saved, with_frame
 
 
@@ -228,7 +228,7 @@ def test_what_gdcm_only_warns_of_is_refused():
     """Bytes too many before the end marker: pixels are shifted, gdcm writes a line to standard error and gives them out."""
     frame = frame_of(compressed(JPEGLosslessSV1)).rstrip(b"\0")
     damaged = with_frame(compressed(JPEGLosslessSV1), frame[:-2] + b"\x12\x34\x56" + frame[-2:])
-    from pipelines import decoder_process
+    from crossdim.pipelines import decoder_process
 
     with pytest.raises(SampleError, match=r"Corrupt JPEG data.*codec_warning"):
         decoder_process.decode("dicom", RawItem(uri="x", files=(damaged,)))

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from foundation.bucket import Bucket
-from pipelines.decoder_process import client
-from pipelines.decoder_process.limits import BASE_MEMORY
-from pipelines.jobs import label_maps, scan
-from pipelines.jobs import prepare as job
-from pipelines.recipes import resolve
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.decoder_process import client
+from crossdim.pipelines.decoder_process.limits import BASE_MEMORY
+from crossdim.pipelines.jobs import label_maps, scan
+from crossdim.pipelines.jobs import prepare as job
+from crossdim.pipelines.recipes import resolve
 from tests.pipelines.code_streams import compressed, frame_of, with_frame
 from tests.pipelines.corpora import blob, nifti_bytes
 from tests.pipelines.damage import damaged, sound_images, sound_volumes

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import decoder_process
-from pipelines.decoder_process import client, limits
-from pipelines.decoder_process.limits import Limits, limits_for
-from pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, shared_memory
-from pipelines.decoders import DECODERS
-from pipelines.decoders.probe import probe
-from pipelines.decoders.raw import RawItem, ReadRules
-from storage_schema.errors import SampleError
-from storage_schema.vocabulary import Modality
+from crossdim.pipelines import decoder_process
+from crossdim.pipelines.decoder_process import client, limits
+from crossdim.pipelines.decoder_process.limits import Limits, limits_for
+from crossdim.pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, shared_memory
+from crossdim.pipelines.readers import DECODERS
+from crossdim.pipelines.readers.probe import probe
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.vocabulary import Modality
 from tests.pipelines.corpora import nifti_bytes
 
 ITEM = RawItem(uri="x", files=(b"pixels",), modality=Modality.CT, label="sick", patient="p")

@@ -17,13 +17,13 @@ from PIL import Image, ImageOps
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLSNearLossless
 
-from pipelines import decoder_process
-from pipelines.decoders import dicom_image, nifti, raster, series
-from pipelines.decoders.exif import DAMAGED_NOTE
-from pipelines.decoders.geometry import SliceHeader, stacked
-from pipelines.decoders.inflate import inflate
-from pipelines.decoders.raw import RawItem, ReadRules, with_note
-from storage_schema.errors import SampleError, UsageError
+from crossdim.pipelines import decoder_process
+from crossdim.pipelines.readers import dicom_image, nifti, raster, series
+from crossdim.pipelines.readers.exif import DAMAGED_NOTE
+from crossdim.pipelines.readers.geometry import SliceHeader, stacked
+from crossdim.pipelines.readers.inflate import inflate
+from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
+from crossdim.storage_schema.errors import SampleError, UsageError
 from tests.pipelines.corpora import blob, nifti_bytes, picture, write_series
 
 VOLUME = np.random.default_rng(0).integers(-500, 500, (5, 6, 7)).astype(np.int16)

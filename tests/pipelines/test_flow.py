@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from foundation.bucket import Bucket, StoreOptions
-from foundation.cluster import ray_session
-from pipelines.cli import main
-from pipelines.jobs.check import decoded
-from pipelines.jobs.engine import each
-from storage_schema.errors import CrossdimError, StorageError
-from storage_schema.manifest import MANIFEST_PATH, parse_manifest
-from storage_schema.pseudo3d import Pseudo3D, unroll
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.cluster import ray_session
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs.check import decoded
+from crossdim.pipelines.jobs.ray_data import each
+from crossdim.storage_schema.errors import CrossdimError, StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, parse_manifest
+from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
 from tests.pipelines.corpora import blob, write_images, write_series, write_volumes
 
 pytestmark = [
@@ -239,7 +239,7 @@ def test_another_recipe_at_the_same_place_is_refused(images, raw, capsys):
 _WITHOUT_RAY = """
 import sys
 sys.modules["ray"] = None
-from pipelines.cli import main
+from crossdim.pipelines.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
-from pipelines.stages.intensity import Intensity, store
-from pipelines.stages.orient import orient
-from pipelines.stages.resample import Resample, resample
-from storage_schema.errors import SampleError
+from crossdim.pipelines.stages.intensity import Intensity, store
+from crossdim.pipelines.stages.orient import orient
+from crossdim.pipelines.stages.resample import Resample, resample
+from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.corpora import picture
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, dicom_dataset, lut_item, read_image, read_series, series_bytes
 

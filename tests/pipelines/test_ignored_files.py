@@ -30,16 +30,16 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from foundation.bucket import Bucket
-from pipelines.decoders import dicom_header
-from pipelines.decoders.probe import probe
-from pipelines.decoders.raw import ReadRules
-from pipelines.decoders.signatures import IMAGES, OTHERS, Unread, name_of_unread
-from pipelines.jobs.scan import judge
-from pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
-from pipelines.sources.listing import SourceFile, list_sources
-from pipelines.sources.litter import FILES, FOLDERS, PREFIXES, SUFFIXES, ignored_by_name
-from storage_schema.errors import SampleError
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.jobs.scan import judge
+from crossdim.pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
+from crossdim.pipelines.readers import dicom_header
+from crossdim.pipelines.readers.probe import probe
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.signatures import IMAGES, OTHERS, Unread, name_of_unread
+from crossdim.pipelines.sources.ignored_names import FILES, FOLDERS, PREFIXES, SUFFIXES, ignored_by_name
+from crossdim.pipelines.sources.listing import SourceFile, list_sources
+from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.corpora import blob, picture, write_series
 from tests.pipelines.dicom_files import dicom_bytes, dicom_dataset
 

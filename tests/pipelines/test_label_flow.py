@@ -11,10 +11,10 @@ import pydicom
 import pytest
 from PIL import Image
 
-from pipelines import cli
-from pipelines.cli import main
-from pipelines.jobs import label_maps, prepare, scan
-from storage_schema.manifest import MANIFEST_PATH
+from crossdim.pipelines import cli
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs import label_maps, prepare, scan
+from crossdim.storage_schema.manifest import MANIFEST_PATH
 from tests.pipelines.corpora import blob, picture, write_series
 from tests.pipelines.dicom_files import dicom_bytes, series_bytes
 from tests.pipelines.test_label_maps import labels, write

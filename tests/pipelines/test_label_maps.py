@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from foundation.bucket import Bucket
-from pipelines.decoders.label_values import Values, values_of
-from pipelines.decoders.raw import ReadRules
-from pipelines.jobs import label_maps
-from pipelines.jobs.label_maps import sentence_of_maps, set_label_maps_aside
-from pipelines.jobs.scan import judge
-from pipelines.jobs.verdict import Verdict
-from pipelines.recipes import resolve
-from pipelines.sources.label_maps import Candidate, find_by_name
-from pipelines.sources.listing import list_sources
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.jobs import label_maps
+from crossdim.pipelines.jobs.label_maps import sentence_of_maps, set_label_maps_aside
+from crossdim.pipelines.jobs.scan import judge
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.readers.label_values import Values, values_of
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.recipes import resolve
+from crossdim.pipelines.sources.label_maps import Candidate, find_by_name
+from crossdim.pipelines.sources.listing import list_sources
 from tests.pipelines.corpora import blob, nifti_bytes, picture
 
 #: Listings: a name for each, then its files; those with a star are label maps by their names, with a question mark only

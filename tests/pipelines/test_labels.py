@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation.bucket import Bucket
-from pipelines.sources.label_matching import match_series, match_table
-from pipelines.sources.label_table import is_missing, parse_table
-from pipelines.sources.labels import Known, Labels, LabelTable, read_labels
-from pipelines.sources.listing import SourceFile
-from pipelines.sources.words import label_in
-from storage_schema.errors import SampleError, UsageError
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.sources.folder_names import label_in
+from crossdim.pipelines.sources.label_matching import match_series, match_table
+from crossdim.pipelines.sources.label_table import is_missing, parse_table
+from crossdim.pipelines.sources.labels import Known, Labels, LabelTable, read_labels
+from crossdim.pipelines.sources.listing import SourceFile
+from crossdim.storage_schema.errors import SampleError, UsageError
 
 
 def files_of(*paths: str, source: int = 0) -> list[SourceFile]:

@@ -13,22 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.bucket import Bucket
-from foundation.store_options import StoreOptions
-from pipelines.decoders.facts import Facts, Format, SliceHeader
-from pipelines.jobs.names import NamedFile, SourceNames, choose_names, name_table
-from pipelines.jobs.plan import Naming, Plan, make_plan
-from pipelines.jobs.pseudonyms import PseudonymOptions
-from pipelines.jobs.splits import check_patients
-from pipelines.jobs.verdict import Verdict
-from pipelines.recipes import resolve
-from pipelines.sources.labels import Known
-from pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, list_sources
-from pipelines.sources.salt import load_or_create_key, read_key
-from storage_schema.errors import StorageError, UsageError
-from storage_schema.pseudonym import PseudonymKey
-from storage_schema.split import SplitRule
-from storage_schema.vocabulary import Modality
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.store_options import StoreOptions
+from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, name_table
+from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
+from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.jobs.splits import check_patients
+from crossdim.pipelines.readers.header_info import Facts, Format, SliceHeader
+from crossdim.pipelines.recipes import resolve
+from crossdim.pipelines.sources.labels import Known
+from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, list_sources
+from crossdim.pipelines.sources.salt import load_or_create_key, read_key
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.pseudonym import PseudonymKey
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import Modality
 
 KEY = PseudonymKey(b"a key that tests share")
 HASHED = SourceNames(key=KEY, hashed=frozenset({0}))

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from foundation.cluster import ray_session
-from pipelines.cli import main
+from crossdim.foundation.cluster import ray_session
+from crossdim.pipelines.cli import main
 
 pytestmark = [
     pytest.mark.ray,

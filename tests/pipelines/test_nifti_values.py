@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import decoder_process
-from pipelines.decoders import nifti
-from pipelines.decoders.raw import RawItem
-from pipelines.stages.intensity import Intensity, store
-from pipelines.stages.orient import orient
-from pipelines.stages.resample import Resample, resample
-from storage_schema.errors import SampleError
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Modality
+from crossdim.pipelines import decoder_process
+from crossdim.pipelines.readers import nifti
+from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.stages.intensity import Intensity, store
+from crossdim.pipelines.stages.orient import orient
+from crossdim.pipelines.stages.resample import Resample, resample
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Modality
 from tests.pipelines.corpora import blob, nifti_bytes
 
 VOLUME = np.random.default_rng(4).integers(-500, 500, (5, 6, 7)).astype(np.int16)

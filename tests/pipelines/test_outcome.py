@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
-from pipelines.cli import main
-from pipelines.counts import count
-from pipelines.decoders.probe import probe
-from pipelines.decoders.raw import ReadRules
-from pipelines.jobs import label_maps, prepare, scan
-from pipelines.jobs.recipe import READERS
-from pipelines.recipes import resolve
-from storage_schema.errors import SampleError
+from crossdim.pipelines import cli
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs import label_maps, prepare, scan
+from crossdim.pipelines.jobs.recipe import READERS
+from crossdim.pipelines.readers.probe import probe
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.recipes import resolve
+from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.corpora import blob, nifti_bytes, write_images, write_series
 
 RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines import cli
-from pipelines.cli import main
-from pipelines.jobs import label_maps, prepare, scan
-from storage_schema.errors import SampleError
+from crossdim.pipelines import cli
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs import label_maps, prepare, scan
+from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.corpora import blob, picture
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, read_series
 

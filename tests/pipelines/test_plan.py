@@ -9,23 +9,23 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from foundation.bucket import Bucket
-from pipelines.decoders.facts import Facts, Format
-from pipelines.decoders.raw import ReadRules
-from pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
-from pipelines.jobs.names import NamedFile, SourceNames, readable
-from pipelines.jobs.plan import Naming, Plan, make_plan
-from pipelines.jobs.scan import judge
-from pipelines.jobs.verdict import Verdict
-from pipelines.quarantine import Quarantined, through
-from pipelines.recipes import RECIPES, resolve
-from pipelines.sources import reading
-from pipelines.sources.labels import Known
-from pipelines.sources.listing import list_sources
-from pipelines.sources.words import modality_in
-from storage_schema.errors import GeometryError, SampleError, StorageError, UsageError
-from storage_schema.pseudonym import PseudonymKey
-from storage_schema.vocabulary import Modality
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
+from crossdim.pipelines.jobs.names import NamedFile, SourceNames, readable
+from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
+from crossdim.pipelines.jobs.scan import judge
+from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.quarantine import Quarantined, through
+from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.recipes import RECIPES, resolve
+from crossdim.pipelines.sources import reading
+from crossdim.pipelines.sources.folder_names import modality_in
+from crossdim.pipelines.sources.labels import Known
+from crossdim.pipelines.sources.listing import list_sources
+from crossdim.storage_schema.errors import GeometryError, SampleError, StorageError, UsageError
+from crossdim.storage_schema.pseudonym import PseudonymKey
+from crossdim.storage_schema.vocabulary import Modality
 from tests.pipelines.corpora import blob, write_images, write_series, write_volumes
 
 NAMING = Naming(
@@ -257,8 +257,8 @@ def test_unknown_recipes_and_settings_name_the_nearest():
 def test_a_recipe_for_ct_refuses_other_modalities_and_says_how_to_insist(tmp_path):
     recipe = resolve("ct-superpatches")
     write_volumes(tmp_path)
-    from pipelines.decoders import DECODERS
-    from pipelines.decoders.raw import RawItem
+    from crossdim.pipelines.readers import DECODERS
+    from crossdim.pipelines.readers.raw import RawItem
 
     item = RawItem(uri="c", files=((tmp_path / "mr" / "c.nii").read_bytes(),), modality=Modality.MR)
     found = through("c", item, recipe.steps(DECODERS["nifti"]))

@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import cli
-from pipelines.cli import main
-from pipelines.jobs import prepare, scan
-from storage_schema.pseudonym import PseudonymKey
+from crossdim.pipelines import cli
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs import prepare, scan
+from crossdim.storage_schema.pseudonym import PseudonymKey
 from tests.pipelines.identified import OTHER_PATIENT_ID, PATIENT_ID, PLANTED_TAGS, found_in, needles, write_identified
 
 RECIPES = {

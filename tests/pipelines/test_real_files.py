@@ -10,14 +10,14 @@ import numpy as np
 import pydicom
 import pytest
 
-from pipelines.decoders import DECODERS
-from pipelines.decoders.facts import Facts, Format
-from pipelines.decoders.probe import probe
-from pipelines.decoders.raw import RawItem, ReadRules
-from pipelines.decoders.signatures import Unread
-from pipelines.stages.orient import orient
-from storage_schema.errors import SampleError
-from storage_schema.sample import Sample
+from crossdim.pipelines.readers import DECODERS
+from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.probe import probe
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.signatures import Unread
+from crossdim.pipelines.stages.orient import orient
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Sample
 
 RULES = ReadRules()
 #: Plain classic series whose reference was checked against an independent reader.

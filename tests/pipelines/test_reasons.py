@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.decoders.probe import probe
-from pipelines.decoders.raw import ReadRules
-from pipelines.quarantine import verdict_on
-from pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text, without_addresses
-from storage_schema.errors import SampleError
+from crossdim.pipelines.quarantine import verdict_on
+from crossdim.pipelines.readers.probe import probe
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text, without_addresses
+from crossdim.storage_schema.errors import SampleError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _WORDS = st.text(alphabet="abcdefghij ", max_size=20)
@@ -110,14 +110,14 @@ def test_a_damaged_header_is_refused_in_a_sentence_of_ours(name, content):
 
 _PLAN_OF = """
 import sys
-from foundation.bucket import Bucket
-from pipelines.decoders.raw import ReadRules
-from pipelines.jobs.plan import Naming, make_plan
-from pipelines.jobs.scan import judge
-from pipelines.recipes import resolve
-from pipelines.sources.labels import Known
-from pipelines.sources.listing import list_sources
-from storage_schema.vocabulary import Modality
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.jobs.plan import Naming, make_plan
+from crossdim.pipelines.jobs.scan import judge
+from crossdim.pipelines.recipes import resolve
+from crossdim.pipelines.sources.labels import Known
+from crossdim.pipelines.sources.listing import list_sources
+from crossdim.storage_schema.vocabulary import Modality
 
 sources, files = list_sources([Bucket(sys.argv[1])])
 verdicts = [judge(file, sources, ReadRules()) for file in files]

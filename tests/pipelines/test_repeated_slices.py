@@ -11,9 +11,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from pipelines import cli
-from pipelines.cli import main
-from pipelines.jobs import label_maps, prepare, scan
+from crossdim.pipelines import cli
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs import label_maps, prepare, scan
 from tests.pipelines.corpora import blob, write_series
 
 

@@ -13,20 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.bucket import Bucket, StoreOptions
-from pipelines.cli import main
-from pipelines.jobs.inputs import check_inputs, record_inputs
-from pipelines.jobs.output import check_free
-from pipelines.jobs.request import request_digest
-from pipelines.markers import FileRead, Marker, finished_rows, marker_path, parse_marker, read_markers
-from pipelines.publish import count_files
-from pipelines.quarantine import Ignored, Quarantined
-from pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
-from pipelines.sources.listing import list_sources
-from pipelines.sources.reading import read_head, read_whole
-from storage_schema.errors import CrossdimError, SampleError, StorageError, UsageError
-from storage_schema.manifest import ObjectEntry
-from storage_schema.pseudonym import PseudonymKey
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
+from crossdim.pipelines.jobs.output import check_free
+from crossdim.pipelines.jobs.request import request_digest
+from crossdim.pipelines.markers import FileRead, Marker, finished_rows, marker_path, parse_marker, read_markers
+from crossdim.pipelines.publish import count_files
+from crossdim.pipelines.quarantine import Ignored, Quarantined
+from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
+from crossdim.pipelines.sources.listing import list_sources
+from crossdim.pipelines.sources.reading import read_head, read_whole
+from crossdim.storage_schema.errors import CrossdimError, SampleError, StorageError, UsageError
+from crossdim.storage_schema.manifest import ObjectEntry
+from crossdim.storage_schema.pseudonym import PseudonymKey
 from tests.pipelines.corpora import write_images
 
 PLAN = "0123456789abcdef" * 4

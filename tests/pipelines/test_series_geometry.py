@@ -10,12 +10,12 @@ import SimpleITK
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import decoder_process
-from pipelines.decoders.dicom_header import slice_header
-from pipelines.decoders.geometry import stacked
-from pipelines.decoders.raw import RawItem
-from pipelines.decoders.slice_grid import slice_grid
-from storage_schema.errors import SampleError
+from crossdim.pipelines import decoder_process
+from crossdim.pipelines.readers.dicom_header import slice_header
+from crossdim.pipelines.readers.geometry import stacked
+from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.slice_grid import slice_grid
+from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, dicom_dataset, read_series, series_bytes
 
 ITK: Any = SimpleITK  # its wrappers are not annotated

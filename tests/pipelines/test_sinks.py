@@ -12,21 +12,21 @@ import pytest
 import webdataset
 import zarr
 
-from foundation.bucket import Bucket
-from pipelines.jobs.check import decoded, seen_by_webdataset, seen_by_zarr
-from pipelines.markers import FileRead, Marker, Used, parse_marker
-from pipelines.publish import Title, parquet_bytes, publish
-from pipelines.quarantine import Quarantined
-from pipelines.repeats import Repeat, settle_repeats
-from pipelines.sinks.bank import bank_document, pack_bank_shard
-from pipelines.sinks.shards import pack_shard
-from storage_schema.bank import BankLayout
-from storage_schema.catalog import CATALOG_SCHEMA, conform, table_of
-from storage_schema.digest import sample_key
-from storage_schema.errors import GeometryError, StorageError
-from storage_schema.sample import Origin, Sample, Scaling
-from storage_schema.split import SplitRule
-from storage_schema.vocabulary import Modality, Presentation, Split
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.duplicates import Repeat, settle_repeats
+from crossdim.pipelines.jobs.check import decoded, seen_by_webdataset, seen_by_zarr
+from crossdim.pipelines.markers import FileRead, Marker, Used, parse_marker
+from crossdim.pipelines.publish import Title, parquet_bytes, publish
+from crossdim.pipelines.quarantine import Quarantined
+from crossdim.pipelines.sinks.bank import bank_document, pack_bank_shard
+from crossdim.pipelines.sinks.shards import pack_shard
+from crossdim.storage_schema.bank import BankLayout
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, conform, table_of
+from crossdim.storage_schema.digest import sample_key
+from crossdim.storage_schema.errors import GeometryError, StorageError
+from crossdim.storage_schema.sample import Origin, Sample, Scaling
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import Modality, Presentation, Split
 
 LAYOUT = BankLayout(side=8, patches_per_shard=4)
 DIGEST = "d" * 64

@@ -15,16 +15,16 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from pipelines import decoder_process
-from pipelines.decoders import dicom_header, nifti, raster, series
-from pipelines.decoders.dicom import read_pixels
-from pipelines.decoders.inflate import inflate, inflate_start
-from pipelines.decoders.raw import FREE_VALUES, MAX_VALUES_PER_BYTE, RawItem, ReadRules, check_expansion
-from pipelines.recipes import resolve
-from pipelines.stages.fit import shrunk
-from pipelines.stages.intensity import FULL, Intensity, own_window, store
-from storage_schema.errors import SampleError
-from storage_schema.vocabulary import Modality
+from crossdim.pipelines import decoder_process
+from crossdim.pipelines.readers import dicom_header, nifti, raster, series
+from crossdim.pipelines.readers.dicom import read_pixels
+from crossdim.pipelines.readers.inflate import inflate, inflate_start
+from crossdim.pipelines.readers.raw import FREE_VALUES, MAX_VALUES_PER_BYTE, RawItem, ReadRules, check_expansion
+from crossdim.pipelines.recipes import resolve
+from crossdim.pipelines.stages.intensity import FULL, Intensity, own_window, store
+from crossdim.pipelines.stages.resize import shrunk
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.vocabulary import Modality
 from tests.pipelines.code_streams import file_of, saved
 from tests.pipelines.corpora import nifti_bytes
 from tests.pipelines.dicom_files import dicom_bytes, dicom_dataset

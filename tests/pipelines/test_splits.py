@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import cli
-from pipelines.cli import main
-from pipelines.jobs import prepare, scan
-from pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, tell_parts
-from storage_schema.errors import StorageError
-from storage_schema.split import SplitRule
+from crossdim.pipelines import cli
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs import prepare, scan
+from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, tell_parts
+from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.split import SplitRule
 from tests.pipelines.corpora import picture
 
 HALF = SplitRule(test_fraction=0.5)

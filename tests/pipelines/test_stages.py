@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.stages.fit import Fit, fit, tiling_box
-from pipelines.stages.intensity import FULL, Intensity, store
-from pipelines.stages.orient import orient
-from pipelines.stages.pseudo3d import present
-from pipelines.stages.resample import Resample, resample
-from pipelines.stages.superpatch import boxes_of, cut_boxes
-from storage_schema.errors import SampleError, UsageError
-from storage_schema.pseudo3d import Pseudo3D, fold
-from storage_schema.sample import Origin, Sample, Scaling
-from storage_schema.superpatch import SuperpatchGrid, assemble
-from storage_schema.vocabulary import Modality, Presentation
+from crossdim.pipelines.stages.intensity import FULL, Intensity, store
+from crossdim.pipelines.stages.orient import orient
+from crossdim.pipelines.stages.pseudo3d import present
+from crossdim.pipelines.stages.resample import Resample, resample
+from crossdim.pipelines.stages.resize import Fit, fit, tiling_box
+from crossdim.pipelines.stages.superpatch import boxes_of, cut_boxes
+from crossdim.storage_schema.errors import SampleError, UsageError
+from crossdim.storage_schema.pseudo3d import Pseudo3D, fold
+from crossdim.storage_schema.sample import Origin, Sample, Scaling
+from crossdim.storage_schema.superpatch import SuperpatchGrid, assemble
+from crossdim.storage_schema.vocabulary import Modality, Presentation
 
 RNG = np.random.default_rng(3)
 

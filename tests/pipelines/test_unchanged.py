@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foundation.bucket import Bucket, StoreOptions
-from pipelines import cli
-from pipelines.cli import main
-from pipelines.jobs import label_maps, prepare, scan
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.pipelines import cli
+from crossdim.pipelines.cli import main
+from crossdim.pipelines.jobs import label_maps, prepare, scan
 from tests.pipelines.corpora import blob, nifti_bytes, write_series
 
 RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")

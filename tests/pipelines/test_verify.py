@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from benchmarks.flip_datasets import publish
-from foundation.bucket import Bucket
-from pipelines.jobs.check import run_check
-from pipelines.jobs.verify import check_tables
-from storage_schema.errors import DocumentError
-from storage_schema.manifest import MANIFEST_PATH, parse_manifest
+from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.jobs.check import run_check
+from crossdim.pipelines.jobs.verify import check_tables
+from crossdim.storage_schema.errors import DocumentError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, parse_manifest
 from tests.training.published import images, superpatches
 
 TAR, SHARD, DOCUMENT = "images/a-000000.tar", "superpatches/a-2mm.zarr/c/0/0/0/0", "superpatches/a-2mm.zarr/zarr.json"

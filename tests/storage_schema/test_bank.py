@@ -16,8 +16,18 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from storage_schema.bank import AIR, BLOSC, CRC_BYTES, DIMENSION_NAMES, DTYPE, BankLayout, bank_path, blosc_frame, shard_extents
-from storage_schema.errors import GeometryError
+from crossdim.storage_schema.bank import (
+    AIR,
+    BLOSC,
+    CRC_BYTES,
+    DIMENSION_NAMES,
+    DTYPE,
+    BankLayout,
+    bank_path,
+    blosc_frame,
+    shard_extents,
+)
+from crossdim.storage_schema.errors import GeometryError
 
 LAYOUT = BankLayout(side=4, patches_per_shard=8)
 #: Position 2 and everything after 5 hold no sample.

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, conform, table_of
-from storage_schema.errors import DocumentError
-from storage_schema.vocabulary import Encoding, Presentation
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, conform, table_of
+from crossdim.storage_schema.errors import DocumentError
+from crossdim.storage_schema.vocabulary import Encoding, Presentation
 from tests.strategies import sample
 
 SUPERPATCH = sample(

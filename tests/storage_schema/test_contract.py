@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, table_of
-from storage_schema.contract import RULES, catalog_of, check_catalog, published_table
-from storage_schema.digest import sample_key
-from storage_schema.errors import DocumentError, StorageError
-from storage_schema.manifest import FileCounts, Manifest, ObjectEntry
-from storage_schema.shards import npy_bytes
-from storage_schema.vocabulary import Encoding, Presentation
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, table_of
+from crossdim.storage_schema.contract import RULES, catalog_of, check_catalog, published_table
+from crossdim.storage_schema.digest import sample_key
+from crossdim.storage_schema.errors import DocumentError, StorageError
+from crossdim.storage_schema.manifest import FileCounts, Manifest, ObjectEntry
+from crossdim.storage_schema.shards import npy_bytes
+from crossdim.storage_schema.vocabulary import Encoding, Presentation
 from tests.strategies import sample
 
 SHARD, BANK = "images/a.tar", "superpatches/a.zarr/c/0/0/0"
@@ -308,6 +308,6 @@ def test_a_table_that_would_fill_the_memory_is_not_opened(monkeypatch):
     data = parquet(table_of([], QUARANTINE_SCHEMA))
     assert opened(data, entry(data), QUARANTINE_SCHEMA).num_rows == 0
     data = parquet(table_of(rows(IMAGE), CATALOG_SCHEMA))
-    monkeypatch.setattr("storage_schema.contract.MAX_TABLE_BYTES", 1000)
+    monkeypatch.setattr("crossdim.storage_schema.contract.MAX_TABLE_BYTES", 1000)
     with pytest.raises(DocumentError, match="at most 1,000"):
         opened(data, entry(data))

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from storage_schema.errors import CrossdimError, DocumentError, Problem, SampleError, unknown_name
+from crossdim.storage_schema.errors import CrossdimError, DocumentError, Problem, SampleError, unknown_name
 
 TWO = [Problem(loc="a.b", message="is missing"), Problem(loc="c", message="found 1; expected str")]
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import DocumentError, GeometryError
-from storage_schema.manifest import FIELDS, OBJECT_FIELDS, FileCounts, Manifest, ObjectEntry, parse_manifest
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.errors import DocumentError, GeometryError
+from crossdim.storage_schema.manifest import FIELDS, OBJECT_FIELDS, FileCounts, Manifest, ObjectEntry, parse_manifest
+from crossdim.storage_schema.vocabulary import Presentation
 
 GOLDEN = {version: Path(__file__).parent.parent / "golden" / f"manifest_v{version}.json" for version in (1, 2)}
 #: Made by, of the line without its end, and of version 2 without its field digest:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from storage_schema.names import escape_name, printable, unescape_name
+from crossdim.storage_schema.names import escape_name, printable, unescape_name
 
 names = st.binary(max_size=12).map(os.fsdecode) | st.text(alphabet="\\x5cf8a\udcfcé", max_size=10)
 

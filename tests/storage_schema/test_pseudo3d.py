@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from storage_schema.errors import GeometryError
-from storage_schema.pseudo3d import Pseudo3D, coverage, fold, to_gray, unroll
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.pseudo3d import Pseudo3D, coverage, fold, to_gray, unroll
+from crossdim.training.layers.pseudo3d import fold_torch, unroll_torch
 from tests.strategies import views
-from training.layers.pseudo3d import fold_torch, unroll_torch
 
 X = np.arange(16, dtype=np.int16).reshape(1, 4, 4)
 K4 = Pseudo3D()

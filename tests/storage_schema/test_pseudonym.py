@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import UsageError
-from storage_schema.pseudonym import MIN_KEY_BYTES, PseudonymKey
-from storage_schema.split import SplitRule
-from storage_schema.vocabulary import Split
+from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.pseudonym import MIN_KEY_BYTES, PseudonymKey
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import Split
 from tests.training.published import images
 
 KEYS = st.binary(min_size=MIN_KEY_BYTES, max_size=200).map(PseudonymKey)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.digest import canonical_json, digest, sample_key
-from storage_schema.errors import GeometryError
-from storage_schema.sample import Scaling
-from storage_schema.vocabulary import MODALITY_WORDS, REFUSED_SUFFIXES, Encoding, Modality, Presentation, Split
+from crossdim.storage_schema.digest import canonical_json, digest, sample_key
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.sample import Scaling
+from crossdim.storage_schema.vocabulary import MODALITY_WORDS, REFUSED_SUFFIXES, Encoding, Modality, Presentation, Split
 from tests.strategies import sample
 
 

@@ -18,11 +18,11 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.digest import sample_key
-from storage_schema.errors import GeometryError
-from storage_schema.sample import Array
-from storage_schema.shards import Member, members_of, npy_array, npy_bytes, parse_record, shard_path, tar_bytes
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.digest import sample_key
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.sample import Array
+from crossdim.storage_schema.shards import Member, members_of, npy_array, npy_bytes, parse_record, shard_path, tar_bytes
+from crossdim.storage_schema.vocabulary import Presentation
 from tests.strategies import arrays_of, sample
 
 SMALL = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)).flatmap(arrays_of)

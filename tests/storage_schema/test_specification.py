@@ -10,13 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from foundation.bucket import Bucket
-from storage_schema.bank import BLOSC, CRC_BYTES, BankLayout, bank_path
-from storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
-from storage_schema.manifest import FIELDS, OBJECT_FIELDS, ROLES
-from storage_schema.sample import Sample
-from storage_schema.shards import shard_path
-from storage_schema.vocabulary import FORMAT_NAME, FORMAT_VERSION, REFUSED_SUFFIXES, Encoding, Modality, Presentation, Split
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.bank import BLOSC, CRC_BYTES, BankLayout, bank_path
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
+from crossdim.storage_schema.manifest import FIELDS, OBJECT_FIELDS, ROLES
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.shards import shard_path
+from crossdim.storage_schema.vocabulary import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    REFUSED_SUFFIXES,
+    Encoding,
+    Modality,
+    Presentation,
+    Split,
+)
 from tests.training.published import images, publish, superpatches
 
 TEXT = (Path(__file__).parents[2] / "storage_schema" / "README.md").read_text()

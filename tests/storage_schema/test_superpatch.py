@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import GeometryError
-from storage_schema.superpatch import SuperpatchGrid, assemble, cut, foreground_fraction
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.superpatch import SuperpatchGrid, assemble, cut, foreground_fraction
 from tests.strategies import arrays_of
 
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)

@@ -15,9 +15,9 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError
 
-from foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.ports import free_port
-from training.metrics import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY.parent / "shared" / "data"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import boto3
 from botocore.exceptions import BotoCoreError
 
-from foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.bucket import Bucket, StoreOptions
 from tests.programs import RAY
 from tests.system.hosts import Hosts, address, name
 

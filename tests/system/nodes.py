@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.metrics import PROGRESS, read_metrics, recent
+from crossdim.training.run_dir.records import legible
 from tests.programs import RAY
 from tests.system.conftest import ended, start
 from tests.training.published import publish, superpatches
-from training.events import events
-from training.metrics import PROGRESS, read_metrics, recent
-from training.records import legible
 
 T = TypeVar("T")
 

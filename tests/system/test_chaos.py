@@ -20,7 +20,10 @@ from typing import Any
 import pytest
 
 from benchmarks.losses import Loss, cost, summary
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.run_config import CONFIG
 from tests.system.conftest import crossdim
 from tests.system.nodes import (
     MARKS,
@@ -38,9 +41,6 @@ from tests.system.nodes import (
     stopped,
     workers_train,
 )
-from training.events import events
-from training.metrics import read_metrics
-from training.run_config import CONFIG
 
 pytestmark = [*MARKS, pytest.mark.timeout(1800)]
 _LOG = logging.getLogger(__name__)

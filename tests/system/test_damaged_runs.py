@@ -15,14 +15,14 @@ import pytest
 from benchmarks.flip_datasets import publish
 from benchmarks.flip_runs import Run
 from crossdim import main
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.data.ranges import LocalRanges
+from crossdim.training.run_dir import checkpoint
+from crossdim.training.run_dir.checkpoint import name_of
+from crossdim.training.run_dir.events import events, read_event
+from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.run_config import CONFIG, read_run_config
 from tests.training.published import superpatches
-from training import checkpoint
-from training.checkpoint import name_of
-from training.data.ranges import LocalRanges
-from training.events import events, read_event
-from training.metrics import read_metrics
-from training.run_config import CONFIG, read_run_config
 
 HARMS: dict[str, bytes] = {
     "empty": b"",
@@ -172,7 +172,7 @@ def test_samples_that_came_wrong_once_are_counted_in_events_and_change_no_loss(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second reading is no secret: the run's events count every one, in few notes, and status tells of them."""
-    monkeypatch.setattr("training.data.loader.open_ranges", _Flipping)
+    monkeypatch.setattr("crossdim.training.data.loader.open_ranges", _Flipping)
     assert _resumed(made, tmp_path) == 0, capsys.readouterr().err
     assert _losses(tmp_path) == _losses(made / "run")
     run = Bucket(str(tmp_path))

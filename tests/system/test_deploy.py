@@ -14,8 +14,8 @@ import pytest
 import ray
 import yaml
 
+from crossdim.training.cli import build_parser
 from tests.system.test_job_submit import HEAD, environment
-from training.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "deploy/kuberay"

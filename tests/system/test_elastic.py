@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir.events import events
 from tests.system.nodes import MARKS, TOLERANCE, Fixed, Nodes, cluster, line, started, stopped, workers_train
-from training.events import events
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
 _LOG = logging.getLogger(__name__)

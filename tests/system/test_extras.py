@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import crossdim
-from foundation.bucket import Bucket
-from foundation.extras import EXTRAS
+from crossdim import cli
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.extras import EXTRAS
 from tests.training import published
 
-ROOT = Path(crossdim.__file__).parent
+ROOT = Path(cli.__file__).parents[1]
 #: Runs a command as if packages were not installed.
 WITHOUT = """
 import sys
@@ -23,8 +23,8 @@ class Absent:
         if name.partition(".")[0] in sys.argv[1].split(","):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
-import crossdim
-sys.exit(crossdim.main(sys.argv[2:]))
+from crossdim import cli
+sys.exit(cli.main(sys.argv[2:]))
 """
 #: Everything that an extra installs, also codecs.
 ALL = ",".join([*EXTRAS, "obstore", "jpeg_ls", "openjpeg", "rle", "pylibjpeg", "gdcm"])
@@ -53,7 +53,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("verb", crossdim.VERBS)
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_help_needs_no_extra(verb: str) -> None:
     done = run_without(ALL, verb, "--help")
 

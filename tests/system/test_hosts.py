@@ -23,18 +23,18 @@ from typing import Any
 
 import pytest
 
-from foundation.bucket import Bucket
-from storage_schema.errors import CrossdimError
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import CrossdimError
+from crossdim.training.data.corpus import open_corpus
+from crossdim.training.run_dir.checkpoint_listing import newest_step
+from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.metrics import read_metrics, recent
+from crossdim.training.run_dir.records import legible
+from crossdim.training.run_dir.status import status
 from tests.system.conftest import crossdim
 from tests.system.hosts import DESK, Hosts, address, name, obstacle
 from tests.system.lab import DOOMED, STEADY, STORE, Lab, awaited, laboratory
 from tests.training.published import publish, superpatches
-from training.checkpoint_listing import newest_step
-from training.data.corpus import open_corpus
-from training.events import events
-from training.metrics import read_metrics, recent
-from training.records import legible
-from training.status import status
 
 OBSTACLE = obstacle()
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900), pytest.mark.skipif(OBSTACLE is not None, reason=str(OBSTACLE))]

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 import yaml
 
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.manifest import parse_manifest
+from crossdim.training.run_dir.metrics import read_metrics
 from demo.phantoms import write_phantoms
-from foundation.bucket import Bucket
-from storage_schema.manifest import parse_manifest
 from tests.programs import PROGRAMS, RAY
 from tests.system.conftest import REPOSITORY
 from tests.system.units import HEAD, WORKER, Supervised, awaited, environment, text, unit
-from training.metrics import read_metrics
 
 #: What travels with a job: no tests, no benchmarks, nothing of the machine that hands it in.
 HOUSES = ("storage_schema", "foundation", "pipelines", "training")

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from foundation.bucket import TEMPORARY_PREFIX, Bucket
+from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
+from crossdim.training.run_dir import checkpoint
+from crossdim.training.run_dir.checkpoint_listing import FOLDER, HASHES, LATEST, STATE, complete, name_of, newest_step
+from crossdim.training.run_dir.events import Event, events
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.system.conftest import crossdim, ended, start
 from tests.training.published import publish, superpatches
-from training import checkpoint
-from training.checkpoint_listing import FOLDER, HASHES, LATEST, STATE, complete, name_of, newest_step
-from training.events import Event, events
-from training.metrics import read_metrics
 
 pytestmark = pytest.mark.system
 _LOG = logging.getLogger(__name__)

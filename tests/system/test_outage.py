@@ -11,17 +11,17 @@ from uuid import uuid4
 
 import pytest
 
-from foundation.bucket import Bucket
-from storage_schema.errors import UnreachableError
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import UnreachableError
+from crossdim.training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
+from crossdim.training.launch.driver import Workers, pretrain
+from crossdim.training.launch.worker import Source
+from crossdim.training.recipes.cdssl_p3d import tiny
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.system.conftest import Store
 from tests.system.relay import Relay
 from tests.training.published import images, publish, superpatches
-from training.checkpoint import Saving
-from training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
-from training.launch import Workers, pretrain
-from training.metrics import read_metrics
-from training.recipes.cdssl_p3d import tiny
-from training.worker import Source
 
 pytestmark = pytest.mark.system
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from crossdim import VERBS
-from pipelines.cli import build_parser as pipelines_parser
-from pipelines.recipes import RECIPES as PREPARE_RECIPES
+from crossdim.pipelines.cli import build_parser as pipelines_parser
+from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
+from crossdim.training.backbones import encoder_bytes
+from crossdim.training.cli import build_parser as training_parser
+from crossdim.training.recipes import RECIPES as PRETRAIN_RECIPES
+from crossdim.training.studies import STUDIES
 from tests.system.conftest import REPOSITORY
-from training.backbones import encoder_bytes
-from training.cli import build_parser as training_parser
-from training.recipes import RECIPES as PRETRAIN_RECIPES
-from training.studies import STUDIES
 
 README = (REPOSITORY / "README.md").read_text()
 PARSERS = {"pipelines": pipelines_parser, "training": training_parser}
@@ -52,7 +52,7 @@ def test_recipes_in_the_table_exist() -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    from training.methods.cdssl_p3d import CdsslP3D
+    from crossdim.training.methods.cdssl_p3d import CdsslP3D
 
     torch.manual_seed(0)
     method = CdsslP3D().build()

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foundation.bucket import Bucket
-from foundation.processes import kill, started_with
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.processes import kill, started_with
+from crossdim.training.run_dir.checkpoint_listing import newest_step
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.system.conftest import REPOSITORY, crossdim
 from tests.training.published import images, publish
-from training.checkpoint_listing import newest_step
-from training.metrics import read_metrics
 
 pytestmark = [
     pytest.mark.system,

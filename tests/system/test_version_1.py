@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from foundation.bucket import Bucket
-from training.cli import main
-from training.data.corpus import open_corpus, read_sample
-from training.data.ranges import open_ranges
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.cli import main
+from crossdim.training.data.corpus import open_corpus, read_sample
+from crossdim.training.data.ranges import open_ranges
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "version_1"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -45,7 +45,7 @@ def test_a_run_of_version_1_resumes_with_the_losses_of_the_code_that_began_it(tm
 
 
 def test_the_encoder_of_version_1_loads() -> None:
-    from training.backbones import load_encoder
+    from crossdim.training.backbones import load_encoder
 
     encoder, spec = load_encoder(str(GOLDEN / "run" / "encoder.pt"))
     assert spec.in_channels == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foundation.bucket import Bucket
+from crossdim.foundation.bucket import Bucket
 from tests.training.published import images, publish, superpatches
 
 

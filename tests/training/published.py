@@ -13,15 +13,15 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
-from foundation.bucket import Bucket
-from storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, shard_extents
-from storage_schema.catalog import CATALOG_SCHEMA, catalog_row, summed, table_of
-from storage_schema.digest import sample_key
-from storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
-from storage_schema.pseudo3d import Pseudo3D, fold, unroll
-from storage_schema.sample import Origin, Sample, Scaling
-from storage_schema.shards import members_of, tar_bytes
-from storage_schema.vocabulary import Encoding, Modality, Presentation
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, shard_extents
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, catalog_row, summed, table_of
+from crossdim.storage_schema.digest import sample_key
+from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
+from crossdim.storage_schema.pseudo3d import Pseudo3D, fold, unroll
+from crossdim.storage_schema.sample import Origin, Sample, Scaling
+from crossdim.storage_schema.shards import members_of, tar_bytes
+from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation
 
 
 def images(count: int, seed: int = 0, classes: int = 2) -> list[Sample]:

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from storage_schema.digest import digest
-from storage_schema.errors import GeometryError, RunError, StorageError, unknown_name
-from training.backbones.base import BackboneSettings, EncoderSpec
-from training.backbones.crossd_unet import CrossDUNetSettings
-from training.backbones.resenc import ResEncSettings
-from training.backbones.resnet import ResNetSettings
-from training.backbones.strided import StridedSettings
-from training.backbones.superpatch_vit import SuperpatchViTSettings
-from training.backbones.swin3d import Swin3DSettings
-from training.backbones.unet3d import UNet3DSettings
-from training.backbones.vit3d import ViT3DSettings
-from training.network_limits import built_of_at_most
-from training.torch_file import check_tensor, load_document, tensor_hashes
+from crossdim.storage_schema.digest import digest
+from crossdim.storage_schema.errors import GeometryError, RunError, StorageError, unknown_name
+from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
+from crossdim.training.backbones.crossd_unet import CrossDUNetSettings
+from crossdim.training.backbones.resenc import ResEncSettings
+from crossdim.training.backbones.resnet import ResNetSettings
+from crossdim.training.backbones.strided import StridedSettings
+from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
+from crossdim.training.backbones.swin3d import Swin3DSettings
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.backbones.vit3d import ViT3DSettings
+from crossdim.training.network_limits import built_of_at_most
+from crossdim.training.torch_file import check_tensor, load_document, tensor_hashes
 
 _LOG = logging.getLogger(__name__)
 

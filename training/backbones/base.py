@@ -9,19 +9,19 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from training.backbones.decoder import Decoder3D, Triple
-from training.layers.dual_norm import Norm
+from crossdim.training.backbones.decoder import Decoder3D, Triple
+from crossdim.training.layers.dual_norm import Norm
 
 
 class BackboneSettings(ABC):
     """An architecture. Subclasses are frozen, keyword-only dataclasses with a field ``in_channels``.
 
     Encoders and decoders have a method ``units() -> list[nn.Module]``: the submodules, stages or blocks, one inside no
-    other, that ``training.layers.recompute.recomputed`` may be applied to. Every parameter takes part in every forward
+    other, that ``crossdim.training.layers.recompute.recomputed`` may be applied to. Every parameter takes part in every forward
     pass. An input that cannot be encoded is refused with a GeometryError.
 
     Attributes:
-        kind: name in ``training.backbones.BACKBONES``.
+        kind: name in ``crossdim.training.backbones.BACKBONES``.
     """
 
     kind: ClassVar[str]
@@ -66,7 +66,7 @@ class EncoderSpec:
     """An encoder in words.
 
     Attributes:
-        backbone: name in ``training.backbones.BACKBONES``.
+        backbone: name in ``crossdim.training.backbones.BACKBONES``.
         settings: keyword arguments of that backbone.
         in_channels: channels of the input (B, C, D, H, W).
         num_features: channels of the deepest feature map; its mean over space is the representation.

@@ -13,12 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, wrong_settings
-from training.backbones.base import BackboneSettings
-from training.layers import anyrank
-from training.layers.crossd import CrossDConv
-from training.layers.dual_norm import Norm
-from training.layers.geometry import Triple
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.layers import anyrank
+from crossdim.training.layers.crossd import CrossDConv
+from crossdim.training.layers.dual_norm import Norm
+from crossdim.training.layers.geometry import Triple
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

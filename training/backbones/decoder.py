@@ -10,10 +10,10 @@ import itertools
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
-from training.backbones.unit import unit
-from training.layers.dual_norm import Norm
-from training.layers.raised import raised
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.backbones.unit import unit
+from crossdim.training.layers.dual_norm import Norm
+from crossdim.training.layers.raised import raised
 
 #: Voxels along (D, H, W).
 Triple = tuple[int, int, int]

@@ -14,10 +14,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, wrong_settings
-from training.backbones.base import BackboneSettings
-from training.backbones.decoder import Triple, upsampling
-from training.layers.dual_norm import NORMS, Norm
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.decoder import Triple, upsampling
+from crossdim.training.layers.dual_norm import NORMS, Norm
 
 SLOPE = 1e-2  # of the leaky ReLU; nnU-Net
 

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, wrong_settings
-from training.backbones.base import BackboneSettings
-from training.backbones.decoder import Triple
-from training.layers.dual_norm import Norm
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.decoder import Triple
+from crossdim.training.layers.dual_norm import Norm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

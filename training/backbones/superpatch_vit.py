@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, wrong_settings
-from training.backbones.base import BackboneSettings
-from training.backbones.decoder import Triple
-from training.layers.attention import AttentionKind, Sites, blocks
-from training.layers.dual_norm import Norm
-from training.layers.tokens import AXES, Counts, PatchEmbedding, patchify, shape_of, sinusoids, taken, token_counts
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.decoder import Triple
+from crossdim.training.layers.attention import AttentionKind, Sites, blocks
+from crossdim.training.layers.dual_norm import Norm
+from crossdim.training.layers.tokens import AXES, Counts, PatchEmbedding, patchify, shape_of, sinusoids, taken, token_counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, wrong_settings
-from training.backbones.base import BackboneSettings
-from training.backbones.decoder import Triple
-from training.backbones.unit import unit
-from training.layers.dual_norm import NORMS, Norm
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.decoder import Triple
+from crossdim.training.backbones.unit import unit
+from crossdim.training.layers.dual_norm import NORMS, Norm
 
 POOLINGS = 3
 

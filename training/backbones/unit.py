@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from training.layers.dual_norm import Norm, normalisation
+from crossdim.training.layers.dual_norm import Norm, normalisation
 
 
 def unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:

@@ -13,13 +13,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, wrong_settings
-from training.backbones.base import BackboneSettings
-from training.backbones.decoder import Triple, upsampling
-from training.backbones.initialisation import small_normal
-from training.layers.attention import FullBlock, Sites
-from training.layers.dual_norm import NORMS, Norm
-from training.layers.tokens import AXES, shape_of, sinusoids, token_counts
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.decoder import Triple, upsampling
+from crossdim.training.backbones.initialisation import small_normal
+from crossdim.training.layers.attention import FullBlock, Sites
+from crossdim.training.layers.dual_norm import NORMS, Norm
+from crossdim.training.layers.tokens import AXES, shape_of, sinusoids, token_counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

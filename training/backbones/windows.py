@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from training.backbones.decoder import Triple
+from crossdim.training.backbones.decoder import Triple
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from storage_schema.errors import GeometryError
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.vocabulary import Presentation
 
 #: Where a batch mixes presentations.
 JOINT = "joint"

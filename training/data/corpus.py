@@ -14,18 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation.bucket import Bucket
-from foundation.settings import from_document
-from storage_schema.bank import blosc_frame
-from storage_schema.catalog import CATALOG_SCHEMA, summed
-from storage_schema.contract import catalog_of, published_table
-from storage_schema.errors import GeometryError, RunError, StorageError
-from storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Array, Origin, Sample, Scaling
-from storage_schema.shards import npy_array
-from storage_schema.vocabulary import Encoding, Modality, Presentation, Split
-from training.data.ranges import Ranges
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.settings import from_document
+from crossdim.storage_schema.bank import blosc_frame
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, summed
+from crossdim.storage_schema.contract import catalog_of, published_table
+from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Array, Origin, Sample, Scaling
+from crossdim.storage_schema.shards import npy_array
+from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation, Split
+from crossdim.training.data.ranges import Ranges
 
 #: Told a sentence.
 Told = Callable[[str], None]

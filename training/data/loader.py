@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from storage_schema.sample import Sample
-from training.data.collate import JOINT, Batch, Views, collate
-from training.data.corpus import Corpus, Told, read_sample
-from training.data.order import Order, rng_at
-from training.data.ranges import open_ranges
+from crossdim.storage_schema.sample import Sample
+from crossdim.training.data.collate import JOINT, Batch, Views, collate
+from crossdim.training.data.corpus import Corpus, Told, read_sample
+from crossdim.training.data.order import Order, rng_at
+from crossdim.training.data.ranges import open_ranges
 
 _LOG = logging.getLogger(__name__)
 Draw = Callable[[Sample, np.random.Generator], Views]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from storage_schema.errors import RunError, wrong_settings
-from training.data.order import Order
+from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.training.data.order import Order
 
 MixMode = Literal["paired", "ratio", "block", "joint"]
 

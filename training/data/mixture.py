@@ -17,7 +17,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError
 
 Ints = npt.NDArray[np.int64]
 #: Cycles of up to so many slots are a table, built in a tenth of a second. Ours.

@@ -16,8 +16,8 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import RunError, wrong_settings
-from training.data.mixture import Ints, Mixture
+from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.training.data.mixture import Ints, Mixture
 
 _U64 = np.uint64
 _ROUNDS = 6

@@ -11,12 +11,12 @@ import os
 from datetime import timedelta
 from typing import Any, ClassVar, Protocol, cast
 
-from foundation.bucket import Bucket
-from foundation.credentials import found_credentials
-from foundation.local_files import open_regular
-from foundation.location import S3_PROTOCOLS
-from foundation.store_options import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
-from storage_schema.errors import StorageError
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.credentials import found_credentials
+from crossdim.foundation.local_files import open_regular
+from crossdim.foundation.location import S3_PROTOCOLS
+from crossdim.foundation.store_options import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from crossdim.storage_schema.errors import StorageError
 
 #: Open files kept by the local client.
 OPEN_FILES = 256

@@ -11,22 +11,22 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from foundation.bucket import Bucket
-from foundation.location import without_secrets
-from foundation.output import check_outside
-from storage_schema.errors import RunError, StorageError
-from storage_schema.manifest import Manifest
-from training import checkpoint
-from training.checkpoint_contents import check_contents
-from training.config import Pretraining, read_config
-from training.data.corpus import open_corpus, read_manifest
-from training.evaluation.features import classes, features, labelled
-from training.evaluation.probes import Result, compare, usable_folds
-from training.evaluation.report import Gallery, galleries, page
-from training.evaluation.restoring import Restored, restored
-from training.methods.base import Method
-from training.metrics import damage, read_log
-from training.run_folder import check_run_folder
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.location import without_secrets
+from crossdim.foundation.output import check_outside
+from crossdim.storage_schema.errors import RunError, StorageError
+from crossdim.storage_schema.manifest import Manifest
+from crossdim.training.config.pretraining import Pretraining, read_config
+from crossdim.training.data.corpus import open_corpus, read_manifest
+from crossdim.training.evaluation.features import classes, features, labelled
+from crossdim.training.evaluation.probes import Result, compare, usable_folds
+from crossdim.training.evaluation.report import Gallery, galleries, page
+from crossdim.training.evaluation.restoring import Restored, restored
+from crossdim.training.methods.base import Method
+from crossdim.training.run_dir import checkpoint
+from crossdim.training.run_dir.checkpoint_contents import check_contents
+from crossdim.training.run_dir.metrics import damage, read_log
+from crossdim.training.run_dir.output_check import check_run_folder
 
 _LOG = logging.getLogger(__name__)
 REPORT, EVALUATION = "report.html", "evaluation.json"

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from storage_schema.errors import GeometryError, wrong_settings
-from storage_schema.sample import Array, Scaling
-from storage_schema.superpatch import cut
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.sample import Array, Scaling
+from crossdim.storage_schema.superpatch import cut
 
 Floats = npt.NDArray[np.float32]
 #: Restores (B, C, D, H, W) in unit range; the number of the box is what chance may come from.

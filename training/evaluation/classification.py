@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from storage_schema.errors import GeometryError, RunError, unknown_name
+from crossdim.storage_schema.errors import GeometryError, RunError, unknown_name
 
 #: MedMNIST's ordinal task is scored as ``multi-class``.
 Task = Literal["binary", "multi-class", "multi-label"]

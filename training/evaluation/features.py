@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training.data.corpus import Corpus, read_sample
-from training.data.ranges import open_ranges
-from training.evaluation.statistics import restated
-from training.methods.base import MethodConfig
+from crossdim.training.data.corpus import Corpus, read_sample
+from crossdim.training.data.ranges import open_ranges
+from crossdim.training.evaluation.statistics import restated
+from crossdim.training.methods.base import MethodConfig
 
 BATCH = 16
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError
 
 Floats = npt.NDArray[np.float32]
 

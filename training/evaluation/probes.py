@@ -16,9 +16,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from storage_schema.errors import RunError
-from training.evaluation.classification import balanced_accuracy
-from training.evaluation.features import Labelled
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.evaluation.classification import balanced_accuracy
+from crossdim.training.evaluation.features import Labelled
 
 #: The fewest that DINOv2 asks, which asks 10, 20, 100 and 200.
 NEIGHBOURS = 10

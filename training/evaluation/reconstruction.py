@@ -23,16 +23,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from storage_schema.errors import RunError
-from storage_schema.sample import Array, Scaling
-from storage_schema.vocabulary import Presentation
-from training.data.order import rng_at
-from training.evaluation.assembly import Restore, Tiling, shifted, streamed
-from training.evaluation.patterns import GridPattern
-from training.evaluation.quality import Comparison, psnr
-from training.layers.tokens import patchify, seen_of, shape_of, token_counts, unpatchify
-from training.methods.masked_autoencoder import MaskedAutoencoder
-from training.methods.restoration import Restorer
+from crossdim.storage_schema.errors import RunError
+from crossdim.storage_schema.sample import Array, Scaling
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.data.order import rng_at
+from crossdim.training.evaluation.assembly import Restore, Tiling, shifted, streamed
+from crossdim.training.evaluation.patterns import GridPattern
+from crossdim.training.evaluation.quality import Comparison, psnr
+from crossdim.training.layers.tokens import patchify, seen_of, shape_of, token_counts, unpatchify
+from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
+from crossdim.training.methods.restoration import Restorer
 
 Floats = npt.NDArray[np.float32]
 STREAM = str(Presentation.SUPERPATCH)

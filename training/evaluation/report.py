@@ -11,21 +11,21 @@ import jinja2
 import numpy as np
 import torch
 
-from storage_schema.pseudo3d import Pseudo3D, fold
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Modality, Presentation
-from training.data.collate import Views
-from training.data.corpus import Corpus, read_sample
-from training.data.order import rng_at
-from training.data.ranges import open_ranges
-from training.data.views import image_of
-from training.evaluation.pictures import Curve, Floats, curve, png, stretched
-from training.evaluation.probes import Result
-from training.evaluation.reconstruction import panels
-from training.evaluation.restoring import NO_LPIPS, Restored
-from training.evaluation.statistics import restated
-from training.methods.base import Method, MethodConfig
-from training.methods.restoration import Restorer
+from crossdim.storage_schema.pseudo3d import Pseudo3D, fold
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Modality, Presentation
+from crossdim.training.data.collate import Views
+from crossdim.training.data.corpus import Corpus, read_sample
+from crossdim.training.data.order import rng_at
+from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.views import image_of
+from crossdim.training.evaluation.pictures import Curve, Floats, curve, png, stretched
+from crossdim.training.evaluation.probes import Result
+from crossdim.training.evaluation.reconstruction import panels
+from crossdim.training.evaluation.restoring import NO_LPIPS, Restored
+from crossdim.training.evaluation.statistics import restated
+from crossdim.training.methods.base import Method, MethodConfig
+from crossdim.training.methods.restoration import Restorer
 
 SHOWN_SAMPLES = 2
 #: Samples from which the batch-norm statistics for restoring are taken.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from storage_schema.vocabulary import Split
-from training.data.corpus import Corpus
-from training.evaluation.assembly import Tiling
-from training.evaluation.reconstruction import Figure, Protocol, judged
-from training.evaluation.volumes import held_out, volumes_of
-from training.methods.base import Method, MethodConfig
-from training.methods.restoration import Crops, Restorer
+from crossdim.storage_schema.vocabulary import Split
+from crossdim.training.data.corpus import Corpus
+from crossdim.training.evaluation.assembly import Tiling
+from crossdim.training.evaluation.reconstruction import Figure, Protocol, judged
+from crossdim.training.evaluation.volumes import held_out, volumes_of
+from crossdim.training.methods.base import Method, MethodConfig
+from crossdim.training.methods.restoration import Crops, Restorer
 
 NO_LPIPS = "LPIPS: not computed, its network cannot be had offline"
 #: Neighbouring boxes share an eighth of their side.

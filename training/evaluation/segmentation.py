@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from storage_schema.errors import GeometryError, RunError
+from crossdim.storage_schema.errors import GeometryError, RunError
 
 PERCENTILE = 95
 FIGURES = ("dice", "hausdorff_mm", "hd95_mm", "hd95_pooled_mm", "assd_mm")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError
 
 Numbers = npt.NDArray[np.float64]
 

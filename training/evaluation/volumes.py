@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from storage_schema.vocabulary import Split
-from training.data.corpus import Corpus, read_sample
-from training.data.ranges import open_ranges
-from training.evaluation.reconstruction import Volume
+from crossdim.storage_schema.vocabulary import Split
+from crossdim.training.data.corpus import Corpus, read_sample
+from crossdim.training.data.ranges import open_ranges
+from crossdim.training.evaluation.reconstruction import Volume
 
 
 def held_out(corpus: Corpus) -> tuple[Split, list[str]]:

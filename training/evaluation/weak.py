@@ -22,12 +22,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from storage_schema.errors import RunError
-from training.evaluation.classification import balanced_accuracy
-from training.evaluation.features import Labelled
-from training.evaluation.probes import Fold
-from training.evaluation.statistics import restated
-from training.optim import AdamW
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.engine.optim import AdamW
+from crossdim.training.evaluation.classification import balanced_accuracy
+from crossdim.training.evaluation.features import Labelled
+from crossdim.training.evaluation.probes import Fold
+from crossdim.training.evaluation.statistics import restated
 
 #: The rate is published (code), the rest is PyTorch's choice.
 OPTIMIZER = AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
@@ -141,7 +141,7 @@ def weak_scores(
     Args:
         encoder: takes ``data.x_NC`` and answers with its deepest map; left as it is.
         data: inputs, classes, patients.
-        folds: of :func:`training.evaluation.probes.folds_of`, so that no patient is on both sides.
+        folds: of :func:`crossdim.training.evaluation.probes.folds_of`, so that no patient is on both sides.
         epochs: passes over a training part.
         batch: samples a step, at most.
         seed: of the order of samples.

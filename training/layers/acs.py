@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError
-from training.layers.geometry import Geometry, PaddingMode, Triple, triple
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.layers.geometry import Geometry, PaddingMode, Triple, triple
 
 
 def thirds(channels: int) -> Triple:

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from storage_schema.errors import GeometryError
-from training.layers.geometry import Triple, triple
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.layers.geometry import Triple, triple
 
 
 def spatial_axes(x: Tensor) -> int:

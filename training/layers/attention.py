@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from training.layers.tokens import put_back, seen_of, taken
+from crossdim.training.layers.tokens import put_back, seen_of, taken
 
 AttentionKind = Literal["full", "factorised"]
 

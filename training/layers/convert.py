@@ -12,13 +12,13 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from storage_schema.errors import DocumentError, GeometryError, Problem, unknown_name
-from training.layers import anyrank
-from training.layers.acs import ACSConv, MeanACSConv, PlaneConv, SoftACSConv, thirds
-from training.layers.conv25d import Conv25D
-from training.layers.crossd import CrossDConv, Mode
-from training.layers.inflate import Inflation, axes_of, inflated
-from training.layers.transposed import CentreConvTranspose, PlaneConvTranspose
+from crossdim.storage_schema.errors import DocumentError, GeometryError, Problem, unknown_name
+from crossdim.training.layers import anyrank
+from crossdim.training.layers.acs import ACSConv, MeanACSConv, PlaneConv, SoftACSConv, thirds
+from crossdim.training.layers.conv25d import Conv25D
+from crossdim.training.layers.crossd import CrossDConv, Mode
+from crossdim.training.layers.inflate import Inflation, axes_of, inflated
+from crossdim.training.layers.transposed import CentreConvTranspose, PlaneConvTranspose
 
 Target = Literal["crossd", "acs", "soft_acs", "mean_acs", "conv25d", "conv3d"]
 PLANE_CONVS: dict[str, type[PlaneConv]] = {"acs": ACSConv, "soft_acs": SoftACSConv, "mean_acs": MeanACSConv}

@@ -1,7 +1,7 @@
 """Cross-D convolution: one 3D kernel that convolves volumes as it is, and images with a plane that each image turns out of it.
 
 Source: Cross-D Conv (arXiv 2411.02441), equations 1 to 8 and algorithm 1. The paper turns the kernel by a phase in Fourier
-space; that phase is a circular shift, computed here by three small matrices (:mod:`training.layers.circulant`).
+space; that phase is a circular shift, computed here by three small matrices (:mod:`crossdim.training.layers.circulant`).
 Axes: B batch, C channel, D depth, H height, W width, O output channel, I input channel of a group.
 """
 
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError, unknown_name
-from training.layers.circulant import shifted_middle
-from training.layers.geometry import Geometry, PaddingMode, triple
-from training.layers.per_sample import Form, convolve_each, planes
-from training.layers.recompute import recomputed
-from training.layers.rotation import RotationNet, shift_of
+from crossdim.storage_schema.errors import GeometryError, unknown_name
+from crossdim.training.layers.circulant import shifted_middle
+from crossdim.training.layers.geometry import Geometry, PaddingMode, triple
+from crossdim.training.layers.per_sample import Form, convolve_each, planes
+from crossdim.training.layers.recompute import recomputed
+from crossdim.training.layers.rotation import RotationNet, shift_of
 
 Mode = Literal["paper", "centered"]
 
@@ -46,7 +46,7 @@ class CrossDConv(nn.Module):
         padding_mode: as in ``torch.nn.Conv2d``.
         mode: ``paper`` shifts by one tap along every axis where the angle is 0, so that images and volumes see kernels that lie
             one voxel apart. ``centered`` (ours) takes that tap off, so that angle 0 is the kernel's own middle slice.
-        form: how planes are applied, see :func:`training.layers.per_sample.convolve_each`; changes rounding and cost alone.
+        form: how planes are applied, see :func:`crossdim.training.layers.per_sample.convolve_each`; changes rounding and cost alone.
 
     Raises:
         GeometryError: if the arguments do not make a convolution.

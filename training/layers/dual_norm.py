@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import RunError, unknown_name
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.errors import RunError, unknown_name
+from crossdim.storage_schema.vocabulary import Presentation
 
 Norm = Literal["bn", "gn", "in", "dual_bn"]
 NORMS: tuple[str, ...] = get_args(Norm)

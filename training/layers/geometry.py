@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from torch import Tensor
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
 
 Triple = tuple[int, int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from storage_schema.errors import GeometryError, unknown_name
-from training.layers.geometry import Triple
+from crossdim.storage_schema.errors import GeometryError, unknown_name
+from crossdim.training.layers.geometry import Triple
 
 Inflation = Literal["centre", "i3d", "acs"]
 
@@ -23,7 +23,7 @@ def inflated(weight_OIYX: Tensor, how: Inflation, *, depth: int, across: Tensor 
         weight_OIYX: the 2D kernel.
         how: ``centre`` puts it into the middle slice: each slice of a volume alone, as an image. ``i3d`` spreads it over all
             slices, each an equal part: on a volume that is constant along depth, as on its slice (Carreira and Zisserman,
-            arXiv 1705.07750). ``acs`` puts it into the middle plane across one of the axes (:mod:`training.layers.acs`).
+            arXiv 1705.07750). ``acs`` puts it into the middle plane across one of the axes (:mod:`crossdim.training.layers.acs`).
         depth: taps along depth.
         across: for ``acs``, the axis of every kernel, broadcast to (O, I): 0 depth, 1 rows, 2 columns.
 

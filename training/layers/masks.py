@@ -20,8 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from storage_schema.errors import RunError, wrong_settings
-from training.layers.tokens import Counts
+from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.training.layers.tokens import Counts
 
 MaskMode = Literal["tube_then_plane", "plane_x_axis", "random"]
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from storage_schema.errors import GeometryError, unknown_name
-from training.layers.circulant import Term, mixing
-from training.layers.geometry import Geometry
-from training.layers.windows import PIECE, multiplied, window_products, windows
+from crossdim.storage_schema.errors import GeometryError, unknown_name
+from crossdim.training.layers.circulant import Term, mixing
+from crossdim.training.layers.geometry import Geometry
+from crossdim.training.layers.windows import PIECE, multiplied, window_products, windows
 
 Form = Literal["auto", "planes", "windows", "shared"]
 #: Largest kernel, in taps, for which all taps at once beat depth first, plane second: one product instead of two. Measured.
@@ -38,7 +38,7 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
     Args:
         x_BCHW: padded already where the padding mode is not zeros.
         weights_3d: (O, I, Z, Y, X), shared by all.
-        terms: of :func:`training.layers.circulant.shifted_middle`, for each sample.
+        terms: of :func:`crossdim.training.layers.circulant.shifted_middle`, for each sample.
         geometry: its padding is that of zeros, which remains to be done.
         form: ``planes`` synthesises a plane for each pair of channels and sample and convolves in groups; ``windows`` does it
             for some output channels at a time and multiplies with unfolded windows; ``shared`` mixes the windows and not the

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
-from training.layers import anyrank
-from training.layers.crossd import CrossDConv
-from training.layers.transposed import CentreConvTranspose
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.layers import anyrank
+from crossdim.training.layers.crossd import CrossDConv
+from crossdim.training.layers.transposed import CentreConvTranspose
 
 
 def plain_3d(network: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """The pseudo-3D view of images inside a network: differentiable, and bit for bit the view that the pipeline stores.
 
-Source: Gao et al., CDSSL-P3D (arXiv 2406.00947). The geometry is :class:`storage_schema.pseudo3d.Pseudo3D`.
+Source: Gao et al., CDSSL-P3D (arXiv 2406.00947). The geometry is :class:`crossdim.storage_schema.pseudo3d.Pseudo3D`.
 """
 
 # Axes: B batch, C channel, D depth (offsets inside a window), H height, W width.
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError
-from storage_schema.pseudo3d import Pseudo3D, counts_to_fold
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.pseudo3d import Pseudo3D, counts_to_fold
 
 
 def unroll_torch(image_BCHW: Tensor, spec: Pseudo3D) -> Tensor:
@@ -48,7 +48,7 @@ def fold_torch(volume_BCDHW: Tensor, spec: Pseudo3D, height: int, width: int, *,
     """The images that pseudo-3D volumes show; overlapping windows are averaged, and share the gradient evenly.
 
     The exact inverse of :func:`unroll_torch`; for the output of a network, the least-squares image. Averages are taken in
-    float64, as in :func:`storage_schema.pseudo3d.fold`, so both give the same bits; a permutation takes none.
+    float64, as in :func:`crossdim.storage_schema.pseudo3d.fold`, so both give the same bits; a permutation takes none.
 
     Args:
         volume_BCDHW: (B, C, D, H', W') as made by :func:`unroll_torch`.

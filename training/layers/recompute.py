@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
-from training.layers.dual_norm import STATISTICS
+from crossdim.training.layers.dual_norm import STATISTICS
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError
 
 Counts = tuple[int, int, int]
 #: Axes of a sinusoid table; each takes an even share of the embedding, half sines, half cosines.

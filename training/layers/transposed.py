@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError
-from training.layers.acs import thirds
-from training.layers.geometry import Triple, triple
-from training.layers.inflate import axes_of, inflated
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.layers.acs import thirds
+from crossdim.training.layers.geometry import Triple, triple
+from crossdim.training.layers.inflate import axes_of, inflated
 
 
 class PlaneConvTranspose(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.layers.geometry import Geometry
+from crossdim.training.layers.geometry import Geometry
 
 #: Numbers in the planes that exist at one time: larger pieces leave the cache, and memory is asked for anew. Measured.
 PIECE = 2**22
@@ -43,7 +43,7 @@ def window_products(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geom
     Args:
         x_BCHW: as the weights, in the dtype of the convolution.
         weights_3d: (O, C, Z, Y, X).
-        mixing_BPQ: of :func:`training.layers.circulant.mixing`.
+        mixing_BPQ: of :func:`crossdim.training.layers.circulant.mixing`.
         geometry: of one group.
     """
     if torch.compiler.is_compiling():

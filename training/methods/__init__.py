@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from training.methods.autoencoders import Ae, Vae, VqVae
-from training.methods.base import MethodConfig
-from training.methods.cdssl_p3d import CdsslP3D
-from training.methods.crossd import CrossD
-from training.methods.crossd_supervised import CrossDSupervised
-from training.methods.maesil import Maesil
+from crossdim.training.methods.autoencoders import Ae, Vae, VqVae
+from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.methods.crossd import CrossD
+from crossdim.training.methods.crossd_supervised import CrossDSupervised
+from crossdim.training.methods.maesil import Maesil
 
 METHODS: dict[str, type[MethodConfig]] = {
     config.kind: config for config in (CdsslP3D, CrossD, CrossDSupervised, Maesil, Ae, Vae, VqVae)

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import RunError, wrong_settings
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.backbones.base import EncoderSpec
-from training.backbones.strided import StridedSettings
-from training.data.collate import Batch, Views
-from training.layers.codebook import Codebook
-from training.layers.tokens import Counts, token_counts
-from training.methods.base import MethodConfig, Outcome, Step, Terms
-from training.methods.restoration import FLOAT_BITS, Crops, Restorer, sides_of, target_of
-from training.objectives.latent import commitment, divergence, straight_through, warmed_up
+from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones.base import EncoderSpec
+from crossdim.training.backbones.strided import StridedSettings
+from crossdim.training.data.collate import Batch, Views
+from crossdim.training.layers.codebook import Codebook
+from crossdim.training.layers.tokens import Counts, token_counts
+from crossdim.training.methods.base import MethodConfig, Outcome, Step, Terms
+from crossdim.training.methods.restoration import FLOAT_BITS, Crops, Restorer, sides_of, target_of
+from crossdim.training.objectives.latent import commitment, divergence, straight_through, warmed_up
 
 
 class ConvAutoencoder(Restorer):

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.backbones.base import EncoderSpec
-from training.data.collate import STREAMS, Batch, Views
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones.base import EncoderSpec
+from crossdim.training.data.collate import STREAMS, Batch, Views
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,24 +16,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from storage_schema.errors import GeometryError, RunError
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Array, Sample
-from storage_schema.vocabulary import Presentation
-from training.backbones.base import BackboneSettings
-from training.backbones.unet3d import UNet3DSettings
-from training.data.collate import Batch, Views
-from training.data.views import Floats, flat_torch, image_of, normalised, solid_torch
-from training.data.views.boxes import Boxes, Side3, box_pair, sub_boxes
-from training.data.views.filters_torch import unit_range
-from training.data.views.flat import FlatPlan, draw_flat, flat_views
-from training.data.views.solid import Corruption, SolidPlan, box_resampled, draw_solid, solid_views
-from training.data.views.source import stored_image, unit_factors
-from training.data.views.travel import packed, unpacked
-from training.methods.base import MethodConfig
-from training.methods.lift import Lift, Unrolled, decoded, encoded, lifted, lifted_torch, require_fitting
-from training.methods.pyramid import PyramidNet, as_drawn
-from training.objectives.pcrlv2 import LevelMode
+from crossdim.storage_schema.errors import GeometryError, RunError
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Array, Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.data.collate import Batch, Views
+from crossdim.training.data.views import Floats, flat_torch, image_of, normalised, solid_torch
+from crossdim.training.data.views.boxes import Boxes, Side3, box_pair, sub_boxes
+from crossdim.training.data.views.filters_torch import unit_range
+from crossdim.training.data.views.flat import FlatPlan, draw_flat, flat_views
+from crossdim.training.data.views.solid import Corruption, SolidPlan, box_resampled, draw_solid, solid_views
+from crossdim.training.data.views.source import stored_image, unit_factors
+from crossdim.training.data.views.travel import packed, unpacked
+from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.lift import Lift, Unrolled, decoded, encoded, lifted, lifted_torch, require_fitting
+from crossdim.training.methods.pyramid import PyramidNet, as_drawn
+from crossdim.training.objectives.pcrlv2 import LevelMode
 
 NUM_LOCAL = 6  # code: PCRLv2
 NUM_HOLES = 3  # code: PCRLv2, global views only

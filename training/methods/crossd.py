@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import RunError
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.backbones.base import BackboneSettings, EncoderSpec
-from training.backbones.resnet import ResNetSettings
-from training.data.collate import Batch, Views
-from training.methods.base import Method, MethodConfig, Outcome, Step
-from training.methods.either import EitherViews
-from training.objectives.simsiam import SiamesePair, dimensions, evenness, similarity
+from crossdim.storage_schema.errors import RunError
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
+from crossdim.training.backbones.resnet import ResNetSettings
+from crossdim.training.data.collate import Batch, Views
+from crossdim.training.methods.base import Method, MethodConfig, Outcome, Step
+from crossdim.training.methods.either import EitherViews
+from crossdim.training.objectives.simsiam import SiamesePair, dimensions, evenness, similarity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.data.collate import Views
-from training.data.views import Floats, image_of, normalised
-from training.data.views.boxes import Side3, box_pair
-from training.data.views.flat import draw_flat, flat_views
-from training.data.views.solid import box_resampled, draw_solid, solid_views
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.data.collate import Views
+from crossdim.training.data.views import Floats, image_of, normalised
+from crossdim.training.data.views.boxes import Side3, box_pair
+from crossdim.training.data.views.flat import draw_flat, flat_views
+from crossdim.training.data.views.solid import box_resampled, draw_solid, solid_views
 
 #: Fallback geometry for plain images, which carry none of their own.
 IMAGE_VIEW = Pseudo3D()

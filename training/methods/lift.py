@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError
-from storage_schema.pseudo3d import ChannelMode, DepthOrder, Layout, Pseudo3D, unroll
-from storage_schema.sample import Array
-from training.layers.pseudo3d import unroll_torch
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.pseudo3d import ChannelMode, DepthOrder, Layout, Pseudo3D, unroll
+from crossdim.storage_schema.sample import Array
+from crossdim.training.layers.pseudo3d import unroll_torch
 
 
 class Lift(ABC):

@@ -12,16 +12,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.backbones.superpatch_vit import SuperpatchViTSettings
-from training.data.collate import Views
-from training.layers.masks import DualMask
-from training.layers.tokens import token_counts
-from training.methods.base import MethodConfig
-from training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
-from training.methods.restoration import Crops, sides_of
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
+from crossdim.training.data.collate import Views
+from crossdim.training.layers.masks import DualMask
+from crossdim.training.layers.tokens import token_counts
+from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
+from crossdim.training.methods.restoration import Crops, sides_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

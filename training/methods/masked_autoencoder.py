@@ -13,17 +13,27 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError, wrong_settings
-from storage_schema.vocabulary import Presentation
-from training.backbones.base import EncoderSpec
-from training.backbones.superpatch_vit import SuperpatchViTSettings
-from training.data.collate import Batch
-from training.layers.attention import AttentionKind, Sites, blocks
-from training.layers.masks import DualMask
-from training.layers.tokens import AXES, Counts, patchify, put_back, seen_of, shape_of, sinusoids, token_counts, unpatchify
-from training.methods.base import Outcome, Step
-from training.methods.restoration import FLOAT_BITS, Restorer, target_of
-from training.objectives.masked import masked_mse
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones.base import EncoderSpec
+from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
+from crossdim.training.data.collate import Batch
+from crossdim.training.layers.attention import AttentionKind, Sites, blocks
+from crossdim.training.layers.masks import DualMask
+from crossdim.training.layers.tokens import (
+    AXES,
+    Counts,
+    patchify,
+    put_back,
+    seen_of,
+    shape_of,
+    sinusoids,
+    token_counts,
+    unpatchify,
+)
+from crossdim.training.methods.base import Outcome, Step
+from crossdim.training.methods.restoration import FLOAT_BITS, Restorer, target_of
+from crossdim.training.objectives.masked import masked_mse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

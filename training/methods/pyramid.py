@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from training.backbones.base import BackboneSettings, EncoderSpec
-from training.data.collate import Batch
-from training.layers.dual_norm import select_statistics
-from training.methods.base import Method, Outcome, Step
-from training.objectives.pcrlv2 import (
+from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
+from crossdim.training.data.collate import Batch
+from crossdim.training.layers.dual_norm import select_statistics
+from crossdim.training.methods.base import Method, Outcome, Step
+from crossdim.training.objectives.pcrlv2 import (
     LevelMode,
     Pair,
     dimensions,

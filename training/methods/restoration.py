@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from storage_schema.errors import GeometryError, wrong_settings
-from storage_schema.pseudo3d import Pseudo3D, unroll
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.data.collate import Batch, Views
-from training.data.views import Floats, image_of
-from training.layers.tokens import Counts
-from training.methods.base import Method
+from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.data.collate import Batch, Views
+from crossdim.training.data.views import Floats, image_of
+from crossdim.training.layers.tokens import Counts
+from crossdim.training.methods.base import Method
 
 #: Fallback geometry for plain images, which carry none of their own.
 IMAGE_VIEW = Pseudo3D()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.objectives.pcrlv2 import Pair, dimensions, evenness, similarity
+from crossdim.training.objectives.pcrlv2 import Pair, dimensions, evenness, similarity
 
 __all__ = ["SiamesePair", "dimensions", "evenness", "similarity"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from storage_schema.errors import UsageError, unknown_name
-from training.config import Pretraining
-from training.recipes import cdssl_p3d, crossd, maesil
+from crossdim.storage_schema.errors import UsageError, unknown_name
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.recipes import cdssl_p3d, crossd, maesil
 
 RECIPES: dict[str, Callable[[], Pretraining]] = {
     "cdssl-p3d": cdssl_p3d.paper,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from training.backbones.unet3d import UNet3DSettings
-from training.config import Pretraining
-from training.methods.cdssl_p3d import CdsslP3D, Views2D, Views3D
-from training.optim import Sgd
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.engine.optim import Sgd
+from crossdim.training.methods.cdssl_p3d import CdsslP3D, Views2D, Views3D
 
 
 def paper() -> Pretraining:

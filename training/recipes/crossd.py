@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from training.backbones.resnet import ResNetSettings
-from training.config import Pretraining
-from training.methods.crossd import CrossD
-from training.methods.crossd_supervised import CrossDSupervised
-from training.methods.either import EitherViews, ImageViews, VolumeViews
-from training.optim import AdamW, Sgd
+from crossdim.training.backbones.resnet import ResNetSettings
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.engine.optim import AdamW, Sgd
+from crossdim.training.methods.crossd import CrossD
+from crossdim.training.methods.crossd_supervised import CrossDSupervised
+from crossdim.training.methods.either import EitherViews, ImageViews, VolumeViews
 
 TINY_VIEWS = EitherViews(
     flat=ImageViews(side=64, area=(0.2, 1.0)),

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.backbones.strided import StridedSettings
-from training.backbones.superpatch_vit import SuperpatchViTSettings
-from training.compute import Compute
-from training.config import Pretraining
-from training.methods.autoencoders import Ae, Vae, VqVae
-from training.methods.base import MethodConfig
-from training.methods.maesil import Maesil
-from training.methods.masked_autoencoder import TokenDecoderSettings
-from training.methods.restoration import Crops
-from training.optim import AdamW
+from crossdim.training.backbones.strided import StridedSettings
+from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.engine.execution import Compute
+from crossdim.training.engine.optim import AdamW
+from crossdim.training.methods.autoencoders import Ae, Vae, VqVae
+from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.maesil import Maesil
+from crossdim.training.methods.masked_autoencoder import TokenDecoderSettings
+from crossdim.training.methods.restoration import Crops
 
 SMALL_CROPS = Crops(solid_side=64, flat_side=256)
 TINY_CROPS = Crops(solid_side=32, flat_side=128)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from storage_schema.errors import UsageError, unknown_name
-from training.config import Pretraining
-from training.studies.ablations import pseudo3d_ablation
-from training.studies.arms import four_arms
-from training.studies.base import Study
-from training.studies.restorers import restorers
+from crossdim.storage_schema.errors import UsageError, unknown_name
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.studies.ablations import pseudo3d_ablation
+from crossdim.training.studies.arms import four_arms
+from crossdim.training.studies.base import Study
+from crossdim.training.studies.restorers import restorers
 
 STUDIES: dict[str, Callable[[Pretraining], Study]] = {
     "four-arms": four_arms,

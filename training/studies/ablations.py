@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage_schema.errors import UsageError
-from storage_schema.pseudo3d import Pseudo3D
-from training.config import Pretraining
-from training.methods.cdssl_p3d import CdsslP3D
-from training.methods.lift import Lift, Repeated, Slice, Unrolled, fits
-from training.studies.base import Arm, Study
+from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.methods.lift import Lift, Repeated, Slice, Unrolled, fits
+from crossdim.training.studies.base import Arm, Study
 
 #: Window and stride; 4 and 4 is the default.
 WINDOWS = ((2, 2), (2, 1), (3, 3), (4, 4), (4, 2), (6, 6), (6, 3), (8, 8), (8, 4))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage_schema.errors import UsageError
-from training.config import Pretraining
-from training.studies.base import Arm, Diet, Study
+from crossdim.storage_schema.errors import UsageError
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.studies.base import Arm, Diet, Study
 
 
 def four_arms(config: Pretraining) -> Study:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from training.config import Pretraining
+from crossdim.training.config.pretraining import Pretraining
 
 
 class Diet(StrEnum):

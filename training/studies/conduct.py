@@ -11,27 +11,27 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from foundation import signals
-from foundation.bucket import Bucket
-from foundation.output import check_output, check_outside
-from storage_schema.errors import RunError, UsageError
-from training.checkpoint import Saving
-from training.config import Pretraining
-from training.data.corpus import Corpus, open_corpus
-from training.evaluation import trained, untrained
-from training.evaluation.features import features, labelled
-from training.evaluation.probes import folds_of, readers, scores
-from training.evaluation.restoring import restored
-from training.evaluation.weak import weak_scores
-from training.launch import Workers, pretrain
-from training.methods.base import Method
-from training.metrics import read_metrics
-from training.run_config import CONFIG
-from training.run_folder import is_hidden
-from training.studies.base import Arm, Diet, Score, Study
-from training.studies.course import Course, course
-from training.studies.table import page
-from training.worker import Source
+from crossdim.foundation import signals
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.output import check_output, check_outside
+from crossdim.storage_schema.errors import RunError, UsageError
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.data.corpus import Corpus, open_corpus
+from crossdim.training.evaluation import trained, untrained
+from crossdim.training.evaluation.features import features, labelled
+from crossdim.training.evaluation.probes import folds_of, readers, scores
+from crossdim.training.evaluation.restoring import restored
+from crossdim.training.evaluation.weak import weak_scores
+from crossdim.training.launch.driver import Workers, pretrain
+from crossdim.training.launch.worker import Source
+from crossdim.training.methods.base import Method
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.output_check import is_hidden
+from crossdim.training.run_dir.run_config import CONFIG
+from crossdim.training.studies.base import Arm, Diet, Score, Study
+from crossdim.training.studies.course import Course, course
+from crossdim.training.studies.table import page
 
 #: The configuration of one of its runs, which is the first that a study writes.
 _OF_A_STUDY = re.compile(rf"[^/]+/seed-\d+/{re.escape(CONFIG)}\Z")

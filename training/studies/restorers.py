@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage_schema.errors import UsageError
-from training.config import Pretraining
-from training.methods.maesil import Maesil
-from training.recipes.maesil import BASELINES
-from training.studies.base import Arm, Diet, Study
+from crossdim.storage_schema.errors import UsageError
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.methods.maesil import Maesil
+from crossdim.training.recipes.maesil import BASELINES
+from crossdim.training.studies.base import Arm, Diet, Study
 
 
 def restorers(config: Pretraining) -> Study:

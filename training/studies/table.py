@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from training.studies.base import Score
-from training.studies.course import Course
+from crossdim.training.studies.base import Score
+from crossdim.training.studies.course import Course
 
 
 def page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[Course]], scores: Sequence[Score]) -> str:

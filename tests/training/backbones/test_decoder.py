@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import GeometryError
-from training.backbones.decoder import Decoder3D, upsampling
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.backbones.decoder import Decoder3D, upsampling
 
 powers = st.sampled_from([1, 2, 4, 8, 16, 32])
 

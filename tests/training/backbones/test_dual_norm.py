@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import RunError
-from training.backbones.unet3d import UNet3DSettings
-from training.evaluation.statistics import restated
-from training.layers.dual_norm import ROWS, DualBatchNorm3d, normalisation, select_statistics
-from training.layers.synchronised import synchronised
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.evaluation.statistics import restated
+from crossdim.training.layers.dual_norm import ROWS, DualBatchNorm3d, normalisation, select_statistics
+from crossdim.training.layers.synchronised import synchronised
 
 FLAT_X, SOLID_X = torch.randn(4, 3, 2, 4, 4) + 2, torch.randn(2, 3, 4, 4, 4) * 3 - 1
 

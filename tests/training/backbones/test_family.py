@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storage_schema.errors import GeometryError
-from storage_schema.vocabulary import Presentation
-from training.backbones import BACKBONES, encoder_bytes, load_encoder
-from training.backbones.base import BackboneSettings, EncoderSpec
-from training.backbones.resenc import ResEncSettings
-from training.backbones.swin3d import Swin3DSettings
-from training.backbones.unet3d import UNet3DSettings
-from training.backbones.vit3d import ViT3DSettings
-from training.config import Pretraining, read_config
-from training.data.collate import Batch
-from training.layers.recompute import recomputed
-from training.methods.base import Step, total_of
-from training.methods.cdssl_p3d import CdsslP3D
-from training.methods.pyramid import PyramidNet
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones import BACKBONES, encoder_bytes, load_encoder
+from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
+from crossdim.training.backbones.resenc import ResEncSettings
+from crossdim.training.backbones.swin3d import Swin3DSettings
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.backbones.vit3d import ViT3DSettings
+from crossdim.training.config.pretraining import Pretraining, read_config
+from crossdim.training.data.collate import Batch
+from crossdim.training.layers.recompute import recomputed
+from crossdim.training.methods.base import Step, total_of
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.methods.pyramid import PyramidNet
 
 SMALL: list[BackboneSettings] = [
     UNet3DSettings(base_width=4),

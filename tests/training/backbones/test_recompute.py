@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.backbones.unet3d import UNet3DSettings
-from training.layers.dual_norm import NORMS, select_statistics
-from training.layers.recompute import recomputed
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.layers.dual_norm import NORMS, select_statistics
+from crossdim.training.layers.recompute import recomputed
 
 
 def _network(norm: str) -> nn.Module:

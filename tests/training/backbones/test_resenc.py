@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.backbones.resenc import STRIDES, ResEncSettings
 from tests.training.backbones.make_resenc_golden import GOLDEN
 from tests.training.backbones.nnunet import NNUNET_STRIDES, library_encoder
-from training.backbones.resenc import STRIDES, ResEncSettings
 
 SMALL_FEATURES, SMALL_BLOCKS = (4, 6, 8, 8), (1, 2, 1, 2)
 needs_library = pytest.mark.skipif(

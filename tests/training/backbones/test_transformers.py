@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from storage_schema.errors import GeometryError
-from training.backbones.base import BackboneSettings
-from training.backbones.swin3d import Swin3DSettings
-from training.backbones.vit3d import ViT3D, ViT3DSettings
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.swin3d import Swin3DSettings
+from crossdim.training.backbones.vit3d import ViT3D, ViT3DSettings
 
 VIT = ViT3DSettings(width=24, depth=2, heads=2, level_widths=(16, 8, 8))
 SWIN = Swin3DSettings(width=8, depths=(2, 2, 2), heads=(1, 2, 4), window=(2, 3, 3), level_widths=(16, 8, 8))

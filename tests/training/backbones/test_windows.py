@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.backbones.swin3d import Merging
-from training.backbones.windows import WindowAttention, Windows
+from crossdim.training.backbones.swin3d import Merging
+from crossdim.training.backbones.windows import WindowAttention, Windows
 
 Triple = tuple[int, int, int]
 triples = st.tuples(*[st.integers(1, 7)] * 3)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from storage_schema.errors import GeometryError
-from training.data.collate import collate
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.data.collate import collate
 
 KEYS = ["a", "b"]
 

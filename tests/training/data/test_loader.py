@@ -11,17 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.bucket import Bucket
-from storage_schema.errors import DocumentError, StorageError
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.data.collate import Batch
-from training.data.corpus import open_corpus, read_sample
-from training.data.loader import Loading, step_batches
-from training.data.order import CorpusOrder, Order
-from training.data.ranges import FsspecRanges, LocalRanges, Ranges, open_ranges
-from training.methods.cdssl_p3d import CdsslP3D
-from training.recipes.cdssl_p3d import tiny
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import DocumentError, StorageError
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.data.collate import Batch
+from crossdim.training.data.corpus import open_corpus, read_sample
+from crossdim.training.data.loader import Loading, step_batches
+from crossdim.training.data.order import CorpusOrder, Order
+from crossdim.training.data.ranges import FsspecRanges, LocalRanges, Ranges, open_ranges
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.recipes.cdssl_p3d import tiny
 
 
 def _steps(flat: Bucket, solid: Bucket, first: int, stop: int, **changes: int) -> list[list[Batch]]:
@@ -224,7 +224,7 @@ def test_many_threads_may_read_many_files_through_few_descriptors(tmp_path: obje
     """A descriptor pushed out of the cache must stay open while another thread reads through it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from training.data import ranges as module
+    from crossdim.training.data import ranges as module
 
     bucket = Bucket(str(tmp_path))
     for number in range(40):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import RunError
-from training.data.mixing import Mixing, MixMode
-from training.data.order import CorpusOrder, Order
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.data.mixing import Mixing, MixMode
+from crossdim.training.data.order import CorpusOrder, Order
 
 
 def _order(mixing: Mixing, global_batch: int, weights: tuple[int, ...] = (1, 3)) -> Order:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim import main
-from foundation.bucket import Bucket
-from storage_schema.errors import RunError
-from training.data import mixture as module
-from training.data.mixing import Mixing
-from training.data.mixture import LONGEST_CYCLE, LONGEST_TABLE, Mixture, integer_weights
-from training.data.order import CorpusOrder, Order
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.data import mixture as module
+from crossdim.training.data.mixing import Mixing
+from crossdim.training.data.mixture import LONGEST_CYCLE, LONGEST_TABLE, Mixture, integer_weights
+from crossdim.training.data.order import CorpusOrder, Order
 
 
 def _walked(weights: tuple[int, ...]) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.order import CorpusOrder, Order, keyed, permuted, rng_at
+from crossdim.training.data.order import CorpusOrder, Order, keyed, permuted, rng_at
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "order_v1.txt"
 

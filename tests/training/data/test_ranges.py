@@ -18,11 +18,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from foundation.bucket import Bucket, StoreOptions
-from storage_schema.errors import StorageError, UnreachableError
+from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.storage_schema.errors import StorageError, UnreachableError
+from crossdim.training.data.corpus import open_corpus, read_sample
+from crossdim.training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
 from tests.training.published import images, publish
-from training.data.corpus import open_corpus, read_sample
-from training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
 
 DATA = b"0123456789"
 CUT_SHORT, FLIPPED = 0, 1

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from crossdim.training.data.views.boxes import box_pair, overlap
+from crossdim.training.data.views.solid import box_resampled
+from crossdim.training.methods.cdssl_p3d import Views3D
 from tests.oracles import pcrlv2_crops as published
-from training.data.views.boxes import box_pair, overlap
-from training.data.views.solid import box_resampled
-from training.methods.cdssl_p3d import Views3D
 
 SHAPE_XYZ = (300, 290, 150)
 PAIRS = 400

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from storage_schema.errors import GeometryError
-from training.data.views.boxes import Boxes, Side3, box_pair, overlap, sub_boxes
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.data.views.boxes import Boxes, Side3, box_pair, overlap, sub_boxes
 
 seeds = st.integers(0, 2**32 - 1)
 GLOBAL: tuple[Side3, ...] = ((64, 96, 96), (96, 96, 96), (64, 112, 112), (32, 64, 64))

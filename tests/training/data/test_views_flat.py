@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.views import flat, normalised
+from crossdim.training.data.views import flat, normalised
 
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(8, 90)

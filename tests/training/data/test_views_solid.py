@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from training.data.views import normalised, solid
-from training.data.views.boxes import Boxes
+from crossdim.training.data.views import normalised, solid
+from crossdim.training.data.views.boxes import Boxes
 
 seeds = st.integers(0, 2**32 - 1)
 

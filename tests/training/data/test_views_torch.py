@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage, stats
 
-from training.data.collate import collate
-from training.data.views import filters_torch, flat, flat_torch, solid, solid_torch
-from training.data.views.boxes import Boxes
-from training.data.views.travel import packed, unpacked
+from crossdim.training.data.collate import collate
+from crossdim.training.data.views import filters_torch, flat, flat_torch, solid, solid_torch
+from crossdim.training.data.views.boxes import Boxes
+from crossdim.training.data.views.travel import packed, unpacked
 
 seeds = st.integers(0, 2**32 - 1)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.evaluation.features import Labelled
+from crossdim.training.evaluation.features import Labelled
 
 
 def labelled(x_NC: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None) -> Labelled:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import GeometryError, RunError
-from training.evaluation.classification import Task, accuracy, auc, balanced_accuracy
+from crossdim.storage_schema.errors import GeometryError, RunError
+from crossdim.training.evaluation.classification import Task, accuracy, auc, balanced_accuracy
 
 #: Oracle 15: computed with MedMNIST's evaluator (3.0.2).
 MEDMNIST: list[tuple[Task, list[object], list[object], float, float]] = [

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize, one_hot
 
-from storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.evaluation.probes import folds_of, readers, scores
 from tests.training.evaluation.made import labelled
-from training.evaluation.probes import folds_of, readers, scores
 
 
 def test_neighbours_vote_by_the_softmax_of_their_cosine() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.evaluation.quality import Comparison, psnr, ssim_map
+from crossdim.training.evaluation.quality import Comparison, psnr, ssim_map
 
 
 def test_decibels_of_range_three() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storage_schema.errors import GeometryError, RunError
-from training.evaluation.segmentation import FIGURES, Mask, Presence, agreement, dice, summary, surface_distances
+from crossdim.storage_schema.errors import GeometryError, RunError
+from crossdim.training.evaluation.segmentation import FIGURES, Mask, Presence, agreement, dice, summary, surface_distances
 
 MM = (1.0, 1.0, 1.0)
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from storage_schema.errors import RunError
-from training.evaluation.significance import corrected_t, holm
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.evaluation.significance import corrected_t, holm
 
 DIFFERENCES = np.array([1, 3, 0, 2, 4, 1, 2, 5, -1, 2, 3, 1, 0, 2, 3]) / 100
 

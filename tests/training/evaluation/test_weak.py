@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.backbones.resnet import ResNetSettings
+from crossdim.training.evaluation.features import Labelled
+from crossdim.training.evaluation.probes import folds_of
+from crossdim.training.evaluation.weak import WeakReader, answers, fitted, weak_scores
+from crossdim.training.layers.dual_norm import DualBatchNorm3d
 from tests.training.evaluation.made import labelled, noises
-from training.backbones.resnet import ResNetSettings
-from training.evaluation.features import Labelled
-from training.evaluation.probes import folds_of
-from training.evaluation.weak import WeakReader, answers, fitted, weak_scores
-from training.layers.dual_norm import DualBatchNorm3d
 
 
 def _encoder(operator: Any = "crossd") -> nn.Module:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError
-from training.layers.acs import ACSConv, MeanACSConv, SoftACSConv, thirds
-from training.layers.conv25d import Conv25D
-from training.layers.inflate import inflated
-from training.layers.transposed import PlaneConvTranspose
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.layers.acs import ACSConv, MeanACSConv, SoftACSConv, thirds
+from crossdim.training.layers.conv25d import Conv25D
+from crossdim.training.layers.inflate import inflated
+from crossdim.training.layers.transposed import PlaneConvTranspose
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from crossdim.training.layers.attention import FactorisedAttention, FactorisedBlock, FullBlock, SelfAttention, Sites, blocks
 from tests.oracles import maesil as oracle
-from training.layers.attention import FactorisedAttention, FactorisedBlock, FullBlock, SelfAttention, Sites, blocks
 
 
 def _count(module: nn.Module) -> int:

@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossdim.training.layers.codebook import DEAD_BELOW, Codebook
 from tests.ports import free_port
-from training.layers.codebook import DEAD_BELOW, Codebook
 
 
 def _rng() -> np.random.Generator:

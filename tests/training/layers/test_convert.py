@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from storage_schema.errors import DocumentError, GeometryError
-from training.backbones.resnet import ResNet, ResNetSettings
-from training.layers import anyrank
-from training.layers.convert import Target, convert
-from training.layers.plain import plain_2d, plain_3d
+from crossdim.storage_schema.errors import DocumentError, GeometryError
+from crossdim.training.backbones.resnet import ResNet, ResNetSettings
+from crossdim.training.layers import anyrank
+from crossdim.training.layers.convert import Target, convert
+from crossdim.training.layers.plain import plain_2d, plain_3d
 
 TARGETS = get_args(Target)
 ANY_RANK = ("crossd", "acs", "soft_acs", "mean_acs")

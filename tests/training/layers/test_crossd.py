@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.layers.circulant import circulant, mixing, shifted_middle
+from crossdim.training.layers.crossd import CrossDConv
+from crossdim.training.layers.per_sample import Form, planes
+from crossdim.training.layers.rotation import boltzmann_mean, shift_of
 from tests.oracles import crossd_fft as oracle
-from training.layers.circulant import circulant, mixing, shifted_middle
-from training.layers.crossd import CrossDConv
-from training.layers.per_sample import Form, planes
-from training.layers.rotation import boltzmann_mean, shift_of
 
 #: in, out, kernel, stride, padding, groups of the report's oracle 12, and even, anisotropic and dilated ones.
 CASES = [(6, 8, 3, 1, 1, 1), (6, 8, 3, 2, 1, 2), (3, 8, 7, 2, 3, 1), (6, 6, 3, 1, 1, 6), (4, 6, 4, 1, 2, 2), (4, 4, 5, 3, 0, 1)]
@@ -139,8 +139,8 @@ def test_pieces_are_put_together_right(form: Form, monkeypatch: pytest.MonkeyPat
     layer = _layer(5, 10, 3, padding=1, bias=False, form=form)
     x = _random(19, 5, 4, 4).requires_grad_()
     expected = _gradients(layer(x), [x, *layer.parameters()])
-    monkeypatch.setattr("training.layers.windows.PIECE", 8 * 9 * 5 * 3)
-    monkeypatch.setattr("training.layers.per_sample.PIECE", 3 * 27 * 5 * 16)
+    monkeypatch.setattr("crossdim.training.layers.windows.PIECE", 8 * 9 * 5 * 3)
+    monkeypatch.setattr("crossdim.training.layers.per_sample.PIECE", 3 * 27 * 5 * 16)
     found = _gradients(layer(x), [x, *layer.parameters()])
     for mine, other in zip(found, expected, strict=True):
         assert torch.allclose(mine, other, atol=1e-11)
@@ -437,8 +437,8 @@ def test_planes_of_few_samples_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         seen.append(len(terms[0][0]))
         return planes(weights_3d, terms)
 
-    monkeypatch.setattr("training.layers.per_sample.planes", spy)
-    monkeypatch.setattr("training.layers.per_sample.PIECE", 3 * 9 * 2 * 3)
+    monkeypatch.setattr("crossdim.training.layers.per_sample.planes", spy)
+    monkeypatch.setattr("crossdim.training.layers.per_sample.PIECE", 3 * 9 * 2 * 3)
     layer(_random(7, 2, 5, 5)).sum().backward()
     assert max(seen) == 3
     assert sum(seen) == 2 * 7

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from crossdim.training.layers.circulant import circulant, shifted_middle
+from crossdim.training.layers.crossd import CrossDConv
+from crossdim.training.layers.per_sample import planes
+from crossdim.training.layers.rotation import shift_of
 from tests.oracles import crossd_fft as oracle
-from training.layers.circulant import circulant, shifted_middle
-from training.layers.crossd import CrossDConv
-from training.layers.per_sample import planes
-from training.layers.rotation import shift_of
 
 #: Shift of axis (1, 2, 3) / sqrt(14) and angle 0.3.
 SHIFT = (1.0801783725737273, 0.8396432548525454, 1.0801783725737273)

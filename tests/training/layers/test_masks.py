@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.data.order import rng_at
+from crossdim.training.layers.masks import DualMask, MaskMode
+from crossdim.training.layers.tokens import seen_of
 from tests.oracles import maesil as oracle
-from training.data.order import rng_at
-from training.layers.masks import DualMask, MaskMode
-from training.layers.tokens import seen_of
 
 GRID = (16, 16, 16)
 shares = st.floats(0, 0.999)

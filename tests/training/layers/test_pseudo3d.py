@@ -12,10 +12,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import GeometryError
-from storage_schema.pseudo3d import Pseudo3D, coverage, fold, unroll
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.pseudo3d import Pseudo3D, coverage, fold, unroll
+from crossdim.training.layers.pseudo3d import fold_torch, unroll_torch
 from tests.strategies import views
-from training.layers.pseudo3d import fold_torch, unroll_torch
 
 GEOMETRIES = [
     Pseudo3D(window=2, stride=2),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.layers.raised import _as_one, pays, raised
+from crossdim.training.layers.raised import _as_one, pays, raised
 
 STEPS = [(2, 2, 2), (1, 2, 2), (2, 1, 1)]
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from training.layers.synchronised import SummedBatchNorm, synchronised
+from crossdim.training.layers.synchronised import SummedBatchNorm, synchronised
 
 CPU = torch.device("cpu")
 PARTS = {2: [slice(0, 2), slice(2, 7)], 3: [slice(0, 1), slice(1, 2), slice(2, 7)]}

@@ -11,9 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schema.errors import GeometryError
-from tests.oracles import maesil as oracle
-from training.layers.tokens import (
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.training.layers.tokens import (
     PatchEmbedding,
     patchify,
     put_back,
@@ -23,6 +22,7 @@ from training.layers.tokens import (
     token_counts,
     unpatchify,
 )
+from tests.oracles import maesil as oracle
 
 sizes = st.tuples(*[st.integers(1, 3)] * 3)
 CPU = torch.device("cpu")

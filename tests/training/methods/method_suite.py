@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
-from training.backbones import encoder_bytes, load_encoder
-from training.config import Pretraining, read_config
-from training.data.collate import Batch, collate
-from training.data.order import rng_at
-from training.methods.base import Method, MethodConfig, Step, total_of
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones import encoder_bytes, load_encoder
+from crossdim.training.config.pretraining import Pretraining, read_config
+from crossdim.training.data.collate import Batch, collate
+from crossdim.training.data.order import rng_at
+from crossdim.training.methods.base import Method, MethodConfig, Step, total_of
 
 
 class MethodSuite:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.data.order import rng_at
+from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.restoration import Restorer
+from crossdim.training.recipes import maesil as recipes
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
-from training.data.order import rng_at
-from training.methods.base import MethodConfig
-from training.methods.restoration import Restorer
-from training.recipes import maesil as recipes
 
 
 class RestoringSuite(MethodSuite):

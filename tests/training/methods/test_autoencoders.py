@@ -8,17 +8,17 @@ from dataclasses import fields
 import pytest
 import torch
 
-from storage_schema.errors import GeometryError, RunError
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.errors import GeometryError, RunError
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones.strided import StridedSettings
+from crossdim.training.data.collate import Batch
+from crossdim.training.methods.autoencoders import Ae, Quantised, Vae, VqVae, perplexity
+from crossdim.training.methods.base import MethodConfig, Step
+from crossdim.training.methods.maesil import Maesil
+from crossdim.training.objectives.latent import commitment, divergence, straight_through, warmed_up
+from crossdim.training.recipes import maesil as recipes
 from tests.training.methods.restoring_suite import RestoringSuite
-from training.backbones.strided import StridedSettings
-from training.data.collate import Batch
-from training.methods.autoencoders import Ae, Quantised, Vae, VqVae, perplexity
-from training.methods.base import MethodConfig, Step
-from training.methods.maesil import Maesil
-from training.objectives.latent import commitment, divergence, straight_through, warmed_up
-from training.recipes import maesil as recipes
 
 CUBE = (128, 128, 128)
 

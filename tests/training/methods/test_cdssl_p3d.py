@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from foundation.settings import from_document, to_document
-from storage_schema.errors import GeometryError, RunError
-from storage_schema.pseudo3d import DepthOrder, Layout, Pseudo3D, fold, unroll
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.storage_schema.errors import GeometryError, RunError
+from crossdim.storage_schema.pseudo3d import DepthOrder, Layout, Pseudo3D, fold, unroll
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones import BACKBONES
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.data.collate import STREAMS
+from crossdim.training.data.order import rng_at
+from crossdim.training.data.views import flat, image_of, solid_torch
+from crossdim.training.methods.base import MethodConfig, Step
+from crossdim.training.methods.cdssl_p3d import CdsslP3D, Views3D
+from crossdim.training.methods.lift import LIFTS, Lift, Repeated, Slice, Unrolled, decoded, encoded, lifted, lifted_torch
+from crossdim.training.recipes.cdssl_p3d import tiny
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import as_image, images, superpatches
-from training.backbones import BACKBONES
-from training.backbones.base import BackboneSettings
-from training.data.collate import STREAMS
-from training.data.order import rng_at
-from training.data.views import flat, image_of, solid_torch
-from training.methods.base import MethodConfig, Step
-from training.methods.cdssl_p3d import CdsslP3D, Views3D
-from training.methods.lift import LIFTS, Lift, Repeated, Slice, Unrolled, decoded, encoded, lifted, lifted_torch
-from training.recipes.cdssl_p3d import tiny
 
 
 class TestCdsslP3D(MethodSuite):
@@ -55,7 +55,7 @@ class TestCdsslP3D(MethodSuite):
         network = config.build()
         network.levels = lambda x: [x] * 3  # type: ignore[attr-defined, method-assign, assignment]
         agreed = torch.randn(len(batch.keys), 8)
-        from training.objectives.pcrlv2 import Pair
+        from crossdim.training.objectives.pcrlv2 import Pair
 
         network._local_pairs = lambda local: [[Pair(agreed, agreed)] * 3] * 6  # type: ignore[attr-defined, method-assign, assignment]
         network.pairs = lambda levels: [Pair(agreed, agreed)] * 3  # type: ignore[attr-defined, method-assign, assignment]

@@ -6,21 +6,21 @@ import dataclasses
 
 import pytest
 
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.backbones import BACKBONES
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.backbones.crossd_unet import CrossDUNetSettings
+from crossdim.training.backbones.resenc import ResEncSettings
+from crossdim.training.backbones.swin3d import Swin3DSettings
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.backbones.vit3d import ViT3DSettings
+from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.objectives.pcrlv2 import LevelMode
+from crossdim.training.recipes.cdssl_p3d import tiny
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import images, superpatches
-from training.backbones import BACKBONES
-from training.backbones.base import BackboneSettings
-from training.backbones.crossd_unet import CrossDUNetSettings
-from training.backbones.resenc import ResEncSettings
-from training.backbones.swin3d import Swin3DSettings
-from training.backbones.unet3d import UNet3DSettings
-from training.backbones.vit3d import ViT3DSettings
-from training.methods.base import MethodConfig
-from training.methods.cdssl_p3d import CdsslP3D
-from training.objectives.pcrlv2 import LevelMode
-from training.recipes.cdssl_p3d import tiny
 
 SMALL: list[tuple[BackboneSettings, LevelMode]] = [
     (UNet3DSettings(base_width=4, norm="dual_bn"), "random"),

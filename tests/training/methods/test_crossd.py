@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from storage_schema.errors import RunError
-from storage_schema.sample import Sample
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.errors import RunError
+from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.data.collate import collate
+from crossdim.training.data.order import rng_at
+from crossdim.training.methods.base import MethodConfig, Step
+from crossdim.training.methods.crossd_supervised import UNKNOWN, CrossDSupervised
+from crossdim.training.recipes.crossd import hybrid_tiny, supervised_tiny
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import as_image, images, superpatches
-from training.data.collate import collate
-from training.data.order import rng_at
-from training.methods.base import MethodConfig, Step
-from training.methods.crossd_supervised import UNKNOWN, CrossDSupervised
-from training.recipes.crossd import hybrid_tiny, supervised_tiny
 
 STEP = Step(index=0, total=2, seed=0)
 

@@ -11,24 +11,24 @@ import pytest
 import torch
 
 from crossdim import main
-from foundation.bucket import Bucket
-from storage_schema.errors import GeometryError
-from storage_schema.pseudo3d import Pseudo3D
-from storage_schema.sample import Origin, Sample, Scaling
-from storage_schema.vocabulary import Modality, Presentation
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Origin, Sample, Scaling
+from crossdim.storage_schema.vocabulary import Modality, Presentation
+from crossdim.training.backbones import load_encoder
+from crossdim.training.data.order import rng_at
+from crossdim.training.layers.masks import DualMask
+from crossdim.training.layers.recompute import recomputed
+from crossdim.training.layers.tokens import patchify, seen_of, unpatchify
+from crossdim.training.methods.base import MethodConfig, Step
+from crossdim.training.methods.maesil import Maesil
+from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
+from crossdim.training.objectives.masked import masked_mse, per_patch_normal
+from crossdim.training.recipes.maesil import crossdim_small, paper, tiny
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.oracles import maesil as oracle
 from tests.training.methods.restoring_suite import RestoringSuite
-from training.backbones import load_encoder
-from training.data.order import rng_at
-from training.layers.masks import DualMask
-from training.layers.recompute import recomputed
-from training.layers.tokens import patchify, seen_of, unpatchify
-from training.methods.base import MethodConfig, Step
-from training.methods.maesil import Maesil
-from training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
-from training.metrics import read_metrics
-from training.objectives.masked import masked_mse, per_patch_normal
-from training.recipes.maesil import crossdim_small, paper, tiny
 
 FIRST = Step(index=0, total=10, seed=0)
 

@@ -10,26 +10,26 @@ import numpy as np
 import pytest
 
 from crossdim import main
-from foundation.bucket import Bucket
-from storage_schema.errors import UsageError
-from storage_schema.pseudo3d import Pseudo3D
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.training.data.collate import collate
+from crossdim.training.launch.driver import Workers
+from crossdim.training.launch.worker import Source
+from crossdim.training.methods.base import Step
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.methods.lift import Repeated, Unrolled
+from crossdim.training.recipes import recipe
+from crossdim.training.recipes.cdssl_p3d import tiny
+from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.studies import STUDIES, study
+from crossdim.training.studies.ablations import nearest_side
+from crossdim.training.studies.base import Diet, Score, Study
+from crossdim.training.studies.conduct import Bench, conduct, short_names
+from crossdim.training.studies.course import Course, course
+from crossdim.training.studies.table import page
+from crossdim.training.study_subjects import STUDY_SUBJECTS
 from tests.training.published import images
-from training.data.collate import collate
-from training.launch import Workers
-from training.methods.base import Step
-from training.methods.cdssl_p3d import CdsslP3D
-from training.methods.lift import Repeated, Unrolled
-from training.metrics import read_metrics
-from training.recipes import recipe
-from training.recipes.cdssl_p3d import tiny
-from training.studies import STUDIES, study
-from training.studies.ablations import nearest_side
-from training.studies.base import Diet, Score, Study
-from training.studies.conduct import Bench, conduct, short_names
-from training.studies.course import Course, course
-from training.studies.table import page
-from training.study_names import STUDY_SUBJECTS
-from training.worker import Source
 
 
 def test_the_four_arms_differ_in_diet_and_batch_alone() -> None:

@@ -10,7 +10,7 @@ said where it is. Pixels are float32 in unit range, (H, W) or (D, H, W).
 
 from __future__ import annotations
 
-from training.data.views.flat import crop_resized
-from training.data.views.source import Floats, image_of, normalised
+from crossdim.training.data.views.flat import crop_resized
+from crossdim.training.data.views.source import Floats, image_of, normalised
 
 __all__ = ["Floats", "crop_resized", "image_of", "normalised"]

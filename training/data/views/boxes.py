@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError
 
 Reals = npt.NDArray[np.float64]
 Side3 = tuple[int, int, int]

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from storage_schema.sample import Array
-from training.data.views.source import Floats, normalised
+from crossdim.storage_schema.sample import Array
+from crossdim.training.data.views.source import Floats, normalised
 
 #: What holds the numbers of a plan: NumPy arrays where it is drawn, tensors with a batch axis in front where it is rendered.
 T = TypeVar("T")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.data.views.filters_torch import gaussian_matrices, normalised
-from training.data.views.flat import BLUR_SIGMA, FlatPlan
+from crossdim.training.data.views.filters_torch import gaussian_matrices, normalised
+from crossdim.training.data.views.flat import BLUR_SIGMA, FlatPlan
 
 
 def triangle_matrices(first_N: Tensor, last_N: Tensor, num_pixels_N: Tensor, length: int, side: int) -> Tensor:
@@ -76,7 +76,7 @@ def cut_out(images_NSS: Tensor, holes_NK2: Tensor, side: int) -> Tensor:
 
 
 def flat_views(images_BHW: Tensor, shapes_B2: Tensor, plan: FlatPlan[Tensor], side: int, hole_side: int) -> tuple[Tensor, Tensor]:
-    """Clean and distorted views, (B, V, S, S) each: :func:`training.data.views.flat.flat_views` of a batch.
+    """Clean and distorted views, (B, V, S, S) each: :func:`crossdim.training.data.views.flat.flat_views` of a batch.
 
     Args:
         images_BHW: unit range; whatever lies beyond an image's own size is never read.

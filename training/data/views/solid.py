@@ -8,10 +8,10 @@ from typing import Generic
 import numpy as np
 from scipy import ndimage
 
-from storage_schema.sample import Array
-from training.data.views.boxes import Boxes, Reals, Side3
-from training.data.views.flat import T
-from training.data.views.source import Floats, normalised
+from crossdim.storage_schema.sample import Array
+from crossdim.training.data.views.boxes import Boxes, Reals, Side3
+from crossdim.training.data.views.flat import T
+from crossdim.training.data.views.source import Floats, normalised
 
 #: Largest deviation of the blur along an axis, voxels.
 BLUR_SIGMA = 2.0

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.data.views.boxes import Side3
-from training.data.views.filters_torch import gaussian_matrices, normalised
-from training.data.views.solid import BLUR_SIGMA, SWAP_PATCH, Corruption
+from crossdim.training.data.views.boxes import Side3
+from crossdim.training.data.views.filters_torch import gaussian_matrices, normalised
+from crossdim.training.data.views.solid import BLUR_SIGMA, SWAP_PATCH, Corruption
 
 
 def resampled(volumes_BDHW: Tensor, shapes_B3: Tensor, affine_BV34: Tensor, side: Side3) -> Tensor:
@@ -58,7 +58,7 @@ def swapped(views_NDHW: Tensor, swaps_NT23: Tensor) -> Tensor:
     """Pairs of small patches exchanged, one pair after the other; each swap is one step for all views together.
 
     Patches of a pair may overlap each other and those of earlier pairs, so the order matters: the first patch is written
-    before the second, as in :func:`training.data.views.solid.swapped`. An index of all voxels, worked out beforehand on
+    before the second, as in :func:`crossdim.training.data.views.solid.swapped`. An index of all voxels, worked out beforehand on
     the CPU, would save the steps and cost the CPU as much as swapping there.
     """
     _, height, width = views_NDHW.shape[1:]
@@ -73,7 +73,7 @@ def swapped(views_NDHW: Tensor, swaps_NT23: Tensor) -> Tensor:
 
 
 def corrupted(views_BVDHW: Tensor, corruption: Corruption[Tensor], noise_BVDHW: Tensor | None = None) -> Tensor:
-    """Blur, noise, gamma, swaps, normalisation: :func:`training.data.views.solid.corrupted` of a batch.
+    """Blur, noise, gamma, swaps, normalisation: :func:`crossdim.training.data.views.solid.corrupted` of a batch.
 
     Args:
         views_BVDHW: clean views.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from storage_schema.errors import RunError
-from storage_schema.pseudo3d import Pseudo3D, fold
-from storage_schema.sample import Array, Sample, Scaling
-from storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.errors import RunError
+from crossdim.storage_schema.pseudo3d import Pseudo3D, fold
+from crossdim.storage_schema.sample import Array, Sample, Scaling
+from crossdim.storage_schema.vocabulary import Presentation
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from storage_schema.sample import Array
+from crossdim.storage_schema.sample import Array
 
 Plan = TypeVar("Plan")
 

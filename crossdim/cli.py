@@ -1,0 +1,62 @@
+"""The command line ``crossdim``: finds the package of a verb; nothing heavy is imported until the verb is known."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from crossdim import __version__
+from crossdim.foundation import signals
+from crossdim.storage_schema.errors import unknown_name
+
+#: verb -> (package, what it does)
+VERBS = {
+    "prepare": ("pipelines", "turn a folder of images or volumes into a published dataset (Ray Data); the same line resumes"),
+    "verify": ("pipelines", "re-read a published dataset and hold every byte against its manifest"),
+    "pretrain": ("training", "pretrain an encoder on published datasets (Ray Train); the same line resumes"),
+    "status": ("training", "say how a run is doing, from its folder alone"),
+    "evaluate": ("training", "probe a run's encoder beside an untrained twin and write report.html"),
+    "study": ("training", "pretrain several arms with several seeds and put them into one table; the same line resumes"),
+}
+
+
+def usage() -> str:
+    """The text of ``crossdim --help``."""
+    lines = [f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: crossdim VERB ... | crossdim VERB --help | crossdim --version",
+            "",
+            "Buckets of 2D images and 3D volumes in, cross-dimensional medical encoders out.",
+            "",
+            "verbs:",
+            *lines,
+            "",
+            "Every path is a folder or any fsspec URL.",
+            "Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples, 130 interrupted.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb that the arguments name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        signals.exit_as_told()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage() + "\n")
+        return 0 if arguments else 1
+    if arguments[0] == "--version":
+        sys.stdout.write(f"crossdim {__version__}\n")
+        return 0
+    if arguments[0] not in VERBS:
+        sys.stderr.write(f"error: {unknown_name('verb', arguments[0], VERBS)}\n")
+        return 1
+    package, _ = VERBS[arguments[0]]
+    with signals.listening():
+        try:
+            code: int = importlib.import_module(f"crossdim.{package}.cli").main(arguments)
+        except KeyboardInterrupt:  # while a verb's modules are imported
+            return signals.say(signals.received() or signals.SIGINT)
+    return code

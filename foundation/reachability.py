@@ -1,0 +1,159 @@
+"""First contact: one small question to an S3 store before any work, so that a wrong address or key is told within seconds.
+
+Later the store's silences are outlasted (see ``patience``); here they are not, for they mostly mean a typing error.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from crossdim.foundation.location import shown_location
+from crossdim.foundation.retry import TRANSIENT_STATUS, is_transient
+from crossdim.foundation.store_errors import MEANINGS, REGION_HEADER, meaning_of, meaning_of_answer, no_s3
+from crossdim.foundation.store_options import StoreOptions
+from crossdim.storage_schema.errors import StorageError, UnreachableError
+from crossdim.storage_schema.names import printable
+
+CONNECT_TIMEOUT_S = 3
+READ_TIMEOUT_S = 5
+#: By when there is a sentence, whatever hangs: a name server has no time limit of its own.
+DEADLINE_S = 9.0
+#: An overloaded store is asked again until then.
+ASK_AGAIN_S = 4.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Answer:
+    """An HTTP status as received, and what botocore made of the answer."""
+
+    status: int
+    document: Mapping[str, Any]
+
+    @property
+    def code(self) -> str:
+        """The code of an error; the status where the error is none of S3."""
+        return str(self.document.get("Error", {}).get("Code", ""))
+
+
+class _FirstAnswer(Exception):
+    """Carries the first answer out of botocore, before it asks again, elsewhere or otherwise."""
+
+
+@functools.cache
+def met(bucket: str, options: StoreOptions) -> StoreOptions:
+    """Ask for one key of ``bucket``; once in a process for the same bucket and options.
+
+    Returns:
+        The options, with the region that the store names where none was given.
+
+    Raises:
+        StorageError: if the store does not answer, is none, or refuses address or credentials; what to do is said.
+    """
+    where = f"s3://{printable(bucket)} at {shown_location(options.endpoint_url or 'AWS')}"
+    answer = _within(DEADLINE_S, lambda: _first_answer(bucket, options, where), where)
+    region = answer.document["ResponseMetadata"].get("HTTPHeaders", {}).get(REGION_HEADER)
+    return options if options.region or not region else replace(options, region=region)
+
+
+def _first_answer(bucket: str, options: StoreOptions, where: str) -> _Answer:
+    """The answer to a listing of one key. A refusal of rights is one too, for other requests may be allowed."""
+    until = time.monotonic() + ASK_AGAIN_S
+    while (answer := _asked(bucket, options, where)).status in TRANSIENT_STATUS:
+        if time.monotonic() > until:
+            raise UnreachableError(
+                f"{where} answers that it is overloaded or away (HTTP status {answer.status}); try again later"
+            )
+        time.sleep(1)
+    if meaning := meaning_of_answer(answer.document, options):
+        raise StorageError(f"{where}: {meaning}")
+    if answer.code == "AccessDenied" or answer.status == 403:
+        return answer
+    if answer.code and not answer.code.isdigit():
+        told = printable(str(answer.document["Error"].get("Message", "")))
+        raise StorageError(f"{where}: the store refuses a listing: {printable(answer.code)}: {told}")
+    if answer.status != 200 or "Name" not in answer.document:  # which S3 always repeats
+        raise StorageError(f"{where}: {no_s3(f' (HTTP status {answer.status})')}")
+    return answer
+
+
+def _asked(bucket: str, options: StoreOptions, where: str) -> _Answer:
+    from botocore.exceptions import ParamValidationError, SSLError
+
+    try:
+        _list_one(bucket, options)
+    except _FirstAnswer as first:
+        answer: _Answer = first.args[0]
+        return answer
+    except ParamValidationError as error:
+        raise StorageError(f"{where}: {MEANINGS['InvalidBucketName']}") from error
+    except SSLError as error:
+        raise StorageError(
+            f"{where} cannot be trusted: {error}; check --endpoint-url, http or https, and certificates"
+        ) from error
+    except Exception as error:  # of botocore, whose errors have no common class; each ends as a sentence
+        if meaning := meaning_of(error, options):
+            raise StorageError(f"{where}: {meaning}") from error
+        if is_transient(error):
+            raise UnreachableError(f"{where} does not answer: {_reason(error)}; check --endpoint-url and the network") from error
+        raise StorageError(f"{where} cannot be asked: {error}; check --endpoint-url and the credentials") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no answer, without the address of the request."""
+    from urllib3.exceptions import NameResolutionError
+
+    behind = getattr(error, "kwargs", {}).get("error")
+    if isinstance(behind, NameResolutionError):
+        return "no such host"
+    return "nothing listens there" if "refused" in str(behind) else str(error)
+
+
+def _list_one(bucket: str, options: StoreOptions) -> NoReturn:
+    """Ask; the answer comes as :class:`_FirstAnswer`, errors of S3 included."""
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    limits = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S, "retries": {"total_max_attempts": 1}}
+    client = botocore.session.Session().create_client(
+        "s3",
+        endpoint_url=options.endpoint_url,
+        region_name=options.region,
+        aws_access_key_id=options.access_key,
+        aws_secret_access_key=options.secret_key,
+        aws_session_token=options.session_token,
+        config=Config(signature_version=UNSIGNED if options.anonymous else None, **limits),
+    )
+
+    def stop(response_dict: dict[str, Any] | None, parsed_response: dict[str, Any] | None, **_: object) -> None:
+        if response_dict and parsed_response is not None:  # whose own status is 500 where a 200 was no XML
+            raise _FirstAnswer(_Answer(status=response_dict["status_code"], document=parsed_response))
+
+    client.meta.events.register("response-received.s3.ListObjectsV2", stop)
+    raise AssertionError(client.list_objects_v2(Bucket=bucket, MaxKeys=1))
+
+
+def _within(seconds: float, ask: Callable[[], _Answer], place: str) -> _Answer:
+    """What ``ask`` answers; a thread that hangs is left behind."""
+    found: list[_Answer] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            found.append(ask())
+        except BaseException as error:  # raised again by the caller's thread
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="first-contact", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not found:
+        raise UnreachableError(f"{place} does not answer within {seconds:.0f} s; check --endpoint-url and the network")
+    return found[0]

@@ -1,0 +1,73 @@
+"""What a user asks of ``prepare``, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
+from crossdim.pipelines.jobs.recipe import Recipe
+from crossdim.pipelines.jobs.request import table_document
+from crossdim.pipelines.jobs.splits import Part
+from crossdim.pipelines.jobs.unread import UnreadFormat
+from crossdim.pipelines.sources.labels import LabelTable
+from crossdim.storage_schema.manifest import Manifest
+from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.vocabulary import Modality
+
+#: Fields of an order that change no byte of the dataset, or that ``settings`` tells in another form.
+_NO_SETTINGS = frozenset({"sources", "out", "concurrency", "quiet", "pseudonyms", "label_table"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a user asks for. ``modality`` stands in for headers and folder names."""
+
+    sources: tuple[Bucket, ...]
+    out: Bucket
+    recipe: Recipe
+    name: str
+    split: SplitRule = field(default_factory=SplitRule)
+    pseudonyms: PseudonymOptions = field(default_factory=PseudonymOptions)
+    modality: Modality | None = None
+    label_table: LabelTable | None = None
+    label_by_folder: bool = False
+    include_label_maps: bool = False
+    concurrency: int | None = None
+    quiet: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Whatever decides the bytes besides the input files, as JSON values: every field that is not about where or how fast."""
+        plain = {one.name: to_document(getattr(self, one.name)) for one in fields(self) if one.name not in _NO_SETTINGS}
+        return plain | {"source_names": self.pseudonyms.names, "labels": table_document(self.label_table)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of it.
+
+    Attributes:
+        quarantined: number of inputs by rule.
+        ignored: number of files by rule.
+        ignored_formats: number of ignored files by format.
+        unread: ignored files that look like images, by format.
+        parts: what the parts of the split hold, by name.
+        notes: sentences that the user should know.
+    """
+
+    manifest: Manifest
+    quarantined: dict[str, int]
+    ignored: dict[str, int]
+    ignored_formats: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, UnreadFormat] = field(default_factory=dict)
+    seconds: float
+    already_published: bool = False
+    parts: dict[str, Part] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all objects."""
+        return sum(entry.size for entry in self.manifest.objects)

@@ -1,0 +1,88 @@
+"""The one door to Ray Data: documents in, documents out.
+
+Rows are references and small facts, as JSON text; pixels are read, changed and written inside a task and never travel
+through blocks. Ray repeats a task whose worker died without end unless told otherwise, so it is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+from crossdim.foundation import signals
+from crossdim.storage_schema.errors import CrossdimError, StorageError
+
+#: Attempts at a task whose worker dies, for instance for want of memory. Ours.
+MAX_RETRIES = 3
+Work = Callable[[str], str]
+#: Opens the Ray session that work is done in.
+Session = Callable[[], AbstractContextManager[None]]
+
+
+def _answered(document: str, work: Work) -> tuple[str, str]:
+    """The answer and no error, or no answer and the error's sentence: Ray would hand over a traceback as text."""
+    try:
+        return work(document), ""
+    except CrossdimError as error:
+        return "", str(error)
+    except MemoryError as error:
+        return "", f"a task ran out of memory ({error}); let fewer run at a time with --concurrency"
+
+
+def _batch(batch: dict[str, list[str]], work: Work) -> dict[str, list[str]]:
+    answers = [_answered(str(document), work) for document in batch["document"]]
+    return {"answer": [answer for answer, _ in answers], "error": [error for _, error in answers]}
+
+
+def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None) -> Iterator[str]:
+    """Do ``work`` on every document, one task each, and yield the answers as they come, in no particular order.
+
+    Args:
+        documents: texts.
+        work: a function that may run several times for one document, and must then do the same.
+        concurrency: largest number of tasks at a time; None leaves it to the cluster's CPUs.
+
+    Raises:
+        StorageError: with the sentence of the first error of ours that a task met.
+        CrossdimError: if workers keep dying.
+    """
+    if not documents:
+        return
+    import ray.data  # takes a second or two, which what needs no Ray does not wait for
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+    _quiet()
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way to bound retries; from 2.64 on it must have one. To be looked at with the next pin.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        dataset = ray.data.from_items([{"document": text} for text in documents], override_num_blocks=len(documents)).map_batches(
+            cast(Any, _batch),
+            batch_size=1,
+            fn_kwargs={"work": work},
+            num_cpus=1,
+            concurrency=concurrency,
+            max_retries=MAX_RETRIES,
+        )
+    try:
+        for row in dataset.iter_rows():
+            signals.check()
+            if row["error"]:
+                raise StorageError(row["error"])
+            yield row["answer"]
+    except (WorkerCrashedError, OutOfMemoryError) as error:
+        raise CrossdimError(
+            f"workers died {MAX_RETRIES + 1} times at one task, most likely for want of memory ({type(error).__name__}); "
+            "let fewer run at a time with --concurrency, and start the same command again"
+        ) from error
+
+
+def _quiet() -> None:
+    """Our own bars tell what is done; Ray's tell of blocks and operators."""
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off

@@ -1,0 +1,132 @@
+"""The pixels of one DICOM file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.pixels.decoders.base import get_decoder
+
+from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_stream
+from crossdim.pipelines.readers.deflated import inflated
+from crossdim.pipelines.readers.dicom_header import FLOAT_TAGS, PALETTE, RGB, allow_image, integer, reading, slice_header
+from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, uid_name
+from crossdim.pipelines.readers.header_info import SliceHeader
+from crossdim.pipelines.readers.raw import ReadRules, check_expansion
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.vocabulary import MODALITY_WORDS, Modality
+
+
+def check_single(header: SliceHeader, *, colour: bool = False) -> None:
+    """Refuse what is more, or other, than one picture.
+
+    Args:
+        header: of the file.
+        colour: whether colour is read too: in images, not in volumes.
+
+    Raises:
+        SampleError: rule ``segmentation``, ``multi_frame``, ``mosaic``, ``float_pixels``, ``palette_colour``, ``colour`` or
+            ``photometric``.
+    """
+    if header.segmentation:
+        raise SampleError("segmentation", "a DICOM segmentation is a label, not a picture")
+    if header.frames > 1:
+        raise SampleError(
+            "multi_frame", f"{header.frames} frames in one file; enhanced multi-frame DICOM is not read yet, convert it to NIfTI"
+        )
+    if header.mosaic:
+        raise SampleError("mosaic", "a Siemens mosaic holds many slices in one picture; convert it to NIfTI")
+    if header.float_pixels:
+        raise SampleError("float_pixels", "FloatPixelData is not read; integer PixelData is, or convert the file to NIfTI")
+    _check_photometric(header, colour)
+
+
+def _check_photometric(header: SliceHeader, colour: bool) -> None:
+    kind, samples = header.photometric, header.samples_per_pixel
+    if kind == UNKNOWN_TERM or samples != (3 if kind in RGB else 1):
+        raise SampleError(
+            "photometric", f"{samples} samples a pixel and PhotometricInterpretation {kind} make no picture that is read"
+        )
+    if kind == PALETTE and not colour:
+        raise SampleError("palette_colour", "a volume is made of grey slices; these are numbers of colours in a palette")
+    if kind in RGB and not colour:
+        raise SampleError("colour", f"{kind} slices make no volume; MONOCHROME1 and MONOCHROME2 do")
+
+
+def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple[Any, SliceHeader, npt.NDArray[np.generic]]:
+    """Header and stored pixels of one file that holds one picture.
+
+    Args:
+        data: the file.
+        rules: the size guard.
+        colour: whether colour is read too.
+
+    Returns:
+        The dataset, its header, and (H, W) as stored; (H, W, 3) for colour, as RGB.
+
+    Raises:
+        SampleError: for a file that is damaged, short, of another kind, or whose codec is not installed.
+    """
+    with reading("the DICOM file cannot be read"):
+        dataset = pydicom.dcmread(io.BytesIO(inflated(data, whole=True)), force=True)
+        float_pixels = any(tag in dataset for tag in FLOAT_TAGS)
+        if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
+            raise SampleError("no_pixels", "the DICOM file has no PixelData")
+        header = slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
+        check_single(header, colour=colour)
+        allow_image(header, rules)
+        check_expansion(header.rows * header.columns * header.samples_per_pixel, len(data))
+        _check_length(dataset, header)
+        _check_codec(dataset)
+        _check_bits(dataset)
+        _check_stream(dataset, header)
+    with reading("the pixels cannot be decoded"):
+        pixels = dataset.pixel_array
+    shape = (header.rows, header.columns) + ((3,) if header.samples_per_pixel == 3 else ())
+    if pixels.shape != shape:
+        raise SampleError("pixel_shape", f"pixels decode to {pixels.shape}; the header says {shape}")
+    return dataset, header, pixels
+
+
+def _check_length(dataset: Any, header: SliceHeader) -> None:
+    if "TransferSyntaxUID" not in dataset.file_meta:  # archives without file meta are written in DICOM's default syntax
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
+    wanted = header.rows * header.columns * samples * integer(dataset, "BitsAllocated") // 8
+    if len(dataset.PixelData) < wanted:
+        raise SampleError(
+            "truncated", f"PixelData has {len(dataset.PixelData):,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
+        )
+
+
+def _check_codec(dataset: Any) -> None:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and not get_decoder(syntax).is_available:
+        raise SampleError("codec", f"no codec for {uid_name(syntax)} is installed; pip install 'crossdim[dicom]'")
+
+
+def _check_bits(dataset: Any) -> None:
+    """Refuse pixels that do not sit at the low end of their cells; a codec's output always does."""
+    high, stored = dataset.get("HighBit"), integer(dataset, "BitsStored")
+    if high is not None and int(high) != stored - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
+
+
+def _check_stream(dataset: Any, header: SliceHeader) -> None:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        promised = FrameHeader(
+            rows=header.rows, columns=header.columns, samples=header.samples_per_pixel, bits=int(dataset.BitsAllocated)
+        )
+        check_code_stream(dataset.PixelData, syntax, promised)
+
+
+def modality_of(dataset: Any, fallback: Modality) -> Modality:
+    """Our word for the header's modality: OT for one that we have no word for, and the fallback only where it says nothing."""
+    told = str(dataset.get("Modality") or "").strip().lower()
+    return MODALITY_WORDS.get(told, Modality.OT) if told else fallback

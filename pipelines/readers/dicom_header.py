@@ -1,0 +1,276 @@
+"""DICOM headers: how a file is told, and what it says before any pixel is read."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from crossdim.pipelines.readers.deflated import inflated
+from crossdim.pipelines.readers.dicom_cut import HeaderStream, check_no_image, truncated
+from crossdim.pipelines.readers.dicom_terms import MODALITY_TERMS, SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid, term
+from crossdim.pipelines.readers.header_info import Facts, Format, SliceHeader
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.storage_schema.errors import SampleError
+
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+_SOP_CLASS_TAG = 0x00080016
+#: FloatPixelData, DoubleFloatPixelData and PixelData.
+FLOAT_TAGS = (0x7FE00008, 0x7FE00009)
+_PIXEL_TAGS = (*FLOAT_TAGS, 0x7FE00010)
+#: PhotometricInterpretation: grey, colour that pydicom turns into RGB, and numbers of colours.
+GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+RGB = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
+PALETTE = "PALETTE COLOR"
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether the first bytes are a DICOM file, with its preamble or, as old archives have them, without."""
+    if head[128:132] == b"DICM":
+        return True
+    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
+    spelled = head[4:6] in (b"UL", b"UI", b"CS", b"OB", b"SH", b"LO", b"DA")
+    return len(head) > 16 and group in (2, 8) and element <= 0x18 and (spelled or int.from_bytes(head[4:8], "little") <= 64)
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Errors of pydicom in words of ours; its warnings on odd headers are not for the user of ten thousand files.
+
+    Its texts quote values of the header, which may be a patient's name in the wrong place, so only the kind of error is kept.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except SampleError:
+        raise
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except InvalidDicomError as error:
+        raise SampleError("not_dicom", f"{what}: it does not begin as DICOM does") from error
+    except Exception as error:  # codecs and parsers raise what they like; pydicom promises no error type
+        raise SampleError("damaged", f"{what} ({type(error).__name__})") from error
+
+
+def _header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
+    """Everything before the pixels, and the tag of the pixels if they follow."""
+    seen: list[BaseTag] = []
+
+    def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        if tag in _PIXEL_TAGS:
+            seen.append(tag)
+        return bool(seen)
+
+    dataset = read_partial(stream, stop_when=at_pixels, force=True)
+    return dataset, seen[0] if seen else None
+
+
+def facts(data: bytes, rules: ReadRules, *, whole: bool = True) -> Facts | None:
+    """What the header of a DICOM file says; None for a file that is no picture and claims none, such as a DICOMDIR.
+
+    Args:
+        data: the file, or its beginning.
+        rules: the size guard.
+        whole: whether ``data`` is all of it.
+
+    Raises:
+        SampleError: if the header cannot be read, or promises pixels that are missing.
+        EOFError: if ``data`` is a beginning that ends before the pixels do begin.
+    """
+    stream = HeaderStream()
+    try:
+        with reading("the DICOM header cannot be read"):
+            stream = HeaderStream(inflated(data, whole=False))
+            dataset, pixel_tag = _header(stream)
+    except SampleError as error:
+        if whole:
+            raise (truncated() if stream.ends_inside_element else error) from error
+        raise EOFError("more bytes are needed") from error
+    if pixel_tag is None and not whole:
+        raise EOFError("more bytes are needed")
+    with reading("the DICOM header cannot be read"):
+        return _facts_of(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
+
+
+def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, ends_inside_element: bool) -> Facts | None:
+    sop_class = _sop_class(dataset)
+    if sop_class == DIRECTORY_CLASS:
+        return None
+    if pixel_tag is None:
+        if max(dataset.keys(), default=0) <= _SOP_CLASS_TAG and ends_inside_element:
+            raise truncated()  # within the SOP class, perhaps, whose beginning may be another one
+        check_no_image(sop_class, ends_inside_element=ends_inside_element)
+        if "Rows" not in dataset:
+            return None
+        raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
+    header = slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
+    allow_image(header, rules)
+    return Facts(
+        format=Format.DICOM,
+        shape=(header.rows, header.columns),
+        spacing_mm=header.spacing_mm,
+        modality=term(dataset.get("Modality"), MODALITY_TERMS) or None,
+        patient_id=patient_identity(dataset) or None,
+        study=text_of(dataset, "StudyInstanceUID"),
+        series=text_of(dataset, "SeriesInstanceUID"),
+        burned_in_annotation=burned_in_annotation(dataset),
+        slice=header,
+    )
+
+
+def _sop_class(dataset: Any) -> str:
+    """The SOP class of the dataset, or, where it has none yet, of the file meta information."""
+    stated = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return str(stated or "").strip(" \0")
+
+
+def allow_image(header: SliceHeader, rules: ReadRules) -> None:
+    """Hold the sizes of a header to the guards: one frame as an image, all frames as a volume.
+
+    Raises:
+        SampleError: rule ``too_large``.
+    """
+    shape, values = (header.rows, header.columns), header.rows * header.columns * header.samples_per_pixel
+    rules.allow_values(values, shape if header.samples_per_pixel == 1 else (*shape, header.samples_per_pixel))
+    rules.allow_bytes(4 * values * header.frames, (header.frames, *shape))
+
+
+def text_of(dataset: Any, name: str) -> str:
+    """An identifier, without the spaces and nulls that pad it."""
+    with reading(f"{name} of the DICOM header cannot be read"):
+        return str(dataset.get(name) or "").strip(" \0\t\r\n")
+
+
+def patient_name(dataset: Any) -> str:
+    """PatientName without the delimiters that may end it, and without case."""
+    return text_of(dataset, "PatientName").rstrip("^= ").casefold()
+
+
+def patient_identity(dataset: Any) -> str:
+    """What tells one patient from another: PatientID and who issued it, or where there is none, name and date of birth.
+
+    A backslash separates values in DICOM and is in none, so no two patients share a text.
+    """
+    number, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
+    if number:
+        return f"{issuer}\\{number}" if issuer else number
+    name, born = patient_name(dataset), text_of(dataset, "PatientBirthDate")
+    return f"\\{name}\\{born}" if name or born else ""
+
+
+def burned_in_annotation(dataset: Any) -> bool | None:
+    """Whether the header says that text is burned into the pixels; None where it does not say."""
+    return {"YES": True, "NO": False}.get(text_of(dataset, "BurnedInAnnotation").upper())
+
+
+def stated_annotation(stated: Sequence[bool | None]) -> dict[str, object]:
+    """What the catalog says of the files of one input: yes if any does, no if all do, nothing otherwise."""
+    if any(stated):
+        return {"burned_in_annotation": True}
+    return {} if None in stated else {"burned_in_annotation": False}
+
+
+def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
+    try:
+        with reading(name):
+            value = dataset.get(name)
+            numbers = tuple(float(v) for v in value) if value is not None else ()
+    except SampleError:
+        return None
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
+
+
+def _decimals(dataset: Any, name: str, count: int) -> tuple[int, ...] | None:
+    """How many digits behind the point each number is written with; None where the text is not known."""
+    try:
+        texts = [str(getattr(value, "original_string", value)) for value in dataset.get(name) or ()]
+        exponents = [Decimal(text.strip(" \0")).as_tuple().exponent for text in texts]
+    except (TypeError, ValueError, InvalidOperation):
+        return None
+    decimals = tuple(max(-exponent, 0) for exponent in exponents if isinstance(exponent, int))
+    return decimals if len(decimals) == count else None
+
+
+def _length(dataset: Any, *names: str) -> float | None:
+    """The first of these that states a length, without its sign: MR and NM write SpacingBetweenSlices with one."""
+    for name in names:
+        try:
+            length = abs(float(dataset.get(name) or 0))
+        except (TypeError, ValueError):
+            continue
+        if 0 < length < np.inf:
+            return length
+    return None
+
+
+def integer(dataset: Any, name: str, default: int | None = None) -> int:
+    """A whole number of the header, or the default where it is absent or empty.
+
+    Raises:
+        SampleError: rule ``damaged`` if it is none, or absent without a default.
+    """
+    with reading(f"{name} of the DICOM header is not a whole number"):
+        value = dataset.get(name)
+        if value in (None, "") and default is None:
+            raise SampleError("damaged", f"the DICOM header has no {name}")
+        return int(value or default or 0)
+
+
+def _photometric(dataset: Any) -> str:
+    found = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    return found if found in {*GREY, *RGB, PALETTE} else UNKNOWN_TERM
+
+
+def _shown_inverted(dataset: Any) -> bool:
+    """Whether the lowest value is meant to be white.
+
+    Either tag says so, and once: PS3.3 pairs MONOCHROME1 with INVERSE and MONOCHROME2 with IDENTITY (C.8.11.3), so the two
+    together are one inversion, and files that state only one of them mean it.
+    """
+    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
+    return _photometric(dataset) == "MONOCHROME1" or (_photometric(dataset) == "MONOCHROME2" and shape == "INVERSE")
+
+
+def _size(dataset: Any, name: str, default: int | None = None) -> int:
+    """A whole number of the header that an image has at least one of.
+
+    Raises:
+        SampleError: rule ``damaged`` as :func:`integer`, rule ``dimensions`` below one.
+    """
+    size = integer(dataset, name, default)
+    if size < 1:
+        raise SampleError("dimensions", f"{name} of the DICOM header is {size}; an image has at least 1; correct the header")
+    return size
+
+
+def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) -> SliceHeader:
+    """What one file states of its pixels and their place.
+
+    Raises:
+        SampleError: rule ``damaged`` or ``dimensions`` for sizes that are none.
+    """
+    return SliceHeader(
+        rows=_size(dataset, "Rows"),
+        columns=_size(dataset, "Columns"),
+        frames=_size(dataset, "NumberOfFrames", 1),
+        samples_per_pixel=_size(dataset, "SamplesPerPixel", 1),
+        photometric=_photometric(dataset),
+        inverted=_shown_inverted(dataset),
+        float_pixels=float_pixels,
+        sop_class=known_uid(sop_class),
+        segmentation=sop_class.strip(" \0") in SEGMENTATION_CLASSES or text_of(dataset, "Modality").upper() == "SEG",
+        mosaic="MOSAIC" in [str(v) for v in dataset.get("ImageType") or ()],
+        position_mm=_numbers(dataset, "ImagePositionPatient", 3),
+        position_decimals=_decimals(dataset, "ImagePositionPatient", 3),
+        orientation=_numbers(dataset, "ImageOrientationPatient", 6),
+        spacing_mm=_numbers(dataset, "PixelSpacing", 2),
+        thickness_mm=_length(dataset, "SpacingBetweenSlices", "SliceThickness"),
+    )

@@ -1,0 +1,152 @@
+"""Where the slices of a series lie, from their headers alone.
+
+Order, spacing and affine come from ImagePositionPatient along the slice normal; InstanceNumber, SliceLocation, file names
+and SliceThickness are never believed where positions exist.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdim.pipelines.readers.header_info import SliceHeader
+from crossdim.pipelines.readers.raw import files_numbered
+from crossdim.pipelines.readers.slice_grid import SAME_POSITION_MM, slice_grid
+from crossdim.storage_schema.errors import SampleError
+
+#: Direction cosines may differ by this much between slices. Ours.
+COSINE_TOLERANCE = 1e-3
+#: Decimals of a position that does not tell: no rounding at all.
+_MANY_DIGITS = 12
+#: LPS, DICOM's axes, to RAS.
+_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeriesGeometry:
+    """A stack of slices. ``order`` sorts the files along the normal; ``affine`` maps (d, h, w, 1) to RAS mm.
+
+    ``note`` tells how far positions are from even, if they are not quite.
+    """
+
+    order: tuple[int, ...]
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    affine: tuple[tuple[float, ...], ...]
+    note: str | None = None
+
+
+def same_grid(headers: Sequence[SliceHeader]) -> SliceHeader:
+    """The first header, once all of them describe the same kind of slice.
+
+    Raises:
+        SampleError: rule ``mixed_...`` naming what differs, or ``missing_...`` naming what is not there.
+    """
+    first = headers[0]
+    for name in ("orientation", "spacing_mm"):
+        missing = _numbers_where([getattr(h, name) is None for h in headers])
+        if missing:
+            rule = f"missing_{name.removesuffix('_mm')}"
+            raise SampleError(rule, f"{len(missing)} of {len(headers)} slices state no {name}; a volume needs it", missing)
+    for name, rule in (("rows", "mixed_size"), ("columns", "mixed_size"), ("photometric", "mixed_photometric")):
+        values = [str(getattr(h, name)) for h in headers]
+        if len(set(values)) > 1:
+            usual = _usual(values)
+            odd = _numbers_where([value != usual for value in values])
+            raise SampleError(rule, f"slices of one series differ in {name}: {', '.join(sorted(set(values)))}", odd)
+    for name, rule, tolerance in (
+        ("orientation", "mixed_orientation", COSINE_TOLERANCE),
+        ("spacing_mm", "mixed_spacing", SAME_POSITION_MM),
+    ):
+        stated = [getattr(h, name) for h in headers]
+        apart = np.abs(np.array(stated) - np.array(_usual(stated))).max(axis=1)
+        if apart.max() > tolerance:
+            raise SampleError(
+                rule,
+                f"slices of one series differ in {name} by up to {apart.max():.4g}; at most {tolerance:g} is rounding",
+                _numbers_where(apart > tolerance),
+            )
+    return first
+
+
+def _usual(values: Sequence[Any]) -> Any:
+    """The value that most slices have; of equals, the first."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def _numbers_where(found: Iterable[bool]) -> tuple[int, ...]:
+    return tuple(number for number, one in enumerate(found) if one)
+
+
+def _directions(header: SliceHeader) -> npt.NDArray[np.float64]:
+    """Rows: unit vectors (LPS) of the normal, of increasing row, of increasing column."""
+    along_row, down = np.array(header.orientation).reshape(2, 3)
+    lengths = np.linalg.norm([along_row, down], axis=1)
+    if np.abs(lengths - 1).max() > COSINE_TOLERANCE * 10 or abs(along_row @ down) > COSINE_TOLERANCE * 10:
+        raise SampleError("orientation", f"ImageOrientationPatient {header.orientation} is not two unit vectors at a right angle")
+    return np.array([np.cross(along_row, down), down, along_row])
+
+
+def stacked(headers: Sequence[SliceHeader]) -> SeriesGeometry:
+    """The volume that the slices of a series make.
+
+    Args:
+        headers: one per slice, in any order.
+
+    Raises:
+        SampleError: naming what keeps them from being one straight, evenly spaced volume.
+    """
+    first = same_grid(headers)
+    missing = _numbers_where([h.position_mm is None for h in headers])
+    if missing:
+        told = f"{len(missing)} of {len(headers)} slices state no ImagePositionPatient; their place is unknown"
+        raise SampleError("missing_position", told, missing)
+    axes = _directions(first)
+    positions = np.array([h.position_mm for h in headers])
+    order = np.argsort(positions @ axes[0], kind="stable")
+    row_mm, column_mm = first.spacing_mm or (0.0, 0.0)
+    if min(row_mm, column_mm) <= 0:
+        raise SampleError("missing_spacing", f"PixelSpacing is {first.spacing_mm}; both lengths must be positive")
+    with files_numbered(order.tolist()):
+        step, note = _step(positions[order], axes[0], headers)
+    affine = np.eye(4)
+    affine[:3, :3] = _TO_RAS @ np.column_stack([step, axes[1] * row_mm, axes[2] * column_mm])
+    affine[:3, 3] = _TO_RAS @ positions[order[0]]
+    return SeriesGeometry(
+        order=tuple(int(i) for i in order),
+        shape=(len(headers), first.rows, first.columns),
+        spacing_mm=(round(float(np.linalg.norm(step)), 6), round(row_mm, 6), round(column_mm, 6)),
+        affine=tuple(tuple(float(v) for v in row) for row in affine),
+        note=note,
+    )
+
+
+def _step(
+    positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], headers: Sequence[SliceHeader]
+) -> tuple[npt.NDArray[np.float64], str | None]:
+    """Vector (LPS, mm) from one slice to the next, and a note of what keeps positions from being exactly even."""
+    first = headers[0]
+    if len(positions) == 1:
+        if not first.thickness_mm:
+            raise SampleError("missing_spacing", "a single slice that states neither spacing nor thickness has no depth")
+        return normal * first.thickness_mm, None
+    digits = np.array([header.position_decimals or (_MANY_DIGITS,) * 3 for header in headers]).max(axis=0)
+    rounding = 0.5 * 10.0**-digits
+    grid = slice_grid(positions, normal, rounding_mm=rounding, pixel_mm=min(first.spacing_mm or (0.0,)))
+    if grid.deviation_mm <= SAME_POSITION_MM:
+        return grid.step_mm, None
+    return grid.step_mm, f"slices lie up to {grid.deviation_mm:.2g} mm off an even grid"
+
+
+def one_per_position(headers: Sequence[SliceHeader]) -> list[int]:
+    """Numbers of the headers whose position is not taken by an earlier one; what the plan counts before contents are known."""
+    seen: dict[tuple[float, ...], int] = {}
+    for number, header in enumerate(headers):
+        place = tuple(round(v, 3) for v in header.position_mm) if header.position_mm else (float(number),)
+        seen.setdefault(place, number)
+    return list(seen.values())

@@ -1,0 +1,128 @@
+"""NIfTI files, plain or gzipped, to volumes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.inflate import GZIP_MAGIC, inflate_head, inflate_start
+from crossdim.pipelines.readers.nifti_header import HEADER_BYTES, NiftiHeader, parse_header
+from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
+from crossdim.pipelines.readers.volume_values import Mask, Volume, fill_outside, offset_note, range_of
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Sample
+
+#: Behind the last voxel: what writers fill blocks up with. More is a header that tells of fewer voxels than there are. Ours.
+MAX_TRAILING_BYTES = 1 << 16
+
+
+def header_bytes(data: bytes) -> bytes:
+    """The first bytes of a NIfTI file, inflated if they are gzip; the content decides, not the name."""
+    return inflate_head(data, HEADER_BYTES[2]) if data.startswith(GZIP_MAGIC) else data[: HEADER_BYTES[2]]
+
+
+def facts(data: bytes, rules: ReadRules) -> Facts:
+    """What the header of a NIfTI file says.
+
+    Raises:
+        SampleError: if the header is not sound.
+    """
+    header = parse_header(header_bytes(data), rules)
+    x, y, z = header.shape_xyz
+    sx, sy, sz = header.spacing_xyz_mm
+    plain = header.num_frames == 1 and (header.slope, header.intercept) == (1.0, 0.0)
+    return Facts(
+        format=Format.NIFTI,
+        shape=(z, y, x),
+        spacing_mm=(sz, sy, sx),
+        affine=tuple(tuple(float(v) for v in row) for row in header.affine_xyz),
+        plain=plain,
+    )
+
+
+def decode(item: RawItem) -> Sample:
+    """A NIfTI file as a volume.
+
+    Returns:
+        (1, D, H, W) float32 in physical units (slope and intercept applied); the file's x runs along W, y along H, z along D.
+
+    Raises:
+        SampleError: for damage, sizes that do not agree, an unusable affine, or a volume that shows nothing.
+    """
+    header = parse_header(header_bytes(item.data), item.rules)
+    data, trailing = _content(item.data, header)
+    volume_DHW = _first_frame(data, header)
+    outside_DHW, note = without_infinities(volume_DHW, item.rules)
+    fill_outside(volume_DHW, outside_DHW, item.modality)
+    affine = header.affine_xyz[:, [2, 1, 0, 3]]
+    key, origin, patient = item.origin()
+    sx, sy, sz = header.spacing_xyz_mm
+    sample = Sample(
+        key=key,
+        presentation=None,
+        array=volume_DHW[None],
+        modality=item.modality,
+        scaling=range_of(volume_DHW, outside_DHW),
+        origin=origin,
+        spacing_mm=(sz, sy, sx),
+        affine=tuple(tuple(float(v) for v in row) for row in affine),
+        outside=outside_DHW,
+        label=item.label,
+        patient=patient,
+    )
+    frames = f"first of {header.num_frames} frames" if header.num_frames > 1 else None
+    return with_note(sample, frames, note, *header.notes, trailing, offset_note(volume_DHW, outside_DHW, item.modality))
+
+
+def _content(packed: bytes, header: NiftiHeader) -> tuple[bytes | bytearray, str | None]:
+    """Header and first frame, inflated, and a note of what stands behind the last voxel, inside of gzip or without it."""
+    limit = header.end + MAX_TRAILING_BYTES
+    data: bytes | bytearray = packed
+    total = len(packed)
+    if packed.startswith(GZIP_MAGIC):
+        data, total = inflate_start(packed, header.offset + header.frame_bytes, limit)
+    if total < header.end:
+        raise SampleError("truncated", f"the header promises {header.end:,} bytes; the file has {total:,}")
+    if total > limit:
+        raise SampleError("too_long", f"the file holds {total:,} bytes; its header promises {header.end:,}")
+    trailing = total - header.end
+    return data, f"{trailing} bytes behind the last voxel left out" if trailing else None
+
+
+def _first_frame(data: bytes | bytearray, header: NiftiHeader) -> npt.NDArray[np.float32]:
+    x, y, z = header.shape_xyz
+    stored = np.frombuffer(data, header.dtype, count=x * y * z, offset=header.offset).reshape(z, y, x)
+    if (header.slope, header.intercept) == (1.0, 0.0):
+        return stored.astype(np.float32)
+    volume = np.empty(stored.shape, np.float32)
+    for depth, plane in enumerate(stored):  # by planes: in 64 bits, a volume would need five times its memory
+        volume[depth] = plane.astype(np.float64) * header.slope + header.intercept
+    return volume
+
+
+def without_infinities(volume: Volume, rules: ReadRules) -> tuple[Mask | None, str | None]:
+    """Set infinite voxels, in place, to the largest or smallest finite value, each to the side that it is on.
+
+    Returns:
+        Which voxels are NaN, and so background (what SPM and FSL write around the brain), or None; and a note of what was met.
+
+    Raises:
+        SampleError: rule ``not_finite`` if no voxel is finite, or more than a few are infinite.
+    """
+    good = np.isfinite(volume)
+    if good.all():
+        return None, None
+    nan = np.isnan(volume)
+    counts = {"NaN set to background": nan.sum(), "+Inf to the maximum": (volume == np.inf).sum()}
+    counts["-Inf to the minimum"] = (volume == -np.inf).sum()
+    infinite = int(np.count_nonzero(~good & ~nan))
+    if not good.any() or infinite > rules.max_not_finite * volume.size:
+        raise SampleError(
+            "not_finite",
+            f"{int(nan.sum()):,} NaN and {infinite:,} infinite voxels of {volume.size:,}; "
+            f"at most {rules.max_not_finite:.0%} are taken for infinite by mistake, and some must be finite",
+        )
+    np.clip(volume, volume[good].min(), volume[good].max(), out=volume)  # leaves NaN
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return (nan if nan.any() else None), f"NaN or infinite voxels: {told}"

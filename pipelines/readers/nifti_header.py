@@ -1,0 +1,149 @@
+"""The NIfTI header (versions 1 and 2, either byte order), held against itself before it is believed."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from crossdim.pipelines.readers.nifti_affine import placement
+from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.storage_schema.errors import SampleError
+
+HEADER_BYTES = {1: 348, 2: 540}
+_MAGIC = {b"n+1\0": 1, b"n+2\0\r\n\x1a\n": 2}
+_PAIR_MAGIC = (b"ni1\0", b"ni2\0\r\n\x1a\n")
+#: NIfTI datatype codes of real scalars: 1, 2, 4 and 8-byte integers, float32 and float64.
+SCALARS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NiftiHeader:
+    """What a NIfTI header says, checked. Axes are the file's: (x, y, z)."""
+
+    shape_xyz: tuple[int, int, int]
+    num_frames: int
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    affine_xyz: npt.NDArray[np.float64]
+    notes: tuple[str, ...]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one time point."""
+        return int(np.prod(self.shape_xyz, dtype=object)) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """Where the voxels end in the file."""
+        return self.offset + self.frame_bytes * self.num_frames
+
+    @property
+    def spacing_xyz_mm(self) -> tuple[float, float, float]:
+        """Voxel size along (x, y, z)."""
+        x, y, z = (round(float(v), 6) for v in np.linalg.norm(self.affine_xyz[:3, :3], axis=0))
+        return x, y, z
+
+
+def looks_like_nifti(head: bytes) -> bool:
+    """Whether the first bytes are meant to be a NIfTI header, sound or not."""
+    sizes = {struct.unpack(order + "i", head[:4])[0] for order in "<>"} if len(head) >= 4 else set()
+    return bool(sizes & set(HEADER_BYTES.values())) or head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+
+
+def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
+    """Read and check a header.
+
+    Args:
+        head: the first bytes of the (decompressed) file; 540 are enough.
+        rules: size guard, and what to do with time series.
+
+    Raises:
+        SampleError: naming the rule that the header breaks.
+    """
+    version = _version(head)
+    kind: Any = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
+    header = kind(head[: HEADER_BYTES[version]], check=False)
+    shape_xyz, num_frames = _shape(header, rules)
+    code = int(header["datatype"])
+    if code not in SCALARS:
+        raise SampleError("datatype", f"NIfTI datatype {code} is no real scalar; complex, colour and unknown types are not read")
+    dtype = np.dtype(header.endianness + SCALARS[code])
+    if int(header["bitpix"]) != dtype.itemsize * 8:
+        raise SampleError(
+            "datatype", f"NIfTI datatype {code} has {dtype.itemsize * 8} bits; the header says bitpix {int(header['bitpix'])}"
+        )
+    placed = placement(header)
+    slope, intercept = _scaling(header)
+    checked = NiftiHeader(
+        shape_xyz=shape_xyz,
+        num_frames=num_frames,
+        dtype=dtype,
+        offset=_offset(header, version),
+        slope=slope,
+        intercept=intercept,
+        affine_xyz=placed.affine_xyz,
+        notes=placed.notes,
+    )
+    # One frame is held, as float32 at least, whatever its size in the file.
+    rules.allow_bytes(max(checked.frame_bytes, int(np.prod(shape_xyz, dtype=object)) * 4), shape_xyz)
+    return checked
+
+
+def _version(head: bytes) -> int:
+    sizes = [struct.unpack(order + "i", head[:4])[0] for order in "<>"] if len(head) >= 4 else []
+    magic_1, magic_2 = head[344:348], head[4:12]
+    if magic_1 in _PAIR_MAGIC or magic_2 in _PAIR_MAGIC:
+        raise SampleError("header_pair", "a .hdr/.img pair is not read; join it into one .nii file")
+    version = _MAGIC.get(magic_2) or _MAGIC.get(magic_1)
+    if version is None:
+        if any(size in HEADER_BYTES.values() for size in sizes):
+            raise SampleError("wrong_magic", "the four bytes at 344 are not the magic number of a NIfTI file")
+        raise SampleError("not_nifti", "the file does not start with a NIfTI header")
+    if HEADER_BYTES[version] not in sizes:
+        raise SampleError("wrong_header_size", f"sizeof_hdr is {sizes[0]}; NIfTI-{version} has {HEADER_BYTES[version]}")
+    if len(head) < HEADER_BYTES[version]:
+        raise SampleError("truncated", f"the file has {len(head)} bytes; its header alone has {HEADER_BYTES[version]}")
+    return version
+
+
+def _shape(header: Any, rules: ReadRules) -> tuple[tuple[int, int, int], int]:
+    dim = [int(n) for n in header["dim"]]
+    if not 2 <= dim[0] <= 7:
+        raise SampleError("dimensions", f"dim[0] is {dim[0]}; a picture has 2 to 7 dimensions")
+    sizes = dim[1 : dim[0] + 1]
+    if min(sizes) < 1:
+        raise SampleError("dimensions", f"the header says shape {sizes}; every side needs at least one voxel")
+    x, y, z, frames, *vector = [*sizes, 1, 1, 1][: max(len(sizes), 4)]
+    if any(n > 1 for n in vector):
+        raise SampleError("vector", f"the header says shape {sizes}; vectors in each voxel are not read")
+    if frames > 1 and rules.frames == "refuse":
+        raise SampleError("frames", f"{frames} time points; the recipe refuses time series")
+    return (x, y, z), frames
+
+
+def _offset(header: Any, version: int) -> int:
+    offset = float(header["vox_offset"])
+    if not np.isfinite(offset) or offset < HEADER_BYTES[version]:
+        raise SampleError("offset", f"vox_offset is {offset}; voxels start after the {HEADER_BYTES[version]} bytes of the header")
+    return int(offset)
+
+
+def _scaling(header: Any) -> tuple[float, float]:
+    """Slope and intercept; the standard says that slope 0 means none, of either.
+
+    Raises:
+        SampleError: rule ``rescale`` for a slope with an intercept that is no finite number.
+    """
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if not np.isfinite(slope) or slope == 0:
+        return 1.0, 0.0
+    if not np.isfinite(intercept):
+        raise SampleError("rescale", f"scl_slope is {slope:g} and scl_inter {intercept}; a finite number is needed, correct it")
+    return slope, intercept

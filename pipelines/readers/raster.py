@@ -1,0 +1,171 @@
+"""PNG and JPEG files to images."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from crossdim.pipelines.readers import jpeg
+from crossdim.pipelines.readers.exif import upright
+from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
+from crossdim.pipelines.reasons import foreign_text
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Array, Sample, Scaling
+from crossdim.storage_schema.vocabulary import Presentation
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+#: Place of the depth of a sample in a PNG.
+_PNG_DEPTH = 24
+ON_BLACK_NOTE = "alpha composited over black"
+DEEP_COLOUR_NOTE = "16-bit colour read as 8-bit"
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+def facts(data: bytes, rules: ReadRules) -> Facts:
+    """What the header of a picture says.
+
+    Raises:
+        SampleError: if there is no picture, or it is larger than the guard.
+    """
+    picture = _open(data, rules)
+    kind = Format.PNG if data.startswith(PNG_MAGIC) else Format.JPEG
+    return Facts(format=kind, shape=(picture.height, picture.width))
+
+
+def decode(item: RawItem) -> Sample:
+    """A PNG or JPEG file as an image, upright by its EXIF orientation.
+
+    One bit becomes 0 and 255; palettes and CMYK become RGB; alpha is composited over black, as radiographs are drawn.
+
+    Returns:
+        (1, H, W) uint8 or uint16, or (3, H, W) uint8.
+
+    Raises:
+        SampleError: for damaged, cut or unknown content: a picture that is there in part is not there.
+    """
+    unchecked: str | None = None
+    is_png = item.data.startswith(PNG_MAGIC)
+    if is_png:
+        check_png(item.data)
+    picture = _open(item.data, item.rules)
+    try:
+        if is_png:
+            picture.load()
+        else:
+            picture, unchecked = jpeg.decoded(item.data, picture)
+        picture, unoriented = upright(picture)
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
+    bits = item.data[_PNG_DEPTH] if is_png else 8
+    array, note = _channels(picture, bits)
+    key, origin, patient = item.origin()
+    sample = Sample(
+        key=key,
+        presentation=Presentation.IMAGE,
+        array=array,
+        modality=item.modality,
+        scaling=scaling_of(array),
+        origin=origin,
+        label=item.label,
+        patient=patient,
+    )
+    deep = bits == 16 and array.dtype == np.uint8
+    return with_note(sample, note, unoriented, unchecked, DEEP_COLOUR_NOTE if deep else None)
+
+
+def _open(data: bytes, rules: ReadRules) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata, which is not needed, and of size, for which our own guard follows
+            picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    except Image.DecompressionBombError as error:
+        raise SampleError("too_large", f"the picture is larger than can be decoded: {foreign_text(error)}") from error
+    except UnidentifiedImageError as error:
+        raise SampleError("damaged", "the file starts as a PNG or JPEG does, but its header is damaged or cut") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SampleError("damaged", f"the picture's header cannot be read: {foreign_text(error)}") from error
+    if min(picture.size) < 1:
+        raise SampleError("dimensions", f"the header says {picture.width}x{picture.height} pixels; an image has at least one")
+    channels = _num_channels(picture)
+    shape = (picture.height, picture.width)
+    rules.allow_values(math.prod(shape) * channels, shape if channels == 1 else (*shape, channels))
+    if data.startswith(PNG_MAGIC) and data[_PNG_DEPTH] == 16 and picture.mode == "RGB" and "transparency" in picture.info:
+        raise SampleError(
+            "pixel_mode", "a transparent colour of 16 bits (tRNS) is not read, only its low bytes would be; save it with alpha"
+        )
+    return picture
+
+
+def _num_channels(picture: Image.Image) -> int:
+    """Channels that a picture has while it is read: what is not grey becomes RGB, with transparency RGBA."""
+    if picture.mode in ("1", "L", *_SIXTEEN_BIT):
+        return 1
+    return 3 if picture.mode in ("RGB", "P") and "transparency" not in picture.info else 4
+
+
+def _channels(picture: Image.Image, bits: int) -> tuple[Array, str | None]:
+    """(C, H, W) and what was decided on the way; ``bits`` is the depth of a sample in the file."""
+    mode = picture.mode
+    if mode in _SIXTEEN_BIT:
+        return _on_black(np.asarray(picture).astype(np.uint16)[None], picture, 1)
+    if mode in ("1", "L"):
+        return _on_black(np.asarray(picture.convert("L"))[None], picture, 255 // ((1 << bits) - 1) if mode == "L" else 1)
+    if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        opaque = rgba.getchannel("A").getextrema() == (255, 255)
+        flat = rgba if opaque else Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+        gray = mode == "LA"
+        array = np.asarray(flat.convert("RGB")).transpose(2, 0, 1)
+        return np.ascontiguousarray(array[:1] if gray else array), None if opaque else ON_BLACK_NOTE
+    if mode in ("RGB", "P", "CMYK"):
+        return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1)), None
+    raise SampleError("pixel_mode", f"pictures of mode {mode} are not read; save as 8- or 16-bit gray, or RGB")
+
+
+def _on_black(array: Array, picture: Image.Image, step: int) -> tuple[Array, str | None]:
+    """A grey image with its transparent value, which a PNG may name, made black; ``step`` is how far its levels lie apart."""
+    level = picture.info.get("transparency")
+    transparent = array == level * step if isinstance(level, int) and level else np.zeros(1, np.bool_)
+    if not transparent.any():
+        return array, None
+    return np.where(transparent, 0, array).astype(array.dtype), ON_BLACK_NOTE
+
+
+def scaling_of(array: Array) -> Scaling:
+    """0..255 for 8 bits; the values that occur for 16, of which detectors fill 10 to 16.
+
+    Raises:
+        SampleError: rule ``constant`` for an image that shows nothing.
+    """
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        raise SampleError("constant", f"every pixel is {low:g}; there is nothing to see")
+    return Scaling(low=0.0, high=255.0) if array.dtype == np.uint8 else Scaling(low=low, high=high)
+
+
+def check_png(data: bytes) -> None:
+    """Hold every chunk of a PNG against its checksum, up to the last one; decoders skip this for pixel data.
+
+    Raises:
+        SampleError: rule ``checksum`` or ``truncated``.
+    """
+    offset = len(PNG_MAGIC)
+    while offset + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        end = offset + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[offset + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise SampleError("checksum", f"a chunk of the PNG, at byte {offset}, does not match its checksum")
+        if kind == b"IEND":
+            return
+        offset = end
+    raise SampleError("truncated", f"the PNG ends after {len(data):,} bytes without its last chunk; the file is cut")

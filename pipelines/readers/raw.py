@@ -1,0 +1,158 @@
+"""What goes into a decoder: the bytes of one input, and what is known of it besides."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from crossdim.storage_schema.digest import sample_key
+from crossdim.storage_schema.errors import SampleError, UsageError
+from crossdim.storage_schema.sample import Origin, Sample
+from crossdim.storage_schema.vocabulary import Modality
+
+#: Values that any file may give, however few bytes it has: more than the largest digital mammograms (23 million). Ours.
+FREE_VALUES = 1 << 25
+#: Values for each byte of the file above that: 0.04 bits for each, below what lossy codecs leave of an image that shows
+#: something; a blank one may have fewer. Ours.
+MAX_VALUES_PER_BYTE = 200
+Frames = Literal["first", "refuse"]
+BurnedIn = Literal["keep", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadRules:
+    """How far decoders go. Guards are checked against headers, before anything is allocated."""
+
+    frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
+    max_bytes: int = 4 * 2**30  # of one file, and of one decoded input as float32: 1024^3 voxels; ours
+    max_pixels: int = 2**28  # of one image, times its channels; ours, above the largest digital mammograms and radiographs
+    max_not_finite: float = 0.1  # share of infinite voxels that are replaced (NaN is background); above, refused; ours
+
+    burned_in: BurnedIn = "keep"  # inputs whose header says that text is burned into the pixels
+
+    def __post_init__(self) -> None:
+        if self.burned_in not in ("keep", "refuse"):
+            raise UsageError(f"burned_in is 'keep' or 'refuse'; found {self.burned_in!r}")
+        if self.frames not in ("first", "refuse"):
+            raise UsageError(f"frames is 'first' or 'refuse'; found {self.frames!r}")
+
+    def allow_file(self, num_bytes: int) -> None:
+        """Refuse a file that is too large to be read as a whole.
+
+        Raises:
+            SampleError: rule ``too_large``.
+        """
+        if num_bytes > self.max_bytes:
+            raise SampleError(
+                "too_large", f"the file has {num_bytes:,} bytes and is read as a whole; the guard stands at {self.max_bytes:,}"
+            )
+
+    def allow_bytes(self, num_bytes: int, shape: tuple[int, ...]) -> None:
+        """Refuse what a header claims before it is believed.
+
+        Raises:
+            SampleError: rule ``too_large``.
+        """
+        if num_bytes > self.max_bytes:
+            raise SampleError(
+                "too_large", f"the header claims {shape}, {num_bytes:,} bytes; the guard stands at {self.max_bytes:,}"
+            )
+
+    def allow_values(self, num_values: int, shape: tuple[int, ...]) -> None:
+        """Refuse an image of more values than the guard: pixels times channels.
+
+        Raises:
+            SampleError: rule ``too_large``.
+        """
+        if num_values > self.max_pixels:
+            raise SampleError(
+                "too_large",
+                f"the header claims {shape}, {num_values:,} pixels times channels; read.max_pixels is {self.max_pixels:,}",
+            )
+
+
+def check_expansion(num_values: int, num_bytes: int) -> None:
+    """Refuse an input that promises far more pixels than its bytes can hold, before a codec makes them.
+
+    Args:
+        num_values: pixels times channels, or voxels, that the headers promise.
+        num_bytes: of the files.
+
+    Raises:
+        SampleError: rule ``too_large``.
+    """
+    if num_values > max(FREE_VALUES, MAX_VALUES_PER_BYTE * num_bytes):
+        raise SampleError(
+            "too_large",
+            f"{num_bytes:,} bytes promise {num_values:,} values; above {FREE_VALUES:,}, at most {MAX_VALUES_PER_BYTE} for each "
+            "byte are read; the file is damaged, or shows nothing",
+        )
+
+
+def content_hash(hashes: Iterable[str]) -> str:
+    """The hash of an input: of one content its own; of several the hash of their sorted hashes, whatever names and order are.
+
+    Args:
+        hashes: hex sha256 of each file; equal files count once.
+    """
+    different = sorted(set(hashes))
+    return different[0] if len(different) == 1 else hashlib.sha256("".join(different).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawItem:
+    """One input: a file, or all files of a series.
+
+    Attributes:
+        uri: name of the input in the catalog.
+        files: contents, in no particular order for a series.
+        hashes: hex sha256 of each file, if they are known already.
+        modality: what command line or folder say; a DICOM header knows better.
+        patient: hashed patient, if somebody named one.
+        num_values: pixels or voxels that the header promised, which is what memory and time are allowed for.
+    """
+
+    uri: str
+    files: tuple[bytes, ...]
+    hashes: tuple[str, ...] = ()
+    modality: Modality = Modality.OT
+    label: str | None = None
+    patient: str | None = None
+    rules: ReadRules = ReadRules()
+    num_values: int = 0
+
+    @property
+    def data(self) -> bytes:
+        """The content of a one-file input."""
+        (only,) = self.files
+        return only
+
+    def sha256(self) -> str:
+        """Hash of the content (see :func:`content_hash`)."""
+        return content_hash(self.hashes or (hashlib.sha256(data).hexdigest() for data in self.files))
+
+    def origin(self) -> tuple[str, Origin, str]:
+        """Key, origin and patient of the sample that this input becomes; without a known patient, the content stands for one."""
+        sha256 = self.sha256()
+        origin = Origin(uri=self.uri, sha256=sha256)
+        return sample_key(sha256, origin.part), origin, self.patient or sha256[:16]
+
+
+@contextlib.contextmanager
+def files_numbered(numbers: Sequence[int]) -> Iterator[None]:
+    """Errors raised inside count files within a selection; outside they count as ``numbers`` say, within the whole input."""
+    try:
+        yield
+    except SampleError as error:
+        files = tuple(int(numbers[number]) for number in error.files)
+        raise SampleError(error.rule, error.reason, files or (tuple(numbers) if len(numbers) == 1 else ())) from error
+
+
+def with_note(sample: Sample, *notes: str | None) -> Sample:
+    """The sample with remarks of a reader appended to its note."""
+    told = [str(sample.extra["note"])] if "note" in sample.extra else []
+    told += [note for note in notes if note]
+    return replace(sample, extra={**sample.extra, "note": "; ".join(told)}) if told else sample

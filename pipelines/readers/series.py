@@ -1,0 +1,168 @@
+"""DICOM series, one file a slice, to volumes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.readers.dicom import modality_of, read_pixels
+from crossdim.pipelines.readers.dicom_header import burned_in_annotation, reading, stated_annotation
+from crossdim.pipelines.readers.dicom_patient import check_one_patient
+from crossdim.pipelines.readers.geometry import stacked
+from crossdim.pipelines.readers.header_info import SliceHeader
+from crossdim.pipelines.readers.modality_lut import ModalityTransform, modality_transform
+from crossdim.pipelines.readers.nifti_affine import check_axes
+from crossdim.pipelines.readers.padding import padded
+from crossdim.pipelines.readers.raw import RawItem, check_expansion, files_numbered, with_note
+from crossdim.pipelines.readers.volume_values import Mask, Volume, fill_outside, offset_note, range_of
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Array, Sample
+from crossdim.storage_schema.vocabulary import Modality
+
+#: Modalities whose values mean something by themselves (HU, activity, counts), however they are meant to be shown.
+_PHYSICAL = frozenset({Modality.CT, Modality.PT, Modality.NM})
+INVERTED_NOTE = "lowest value meant to be white, values kept as stated"
+PADDING_NOTE = "padding outside of the field of view set to air"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """One file of a series: its number in the input, header, and stored pixels (H, W)."""
+
+    number: int
+    dataset: Any
+    header: SliceHeader
+    stored: Array
+
+
+def decode(item: RawItem) -> Sample:
+    """All files of one series as a volume. Files with equal content count once.
+
+    Returns:
+        (1, D, H, W) float32 in physical units, each slice by its own modality LUT or rescale; D along the slice normal.
+
+    Raises:
+        SampleError: for a slice that cannot be read, and slices of several patients or that make no straight, even volume.
+    """
+    check_expansion(item.num_values, sum(len(data) for data in item.files))
+    read = _slices(item)
+    names_note = check_one_patient([one.dataset for one in read])
+    with files_numbered([one.number for one in read]):
+        geometry = stacked([one.header for one in read])
+    check_axes(np.array(geometry.affine))
+    item.rules.allow_bytes(4 * int(np.prod(geometry.shape, dtype=object)), geometry.shape)
+    modality = modality_of(read[0].dataset, item.modality)
+    slices = [read[place] for place in geometry.order]
+    shown = display_note([one.header for one in slices], modality)
+    volume_DHW, outside_DHW, notes = _values(slices, modality)
+    fill_outside(volume_DHW, outside_DHW, modality)
+    key, origin, patient = item.origin()
+    sample = Sample(
+        key=key,
+        presentation=None,
+        array=volume_DHW[None],
+        modality=modality,
+        scaling=range_of(volume_DHW, outside_DHW),
+        origin=origin,
+        spacing_mm=geometry.spacing_mm,
+        affine=geometry.affine,
+        outside=outside_DHW,
+        label=item.label,
+        patient=patient,
+        extra=stated_annotation([burned_in_annotation(one.dataset) for one in read]),
+    )
+    twice = len(item.files) - len(read)
+    return with_note(
+        sample,
+        f"{count(twice, 'file')} stood there twice" if twice else None,
+        names_note,
+        geometry.note,
+        *notes,
+        shown,
+        PADDING_NOTE if outside_DHW is not None else None,
+        offset_note(volume_DHW, outside_DHW, modality),
+    )
+
+
+def _slices(item: RawItem) -> list[Slice]:
+    """Every file whose content no earlier one has."""
+    first: dict[bytes, int] = {}
+    for number, data in enumerate(item.files):
+        first.setdefault(hashlib.sha256(data).digest(), number)
+    slices = []
+    for number in first.values():
+        with files_numbered([number]):
+            dataset, header, stored = read_pixels(item.files[number], item.rules)
+        slices.append(Slice(number=number, dataset=dataset, header=header, stored=stored))
+    return slices
+
+
+def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | None:
+    """What is known of slices whose lowest value is meant to be white: display does not change HU, activity or counts.
+
+    Raises:
+        SampleError: rule ``photometric`` where values have no meaning of their own, so that they would show the negative.
+    """
+    inverted = sum(header.inverted for header in headers)
+    if not inverted:
+        return None
+    if modality not in _PHYSICAL:
+        raise SampleError(
+            "photometric",
+            f"{inverted} of {len(headers)} slices are meant to be shown inverted (MONOCHROME1 or PresentationLUTShape INVERSE), "
+            f"and values of {modality} have no unit of their own; convert the series",
+        )
+    return INVERTED_NOTE
+
+
+def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask | None, list[str | None]]:
+    """(D, H, W) physical values, which of them lie outside of the field of view, if any do, and notes."""
+    shape_DHW = (len(slices), *slices[0].stored.shape)
+    volume_DHW = np.empty(shape_DHW, np.float32)
+    outside_DHW: Mask | None = None
+    transforms = [_transform(one) for one in slices]
+    _check_rescale(slices, transforms, modality)
+    for depth, (one, transform) in enumerate(zip(slices, transforms, strict=True)):
+        with files_numbered([one.number]), reading("the padding cannot be read"):
+            outside = padded(one.dataset, one.stored)
+        volume_DHW[depth] = transform.physical(one.stored)
+        if outside is not None:
+            outside_DHW = np.zeros(shape_DHW, np.bool_) if outside_DHW is None else outside_DHW
+            outside_DHW[depth] = outside
+    if not np.isfinite(volume_DHW).all():
+        raise SampleError("not_finite", "rescaled voxels are too large for 32 bits; RescaleSlope or RescaleIntercept is damaged")
+    return volume_DHW, outside_DHW, list(dict.fromkeys(transform.note(modality) for transform in transforms))
+
+
+def _transform(one: Slice) -> ModalityTransform:
+    with files_numbered([one.number]), reading("the grey values cannot be read"):
+        return modality_transform(one.dataset)
+
+
+def _check_rescale(slices: Sequence[Slice], transforms: Sequence[ModalityTransform], modality: Modality) -> None:
+    """Refuse a series of which some slices are rescaled and others do not say how; of CT, also where what is stated is 1 and 0.
+
+    Raises:
+        SampleError: rule ``missing_rescale``, with the slices that state less than the others.
+    """
+    hounsfield = modality is Modality.CT and any(one.stated for one in transforms)
+    slope = any(one.table or one.slope != 1 for one in transforms)
+    intercept = any(one.table or one.intercept != 0 for one in transforms)
+    without = tuple(
+        one.number
+        for one, transform in zip(slices, transforms, strict=True)
+        if (hounsfield and not transform.stated)
+        or (slope and not transform.slope_stated)
+        or (intercept and not transform.intercept_stated)
+    )
+    if 0 < len(without) < len(slices):
+        raise SampleError(
+            "missing_rescale",
+            f"{len(without)} of {len(slices)} slices state no rescale, or half of one, the others do; correct their headers",
+            without,
+        )

@@ -1,0 +1,66 @@
+"""What holds for the values of every volume, whatever file it came from: background, range, and whether CT looks like HU."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Scaling
+from crossdim.storage_schema.vocabulary import Modality
+
+Volume = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+#: Air, by definition of the Hounsfield unit.
+AIR_HU = -1000.0
+#: Air, lung and fat: every CT of a body has voxels in this range.
+_LIGHTER_THAN_WATER_HU = (-1100.0, -50.0)
+#: Above soft tissue and blood.
+_DENSE_HU = 200.0
+OFFSET_NOTE = (
+    "CT without a voxel between -1100 and -50 HU (air, lung, fat) and some above 200: values may carry an offset, as 1024"
+)
+
+
+def fill_outside(volume: Volume, outside: Mask | None, modality: Modality) -> None:
+    """Give voxels outside of the field of view, in place, the lowest value inside; in CT, air or less.
+
+    Raises:
+        SampleError: rule ``no_voxels`` if nothing lies inside.
+    """
+    if outside is None:
+        return
+    if outside.all():
+        raise SampleError("no_voxels", "every voxel is padding or NaN; nothing lies inside of the field of view")
+    lowest = _ends(volume, outside)[0]
+    volume[outside] = min(lowest, AIR_HU) if modality is Modality.CT else lowest
+
+
+def range_of(volume: Volume, outside: Mask | None = None) -> Scaling:
+    """The range of a volume that must show something inside of the field of view.
+
+    Raises:
+        SampleError: rule ``constant``.
+    """
+    low, high = _ends(volume, outside)
+    if low == high:
+        raise SampleError("constant", f"every voxel is {low:g}; there is nothing to see")
+    return Scaling(low=low, high=high)
+
+
+def _ends(volume: Volume, outside: Mask | None) -> tuple[float, float]:
+    """The lowest and highest value inside, without a copy of the volume."""
+    inside = True if outside is None else ~outside
+    return float(volume.min(where=inside, initial=np.inf)), float(volume.max(where=inside, initial=-np.inf))
+
+
+def offset_note(volume: Volume, outside: Mask | None, modality: Modality) -> str | None:
+    """A warning for CT whose values cannot be HU of a body, such as values stored with 1024 added."""
+    if modality is not Modality.CT or _ends(volume, outside)[1] <= _DENSE_HU:
+        return None
+    low, high = _LIGHTER_THAN_WATER_HU
+    for depth, plane in enumerate(volume):  # most CT ends at its first plane
+        light = (plane > low) & (plane < high)
+        if (light if outside is None else light & ~outside[depth]).any():
+            return None
+    return OFFSET_NOTE

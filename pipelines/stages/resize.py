@@ -1,0 +1,104 @@
+"""Images of a size that a window tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from crossdim.pipelines.readers.raw import with_note
+from crossdim.storage_schema.errors import SampleError, UsageError, wrong_settings
+from crossdim.storage_schema.pseudo3d import Pseudo3D, to_gray
+from crossdim.storage_schema.sample import Array, Sample
+
+Crop = Literal["centre", "refuse"]
+#: Rows that are held as floating-point numbers at a time; any number gives the same image.
+_STRIP_ROWS = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """How large an image may be, and whether rows and columns that no window tiles are cut off around its centre."""
+
+    max_side: int
+    crop: Crop = "centre"
+
+    def __post_init__(self) -> None:
+        if found := wrong_settings(
+            self,
+            max_side=self.max_side >= 1,
+            crop=self.crop in ("centre", "refuse"),
+        ):
+            raise UsageError(f"fit needs max_side >= 1 and crop centre or refuse; found {found}")
+
+
+def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
+    """Gray if the view asks for it, shrunk until the longer side fits, cut until windows tile.
+
+    Args:
+        sample: (C, H, W), uint8 or uint16.
+        config: sizes.
+        spec: the pseudo-3D view that the image shall give.
+
+    Returns:
+        (C, H', W'), same dtype; ``extra`` tells the size of the image and what was cut.
+    """
+    image_CHW = _gray(sample.array) if spec.channel_mode == "gray" else sample.array
+    image_CHW = shrunk(image_CHW, config.max_side)
+    top, left, height, width = tiling_box(image_CHW.shape[1], image_CHW.shape[2], spec)
+    cut = (image_CHW.shape[1] - height, image_CHW.shape[2] - width)
+    if any(cut) and config.crop == "refuse":
+        raise SampleError(
+            "does_not_tile", f"{image_CHW.shape[1]}x{image_CHW.shape[2]} leaves {cut[0]} rows and {cut[1]} columns to no window"
+        )
+    image_CHW = np.ascontiguousarray(image_CHW[:, top : top + height, left : left + width])
+    ratio = None if image_CHW.shape[1:] == sample.array.shape[1:] else f"from {sample.array.shape[1]}x{sample.array.shape[2]}"
+    crop = f"cut {cut[0]} rows and {cut[1]} columns" if any(cut) else None
+    extra = {**sample.extra, "image_height": height, "image_width": width}
+    return with_note(replace(sample, array=image_CHW, extra=extra, spacing_mm=None), ratio, crop)
+
+
+def _gray(image_CHW: Array) -> Array:
+    """:func:`to_gray`, by strips of rows: the whole in 64 bits would need many times its memory."""
+    strips = range(0, image_CHW.shape[1], _STRIP_ROWS)
+    return np.concatenate([to_gray(image_CHW[:, start : start + _STRIP_ROWS]) for start in strips], axis=1)
+
+
+def shrunk(image_CHW: Array, max_side: int) -> Array:
+    """The image with its longer side at most ``max_side``: Lanczos, whose support grows with the ratio so nothing aliases."""
+    height, width = image_CHW.shape[1:]
+    if max(height, width) <= max_side:
+        return image_CHW
+    scale = max_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    planes = [_resized(plane, size) for plane in image_CHW]
+    # Lanczos overshoots at edges; the image's own range stays its range.
+    fitted: Array = np.clip(np.rint(np.stack(planes)), image_CHW.min(), image_CHW.max()).astype(image_CHW.dtype)
+    return fitted
+
+
+def _resized(plane_HW: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """One plane at (width, height): rows in strips, then columns, which is what Pillow does with the whole, bit for bit."""
+    width, height = size
+    narrow = []
+    for start in range(0, plane_HW.shape[0], _STRIP_ROWS):
+        strip = plane_HW[start : start + _STRIP_ROWS].astype(np.float32)
+        narrow.append(np.asarray(Image.fromarray(strip).resize((width, len(strip)), Image.Resampling.LANCZOS)))
+    whole = Image.fromarray(np.concatenate(narrow))
+    return np.asarray(whole.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def tiling_box(height: int, width: int, spec: Pseudo3D) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the largest centred box that the view tiles.
+
+    Raises:
+        SampleError: rule ``too_small`` if not even one window fits.
+    """
+    reach = spec.window - 2 * spec.padding
+    if min(height, width) < max(reach, 1):
+        raise SampleError("too_small", f"{height}x{width} pixels are less than one window of {spec.window}")
+    left_over = [(side - reach) % spec.stride for side in (height, width)]
+    return left_over[0] // 2, left_over[1] // 2, height - left_over[0], width - left_over[1]

@@ -1,0 +1,76 @@
+"""crossdim.py: verbs find their house, and nobody waits for Ray to read a help page."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from crossdim import __version__, cli
+
+ROOT = Path(cli.__file__).parents[1]
+
+
+def shell(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["prepaer"]])
+def test_nothing_heavy_is_imported_for_a_page_of_help(argv):
+    """Ray alone takes a second to import; the 0.7 s that help may take are held in the benchmarks."""
+    heavy = ("ray", "torch", "pandas", "numpy", "pyarrow", "fsspec")
+    done = shell(
+        f"import sys; from crossdim import __version__, cli; cli.main({argv}); print([m for m in {heavy} if m in sys.modules])"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["-h"], 0), ([], 1), (["--version"], 0)])
+def test_the_front_page(argv, code, capsys):
+    """No argument at all is wrong use, but is answered with the same page."""
+    assert cli.main(argv) == code
+    assert "crossdim" in capsys.readouterr().out
+
+
+def test_the_front_page_names_every_verb(capsys):
+    """A verb that is not on it does not exist for a user."""
+    cli.main(["--help"])
+    shown = capsys.readouterr().out
+
+    assert all(f"  {verb}" in shown for verb in cli.VERBS)
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
+    """Exit code 1, one line, on the error stream."""
+    assert cli.main(["pretrian", "--help"]) == 1
+    shown = capsys.readouterr()
+
+    assert shown.err.startswith("error: unknown verb 'pretrian'; did you mean pretrain")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_a_verb_is_handed_to_its_house_with_its_arguments(monkeypatch):
+    """The verb stays in front: a house has several."""
+    seen = {}
+
+    class House:
+        @staticmethod
+        def main(argv):
+            seen["argv"] = argv
+            return 3
+
+    monkeypatch.setitem(sys.modules, "crossdim.pipelines.cli", House)
+
+    assert cli.main(["verify", "s3://lab", "--json"]) == 3
+    assert seen["argv"] == ["verify", "s3://lab", "--json"]
+
+
+def test_one_version_in_both_places():
+    """The wheel and the front door."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__

@@ -1,0 +1,248 @@
+"""Asks: what signals and other threads ask of a run is heard once, answered once, and never lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from crossdim import main
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.engine.control import HERE, SIGNALS, Ask, Asks, save_here
+from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.records import legible
+
+STEPS = 150
+PATIENCE_S = 120.0
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGUSR1, Ask.SAVE), (signal.SIGTERM, Ask.STOP)])
+def test_a_signal_to_the_main_thread_asks_once(number: signal.Signals, expected: Ask) -> None:
+    asks = Asks()
+    with asks.answered():
+        signal.raise_signal(number)
+        assert asks.take() is expected
+        assert asks.take() is Ask.NOTHING
+
+
+def test_who_asks_to_stop_asks_to_save_too() -> None:
+    """In either order: a checkpoint that is asked for after the stop does not make it a checkpoint alone."""
+    asks = Asks()
+    for order in ((Ask.SAVE, Ask.STOP), (Ask.STOP, Ask.SAVE)):
+        for what in order:
+            asks.ask(what)
+        assert asks.take() is Ask.STOP
+        assert asks.take() is Ask.NOTHING
+
+
+def test_the_second_sigterm_is_not_held_up() -> None:
+    """Who asks twice does not want to wait: the second finds what was there before us. A save does not count as the first."""
+    held_up: list[int] = []
+
+    def theirs(number: int, frame: FrameType | None) -> None:
+        held_up.append(number)
+
+    before, asks = signal.signal(signal.SIGTERM, theirs), Asks()
+    try:
+        with asks.answered():
+            for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
+                signal.raise_signal(number)
+            assert (asks.take(), held_up) == (Ask.STOP, [])
+            signal.raise_signal(signal.SIGTERM)
+            assert (asks.take(), held_up) == (Ask.NOTHING, [signal.SIGTERM])
+        assert signal.getsignal(signal.SIGTERM) is theirs
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_handlers_are_put_back_also_when_training_fails() -> None:
+    before, asks = {number: signal.getsignal(number) for number in SIGNALS}, Asks()
+
+    def training() -> None:
+        with asks.answered():
+            assert all(signal.getsignal(number) is not before[number] for number in SIGNALS)
+            raise RuntimeError("a step failed")
+
+    with pytest.raises(RuntimeError, match="a step failed"):
+        training()
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+
+def test_a_thread_that_trains_leaves_signals_alone() -> None:
+    """Ray trains in a thread, where Python refuses handlers; whoever has the main thread hears for it."""
+    before, asks = signal.getsignal(signal.SIGTERM), Asks()
+
+    def training() -> object:
+        with asks.answered():
+            return signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(training).result() is before
+
+
+def _interrupted(work: Callable[[], object], code: object, at: int) -> bool:
+    """Do ``work`` with a SIGTERM before the ``at``-th opcode of ``code``; whether there were so many."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal seen
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            seen += 1
+            if seen == at:
+                signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return seen >= at
+
+
+@pytest.mark.parametrize("verb", ["take", "ask"])
+def test_a_signal_in_the_midst_of_an_ask_is_not_lost(verb: str) -> None:
+    """Handlers run between any two opcodes of the thread that trains: one between reading and clearing must still be heard."""
+    at, there = 0, True
+    while there:
+        at += 1
+        asks = Asks()
+        with asks.answered():
+            took: list[Ask] = []
+            work = {"take": lambda box=asks, took=took: took.append(box.take()), "ask": lambda box=asks: box.ask(Ask.SAVE)}[verb]
+            there = _interrupted(work, getattr(Asks, verb).__code__, at)
+            assert max(*took, Ask.NOTHING, asks.take()) is (Ask.STOP if there else [Ask.NOTHING, Ask.SAVE][verb == "ask"]), at
+    assert at > 5
+
+
+def _until(true: Callable[[], object]) -> None:
+    """Look again and again until it is so."""
+    limit = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < limit, "it did not come to be in time"
+        time.sleep(0.01)
+
+
+def test_a_save_from_another_thread_is_answered_by_the_step_that_was_saved() -> None:
+    asks = Asks()
+    with asks.answered(), ThreadPoolExecutor(1) as thread:
+        asks.saved(3)  # of before, and no answer
+        answer = thread.submit(asks.save, PATIENCE_S)
+        _until(lambda: asks.take() is Ask.SAVE)
+        assert not answer.done()
+        asks.saved(7)
+        assert answer.result(PATIENCE_S) == 7
+        assert asks.take() is Ask.NOTHING
+
+
+def test_two_who_wait_are_answered_by_one_checkpoint() -> None:
+    asks = Asks()
+    asked = threading.Barrier(3)
+
+    def save() -> int | None:
+        asked.wait(PATIENCE_S)
+        return asks.save(PATIENCE_S)
+
+    with asks.answered(), ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(save) for _ in range(2)]
+        asked.wait(PATIENCE_S)
+        _until(lambda: len(asks._changed._waiters) == 2)  # type: ignore[attr-defined]
+        assert asks.take() is Ask.SAVE
+        asks.saved(4)
+        assert [answer.result(PATIENCE_S) for answer in answers] == [4, 4]
+        assert asks.take() is Ask.NOTHING
+
+
+def test_nobody_answers_where_nobody_trains() -> None:
+    """At once, with all the patience in the world; and what was asked in vain is not asked of the next run."""
+    assert save_here(3600.0) is None
+    with HERE.answered():
+        assert HERE.take() is Ask.NOTHING
+
+
+def test_who_must_stop_before_training_stops_at_its_first_step() -> None:
+    """A machine may be taken away while a worker still loads its checkpoint."""
+    asks = Asks()
+    asks.ask(Ask.STOP)
+    asks.ask(Ask.SAVE)
+    with asks.answered():
+        assert asks.take() is Ask.STOP
+
+
+def test_a_run_that_ends_meanwhile_answers_with_nothing() -> None:
+    asks, taken, over = Asks(), threading.Event(), threading.Event()
+
+    def training() -> None:
+        with asks.answered():
+            taken.set()
+            assert over.wait(PATIENCE_S)
+
+    with ThreadPoolExecutor(2) as threads:
+        run = threads.submit(training)
+        assert taken.wait(PATIENCE_S)
+        answer = threads.submit(asks.save, 3600.0)
+        _until(lambda: asks.take() is Ask.SAVE)
+        over.set()
+        run.result(PATIENCE_S)
+        assert answer.result(PATIENCE_S) is None
+
+
+def test_no_answer_in_time_is_none() -> None:
+    asks = Asks()
+    with asks.answered():
+        assert asks.save(0.01) is None
+
+
+def _line(run: Path, data: Bucket) -> list[str]:
+    of_run = ["--recipe", "maesil:tiny", "--data", data.url, "--out", str(run), "--steps", str(STEPS)]
+    return ["pretrain", *of_run, "--workers", "0", "--json", "--checkpoint-every", "1000"]
+
+
+def _happened(run: Path) -> list[tuple[str, int]]:
+    return [(event.kind, event.step) for event in events(Bucket(str(run)))]
+
+
+def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(flat: Bucket, tmp_path: Path) -> None:
+    """No checkpoint is due before the end, so those that are there were asked for; and the losses know nothing of it."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    command = [sys.executable, "-m", "training", *_line(run, flat)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3], env=os.environ) as process:
+        try:
+            _until(lambda: legible(Bucket(str(run)), "progress.json") or process.poll() is not None)
+            process.send_signal(signal.SIGUSR1)
+            _until(lambda: "checkpoint" in dict(_happened(run)) or process.poll() is not None)
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            error = process.stderr.read()
+            assert process.wait(PATIENCE_S) == 2
+        finally:
+            process.kill()
+    assert error.strip().endswith(f"{run}: stopped as asked, and saved; the same command goes on from here")
+    assert len(error.strip().splitlines()) == 1
+    (_, saved), (_, stopped) = _happened(run)[1:3]
+    assert _happened(run) == [("start", 0), ("checkpoint", saved), ("checkpoint", stopped), ("stopped", stopped)]
+    assert 0 < saved < stopped < STEPS
+    assert main(["status", str(run), "--json"]) == 2
+    assert main(_line(run, flat)) == 0
+    assert _happened(run)[4:] == [("resume", stopped), ("checkpoint", STEPS), ("end", STEPS)]
+    assert main(_line(whole, flat)) == 0
+    found, expected = (
+        [(record["step"], record["samples"], record["loss"]) for record in read_metrics(Bucket(str(folder)))]
+        for folder in (run, whole)
+    )
+    assert found == expected

@@ -1,0 +1,136 @@
+"""Evaluation: probes that find what is there and nothing that is not, and a report that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crossdim import main
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.engine.control import Ask
+from crossdim.training.engine.loop import StepRecord
+from crossdim.training.evaluation.features import Labelled, features
+from crossdim.training.evaluation.probes import compare, folds_of
+from crossdim.training.evaluation.statistics import restated
+from crossdim.training.run_dir.logger import Pen
+from tests.training.published import images, publish
+
+
+def _data(count: int, patients: int, seed: int = 0) -> Labelled:
+    labels = np.array([str(i % 2) for i in range(count)])
+    names = np.array([f"p{i % patients}" for i in range(count)])
+    return Labelled(
+        name="d", presentation="superpatch", x_NC=np.zeros((count, 1, 1, 1, 1), np.float32), labels=labels, patients=names
+    )
+
+
+def test_features_that_know_the_class_are_found_and_noise_is_not() -> None:
+    data, rng = _data(60, 60), np.random.default_rng(0)
+    knowing = (np.eye(2)[data.labels.astype(int)] + rng.normal(0, 0.05, (60, 2))).astype(np.float32)
+    noise = [rng.normal(0, 1, (60, 2)).astype(np.float32) for _ in range(3)]
+    for result in compare(data, knowing, noise, folds=5):
+        assert result.trained > 0.95
+        assert 0.3 < result.untrained < 0.7
+        assert result.verdict == "above the untrained twins"
+    for result in compare(data, noise[0], noise[1:], folds=5):
+        assert result.verdict.startswith("inside the spread")
+
+
+def test_a_fold_never_cuts_through_a_patient() -> None:
+    data = _data(60, 15)
+    for train, test in folds_of(data, 5):
+        assert not set(data.patients[train]) & set(data.patients[test])
+
+
+def test_a_class_with_one_patient_cannot_be_probed() -> None:
+    with pytest.raises(RunError, match="2 patients in every class"):
+        folds_of(_data(10, 1), 5)
+
+
+def test_statistics_are_those_of_the_data_and_the_original_is_left_alone() -> None:
+    module = nn.Sequential(nn.BatchNorm3d(1))
+    module(torch.full((4, 1, 2, 2, 2), 100.0))  # what a run left behind
+    before = float(module[0].running_mean)  # type: ignore[arg-type]
+    x = torch.randn(20, 1, 4, 4, 4) * 3 + 5
+    fresh = restated(module, lambda copy: copy, x.split(10)).requires_grad_(False)
+    assert float(fresh(x).mean()) == pytest.approx(0, abs=1e-3)
+    assert float(fresh(x).std()) == pytest.approx(1, abs=2e-2)
+    assert float(module[0].running_mean) == before  # type: ignore[arg-type]
+    assert module.training
+
+
+def test_the_report_is_one_file_with_the_numbers_beside_their_counts(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, solid.url, "--out", run, "--workers", "0", "--json"]
+    assert main([*line, "--steps", "3", "--set", "global_batch=8"]) == 0
+    assert main(["evaluate", run, "--data", flat.url, solid.url, "--twins", "2", "--json"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "30 (30, 2)" in page
+    assert "20 (20, 2)" in page
+    assert page.count("data:image/png;base64,") > 20
+    assert page.count("<svg") == 2
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    results = json.loads((tmp_path / "run" / "evaluation.json").read_text())["results"]
+    assert {(r["dataset"], r["probe"]) for r in results} == {(d, p) for d in ("flat", "solid") for p in ("knn", "linear")}
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated(flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(tmp_path), "--data", flat.url]) == 2
+    assert "holds no checkpoint; pretrain it first" in capsys.readouterr().err
+
+
+def test_features_do_not_depend_on_the_order_of_the_catalog_and_see_what_differs_along_it() -> None:
+    """Sorted samples come in parts that are alike; batch-norm statistics must be those of all of them."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4))
+    x = np.repeat(np.linspace(0, 10, 64, dtype=np.float32), 8).reshape(64, 1, 2, 2, 2)
+    found = features(encoder, x)
+    assert found.std(axis=0) == pytest.approx(np.ones(4), abs=0.1)  # of all 64, not of 16 neighbours
+    assert np.abs(np.diff(np.argsort(found[:, 0]))).max() == 1  # every row belongs to its input
+
+
+@pytest.mark.parametrize("folds", ["1", "0", "-3", "many"])
+def test_fewer_than_two_folds_are_wrong_use(folds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["evaluate", str(tmp_path)], ["study", "pseudo3d", "--recipe", "cdssl-p3d:tiny", "--out", str(tmp_path)]):
+        with pytest.raises(SystemExit) as end:
+            main([*line, "--data", str(tmp_path), "--folds", folds])
+        assert end.value.code == 1
+        assert f"{folds!r} is no number of folds: a cross-validation has 2 or more parts" in capsys.readouterr().err
+
+
+def test_what_the_reader_must_know_of_the_figures_is_said(
+    flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds that the patients do not allow, a run that is not finished, and figures of a report that is replaced."""
+    run, unlabelled = str(tmp_path / "run"), Bucket(str(tmp_path / "unlabelled"))
+    publish(unlabelled, [replace(sample, label=None) for sample in images(4)], "unlabelled")
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, "--out", run, "--workers", "0", "--json"]
+    with monkeypatch.context() as patched:
+        note = Pen.note
+
+        def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
+            note(self, record, ask)
+            if record.step == 1:
+                raise OSError("power cut")
+
+        patched.setattr(Pen, "note", cut)
+        assert main([*line, "--steps", "4", "--set", "global_batch=8", "--checkpoint-every", "1"]) == 2
+    evaluation = ["evaluate", run, "--twins", "1", "--data"]
+    capsys.readouterr()
+    assert main([*evaluation, flat.url, "--folds", "50"]) == 0
+    told = capsys.readouterr().out
+    assert "The run is not finished: these figures are of step 2 of 4." in told
+    assert "flat: 15 folds were used, and not 50: its smallest class has 15 patients." in told
+    assert "Step 2 of 4, not finished" in (tmp_path / "run/report.html").read_text()
+    assert main([*evaluation, unlabelled.url]) == 0
+    assert "the report had figures of flat before, and is replaced." in capsys.readouterr().out
+    assert main([*evaluation, unlabelled.url]) == 0
+    assert "is replaced" not in capsys.readouterr().out

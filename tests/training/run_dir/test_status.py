@@ -1,0 +1,325 @@
+"""Status: what a folder tells of a run, while it is written, after it was cut off, and from any store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+import pytest
+
+from crossdim import main
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import RunError
+from crossdim.training.engine.control import Ask
+from crossdim.training.engine.loop import StepRecord
+from crossdim.training.run_dir import checkpoint, run_config
+from crossdim.training.run_dir.background_writer import Scribe
+from crossdim.training.run_dir.events import EVENTS, EventLog, events
+from crossdim.training.run_dir.logger import Pen
+from crossdim.training.run_dir.metrics import PROGRESS, MetricLog, read_metrics
+from crossdim.training.run_dir.status import PATIENCE_S, Status, status
+
+BEGIN_S = 1_800_000_000.0
+
+
+class _Clock:
+    """Rank 0's clock, turned by hand."""
+
+    def __init__(self) -> None:
+        self.now = BEGIN_S
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    found = _Clock()
+    monkeypatch.setattr(time, "time", found)
+    return found
+
+
+@pytest.fixture(params=["folder", "memory"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
+    bucket = Bucket(str(tmp_path / "run") if request.param == "folder" else f"memory://{uuid4().hex}")
+    bucket.put(run_config.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
+    yield bucket
+    if request.param == "memory":
+        bucket.filesystem.store.clear()
+
+
+def _walk(run: Bucket, clock: _Clock, first: int, stop: int) -> None:
+    """Steps of 4 s, one of them spent waiting, 8 samples; a checkpoint of 2 s every second step. As a worker writes them."""
+    scribe = Scribe()
+    log, diary = MetricLog(run, first, 10, scribe), EventLog(run, workers=3)
+    diary.add("resume" if first else "start", first)
+    for step in range(first, stop):
+        clock.now += 4
+        record = StepRecord(
+            step=step,
+            loss=1.0 / (step + 1),
+            terms={},
+            monitors={},
+            lr=0.1,
+            grad_norm=1.0,
+            counts={"image": 5, "volume": 3},
+            samples=step,
+            voxels=1,
+            wait_s=1.0,
+            step_s=4.0,
+            skew_s=0.4,
+            slowest=2,
+        )
+        log.add(record)
+        if step % 2:
+            clock.now += 2
+            log.checkpointed(record)
+            scribe.finish()
+            diary.add("checkpoint", step + 1)
+        else:
+            log.tell()
+            scribe.finish()
+    scribe.close()
+
+
+def test_a_running_run_in_numbers(run: Bucket, clock: _Clock) -> None:
+    """By hand: seven steps of 4 s with three checkpoints of 2 s between them, the last checkpoint one step ago."""
+    _walk(run, clock, 0, 7)
+    found = status(run, clock.now + 5)
+    assert (found.state, found.step, found.steps, found.workers) == ("running", 7, 10, 3)
+    assert found.loss == pytest.approx(1 / 7)
+    assert found.steps_per_s == pytest.approx(7 / 34)
+    assert found.samples_per_s == pytest.approx(56 / 34)
+    assert found.wait_share == pytest.approx(7 / 34)
+    assert found.skew_share == pytest.approx(2.8 / 34)
+    assert "8% for the last worker" in str(found)
+    assert (found.checkpoint_step, found.checkpoint_age_s, found.silence_s) == (6, 4.0, 5.0)
+    assert found.eta_s == pytest.approx(3 * 34 / 7)
+    assert found.events == {"start": 1, "checkpoint": 3}
+    text = str(found)
+    assert "running, step 7 of 10, loss 0.1429, workers 3" in text
+    assert "0.206 steps/s, 1.65 samples/s, 21% of the time waiting for data, 8% for the last worker; 15 s left" in text
+    assert "last checkpoint: step 6, 4 s before the last progress" in text
+
+
+def test_a_run_without_a_word_for_long_is_silent_and_not_running(run: Bucket, clock: _Clock) -> None:
+    _walk(run, clock, 0, 3)
+    assert status(run, clock.now + PATIENCE_S).state == "running"
+    found = status(run, clock.now + PATIENCE_S + 60)
+    assert (found.state, found.eta_s) == ("silent", None)
+    assert "silent since 2027-01-15 08:00:14 UTC (3.0 min by this machine's clock)" in str(found)
+
+
+def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock: _Clock) -> None:
+    _walk(run, clock, 0, 3)
+    EventLog(run, workers=3).add("lost", 2, "the actor died: node 7 went away")
+    found = status(run, clock.now + 1)
+    assert found.state == "restarting"
+    assert "lost at step 2: the actor died: node 7 went away" in str(found)
+    EventLog(run, workers=2).add("resume", 2)
+    assert status(run, clock.now + 1).state == "running"
+    EventLog(run, workers=2).add("stopped", 3, "by a signal")
+    assert status(run, clock.now + 1).state == "stopped"
+
+
+def test_a_worker_that_was_cut_off_leaves_the_run_to_others(run: Bucket, clock: _Clock) -> None:
+    old = EventLog(run, workers=2)
+    old.add("start", 0)
+    old.fence()
+    others = EventLog(run, workers=1)
+    others.add("lost", 0)
+    old.fence()
+    others.add("resume", 0)
+    with pytest.raises(RunError, match="went on without this worker"):
+        old.fence()
+    others.fence()
+
+
+def test_steps_made_in_vain_are_told(run: Bucket, clock: _Clock) -> None:
+    """Three of nine: the newest start knows the sum over all starts."""
+    _walk(run, clock, 0, 6)
+    EventLog(run, workers=3).add("resume", 6, "3 steps are done again", in_vain=3)
+    found = status(run, clock.now + 1)
+    assert found.in_vain == 3
+    assert "goodput: 66.7% of the steps made were of use, 3 were done again" in str(found)
+
+
+def test_slow_steps_are_no_silence(run: Bucket, clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of a quarter of an hour has nothing to say meanwhile."""
+    monkeypatch.setattr("crossdim.training.run_dir.status.PATIENCE_S", 1.0)
+    _walk(run, clock, 0, 1)
+    assert status(run, clock.now + 39).state == "running"
+    assert status(run, clock.now + 41).state == "silent"
+
+
+def test_a_reader_whose_clock_is_behind_sees_a_running_run(run: Bucket, clock: _Clock) -> None:
+    """Ages are differences of what rank 0 wrote, so they do not change with the reader."""
+    _walk(run, clock, 0, 7)
+    found = status(run, clock.now - 3600)
+    assert (found.state, found.silence_s, found.checkpoint_age_s) == ("running", 0.0, 4.0)
+
+
+def test_what_is_done_again_is_not_counted_as_done(run: Bucket, clock: _Clock) -> None:
+    """Step 8's checkpoint was damaged and the run went back to 6: step, checkpoint and rate are those of the new start."""
+    _walk(run, clock, 0, 9)
+    clock.now += 1000
+    EventLog(run, workers=2).add("passed-over", 6, "step-00000008: its bytes do not have the recorded sha256")
+    scribe = Scribe()
+    MetricLog(run, 6, 10, scribe)
+    EventLog(run, workers=2).add("resume", 6)
+    found = status(run, clock.now + 1)
+    assert (found.state, found.step, found.loss, found.steps_per_s, found.workers) == ("running", 6, None, None, 2)
+    assert (found.checkpoint_step, found.checkpoint_age_s) == (6, 1014.0)
+    assert "passed-over at step 6: step-00000008: its bytes" in str(found)
+    scribe.close()
+    _walk(run, clock, 6, 8)
+    found = status(run, clock.now)
+    assert (found.step, found.checkpoint_step, found.steps_per_s) == (8, 8, pytest.approx(2 / 8))
+
+
+def test_no_moment_of_writing_makes_it_fail(run: Bucket, clock: _Clock) -> None:
+    """Every object cut at every length, or gone: some stores show a file while it is written."""
+    _walk(run, clock, 0, 3)
+    for path in [stored.path for stored in run.listing() if stored.path.endswith((".json", ".jsonl"))]:
+        whole = run.read(path)
+        for length in (0, 1, len(whole) // 2, len(whole) - 2):
+            run.put(path, whole[:length])
+            if path == run_config.CONFIG:
+                with pytest.raises(RunError, match="can be read"):
+                    status(run, clock.now)
+            else:
+                found = status(run, clock.now)
+                assert (found.state, str(found).count("\n") >= 1) == ("running", True), path
+                assert found.step == 3 or path.startswith(EVENTS), path
+        run.delete(path)
+        if path != run_config.CONFIG:
+            assert status(run, clock.now).steps == 10
+        run.put(path, whole)
+    assert status(run, clock.now).step == 3
+
+
+def test_without_progress_note_or_without_metrics_the_other_tells_the_step(run: Bucket, clock: _Clock) -> None:
+    _walk(run, clock, 0, 3)
+    run.put(PROGRESS, b'{"step": 3, "tot')
+    assert (status(run, clock.now).step, status(run, clock.now).loss) == (3, pytest.approx(1 / 3))
+    run.put(PROGRESS, json.dumps({"step": 3, "loss": 0.5, "time_s": clock.now}).encode())
+    run.delete("metrics")
+    found = status(run, clock.now)
+    assert (found.step, found.loss, found.steps_per_s) == (3, 0.5, None)
+
+
+def _trained(run: Path, *data: Bucket, steps: int = 4) -> int:
+    urls = [bucket.url for bucket in data]
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", *urls, "--out", str(run), "--workers", "0", "--json"]
+    return main([*line, "--steps", str(steps), "--checkpoint-every", "2", "--set", "global_batch=8"])
+
+
+def _asked(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, object]]:
+    capsys.readouterr()
+    code = main(["status", str(run), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
+    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stage is asked through the front door, with its exit code."""
+    note = Pen.note
+
+    def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
+        note(self, record, ask)
+        if record.step == 2:
+            raise RunError("the plug was pulled")
+
+    monkeypatch.setattr(Pen, "note", cut)
+    assert _trained(tmp_path, flat, solid) == 2
+    monkeypatch.undo()
+    code, found = _asked(tmp_path, capsys)
+    assert (code, found["state"], found["step"], found["checkpoint_step"]) == (2, "failed", 3, 2)
+    assert found["told"][0]["text"] == "RunError: the plug was pulled"  # type: ignore[index]
+
+    assert _trained(tmp_path, flat, solid) == 0
+    code, found = _asked(tmp_path, capsys)
+    assert (code, found["state"], found["step"], found["workers"]) == (0, "done", 4, 1)
+    assert found["events"] == {"start": 1, "checkpoint": 2, "failed": 1, "resume": 1, "end": 1}
+    assert found["loss"] == read_metrics(Bucket(str(tmp_path)))[-1]["loss"]
+    assert [event.number for event in events(Bucket(str(tmp_path)))] == list(range(1, 7))
+
+    run = Bucket(str(tmp_path))
+    run.put(f"{checkpoint.FOLDER}/{checkpoint.name_of(4)}/{checkpoint.STATE}", b"")
+    assert _trained(tmp_path, flat, solid) == 0
+    code, found = _asked(tmp_path, capsys)
+    assert [told["kind"] for told in found["told"]] == ["failed", "passed-over"]  # type: ignore[index, attr-defined]
+    assert "step-00000004: its bytes do not have the recorded sha256" in found["told"][1]["text"]  # type: ignore[index]
+
+
+def test_where_no_run_is_a_sentence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_run_whose_workers_are_not_up_yet_is_waiting(run: Bucket) -> None:
+    found = status(run, BEGIN_S)
+    assert isinstance(found, Status)
+    assert (found.state, found.step, found.steps) == ("waiting", 0, 10)
+    assert "no worker has written yet" in str(found)
+
+
+def test_a_first_note_that_is_half_written_is_no_old_one(run: Bucket) -> None:
+    """Without its time the run would have been silent since 1970."""
+    run.put(f"{EVENTS}/000001-start-00000000.json", b'{"kind": "sta')
+    assert status(run, BEGIN_S).state == "waiting"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_is_no_checkpoint_is_said_to_be_ignored(ended: bool, run: Bucket, clock: _Clock) -> None:
+    """One that may just be being written is not, while somebody trains."""
+    _walk(run, clock, 0, 4)
+    if ended:
+        EventLog(run, workers=3).add("stopped", 4)
+    run.put("checkpoints/step-99999999/state.pt", b"x")
+    run.put("checkpoints/step-00000006/state.pt", b"half")
+    found = status(run, clock.now)
+    half = ["step-00000006: there is no hashes.json"] if ended else []
+    assert found.ignored == [*half, "step-99999999: there is no hashes.json"]
+    assert "\n  ignored among the checkpoints: step-99999999: there is no hashes.json\n" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told", "remedy"),
+    [
+        ("stopped", "", "\n  stopped at step 8\n", "to go on, run the same pretrain line"),
+        (
+            "failed",
+            "RunError: no",
+            "\n  failed at step 8: RunError: no\n",
+            "once the cause is mended, run the same pretrain line",
+        ),
+    ],
+)
+def test_a_run_that_ended_early_says_how_it_goes_on(
+    kind: Literal["stopped", "failed"], text: str, told: str, remedy: str, run: Bucket, clock: _Clock
+) -> None:
+    EventLog(run, workers=3).add("start", 0)
+    EventLog(run, workers=3).add(kind, 8, text)
+    shown = str(status(run, clock.now + 12))
+    assert told in shown
+    assert remedy in shown.splitlines()[-1]
+    assert "\n  last progress 12 s ago\n" in shown
+
+
+def test_a_silent_run_says_what_to_do_and_a_running_one_does_not(run: Bucket, clock: _Clock) -> None:
+    EventLog(run, workers=3).add("start", 0)
+    assert "run the same pretrain line" in str(status(run, clock.now + 500)).splitlines()[-1]
+    assert "pretrain" not in str(status(run, clock.now + 5))
+
+
+def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "s3://lab/run", "--endpoint-url", "no url", "--access-key", "k", "--secret-key", "s"]) == 2
+    told = capsys.readouterr().err
+    assert "s3://lab at no url cannot be asked" in told
+    assert "holds no run" not in told

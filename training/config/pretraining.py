@@ -1,0 +1,82 @@
+"""Pretraining: everything that decides what a run computes, in one frozen tree, to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from crossdim.foundation.settings import Families, from_document, to_document, with_overrides
+from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.training.backbones import BACKBONES
+from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.data.mixing import Mixing
+from crossdim.training.engine.execution import Compute
+from crossdim.training.engine.optim import OPTIMIZERS, Optimizer, Sgd
+from crossdim.training.methods import METHODS
+from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.lift import LIFTS, Lift
+
+FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS, Lift: LIFTS}
+
+#: Folders of checkpoints have eight digits for the step.
+MAX_STEPS = 10**8 - 1
+#: A step's samples are listed in memory by every worker.
+MAX_GLOBAL_BATCH = 2**20
+#: The largest that PyTorch's generators take.
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretraining:
+    """A run in words. Where data lie, where results go and how many workers there are is not part of it.
+
+    Attributes:
+        method: what is trained, and how samples become views.
+        optimizer: how.
+        steps: optimizer steps of the whole run.
+        global_batch: samples of all presentations and ranks together in one step; does not depend on the workers.
+        seed: of weights, order, views and draws.
+        clip_norm: largest gradient norm; None leaves gradients alone.
+        mixing: which datasets a step holds.
+        compute: how a step is carried out.
+    """
+
+    method: MethodConfig
+    steps: int
+    global_batch: int
+    optimizer: Optimizer = field(default_factory=Sgd)
+    seed: int = 0
+    clip_norm: float | None = None
+    mixing: Mixing = field(default_factory=Mixing)
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        if found := wrong_settings(
+            self,
+            steps=1 <= self.steps <= MAX_STEPS,
+            global_batch=1 <= self.global_batch <= MAX_GLOBAL_BATCH,
+            seed=0 <= self.seed <= MAX_SEED,
+        ):
+            most = f"at most {MAX_STEPS} steps, a global_batch of at most {MAX_GLOBAL_BATCH} and a seed of at most 2**64 - 1"
+            least = "a run needs steps and global_batch of at least 1 and a seed of at least 0"
+            raise RunError(f"a run takes {most}; {least}; found {found}")
+
+    def document(self) -> dict[str, Any]:
+        """The run as JSON values: what a run writes, a run can read."""
+        document: dict[str, Any] = to_document(self)
+        return document
+
+
+def read_config(document: Any, subject: str) -> Pretraining:
+    """A run from its document.
+
+    Raises:
+        DocumentError: listing every setting that is unknown, missing or of the wrong type.
+    """
+    return from_document(Pretraining, document, subject=subject, families=FAMILIES)
+
+
+def overridden(config: Pretraining, overrides: Iterable[str]) -> Pretraining:
+    """A run with ``path=value`` texts applied."""
+    return with_overrides(config, overrides, FAMILIES)

@@ -1,0 +1,93 @@
+"""Optimizers and their schedule, as functions of a run's progress."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from crossdim.storage_schema.errors import RunError, wrong_settings
+
+
+class Optimizer(ABC):
+    """How weights move. Subclasses are frozen, keyword-only dataclasses with a rate ``lr`` and ``warmup_steps``."""
+
+    kind: ClassVar[str]
+    lr: float
+    warmup_steps: int
+
+    @abstractmethod
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of a module's parameters."""
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of a step, counted from 0: a linear warm-up, then half a cosine down to 0."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sgd(Optimizer):
+    """Stochastic gradient descent with momentum. PCRLv2 steps the cosine once an epoch, without warm-up; we every step."""
+
+    kind: ClassVar[str] = "sgd"
+
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if found := wrong_settings(
+            self,
+            lr=self.lr > 0,
+            momentum=0 <= self.momentum < 1,
+            weight_decay=self.weight_decay >= 0,
+            warmup_steps=self.warmup_steps >= 0,
+        ):
+            raise RunError(f"SGD needs lr > 0, 0 <= momentum < 1, weight_decay >= 0 and warmup_steps >= 0; found {found}")
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Every parameter decays, norms and biases too: as in PCRLv2."""
+        return torch.optim.SGD(module.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, for transformers; defaults as masked autoencoders are commonly pretrained."""
+
+    kind: ClassVar[str] = "adamw"
+
+    lr: float = 1.5e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if found := wrong_settings(
+            self,
+            lr=self.lr > 0,
+            betas=all(0 <= beta < 1 for beta in self.betas),
+            weight_decay=self.weight_decay >= 0,
+            warmup_steps=self.warmup_steps >= 0,
+        ):
+            raise RunError(f"AdamW needs lr > 0, betas in [0, 1), weight_decay >= 0 and warmup_steps >= 0; found {found}")
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Matrices and kernels decay; biases, norms and tokens (one axis that is no 1) do not."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        kernels = [p for p in parameters if sum(side > 1 for side in p.shape) > 1]
+        chosen = {id(p) for p in kernels}
+        rest = [p for p in parameters if id(p) not in chosen]
+        groups = [{"params": kernels, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
+
+
+#: A new optimizer is a class and a place here.
+OPTIMIZERS: dict[str, type[Optimizer]] = {optimizer.kind: optimizer for optimizer in (Sgd, AdamW)}

@@ -1,0 +1,1 @@
+"""Start a run: validate it, launch Ray Train, watch its workers."""

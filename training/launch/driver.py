@@ -1,0 +1,242 @@
+"""Launch: what the driver decides before a worker starts, and the Ray Train run that it starts then."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from crossdim.foundation import signals
+from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
+from crossdim.foundation.cluster import largest_count, ray_session, starts_here
+from crossdim.foundation.extras import require
+from crossdim.foundation.location import without_secrets
+from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
+from crossdim.storage_schema.names import escape_name
+from crossdim.training.config.pretraining import Pretraining, read_config
+from crossdim.training.engine.control import HERE, Ask
+from crossdim.training.launch.gpus import refuse_lack
+from crossdim.training.launch.validate import admit
+from crossdim.training.launch.worker import Job, Source, ray_worker, train
+from crossdim.training.run_dir import checkpoint
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.checkpoint_contents import check_contents
+from crossdim.training.run_dir.checkpoint_listing import newest_step
+from crossdim.training.run_dir.events import EventLog
+from crossdim.training.run_dir.metrics import read_progress
+from crossdim.training.run_dir.run_config import CONFIG, recorded, write_run_config
+
+_LOG = logging.getLogger(__name__)
+#: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
+PATIENCE_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workers:
+    """How a run is spread: ``least`` to ``most`` Ray Train workers; 0 trains in this process, without Ray.
+
+    Where the two differ the run is elastic: Ray starts with what there is, restarts the workers when machines come or go,
+    and each start goes on from the newest checkpoint with the same global batch, order and schedule. Every
+    ``resize_every_s`` it looks whether there are more.
+    """
+
+    least: int
+    most: int
+    use_gpu: bool
+    address: str | None
+    quiet: bool
+    resize_every_s: float = 60.0
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The fewest and the most processes that train."""
+        return max(1, self.least), max(1, self.most)
+
+
+def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:
+    """Start a run, or go on with the one in ``run``; returns the steps done before."""
+    if workers.most:
+        require("ray", "pretrain")
+    if workers.use_gpu and (not workers.most or starts_here(workers.address)):
+        refuse_lack(torch.cuda.device_count(), *workers.span, "this machine")
+    admitted = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    _sweep(run)
+    state = checkpoint.load(run, check=check_contents)
+    done = state.step if state else 0
+    signals.tell_written(written=done > 0)
+    if admitted.damage:
+        _LOG.warning("%s", admitted.damage)
+        EventLog(run, workers.most, "driver").add("damaged", done, admitted.damage)
+    if admitted.damage or not run.exists(CONFIG):
+        write_run_config(run, admitted.identity, [without_secrets(escape_name(source.bucket.url)) for source in sources])
+    if done < config.steps:
+        patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
+        job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)
+        with _progress(run, done, config.steps, quiet=workers.quiet):
+            if workers.most:
+                _train_on_ray(job, workers)
+            else:
+                train(job, 0, 1, torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu"))
+    return done
+
+
+def _sweep(run: Bucket) -> None:
+    """Remove files that a killed process was still writing: no name leads to them, so nothing else ever would."""
+    if run.is_local:
+        for leftover in Path(run.root).rglob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+
+
+def saved_config(run: Bucket) -> Pretraining:
+    """The configuration that a run was started with.
+
+    Raises:
+        UsageError: if there is no run.
+    """
+    found = recorded(run)
+    if found is None:
+        raise UsageError(f"{run.where('')} holds no run to go on with; name a --recipe to start one")
+    return read_config(found.identity["config"], f"the configuration of {run.where('')}")
+
+
+def _train_on_ray(job: Job, workers: Workers) -> None:
+    """Hand the job to Ray Train; errors of workers come back as ours."""
+    with ray_session(workers.address, num_cpus=max(workers.most, torch.get_num_threads())):
+        import ray
+        from ray.exceptions import RayError
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchConfig
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from crossdim.training.launch.ray_callbacks import Box, Readiness, Warden
+        from crossdim.training.launch.ray_scaling import Trainer
+
+        where = ray.get_runtime_context().gcs_address
+        if workers.use_gpu:
+            refuse_lack(largest_count("GPU"), *workers.span, f"the Ray cluster at {where}")
+        # Where the controller is, too: a box on a machine that is lost would end the run.
+        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        box = ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
+        callbacks: list[Any] = [Warden(job.run, box), Readiness()]  # annotations are those of Ray Train's first version
+        trainer = Trainer(
+            lambda: ray_worker(job),
+            torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+            scaling_config=ScalingConfig(use_gpu=workers.use_gpu, **_elasticity(workers)),
+            run_config=RunConfig(
+                name="ray",
+                failure_config=FailureConfig(max_failures=-1),  # the warden counts: Ray's budget does not know progress
+                callbacks=callbacks,
+                **_ray_storage(job.run),
+            ),
+        )
+        try:
+            with _relayed(box, job.run):
+                trainer.fit()
+        except TrainingFailedError as error:
+            raise _worker_error(error) from error
+        except RayError as error:  # of the controller: it lives on this machine, and as long as Ray does
+            raise RunError(_lost(job.run, where, " ".join(str(error).split())[:300])) from error
+
+
+def _lost(run: Bucket, where: str, how: str) -> str:
+    remedy = "if the head is gone, bring up another; the same line goes on from the newest checkpoint"
+    return f"{run.where('')}: Ray at {where} was lost ({how}); {remedy}"
+
+
+@contextlib.contextmanager
+def _meanwhile(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile, a thread does some work again and again."""
+    stop = threading.Event()
+
+    def again() -> None:
+        while not stop.wait(every_s):
+            work()
+
+    thread = threading.Thread(target=again, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _relayed(box: Any, run: Bucket) -> Iterator[None]:
+    """Meanwhile, what signals ask of the driver lands in the box. A thread carries it: Ray is not called inside a signal."""
+    import ray
+    from ray.exceptions import RayError
+
+    def carry() -> None:
+        asked, heard = HERE.take(), False
+        if asked is Ask.STOP:
+            with contextlib.suppress(StorageError):
+                signals.tell_written(written=newest_step(run) > 0)
+        with contextlib.suppress(RayError):
+            heard = bool(asked) and ray.get(box.ask.remote(asked))
+        if asked is Ask.STOP and not heard:
+            signals.interrupt()  # no worker is there, so there is nothing to save
+
+    with HERE.heard(), _meanwhile("asks", 0.2, carry):
+        yield
+
+
+def _elasticity(workers: Workers) -> dict[str, Any]:
+    if workers.least == workers.most:
+        return {"num_workers": workers.most}
+    return {"num_workers": (workers.least, workers.most), "elastic_resize_monitor_interval_s": workers.resize_every_s}
+
+
+def _ray_storage(run: Bucket) -> dict[str, Any]:
+    """Where Ray keeps its own notes: inside the run's folder, reached as we reach it. Our checkpoints are not Ray's."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    if run.is_local:
+        return {"storage_path": run.root}
+    return {"storage_path": run.root, "storage_filesystem": PyFileSystem(FSSpecHandler(run.filesystem))}
+
+
+def _worker_error(error: Exception) -> CrossdimError:
+    """The sentence behind a failed Ray Train run."""
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
+    for failure in failures:
+        cause = getattr(failure, "cause", None) or getattr(failure, "controller_failure", None) or failure
+        if isinstance(cause, CrossdimError):
+            return cause
+    return RunError(f"the workers failed: {error}")
+
+
+@contextlib.contextmanager
+def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[None]:
+    """A bar fed by the progress note of rank 0: the same whether workers are here or elsewhere."""
+    if quiet:
+        yield
+        return
+    with tqdm(total=total, initial=done, unit="step", desc="pretrain", file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def follow() -> None:
+            # A bar that cannot be moved is no news: what ails the store stops the run itself, with a sentence.
+            with contextlib.suppress(StorageError):
+                _shown(run, bar)
+
+        try:
+            with _meanwhile("progress", 1.0, follow):
+                yield
+        finally:
+            follow()
+
+
+def _shown(run: Bucket, bar: Any) -> None:
+    note = read_progress(run)
+    if note and note["step"] > bar.n:
+        share = note["wait_s"] / max(note["step_s"], 1e-9)
+        bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
+        bar.update(note["step"] - bar.n)

@@ -1,0 +1,178 @@
+"""Plan: what a run will take, from a few of its steps in this process. It writes nothing and starts nothing.
+
+A step's time and what its backward pass keeps are measured at the share of rank 0 of the most workers, and taken to grow with
+the samples of a worker. Sizes are those of this run's own weights and state; numbers of requests are arithmetic. Waiting for data
+is understated: two steps are fetched ahead, which is much of a probe. What a step keeps may depend on what it draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import lcm
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossdim.training.backbones import encoder_bytes
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.data.collate import Batch
+from crossdim.training.data.corpus import open_corpus
+from crossdim.training.data.loader import Loading, step_batches
+from crossdim.training.engine.loop import StepRecord, fit
+from crossdim.training.engine.train_state import Learner
+from crossdim.training.launch.worker import CorpusViews, Source, encoder_spec, identity, order_of
+from crossdim.training.methods.base import Method, Outcome, Step
+from crossdim.training.run_dir import checkpoint
+from crossdim.training.run_dir.checkpoint import Saving
+
+#: Measured steps, at least; those of one cycle of the mixture go before them to warm up.
+MEASURED = 3
+#: Steps in all, at most: of a mixture with a longer cycle the beginning stands for the whole.
+LONGEST = 16
+MB = 1e6
+
+
+class Watched(nn.Module):
+    """A method whose forward passes are watched: how many samples, and how many bytes are kept for the backward pass."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+        self.samples, self.kept_bytes = 0, 0
+
+    def forward(self, batch: Batch, step: Step) -> Outcome:
+        """One part of a step. Parts follow one another, each with its backward pass, so the largest is what is needed."""
+        kept: dict[int, int] = {}
+        weights = {p.untyped_storage().data_ptr() for p in self.method.parameters()}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outcome: Outcome = self.method(batch, step)
+        self.samples += len(batch.keys)
+        self.kept_bytes = max(self.kept_bytes, sum(kept.values()))
+        return outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """What was measured as rank 0 of ``world``; times are means of ``steps`` steps, after those that warm up.
+
+    Attributes:
+        samples: of this rank in a step.
+        kept_bytes: of what the backward pass of this rank's largest part needs, weights left out.
+        fixed_bytes: what a worker holds whatever its samples, by name; if ``sharded``, what all workers hold together.
+        stored_bytes: of the files of a checkpoint, by name.
+    """
+
+    device: str
+    world: int
+    steps: int
+    samples: float
+    step_s: float
+    wait_s: float
+    kept_bytes: int
+    fixed_bytes: dict[str, int]
+    stored_bytes: dict[str, int]
+    sharded: bool = False
+
+
+def probe(config: Pretraining, sources: Sequence[Source], world: int, device: torch.device, threads: int) -> Probe:
+    """Walk the first steps of a run, as rank 0 of ``world`` would."""
+    corpora, weights = [open_corpus(source.bucket) for source in sources], [source.weight for source in sources]
+    learner = Learner.of(config, device)
+    # Blocks hold what single steps hold, in longer rows: a few steps of the latter see every dataset.
+    mixing = replace(config.mixing, mode="ratio") if config.mixing.mode == "block" else config.mixing
+    order, batch = order_of(replace(config, mixing=mixing), corpora, weights), config.global_batch
+    cycle = lcm(batch, order.period) // batch
+    steps = min(config.steps, LONGEST, cycle + -(-MEASURED // cycle) * cycle)
+    loading = Loading(order=order, global_batch=batch, rank=0, world=world, joint=config.mixing.mode == "joint", threads=threads)
+    batches = step_batches(loading, corpora, CorpusViews(config, corpora), 0, steps * batch)
+    watched, records = Watched(learner.method), list[StepRecord]()
+    fit(watched, learner.optimizer, config, batches, 0, device, lambda record, ask: records.append(record), learner.moved)
+    warm = records[min(cycle, steps // 2) :]
+    state = learner.state(config.steps, config.steps * batch, identity(config, corpora, weights))
+    spec = encoder_spec(config, learner, corpora)
+    parts = learner.tensors() if learner.in_parts else {}
+    held, moments = ({n: t for n, t in parts.items() if n.startswith("state.") is of} for of in (False, True))
+    in_parts = {"parts": _bytes(parts)} if parts else {}
+    return Probe(
+        device=str(device),
+        world=world,
+        steps=len(warm),
+        samples=watched.samples / steps,
+        step_s=sum(record.step_s for record in warm) / len(warm),
+        wait_s=sum(record.wait_s for record in warm) / len(warm),
+        kept_bytes=watched.kept_bytes,
+        fixed_bytes={
+            "weights": _bytes(state.model or held),
+            "gradients": _bytes([p.grad for p in learner.method.parameters()]),
+            "optimizer": _bytes(state.optimizer.get("state", moments)),
+            "average": _bytes(state.average),
+        },
+        stored_bytes={
+            "state": len(checkpoint.state_bytes(state)),
+            **in_parts,
+            "encoder": len(encoder_bytes(learner.encoder_weights() if parts else state.encoder, spec)),
+        },
+        sharded=learner.in_parts,
+    )
+
+
+def _bytes(found: Any) -> int:
+    """Bytes of all tensors in a tree."""
+    if isinstance(found, Tensor):
+        return found.nbytes
+    inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    return sum(map(_bytes, inner))
+
+
+def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Saving) -> tuple[dict[str, object], str]:
+    """What a run takes at each of several numbers of workers: a document, and sentences with the arithmetic in them."""
+    steps, batch = config.steps, config.global_batch
+    lines = [
+        f"measured on {found.device} as rank 0 of {found.world}: {found.samples:g} samples a step in {found.step_s:.3g} s "
+        f"(mean of {found.steps}), {found.wait_s:.3g} s of it waiting for data; {found.kept_bytes / MB:.1f} MB kept for the "
+        "backward pass"
+    ]
+    shares = []
+    for number in workers:
+        samples = batch / number
+        step_s, kept = found.step_s * samples / found.samples, found.kept_bytes * samples / found.samples
+        held = sum(found.fixed_bytes.values())
+        fixed, hours, gets = held / number if found.sharded else held, steps * step_s / 3600, steps * samples
+        saves = saving.times(steps, step_s)
+        numbers = {
+            "samples": samples,
+            "step_s": step_s,
+            "hours": hours,
+            "memory_bytes": fixed + kept,
+            "requests": gets,
+            "checkpoints": saves,
+        }
+        shares.append({"workers": number, "requests_per_s": batch / step_s, **numbers})
+        lines.append(
+            f"workers {number}: {found.step_s:.3g} s x {samples:g} / {found.samples:g} samples = {step_s:.3g} s a step, "
+            f"x {steps} / 3600 = {hours:.3g} hours; memory {fixed / MB:.1f} + {kept / MB:.1f} = {(fixed + kept) / MB:.1f} MB "
+            f"each; {gets:.0f} range GETs each, {batch / step_s:.3g} a second together; "
+            f"{saves} checkpoint{'' if saves == 1 else 's'}"
+        )
+    lines += [
+        f"memory whatever the samples: {_summed(found.fixed_bytes)}" + (", cut over the workers" if found.sharded else ""),
+        f"checkpoint: {_summed(found.stored_bytes)}",
+        f"requests: {steps} steps x {batch} samples = {steps * batch} range GETs, one a sample, with any number of workers",
+        "Nothing was started. Workers are taken to be like this machine; averaging gradients, writing checkpoints, starting Ray, "
+        "and what libraries and kernels hold for themselves are not in it.",
+    ]
+    document = {"probe": asdict(found), "workers": shares, "steps": steps, "requests": steps * batch}
+    return document, "\n".join(lines)
+
+
+def _summed(found: dict[str, int]) -> str:
+    return " + ".join(f"{name} {size / MB:.1f}" for name, size in found.items()) + f" = {sum(found.values()) / MB:.1f} MB"

@@ -1,0 +1,157 @@
+"""Admission: a run is held against its data, its folder and its workers before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.output import check_outside
+from crossdim.storage_schema.errors import DocumentError, Problem, RunError, UsageError
+from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.data.corpus import Corpus, open_corpus, read_sample
+from crossdim.training.data.ranges import open_ranges
+from crossdim.training.launch.worker import Source, identity, order_of
+from crossdim.training.methods.base import Method
+from crossdim.training.network_limits import built_of_at_most
+from crossdim.training.run_dir.differences import run_differences
+from crossdim.training.run_dir.output_check import check_run_folder
+from crossdim.training.run_dir.run_config import recorded
+
+#: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
+BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
+
+#: Parameters and buffers of a network, at most: far more than any has, few enough to be counted in seconds.
+MAX_TENSORS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admitted:
+    """A run that may start.
+
+    Attributes:
+        identity: what makes it the run that it is.
+        damage: where the folder's configuration is not what was written, a sentence on it; it is to be written anew.
+    """
+
+    identity: dict[str, Any]
+    damage: str | None
+
+
+def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> Admitted:
+    """Hold a run against its data, its folder and its workers before anything starts.
+
+    Raises:
+        UsageError: if the folder holds other files, or is a dataset of the run or in one; if the network is too large; or
+            naming everything that does not fit data, workers and machine.
+        RunError: if another run is in the folder, with the differences.
+    """
+    check_outside(run, [source.bucket for source in sources])
+    check_run_folder(run)
+    corpora = [open_corpus(source.bucket) for source in sources]
+    weights = [source.weight for source in sources]
+    problems = _data_problems(config, corpora) + _world_problems(config, corpora, weights, world)
+    if config.mixing.mode == "joint":
+        problems += _joint_problems(config, corpora)
+    if config.compute.precision == "bf16" and not use_gpu:
+        problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
+    if problems:
+        raise UsageError(str(DocumentError(f"the run does not fit its data ({config.method.kind})", problems)))
+    method = _built_on_meta(config)
+    config.compute.refuse(method)
+    if world == 0 and not use_gpu:
+        _check_memory(method)
+    mine = identity(config, corpora, weights)
+    before = recorded(run)
+    if before is not None and before.identity != mine:
+        raise RunError(
+            f"{run.where('')} holds another run: {run_differences(before.identity, mine)}. Give what it was started with "
+            "(without --recipe, --set and --steps its own settings are taken), or choose another --out"
+        )
+    return Admitted(identity=mine, damage=before.damage if before else None)
+
+
+def _built_on_meta(config: Pretraining) -> Method:
+    """The method as it will be, with nothing drawn or held."""
+    try:
+        with torch.device("meta"), built_of_at_most(MAX_TENSORS):
+            return config.method.build()
+    except (RuntimeError, ArithmeticError, TypeError, ValueError, MemoryError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UsageError(f"{config.method.kind}: a network of these settings cannot be built: {told}; make it smaller") from error
+
+
+def _check_memory(method: Method) -> None:
+    """Weights and their gradients must fit into this machine."""
+    numbers = sum(parameter.numel() for parameter in method.parameters())
+    needed = 2 * sum(parameter.nbytes for parameter in method.parameters())
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        found = f"{numbers:,} parameters and their gradients take {needed / 1e9:,.1f} GB of memory"
+        raise UsageError(f"{found}; this machine has {present / 1e9:,.1f} GB: make the network smaller")
+
+
+def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
+    problems = []
+    seen: dict[Presentation, str] = {}
+    for corpus in corpora:
+        presentation, url = corpus.manifest.presentation, corpus.bucket.where("")
+        if presentation not in config.method.accepts:
+            known = ", ".join(sorted(config.method.accepts))
+            problems.append(Problem(loc=url, message=f"holds {presentation}; {config.method.kind} accepts {known}"))
+        if corpus.pseudo3d and not corpus.pseudo3d.reversible:
+            problems.append(
+                Problem(loc=url, message="its pseudo-3D view cannot be folded back exactly; prepare it with stride = window")
+            )
+        first = seen.setdefault(presentation, url)
+        theirs = next(c.pseudo3d for c in corpora if c.bucket.where("") == first)
+        if theirs != corpus.pseudo3d:
+            problems.append(Problem(loc=url, message=f"has another pseudo-3D geometry than {first}"))
+    return problems
+
+
+def _joint_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
+    """Views of one sample of each dataset must have equal names and shapes to share a tensor."""
+    shapes = [
+        {
+            name: view.shape
+            for name, view in config.method.draw(
+                read_sample(corpus, 0, open_ranges(corpus.bucket)), corpus.pseudo3d, np.random.default_rng(0)
+            ).items()
+        }
+        for corpus in corpora
+    ]
+    return [
+        Problem(
+            loc=corpus.bucket.where(""), message=f"mixing joint needs views alike; its views are {shape}, the first {shapes[0]}"
+        )
+        for corpus, shape in zip(corpora, shapes, strict=True)
+        if shape != shapes[0]
+    ]
+
+
+def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
+    world, needed, parts = max(1, world), config.method.min_rank_batch, config.compute.accumulate
+    if world > config.global_batch:
+        found = f"{world} workers share a global_batch of {config.global_batch}: some would never have a sample"
+        return [Problem(loc="workers", message=f"{found}; at most {config.global_batch} workers, or a larger global_batch")]
+    order = order_of(config, corpora, weights)
+    if config.compute.sync_bn:  # statistics are of all workers' samples together, and nobody's are borrowed
+        if not config.mixing.smallest_batch(order, config.global_batch, world):
+            message = f"{world} workers leave one without a sample of a dataset; synchronised batch norm needs one of each"
+            return [Problem(loc="workers", message=message)]
+        world = 1
+    least = config.mixing.smallest_batch(order, config.global_batch, world) // parts
+    if least >= needed:
+        return []
+    cut = f", in {parts} parts," if parts > 1 else ""
+    datasets, workers = (f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in ((len(corpora), "dataset"), (world, "worker")))
+    found = f"global_batch {config.global_batch} over {datasets} and {workers}{cut}"
+    wanted = f"{config.method.kind} needs {needed} for batch norm"
+    return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset at a time; {wanted}")]

@@ -1,0 +1,1 @@
+"""The directory of a run: checkpoints, metrics, events, status."""

@@ -1,0 +1,157 @@
+"""Writer: each rank's part of the tensors as objects of a bucket, and the index of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
+from torch.distributed.checkpoint.state_dict_saver import _save_state_dict
+from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
+from torch.futures import Future
+
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import StorageError
+from crossdim.training.run_dir.sharded.index import DTYPES, INDEX, Index, Place
+from crossdim.training.run_dir.sharded.ranks import are_several, failing_together
+
+#: An object ends where the next tensor would bring it above this: so much host memory does writing take, or one tensor's part.
+OBJECT_BYTES = 128 * 2**20
+#: Every chunk begins at a multiple of it, so that readers may look at its numbers in place.
+ALIGNMENT = 64
+
+
+def write(run: Bucket, folder: str, tensors: dict[str, Tensor], group: dist.ProcessGroup | None) -> dict[str, str]:
+    """Store tensors, each rank its own part; on return all ranks' parts are stored.
+
+    All ranks of the group call it with the same names. What several ranks hold is written by one of them. It may run in a
+    thread if ``group`` is used by nothing else meanwhile; the tensors must not change until it returns (see ``snapshot``).
+
+    Args:
+        run: folder of the run.
+        folder: where in it; objects of the same name are replaced.
+        tensors: plain tensors and DTensors by name.
+        group: the ranks, best with gloo: None for the default group, or for this process alone where there is none.
+
+    Returns:
+        On every rank, the sha256 of every object by its name in ``folder``. The index is among them.
+
+    Raises:
+        StorageError: on every rank, if on one of them an entry cannot be stored or the store does not take it.
+    """
+    with failing_together():
+        # dcp.save itself warns that a single process is a single process.
+        metadata = _save_state_dict(
+            state_dict=dict(tensors),
+            storage_writer=BucketWriter(run.at(folder)),
+            process_group=group,
+            no_dist=not are_several(),
+            planner=DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
+        )
+    hashes: dict[str, str] = metadata.storage_data
+    return hashes
+
+
+class BucketWriter(StorageWriter):
+    """What DCP asks of a store. Ranks' hashes come back in the metadata, which it hands to everybody."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def reset(self, checkpoint_id: object = None) -> None:
+        """Nothing is kept from one writing to the next."""
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        """Nothing: folders of a bucket need not be made."""
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: object) -> bool:
+        """No: a bucket is more than a path, so it cannot be guessed from one."""
+        return False
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """Refuse what is no tensor of numbers."""
+        for item in plan.items:
+            dtype = item.tensor_data.properties.dtype if item.tensor_data else None
+            if dtype not in DTYPES.values():
+                found = f"a tensor of {dtype}" if dtype else "no tensor"
+                raise StorageError(
+                    f"{self._bucket.where('')}: {item.index.fqn} is {found}; store only tensors of {', '.join(DTYPES)}"
+                )
+        return plan
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        """Tell every rank its number, which its objects are named by."""
+        return [replace(plan, storage_data=rank) for rank, plan in enumerate(plans)]
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Write this rank's objects."""
+        written: Future[list[WriteResult]] = Future()
+        objects = _objects(plan.items, plan.storage_data)
+        written.set_result([result for name, items in objects for result in self._put(name, items, planner)])
+        return written
+
+    def _put(self, name: str, items: list[WriteItem], planner: SavePlanner) -> list[WriteResult]:
+        pieces: list[Any] = []
+        begins, end = [], 0
+        for item in items:
+            tensor = planner.resolve_data(item)
+            assert isinstance(tensor, Tensor)  # nothing else passed prepare_local_plan
+            numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            gap = -end % ALIGNMENT
+            begins.append(end + gap)
+            pieces += [bytes(gap), numbers]
+            end += gap + numbers.nbytes
+        data = b"".join(pieces)
+        self._bucket.put(name, data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        places = [Place(object=name, at=begin) for begin in begins]
+        return [
+            WriteResult(index=item.index, size_in_bytes=len(data), storage_data=(place, sha256))
+            for item, place in zip(items, places, strict=True)
+        ]
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Write the index, which makes the folder readable; the first rank's work."""
+        written = {result.index: result.storage_data for of_rank in results for result in of_rank}
+        tensors = {name: t for name, t in metadata.state_dict_metadata.items() if isinstance(t, TensorStorageMetadata)}
+        index = Index(tensors=tensors, places={key: place for key, (place, _) in written.items()})
+        data = index.to_json()
+        self._bucket.put(INDEX, data)
+        hashes = {place.object: sha256 for place, sha256 in written.values()}
+        metadata.storage_data = hashes | {INDEX: hashlib.sha256(data).hexdigest()}
+
+
+def _objects(items: list[WriteItem], rank: int) -> Iterator[tuple[str, list[WriteItem]]]:
+    """What a rank writes, by object. Whole tensors, which every reader needs, lie apart from shards, which few do."""
+    for kind, whole in (("whole", True), ("shard", False)):
+        chosen = [item for item in items if _is_whole(item) is whole]
+        for number, part in enumerate(_filled(chosen)):
+            yield f"{kind}-{rank:05d}-{number:05d}.bin", part
+
+
+def _is_whole(item: WriteItem) -> bool:
+    assert item.tensor_data is not None
+    return item.tensor_data.chunk.sizes == item.tensor_data.size
+
+
+def _filled(items: list[WriteItem]) -> Iterator[list[WriteItem]]:
+    part: list[WriteItem] = []
+    room = OBJECT_BYTES
+    for item in items:
+        assert item.tensor_data is not None
+        size = item.tensor_data.chunk.sizes.numel() * item.tensor_data.properties.dtype.itemsize
+        if part and size > room:
+            yield part
+            part, room = [], OBJECT_BYTES
+        part.append(item)
+        room -= size
+    if part:
+        yield part

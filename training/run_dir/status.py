@@ -1,0 +1,219 @@
+"""Status: how a run is doing, read from its folder alone, from any machine, while it is written or long after.
+
+Durations between two things that rank 0 wrote, such as the age of a checkpoint, are of one clock. Only the silence compares
+rank 0's clock with the reader's; where the two differ by minutes, it is wrong by as much. After a move of rank 0 to another
+machine, ages across that move have the difference of the two clocks in them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.location import shown_location, without_secrets
+from crossdim.storage_schema.errors import DocumentError, RunError
+from crossdim.storage_schema.names import printable
+from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
+from crossdim.training.run_dir.events import Event, events, read_event
+from crossdim.training.run_dir.metrics import read_progress, recent
+from crossdim.training.run_dir.records import Record, is_count
+from crossdim.training.run_dir.run_config import CONFIG, read_run_config
+
+#: Steps that rates are means of.
+WINDOW = 100
+#: A run is silent after this long without a word, or after as many steps' time as ``PATIENCE_STEPS`` if that is longer.
+PATIENCE_S = 120.0
+PATIENCE_STEPS = 10
+#: Newest events out of the ordinary that are told in full.
+TOLD = 3
+EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize", "preempted", "stopped")
+
+State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
+#: What the newest event of a start says of the run.
+STATES: dict[str, State] = {"lost": "restarting", "stopped": "stopped", "failed": "failed", "end": "done"}
+AT_WORK = ("running", "restarting")
+#: What to do about a run that does not get on by itself.
+REMEDIES: dict[State, str] = {
+    "silent": "if no process trains it any more, run the same pretrain line: it goes on from the last checkpoint",
+    "stopped": "to go on, run the same pretrain line",
+    "failed": "once the cause is mended, run the same pretrain line: it goes on from the last checkpoint",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """A run at a glance; None where nothing is known yet.
+
+    Attributes:
+        state: ``waiting`` if no worker has written yet, ``restarting`` after a worker was lost.
+        step: steps done, of ``steps``.
+        workers: of the newest start.
+        wait_share: of rank 0's time, the part in which it waited for data.
+        in_vain: steps that were done again after losses, at least: the last two seconds before a loss may not be known.
+        skew_share: of the time, the part in which the first worker of a step waited for the last.
+        checkpoint_age_s: from the newest checkpoint that holds to the last word; what was done since is done again after a loss.
+        last_word_s: when rank 0 last wrote, by its own clock, in seconds since 1970.
+        silence_s: from then until now, by the reader's clock.
+        eta_s: from the last word to the last step; None unless the run is running.
+        events: how many of each kind.
+        told: the newest failures and passed-over checkpoints, oldest first.
+        ignored: what lies among the checkpoints and is no complete one, with the reason.
+    """
+
+    run: str
+    state: State
+    step: int
+    steps: int
+    loss: float | None = None
+    steps_per_s: float | None = None
+    samples_per_s: float | None = None
+    wait_share: float | None = None
+    skew_share: float | None = None
+    workers: int | None = None
+    in_vain: int = 0
+    checkpoint_step: int | None = None
+    checkpoint_age_s: float | None = None
+    last_word_s: float | None = None
+    silence_s: float | None = None
+    eta_s: float | None = None
+    events: dict[str, int]
+    told: list[Record]
+    ignored: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if self.last_word_s is None:
+            return f"{shown_location(self.run)}: waiting; no worker has written yet, {self.steps} steps to do"
+        state: str = self.state
+        if state == "silent":
+            since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            state = f"silent since {since} ({_duration(self.silence_s or 0.0)} by this machine's clock)"
+        loss = "" if self.loss is None else f", loss {self.loss:.4f}"
+        lines = [f"{shown_location(self.run)}: {state}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
+        if self.steps_per_s is not None:
+            left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
+            rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"
+            lines.append(
+                f"  {rate}, {self.wait_share:.0%} of the time waiting for data, {self.skew_share:.0%} for the last worker{left}"
+            )
+        lines.append(f"  last progress {_duration(self.silence_s or 0.0)} ago")
+        if self.checkpoint_step is not None:
+            age = f", {_duration(self.checkpoint_age_s)} before the last progress" if self.checkpoint_age_s else ""
+            lines.append(f"  last checkpoint: step {self.checkpoint_step}{age}")
+        lines += [f"  ignored among the checkpoints: {printable(one)}" for one in self.ignored]
+        if self.in_vain:
+            useful = self.step / (self.step + self.in_vain)
+            lines.append(f"  goodput: {useful:.1%} of the steps made were of use, {self.in_vain} were done again")
+        lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
+        lines += [
+            f"  {told['kind']} at step {told['step']}"
+            + (f": {printable(' '.join(told['text'].split()))}" if told.get("text") else "")
+            for told in self.told
+        ]
+        if (remedy := REMEDIES.get(self.state)) is not None:
+            lines.append(f"  {remedy}")
+        return "\n".join(lines)
+
+
+def status(run: Bucket, now: float) -> Status:
+    """How the run in ``run`` is doing at ``now``, in seconds since 1970.
+
+    Raises:
+        RunError: if there is no run.
+        StorageError: if the store does not answer. What is half-written or just being replaced is left out instead.
+    """
+    total = _steps(run)
+    happened = events(run)
+    counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
+    told = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
+    start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
+    waiting = Status(run=without_secrets(run.url), state="waiting", step=0, steps=total, events=counts, told=told)
+    if begun is None:
+        return waiting
+    lines = [line for line in recent(run, WINDOW) if line["step"] >= begun.step]
+    words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
+    note = read_progress(run)
+    # A progress note from before this start is of steps that are done again.
+    if note and note["time_s"] >= start.get("time_s", 0.0):
+        words.append((note["time_s"], note["step"], note["loss"]))
+    spoken, step, loss = max(words, default=(0.0, begun.step, None))
+    last_word = max(spoken, newest.get("time_s", 0.0), start.get("time_s", 0.0))
+    if not last_word:  # a first note that cannot be read yet
+        return waiting
+    rates, kept = _rates(lines), _kept(happened, begun)
+    state = _state(happened, now - last_word, rates)
+    written = read_event(run, kept).get("time_s") if kept else None
+    return Status(
+        run=without_secrets(run.url),
+        state=state,
+        step=max(step, happened[-1].step),  # a failure knows it to the step, the numbers of the last two seconds may be lost
+        steps=total,
+        loss=loss,
+        workers=start.get("workers"),
+        checkpoint_step=kept.step if kept else None,
+        checkpoint_age_s=None if written is None else max(0.0, last_word - written),
+        last_word_s=last_word,
+        silence_s=max(0.0, now - last_word),
+        eta_s=(total - step) / rates["steps_per_s"] if rates and state == "running" else None,
+        in_vain=start.get("in_vain", 0),
+        events=counts,
+        told=told,
+        ignored=[f"{name}: {lack}" for name, lack in CheckpointListing(run).ignored(total if state in AT_WORK else 0).items()],
+        **rates,
+    )
+
+
+def _steps(run: Bucket) -> int:
+    """Steps of the whole run."""
+    if not run.exists(CONFIG):
+        raise RunError(
+            f"{run.where('')} holds no run: there is no {CONFIG} that can be read; look at the --out of its pretrain line"
+        )
+    try:
+        steps = read_run_config(run).identity["config"].get("steps")
+    except DocumentError as error:
+        told = " ".join(str(error).split())
+        remedy = "if it is a run, its pretrain line rebuilds it from a checkpoint"
+        raise RunError(f"{run.where('')} holds no run whose {CONFIG} can be read: {told}; {remedy}") from error
+    if not is_count(steps) or not steps:
+        raise RunError(f"{run.where(CONFIG)} gives {steps!r} steps; no configuration that can be read does")
+    return int(steps)
+
+
+def _last(happened: Sequence[Event], *kinds: str) -> Event | None:
+    return next((event for event in reversed(happened) if event.kind in kinds), None)
+
+
+def _kept(happened: Sequence[Event], begun: Event) -> Event | None:
+    """The newest checkpoint that holds: one since the newest start, or the one that was resumed from."""
+    return _last([e for e in happened if e.place > begun.place or e.step == begun.step], "checkpoint")
+
+
+def _rates(lines: Sequence[Record]) -> dict[str, float]:
+    """Means over steps in a row, with what lies between them, such as checkpoints; nothing without a step."""
+    if not lines:
+        return {}
+    spent = max(sum(line["step_s"] for line in lines), lines[-1]["time_s"] - lines[0]["time_s"] + lines[0]["step_s"])
+    samples = sum(sum(line["counts"].values()) for line in lines)
+    waited = sum(line["wait_s"] for line in lines) / spent
+    skewed = sum(line["skew_s"] for line in lines) / spent
+    return {"steps_per_s": len(lines) / spent, "samples_per_s": samples / spent, "wait_share": waited, "skew_share": skewed}
+
+
+def _state(happened: Sequence[Event], silence_s: float, rates: dict[str, float]) -> State:
+    last = _last(happened, "start", "resume", *STATES)
+    if last and last.kind in STATES:
+        return STATES[last.kind]
+    patience = max(PATIENCE_S, PATIENCE_STEPS / rates["steps_per_s"]) if rates else PATIENCE_S
+    return "silent" if silence_s > patience else "running"
+
+
+def _duration(seconds: float) -> str:
+    """A time span for people, to two digits or so."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
