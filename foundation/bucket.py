@@ -27,7 +27,8 @@ __all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
 class Bucket:
     """A root URL and how to reach it. A value: it travels to workers and opens its store there.
 
-    Paths of objects are written as :func:`crossdim.storage_schema.names.escape_name` writes names. No character of a path is a pattern.
+    Paths of objects are written as :func:`crossdim.storage_schema.names.escape_name` writes names. No character of a path is a
+    pattern.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""The decoder process: ``python -m crossdim.pipelines.decoder_process.server SOCKET ANSWERS REQUESTS``, started by the client alone.
+"""The decoder process: ``python -m crossdim.pipelines.decoder_process.server SOCKET ANSWERS REQUESTS``, started by the client.
 
 A supervisor imports every decoder once and forks a worker that answers requests. A worker that dies is replaced in
 milliseconds, by one that has met no input yet. Both end when the client does, however it ends.

@@ -34,8 +34,8 @@ def decode(item: RawItem) -> Sample:
         (1, H, W), uint8 for pictures of up to 8 bits, otherwise uint16 with its scaling; (3, H, W) uint8 for colour.
 
     Raises:
-        SampleError: see :func:`crossdim.pipelines.readers.dicom.read_pixels`; rule ``depth`` or ``constant`` for values that cannot be
-            stored, or show nothing.
+        SampleError: see :func:`crossdim.pipelines.readers.dicom.read_pixels`; rule ``depth`` or ``constant`` for values that
+            cannot be stored, or show nothing.
     """
     dataset, header, pixels = read_pixels(item.data, item.rules, colour=True)
     modality = modality_of(dataset, item.modality)

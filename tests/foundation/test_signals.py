@@ -59,7 +59,7 @@ def test_the_first_signal_ends_a_verb_with_one_line(number: signal.Signals, code
     ],
 )
 def test_what_left_nothing_does_not_claim_to_go_on(number: signal.Signals, code: int, line: str) -> None:
-    body = "from foundation import signals\nsignals.tell_written(written=False)\ntime.sleep(60)"
+    body = "from crossdim.foundation import signals\nsignals.tell_written(written=False)\ntime.sleep(60)"
     with start(body) as process:
         process.send_signal(number)
         assert process.communicate(timeout=20)[1] == line

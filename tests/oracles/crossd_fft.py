@@ -1,8 +1,8 @@
 """Cross-D convolution as its paper writes it: Fourier transform, rotated frequencies, phase, transform back, middle slice.
 
 Transcribed from equations 1 to 8 and algorithm 1 of arXiv 2411.02441 and from the description of its code, apart from
-``crossdim.training.layers``; slow on purpose, float64. Where the paper is silent, the code decides: softmax for each channel, tanh,
-epsilon in the norm, first kernel axis is x, real part, frequencies of ``fftfreq``.
+``crossdim.training.layers``; slow on purpose, float64. Where the paper is silent, the code decides: softmax for each channel,
+tanh, epsilon in the norm, first kernel axis is x, real part, frequencies of ``fftfreq``.
 """
 
 from __future__ import annotations

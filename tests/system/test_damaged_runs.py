@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.flip_datasets import publish
 from benchmarks.flip_runs import Run
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.data.ranges import LocalRanges
 from crossdim.training.run_dir import checkpoint

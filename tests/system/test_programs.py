@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ray.scripts.scripts import cli
 
-from crossdim import VERBS
+from crossdim.cli import VERBS
 from tests.system.conftest import REPOSITORY
 
 #: Programs that an environment brings along, and what may follow their names in a command.

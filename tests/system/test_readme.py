@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdim import VERBS
+from crossdim.cli import VERBS
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.training.backbones import encoder_bytes

@@ -1,4 +1,4 @@
-"""The README of this house: its code runs as it stands, and its lists are those of the code."""
+"""The README of training: its code runs as it stands, and its lists are those of the code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from crossdim.training.evaluation import REPORT
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import async_checkpointer, checkpoint, metrics, run_config
 
-HOUSE = Path(__file__).parents[2] / "training"
-TEXT = (HOUSE / "README.md").read_text()
+PACKAGE = Path(__file__).parents[2] / "training"
+TEXT = (PACKAGE / "README.md").read_text()
 
 
 def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,10 +38,10 @@ def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytes
     assert np.allclose(names["of_image"].numpy(), expected, atol=1e-5)
 
 
-def test_every_room_has_its_line() -> None:
-    rooms = {path.stem for path in HOUSE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    table = TEXT.split("## Rooms")[1].split("\n## ")[0]
-    assert sorted(room for room in rooms if not room.startswith("__") and f"`{room}" not in table) == []
+def test_every_package_has_its_line() -> None:
+    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    table = TEXT.split("## Packages")[1].split("\n## ")[0]
+    assert sorted(name for name in names if not name.startswith("__") and f"`{name}" not in table) == []
 
 
 def test_the_listing_of_a_run_has_the_names_that_are_written() -> None:

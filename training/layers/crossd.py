@@ -46,7 +46,7 @@ class CrossDConv(nn.Module):
         padding_mode: as in ``torch.nn.Conv2d``.
         mode: ``paper`` shifts by one tap along every axis where the angle is 0, so that images and volumes see kernels that lie
             one voxel apart. ``centered`` (ours) takes that tap off, so that angle 0 is the kernel's own middle slice.
-        form: how planes are applied, see :func:`crossdim.training.layers.per_sample.convolve_each`; changes rounding and cost alone.
+        form: how planes are applied, see :func:`~crossdim.training.layers.per_sample.convolve_each`; changes rounding and cost.
 
     Raises:
         GeometryError: if the arguments do not make a convolution.

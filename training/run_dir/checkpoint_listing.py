@@ -1,4 +1,4 @@
-"""Which checkpoints a run has, by their names and lists of hashes; what is in them is for ``crossdim.training.run_dir.checkpoint`` to check."""
+"""Which checkpoints a run has, by their names and lists of hashes; ``checkpoint`` checks what is in them."""
 
 from __future__ import annotations
 

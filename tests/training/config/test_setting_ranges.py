@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 
 OPTIONS = [

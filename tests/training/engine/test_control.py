@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.engine.control import HERE, SIGNALS, Ask, Asks, save_here
 from crossdim.training.run_dir.events import events

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.engine.control import Ask

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import UsageError
 from crossdim.training.launch.gpus import refuse_lack

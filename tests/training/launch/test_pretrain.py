@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training.cli import cadence

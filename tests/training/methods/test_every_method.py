@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.backbones import load_encoder
 from crossdim.training.recipes import RECIPES, recipe

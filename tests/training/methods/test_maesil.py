@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.pseudo3d import Pseudo3D

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir import checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.config.pretraining import overridden
 from crossdim.training.recipes import recipe

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.training.run_dir.checkpoint_listing import HASHES
 from crossdim.training.run_dir.run_config import CONFIG

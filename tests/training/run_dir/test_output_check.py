@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.storage_schema.errors import UsageError
 from crossdim.training.launch.validate import admit

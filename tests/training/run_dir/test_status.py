@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from crossdim import main
+from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.engine.control import Ask

@@ -11,7 +11,7 @@ TRUNCATE = 4.0
 
 
 def unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
-    """Stored numbers (B, ...) as float32 in unit range; one multiply-add, as :meth:`crossdim.storage_schema.sample.Scaling.unit`."""
+    """Convert stored numbers (B, ...) to float32 in unit range, as :meth:`crossdim.storage_schema.sample.Scaling.unit` does."""
     factor, summand = (scale_B2[:, number].view(-1, *[1] * (source.ndim - 1)) for number in range(2))
     return source.to(torch.float32) * factor + summand
 
