@@ -12,7 +12,15 @@ import fsspec
 from crossdim.foundation.extras import missing
 from crossdim.foundation.fsspec_objects import FsspecObjects
 from crossdim.foundation.local_files import LocalFiles, check_folder
-from crossdim.foundation.location import S3_PROTOCOLS, is_local, local_path, protocol_of, shown_location, without_secrets
+from crossdim.foundation.location import (
+    S3_PROTOCOLS,
+    is_local,
+    local_path,
+    protocol_of,
+    shown_location,
+    split_query,
+    without_secrets,
+)
 from crossdim.foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
 from crossdim.foundation.retry import Answer, client_errors, is_full, is_transient, patiently
 from crossdim.foundation.store_errors import meaning_of
@@ -29,6 +37,7 @@ class Bucket:
 
     Paths of objects are written as :func:`crossdim.storage_schema.names.escape_name` writes names. No character of a path is a
     pattern.
+    The query of a web address goes with every request and is part of no path.
     """
 
     url: str
@@ -62,7 +71,7 @@ class Bucket:
         """The root as the store names it: an absolute folder, or bucket and prefix."""
         if self.is_local:
             return local_path(self.url)
-        return str(type(self.filesystem)._strip_protocol(self.url)).rstrip("/")
+        return str(type(self.filesystem)._strip_protocol(split_query(self.url)[0])).rstrip("/")
 
     @property
     def _store(self) -> ObjectStore:
@@ -80,7 +89,11 @@ class Bucket:
 
     def at(self, path: str) -> Bucket:
         """A folder inside this one."""
-        return replace(self, url=f"{self.url.rstrip('/')}/{unescape_name(path)}")
+        return replace(self, url=self._below(unescape_name(path)))
+
+    def _below(self, path: str) -> str:
+        base, query = split_query(self.url)
+        return f"{base.rstrip('/')}/{path}{query}"
 
     def with_patience(self, patience_s: float) -> Bucket:
         """The same, asked for so long while its store does not answer."""
@@ -88,12 +101,12 @@ class Bucket:
 
     def full(self, path: str) -> str:
         """The store's name of an object."""
-        root = self.root
-        return f"{root.rstrip('/')}/{unescape_name(path)}" if path else root
+        root, query = self.root, split_query(self.url)[1]
+        return f"{root.rstrip('/')}/{unescape_name(path)}{query}" if path else f"{root}{query}"
 
     def where(self, path: str) -> str:
         """The URL of an object, for messages."""
-        return shown_location(f"{self.url.rstrip('/')}/{path}" if path else self.url)
+        return shown_location(self._below(path) if path else self.url)
 
     def _asked(self, path: str, doing: str, ask: Callable[[bool], Answer]) -> Answer:
         """What ``ask`` answers, with the store's errors as sentences of ours and its silences outlasted (see ``patiently``)."""

@@ -36,7 +36,9 @@ class FsspecObjects:
         found = self._filesystem.find(name, detail=True)
         if not found and not self.exists(name):
             raise FileNotFoundError(name)
-        files = ((path, info) for path, info in found.items() if info["type"] == "file")
+        # A web server's single file is found without a description.
+        described = ((path, info or self._filesystem.info(path)) for path, info in found.items())
+        files = ((path, info) for path, info in described if info["type"] == "file")
         return [_stored(path[len(name) + 1 :], info) for path, info in files]
 
     def put(self, name: str, data: bytes) -> None:
@@ -65,6 +67,8 @@ class FsspecObjects:
 
 def _stored(path: str, info: dict[str, Any]) -> StoredObject:
     if info.get("size") is None:  # a web server's pages name files and not their sizes
-        raise ValueError(f"the store lists {path} without its size; copy the files to a folder or an object store")
+        raise ValueError(
+            f"the store lists {path.partition('?')[0]} without its size; copy the files to a folder or an object store"
+        )
     version = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), "")
     return StoredObject(path=path, size=int(info["size"]), version=version.strip('"'))

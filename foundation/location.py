@@ -15,6 +15,7 @@ from crossdim.storage_schema.names import printable
 
 LOCAL_PROTOCOLS = ("file", "local")
 S3_PROTOCOLS = ("s3", "s3a")
+WEB_PROTOCOLS = ("http", "https")
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 #: The usual protocols with one slash, or none, after the colon: a typing error that would otherwise name a folder ``s3:``.
 _ONE_SLASH = re.compile(r"(s3a?|gs|gcs|abfss?|az|https?|file):(?!//)", re.IGNORECASE)
@@ -36,9 +37,20 @@ def shown_location(location: str) -> str:
     return printable(without_secrets(_USER.sub(r"\1***@", location)))
 
 
+def without_user(url: str) -> str:
+    """A URL without user and password."""
+    return _USER.sub(r"\1", url)
+
+
 def without_secrets(text: str) -> str:
     """A text whose URLs show neither the user information nor, of web addresses, the query; both may be secrets."""
     return _QUERY_IN_TEXT.sub(r"\1?***", _USER_IN_TEXT.sub(r"\1***@", text))
+
+
+def split_query(url: str) -> tuple[str, str]:
+    """A location without its query, and the query with its ``?``; only web addresses have one, and it may be a signature."""
+    base, mark, query = url.partition("?") if protocol_of(url) in WEB_PROTOCOLS else (url, "", "")
+    return base, mark + query
 
 
 def is_local(url: str) -> bool:

@@ -74,7 +74,7 @@ def read_labels(
     folder, name = as_folder(table)
     found = table.listing()
     if [one.path for one in found] != [""]:
-        raise UsageError(f"{table.where('')} is a folder; --labels takes a CSV file")
+        raise UsageError(f"{table.where('')} is a folder, or no file; --labels takes a CSV file")
     if found[0].size > MAX_TABLE_BYTES:
         raise UsageError(f"{table.where('')} has {found[0].size:,} bytes; a table of labels has at most {MAX_TABLE_BYTES:,}")
     columns = [column for column in (label_column, patient_column) if column]

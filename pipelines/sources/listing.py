@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket, StoredObject
+from crossdim.foundation.location import split_query, without_user
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.names import escape_name, printable
 
@@ -45,14 +46,15 @@ def is_kept_by_prepare(path: str) -> bool:
 
 
 def folder_name(url: str) -> str:
-    """The last part of a URL, as names are written."""
-    return escape_name(url.rstrip("/").rsplit("/", 1)[-1])
+    """The last part of a URL, as names are written: without a query, a user or a password, which may be secrets."""
+    return escape_name(without_user(split_query(url)[0]).rstrip("/").rsplit("/", 1)[-1])
 
 
 def as_folder(source: Bucket) -> tuple[Bucket, str]:
     """A source that may be a single object, as a folder and a path inside it (empty for a folder)."""
-    parent, slash, name = source.url.rstrip("/").rpartition("/")
-    return (Bucket((parent or "/") if slash else ".", source.options), escape_name(name))
+    url, query = split_query(source.url)
+    parent, slash, name = url.rstrip("/").rpartition("/")
+    return (Bucket((parent or "/") + query if slash else ".", source.options), escape_name(name))
 
 
 def _file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:

@@ -35,7 +35,9 @@ def read_key(salt_file: Bucket) -> PseudonymKey:
         raise StorageError(f"{salt_file.where('')} does not exist; make the secret key with: head -c 32 /dev/urandom > FILE")
     found = salt_file.listing()
     if [entry.path for entry in found] != [""]:
-        raise UsageError(f"{salt_file.where('')} is a folder; --salt-file takes a file of at least {MIN_KEY_BYTES} random bytes")
+        raise UsageError(
+            f"{salt_file.where('')} is a folder, or no file; --salt-file takes a file of at least {MIN_KEY_BYTES} random bytes"
+        )
     if found[0].size > MAX_KEY_BYTES:
         raise UsageError(f"{salt_file.where('')} has {found[0].size:,} bytes; a key has at most {MAX_KEY_BYTES:,}")
     folder, name = as_folder(salt_file)

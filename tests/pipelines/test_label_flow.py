@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,9 +10,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from crossdim.pipelines import cli
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs import label_maps, prepare, scan
+from crossdim.pipelines.jobs import scan
 from crossdim.storage_schema.manifest import MANIFEST_PATH
 from tests.pipelines.corpora import blob, picture, write_series
 from tests.pipelines.dicom_files import dicom_bytes, series_bytes
@@ -25,12 +23,7 @@ VOLUMES = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
 SEGMENTATIONS = [("SEG", "1.2.840.10008.5.1.4.1.1.7"), *(("OT", f"1.2.840.10008.5.1.4.1.1.66.{n}") for n in (4, 5, 7, 8))]
 
 
-@pytest.fixture(autouse=True)
-def without_ray(monkeypatch):
-    """The same work in this process: what is published does not depend on who does it."""
-    for module in (scan, prepare, label_maps):
-        monkeypatch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
-    monkeypatch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def rows(dataset: Path, table: str) -> list[dict]:

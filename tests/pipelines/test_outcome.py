@@ -5,16 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from crossdim.pipelines import cli
 from crossdim.pipelines.cli import main
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.jobs import label_maps, prepare, scan
+from crossdim.pipelines.jobs import prepare
 from crossdim.pipelines.jobs.recipe import READERS
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import ReadRules
@@ -25,14 +22,7 @@ from tests.pipelines.corpora import blob, nifti_bytes, write_images, write_serie
 RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
 
 
-@pytest.fixture(autouse=True)
-def without_ray() -> Iterator[None]:
-    """The same work in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (scan, prepare, label_maps):
-            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
-        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
-        yield
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def test_nouns_agree_with_their_numbers():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from crossdim.pipelines import cli
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs import label_maps, prepare, scan
 from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.corpora import blob, picture
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, read_series
@@ -21,12 +18,7 @@ BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 PIXELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 
 
-@pytest.fixture(autouse=True)
-def without_ray(monkeypatch):
-    """The same work in this process: what is published does not depend on who does it."""
-    for module in (scan, prepare, label_maps):
-        monkeypatch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
-    monkeypatch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def rows(dataset: Path, table: str) -> list[dict]:

@@ -8,15 +8,13 @@ import json
 import re
 import shutil
 import stat
-from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from crossdim.pipelines import cli
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs import prepare, scan
+from crossdim.pipelines.jobs import prepare
 from crossdim.storage_schema.pseudonym import PseudonymKey
 from tests.pipelines.identified import OTHER_PATIENT_ID, PATIENT_ID, PLANTED_TAGS, found_in, needles, write_identified
 
@@ -26,14 +24,7 @@ RECIPES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_ray():
-    """The same work in this process: what is published does not depend on who does it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (scan, prepare):
-            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
-        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
-        yield
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 @pytest.fixture(scope="module")

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pydicom
 import pytest
 
-from crossdim.pipelines import cli
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs import label_maps, prepare, scan
 from tests.pipelines.corpora import blob, write_series
 
-
-@pytest.fixture(autouse=True)
-def without_ray() -> Iterator[None]:
-    """The same work in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (scan, prepare, label_maps):
-            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
-        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
-        yield
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def outcome_of(raw: Path, out: Path, capsys) -> dict:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from crossdim.pipelines import cli
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs import prepare, scan
 from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, tell_parts
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.split import SplitRule
@@ -23,14 +19,7 @@ from tests.pipelines.corpora import picture
 HALF = SplitRule(test_fraction=0.5)
 
 
-@pytest.fixture(autouse=True)
-def without_ray() -> Iterator[None]:
-    """The same work in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (scan, prepare):
-            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
-        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
-        yield
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def row(key: str, part: str, patient: str | None) -> dict[str, str]:

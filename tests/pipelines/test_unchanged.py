@@ -6,30 +6,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from crossdim.foundation.bucket import Bucket, StoreOptions
-from crossdim.pipelines import cli
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs import label_maps, prepare, scan
 from tests.pipelines.corpora import blob, nifti_bytes, write_series
 
 RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
 
 
-@pytest.fixture(autouse=True)
-def without_ray() -> Iterator[None]:
-    """The same work in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (scan, prepare, label_maps):
-            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
-        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
-        yield
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def write_sources(folder: Path) -> None:
