@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from crossdim.foundation.local_files import open_regular
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.names import printable
 
@@ -37,16 +38,18 @@ def read_credentials(path: str) -> Credentials:
     The section is that of the profile in the environment (AWS_PROFILE), else ``[default]``, else the only one.
 
     Raises:
-        StorageError: if there is no such file, or none that can be read.
+        StorageError: if there is no such file, or none that can be read. A pipe or device is never waited for.
         UsageError: if there are no credentials in it. Nothing of its content is told.
     """
     shown = printable(path)
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             others = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077
             text = file.read(LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise StorageError(f"--credentials-file {shown} cannot be read: {error.strerror}") from error
+        raise StorageError(
+            f"--credentials-file {shown} cannot be read: {error.strerror}; name a regular file, or a link to one"
+        ) from error
     if others:
         _LOG.warning("%s may be read by other users of this machine; chmod 600 it", shown)
     sections = configparser.RawConfigParser(strict=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -96,6 +97,26 @@ def test_a_file_without_credentials_is_refused_and_not_quoted(credentials, conte
     with pytest.raises(UsageError, match=said) as caught:
         store_options(parsed("--credentials-file", str(credentials)))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", ""])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, name, link):
+    """Nobody writes into the pipe, and the device has no end."""
+    place = tmp_path / name  # an absolute name stays what it is
+    if name == "pipe":
+        os.mkfifo(place)
+    if link:
+        (tmp_path / "link").symlink_to(place)
+        place = tmp_path / "link"
+    with pytest.raises(StorageError, match=rf"^--credentials-file {place} cannot be read: .*; name a regular file"):
+        store_options(parsed("--credentials-file", str(place)))
+
+
+def test_a_link_to_a_file_of_credentials_is_followed(tmp_path, credentials):
+    """As dotfile managers and mounted secrets make them."""
+    (tmp_path / "link").symlink_to(credentials)
+    assert store_options(parsed("--credentials-file", str(tmp_path / "link"))).access_key == "AKIA"
 
 
 def test_a_file_that_is_not_there_is_said():
