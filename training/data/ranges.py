@@ -15,7 +15,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.credentials import found_credentials
 from crossdim.foundation.local_files import open_regular
 from crossdim.foundation.location import S3_PROTOCOLS
-from crossdim.foundation.store_options import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from crossdim.foundation.store_options import CONNECT_TIMEOUT_S, IMPATIENT_READ_TIMEOUT_S, READ_TIMEOUT_S
 from crossdim.storage_schema.errors import StorageError
 
 #: Open files kept by the local client.
@@ -94,11 +94,11 @@ class ObstoreRanges:
             client_options={
                 "allow_http": True,
                 "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
-                "timeout": f"{READ_TIMEOUT_S}s",
+                "timeout": f"{READ_TIMEOUT_S if options.patience_s else IMPATIENT_READ_TIMEOUT_S}s",
             },
             credential_provider=cast(Any, provider),
-            # By default obstore asks again for three minutes: who has patience must hear of an outage before.
-            retry_config={"retry_timeout": timedelta(seconds=CONNECT_TIMEOUT_S)} if options.patience_s else None,
+            # By default obstore asks again for three minutes: who has patience must hear of an outage before, who has none too.
+            retry_config={"retry_timeout": timedelta(seconds=CONNECT_TIMEOUT_S)},
         )
 
     def get(self, path: str, offset: int, length: int) -> bytes:
@@ -120,7 +120,11 @@ class ObstoreRanges:
         except (BaseError, OSError) as error:
             if isinstance(error, GenericError) and self._bucket.options.patience_s:
                 return None
-            raise StorageError(f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {error}") from error
+            told = str(error).partition("\n\nDebug source")[0]
+            advice = "; check endpoint, network and store" if isinstance(error, GenericError) else ""
+            raise StorageError(
+                f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {told}{advice}"
+            ) from error
 
 
 class FsspecRanges:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,9 +24,11 @@ from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.training.data.corpus import open_corpus, read_sample
 from crossdim.training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
+from tests.ports import free_port
 from tests.training.published import images, publish
 
 DATA = b"0123456789"
+LIMIT_S = 10
 CUT_SHORT, FLIPPED = 0, 1
 
 
@@ -132,6 +136,20 @@ def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, ranges: Ranges) 
     with pytest.raises(StorageError, match=r"s3://lab/folder/a: reading failed"):
         ranges.get("a", 90, 4)
     assert store.asked <= 2
+
+
+@pytest.mark.parametrize("answer", ["none", "refused", 503])
+def test_who_has_no_patience_has_a_sentence_within_seconds(answer: str | int, store: _Stumbling) -> None:
+    """Left to itself obstore asks for three minutes, and an evaluation would stand still meanwhile."""
+    store.script = [503] * 1000
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = {"none": silent.getsockname()[1], "refused": free_port()}.get(str(answer), store.server_port)
+        options = StoreOptions(endpoint_url=f"http://127.0.0.1:{port}", access_key="k", secret_key="s", region="us-east-1")
+        ranges, began = ObstoreRanges(Bucket("s3://lab/folder", options)), time.monotonic()
+        with pytest.raises(StorageError, match=r"^s3://lab/folder/a: reading 4 bytes at 2 failed: .*; check endpoint") as caught:
+            ranges.get("a", 2, 4)
+    assert time.monotonic() - began < LIMIT_S
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, client: Client, tmp_path: Path) -> None:
