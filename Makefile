@@ -1,4 +1,4 @@
-# Verbs of the house. Each makes its own virtual environment; nothing else needs to be installed but Python 3.11 or newer.
+# Each target makes the virtual environment that it needs. Only Python 3.11 or newer must be installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ $(VENV)/stamp-%: pyproject.toml
 	$(if $(filter dev,$*),$(BIN)/python -m pip install --quiet --no-deps dynamic-network-architectures==0.4.4)
 	touch $@
 
-demo: $(VENV)/stamp-all  ## the whole corridor on sample images, ends with report.html
+demo: $(VENV)/stamp-all  ## prepare, pretrain, resume and evaluate on sample images; writes report.html
 	$(BIN)/python -m demo --out demo-out
 
 test: check $(VENV)/stamp-dev  ## everything that CI runs

@@ -1,4 +1,4 @@
-"""How long the front door takes to answer. Limit: an interpreter that starts and does nothing; bound of the house: 0.7 s."""
+"""How long the command line takes to print help. Limit: an interpreter that starts and does nothing; bound: 0.7 s."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> None:
     """Print the table."""
     cases = {"python -c pass": partial(run, "-c", "pass")}
     cases |= {"crossdim " + " ".join(line): partial(run, "-m", "crossdim", *line) for line in LINES}
-    show(f"front door (bound {BOUND_S} s)", in_turns(cases), limit="python -c pass", unit="s", per_second=1, digits=3)
+    show(f"command line (bound {BOUND_S} s)", in_turns(cases), limit="python -c pass", unit="s", per_second=1, digits=3)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from crossdim.storage_schema.errors import unknown_name
 
 #: verb -> (package, what it does)
 VERBS = {
-    "prepare": ("pipelines", "turn a folder of images or volumes into a published dataset (Ray Data); the same line resumes"),
-    "verify": ("pipelines", "re-read a published dataset and hold every byte against its manifest"),
-    "pretrain": ("training", "pretrain an encoder on published datasets (Ray Train); the same line resumes"),
-    "status": ("training", "say how a run is doing, from its folder alone"),
-    "evaluate": ("training", "probe a run's encoder beside an untrained twin and write report.html"),
-    "study": ("training", "pretrain several arms with several seeds and put them into one table; the same line resumes"),
+    "prepare": ("pipelines", "convert images or volumes into a dataset (Ray Data); the same command resumes"),
+    "verify": ("pipelines", "read a dataset again and check every byte against its manifest"),
+    "pretrain": ("training", "pretrain an encoder on datasets (Ray Train); the same command resumes"),
+    "status": ("training", "show how a run is doing, from its folder alone"),
+    "evaluate": ("training", "compare a run's encoder with untrained ones by probes and write report.html"),
+    "study": ("training", "train several configurations with several seeds and write one table; the same command resumes"),
 }
 
 
@@ -28,7 +28,7 @@ def usage() -> str:
         [
             "usage: crossdim VERB ... | crossdim VERB --help | crossdim --version",
             "",
-            "Buckets of 2D images and 3D volumes in, cross-dimensional medical encoders out.",
+            "Cross-dimensional medical encoders from object storage full of 2D images and 3D volumes.",
             "",
             "verbs:",
             *lines,

@@ -1,6 +1,6 @@
-"""The corridor in one sitting: sample images in, a resumed pretraining run and a picture of it out.
+"""Demonstration on sample images: prepare, verify, pretrain, kill, resume, evaluate.
 
-Every step is a command that a user could type; it is printed before it runs. Nothing is downloaded.
+Each step is a command that a user could type; it is printed before it runs. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from demo.phantoms import write_phantoms
 
 STEPS = 60
 KILLED_AT = 34
-#: The run notes its progress every two seconds, some ten steps: the checkpoint before the kill is this one on any machine.
+#: A run writes its progress every two seconds, about ten steps: on any machine this is the checkpoint before the kill.
 SAVED_AT = 30
-#: The demo says so and stops when a command takes longer than this.
-PATIENCE_S = 600
+#: Of one command.
+TIMEOUT_S = 600
 
 
 def say(text: str) -> None:
-    """A line of the demo's own."""
+    """Print a heading."""
     sys.stdout.write(f"\n\033[1m{text}\033[0m\n" if sys.stdout.isatty() else f"\n{text}\n")
     sys.stdout.flush()
 
 
 def crossdim(*arguments: str) -> subprocess.Popen[bytes]:
-    """Start a verb as a user would, in a process group of its own."""
+    """Start a command as a user would, in its own process group."""
     say("$ crossdim " + shlex.join(arguments))
     return subprocess.Popen([sys.executable, "-m", "crossdim", *arguments], start_new_session=True)
 
 
-def done(process: subprocess.Popen[bytes], *, accepted: tuple[int, ...] = (DONE,)) -> None:
-    """Wait for a verb; a demo that goes wrong ends with the verb's own exit code."""
+def wait_for(process: subprocess.Popen[bytes], *, accepted: tuple[int, ...] = (DONE,)) -> None:
+    """Wait for a command; if it fails, exit with its exit code."""
     try:
-        code = process.wait(PATIENCE_S)
+        code = process.wait(TIMEOUT_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
         os.killpg(process.pid, signal.SIGKILL)
         sys.exit(f"the demo was stopped: {error or 'interrupted'}")
@@ -51,49 +51,49 @@ def done(process: subprocess.Popen[bytes], *, accepted: tuple[int, ...] = (DONE,
         sys.exit(code)
 
 
-def killed_at(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
-    """Kill a run, and all it started, with signal 9 once it has done ``step`` steps."""
+def kill_at(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
+    """Kill a run and all processes that it started with signal 9 once it has completed ``step`` steps."""
     progress = run / "progress.json"
     begun = time.monotonic()
     while not (progress.exists() and json.loads(progress.read_text())["step"] >= step):
         if process.poll() is not None:
             sys.exit(f"the run ended with code {process.returncode} before step {step}")
-        if time.monotonic() - begun > PATIENCE_S:
+        if time.monotonic() - begun > TIMEOUT_S:
             os.killpg(process.pid, signal.SIGKILL)
-            sys.exit(f"the run did not reach step {step} within {PATIENCE_S} s")
+            sys.exit(f"the run did not reach step {step} within {TIMEOUT_S} s")
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    say(f"killed with signal 9 after step {step}; the same line goes on from the last checkpoint")
+    say(f"killed with signal 9 after step {step}; the same command continues from the last checkpoint")
 
 
-def gather(raw: Path) -> None:
-    """Raw input: real images carried by installed wheels, and phantoms with known classes."""
+def write_inputs(raw: Path) -> None:
+    """Write the raw input: real images that installed packages carry, and phantoms with known classes."""
     say("1. raw images and volumes: samples that installed packages carry, and phantoms")
     samples = write_sample_images(raw)
     phantoms = write_phantoms(raw / "phantoms", seed=0)
     say(f"{samples} real files and {phantoms} phantoms in {raw}")
 
 
-def walk(out: Path) -> None:
-    """The whole corridor."""
+def run_demo(out: Path) -> None:
+    """Run all steps."""
     begun = time.monotonic()
     raw, images, volumes, run = out / "raw", str(out / "images"), str(out / "volumes"), out / "run"
-    gather(raw)
-    say("2. prepare: images become pseudo-3D, volumes become superpatches; bad files are set aside with a reason")
+    write_inputs(raw)
+    say("2. prepare: images become pseudo-3D, volumes become superpatches; bad files are quarantined with a reason")
     flat = ("prepare", f"{raw}/images2d", f"{raw}/phantoms/xray", "--recipe", "xray-pseudo3d:tiny", "--label", "folder")
     solid = ("prepare", f"{raw}/volumes", f"{raw}/phantoms/ct", "--recipe", "mixed-superpatches:tiny", "--label", "folder")
-    done(crossdim(*flat, "--out", images, "--name", "demo-images"), accepted=(DONE, QUARANTINED))
-    done(crossdim(*solid, "--out", volumes, "--name", "demo-volumes"), accepted=(DONE, QUARANTINED))
+    wait_for(crossdim(*flat, "--out", images, "--name", "demo-images"), accepted=(DONE, QUARANTINED))
+    wait_for(crossdim(*solid, "--out", volumes, "--name", "demo-volumes"), accepted=(DONE, QUARANTINED))
     for dataset in (images, volumes):
-        done(crossdim("verify", dataset))
+        wait_for(crossdim("verify", dataset))
     say(f"3. pretrain: CDSSL-P3D on both at once through Ray Train, killed at step {KILLED_AT} and resumed")
     where = ("--data", images, volumes, "--out", str(run))
     line = ("pretrain", "--recipe", "cdssl-p3d:tiny", *where, "--steps", str(STEPS), "--checkpoint-every", str(SAVED_AT))
-    killed_at(crossdim(*line), run, KILLED_AT)
-    done(crossdim(*line))
-    say("4. evaluate: the frozen encoder beside untrained twins")
-    done(crossdim("evaluate", str(run), "--data", images, volumes))
+    kill_at(crossdim(*line), run, KILLED_AT)
+    wait_for(crossdim(*line))
+    say("4. evaluate: the frozen encoder against untrained networks")
+    wait_for(crossdim("evaluate", str(run), "--data", images, volumes))
     say(f"done in {time.monotonic() - begun:.0f} s. Open {run / 'report.html'}")
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of the demo; emptied first")
     out: Path = parser.parse_args().out.absolute()
     shutil.rmtree(out, ignore_errors=True)
-    walk(out)
+    run_demo(out)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # No deadline: a busy machine is no fault of the code. A failing example is printed so that it can be replayed elsewhere.
-settings.register_profile("house", deadline=None, max_examples=60, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("house")
+settings.register_profile(
+    "crossdim", deadline=None, max_examples=60, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("crossdim")
 
 
 #: The user and the group that Debian calls nobody and nogroup.

@@ -1,4 +1,4 @@
-"""Generated inputs that more than one room needs."""
+"""Generated inputs that the tests of several packages need."""
 
 from __future__ import annotations
 

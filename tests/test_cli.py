@@ -1,4 +1,4 @@
-"""crossdim.py: verbs find their house, and nobody waits for Ray to read a help page."""
+"""The command line: each verb is passed to its package, and help does not wait for Ray."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_nothing_heavy_is_imported_for_a_page_of_help(argv):
 
 
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["-h"], 0), ([], 1), (["--version"], 0)])
-def test_the_front_page(argv, code, capsys):
+def test_help(argv, code, capsys):
     """No argument at all is wrong use, but is answered with the same page."""
     assert cli.main(argv) == code
     assert "crossdim" in capsys.readouterr().out
 
 
-def test_the_front_page_names_every_verb(capsys):
+def test_help_names_every_verb(capsys):
     """A verb that is not on it does not exist for a user."""
     cli.main(["--help"])
     shown = capsys.readouterr().out
@@ -55,22 +55,22 @@ def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
     assert shown.out == ""
 
 
-def test_a_verb_is_handed_to_its_house_with_its_arguments(monkeypatch):
-    """The verb stays in front: a house has several."""
+def test_a_verb_is_passed_to_its_package_with_its_arguments(monkeypatch):
+    """The verb stays in front: a package has several."""
     seen = {}
 
-    class House:
+    class Package:
         @staticmethod
         def main(argv):
             seen["argv"] = argv
             return 3
 
-    monkeypatch.setitem(sys.modules, "crossdim.pipelines.cli", House)
+    monkeypatch.setitem(sys.modules, "crossdim.pipelines.cli", Package)
 
     assert cli.main(["verify", "s3://lab", "--json"]) == 3
     assert seen["argv"] == ["verify", "s3://lab", "--json"]
 
 
 def test_one_version_in_both_places():
-    """The wheel and the front door."""
+    """In pyproject.toml and in the package."""
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__

@@ -1,4 +1,4 @@
-"""The process door: every way a verb can end is an exit code and at most one sentence."""
+"""The entry point: every way a verb can end gives an exit code and at most one sentence."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from tests.system.conftest import REPOSITORY
 from tests.system.units import HEAD, WORKER, Supervised, awaited, environment, text, unit
 
 #: What travels with a job: no tests, no benchmarks, nothing of the machine that hands it in.
-HOUSES = ("storage_schema", "foundation", "pipelines", "training")
+PACKAGES = ("crossdim", "storage_schema", "foundation", "pipelines", "training")
 
 
 def running(test: Callable[..., None]) -> Callable[..., None]:
@@ -56,8 +56,8 @@ def cluster() -> Iterator[Supervised]:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory as one hands it in."""
     folder = tmp_path_factory.mktemp("sources")
-    for house in HOUSES:
-        shutil.copytree(REPOSITORY / house, folder / house, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in PACKAGES:
+        shutil.copytree(REPOSITORY / package, folder / package, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 

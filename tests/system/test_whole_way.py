@@ -1,4 +1,4 @@
-"""The whole corridor with real parts: raw files in, a killed and resumed run and its report out."""
+"""Raw files to an evaluated encoder with real parts, with a run that is killed and resumed on the way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.training.published import images, publish, superpatches
 pytestmark = [
     pytest.mark.system,
     pytest.mark.ray,
-    pytest.mark.timeout(1500),  # a corridor takes three minutes on two quiet cores
+    pytest.mark.timeout(1500),  # it takes three minutes on two quiet cores
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # webdataset leaves its file to the collector
 ]
 
