@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,14 @@ from crossdim.pipelines.quarantine import Quarantined, through
 from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.raw import RawItem
 from crossdim.pipelines.recipes import resolve
+from crossdim.pipelines.stages.named import Stage
+from crossdim.storage_schema.sample import Sample
 from tests.pipelines.dicom_files import dicom_dataset
 from tests.pipelines.test_decoder_process import processes_of
 
 RUNS = 15
+#: Of another process: <linux/posix-timers.h>, CPUCLOCK_SCHED.
+_CLOCK_OF_SCHEDULER = 2
 BEFORE, AFTER = "decoded in the worker", "decoded in the decoder process"
 
 
@@ -74,27 +78,41 @@ def files() -> dict[str, tuple[str, bytes, int]]:
     return found | {f"DX 5 MP, {name}": ("dicom", dicom(large, syntax), large.size) for name, syntax in syntaxes.items()}
 
 
+RECIPE = resolve("xray-pseudo3d")
+
+
 def whole(item: RawItem, decode: Callable[[RawItem], Any]) -> None:
     """All that a task does with an image before it is packed."""
-    made = through("x", item, resolve("xray-pseudo3d").steps(decode))
+    made = through("x", item, RECIPE.steps(decode))
     assert not isinstance(made, Quarantined), made
 
 
-def processor_seconds() -> float:
-    """Processor time of this process and its decoder process so far, whatever else the machine does."""
+def in_the_worker(item: RawItem, decoder: str, stages: Sequence[Stage] = ()) -> Sample:
+    """What :func:`crossdim.pipelines.decoder_process.decode` does, in this process."""
+    return reduce(lambda sample, stage: stage(sample), stages, DECODERS[decoder](item))
+
+
+def processor_clock() -> Callable[[], float]:
+    """A clock of the processor time of this process and of its decoder process, whatever else the machine does."""
     running = client._running
-    processes = [os.getpid(), *(processes_of(running[1]._process.pid) if running else ())]
-    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in processes) / 1e9
+    assert running is not None
+    clocks = [~pid << 3 | _CLOCK_OF_SCHEDULER for pid in (os.getpid(), *processes_of(running[1]._process.pid))]
+    return lambda: sum(map(time.clock_gettime, clocks))
 
 
 def main() -> None:
     """Print the tables."""
     for name, (decoder, data, num_values) in files().items():
         item = RawItem(uri="x", files=(data,), num_values=num_values)
-        here, there = DECODERS[decoder], partial(decoder_process.decode, decoder)
-        for title, work in (("pixels alone", lambda one, decode: decode(one)), ("whole task of the file", whole)):
-            cases = {BEFORE: partial(work, item, here), AFTER: partial(work, item, there)}
-            show(f"{name}, {len(data) / 1e6:.1f} MB: {title}", in_turns(cases, runs=RUNS, clock=processor_seconds), limit=BEFORE)
+        here, there = partial(in_the_worker, decoder=decoder), partial(decoder_process.decode, decoder)
+        there(item)  # starts it
+        cases = {BEFORE: partial(here, item), AFTER: partial(there, item)}
+        tasks = {
+            name: partial(whole, item, partial(decode, stages=RECIPE.decoder_stages))
+            for name, decode in ((BEFORE, here), (AFTER, there))
+        }
+        for title, calls in (("pixels alone", cases), ("whole task of the file", tasks)):
+            show(f"{name}, {len(data) / 1e6:.1f} MB: {title}", in_turns(calls, runs=RUNS, clock=processor_clock()), limit=BEFORE)
 
 
 if __name__ == "__main__":

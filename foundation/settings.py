@@ -8,7 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -21,8 +21,14 @@ Families = Mapping[Any, Mapping[str, type]]
 KIND = "kind"
 
 
+#: What most fields hold; looked at first, because documents are made for every file that is decoded.
+_PLAIN = (str, int, float, bool, type(None))
+
+
 def to_document(value: Any) -> Any:
     """A configuration as JSON values; members of a family carry their name under ``kind``."""
+    if type(value) in _PLAIN:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         name = getattr(value, KIND, None)
         kind = {} if name is None else {KIND: name}
@@ -42,6 +48,11 @@ _OF_DOCUMENTS = (bool, int, float, str, list, tuple, dict)
 _hints = functools.cache(typing.get_type_hints)
 
 
+@functools.cache
+def _fields(kind: Any) -> dict[str, Field[Any]]:
+    return {f.name: f for f in fields(kind)}
+
+
 def _member(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
     table = families[kind]
     name = document.get(KIND) if isinstance(document, dict) else None
@@ -55,8 +66,7 @@ def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list
     if not isinstance(document, dict):
         problems.append(Problem(loc=loc or "document", message=f"found {document!r}; expected an object"))
         return None
-    hints = _hints(kind)
-    known = {f.name: f for f in fields(kind)}
+    hints, known = _hints(kind), _fields(kind)
     own = getattr(kind, KIND, None)
     if KIND in document and KIND not in known and own is not None:
         if document[KIND] != own:
@@ -74,6 +84,8 @@ def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list
 
 def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
     """``value`` as an instance of ``kind``; what does not fit is added to ``problems``."""
+    if type(value) is kind and kind in (int, str, bool):
+        return value
     if kind in families:
         return _member(kind, value, loc, families, problems)
     if is_dataclass(kind):
@@ -100,8 +112,6 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
             return float(value)
         problems.append(Problem(loc=loc, message=f"found {value!r}; expected a finite number"))  # JSON has no other
         return None
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
     if origin is dict and isinstance(value, dict):
         return value
     wanted = " or ".join(map(repr, arguments)) if origin is typing.Literal else getattr(kind, "__name__", str(kind))

@@ -52,12 +52,12 @@ def verdict_on(uri: str, stage: str, error: Exception, files: Sequence[str] = ()
 
     Args:
         uri: the input's name in the dataset.
-        stage: that refused it.
+        stage: that refused it; one that the error names itself goes before.
         error: why.
         files: names in the dataset of the input's files, in the order that the error counts them.
     """
     if isinstance(error, SampleError):
-        rule, reason = error.rule, error.reason + _at_fault(error.files, files)
+        stage, rule, reason = error.stage or stage, error.rule, error.reason + _at_fault(error.files, files)
     elif isinstance(error, CrossdimError):
         rule, reason = "geometry" if isinstance(error, GeometryError) else type(error).__name__, str(error)
     else:

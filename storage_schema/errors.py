@@ -58,13 +58,15 @@ class SampleError(CrossdimError):
         rule: short machine-readable name of the broken rule, such as ``truncated``.
         reason: one sentence: found, expected, remedy.
         files: numbers, within an input of several files, of those at fault, if it is not all.
+        stage: that refused it, where whoever meets the error cannot know: it ran in another process.
     """
 
-    def __init__(self, rule: str, reason: str, files: tuple[int, ...] = ()) -> None:
-        super().__init__(rule, reason, files)
+    def __init__(self, rule: str, reason: str, files: tuple[int, ...] = (), stage: str = "") -> None:
+        super().__init__(rule, reason, files, stage)
         self.rule = rule
         self.reason = reason
         self.files = files
+        self.stage = stage
 
     def __str__(self) -> str:
         return f"{self.reason} [{self.rule}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,8 @@ class Scaling:
     high: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite([self.slope, self.intercept, self.low, self.high]).all() and self.high > self.low and self.slope):
+        numbers = (self.slope, self.intercept, self.low, self.high)
+        if not (all(map(math.isfinite, numbers)) and self.high > self.low and self.slope):
             raise GeometryError(
                 f"scaling needs finite numbers, a slope and low < high; found slope={self.slope}, intercept={self.intercept}, "
                 f"low={self.low}, high={self.high}"

@@ -6,6 +6,6 @@ process and gets pixels, facts or a refusal back; what ends the decoder ends as 
 
 from __future__ import annotations
 
-from crossdim.pipelines.decoder_process.client import decode, probe
+from crossdim.pipelines.decoder_process.requests import decode, probe
 
 __all__ = ["decode", "probe"]

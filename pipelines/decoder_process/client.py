@@ -11,20 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
-
-from crossdim.foundation.settings import from_document, to_document
-from crossdim.pipelines.decoder_process.limits import Limits, limits_for
-from crossdim.pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message, NotAMessage, shared_memory
-from crossdim.pipelines.readers.header_info import Facts
-from crossdim.pipelines.readers.probe import HEAD_BYTES
-from crossdim.pipelines.readers.raw import RawItem, ReadRules
-from crossdim.pipelines.readers.signatures import Unread
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.decoder_process.limits import Limits
+from crossdim.pipelines.decoder_process.messages import Channel, Ended, Message, NotAMessage, shared_memory
 from crossdim.storage_schema.errors import CrossdimError, SampleError
-from crossdim.storage_schema.sample import Sample
 
 #: What the decoder process inherits: enough to import the same code, and no secret.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONHOME")
@@ -39,10 +31,8 @@ _SETTINGS = {
 }
 #: The module that runs in it.
 SERVER = f"{__package__}.server"
-#: To one request: taken and answered, and the ends of workers that took none. More is a broken installation.
+#: To one request: its answer, and the ends of workers that did not take it. More is a broken installation.
 _MAX_MESSAGES = 5
-#: Decoders of volumes, which have several files or slices; all others hold one picture.
-_VOLUMES = ("nifti", "dicom-series")
 
 Result = TypeVar("Result")
 Build = Callable[[Message], Result]
@@ -65,6 +55,8 @@ class DecoderProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         requests, answers = shared_memory(), shared_memory()
         self._channel = Channel.of(ours, requests, answers)
+        self._number = 0  # of the last request
+        self._first = 1  # number of the first request that its present worker can have taken
         descriptors = [theirs.fileno(), answers, requests]
         try:
             self._process = subprocess.Popen(
@@ -91,42 +83,59 @@ class DecoderProcess:
 
         Raises:
             SampleError: if the answer is a refusal by a rule.
+            CrossdimError: if the process does not start.
             _Failed: if there is no answer.
         """
-        served: list[int] = []
+        self._number += 1
         try:
-            self._channel.send(request, parts)
-            return self._answer(limits, build, served)
+            self._channel.send(request | {"number": self._number}, parts)
+            return self._answer(limits, build)
         except TimeoutError:
-            raise _Failed(_slow(limits), fresh=served == [0], broken=True) from None
-        except (Ended, NotAMessage):
-            raise _Failed(_died("a broken answer"), fresh=served == [0], broken=True) from None
+            raise _Failed(_slow(limits), fresh=self._fresh, broken=True) from None
+        except NotAMessage:
+            raise _Failed(_died("a broken answer"), fresh=self._fresh, broken=True) from None
+        except Ended:
+            if self._number == 1:
+                raise _not_started() from None
+            raise _Failed(_died("a broken connection"), fresh=False, broken=True) from None
 
-    def _answer(self, limits: Limits, build: Build[Result], served: list[int]) -> Result:
+    def _answer(self, limits: Limits, build: Build[Result]) -> Result:
         deadline = time.monotonic() + limits.wall_seconds
         for _ in range(_MAX_MESSAGES):
             self._channel.connection.settimeout(max(deadline - time.monotonic(), 0.001))
             with self._channel.received() as message:
                 answer = message.document
-                if "taken" in answer:
-                    served.append(int(answer["taken"]))
-                elif "ended" in answer and served:
-                    raise _Failed(_refusal_of(answer["ended"], limits), fresh=served == [0])
+                if "ended" in answer:
+                    if answer["taken"] == self._number:
+                        failed = _Failed(_refusal_of(answer["ended"], limits), fresh=self._fresh)
+                        self._first = self._number + 1
+                        raise failed
+                    self._first = self._number
                 elif "failed" in answer:
                     refusal = _out_of_memory(limits) if answer["failed"] == "memory" else _died("a panic of its codec")
-                    raise _Failed(refusal, fresh=served == [0])
+                    raise _Failed(refusal, fresh=self._fresh)
                 elif "refused" in answer:
                     refused = answer["refused"]
-                    raise SampleError(str(refused["rule"]), str(refused["reason"]), tuple(int(n) for n in refused["files"]))
-                elif served:
+                    files = tuple(int(number) for number in refused["files"])
+                    raise SampleError(str(refused["rule"]), str(refused["reason"]), files, str(refused["stage"]))
+                else:
                     return build(message)
-        raise CrossdimError("the decoder process does not start; try: python -c 'import crossdim.pipelines.readers'")
+        raise _not_started()
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether its worker had met no input before the last request."""
+        return self._number == self._first
 
 
 def _environment() -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     return inherited | _SETTINGS | {"PYTHONPATH": path}
+
+
+def _not_started() -> CrossdimError:
+    return CrossdimError("the decoder process does not start; try: python -c 'import crossdim.pipelines.decoder_process.server'")
 
 
 def _died(how: str) -> SampleError:
@@ -164,14 +173,15 @@ _lock = threading.Lock()
 _running: tuple[int, DecoderProcess] | None = None  # of which process: a fork must not speak on its parent's connection
 
 
-def _discard() -> None:
+def discard() -> None:
+    """End this process's decoder process, if it has one; the next request starts another."""
     global _running
     if _running is not None and _running[0] == os.getpid():
         _running[1].close()
     _running = None
 
 
-atexit.register(_discard)
+atexit.register(discard)
 
 
 def _process() -> DecoderProcess:
@@ -181,7 +191,7 @@ def _process() -> DecoderProcess:
     return _running[1]
 
 
-def _ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build: Build[Result]) -> Result:
+def ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build: Build[Result]) -> Result:
     """Ask this worker's decoder process.
 
     What ends the process must depend on the input alone, and an earlier input may have left harm in its memory: what ended a
@@ -200,64 +210,9 @@ def _ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build
                 raise
             except _Failed as failed:
                 if failed.broken:
-                    _discard()
+                    discard()
                 if failed.fresh:
                     raise failed.refusal from None
             except BaseException:  # interrupted: the answer that is still to come would be taken for the next one
-                _discard()
+                discard()
                 raise
-
-
-def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | Unread:
-    """:func:`crossdim.pipelines.readers.probe.probe`, in the decoder process.
-
-    Raises:
-        SampleError: as there, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
-    """
-    document = {"work": "probe", "name": name, "size": size, "rules": to_document(rules)}
-
-    def build(message: Message) -> tuple[bool, Facts | Unread]:
-        answer = message.document
-        return (True, Unread(format="", is_image=False)) if "more" in answer else (False, _read_found(answer))
-
-    head = read(min(size, HEAD_BYTES)) if size else b""
-    more, found = _ask(document, [head], Limits(), build)
-    if more:
-        rules.allow_file(size)
-        whole = read(size)
-        _, found = _ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
-    if isinstance(found, Facts):
-        rules.allow_file(size)
-    return found
-
-
-def _read_found(answer: dict[str, Any]) -> Facts | Unread:
-    try:
-        if "unread" in answer:
-            return from_document(Unread, answer["unread"], subject="unread file")
-        return from_document(Facts, answer.get("facts"), subject="facts")
-    except CrossdimError as error:
-        raise NotAMessage("the answer holds no facts") from error
-
-
-def decode(decoder: str, item: RawItem) -> Sample:
-    """``DECODERS[decoder](item)``, in the decoder process.
-
-    Raises:
-        SampleError: as there, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
-    """
-    document = {"work": "decode", "decoder": decoder, "item": to_document(replace(item, files=()))}
-    return _ask(document, item.files, limits_for(item, volume=decoder in _VOLUMES), _read_sample)
-
-
-def _read_sample(message: Message) -> Sample:
-    answer = message.document
-    try:
-        kinds = {name: (np.dtype(str(kind)), tuple(int(n) for n in shape)) for name, (kind, shape) in answer["arrays"].items()}
-        if any(dtype.kind not in ARRAYS[name] for name, (dtype, _) in kinds.items()):
-            raise NotAMessage(f"the answer holds {kinds}, which are no arrays of a sample")
-        arrays = dict(zip(kinds, message.arrays(*kinds.values()), strict=True))
-        sample = from_document(Sample, answer["sample"] | {"array": arrays["array"]}, subject="sample")
-        return replace(sample, outside=arrays.get("outside"))
-    except (AttributeError, KeyError, TypeError, ValueError, CrossdimError) as error:
-        raise NotAMessage("the answer holds no sample") from error

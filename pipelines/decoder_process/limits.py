@@ -6,6 +6,7 @@ import math
 import os
 import resource
 from dataclasses import dataclass
+from functools import cache
 
 from crossdim.pipelines.readers.raw import RawItem
 
@@ -14,6 +15,7 @@ BASE_MEMORY = 1 << 30
 #: A file is held as it came, once more inside its parsed header, and once as the codec's own copy.
 COPIES_OF_FILE = 3
 #: JPEG 2000 holds four 32-bit planes of an image at its peak (samples, tile, wavelet rows, output), and gives 16-bit pixels.
+#: Fitting, which comes afterwards, holds 24 at its peak: the image, and a plane that shrinks by one pixel in floating point.
 BYTES_PER_PIXEL = 32
 #: Of a volume: 8 in the file's widest type, 4 as float32, 4 for the masks and slabs of what is done to it.
 BYTES_PER_VOXEL = 16
@@ -47,10 +49,15 @@ def limits_for(item: RawItem, *, volume: bool) -> Limits:
     )
 
 
+@cache
+def _memory_file(process: int) -> int:
+    """A descriptor of what the system tells of a process's memory; opening it takes longer than reading it."""
+    return os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def enforce(limits: Limits) -> None:
     """Bind this process to ``limits`` from here on; called before each request."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        held = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    held = int(os.pread(_memory_file(os.getpid()), 100, 0).split()[0]) * resource.getpagesize()
     used = resource.getrusage(resource.RUSAGE_SELF)
     _soft(resource.RLIMIT_AS, held + limits.memory_bytes)
     _soft(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + limits.cpu_seconds)

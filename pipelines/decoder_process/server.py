@@ -8,34 +8,41 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
 import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin  # noqa: F401 - Pillow would import them at the first picture, in every worker
 
-from crossdim.foundation.settings import from_document, to_document
+from crossdim.foundation.settings import to_document
 from crossdim.pipelines.decoder_process.limits import Limits, enforce
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message
+from crossdim.pipelines.decoder_process.settings_text import settings_of
 from crossdim.pipelines.quarantine import verdict_on
 from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.header_info import Facts
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text
+from crossdim.pipelines.stages.named import STAGES, Stage
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Modality
 
 _PR_SET_PDEATHSIG = 1
 _STDERR = 2
+#: Number of the request that a worker took last: in memory that its supervisor reads when it has ended.
+_TAKEN = struct.Struct("<Q")
 
 Answer = tuple[dict[str, Any], list[memoryview]]
 
@@ -46,7 +53,7 @@ class _MoreNeeded(Exception):
 
 def _probed(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     (head,) = files
-    rules = from_document(ReadRules, request["rules"], subject="rules")
+    rules = settings_of(ReadRules, request["rules"])
 
     def read(num_bytes: int) -> bytes:
         if num_bytes > len(head):
@@ -57,16 +64,35 @@ def _probed(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
         found = probe(request["name"], request["size"], read, rules)
     except _MoreNeeded:
         return {"more": True}, []
+    _refuse_warned()
     return {"facts" if isinstance(found, Facts) else "unread": to_document(found)}, []
 
 
 def _decoded(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
-    item = from_document(RawItem, request["item"] | {"files": files}, subject="item")
+    told = request["item"]
+    typed = {"hashes": tuple(told["hashes"]), "modality": Modality(told["modality"])}
+    item = RawItem(**told | typed, files=files, rules=settings_of(ReadRules, request["rules"]))
+    stages = [settings_of(STAGES[name], text) for name, text in request["stages"]]
     sample = DECODERS[request["decoder"]](item)
+    _refuse_warned()
+    sample = _through(stages, sample)
     arrays = {name: np.ascontiguousarray(getattr(sample, name)) for name in ARRAYS if getattr(sample, name) is not None}
     known = {field.name: to_document(getattr(sample, field.name)) for field in fields(Sample) if field.name not in ARRAYS}
     kinds = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     return {"sample": known, "arrays": kinds}, [array.data.cast("B") for array in arrays.values()]
+
+
+def _through(stages: Sequence[Stage], sample: Sample) -> Sample:
+    """The sample behind all stages; a refusal tells which of them gave it."""
+    for stage in stages:
+        try:
+            sample = stage(sample)
+        except MemoryError:
+            raise
+        except Exception as error:  # the per-sample boundary of one stage
+            refused = verdict_on("", stage.name, error)
+            raise SampleError(refused.rule, refused.reason, stage=refused.stage) from error
+    return sample
 
 
 _WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"probe": _probed, "decode": _decoded}
@@ -75,26 +101,35 @@ _WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"prob
 def _answer(message: Message) -> tuple[Answer, bool]:
     """What the request asks for, or why there is none; and whether this worker should go on afterwards."""
     request = message.document
-    enforce(from_document(Limits, request["limits"], subject="limits"))
+    enforce(Limits(**request["limits"]))
     try:
         files, offset = [], 0
         for length in request["lengths"]:
             files.append(message.read(offset, length))
             offset += length
         answer = _WORK[request["work"]](request, tuple(files))
-        told = _told_by_codecs()
-        if told:
-            raise SampleError("codec_warning", f"the codec warns: {foreign_text(UserWarning(told))}")
     except MemoryError:
         return ({"failed": "memory"}, []), False
     except Exception as error:  # the per-sample boundary of this process: what one input causes becomes its refusal
         refused = verdict_on("", "", error)
         at_fault = error.files if isinstance(error, SampleError) else ()
-        return ({"refused": {"rule": refused.rule, "reason": refused.reason, "files": at_fault}}, []), True
+        why = {"stage": refused.stage, "rule": refused.rule, "reason": refused.reason, "files": at_fault}
+        return ({"refused": why}, []), True
     except BaseException:  # a codec in Rust panics with one
         return ({"failed": "panic"}, []), False
     else:
         return answer, True
+
+
+def _refuse_warned() -> None:
+    """Refuse an input of which a codec has said something.
+
+    Raises:
+        SampleError: rule ``codec_warning``.
+    """
+    told = _told_by_codecs()
+    if told:
+        raise SampleError("codec_warning", f"the codec warns: {foreign_text(UserWarning(told))}")
 
 
 def _told_by_codecs() -> str:
@@ -108,24 +143,26 @@ def _told_by_codecs() -> str:
     return text
 
 
-def _serve(channel: Channel) -> None:
+def _serve(channel: Channel, taken: mmap.mmap) -> None:
     os.dup2(os.memfd_create("stderr"), _STDERR)
     warnings.formatwarning = warning_text
-    served = 0
     while True:
         with channel.received() as message:
-            channel.send({"taken": served})
+            _TAKEN.pack_into(taken, 0, message.document["number"])
             _told_by_codecs()
             (document, parts), go_on = _answer(message)
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))
         channel.send(document, parts)
         if not go_on:
             return
-        served += 1
 
 
-def _fork_worker(channel: Channel) -> tuple[int, int]:
+def _fork_worker(channel: Channel, taken: mmap.mmap) -> tuple[int, int]:
     """Start a worker.
+
+    Args:
+        channel: of the supervisor and all its workers, one after the other.
+        taken: memory shared with the worker, for the number of the request that it takes.
 
     Returns:
         Its process, and a descriptor that hangs up when it ends.
@@ -140,7 +177,7 @@ def _fork_worker(channel: Channel) -> tuple[int, int]:
         os.close(alive)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == supervisor:
-            _serve(channel)
+            _serve(channel, taken)
     except Ended:
         pass
     finally:
@@ -152,8 +189,9 @@ def supervise() -> NoReturn:
     gc.freeze()
     descriptor, outgoing, incoming = map(int, sys.argv[1:])
     channel = Channel.of(socket.socket(fileno=descriptor), outgoing, incoming)
+    taken = mmap.mmap(-1, _TAKEN.size)
     while True:
-        worker, alive = _fork_worker(channel)
+        worker, alive = _fork_worker(channel, taken)
         ends = select.poll()
         ends.register(channel.connection, 0)  # hang-ups alone
         ends.register(alive, 0)
@@ -165,7 +203,7 @@ def supervise() -> NoReturn:
         os.close(alive)
         _, status = os.waitpid(worker, 0)
         try:
-            channel.send({"ended": os.waitstatus_to_exitcode(status)})
+            channel.send({"ended": os.waitstatus_to_exitcode(status), "taken": _TAKEN.unpack_from(taken)[0]})
         except Ended:
             sys.exit(0)
 

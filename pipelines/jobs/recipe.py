@@ -13,10 +13,11 @@ from crossdim.pipelines.readers import DECODING_VERSION
 from crossdim.pipelines.readers.header_info import Facts, Format
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.stages.intensity import Intensity, store
+from crossdim.pipelines.stages.named import Stage
 from crossdim.pipelines.stages.orient import orient
 from crossdim.pipelines.stages.pseudo3d import Mode, present
 from crossdim.pipelines.stages.resample import Resample, resample
-from crossdim.pipelines.stages.resize import Fit, fit
+from crossdim.pipelines.stages.resize import Fit, FitStage
 from crossdim.pipelines.stages.superpatch import boxes_of, cut_boxes
 from crossdim.storage_schema.bank import BankLayout
 from crossdim.storage_schema.errors import SampleError, UsageError, wrong_settings
@@ -79,11 +80,15 @@ class ImageRecipe:
         """The configuration of what touches pixels."""
         return {"decoding": DECODING_VERSION, "fit": asdict(self.fit), "pseudo3d": asdict(self.pseudo3d), "mode": self.mode}
 
+    @property
+    def decoder_stages(self) -> tuple[Stage, ...]:
+        """What runs in the decoder process behind the decoder: an image comes back at the size that is published."""
+        return (FitStage(config=self.fit, spec=self.pseudo3d),)
+
     def steps(self, decoder: Decoder) -> list[Step]:
-        """From one raw item to its samples."""
+        """From one raw item to its samples; ``decoder`` runs :attr:`decoder_stages` too."""
         return [
             ("decode", decoder),
-            ("fit", partial(fit, config=self.fit, spec=self.pseudo3d)),
             ("pseudo3d", partial(present, spec=self.pseudo3d, mode=self.mode)),
             ("collect", lambda sample: [sample]),
         ]
@@ -135,6 +140,11 @@ class VolumeRecipe:
             "intensity": to_document(self.intensity),
             "superpatch": asdict(self.superpatch),
         }
+
+    @property
+    def decoder_stages(self) -> tuple[Stage, ...]:
+        """None: a volume comes back as it was read, because memory of the decoder process is allowed for reading it."""
+        return ()
 
     def steps(self, decoder: Decoder) -> list[Step]:
         """From one raw item to its samples."""

@@ -113,7 +113,7 @@ def made_of(row: Row, job: Job) -> Iterator[Made]:
         steps: list[Step] = [
             ("read", partial(raw, job=job)),
             ("read", partial(_note_hashes, hashes=hashes)),
-            *job.recipe.steps(partial(decoder_process.decode, item.decoder)),
+            *job.recipe.steps(partial(decoder_process.decode, item.decoder, stages=job.recipe.decoder_stages)),
             ("plan", partial(_within_reserve, item)),
         ]
         found = through(item.uri, item, steps, [file.uri for file in item.files])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,20 @@ def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
     crop = f"cut {cut[0]} rows and {cut[1]} columns" if any(cut) else None
     extra = {**sample.extra, "image_height": height, "image_width": width}
     return with_note(replace(sample, array=image_CHW, extra=extra, spacing_mm=None), ratio, crop)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitStage:
+    """:func:`fit` with its settings, as a value that another process can be sent."""
+
+    name: ClassVar[str] = "fit"
+
+    config: Fit
+    spec: Pseudo3D
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The image, fitted."""
+        return fit(sample, self.config, self.spec)
 
 
 def _gray(image_CHW: Array) -> Array:

@@ -77,6 +77,12 @@ def poisonous(item: RawItem) -> Sample:
     return sound(item)
 
 
+def dies_later(item: RawItem) -> Sample:
+    """Answers, and ends its process a moment afterwards, which is at rest by then."""
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    return sound(item)
+
+
 DECODERS |= {
     "sound": sound,
     "abort": lambda _: os.abort(),
@@ -90,6 +96,7 @@ DECODERS |= {
     "waiting": waiting,
     "warned": warned,
     "poisonous": poisonous,
+    "dies_later": dies_later,
     "nonsense": lambda _: "no sample",
 }
 

@@ -118,7 +118,7 @@ def damage_for(seconds: float, folder: Path, seed: int) -> tuple[Counter[str], i
 def check_nothing_left(peak: int) -> None:
     assert client._running is not None
     group = client._running[1]._process.pid
-    client._discard()
+    client.discard()
 
     assert peak < BASE_MEMORY + STARTED
     assert left_of(group) == []

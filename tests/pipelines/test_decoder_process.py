@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -9,20 +10,29 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.decoder_process import client, limits
+from crossdim.pipelines.decoder_process import client, limits, requests
 from crossdim.pipelines.decoder_process.limits import Limits, limits_for
 from crossdim.pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, shared_memory
+from crossdim.pipelines.quarantine import through
 from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
-from crossdim.storage_schema.errors import SampleError
+from crossdim.pipelines.recipes import resolve
+from crossdim.pipelines.stages.named import Stage
+from crossdim.pipelines.stages.resize import Fit, FitStage
+from crossdim.storage_schema.errors import CrossdimError, SampleError
+from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality
 from tests.pipelines.corpora import nifti_bytes
 
@@ -32,10 +42,10 @@ ITEM = RawItem(uri="x", files=(b"pixels",), modality=Modality.CT, label="sick", 
 @pytest.fixture
 def misbehaving(monkeypatch):
     """Decoders of ``tests/pipelines/decoder_server.py``, in a process that ends with the test."""
-    client._discard()
+    client.discard()
     monkeypatch.setattr(client, "SERVER", "tests.pipelines.decoder_server")
     yield
-    client._discard()
+    client.discard()
 
 
 def refusal(decoder: str) -> SampleError:
@@ -114,6 +124,24 @@ def test_harm_that_one_input_leaves_behind_is_not_laid_to_the_next(misbehaving):
     assert sound()["seen"] == 1
 
 
+def test_a_process_that_died_at_rest_has_not_taken_the_next_input(misbehaving):
+    for data in (b"first", b"second"):
+        decoder_process.decode("dies_later", ITEM)
+        time.sleep(0.5)
+        assert bytes(decoder_process.decode("sound", replace(ITEM, files=(data,))).array) == data
+
+    decoder_process.decode("dies_later", ITEM)
+    time.sleep(0.5)
+    assert "SIGABRT" in refusal("abort").reason
+
+
+def test_a_process_that_does_not_start_is_said_and_not_tried_for_ever(misbehaving, monkeypatch):
+    monkeypatch.setattr(client, "SERVER", "tests.pipelines.no_such_server")
+
+    with pytest.raises(CrossdimError, match="does not start"):
+        decoder_process.decode("sound", ITEM)
+
+
 def test_a_decoder_that_the_system_kills_is_no_fault_of_the_input(misbehaving):
     with pytest.raises(MemoryError, match="memory is short"):
         decoder_process.decode("killed", ITEM)
@@ -132,7 +160,7 @@ def test_an_interrupted_request_leaves_no_answer_to_the_next(misbehaving, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(client, "_read_sample", interrupted)
+        patch.setattr(requests, "_read_sample", interrupted)
         with pytest.raises(KeyboardInterrupt):
             decoder_process.decode("sound", replace(ITEM, files=(b"another",)))
 
@@ -194,6 +222,89 @@ def test_samples_and_facts_are_those_of_the_decoder_itself(real_data):
         read = data.__getitem__
         facts = decoder_process.probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
         assert facts == probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
+
+
+def here(decoder: str, item: RawItem, stages: Sequence[Stage]) -> Sample:
+    """What the decoder process does, in this process."""
+    return reduce(lambda sample, stage: stage(sample), stages, DECODERS[decoder](item))
+
+
+def same(ours: Sample, theirs: Sample) -> bool:
+    return (ours.array.dtype, ours.array.tobytes()) == (theirs.array.dtype, theirs.array.tobytes()) and (
+        replace(ours, array=theirs.array) == theirs
+    )
+
+
+SMALL = FitStage(config=Fit(max_side=100), spec=Pseudo3D())
+
+
+@pytest.mark.parametrize("spec", [Pseudo3D(), Pseudo3D(window=3, stride=3, layout="window", channel_mode="keep")])
+@pytest.mark.parametrize("max_side", [64, 100, 10_000])
+def test_images_come_back_fitted_and_no_larger(real_data, monkeypatch, spec, max_side):
+    """Held to the same functions in this process; the bytes that travel back are those of the fitted image."""
+    sizes = []
+
+    def noted(message):
+        sizes.append(message.num_bytes)
+        return read_sample(message)
+
+    read_sample = requests._read_sample
+    monkeypatch.setattr(requests, "_read_sample", noted)
+    stages = (FitStage(config=Fit(max_side=max_side), spec=spec),)
+    names = ("xray2d/0578e08b.png", "micro2d/BloodImage_00005.jpg", "dicom_single/jpeg_2000.dcm")
+    for name, decoder in zip(names, ("png", "jpeg", "dicom"), strict=True):
+        item = RawItem(uri=name, files=((real_data / name).read_bytes(),), label="l", num_values=10**7)
+        found = decoder_process.decode(decoder, item, stages)
+
+        assert same(found, here(decoder, item, stages))
+        assert sizes.pop() == found.array.nbytes
+
+
+def png(pixels: np.ndarray) -> RawItem:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return RawItem(uri="x", files=(buffer.getvalue(),), num_values=pixels.size)
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (50, 33), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "config", "stage", "rule"),
+    [
+        (NOISE[:2], Fit(max_side=64), "fit", "too_small"),
+        (NOISE, Fit(max_side=64, crop="refuse"), "fit", "does_not_tile"),
+        (np.zeros_like(NOISE), Fit(max_side=1), "decode", "constant"),
+    ],
+)
+def test_refusals_name_the_stage_that_gave_them(pixels, config, stage, rule):
+    """The rows of quarantine are those of the same steps in one process."""
+    recipe = replace(resolve("xray-pseudo3d"), fit=config)
+    found, expected = (
+        through("x", png(pixels), recipe.steps(partial(decode, "png", stages=recipe.decoder_stages)))
+        for decode in (decoder_process.decode, here)
+    )
+    alone = through("x", png(pixels), [("decode", DECODERS["png"]), ("fit", recipe.decoder_stages[0])])
+
+    assert (found.stage, found.rule) == (stage, rule)
+    assert found == alone
+    assert found.reason == expected.reason
+
+
+def test_what_a_codec_warns_of_goes_before_what_a_stage_refuses(misbehaving):
+    """As where each had a process of its own; and a stage refuses as itself."""
+    for decoder, stage, rule in (("warned", "decode", "codec_warning"), ("sound", "fit", "too_small")):
+        found = through("x", ITEM, [("decode", partial(decoder_process.decode, decoder, stages=(SMALL,)))])
+        assert (found.stage, found.rule) == (stage, rule)
+
+
+def test_fitting_needs_no_more_memory_than_decoding_is_allowed(monkeypatch):
+    """Shrunk by one pixel, which holds the most in floating point; next to nothing is left of what any input may take."""
+    monkeypatch.setattr(limits, "BASE_MEMORY", 32 << 20)
+    item = png(np.random.default_rng(0).integers(0, 4096, (3000, 3000), np.uint16))
+    fitted = decoder_process.decode("png", item, (FitStage(config=Fit(max_side=2999), spec=Pseudo3D()),))
+
+    assert fitted.array.shape == (1, 2996, 2996)
 
 
 def test_the_mask_of_what_lies_outside_travels_too():

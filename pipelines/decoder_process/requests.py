@@ -1,0 +1,93 @@
+"""What the worker asks of its decoder process: facts of a header, or pixels, changed by the stages that make them fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.pipelines.decoder_process.client import ask
+from crossdim.pipelines.decoder_process.limits import Limits, limits_for
+from crossdim.pipelines.decoder_process.messages import ARRAYS, Message, NotAMessage
+from crossdim.pipelines.decoder_process.settings_text import settings_text
+from crossdim.pipelines.readers.header_info import Facts
+from crossdim.pipelines.readers.probe import HEAD_BYTES
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.signatures import Unread
+from crossdim.pipelines.stages.named import Stage
+from crossdim.storage_schema.errors import CrossdimError
+from crossdim.storage_schema.sample import Sample
+
+#: Decoders of volumes, which have several files or slices; all others hold one picture.
+_VOLUMES = ("nifti", "dicom-series")
+#: Of an item, what its request tells by name; the rest travels as bytes, and as text of settings.
+_TOLD = [field.name for field in fields(RawItem) if field.name not in ("files", "rules")]
+
+
+def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | Unread:
+    """:func:`crossdim.pipelines.readers.probe.probe`, in the decoder process.
+
+    Raises:
+        SampleError: as there, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
+    """
+    document = {"work": "probe", "name": name, "size": size, "rules": settings_text(rules)}
+
+    def build(message: Message) -> tuple[bool, Facts | Unread]:
+        answer = message.document
+        return (True, Unread(format="", is_image=False)) if "more" in answer else (False, _read_found(answer))
+
+    head = read(min(size, HEAD_BYTES)) if size else b""
+    more, found = ask(document, [head], Limits(), build)
+    if more:
+        rules.allow_file(size)
+        whole = read(size)
+        _, found = ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
+    if isinstance(found, Facts):
+        rules.allow_file(size)
+    return found
+
+
+def _read_found(answer: dict[str, Any]) -> Facts | Unread:
+    try:
+        if "unread" in answer:
+            return from_document(Unread, answer["unread"], subject="unread file")
+        return from_document(Facts, answer.get("facts"), subject="facts")
+    except CrossdimError as error:
+        raise NotAMessage("the answer holds no facts") from error
+
+
+def decode(decoder: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
+    """``DECODERS[decoder](item)`` and the stages behind it, in the decoder process.
+
+    Args:
+        decoder: key of ``DECODERS``.
+        item: the input.
+        stages: members of ``STAGES``, each of the result of the one before.
+
+    Raises:
+        SampleError: as there, with the stage that raised it, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
+    """
+    document = {
+        "work": "decode",
+        "decoder": decoder,
+        "item": {name: to_document(getattr(item, name)) for name in _TOLD},
+        "rules": settings_text(item.rules),
+        "stages": [[stage.name, settings_text(stage)] for stage in stages],
+    }
+    return ask(document, item.files, limits_for(item, volume=decoder in _VOLUMES), _read_sample)
+
+
+def _read_sample(message: Message) -> Sample:
+    answer = message.document
+    try:
+        kinds = {name: (np.dtype(str(kind)), tuple(int(n) for n in shape)) for name, (kind, shape) in answer["arrays"].items()}
+        if any(dtype.kind not in ARRAYS[name] for name, (dtype, _) in kinds.items()):
+            raise NotAMessage(f"the answer holds {kinds}, which are no arrays of a sample")
+        arrays = dict(zip(kinds, message.arrays(*kinds.values()), strict=True))
+        sample = from_document(Sample, answer["sample"] | {"array": arrays["array"]}, subject="sample")
+        return replace(sample, outside=arrays["outside"]) if "outside" in arrays else sample
+    except (AttributeError, KeyError, TypeError, ValueError, CrossdimError) as error:
+        raise NotAMessage("the answer holds no sample") from error
