@@ -108,10 +108,10 @@ def _needed(head_patience_s: float) -> list[Endpoint]:
     context = ray.get_runtime_context()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     (here,) = (node for node in nodes if node["NodeID"] == context.get_node_id())
-    raylet = f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}"
+    head, raylet = context.gcs_address, f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}"
     return [
-        Endpoint(name="the head of the cluster", address=context.gcs_address, patience_s=head_patience_s),
-        Endpoint(name="the raylet of this machine", address=raylet, patience_s=0.0),
+        Endpoint(name="the head of the cluster", address=head, patience_s=head_patience_s),
+        Endpoint(name=f"the raylet of this machine (cluster {head})", address=raylet, patience_s=0.0),
     ]
 
 

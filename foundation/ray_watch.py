@@ -80,7 +80,7 @@ def _lost(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) -> None
         code = signals.say(stop, after="\n")
     else:
         remedy = "see whether memory ran out, and start Ray again if it is gone; the same command goes on from here"
-        text = f"Ray was lost: {endpoint.name} at {endpoint.address} has not answered for {silence_s:.0f} s; {remedy}"
+        text = f"Ray was lost: {endpoint.name} at {endpoint.address} has not answered for {silence_s:.1f} s; {remedy}"
         with contextlib.suppress(OSError):
             os.write(2, f"\nerror: {text}\n".encode())
         code = FAILED
