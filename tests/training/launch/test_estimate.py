@@ -171,5 +171,5 @@ def test_the_arithmetic_stands_in_the_sentences() -> None:
 def test_what_pretrain_refuses_plan_refuses(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _line(tmp_path, flat, solid, more=("--plan", "--workers", "5")) == 2
+    assert _line(tmp_path, flat, solid, more=("--plan", "--workers", "5")) == 1
     assert "5 workers leaves a worker" in capsys.readouterr().err

@@ -197,7 +197,7 @@ def test_the_encoder_of_a_sharded_run_is_judged(
     ("recipe", "more", "message", "code"),
     [
         ("maesil:tiny", "compute.ema=0.9", "a sharded run keeps no moving average", 1),
-        ("cdssl-p3d:tiny", "steps=3", "compute.sharded cannot go with batch norm", 2),
+        ("cdssl-p3d:tiny", "steps=3", "compute.sharded cannot go with batch norm", 1),
     ],
 )
 def test_what_cannot_be_sharded_is_refused_in_one_sentence(
