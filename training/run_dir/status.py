@@ -17,7 +17,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import shown_location, without_secrets
 from crossdim.storage_schema.errors import DocumentError, RunError
 from crossdim.storage_schema.names import printable
-from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
+from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, name_of
 from crossdim.training.run_dir.events import Event, events, read_event
 from crossdim.training.run_dir.metrics import read_progress, recent
 from crossdim.training.run_dir.records import Record, is_count
@@ -143,8 +143,10 @@ def status(run: Bucket, now: float) -> Status:
     last_word = max(spoken, newest.get("time_s", 0.0), start.get("time_s", 0.0))
     if not last_word:  # a first note that cannot be read yet
         return waiting
-    rates, kept = _rates(lines), _kept(happened, begun)
+    rates = _rates(lines)
     state = _state(happened, now - last_word, rates)
+    ignored = CheckpointListing(run).ignored(total if state in AT_WORK else 0)
+    kept = _kept([event for event in happened if name_of(event.step) not in ignored], begun)
     written = read_event(run, kept).get("time_s") if kept else None
     return Status(
         run=without_secrets(run.url),
@@ -161,7 +163,7 @@ def status(run: Bucket, now: float) -> Status:
         in_vain=start.get("in_vain", 0),
         events=counts,
         told=told,
-        ignored=[f"{name}: {lack}" for name, lack in CheckpointListing(run).ignored(total if state in AT_WORK else 0).items()],
+        ignored=[f"{name}: {lack}" for name, lack in ignored.items()],
         **rates,
     )
 

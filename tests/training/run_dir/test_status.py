@@ -289,6 +289,20 @@ def test_what_is_no_checkpoint_is_said_to_be_ignored(ended: bool, run: Bucket, c
     assert "\n  ignored among the checkpoints: step-99999999: there is no hashes.json\n" in str(found)
 
 
+def test_the_last_checkpoint_is_the_newest_that_is_not_ignored(run: Bucket, clock: _Clock) -> None:
+    """A list of hashes with one flipped bit: a resume takes the checkpoint before it, and status counts on no other."""
+    _walk(run, clock, 0, 6)
+    EventLog(run, workers=3).add("stopped", 6)
+    for step in (4, 6):
+        run.put(f"checkpoints/step-{step:08d}/state.pt", b"x")
+        run.put(f"checkpoints/step-{step:08d}/hashes.json", b'{"state.pt":"00"}')
+    assert status(run, clock.now).checkpoint_step == 6
+    run.put("checkpoints/step-00000006/hashes.json", b'{"stave.pt":"00"}')
+    found = status(run, clock.now)
+    assert (found.checkpoint_step, [one.partition(":")[0] for one in found.ignored]) == (4, ["step-00000006"])
+    assert "  last checkpoint: step 4, " in str(found)
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "told", "remedy"),
     [
