@@ -23,8 +23,8 @@ from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.split import SplitRule
 from crossdim.storage_schema.vocabulary import Presentation
-from crossdim.training.data.corpus import open_corpus, read_sample
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.dataset import open_dataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 from tests.training.published import as_image, images, superpatches
 
 VERSION_1 = Path(__file__).parents[1] / "tests" / "golden" / "version_1"
@@ -67,8 +67,8 @@ def _packed(samples: Sequence[Sample], preprocessing: str) -> Iterator[PackedObj
 
 def samples_of(bucket: Bucket) -> list[Sample]:
     """Every sample of a dataset as training reads it."""
-    corpus, ranges = open_corpus(bucket, split=None), open_ranges(bucket)
-    return [read_sample(corpus, index, ranges) for index in range(len(corpus))]
+    dataset, reader = open_dataset(bucket, split=None), open_range_reader(bucket)
+    return [read_sample(dataset, index, reader) for index in range(len(dataset))]
 
 
 def look_at_dataset(bucket: Bucket, written: Sequence[Sample]) -> Outcome:

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.stopwatch import in_turns, show
-from crossdim.training.data.order import _ROUNDS, CorpusOrder, Ints, Order, _mixed, rng_at
+from crossdim.training.data.order import _ROUNDS, DatasetOrder, Ints, Order, _mixed, rng_at
 
 BATCH = 256
 SIZES = (10**6, 10**9, 10**12)
@@ -23,7 +23,7 @@ TABLE_SAMPLES = 10**6
 
 
 def peak_bytes(order: Order, positions: Ints) -> int:
-    """Most memory that one batch takes, which must not depend on the corpus."""
+    """Most memory that one batch takes, which must not depend on the dataset."""
     tracemalloc.start()
     order.locate(positions)
     _, peak = tracemalloc.get_traced_memory()
@@ -45,7 +45,7 @@ def main() -> None:
     cases: dict[str, Callable[[], object]] = {HASHES: hashes, f"shuffled table of {TABLE_SAMPLES:.0e}": lambda: table[places]}
     memory = {}
     for size, granule in itertools.product(SIZES, GRANULES):
-        order = Order(7, (CorpusOrder(num_samples=size, granule=granule),))
+        order = Order(7, (DatasetOrder(num_samples=size, granule=granule),))
         positions = np.arange(BATCH, dtype=np.int64) + size // 3
         name = f"locate, N = {size:.0e}, granule {granule}"
         memory[name] = peak_bytes(order, positions)

@@ -21,8 +21,8 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Encoding
-from crossdim.training.data.corpus import _decoded, open_corpus, read_sample
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.dataset import _decoded, open_dataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 from tests.training.published import images, publish, superpatches
 
 PREAD = "os.pread of the same ranges"
@@ -47,9 +47,9 @@ def measure(title: str, samples: list[Sample], folder: Path) -> None:
     """Publish samples and print the table."""
     bucket = Bucket(str(folder))
     publish(bucket, samples, "bench")
-    corpus = open_corpus(bucket)
-    ranges = open_ranges(bucket)
-    rows = corpus.table.to_pylist()
+    dataset = open_dataset(bucket)
+    reader = open_range_reader(bucket)
+    rows = dataset.table.to_pylist()
     descriptor = os.open(bucket.full(rows[0]["object"]), os.O_RDONLY)
     stored = [os.pread(descriptor, row["length"], row["offset"]) for row in rows]
     promises = [(Encoding(row["encoding"]), tuple(row["shape"]), np.dtype(row["dtype"])) for row in rows]
@@ -58,8 +58,8 @@ def measure(title: str, samples: list[Sample], folder: Path) -> None:
         PREAD: lambda: spent(os.pread(descriptor, row["length"], row["offset"]) for row in rows),
         "crc32c of bytes at hand": lambda: spent(google_crc32c.value(data) for data in stored),
         "decoding of bytes at hand": lambda: spent(_decoded(data, *p) for data, p in zip(stored, promises, strict=True)),
-        "catalog row to Python values": lambda: spent(corpus.row(i) for i in everyone),
-        "read_sample": lambda: spent(read_sample(corpus, i, ranges) for i in everyone),
+        "catalog row to Python values": lambda: spent(dataset.row(i) for i in everyone),
+        "read_sample": lambda: spent(read_sample(dataset, i, reader) for i in everyone),
     }
     times = in_turns(cases, runs=9)
     each = sum(map(len, stored)) / len(stored)

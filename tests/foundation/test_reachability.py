@@ -21,7 +21,7 @@ from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.foundation.reachability import met
 from crossdim.pipelines.jobs.output import published
 from crossdim.storage_schema.errors import StorageError, UnreachableError
-from crossdim.training.data.corpus import read_manifest
+from crossdim.training.data.dataset import read_manifest
 from crossdim.training.run_dir.run_config import read_run_config
 from tests.ports import free_port
 

@@ -12,7 +12,7 @@ import pytest
 from crossdim import cli
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.range_reader import open_range_reader
 
 
 def _make_socket(path: Path) -> None:
@@ -36,7 +36,7 @@ def test_what_is_no_file_is_not_read(make: Callable[[Path], None], tmp_path: Pat
     monkeypatch.chdir(tmp_path)  # names of sockets are short
     make(Path("x"))
     bucket = Bucket(str(tmp_path))
-    for read in (bucket.read, lambda name: bucket.read_range(name, 0, 4), lambda name: open_ranges(bucket).get(name, 0, 4)):
+    for read in (bucket.read, lambda name: bucket.read_range(name, 0, 4), lambda name: open_range_reader(bucket).get(name, 0, 4)):
         with pytest.raises(StorageError, match=f"{tmp_path}/x"):
             read("x")
 

@@ -16,7 +16,7 @@ from crossdim.foundation import entry_point
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.foundation.storage_arguments import add_store_options, bucket, open_bucket, open_weighted, store_options
 from crossdim.storage_schema.errors import StorageError, UsageError
-from crossdim.training.data.ranges import FsspecRanges, ObstoreRanges, open_ranges
+from crossdim.training.data.range_reader import FsspecRangeReader, ObstoreRangeReader, open_range_reader
 
 FILE = """
 [default]
@@ -197,10 +197,10 @@ def test_a_profile_serves_every_client(lab, s3_endpoint, s3_client, tmp_path, mo
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     s3_client.put_object(Bucket=lab, Key="set/a", Body=b"0123456789")
     found = open_bucket(f"s3://{lab}/set", parsed("--endpoint-url", s3_endpoint))
-    ranges = open_ranges(found)
+    reader = open_range_reader(found)
 
-    assert isinstance(ranges, ObstoreRanges)
-    assert ranges.get("a", 2, 3) == b"234" == found.read_range("a", 2, 3)
+    assert isinstance(reader, ObstoreRangeReader)
+    assert reader.get("a", 2, 3) == b"234" == found.read_range("a", 2, 3)
 
 
 @pytest.mark.parametrize("folder", ["set//one", "a/./b", "a\tb"])
@@ -208,7 +208,7 @@ def test_a_prefix_that_obstore_refuses_is_read_by_the_other_client(folder, lab, 
     """S3 allows empty names, dots and tabs in keys."""
     s3_client.put_object(Bucket=lab, Key=f"{folder}/a", Body=b"0123456789")
     options = StoreOptions(endpoint_url=s3_endpoint, access_key="k", secret_key="s", region="us-east-1")
-    ranges = open_ranges(Bucket(f"s3://{lab}/{folder}", options))
+    reader = open_range_reader(Bucket(f"s3://{lab}/{folder}", options))
 
-    assert isinstance(ranges, FsspecRanges)
-    assert ranges.get("a", 2, 3) == b"234"
+    assert isinstance(reader, FsspecRangeReader)
+    assert reader.get("a", 2, 3) == b"234"

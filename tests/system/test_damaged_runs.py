@@ -16,7 +16,7 @@ from benchmarks.flip_datasets import publish
 from benchmarks.flip_runs import Run
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.data.ranges import LocalRanges
+from crossdim.training.data.range_reader import LocalRangeReader
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint import name_of
 from crossdim.training.run_dir.events import events, read_event
@@ -149,7 +149,7 @@ def test_metrics_that_are_damaged_stand_in_the_notes_of_the_report(
     assert "the line of 1 step is damaged or missing" in (tmp_path / "run" / "report.html").read_text()
 
 
-class _Flipping(LocalRanges):
+class _Flipping(LocalRangeReader):
     """Every answer has a flipped bit, and is right when the same is asked again, as behind a bad cable."""
 
     wrong = 0
@@ -172,7 +172,7 @@ def test_samples_that_came_wrong_once_are_counted_in_events_and_change_no_loss(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second reading is no secret: the run's events count every one, in few notes, and status tells of them."""
-    monkeypatch.setattr("crossdim.training.data.loader.open_ranges", _Flipping)
+    monkeypatch.setattr("crossdim.training.data.loader.open_range_reader", _Flipping)
     assert _resumed(made, tmp_path) == 0, capsys.readouterr().err
     assert _losses(tmp_path) == _losses(made / "run")
     run = Bucket(str(tmp_path))

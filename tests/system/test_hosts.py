@@ -25,7 +25,7 @@ import pytest
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CrossdimError
-from crossdim.training.data.corpus import open_corpus
+from crossdim.training.data.dataset import open_dataset
 from crossdim.training.run_dir.checkpoint_listing import newest_step
 from crossdim.training.run_dir.events import events
 from crossdim.training.run_dir.metrics import read_metrics, recent
@@ -224,7 +224,7 @@ def test_a_thin_cable_to_the_store_shows_as_waiting_for_data(lab: Lab) -> None:
     thin = len(recent(run, 10**6)) + 20  # by then what was fetched ahead is used up, and what was not yet noted is done
     lab.finish(driver)
     lines = read_metrics(run)
-    bytes_a_step = 8 * statistics.mean(open_corpus(lab.bucket("solid")).table["length"].to_pylist())
+    bytes_a_step = 8 * statistics.mean(open_dataset(lab.bucket("solid")).table["length"].to_pylist())
     wide, narrow = (_flow(part, bytes_a_step) for part in (lines[20:100], lines[thin:]))
     told = json.loads(crossdim("status", run.url, "--json", *lab.arguments))["wait_share"]
     _LOG.info("%.2f MB a step; MB/s and share of waiting: wide %.1f, %.0f%%", bytes_a_step / 1e6, wide[0] / 1e6, 100 * wide[1])

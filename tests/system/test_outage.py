@@ -13,7 +13,7 @@ import pytest
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import UnreachableError
-from crossdim.training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
+from crossdim.training.data.range_reader import FsspecRangeReader, ObstoreRangeReader, RangeReader
 from crossdim.training.launch.driver import Workers, pretrain
 from crossdim.training.launch.worker import Source
 from crossdim.training.recipes.cdssl_p3d import tiny
@@ -41,18 +41,18 @@ def _behind(relay: Relay, bucket: Bucket, patience_s: float) -> Bucket:
     return replace(bucket, options=replace(bucket.options, endpoint_url=relay.url, patience_s=patience_s))
 
 
-@pytest.mark.parametrize("open_client", [FsspecRanges, ObstoreRanges])
+@pytest.mark.parametrize("open_client", [FsspecRangeReader, ObstoreRangeReader])
 def test_ranges_wait_for_a_store_that_comes_back(
-    open_client: Callable[[Bucket], Ranges], s3: Store, relay: Relay, caplog: pytest.LogCaptureFixture
+    open_client: Callable[[Bucket], RangeReader], s3: Store, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cut while several threads read, until all of them have noticed and a second more."""
     bucket = s3.bucket(f"outage/{uuid4().hex}")
     bucket.put("a", bytes(range(200)))
-    ranges = open_client(_behind(relay, bucket, 60))
-    assert ranges.get("a", 0, 4) == bytes(range(4))
+    reader = open_client(_behind(relay, bucket, 60))
+    assert reader.get("a", 0, 4) == bytes(range(4))
     relay.cut()
     with ThreadPoolExecutor(3) as pool:
-        found = [pool.submit(ranges.get, "a", offset, 4) for offset in (10, 20, 30)]
+        found = [pool.submit(reader.get, "a", offset, 4) for offset in (10, 20, 30)]
         _until(lambda: len(caplog.records) == 3)
         with pytest.raises(TimeoutError):
             found[0].result(1)
@@ -61,13 +61,13 @@ def test_ranges_wait_for_a_store_that_comes_back(
     assert all(message.startswith(f"{bucket.url}/a does not answer") for message in caplog.messages)
 
 
-@pytest.mark.parametrize("open_client", [FsspecRanges, ObstoreRanges])
-def test_ranges_say_how_long_they_tried(open_client: Callable[[Bucket], Ranges], s3: Store, relay: Relay) -> None:
+@pytest.mark.parametrize("open_client", [FsspecRangeReader, ObstoreRangeReader])
+def test_ranges_say_how_long_they_tried(open_client: Callable[[Bucket], RangeReader], s3: Store, relay: Relay) -> None:
     bucket = s3.bucket(f"outage/{uuid4().hex}")
-    ranges = open_client(_behind(relay, bucket, 1))
+    reader = open_client(_behind(relay, bucket, 1))
     relay.cut()
     with pytest.raises(UnreachableError, match=rf"{bucket.url}/a: reading failed: .*\(tried for [1-9]\d* s\)"):
-        ranges.get("a", 0, 4)
+        reader.get("a", 0, 4)
 
 
 @pytest.mark.parametrize("away_s", [6, pytest.param(60, marks=pytest.mark.slow)])

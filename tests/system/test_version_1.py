@@ -17,8 +17,8 @@ import pytest
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.cli import main
-from crossdim.training.data.corpus import open_corpus, read_sample
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.dataset import open_dataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "version_1"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -28,8 +28,8 @@ def test_every_sample_of_version_1_is_read_bit_for_bit() -> None:
     found = {}
     for name in ("xr", "ct"):
         bucket = Bucket(str(GOLDEN / name))
-        corpus = open_corpus(bucket)
-        samples = [read_sample(corpus, index, open_ranges(bucket)) for index in range(len(corpus))]
+        dataset = open_dataset(bucket)
+        samples = [read_sample(dataset, index, open_range_reader(bucket)) for index in range(len(dataset))]
         found |= {sample.key: hashlib.sha256(sample.array.tobytes()).hexdigest() for sample in samples}
     assert found == EXPECTED["arrays"]
 

@@ -14,8 +14,8 @@ import zarr
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.manifest import parse_manifest
-from crossdim.training.data.corpus import open_corpus, read_sample
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.dataset import open_dataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.run_dir.checkpoint_listing import complete
 from crossdim.training.run_dir.metrics import read_metrics
 from demo.phantoms import write_phantoms
@@ -89,18 +89,18 @@ def _opens_elsewhere(store: Store, urls: list[str], folder: Path) -> None:
         bucket = Bucket(url, store.options)
         for stored in bucket.listing():
             Bucket(str(folder)).put(stored.path, bucket.read(stored.path))
-        corpus, ranges = open_corpus(bucket, split=None), open_ranges(bucket)
+        dataset, reader = open_dataset(bucket, split=None), open_range_reader(bucket)
         theirs: dict[str, np.ndarray] = {}
-        for shard in corpus.manifest.with_role("shard"):
+        for shard in dataset.manifest.with_role("shard"):
             records = webdataset.WebDataset(str(folder / shard.path), shardshuffle=False, empty_check=False).decode()
             theirs |= {record["__key__"]: record["npy"] for record in records}
-        for row in corpus.table.select(["key", "object", "position"]).to_pylist():
+        for row in dataset.table.select(["key", "object", "position"]).to_pylist():
             if row["position"] is not None:
                 bank = zarr.open_array(str(folder / row["object"].split("/c/")[0]), mode="r")
                 theirs[row["key"]] = bank[row["position"]][None]
-        assert len(theirs) == len(corpus)
-        for index in range(len(corpus)):
-            sample = read_sample(corpus, index, ranges)
+        assert len(theirs) == len(dataset)
+        for index in range(len(dataset)):
+            sample = read_sample(dataset, index, reader)
             assert sample.array.dtype == theirs[sample.key].dtype
             assert np.array_equal(sample.array, theirs[sample.key])
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from crossdim.storage_schema.sample import Sample
 from crossdim.training.data.collate import JOINT, Batch, Views, collate
-from crossdim.training.data.corpus import Corpus, Told, read_sample
+from crossdim.training.data.dataset import PublishedDataset, Told, read_sample
 from crossdim.training.data.order import Order, rng_at
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.range_reader import open_range_reader
 
 _LOG = logging.getLogger(__name__)
 Draw = Callable[[Sample, np.random.Generator], Views]
@@ -56,7 +56,7 @@ class Loading:
 
 
 def step_batches(
-    loading: Loading, corpora: Sequence[Corpus], draw: Draw, first: int, stop: int, reread: Told = _LOG.warning
+    loading: Loading, datasets: Sequence[PublishedDataset], draw: Draw, first: int, stop: int, reread: Told = _LOG.warning
 ) -> Iterator[list[Batch]]:
     """For each step from position ``first`` to ``stop``: this rank's batches, one a presentation.
 
@@ -64,10 +64,10 @@ def step_batches(
     depend on threads, ranks or restarts. Memory is bounded by ``ahead`` steps. ``reread`` is told, in such a thread, of samples
     that came right only when they were read once more.
     """
-    ranges = [open_ranges(corpus.bucket) for corpus in corpora]
+    readers = [open_range_reader(dataset.bucket) for dataset in datasets]
 
     def fetch(number: int, index: int, position: int) -> tuple[str, Views]:
-        sample = read_sample(corpora[number], index, ranges[number], reread)
+        sample = read_sample(datasets[number], index, readers[number], reread)
         return sample.key, draw(sample, rng_at(loading.order.seed, position))
 
     with ThreadPoolExecutor(loading.threads, thread_name_prefix="views") as pool:
@@ -77,7 +77,7 @@ def step_batches(
         def submit() -> None:
             position = next(positions, None)
             if position is not None:
-                pending.append(_submitted(loading, corpora, position, lambda *work: pool.submit(fetch, *work)))
+                pending.append(_submitted(loading, datasets, position, lambda *work: pool.submit(fetch, *work)))
 
         try:
             for _ in range(loading.ahead):
@@ -92,17 +92,20 @@ def step_batches(
 
 
 def _submitted(
-    loading: Loading, corpora: Sequence[Corpus], first: int, submit: Callable[[int, int, int], Future[tuple[str, Views]]]
+    loading: Loading,
+    datasets: Sequence[PublishedDataset],
+    first: int,
+    submit: Callable[[int, int, int], Future[tuple[str, Views]]],
 ) -> dict[str, _Group]:
     """Start fetching this rank's part of the step at ``first``, grouped by stream."""
     order, size = loading.order, loading.global_batch
     shares, whole = (order.share(first, size, rank, world) for rank, world in ((loading.rank, loading.world), (0, 1)))
     fewest = order.share(first, size, 0, loading.world)  # rank 0 never holds more of a dataset than another
     step, spare = dict[str, _Group](), dict[str, tuple[int, int, int]]()
-    for number, (corpus, share, least, positions) in enumerate(zip(corpora, shares, fewest, whole, strict=True)):
+    for number, (dataset, share, least, positions) in enumerate(zip(datasets, shares, fewest, whole, strict=True)):
         if not len(positions):
             continue
-        presentation = str(corpus.manifest.presentation)
+        presentation = str(dataset.manifest.presentation)
         stream = JOINT if loading.joint else presentation
         group = step.setdefault(stream, _Group())
         group.counts[presentation] = group.counts.get(presentation, 0) + len(positions)

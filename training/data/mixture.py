@@ -1,7 +1,7 @@
-"""Mixture: which corpus stands in each slot of a cycle, and how many of its slots came before. Exact in every cycle.
+"""Mixture: which dataset stands in each slot of a cycle, and how many of its slots came before. Exact in every cycle.
 
 Short cycles are a smooth weighted round-robin, kept as a table. Long ones, such as those of weights that are counts of samples,
-are arithmetic: the last corpus is spread evenly over the slots (slot s is its own where floor((s + 1) w / W) exceeds
+are arithmetic: the last dataset is spread evenly over the slots (slot s is its own where floor((s + 1) w / W) exceeds
 floor(s w / W)), the one before it over the slots that are left, and so on. Both cost the same whatever the position.
 """
 
@@ -26,13 +26,13 @@ LONGEST_TABLE = 100_000
 LONGEST_CYCLE = 2**31
 #: Weights are given as decimals of what is meant, as 0.33 for a third; so far a proportion may be simplified.
 TOLERANCE = Fraction(1, 1000)
-#: The smallest share that a corpus may have of a mixture; it is then still held within TOLERANCE in the longest cycle.
+#: The smallest share that a dataset may have of a mixture; it is then still held within TOLERANCE in the longest cycle.
 SMALLEST_SHARE = Fraction(1, 1_000_000)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A cycle in which every corpus has as many slots as its weight."""
+    """A cycle in which every dataset has as many slots as its weight."""
 
     weights: tuple[int, ...]
 
@@ -47,7 +47,7 @@ class Mixture:
 
     @cached_property
     def _table(self) -> tuple[Ints, Ints]:
-        """Corpus of each slot, and the slots of each corpus before each slot, (corpora, slots + 1)."""
+        """Dataset of each slot, and the slots of each dataset before each slot, (datasets, slots + 1)."""
         credit = [0] * len(self.weights)
         slots = []
         for _ in range(self.length):
@@ -60,17 +60,17 @@ class Mixture:
         return pattern, before
 
     def at(self, slots: Ints) -> tuple[Ints, Ints]:
-        """Corpus of each slot of a cycle, and how many of its slots come before in the cycle."""
+        """Dataset of each slot of a cycle, and how many of its slots come before in the cycle."""
         if self.length <= LONGEST_TABLE:
             pattern, before = self._table
-            corpus = pattern[slots]
-            return corpus, before[corpus, slots]
+            dataset = pattern[slots]
+            return dataset, before[dataset, slots]
         counts, after = self.before(slots), self.before(slots + 1)
-        corpus = (after - counts).argmax(axis=0)
-        return corpus, np.take_along_axis(counts, corpus[None], axis=0)[0]
+        dataset = (after - counts).argmax(axis=0)
+        return dataset, np.take_along_axis(counts, dataset[None], axis=0)[0]
 
     def before(self, slots: Ints) -> Ints:
-        """How many slots each corpus has before each slot of a cycle, (corpora, slots)."""
+        """How many slots each dataset has before each slot of a cycle, (datasets, slots)."""
         if self.length <= LONGEST_TABLE:
             return self._table[1][:, slots]
         counts, rest = [], slots
@@ -80,10 +80,10 @@ class Mixture:
         return np.stack([rest, *reversed(counts)])
 
     def counts(self, size: int) -> Ints:
-        """Slots of each corpus in each of the windows of ``size`` slots that follow one another until a cycle begins again.
+        """Slots of each dataset in each of the windows of ``size`` slots that follow one another until a cycle begins again.
 
         Returns:
-            (corpora, windows). Of a cycle that is no table one window stands for all, with the fewest slots that each corpus
+            (datasets, windows). Of a cycle that is no table one window stands for all, with the fewest slots that each dataset
             can have in any.
         """
         if self.length > LONGEST_TABLE:

@@ -1,8 +1,8 @@
 """Order: which sample stands at position T of a run. Pure arithmetic; the whole data state of a run is the integer T.
 
-A mixture of corpora is exact in every cycle (see ``mixture``). Inside a corpus, one pass is a keyed
+A mixture of datasets is exact in every cycle (see ``mixture``). Inside a dataset, one pass is a keyed
 permutation: granules (runs of neighbouring samples that one request can fetch) are dealt to lanes, and each lane walks
-its granules in keyed order. Nothing is padded, nothing is dropped, and the memory used does not grow with the corpus.
+its granules in keyed order. Nothing is padded, nothing is dropped, and the memory used does not grow with the dataset.
 
 Neither rank nor world size appears in the order; :meth:`Order.share` only says who fetches which part of a step.
 """
@@ -69,8 +69,8 @@ def _feistel(x: Ints, rows: int, columns: int, key: npt.NDArray[np.uint64]) -> I
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CorpusOrder:
-    """The order inside one corpus: its size, its weight in the mixture, and how its samples lie together."""
+class DatasetOrder:
+    """The order inside one dataset: its size, its weight in the mixture, and how its samples lie together."""
 
     num_samples: int
     weight: int = 1
@@ -87,10 +87,10 @@ class CorpusOrder:
         ):
             raise RunError(f"an order needs samples, a weight, a granule and lanes of at least 1; found {found}")
 
-    def sample(self, cursor: Ints, seed: int, corpus: int) -> Ints:
-        """Index of the sample at each cursor of this corpus; every pass visits each sample once."""
+    def sample(self, cursor: Ints, seed: int, dataset: int) -> Ints:
+        """Index of the sample at each cursor of this dataset; every pass visits each sample once."""
         epoch, t = np.divmod(cursor, self.num_samples)
-        key = keyed(seed, corpus, epoch)
+        key = keyed(seed, dataset, epoch)
         granules, per_lane = self.num_samples // self.granule, self.num_samples // self.granule // self.lanes
         body = per_lane * self.granule * self.lanes
         whole = granules * self.granule
@@ -118,51 +118,51 @@ class CorpusOrder:
 
 @dataclass(frozen=True)
 class Order:
-    """The order of a run: a seed, the corpora it mixes, and how many positions in a row stay with one of them."""
+    """The order of a run: a seed, the datasets it mixes, and how many positions in a row stay with one of them."""
 
     seed: int
-    corpora: tuple[CorpusOrder, ...]
+    datasets: tuple[DatasetOrder, ...]
     stretch: int = 1
 
     @cached_property
     def mixture(self) -> Mixture:
-        """The cycle of corpora."""
-        return Mixture(tuple(c.weight for c in self.corpora))
+        """The cycle of datasets."""
+        return Mixture(tuple(c.weight for c in self.datasets))
 
     @property
     def period(self) -> int:
         """Positions after which the mixture begins again."""
         return self.mixture.length * self.stretch
 
-    def corpus_at(self, positions: Ints) -> Ints:
-        """Corpus at each position of the run."""
+    def dataset_at(self, positions: Ints) -> Ints:
+        """Dataset at each position of the run."""
         return self.mixture.at(positions // self.stretch % self.mixture.length)[0]
 
     def locate(self, positions: Ints) -> tuple[Ints, Ints]:
-        """Corpus and sample index at each position of the run."""
+        """Dataset and sample index at each position of the run."""
         turn, within = np.divmod(positions, self.stretch)
         cycle, slot = np.divmod(turn, self.mixture.length)
-        corpus, before = self.mixture.at(slot)
+        dataset, before = self.mixture.at(slot)
         weights = np.array(self.mixture.weights, np.int64)
-        cursor = (cycle * weights[corpus] + before) * self.stretch + within
+        cursor = (cycle * weights[dataset] + before) * self.stretch + within
         sample = np.empty_like(positions)
-        for number, order in enumerate(self.corpora):
-            here = corpus == number
+        for number, order in enumerate(self.datasets):
+            here = dataset == number
             if here.any():
                 sample[here] = order.sample(cursor[here], self.seed, number)
-        return corpus, sample
+        return dataset, sample
 
     def share(self, first: int, global_batch: int, rank: int, world: int) -> list[Ints]:
-        """Positions of one step that a rank fetches, for each corpus.
+        """Positions of one step that a rank fetches, for each dataset.
 
-        Of a corpus' ``n`` positions rank ``r`` takes those from ``r * n // world`` to ``(r + 1) * n // world``: contiguous
+        Of a dataset' ``n`` positions rank ``r`` takes those from ``r * n // world`` to ``(r + 1) * n // world``: contiguous
         blocks, sizes differing by at most one, for any world size; together the ranks hold every position once.
         """
         positions = np.arange(first, first + global_batch, dtype=np.int64)
-        corpus = self.corpus_at(positions)
+        dataset = self.dataset_at(positions)
         shares = []
-        for number in range(len(self.corpora)):
-            mine = positions[corpus == number]
+        for number in range(len(self.datasets)):
+            mine = positions[dataset == number]
             shares.append(mine[rank * len(mine) // world : (rank + 1) * len(mine) // world])
         return shares
 

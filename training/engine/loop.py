@@ -21,7 +21,7 @@ from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.collate import Batch
 from crossdim.training.engine.control import Ask
 from crossdim.training.engine.execution import Compute
-from crossdim.training.methods.base import Method, Outcome, Step, total_of
+from crossdim.training.methods.base import Method, Step, StepOutput, total_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +157,7 @@ class Sums:
     monitors: dict[str, torch.Tensor] = field(default_factory=dict)
     ready: float = 0.0
 
-    def add(self, outcome: Outcome, stream: str, share: float, streams: int) -> None:
+    def add(self, outcome: StepOutput, stream: str, share: float, streams: int) -> None:
         """One part of a stream, which holds ``share`` of its samples."""
         for mine, terms, weight in ((self.losses, outcome.losses, share / streams), (self.monitors, outcome.monitors, share)):
             for name, value in terms.items():
@@ -172,7 +172,7 @@ def _gradient(module: nn.Module, batches: Sequence[Batch], step: Step, compute: 
     for part in parts:
         with _unsynchronised(module, last=part is parts[-1]):
             with compute.autocast(device):
-                outcome: Outcome = module(part.to(device), step)
+                outcome: StepOutput = module(part.to(device), step)
             share = len(part.keys) / part.global_size
             sums.ready = time.perf_counter()
             # Streams weigh equally (ours; PCRLv2 has one). DDP averages over ranks, so a rank's mean is scaled by its share.

@@ -17,7 +17,7 @@ from crossdim.foundation.output import check_outside
 from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.training.config.pretraining import Pretraining, read_config
-from crossdim.training.data.corpus import open_corpus, read_manifest
+from crossdim.training.data.dataset import open_dataset, read_manifest
 from crossdim.training.evaluation.features import classes, features, labelled
 from crossdim.training.evaluation.probes import Result, compare, usable_folds
 from crossdim.training.evaluation.report import Gallery, galleries, page
@@ -82,14 +82,14 @@ class Findings:
 
 def _judge(bucket: Bucket, config: Pretraining, method: Method, twins: Sequence[Method], folds: int, findings: Findings) -> None:
     """Picture one dataset, and probe it if it has labels."""
-    corpus = open_corpus(bucket, split=None)
-    findings.shown += galleries(corpus, config.method, method)
-    restoration = restored(corpus.manifest.name, corpus, config.method, method)
+    dataset = open_dataset(bucket, split=None)
+    findings.shown += galleries(dataset, config.method, method)
+    restoration = restored(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
-    name, (_, lonely) = corpus.manifest.name, classes(corpus)
+    name, (_, lonely) = dataset.manifest.name, classes(dataset)
     if lonely:
         findings.notes.append(f"{name}: classes of one patient cannot be held out and were left out: {', '.join(lonely)}.")
-    data = labelled(corpus, config.method)
+    data = labelled(dataset, config.method)
     if data is None:
         findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
         return

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from crossdim.training.data.corpus import Corpus, read_sample
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.dataset import PublishedDataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.evaluation.statistics import restated
 from crossdim.training.methods.base import MethodConfig
 
@@ -40,33 +40,33 @@ class Labelled:
         return sorted(set(self.labels.tolist()))
 
 
-def classes(corpus: Corpus) -> tuple[list[str], list[str]]:
+def classes(dataset: PublishedDataset) -> tuple[list[str], list[str]]:
     """Classes with at least two patients, which can be held out and learnt from, and those with one, which cannot."""
     patients: dict[str, set[object]] = {}
-    for label, patient in zip(corpus.column("label"), corpus.column("patient"), strict=True):
+    for label, patient in zip(dataset.column("label"), dataset.column("patient"), strict=True):
         if label is not None:
             patients.setdefault(str(label), set()).add(patient)
     names = sorted(patients)
     return [n for n in names if len(patients[n]) > 1], [n for n in names if len(patients[n]) == 1]
 
 
-def labelled(corpus: Corpus, method: MethodConfig, threads: int = 2) -> Labelled | None:
+def labelled(dataset: PublishedDataset, method: MethodConfig, threads: int = 2) -> Labelled | None:
     """Read the labelled samples of a dataset; None if fewer than two classes have patients enough."""
-    labels, patients = corpus.column("label"), corpus.column("patient")
-    kept, _ = classes(corpus)
+    labels, patients = dataset.column("label"), dataset.column("patient")
+    kept, _ = classes(dataset)
     if len(kept) < 2:
         return None
     chosen = [i for i, label in enumerate(labels) if label in kept]
-    ranges = open_ranges(corpus.bucket)
+    reader = open_range_reader(dataset.bucket)
 
     def x_of(index: int) -> npt.NDArray[np.float32]:
-        return method.whole(read_sample(corpus, index, ranges), corpus.pseudo3d)["x"]
+        return method.whole(read_sample(dataset, index, reader), dataset.pseudo3d)["x"]
 
     with ThreadPoolExecutor(threads) as pool:
         inputs = list(pool.map(x_of, chosen))
     return Labelled(
-        name=corpus.manifest.name,
-        presentation=str(corpus.manifest.presentation),
+        name=dataset.manifest.name,
+        presentation=str(dataset.manifest.presentation),
         x_NC=np.stack(inputs),
         labels=np.array([str(labels[i]) for i in chosen]),
         patients=np.array([str(patients[i]) for i in chosen]),

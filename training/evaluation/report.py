@@ -15,9 +15,9 @@ from crossdim.storage_schema.pseudo3d import Pseudo3D, fold
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality, Presentation
 from crossdim.training.data.collate import Views
-from crossdim.training.data.corpus import Corpus, read_sample
+from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.order import rng_at
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.data.views import image_of
 from crossdim.training.evaluation.pictures import Curve, Floats, curve, png, stretched
 from crossdim.training.evaluation.probes import Result
@@ -59,21 +59,23 @@ def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
     return np.asarray(fold(view, spec, height, width)[0])
 
 
-def galleries(corpus: Corpus, config: MethodConfig, method: Method) -> list[Gallery]:
+def galleries(dataset: PublishedDataset, config: MethodConfig, method: Method) -> list[Gallery]:
     """The first samples of a dataset: what they are, how the method distorted them, and what the network restored."""
-    ranges = open_ranges(corpus.bucket)
-    first = [read_sample(corpus, index, ranges) for index in range(min(STATISTICS_SAMPLES, len(corpus)))]
-    wholes = [config.whole(sample, corpus.pseudo3d) for sample in first]
+    reader = open_range_reader(dataset.bucket)
+    first = [read_sample(dataset, index, reader) for index in range(min(STATISTICS_SAMPLES, len(dataset)))]
+    wholes = [config.whole(sample, dataset.pseudo3d) for sample in first]
     inputs = torch.from_numpy(np.stack([whole["x"] for whole in wholes]))
     fitted = restated(method, lambda copy: copy.reconstruct, [inputs]) if len(first) > 1 else method
     return [
-        _gallery(corpus, sample, config.draw(sample, corpus.pseudo3d, rng_at(0, index)), whole, config, fitted)
+        _gallery(dataset, sample, config.draw(sample, dataset.pseudo3d, rng_at(0, index)), whole, config, fitted)
         for index, (sample, whole) in enumerate(zip(first[:SHOWN_SAMPLES], wholes, strict=False))
     ]
 
 
-def _gallery(corpus: Corpus, sample: Sample, views: Views, whole: Views, config: MethodConfig, method: Method) -> Gallery:
-    stored = corpus.pseudo3d or Pseudo3D()
+def _gallery(
+    dataset: PublishedDataset, sample: Sample, views: Views, whole: Views, config: MethodConfig, method: Method
+) -> Gallery:
+    stored = dataset.pseudo3d or Pseudo3D()
     flat = sample.presentation is not Presentation.SUPERPATCH
     spec = config.seen_as(stored) if flat else None
     source = image_of(sample, stored) if flat else middle(sample.unit(), None)
@@ -87,7 +89,7 @@ def _gallery(corpus: Corpus, sample: Sample, views: Views, whole: Views, config:
     else:
         rows.append(("restored", _restored(method, whole["x"], whole["target"], spec)))
     label = f", label {sample.label}" if sample.label else ""
-    title = f"{corpus.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
+    title = f"{dataset.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
     return Gallery(title=title, rows=[(name, pictures) for name, pictures in rows if pictures])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdim.storage_schema.vocabulary import Split
-from crossdim.training.data.corpus import Corpus
+from crossdim.training.data.dataset import PublishedDataset
 from crossdim.training.evaluation.assembly import Tiling
 from crossdim.training.evaluation.reconstruction import Figure, Protocol, judged
 from crossdim.training.evaluation.volumes import held_out, volumes_of
@@ -44,12 +44,12 @@ class Restored:
         return {"dataset": self.dataset, "split": self.split, "volumes": list(self.volumes), "figures": figures}
 
 
-def restored(name: str, corpus: Corpus, config: MethodConfig, method: Method) -> Restored | None:
+def restored(name: str, dataset: PublishedDataset, config: MethodConfig, method: Method) -> Restored | None:
     """Figures of a restoring method on the volumes that were held out, or on all where none was; None for other methods."""
     crops = getattr(config, "crops", None)
-    if not isinstance(method, Restorer) or not isinstance(crops, Crops) or corpus.manifest.presentation.is_flat:
+    if not isinstance(method, Restorer) or not isinstance(crops, Crops) or dataset.manifest.presentation.is_flat:
         return None
-    split, sources = held_out(corpus)
+    split, sources = held_out(dataset)
     protocol = Protocol(tiling=Tiling(side=crops.solid_side, overlap=crops.solid_side // OVERLAP))
-    figures = judged(method, volumes_of(corpus, sources), protocol)
+    figures = judged(method, volumes_of(dataset, sources), protocol)
     return Restored(dataset=name, split=split, volumes=tuple(sources), figures=tuple(figures))

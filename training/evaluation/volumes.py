@@ -8,32 +8,32 @@ from typing import Any
 import numpy as np
 
 from crossdim.storage_schema.vocabulary import Split
-from crossdim.training.data.corpus import Corpus, read_sample
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.dataset import PublishedDataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.evaluation.reconstruction import Volume
 
 
-def held_out(corpus: Corpus) -> tuple[Split, list[str]]:
+def held_out(dataset: PublishedDataset) -> tuple[Split, list[str]]:
     """Which split volumes are restored from, and their sources: test, or train where no volume was held out."""
-    pairs = list(zip(corpus.column("split"), corpus.column("source_uri"), strict=True))
+    pairs = list(zip(dataset.column("split"), dataset.column("source_uri"), strict=True))
     split = Split.TEST if any(found == Split.TEST for found, _ in pairs) else Split.TRAIN
     return split, sorted({str(source) for found, source in pairs if found == split})
 
 
-def volumes_of(corpus: Corpus, sources: list[str]) -> Iterator[Volume]:
+def volumes_of(dataset: PublishedDataset, sources: list[str]) -> Iterator[Volume]:
     """Each source as a volume in stored values, as far as its last boxes reach; boxes that were left out, being air, are air.
 
     Args:
-        corpus: of superpatches, every split.
+        dataset: of superpatches, every split.
         sources: URIs, as the catalog has them.
     """
-    ranges = open_ranges(corpus.bucket)
-    origins: Any = corpus.column("origin_zyx")
+    reader = open_range_reader(dataset.bucket)
+    origins: Any = dataset.column("origin_zyx")
     rows: dict[str, list[int]] = {}
-    for index, source in enumerate(corpus.column("source_uri")):
+    for index, source in enumerate(dataset.column("source_uri")):
         rows.setdefault(str(source), []).append(index)
     for source in sources:
-        samples = [read_sample(corpus, index, ranges) for index in rows[source]]
+        samples = [read_sample(dataset, index, reader) for index in rows[source]]
         side = samples[0].array.shape[-1]
         grid = np.max([origins[index] for index in rows[source]], axis=0) + side
         volume = Volume(name=source, array_CDHW=np.zeros((1, *grid), samples[0].array.dtype), scaling=samples[0].scaling)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from crossdim.training.backbones import encoder_bytes
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.collate import Batch
-from crossdim.training.data.corpus import open_corpus
+from crossdim.training.data.dataset import open_dataset
 from crossdim.training.data.loader import Loading, step_batches
 from crossdim.training.engine.loop import StepRecord, fit
 from crossdim.training.engine.train_state import Learner
-from crossdim.training.launch.worker import CorpusViews, Source, encoder_spec, identity, order_of
-from crossdim.training.methods.base import Method, Outcome, Step
+from crossdim.training.launch.worker import DatasetViews, Source, encoder_spec, identity, order_of
+from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint import Saving
 
@@ -42,7 +42,7 @@ class Watched(nn.Module):
         self.method = method
         self.samples, self.kept_bytes = 0, 0
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         """One part of a step. Parts follow one another, each with its backward pass, so the largest is what is needed."""
         kept: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in self.method.parameters()}
@@ -54,7 +54,7 @@ class Watched(nn.Module):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outcome: Outcome = self.method(batch, step)
+            outcome: StepOutput = self.method(batch, step)
         self.samples += len(batch.keys)
         self.kept_bytes = max(self.kept_bytes, sum(kept.values()))
         return outcome
@@ -85,20 +85,20 @@ class Probe:
 
 def probe(config: Pretraining, sources: Sequence[Source], world: int, device: torch.device, threads: int) -> Probe:
     """Walk the first steps of a run, as rank 0 of ``world`` would."""
-    corpora, weights = [open_corpus(source.bucket) for source in sources], [source.weight for source in sources]
+    datasets, weights = [open_dataset(source.bucket) for source in sources], [source.weight for source in sources]
     learner = Learner.of(config, device)
     # Blocks hold what single steps hold, in longer rows: a few steps of the latter see every dataset.
     mixing = replace(config.mixing, mode="ratio") if config.mixing.mode == "block" else config.mixing
-    order, batch = order_of(replace(config, mixing=mixing), corpora, weights), config.global_batch
+    order, batch = order_of(replace(config, mixing=mixing), datasets, weights), config.global_batch
     cycle = lcm(batch, order.period) // batch
     steps = min(config.steps, LONGEST, cycle + -(-MEASURED // cycle) * cycle)
     loading = Loading(order=order, global_batch=batch, rank=0, world=world, joint=config.mixing.mode == "joint", threads=threads)
-    batches = step_batches(loading, corpora, CorpusViews(config, corpora), 0, steps * batch)
+    batches = step_batches(loading, datasets, DatasetViews(config, datasets), 0, steps * batch)
     watched, records = Watched(learner.method), list[StepRecord]()
     fit(watched, learner.optimizer, config, batches, 0, device, lambda record, ask: records.append(record), learner.moved)
     warm = records[min(cycle, steps // 2) :]
-    state = learner.state(config.steps, config.steps * batch, identity(config, corpora, weights))
-    spec = encoder_spec(config, learner, corpora)
+    state = learner.state(config.steps, config.steps * batch, identity(config, datasets, weights))
+    spec = encoder_spec(config, learner, datasets)
     parts = learner.tensors() if learner.in_parts else {}
     held, moments = ({n: t for n, t in parts.items() if n.startswith("state.") is of} for of in (False, True))
     in_parts = {"parts": _bytes(parts)} if parts else {}

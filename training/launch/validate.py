@@ -15,8 +15,8 @@ from crossdim.foundation.output import check_outside
 from crossdim.storage_schema.errors import DocumentError, Problem, RunError, UsageError
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.data.corpus import Corpus, open_corpus, read_sample
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.dataset import PublishedDataset, open_dataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.launch.worker import Source, identity, order_of
 from crossdim.training.methods.base import Method
 from crossdim.training.network_limits import built_of_at_most
@@ -54,11 +54,11 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     """
     check_outside(run, [source.bucket for source in sources])
     check_run_folder(run)
-    corpora = [open_corpus(source.bucket) for source in sources]
+    datasets = [open_dataset(source.bucket) for source in sources]
     weights = [source.weight for source in sources]
-    problems = _data_problems(config, corpora) + _world_problems(config, corpora, weights, world)
+    problems = _data_problems(config, datasets) + _world_problems(config, datasets, weights, world)
     if config.mixing.mode == "joint":
-        problems += _joint_problems(config, corpora)
+        problems += _joint_problems(config, datasets)
     if config.compute.precision == "bf16" and not use_gpu:
         problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
     if problems:
@@ -67,7 +67,7 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     config.compute.refuse(method)
     if world == 0 and not use_gpu:
         _check_memory(method)
-    mine = identity(config, corpora, weights)
+    mine = identity(config, datasets, weights)
     before = recorded(run)
     if before is not None and before.identity != mine:
         raise RunError(
@@ -97,51 +97,53 @@ def _check_memory(method: Method) -> None:
         raise UsageError(f"{found}; this machine has {present / 1e9:,.1f} GB: make the network smaller")
 
 
-def _data_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
+def _data_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) -> list[Problem]:
     problems = []
     seen: dict[Presentation, str] = {}
-    for corpus in corpora:
-        presentation, url = corpus.manifest.presentation, corpus.bucket.where("")
+    for dataset in datasets:
+        presentation, url = dataset.manifest.presentation, dataset.bucket.where("")
         if presentation not in config.method.accepts:
             known = ", ".join(sorted(config.method.accepts))
             problems.append(Problem(loc=url, message=f"holds {presentation}; {config.method.kind} accepts {known}"))
-        if corpus.pseudo3d and not corpus.pseudo3d.reversible:
+        if dataset.pseudo3d and not dataset.pseudo3d.reversible:
             problems.append(
                 Problem(loc=url, message="its pseudo-3D view cannot be folded back exactly; prepare it with stride = window")
             )
         first = seen.setdefault(presentation, url)
-        theirs = next(c.pseudo3d for c in corpora if c.bucket.where("") == first)
-        if theirs != corpus.pseudo3d:
+        theirs = next(c.pseudo3d for c in datasets if c.bucket.where("") == first)
+        if theirs != dataset.pseudo3d:
             problems.append(Problem(loc=url, message=f"has another pseudo-3D geometry than {first}"))
     return problems
 
 
-def _joint_problems(config: Pretraining, corpora: Sequence[Corpus]) -> list[Problem]:
+def _joint_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) -> list[Problem]:
     """Views of one sample of each dataset must have equal names and shapes to share a tensor."""
     shapes = [
         {
             name: view.shape
             for name, view in config.method.draw(
-                read_sample(corpus, 0, open_ranges(corpus.bucket)), corpus.pseudo3d, np.random.default_rng(0)
+                read_sample(dataset, 0, open_range_reader(dataset.bucket)), dataset.pseudo3d, np.random.default_rng(0)
             ).items()
         }
-        for corpus in corpora
+        for dataset in datasets
     ]
     return [
         Problem(
-            loc=corpus.bucket.where(""), message=f"mixing joint needs views alike; its views are {shape}, the first {shapes[0]}"
+            loc=dataset.bucket.where(""), message=f"mixing joint needs views alike; its views are {shape}, the first {shapes[0]}"
         )
-        for corpus, shape in zip(corpora, shapes, strict=True)
+        for dataset, shape in zip(datasets, shapes, strict=True)
         if shape != shapes[0]
     ]
 
 
-def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float], world: int) -> list[Problem]:
+def _world_problems(
+    config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float], world: int
+) -> list[Problem]:
     world, needed, parts = max(1, world), config.method.min_rank_batch, config.compute.accumulate
     if world > config.global_batch:
         found = f"{world} workers share a global_batch of {config.global_batch}: some would never have a sample"
         return [Problem(loc="workers", message=f"{found}; at most {config.global_batch} workers, or a larger global_batch")]
-    order = order_of(config, corpora, weights)
+    order = order_of(config, datasets, weights)
     if config.compute.sync_bn:  # statistics are of all workers' samples together, and nobody's are borrowed
         if not config.mixing.smallest_batch(order, config.global_batch, world):
             message = f"{world} workers leave one without a sample of a dataset; synchronised batch norm needs one of each"
@@ -151,7 +153,9 @@ def _world_problems(config: Pretraining, corpora: Sequence[Corpus], weights: Seq
     if least >= needed:
         return []
     cut = f", in {parts} parts," if parts > 1 else ""
-    datasets, workers = (f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in ((len(corpora), "dataset"), (world, "worker")))
-    found = f"global_batch {config.global_batch} over {datasets} and {workers}{cut}"
+    shown_datasets, shown_workers = (
+        f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in ((len(datasets), "dataset"), (world, "worker"))
+    )
+    found = f"global_batch {config.global_batch} over {shown_datasets} and {shown_workers}{cut}"
     wanted = f"{config.method.kind} needs {needed} for batch norm"
     return [Problem(loc="workers", message=f"{found} leaves a worker {least} samples of one dataset at a time; {wanted}")]

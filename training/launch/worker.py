@@ -19,10 +19,10 @@ from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.sample import Sample
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.config.pretraining import Pretraining, read_config
-from crossdim.training.data.corpus import Corpus, open_corpus
+from crossdim.training.data.dataset import PublishedDataset, open_dataset
 from crossdim.training.data.loader import Loading, step_batches
 from crossdim.training.data.mixture import integer_weights
-from crossdim.training.data.order import CorpusOrder, Order
+from crossdim.training.data.order import DatasetOrder, Order
 from crossdim.training.engine.control import HERE, Ask
 from crossdim.training.engine.loop import StepRecord, fit, wrapped
 from crossdim.training.engine.train_state import Learner
@@ -61,21 +61,21 @@ class Job:
     threads: int = 2
 
 
-def order_of(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float]) -> Order:
-    """The order of a run over its corpora."""
+def order_of(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> Order:
+    """The order of a run over its datasets."""
     integers = integer_weights(list(weights))
-    orders = (CorpusOrder(num_samples=len(c), weight=w) for c, w in zip(corpora, integers, strict=True))
+    orders = (DatasetOrder(num_samples=len(c), weight=w) for c, w in zip(datasets, integers, strict=True))
     return Order(config.seed, tuple(orders), config.mixing.stretch(config.global_batch))
 
 
-def identity(config: Pretraining, corpora: Sequence[Corpus], weights: Sequence[float]) -> dict[str, Any]:
+def identity(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> dict[str, Any]:
     """What makes a run the run that it is: equal identities may share checkpoints, others may not."""
     return {
         "config": config.document(),
         "weights": integer_weights(list(weights)),
         "datasets": [
             {"name": c.manifest.name, "manifest": c.manifest.digest, "preprocessing": c.manifest.preprocessing_digest}
-            for c in corpora
+            for c in datasets
         ],
     }
 
@@ -95,13 +95,13 @@ def train(job: Job, rank: int, world: int, device: torch.device) -> None:
 
 def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
     config = read_config(job.config, "the run's configuration")
-    corpora = [open_corpus(source.bucket) for source in job.sources]
+    datasets = [open_dataset(source.bucket) for source in job.sources]
     weights = [source.weight for source in job.sources]
     learner = Learner.of(config, device)
-    mine = identity(config, corpora, weights)
+    mine = identity(config, datasets, weights)
     done, passed = _resumed(job.run, mine, learner, rank, device)
     loading = Loading(
-        order=order_of(config, corpora, weights),
+        order=order_of(config, datasets, weights),
         global_batch=config.global_batch,
         rank=rank,
         world=world,
@@ -110,11 +110,11 @@ def _trained(job: Job, rank: int, world: int, device: torch.device) -> Ask:
     )
     first, stop = done * config.global_batch, config.steps * config.global_batch
     rereads = Rereads()
-    batches = step_batches(loading, corpora, CorpusViews(config, corpora), first, stop, rereads.tell)
-    static = len(corpora) == 1 and config.compute.accumulate == 1
+    batches = step_batches(loading, datasets, DatasetViews(config, datasets), first, stop, rereads.tell)
+    static = len(datasets) == 1 and config.compute.accumulate == 1
     module = wrapped(learner.method, device, static=static)
     steps = functools.partial(fit, module, learner.optimizer, config, batches, done, device)
-    spec, batch = encoder_spec(config, learner, corpora), config.global_batch
+    spec, batch = encoder_spec(config, learner, datasets), config.global_batch
     title = Title(identity=mine, spec=spec, steps=config.steps, global_batch=batch, rank=rank, world=world)
     with contextlib.closing(Scribe()) as scribe:
         diary = functools.cache(lambda: EventLog(job.run, world, f"rank{rank}"))
@@ -143,12 +143,12 @@ def _noted(note: Note, steps: int, rereads: Rereads, scribe: Scribe, diary: Call
     return both
 
 
-class CorpusViews:
-    """Views of the run's method, with the geometry of the corpus that a sample is from."""
+class DatasetViews:
+    """Views of the run's method, with the geometry of the dataset that a sample is from."""
 
-    def __init__(self, config: Pretraining, corpora: Sequence[Corpus]) -> None:
+    def __init__(self, config: Pretraining, datasets: Sequence[PublishedDataset]) -> None:
         self._method = config.method
-        self._geometry: dict[Any, Any] = {corpus.manifest.presentation: corpus.pseudo3d for corpus in corpora}
+        self._geometry: dict[Any, Any] = {dataset.manifest.presentation: dataset.pseudo3d for dataset in datasets}
 
     def __call__(self, sample: Sample, rng: Any) -> Any:
         """Views of one sample."""
@@ -200,13 +200,13 @@ def _chosen(
     return state
 
 
-def encoder_spec(config: Pretraining, learner: Learner, corpora: Sequence[Corpus]) -> EncoderSpec:
+def encoder_spec(config: Pretraining, learner: Learner, datasets: Sequence[PublishedDataset]) -> EncoderSpec:
     """What the encoder is and how its data were prepared: all that its users must know."""
-    views = [view for corpus in corpora if (view := config.method.seen_as(corpus.pseudo3d))]
+    views = [view for dataset in datasets if (view := config.method.seen_as(dataset.pseudo3d))]
     return replace(
         learner.method.encoder_spec,
         pseudo3d=asdict(views[0]) if views else None,
-        preprocessing_digests=[corpus.manifest.preprocessing_digest for corpus in corpora],
+        preprocessing_digests=[dataset.manifest.preprocessing_digest for dataset in datasets],
     )
 
 

@@ -23,7 +23,7 @@ from crossdim.training.backbones.strided import StridedSettings
 from crossdim.training.data.collate import Batch, Views
 from crossdim.training.layers.codebook import Codebook
 from crossdim.training.layers.tokens import Counts, token_counts
-from crossdim.training.methods.base import MethodConfig, Outcome, Step, Terms
+from crossdim.training.methods.base import MethodConfig, Step, StepOutput, Terms
 from crossdim.training.methods.restoration import FLOAT_BITS, Crops, Restorer, sides_of, target_of
 from crossdim.training.objectives.latent import commitment, divergence, straight_through, warmed_up
 
@@ -37,14 +37,14 @@ class ConvAutoencoder(Restorer):
         self.encoder, self.decoder = backbone.encoder(), backbone.mirror()
         self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation="none: unit range, as it is")
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         """Mean squared error of view ``x`` restored, and the terms of the code."""
         code, terms, monitors = self._code(batch, step)
         target = target_of(batch)
         wide = torch.promote_types(target.dtype, torch.float32)
         error = (self._decoded(code).to(wide) - target).square().mean()
         psnr = -10 * error.detach().clamp_min(1e-10).log10()
-        return Outcome({"mse": error} | terms, {"psnr": psnr} | monitors)
+        return StepOutput({"mse": error} | terms, {"psnr": psnr} | monitors)
 
     def _code(self, batch: Batch, step: Step) -> tuple[Tensor, Terms, Terms]:
         """What the decoder gets, terms, monitors."""

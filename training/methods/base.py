@@ -42,7 +42,7 @@ class Step:
 Terms = dict[str, Tensor]
 
 
-class Outcome(NamedTuple):
+class StepOutput(NamedTuple):
     """What one batch gave: ``losses``, already weighted, whose sum is minimised; ``monitors``, which are only watched."""
 
     losses: Terms
@@ -56,7 +56,7 @@ class Method(nn.Module, ABC):
     encoder_spec: EncoderSpec
 
     @abstractmethod
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         """Loss terms and monitors of one batch."""
 
     def networks(self) -> list[nn.Module]:

@@ -21,7 +21,7 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.backbones.resnet import ResNetSettings
 from crossdim.training.data.collate import Batch, Views
-from crossdim.training.methods.base import Method, MethodConfig, Outcome, Step
+from crossdim.training.methods.base import Method, MethodConfig, Step, StepOutput
 from crossdim.training.methods.either import EitherViews
 from crossdim.training.objectives.simsiam import SiamesePair, dimensions, evenness, similarity
 
@@ -70,10 +70,10 @@ class CrossDNet(Method):
         self.heads = SiamesePair(config.backbone.num_features, config.projection, config.bottleneck)
         self.encoder_spec = EncoderSpec.of(config.backbone)
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         """Agreement of the two views of each sample."""
         one, two = (self.heads(pooled(self.encoder(batch.tensors[name]))) for name in ("view1", "view2"))
-        return Outcome(
+        return StepOutput(
             {"agreement": similarity(one, two) + idle(self.encoder)},
             {"evenness": evenness(one.z), "dimensions": dimensions(one.z)},
         )

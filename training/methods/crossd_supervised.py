@@ -1,7 +1,7 @@
 """Cross-D from labels: the published pretraining on labelled images, and the same on volumes.
 
 Our implementation of the recipe of Cross-D Conv (arXiv 2411.02441; code main.py, get_optim.py, presets.py): cross-entropy,
-random crops and flips. Mended, each on purpose: inputs are normalised by themselves and not by one constant for every corpus;
+random crops and flips. Mended, each on purpose: inputs are normalised by themselves and not by one constant for every dataset;
 the schedule belongs to the optimizer that is used; batch norm can be synchronised before ranks are joined; samples without a
 known class count for nothing instead of being given one; order and seeds are the run's, so that a run can be repeated.
 """
@@ -23,7 +23,7 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.backbones.resnet import ResNetSettings
 from crossdim.training.data.collate import Batch, Views
-from crossdim.training.methods.base import Method, MethodConfig, Outcome, Step
+from crossdim.training.methods.base import Method, MethodConfig, Step, StepOutput
 from crossdim.training.methods.crossd import idle, pooled
 from crossdim.training.methods.either import EitherViews
 
@@ -75,7 +75,7 @@ class CrossDClassifier(Method):
         self.fc = nn.Linear(config.backbone.num_features, len(config.classes))
         self.encoder_spec = EncoderSpec.of(config.backbone)
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         """Cross-entropy, a mean over all samples to which those without a class add nothing."""
         features, labels = pooled(self.encoder(batch.tensors["view1"])), batch.tensors["label"]
         with torch.autocast(features.device.type, enabled=False):
@@ -83,7 +83,7 @@ class CrossDClassifier(Method):
         known = labels != UNKNOWN
         loss = functional.cross_entropy(scores, labels, ignore_index=UNKNOWN, reduction="sum") / len(labels)
         right = (scores.detach().argmax(dim=1) == labels).sum() / known.sum().clamp_min(1)
-        return Outcome({"cross_entropy": loss + idle(self.encoder)}, {"accuracy": right, "labelled": known.float().mean()})
+        return StepOutput({"cross_entropy": loss + idle(self.encoder)}, {"accuracy": right, "labelled": known.float().mean()})
 
     def units(self) -> list[nn.Module]:
         """Blocks of the encoder."""

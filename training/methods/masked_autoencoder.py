@@ -31,7 +31,7 @@ from crossdim.training.layers.tokens import (
     token_counts,
     unpatchify,
 )
-from crossdim.training.methods.base import Outcome, Step
+from crossdim.training.methods.base import Step, StepOutput
 from crossdim.training.methods.restoration import FLOAT_BITS, Restorer, target_of
 from crossdim.training.objectives.masked import masked_mse
 
@@ -134,14 +134,14 @@ class MaskedAutoencoder(Restorer):
         """The mask of a stream; volumes' where streams are joint, for then all grids are alike."""
         return self._masks.get(stream, self._mask)
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         """Mean squared error of hidden patches, of views ``x`` and ``chance``."""
         x, target = batch.tensors["x"], target_of(batch)
         ids = self.mask_of(batch.stream).visible(batch.tensors["chance"])
         predicted = self.predicted(x, ids)
         patches = patchify(target, self.patch)
         error = masked_mse(predicted, patches, seen_of(ids, patches.shape[1]), norm_pix=self._norm_pix)
-        return Outcome(
+        return StepOutput(
             {"masked": error}, {} if self._norm_pix else {"psnr_masked": -10 * error.detach().clamp_min(1e-10).log10()}
         )
 

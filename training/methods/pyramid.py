@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.data.collate import Batch
 from crossdim.training.layers.dual_norm import select_statistics
-from crossdim.training.methods.base import Method, Outcome, Step
+from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.objectives.pcrlv2 import (
     LevelMode,
     Pair,
@@ -98,7 +98,7 @@ class PyramidNet(Method):
         full = levels[-1].shape[2:]
         return small if small.shape[2:] == full else F.interpolate(small, size=full, mode="trilinear", align_corners=False)
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         """The four terms of the objective on one batch: views ``view1``, ``view2``, ``clean1`` and ``local``.
 
         Raises:
@@ -122,7 +122,7 @@ class PyramidNet(Method):
         }
         watched = {"evenness": evenness, "dimensions": dimensions}
         monitors = {f"{name}{level}": of(pair.z) for level, pair in enumerate(one) for name, of in watched.items()}
-        return Outcome(losses, monitors)
+        return StepOutput(losses, monitors)
 
     def _local_pairs(self, local_BLCDHW: Tensor) -> list[list[Pair]]:
         """Pairs of each local view; all local views go through the network as one batch, as in PCRLv2."""

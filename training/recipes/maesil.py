@@ -31,7 +31,7 @@ def paper() -> Pretraining:
 
     Rate, decay, betas, batch, clipping and a tenth of warm-up: code, NEMESIS, configs/pretrain.yaml 53-64. That code counts its
     schedule in epochs and steps it every batch; ours is counted in steps, and ends at 0 instead of 1e-6. 50 epochs of a
-    corpus of unknown size became 100,000 steps (ours); bfloat16 is ours.
+    dataset of unknown size became 100,000 steps (ours); bfloat16 is ours.
     """
     optimizer = AdamW(lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=10_000)
     compute = Compute(precision="bf16")

@@ -16,7 +16,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output, check_outside
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.data.corpus import Corpus, open_corpus
+from crossdim.training.data.dataset import PublishedDataset, open_dataset
 from crossdim.training.evaluation import trained, untrained
 from crossdim.training.evaluation.features import features, labelled
 from crossdim.training.evaluation.probes import folds_of, readers, scores
@@ -66,10 +66,10 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
     check_outside(bench.out, [source.bucket for source in (*bench.sources, *bench.judges)])
     check_output(bench.out, kind="study", is_ours=lambda paths: any(map(_OF_A_STUDY.match, paths)), is_ignored=is_hidden)
     bench.out.check_writable()
-    corpora = [open_corpus(source.bucket, split=None) for source in bench.sources]
-    _refuse_starving(study, corpora)
-    judging = [*corpora, *(open_corpus(source.bucket, split=None) for source in bench.judges)]
-    names = short_names([corpus.bucket.where("") for corpus in judging])
+    datasets = [open_dataset(source.bucket, split=None) for source in bench.sources]
+    _refuse_starving(study, datasets)
+    judging = [*datasets, *(open_dataset(source.bucket, split=None) for source in bench.judges)]
+    names = short_names([dataset.bucket.where("") for dataset in judging])
     courses: dict[str, list[Course]] = {}
     found: list[Score] = []
     jobs = [(arm, seed) for arm in study.arms for seed in range(bench.seeds)]
@@ -77,11 +77,11 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
         if signals.received():  # in the last step of the run before, which was finished
             raise KeyboardInterrupt
         config = replace(arm.config, seed=seed)
-        method = _method(arm, config, bench, corpora, courses)
-        for name, corpus in zip(names, judging, strict=True):
+        method = _method(arm, config, bench, datasets, courses)
+        for name, dataset in zip(names, judging, strict=True):
             found += [
                 Score(arm=arm.name, seed=seed, dataset=name, measure=measure, value=value)
-                for measure, value in _judged(name, config, method, corpus, bench)
+                for measure, value in _judged(name, config, method, dataset, bench)
             ]
     document = {
         "title": study.title,
@@ -96,22 +96,24 @@ def conduct(study: Study, bench: Bench) -> tuple[dict[str, Any], str]:
     return document, text
 
 
-def _refuse_starving(study: Study, corpora: Sequence[Corpus]) -> None:
+def _refuse_starving(study: Study, datasets: Sequence[PublishedDataset]) -> None:
     hungry = [
         arm.name
         for arm in study.arms
-        if arm.diet in (Diet.FLAT, Diet.SOLID) and not any(arm.diet.holds(flat=c.manifest.presentation.is_flat) for c in corpora)
+        if arm.diet in (Diet.FLAT, Diet.SOLID) and not any(arm.diet.holds(flat=c.manifest.presentation.is_flat) for c in datasets)
     ]
     if hungry:
-        given = ", ".join(f"{c.manifest.name} ({c.manifest.presentation})" for c in corpora)
+        given = ", ".join(f"{c.manifest.name} ({c.manifest.presentation})" for c in datasets)
         raise UsageError(f"{study.title} needs images and volumes; {', '.join(hungry)} would have no data among {given}")
 
 
-def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpus], courses: dict[str, list[Course]]) -> Method:
+def _method(
+    arm: Arm, config: Pretraining, bench: Bench, datasets: Sequence[PublishedDataset], courses: dict[str, list[Course]]
+) -> Method:
     """The arm's network, trained to the end if it is fed."""
     if arm.diet is Diet.NOTHING:
         return untrained(config, config.seed)
-    eaten = [s for s, c in zip(bench.sources, corpora, strict=True) if arm.diet.holds(flat=c.manifest.presentation.is_flat)]
+    eaten = [s for s, c in zip(bench.sources, datasets, strict=True) if arm.diet.holds(flat=c.manifest.presentation.is_flat)]
     run = bench.out.at(f"{arm.name}/seed-{config.seed}")
     quiet = replace(bench.workers, quiet=True)
     pretrain(config, eaten, run, quiet, saving=Saving(every=max(1, config.steps // 10)), threads=bench.threads)
@@ -125,17 +127,17 @@ def _method(arm: Arm, config: Pretraining, bench: Bench, corpora: Sequence[Corpu
     return method
 
 
-def _judged(name: str, config: Pretraining, method: Method, corpus: Corpus, bench: Bench) -> list[tuple[str, float]]:
+def _judged(name: str, config: Pretraining, method: Method, dataset: PublishedDataset, bench: Bench) -> list[tuple[str, float]]:
     """Every measure that one dataset allows: probes where it has labels, restoration where the method restores volumes."""
-    restoration = restored(name, corpus, config.method, method)
+    restoration = restored(name, dataset, config.method, method)
     figures = restoration.figures if restoration else ()
     sizes = [("compression", figures[0].compression)] if figures else []
-    return [*_probed(config, method, corpus, bench), *((figure.name, figure.mean) for figure in figures), *sizes]
+    return [*_probed(config, method, dataset, bench), *((figure.name, figure.mean) for figure in figures), *sizes]
 
 
-def _probed(config: Pretraining, method: Method, corpus: Corpus, bench: Bench) -> list[tuple[str, float]]:
+def _probed(config: Pretraining, method: Method, dataset: PublishedDataset, bench: Bench) -> list[tuple[str, float]]:
     """Folds depend on the dataset alone, so arms and seeds share them."""
-    data = labelled(corpus, config.method)
+    data = labelled(dataset, config.method)
     if data is None:
         return []
     x_NF, parts = features(method.encoder, data.x_NC), folds_of(data, bench.folds)

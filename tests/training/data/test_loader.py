@@ -16,22 +16,22 @@ from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.data.collate import Batch
-from crossdim.training.data.corpus import open_corpus, read_sample
+from crossdim.training.data.dataset import open_dataset, read_sample
 from crossdim.training.data.loader import Loading, step_batches
-from crossdim.training.data.order import CorpusOrder, Order
-from crossdim.training.data.ranges import FsspecRanges, LocalRanges, Ranges, open_ranges
+from crossdim.training.data.order import DatasetOrder, Order
+from crossdim.training.data.range_reader import FsspecRangeReader, LocalRangeReader, RangeReader, open_range_reader
 from crossdim.training.methods.cdssl_p3d import CdsslP3D
 from crossdim.training.recipes.cdssl_p3d import tiny
 
 
 def _steps(flat: Bucket, solid: Bucket, first: int, stop: int, **changes: int) -> list[list[Batch]]:
-    corpora = [open_corpus(flat), open_corpus(solid)]
-    order = Order(5, tuple(CorpusOrder(num_samples=len(c)) for c in corpora))
+    datasets = [open_dataset(flat), open_dataset(solid)]
+    order = Order(5, tuple(DatasetOrder(num_samples=len(c)) for c in datasets))
     loading = dataclasses.replace(Loading(order=order, global_batch=8, rank=0, world=1), **changes)
     method = tiny().method
     assert isinstance(method, CdsslP3D)
-    geometry = corpora[0].pseudo3d
-    return list(step_batches(loading, corpora, lambda sample, rng: method.draw(sample, geometry, rng), first, stop))
+    geometry = datasets[0].pseudo3d
+    return list(step_batches(loading, datasets, lambda sample, rng: method.draw(sample, geometry, rng), first, stop))
 
 
 def _equal(a: Batch, b: Batch) -> bool:
@@ -66,7 +66,7 @@ def test_a_sample_met_again_in_the_next_pass_is_seen_otherwise(flat: Bucket, sol
     assert again > 0
 
 
-def test_corpora_of_one_presentation_share_a_batch(flat: Bucket) -> None:
+def test_datasets_of_one_presentation_share_a_batch(flat: Bucket) -> None:
     """Two collections of radiographs are one stream; its size is that of both."""
     [step] = _steps(flat, flat, 0, 8)
     assert [(b.stream, b.global_size, len(b.keys)) for b in step] == [(Presentation.PSEUDO3D, 8, 8)]
@@ -97,11 +97,11 @@ def test_any_ranks_hold_a_step_once_and_those_without_a_sample_borrow_one(
     flat: Bucket, solid: Bucket, world: int, global_batch: int, weights: tuple[int, int, int], first: int, joint: bool
 ) -> None:
     """All ranks have the same streams, so they meet in every collective, and agree how few samples the poorest has."""
-    corpora = [open_corpus(bucket) for bucket in (flat, solid, flat)]
-    order = Order(3, tuple(CorpusOrder(num_samples=len(c), weight=w) for c, w in zip(corpora, weights, strict=True)))
+    datasets = [open_dataset(bucket) for bucket in (flat, solid, flat)]
+    order = Order(3, tuple(DatasetOrder(num_samples=len(c), weight=w) for c, w in zip(datasets, weights, strict=True)))
     loading = Loading(order=order, global_batch=global_batch, rank=0, world=1, joint=joint)
     [whole], *ranks = (
-        list(step_batches(dataclasses.replace(loading, rank=rank, world=of), corpora, _plain, first, first + global_batch))
+        list(step_batches(dataclasses.replace(loading, rank=rank, world=of), datasets, _plain, first, first + global_batch))
         for rank, of in [(0, 1), *((rank, world) for rank in range(world))]
     )
     assert sum(len(batch.keys) for batch in whole) == global_batch
@@ -123,9 +123,9 @@ def test_a_sample_reads_back_as_it_was_published(flat: Bucket, solid: Bucket) ->
     from tests.training.published import images, superpatches
 
     for bucket, published in ((flat, images(30)), (solid, superpatches(20))):
-        corpus, ranges = open_corpus(bucket), open_ranges(bucket)
+        dataset, reader = open_dataset(bucket), open_range_reader(bucket)
         for index, sample in enumerate(published):
-            found = read_sample(corpus, index, ranges)
+            found = read_sample(dataset, index, reader)
             assert np.array_equal(found.array, sample.array)
             assert (found.key, found.scaling, found.label) == (sample.key, sample.scaling, sample.label)
 
@@ -138,23 +138,23 @@ def test_a_flipped_byte_is_a_sentence_and_never_a_sample(kind: str, request: pyt
     source: Bucket = request.getfixturevalue(kind)
     damaged = Bucket(f"{tmp_path}/damaged")
     shutil.copytree(source.root, damaged.root)
-    corpus = open_corpus(damaged)
-    path = str(corpus.column("object")[0])
+    dataset = open_dataset(damaged)
+    path = str(dataset.column("object")[0])
     data = bytearray(damaged.read(path))
-    data[int(corpus.column("offset")[0]) + 200] ^= 1  # type: ignore[call-overload]
+    data[int(dataset.column("offset")[0]) + 200] ^= 1  # type: ignore[call-overload]
     damaged.put(path, bytes(data))
     with pytest.raises(StorageError, match="crc32c"):
-        read_sample(corpus, 0, open_ranges(damaged))
+        read_sample(dataset, 0, open_range_reader(damaged))
 
 
 class _Flipping:
     """A client whose first answers have one bit flipped, as a bad cable or cache would; then it answers rightly."""
 
-    def __init__(self, ranges: Ranges, times: int) -> None:
-        self._ranges, self._left, self.asked = ranges, times, 0
+    def __init__(self, reader: RangeReader, times: int) -> None:
+        self._reader, self._left, self.asked = reader, times, 0
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        data = self._ranges.get(path, offset, length)
+        data = self._reader.get(path, offset, length)
         self.asked += 1
         if self._left:
             self._left -= 1
@@ -162,25 +162,25 @@ class _Flipping:
         return data
 
 
-@pytest.mark.parametrize("client", [LocalRanges, FsspecRanges])
+@pytest.mark.parametrize("client", [LocalRangeReader, FsspecRangeReader])
 @pytest.mark.parametrize("kind", ["flat", "solid"])
 def test_a_range_that_came_wrong_once_is_read_again_and_told(
-    client: type[LocalRanges | FsspecRanges], kind: str, request: pytest.FixtureRequest
+    client: type[LocalRangeReader | FsspecRangeReader], kind: str, request: pytest.FixtureRequest
 ) -> None:
     """Not hidden: who reads is told. Not for ever: the second wrong answer is an error."""
     bucket: Bucket = request.getfixturevalue(kind)
-    corpus, told = open_corpus(bucket), list[str]()
-    right = read_sample(corpus, 3, client(bucket), told.append).array
+    dataset, told = open_dataset(bucket), list[str]()
+    right = read_sample(dataset, 3, client(bucket), told.append).array
     assert told == []
     once = _Flipping(client(bucket), 1)
-    assert np.array_equal(read_sample(corpus, 3, once, told.append).array, right)
+    assert np.array_equal(read_sample(dataset, 3, once, told.append).array, right)
     assert once.asked == 2
     assert len(told) == 1
-    assert corpus.row(3)["key"] in told[0]
+    assert dataset.row(3)["key"] in told[0]
     assert "read once more" in told[0]
     twice = _Flipping(client(bucket), 2)
     with pytest.raises(StorageError, match=r"read twice, crc32c is [0-9a-f]{8} and [0-9a-f]{8}, published"):
-        read_sample(corpus, 3, twice, told.append)
+        read_sample(dataset, 3, twice, told.append)
     assert (twice.asked, len(told)) == (2, 1)
 
 
@@ -194,7 +194,7 @@ def test_a_catalog_that_changed_by_a_bit_is_not_opened(flat: Bucket, tmp_path: o
     data[len(data) // 2] ^= 1
     damaged.put(path, bytes(data))
     with pytest.raises(StorageError, match=r"catalog/part-00000.parquet: its sha256 is"):
-        open_corpus(damaged)
+        open_dataset(damaged)
 
 
 @pytest.mark.parametrize("geometry", [{"window": "4"}, {"window": 4.5}, {"window": True}, {"stride": [4]}, {"layout": 1}])
@@ -204,34 +204,34 @@ def test_a_geometry_of_another_type_is_refused_when_the_dataset_is_opened(geomet
     bucket = Bucket(f"{tmp_path}/xr")
     publish(bucket, images(3), "xr", {"pseudo3d": {"window": 4, "stride": 4} | geometry})
     with pytest.raises(DocumentError, match=r"preprocessing\.pseudo3d"):
-        open_corpus(bucket)
+        open_dataset(bucket)
 
 
 def test_a_sample_in_the_place_of_another_is_noticed(solid: Bucket) -> None:
     """Whole and sound bytes of the wrong superpatch: a range that was mixed up on the way, or a stale catalog."""
-    corpus = open_corpus(solid)
-    table = corpus.table
+    dataset = open_dataset(solid)
+    table = dataset.table
     for name in ("offset", "length"):
         column = table[name].to_pylist()
         swapped = pa.array([column[1], column[0], *column[2:]], table.schema.field(name).type)
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), swapped)
-    mixed = dataclasses.replace(corpus, table=table)
+    mixed = dataclasses.replace(dataset, table=table)
     with pytest.raises(StorageError, match="crc32c"):
-        read_sample(mixed, 0, open_ranges(solid))
+        read_sample(mixed, 0, open_range_reader(solid))
 
 
 def test_many_threads_may_read_many_files_through_few_descriptors(tmp_path: object) -> None:
     """A descriptor pushed out of the cache must stay open while another thread reads through it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from crossdim.training.data import ranges as module
+    from crossdim.training.data import range_reader as module
 
     bucket = Bucket(str(tmp_path))
     for number in range(40):
         bucket.put(f"{number}.bin", bytes([number]) * 4096)
     before, module.OPEN_FILES = module.OPEN_FILES, 2
     try:
-        reader = open_ranges(bucket)
+        reader = open_range_reader(bucket)
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(lambda n: reader.get(f"{n % 40}.bin", 100, 8), range(4000)))
     finally:
@@ -241,4 +241,4 @@ def test_many_threads_may_read_many_files_through_few_descriptors(tmp_path: obje
 
 def test_a_folder_without_a_manifest_is_no_dataset(tmp_path: object) -> None:
     with pytest.raises(StorageError, match=r"not a published dataset: no manifest\.json"):
-        open_corpus(Bucket(str(tmp_path)))
+        open_dataset(Bucket(str(tmp_path)))

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.data.mixing import Mixing, MixMode
-from crossdim.training.data.order import CorpusOrder, Order
+from crossdim.training.data.order import DatasetOrder, Order
 
 
 def _order(mixing: Mixing, global_batch: int, weights: tuple[int, ...] = (1, 3)) -> Order:
-    corpora = tuple(CorpusOrder(num_samples=50 + 7 * w, weight=w) for w in weights)
-    return Order(5, corpora, mixing.stretch(global_batch))
+    datasets = tuple(DatasetOrder(num_samples=50 + 7 * w, weight=w) for w in weights)
+    return Order(5, datasets, mixing.stretch(global_batch))
 
 
 def _kinds(order: Order, global_batch: int, steps: int) -> list[set[int]]:
-    return [set(order.corpus_at(np.arange(s * global_batch, (s + 1) * global_batch)).tolist()) for s in range(steps)]
+    return [set(order.dataset_at(np.arange(s * global_batch, (s + 1) * global_batch)).tolist()) for s in range(steps)]
 
 
 def test_ratio_gives_each_dataset_whole_steps_in_exact_proportion() -> None:
@@ -46,20 +46,20 @@ def test_blocks_stay_with_a_dataset_for_as_many_steps_as_they_say() -> None:
 @given(mode=st.sampled_from(["paired", "ratio", "block", "joint"]), batch=st.integers(1, 9), seed=st.integers(0, 99))
 def test_every_mode_walks_every_sample_once_before_one_comes_again(mode: MixMode, batch: int, seed: int) -> None:
     mixing = Mixing(mode=mode, block_steps=3)
-    order = Order(seed, (CorpusOrder(num_samples=11), CorpusOrder(num_samples=5, weight=2)), mixing.stretch(batch))
-    corpus, sample = order.locate(np.arange(40 * order.period))
+    order = Order(seed, (DatasetOrder(num_samples=11), DatasetOrder(num_samples=5, weight=2)), mixing.stretch(batch))
+    dataset, sample = order.locate(np.arange(40 * order.period))
     for number, size in enumerate((11, 5)):
-        seen = sample[corpus == number]
+        seen = sample[dataset == number]
         for epoch in range(len(seen) // size):
             assert sorted(seen[epoch * size : (epoch + 1) * size].tolist()) == list(range(size))
 
 
 def test_the_smallest_batch_counts_the_worst_rank_of_the_worst_step() -> None:
     paired = Mixing()
-    order = Order(0, (CorpusOrder(num_samples=9, weight=3), CorpusOrder(num_samples=9, weight=2)))
+    order = Order(0, (DatasetOrder(num_samples=9, weight=3), DatasetOrder(num_samples=9, weight=2)))
     assert paired.smallest_batch(order, 10, 1) == 4
     assert paired.smallest_batch(order, 10, 3) == 1
-    assert paired.smallest_batch(order, 8, 1) == 3  # 3.2 on average: some steps hold 3 of the second corpus
+    assert paired.smallest_batch(order, 8, 1) == 3  # 3.2 on average: some steps hold 3 of the second dataset
     assert Mixing(mode="joint").smallest_batch(order, 10, 1) == 10
     assert Mixing(mode="joint").smallest_batch(order, 10, 3) == 3  # 2 of the first dataset, 1 of the second
     ratio = Mixing(mode="ratio")

@@ -18,7 +18,7 @@ from crossdim.storage_schema.errors import RunError
 from crossdim.training.data import mixture as module
 from crossdim.training.data.mixing import Mixing
 from crossdim.training.data.mixture import LONGEST_CYCLE, LONGEST_TABLE, Mixture, integer_weights
-from crossdim.training.data.order import CorpusOrder, Order
+from crossdim.training.data.order import DatasetOrder, Order
 
 
 def _walked(weights: tuple[int, ...]) -> list[int]:
@@ -33,21 +33,21 @@ def _walked(weights: tuple[int, ...]) -> list[int]:
 
 @given(weights=st.lists(st.integers(1, 40), min_size=1, max_size=5).map(tuple))
 def test_short_cycles_are_the_smooth_round_robin_of_before(weights: tuple[int, ...]) -> None:
-    corpus, before = Mixture(weights).at(np.arange(sum(weights)))
+    dataset, before = Mixture(weights).at(np.arange(sum(weights)))
     walked = _walked(weights)
-    assert corpus.tolist() == walked
+    assert dataset.tolist() == walked
     assert before.tolist() == [walked[:slot].count(number) for slot, number in enumerate(walked)]
 
 
 @given(weights=st.lists(st.integers(1, 60), min_size=1, max_size=5).map(tuple))
-def test_long_cycles_hold_every_corpus_as_often_as_its_weight_and_evenly(weights: tuple[int, ...]) -> None:
+def test_long_cycles_hold_every_dataset_as_often_as_its_weight_and_evenly(weights: tuple[int, ...]) -> None:
     """The arithmetic of long cycles, on short ones, slot by slot; no stretch of a pair is off by a whole slot."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LONGEST_TABLE", 0)
         mixture, slots = Mixture(weights), np.arange(sum(weights))
-        corpus, before = mixture.at(slots)
+        dataset, before = mixture.at(slots)
         fewest = mixture.counts(7)[:, 0]
-    found = corpus.tolist()
+    found = dataset.tolist()
     assert tuple(map(found.count, range(len(weights)))) == weights
     assert before.tolist() == [found[:slot].count(number) for slot, number in enumerate(found)]
     if len(weights) == 2:
@@ -63,7 +63,7 @@ def test_weights_of_any_size_start_in_a_second(weights: list[float]) -> None:
     """As counts of samples, or with all the digits of a float: from weights to the first and to a late step."""
     began = time.monotonic()
     integers = integer_weights(weights)
-    order = Order(0, tuple(CorpusOrder(num_samples=1000, weight=weight) for weight in integers))
+    order = Order(0, tuple(DatasetOrder(num_samples=1000, weight=weight) for weight in integers))
     for mode in ("paired", "joint"):
         Mixing(mode=mode).smallest_batch(order, 256, 16)
     for first in (0, 10**15):
@@ -80,16 +80,16 @@ def test_the_counts_of_a_long_cycle_are_exact() -> None:
     weights = integer_weights([1_500_000, 1_000_003])
     assert weights == [1_500_000, 1_000_003]
     assert sum(weights) > LONGEST_TABLE
-    order = Order(0, tuple(CorpusOrder(num_samples=10**6, weight=weight) for weight in weights))
-    found = order.corpus_at(np.arange(10**12 + 17, 10**12 + 17 + sum(weights)))
+    order = Order(0, tuple(DatasetOrder(num_samples=10**6, weight=weight) for weight in weights))
+    found = order.dataset_at(np.arange(10**12 + 17, 10**12 + 17 + sum(weights)))
     assert np.bincount(found).tolist() == weights
 
 
-def test_every_pass_of_a_corpus_in_a_long_cycle_holds_every_sample_once() -> None:
-    order = Order(3, (CorpusOrder(num_samples=1000, weight=1_500_000), CorpusOrder(num_samples=77, weight=1_000_003)))
-    corpus, sample = order.locate(np.arange(50_000))
+def test_every_pass_of_a_dataset_in_a_long_cycle_holds_every_sample_once() -> None:
+    order = Order(3, (DatasetOrder(num_samples=1000, weight=1_500_000), DatasetOrder(num_samples=77, weight=1_000_003)))
+    dataset, sample = order.locate(np.arange(50_000))
     for number, size in ((0, 1000), (1, 77)):
-        seen = sample[corpus == number]
+        seen = sample[dataset == number]
         for epoch in range(len(seen) // size):
             assert sorted(seen[epoch * size : (epoch + 1) * size].tolist()) == list(range(size))
 

@@ -8,13 +8,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.training.data.order import CorpusOrder, Order, keyed, permuted, rng_at
+from crossdim.training.data.order import DatasetOrder, Order, keyed, permuted, rng_at
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "order_v1.txt"
 
 sizes = st.integers(1, 700)
-corpora = st.builds(
-    CorpusOrder, num_samples=sizes, weight=st.integers(1, 4), granule=st.integers(1, 40), lanes=st.integers(1, 70)
+dataset_orders = st.builds(
+    DatasetOrder, num_samples=sizes, weight=st.integers(1, 4), granule=st.integers(1, 40), lanes=st.integers(1, 70)
 )
 
 
@@ -23,28 +23,28 @@ def test_a_keyed_permutation_visits_everything_once(size: int, key: int) -> None
     assert sorted(permuted(np.arange(size), size, keyed(key))) == list(range(size))
 
 
-@given(order=corpora, seed=st.integers(0, 2**32), epoch=st.integers(0, 5))
-def test_every_pass_of_a_corpus_holds_every_sample_once(order: CorpusOrder, seed: int, epoch: int) -> None:
+@given(order=dataset_orders, seed=st.integers(0, 2**32), epoch=st.integers(0, 5))
+def test_every_pass_of_a_dataset_holds_every_sample_once(order: DatasetOrder, seed: int, epoch: int) -> None:
     """Nothing is padded and nothing dropped, whatever granules and lanes do not divide."""
     cursor = np.arange(epoch * order.num_samples, (epoch + 1) * order.num_samples)
     assert sorted(order.sample(cursor, seed, 0)) == list(range(order.num_samples))
 
 
-@given(parts=st.lists(corpora, min_size=1, max_size=3), cycles=st.integers(1, 5))
-def test_a_mixture_is_exact_in_every_cycle(parts: list[CorpusOrder], cycles: int) -> None:
+@given(parts=st.lists(dataset_orders, min_size=1, max_size=3), cycles=st.integers(1, 5))
+def test_a_mixture_is_exact_in_every_cycle(parts: list[DatasetOrder], cycles: int) -> None:
     order = Order(0, tuple(parts))
     length = sum(part.weight for part in parts)
-    corpus, _ = order.locate(np.arange(cycles * length))
-    for cycle in corpus.reshape(cycles, length):
+    dataset, _ = order.locate(np.arange(cycles * length))
+    for cycle in dataset.reshape(cycles, length):
         assert [int((cycle == number).sum()) for number in range(len(parts))] == [part.weight for part in parts]
 
 
 @given(
-    parts=st.lists(corpora, min_size=1, max_size=3),
+    parts=st.lists(dataset_orders, min_size=1, max_size=3),
     batch=st.integers(1, 40),
     worlds=st.lists(st.integers(1, 29), min_size=1, max_size=4),
 )
-def test_any_world_size_sees_the_same_samples(parts: list[CorpusOrder], batch: int, worlds: list[int]) -> None:
+def test_any_world_size_sees_the_same_samples(parts: list[DatasetOrder], batch: int, worlds: list[int]) -> None:
     """Growing or shrinking the run must not change what a step is made of."""
     order = Order(7, tuple(parts))
     for step, world in enumerate(worlds):
@@ -56,8 +56,8 @@ def test_any_world_size_sees_the_same_samples(parts: list[CorpusOrder], batch: i
             assert max(lengths) - min(lengths) <= 1
 
 
-@given(parts=st.lists(corpora, min_size=1, max_size=2), start=st.integers(0, 10**12))
-def test_a_position_does_not_depend_on_what_is_asked_beside_it(parts: list[CorpusOrder], start: int) -> None:
+@given(parts=st.lists(dataset_orders, min_size=1, max_size=2), start=st.integers(0, 10**12))
+def test_a_position_does_not_depend_on_what_is_asked_beside_it(parts: list[DatasetOrder], start: int) -> None:
     """Resuming at T is asking from T: there is no state to replay."""
     order = Order(3, tuple(parts))
     together = order.locate(np.arange(start, start + 9))
@@ -68,7 +68,7 @@ def test_a_position_does_not_depend_on_what_is_asked_beside_it(parts: list[Corpu
 
 def test_a_batch_opens_as_many_granules_as_lanes_and_granules_allow() -> None:
     """In the steady state a step of G samples over G lanes with granules of k opens G / k new granules: no bursts."""
-    order = CorpusOrder(num_samples=64 * 32 * 8, granule=32, lanes=64)
+    order = DatasetOrder(num_samples=64 * 32 * 8, granule=32, lanes=64)
     seen: set[int] = set()
     opened = []
     for step in range(100):
@@ -92,16 +92,16 @@ def test_the_permutation_is_as_even_as_a_random_one() -> None:
 
 def test_the_order_is_the_one_that_was_released() -> None:
     """A changed order would silently make another experiment of every resumed run. Made by writing ``found``."""
-    order = Order(42, (CorpusOrder(num_samples=1000, weight=3, granule=8, lanes=16), CorpusOrder(num_samples=77, weight=2)))
-    corpus, sample = order.locate(np.concatenate([np.arange(200), np.arange(10**9, 10**9 + 50)]))
-    found = "\n".join(f"{c} {s}" for c, s in zip(corpus, sample, strict=True)) + "\n"
+    order = Order(42, (DatasetOrder(num_samples=1000, weight=3, granule=8, lanes=16), DatasetOrder(num_samples=77, weight=2)))
+    dataset, sample = order.locate(np.concatenate([np.arange(200), np.arange(10**9, 10**9 + 50)]))
+    found = "\n".join(f"{c} {s}" for c, s in zip(dataset, sample, strict=True)) + "\n"
     assert found == GOLDEN.read_text()
 
 
-def test_memory_and_time_do_not_grow_with_the_corpus() -> None:
-    corpus, sample = Order(0, (CorpusOrder(num_samples=10**12, granule=32),)).locate(np.arange(10**15, 10**15 + 100))
+def test_memory_and_time_do_not_grow_with_the_dataset() -> None:
+    dataset, sample = Order(0, (DatasetOrder(num_samples=10**12, granule=32),)).locate(np.arange(10**15, 10**15 + 100))
     assert len(set(sample.tolist())) == 100
-    assert not corpus.any()
+    assert not dataset.any()
 
 
 def test_chance_belongs_to_a_position() -> None:

@@ -24,7 +24,7 @@ from crossdim.training.engine.control import Ask
 from crossdim.training.engine.execution import Compute
 from crossdim.training.engine.loop import StepRecord, fit, key_hash, wrapped
 from crossdim.training.engine.optim import Sgd
-from crossdim.training.methods.base import Method, Outcome, Step
+from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.recipes.cdssl_p3d import tiny
 
 
@@ -38,9 +38,9 @@ class _Line(Method):
         nn.init.zeros_(self.encoder.bias)
         self.encoder_spec = EncoderSpec(backbone="none", settings={}, in_channels=1, num_features=1, side_multiple=1)
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         error = self.encoder(batch.tensors["x"]) - batch.tensors["y"]
-        return Outcome({"square": error.square().mean()}, {"bias": error.mean()})
+        return StepOutput({"square": error.square().mean()}, {"bias": error.mean()})
 
     def reconstruct(self, x: torch.Tensor) -> None:
         return None
@@ -112,7 +112,7 @@ class _Counted(_Line):
         super().__init__()
         self.passes, self._late_at = 0, late_at
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         self.passes += 1
         if step.index == self._late_at:
             time.sleep(LATE_S / 2)  # a pass a stream

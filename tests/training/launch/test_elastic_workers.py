@@ -28,7 +28,7 @@ from benchmarks.model import (
 )
 from benchmarks.simulate import COUNTS, line_through, of_recipe
 from crossdim.storage_schema.errors import UsageError
-from crossdim.training.data.order import CorpusOrder, Order
+from crossdim.training.data.order import DatasetOrder, Order
 from crossdim.training.recipes import recipe
 
 #: 100 bytes in buckets of 40, and round numbers; nothing is lost, and the store delivers at once.
@@ -242,7 +242,7 @@ def test_slower_networks_never_help(inputs: Inputs, gpus: int) -> None:
 
 def test_shares_are_those_of_the_real_order() -> None:
     """For every world: the fullest worker's samples, and whether the smallest share of a dataset is enough."""
-    order = Order(0, (CorpusOrder(num_samples=500, weight=1), CorpusOrder(num_samples=500, weight=1)))
+    order = Order(0, (DatasetOrder(num_samples=500, weight=1), DatasetOrder(num_samples=500, weight=1)))
     for world in range(1, 40):
         shares = [[len(share) for share in order.share(0, 64, rank, world)] for rank in range(world)]
         assert fullest(LIKELY, world, 64) == max(map(sum, shares))

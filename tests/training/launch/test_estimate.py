@@ -13,9 +13,9 @@ from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.data import loader
 from crossdim.training.data.collate import Batch
-from crossdim.training.data.ranges import open_ranges
+from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.launch.estimate import Probe, Watched, plan
-from crossdim.training.methods.base import Outcome, Step
+from crossdim.training.methods.base import Step, StepOutput
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import async_checkpointer, checkpoint
 from crossdim.training.run_dir.checkpoint import Saving
@@ -35,16 +35,16 @@ def _planned(capsys: pytest.CaptureFixture[str], run: Path, *data: Bucket, more:
 
 
 class _Counted:
-    """Ranges that count."""
+    """Range readers that count."""
 
     asked = 0
 
     def __init__(self, bucket: Bucket) -> None:
-        self._ranges = open_ranges(bucket)
+        self._reader = open_range_reader(bucket)
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         type(self).asked += 1
-        return self._ranges.get(path, offset, length)
+        return self._reader.get(path, offset, length)
 
 
 @pytest.mark.parametrize("more", [(), ("--set", "compute.ema=0.9")])
@@ -59,7 +59,7 @@ def test_sizes_and_requests_are_those_of_the_run(
     """To the byte and to the request."""
     found = _planned(capsys, tmp_path / "run", flat, solid, more=("--workers", "0", *more))
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(loader, "open_ranges", _Counted)
+    monkeypatch.setattr(loader, "open_range_reader", _Counted)
     monkeypatch.setattr(_Counted, "asked", 0)
     assert _line(tmp_path / "run", flat, solid, more=("--workers", "0", *more)) == 0
     state = tmp_path / "run" / checkpoint.FOLDER / checkpoint.name_of(2) / checkpoint.STATE
@@ -124,9 +124,9 @@ class _Squared(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(10))
 
-    def forward(self, batch: Batch, step: Step) -> Outcome:
+    def forward(self, batch: Batch, step: Step) -> StepOutput:
         x: Tensor = batch.tensors["x"]
-        return Outcome({"loss": ((x * self.weight).exp() * self.weight).sum()}, {})
+        return StepOutput({"loss": ((x * self.weight).exp() * self.weight).sum()}, {})
 
 
 def test_what_is_kept_is_counted_once_and_weights_are_not() -> None:

@@ -332,7 +332,7 @@ def test_folders_may_be_named_from_where_one_stands(
     assert (tmp_path / "runs" / "b" / "encoder.pt").exists()
 
 
-def test_images_of_one_corpus_alone_are_enough(tmp_path: Path) -> None:
+def test_images_of_one_dataset_alone_are_enough(tmp_path: Path) -> None:
     bucket = Bucket(str(tmp_path / "alone"))
     publish(bucket, images(8), "alone")
     assert _pretrain(tmp_path / "run", bucket, steps=1) == 0

@@ -13,13 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.config.pretraining import read_config
-from crossdim.training.data.corpus import open_corpus
+from crossdim.training.data.dataset import open_dataset
 from crossdim.training.data.loader import Loading, step_batches
 from crossdim.training.engine.execution import Compute
 from crossdim.training.engine.loop import StepRecord, fit, wrapped
 from crossdim.training.engine.optim import Sgd
 from crossdim.training.engine.train_state import Learner
-from crossdim.training.launch.worker import CorpusViews, Job, Source, order_of, train
+from crossdim.training.launch.worker import DatasetViews, Job, Source, order_of, train
 from crossdim.training.recipes import maesil
 from crossdim.training.recipes.cdssl_p3d import tiny
 from crossdim.training.run_dir.checkpoint import Saving
@@ -75,11 +75,11 @@ def _uneven(out: str, data: tuple[str, ...], global_batch: int) -> Job:
 
 def _static(job: Job, *, static: bool) -> list[float]:
     """Losses of a run of one dataset, with what DDP was told of its steps."""
-    config, corpora = read_config(job.config, "the test"), [open_corpus(source.bucket) for source in job.sources]
+    config, datasets = read_config(job.config, "the test"), [open_dataset(source.bucket) for source in job.sources]
     learner, records = Learner.of(config, CPU), list[StepRecord]()
-    order, size = order_of(config, corpora, [1.0]), config.global_batch
+    order, size = order_of(config, datasets, [1.0]), config.global_batch
     loading = Loading(order=order, global_batch=size, rank=dist.get_rank(), world=dist.get_world_size())
-    batches = step_batches(loading, corpora, CorpusViews(config, corpora), 0, LONG * size)
+    batches = step_batches(loading, datasets, DatasetViews(config, datasets), 0, LONG * size)
     module = wrapped(learner.method, CPU, static=static)
     assert isinstance(module, DistributedDataParallel)
     assert module.static_graph is static

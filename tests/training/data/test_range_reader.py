@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.storage_schema.errors import StorageError, UnreachableError
-from crossdim.training.data.corpus import open_corpus, read_sample
-from crossdim.training.data.ranges import FsspecRanges, ObstoreRanges, Ranges
+from crossdim.training.data.dataset import open_dataset, read_sample
+from crossdim.training.data.range_reader import FsspecRangeReader, ObstoreRangeReader, RangeReader
 from tests.ports import free_port
 from tests.training.published import images, publish
 
@@ -77,64 +77,66 @@ def store() -> Iterator[_Stumbling]:
         thread.join()
 
 
-Client = type[FsspecRanges] | type[ObstoreRanges]
+Client = type[FsspecRangeReader] | type[ObstoreRangeReader]
 
 
-@pytest.fixture(params=[FsspecRanges, ObstoreRanges])
+@pytest.fixture(params=[FsspecRangeReader, ObstoreRangeReader])
 def client(request: pytest.FixtureRequest) -> Client:
     chosen: Client = request.param
     return chosen
 
 
 @pytest.fixture
-def ranges(store: _Stumbling, client: Client) -> Ranges:
+def reader(store: _Stumbling, client: Client) -> RangeReader:
     return _opened(client, f"http://127.0.0.1:{store.server_port}")
 
 
-def _opened(client: Client, endpoint_url: str) -> Ranges:
+def _opened(client: Client, endpoint_url: str) -> RangeReader:
     options = StoreOptions(endpoint_url=endpoint_url, access_key="k", secret_key="s", region="us-east-1", patience_s=60)
     return client(Bucket("s3://lab/folder", options))
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, CUT_SHORT])
-def test_a_store_that_stumbles_is_asked_again(status: int, store: _Stumbling, ranges: Ranges) -> None:
+def test_a_store_that_stumbles_is_asked_again(status: int, store: _Stumbling, reader: RangeReader) -> None:
     store.script = [status, status]
-    assert ranges.get("a", 2, 4) == b"2345"
+    assert reader.get("a", 2, 4) == b"2345"
     assert store.asked == 3
 
 
-def test_a_range_that_came_with_a_wrong_bit_is_asked_for_once_more(store: _Stumbling, ranges: Ranges, tmp_path: Path) -> None:
+def test_a_range_that_came_with_a_wrong_bit_is_asked_for_once_more(
+    store: _Stumbling, reader: RangeReader, tmp_path: Path
+) -> None:
     """HTTP has no checksum of its own: both clients hand over what came, and only ours tells."""
     bucket = Bucket(str(tmp_path))
     publish(bucket, images(2), "xr")
-    corpus, told = open_corpus(bucket), list[str]()
-    store.data = bucket.read(str(corpus.row(0)["object"]))
-    right = read_sample(corpus, 0, ranges).array
+    dataset, told = open_dataset(bucket), list[str]()
+    store.data = bucket.read(str(dataset.row(0)["object"]))
+    right = read_sample(dataset, 0, reader).array
     store.script, store.asked = [FLIPPED], 0
-    assert np.array_equal(read_sample(corpus, 0, ranges, told.append).array, right)
+    assert np.array_equal(read_sample(dataset, 0, reader, told.append).array, right)
     assert (store.asked, len(told)) == (2, 1)
     store.script, store.asked = [FLIPPED, FLIPPED], 0
     with pytest.raises(StorageError, match="read twice"):
-        read_sample(corpus, 0, ranges, told.append)
+        read_sample(dataset, 0, reader, told.append)
     assert (store.asked, len(told)) == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("status", "said"), [(400, "failed"), (401, "failed"), (403, "not allowed|privileges"), (404, "exist|not found")]
 )
-def test_a_refusal_is_an_answer(status: int, said: str, store: _Stumbling, ranges: Ranges) -> None:
+def test_a_refusal_is_an_answer(status: int, said: str, store: _Stumbling, reader: RangeReader) -> None:
     """Obstore does not tell a wrong question from a silent store, so then the other client is asked, once."""
     store.script = [status] * 100
     with pytest.raises(StorageError, match=said):
-        ranges.get("a", 2, 4)
-    assert store.asked == (2 if isinstance(ranges, ObstoreRanges) and status == 400 else 1)
+        reader.get("a", 2, 4)
+    assert store.asked == (2 if isinstance(reader, ObstoreRangeReader) and status == 400 else 1)
 
 
-def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, ranges: Ranges) -> None:
+def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, reader: RangeReader) -> None:
     """A catalog that points past its object is broken, and stays so."""
     store.script = [416] * 100
     with pytest.raises(StorageError, match=r"s3://lab/folder/a: reading failed"):
-        ranges.get("a", 90, 4)
+        reader.get("a", 90, 4)
     assert store.asked <= 2
 
 
@@ -145,9 +147,9 @@ def test_who_has_no_patience_has_a_sentence_within_seconds(answer: str | int, st
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = {"none": silent.getsockname()[1], "refused": free_port()}.get(str(answer), store.server_port)
         options = StoreOptions(endpoint_url=f"http://127.0.0.1:{port}", access_key="k", secret_key="s", region="us-east-1")
-        ranges, began = ObstoreRanges(Bucket("s3://lab/folder", options)), time.monotonic()
+        reader, began = ObstoreRangeReader(Bucket("s3://lab/folder", options)), time.monotonic()
         with pytest.raises(StorageError, match=r"^s3://lab/folder/a: reading 4 bytes at 2 failed: .*; check endpoint") as caught:
-            ranges.get("a", 2, 4)
+            reader.get("a", 2, 4)
     assert time.monotonic() - began < LIMIT_S
     assert len(str(caught.value).splitlines()) == 1
 
@@ -166,18 +168,18 @@ def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, 
 def test_a_forked_process_reads_what_its_parent_read(opened: str, store: _Stumbling, client: Client) -> None:
     """A loader that forks its workers: of threads that the parent's client needs, the child has none."""
     endpoint = f"http://127.0.0.1:{store.server_port}"
-    ranges = _opened(client, endpoint)
-    assert ranges.get("a", 2, 4) == b"2345"
+    reader = _opened(client, endpoint)
+    assert reader.get("a", 2, 4) == b"2345"
     pid = os.fork()
     if pid == 0:
         status = 1
         with contextlib.suppress(BaseException):
             signal.alarm(20)
-            mine = ranges if opened == "before" else _opened(client, endpoint)
+            mine = reader if opened == "before" else _opened(client, endpoint)
             status = 0 if mine.get("a", 3, 4) == b"3456" else 2
         os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert ranges.get("a", 2, 4) == b"2345"
+    assert reader.get("a", 2, 4) == b"2345"
 
 
 def _self_signed(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Ranges: bytes of an object from offset to offset + length, by the fastest client for the store.
+"""Range readers: bytes of an object from offset to offset + length, by the fastest client for the store.
 
 Clients in order of preference (measured on loopback: obstore answers several times more small ranges a second than
 s3fs): files are read in place, S3 through obstore, everything else through fsspec.
@@ -22,15 +22,15 @@ from crossdim.storage_schema.errors import StorageError
 OPEN_FILES = 256
 
 
-class Ranges(Protocol):
+class RangeReader(Protocol):
     """One verb: fetch a range. Safe to call from several threads, and in a process forked from the one that opened it."""
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         """Bytes ``offset`` .. ``offset + length`` of the object at ``path`` inside the dataset."""
 
 
-class LocalRanges:
-    """Ranges of files on this machine."""
+class LocalRangeReader:
+    """Reads ranges of files on this machine."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -63,8 +63,8 @@ class _File:
         os.close(self.descriptor)
 
 
-class ObstoreRanges:
-    """Ranges from S3 through obstore; in a process forked from one that used obstore, through the bucket's own client.
+class ObstoreRangeReader:
+    """Reads ranges from S3 through obstore; in a process forked from one that used obstore, through the bucket's own client.
 
     Obstore has one runtime, of the process that first used it. In a forked process its threads are missing, and a read would
     wait for them for ever.
@@ -103,9 +103,9 @@ class ObstoreRanges:
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         """One range GET; obstore retries what a store asks to have retried, then the bucket asks as long as it has patience."""
-        if ObstoreRanges._runtime_pid is None:
-            ObstoreRanges._runtime_pid = os.getpid()
-        found = self._get(path, offset, length) if ObstoreRanges._runtime_pid == os.getpid() else None
+        if ObstoreRangeReader._runtime_pid is None:
+            ObstoreRangeReader._runtime_pid = os.getpid()
+        found = self._get(path, offset, length) if ObstoreRangeReader._runtime_pid == os.getpid() else None
         return self._bucket.read_range(path, offset, length) if found is None else found
 
     def _get(self, path: str, offset: int, length: int) -> bytes | None:
@@ -127,8 +127,8 @@ class ObstoreRanges:
             ) from error
 
 
-class FsspecRanges:
-    """Ranges from any store that fsspec knows."""
+class FsspecRangeReader:
+    """Reads ranges from any store that fsspec knows."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -143,13 +143,13 @@ def _is_known_to_obstore(root: str) -> bool:
     return all(part not in ("", ".", "..") and not any(c < " " or c == "\x7f" for c in part) for part in root.split("/"))
 
 
-def open_ranges(bucket: Bucket) -> Ranges:
+def open_range_reader(bucket: Bucket) -> RangeReader:
     """The range client for a dataset."""
     if bucket.is_local:
-        return LocalRanges(bucket)
+        return LocalRangeReader(bucket)
     if bucket.protocol in S3_PROTOCOLS and _is_known_to_obstore(bucket.root):
         try:
-            return ObstoreRanges(bucket)
+            return ObstoreRangeReader(bucket)
         except ImportError:  # obstore is part of the s3 extra; s3fs alone works, slower
-            return FsspecRanges(bucket)
-    return FsspecRanges(bucket)
+            return FsspecRangeReader(bucket)
+    return FsspecRangeReader(bucket)

@@ -1,4 +1,4 @@
-"""Corpus: a published dataset as training sees it: its manifest, and for each sample where its bytes lie."""
+"""A published dataset as training sees it: its manifest, and for each sample where its bytes lie."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Array, Origin, Sample, Scaling
 from crossdim.storage_schema.shards import npy_array
 from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation, Split
-from crossdim.training.data.ranges import Ranges
+from crossdim.training.data.range_reader import RangeReader
 
 #: Told a sentence.
 Told = Callable[[str], None]
@@ -57,7 +57,7 @@ def read_manifest(bucket: Bucket) -> Manifest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus:
+class PublishedDataset:
     """The samples of one split of a dataset, in catalog order."""
 
     bucket: Bucket
@@ -91,7 +91,7 @@ class Corpus:
         return values
 
 
-def open_corpus(bucket: Bucket, split: Split | None = Split.TRAIN) -> Corpus:
+def open_dataset(bucket: Bucket, split: Split | None = Split.TRAIN) -> PublishedDataset:
     """Read manifest and catalog of a dataset; ``split`` None takes every sample.
 
     Raises:
@@ -109,9 +109,9 @@ def open_corpus(bucket: Bucket, split: Split | None = Split.TRAIN) -> Corpus:
         table = table.filter(pc.equal(table["split"], split.value))
     if not table.num_rows:
         raise RunError(f"{bucket.where('')} holds no sample of split {split}; its manifest counts {manifest.num_samples} in all")
-    corpus = Corpus(bucket=bucket, manifest=manifest, table=table)
-    corpus.pseudo3d  # noqa: B018  # refused here, and not in a thread that draws views
-    return corpus
+    dataset = PublishedDataset(bucket=bucket, manifest=manifest, table=table)
+    dataset.pseudo3d  # noqa: B018  # refused here, and not in a thread that draws views
+    return dataset
 
 
 def _decoded(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
@@ -121,11 +121,11 @@ def _decoded(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.
     return np.frombuffer(decoded, dtype).reshape(shape)
 
 
-def _checked_range(row: dict[str, Any], ranges: Ranges, place: str, reread: Told) -> bytes:
+def _checked_range(row: dict[str, Any], reader: RangeReader, place: str, reread: Told) -> bytes:
     """The bytes of a row, read a second time where their crc32c is not that which was published."""
     found = []
     for _ in range(2):
-        data = ranges.get(row["object"], row["offset"], row["length"])
+        data = reader.get(row["object"], row["offset"], row["length"])
         found.append(google_crc32c.value(summed(data, Encoding(row["encoding"]))))
         if found[-1] == row["crc32c"]:
             break
@@ -140,22 +140,22 @@ def _checked_range(row: dict[str, Any], ranges: Ranges, place: str, reread: Told
     return data
 
 
-def read_sample(corpus: Corpus, index: int, ranges: Ranges, reread: Told = _LOG.warning) -> Sample:
+def read_sample(dataset: PublishedDataset, index: int, reader: RangeReader, reread: Told = _LOG.warning) -> Sample:
     """Fetch one sample with one range request, check its crc32c, decode it. What only the catalog tells is not repeated in it.
 
     Args:
-        corpus: that holds it.
+        dataset: that holds it.
         index: of its row.
-        ranges: of the dataset.
+        reader: of the dataset.
         reread: told a sentence where the first answer had another crc32c and the second had the right one: a transfer or a
             cache that changes bytes is to be known of, also where nothing is lost.
 
     Raises:
         StorageError: if the store fails, or the bytes are not those that were published, twice in a row.
     """
-    row = corpus.row(index)
-    place = f"{corpus.bucket.where(row['object'])} bytes {row['offset']}+{row['length']} (sample {row['key']})"
-    data = _checked_range(row, ranges, place, reread)
+    row = dataset.row(index)
+    place = f"{dataset.bucket.where(row['object'])} bytes {row['offset']}+{row['length']} (sample {row['key']})"
+    data = _checked_range(row, reader, place, reread)
     try:
         array = _decoded(data, Encoding(row["encoding"]), tuple(row["shape"]), np.dtype(row["dtype"]))
     except (GeometryError, RuntimeError, ValueError) as error:
