@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 from benchmarks.stopwatch import in_turns, show
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.decoder_process import client
-from crossdim.pipelines.quarantine import Quarantined, through
+from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.raw import RawItem
 from crossdim.pipelines.recipes import resolve
@@ -83,7 +83,7 @@ RECIPE = resolve("xray-pseudo3d")
 
 def whole(item: RawItem, decode: Callable[[RawItem], Any]) -> None:
     """All that a task does with an image before it is packed."""
-    made = through("x", item, RECIPE.steps(decode))
+    made = apply_steps("x", item, RECIPE.steps(decode))
     assert not isinstance(made, Quarantined), made
 
 

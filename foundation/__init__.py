@@ -1,1 +1,1 @@
-"""Where both houses touch the world: buckets, a Ray session, the terminal, and configuration as text."""
+"""What pipelines and training share to reach the world: buckets, a Ray session, the terminal, and configuration as text."""

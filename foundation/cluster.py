@@ -15,7 +15,7 @@ from crossdim.foundation.ray_watch import Endpoint, watched
 from crossdim.foundation.signals import held, kept_handlers
 from crossdim.storage_schema.errors import RunError, UsageError
 
-#: Enough for rows of references and verdicts: pixels never travel through Ray's object store.
+#: Enough for rows of references and scan results: pixels never travel through Ray's object store.
 OBJECT_STORE_BYTES = 200 * 2**20
 
 #: Set before Ray is imported, so that a user needs no environment variable. What the user has set stays.

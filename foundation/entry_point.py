@@ -1,4 +1,4 @@
-"""The process door: arguments in, one sentence and an exit code out.
+"""The entry of a process: arguments in, one sentence and an exit code out.
 
 Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples, 130 interrupted (Ctrl-C). After SIGTERM it is 2.
 """
@@ -77,7 +77,7 @@ def _ended(verb: Verb, arguments: argparse.Namespace) -> int:
         return verb(arguments)
     except KeyboardInterrupt:
         return signals.say(signals.received() or signals.SIGINT)
-    except Exception as error:  # the process door: the only place that may catch everything
+    except Exception as error:  # the process entry: the only place that may catch everything
         ours = _own_error(error, verb)
         if stop := signals.received():  # what fails after it follows from it
             return signals.say(stop, _shown(str(ours)) if ours else None)

@@ -1,4 +1,4 @@
-"""Verbs of this house: prepare and verify. Ray and the readers are imported once a verb runs, so that help is quick."""
+"""The verbs prepare and verify. Ray and the readers are imported once a verb runs, so that help is quick."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
-    from crossdim.pipelines.jobs.preparation import Outcome
+    from crossdim.pipelines.jobs.preparation import PrepareResult
     from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
     from crossdim.pipelines.sources.labels import LabelTable
 
@@ -31,7 +31,7 @@ PATIENCE_S = 20.0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of this house."""
+    """The command line of ``prepare`` and ``verify``."""
     parser = entry_point.Parser(prog="crossdim", description="Raw images and volumes to published datasets.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_prepare(
@@ -152,11 +152,11 @@ def prepare(arguments: argparse.Namespace) -> int:
     name = arguments.name or arguments.recipe.replace(":", "-")
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")
-    from crossdim.pipelines.jobs.preparation import Order
+    from crossdim.pipelines.jobs.preparation import Preparation
     from crossdim.pipelines.jobs.prepare import prepare as run
     from crossdim.storage_schema.split import SplitRule
 
-    order = Order(
+    order = Preparation(
         sources=tuple(open_bucket(url, arguments).with_patience(PATIENCE_S) for url in arguments.sources),
         out=open_bucket(arguments.out, arguments).with_patience(PATIENCE_S),
         recipe=recipe,
@@ -175,7 +175,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
 
-def _document(outcome: Outcome) -> dict[str, object]:
+def _document(outcome: PrepareResult) -> dict[str, object]:
     files = outcome.manifest.files
     return {
         "samples": outcome.manifest.num_samples,
@@ -198,7 +198,7 @@ def _document(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _sentences(outcome: Outcome, out: str) -> str:
+def _sentences(outcome: PrepareResult, out: str) -> str:
     from crossdim.pipelines.jobs.unread import sentence_of_unread
 
     manifest, out = outcome.manifest, shown_location(out)

@@ -9,7 +9,7 @@ from crossdim.pipelines.quarantine import Quarantined
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Repeat:
+class Duplicate:
     """An input whose content stands in the catalog under another name already."""
 
     uri: str
@@ -18,14 +18,14 @@ class Repeat:
     num_files: int = 1
 
 
-def settle_repeats(
-    rows: Iterable[dict[str, object]], repeats: Iterable[Repeat], num_files: Mapping[str, int] | None = None
+def settle_duplicates(
+    rows: Iterable[dict[str, object]], duplicates: Iterable[Duplicate], num_files: Mapping[str, int] | None = None
 ) -> tuple[list[dict[str, object]], list[Quarantined]]:
     """Decide what is kept of content that was met more than once.
 
     Args:
         rows: catalog rows in order; those of one input share uri and hash.
-        repeats: inputs that were found to be repeats before they were packed, and so have no rows.
+        duplicates: inputs that were found to be duplicates before they were packed, and so have no rows.
         num_files: of the inputs that have rows, by their names; one file each where it says nothing.
 
     Returns:
@@ -33,13 +33,13 @@ def settle_repeats(
         name, with rule ``duplicate`` or ``label_conflict``.
     """
     rows, counts = list(rows), num_files or {}
-    names: dict[str, dict[str, Repeat]] = {}
+    names: dict[str, dict[str, Duplicate]] = {}
     for row in rows:
         uri, sha256 = str(row["source_uri"]), str(row["source_sha256"])
         label = None if row["label"] is None else str(row["label"])
-        names.setdefault(sha256, {}).setdefault(uri, Repeat(uri=uri, sha256=sha256, label=label, num_files=counts.get(uri, 1)))
-    for repeat in repeats:
-        names[repeat.sha256][repeat.uri] = repeat
+        names.setdefault(sha256, {}).setdefault(uri, Duplicate(uri=uri, sha256=sha256, label=label, num_files=counts.get(uri, 1)))
+    for duplicate in duplicates:
+        names[duplicate.sha256][duplicate.uri] = duplicate
     kept: set[str] = set()
     refused: list[Quarantined] = []
     for same in names.values():
@@ -52,13 +52,15 @@ def settle_repeats(
     return [row for row in rows if row["source_uri"] in kept], refused
 
 
-def _as_duplicate(repeat: Repeat, kept: Repeat) -> Quarantined:
-    lost = f", without this one's label {repeat.label!r}" if repeat.label != kept.label and repeat.label is not None else ""
+def _as_duplicate(duplicate: Duplicate, kept: Duplicate) -> Quarantined:
+    lost = (
+        f", without this one's label {duplicate.label!r}" if duplicate.label != kept.label and duplicate.label is not None else ""
+    )
     reason = f"has the same content as {kept.uri}, which is kept{lost}"
-    return Quarantined(uri=repeat.uri, stage="publish", rule="duplicate", reason=reason, num_files=repeat.num_files)
+    return Quarantined(uri=duplicate.uri, stage="publish", rule="duplicate", reason=reason, num_files=duplicate.num_files)
 
 
-def _in_conflict(same: Sequence[Repeat]) -> list[Quarantined]:
+def _in_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
     """All names of one content whose labels differ: which of them is right cannot be known."""
     rows = []
     for one in same:

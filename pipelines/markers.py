@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.duplicates import Repeat
+from crossdim.pipelines.duplicates import Duplicate
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, scratch_of, to_checked_bytes
 from crossdim.storage_schema.errors import DocumentError, StorageError
@@ -52,7 +52,7 @@ class Marker:
     catalog: tuple[dict[str, object], ...]
     quarantine: tuple[Quarantined, ...]
     used: tuple[Used, ...] = ()
-    repeats: tuple[Repeat, ...] = ()
+    repeats: tuple[Duplicate, ...] = ()
     files: tuple[FileRead, ...] = ()
 
     def to_bytes(self) -> bytes:

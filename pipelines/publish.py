@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.duplicates import settle_repeats
+from crossdim.pipelines.duplicates import settle_duplicates
 from crossdim.pipelines.markers import Marker
 from crossdim.pipelines.quarantine import Ignored, Quarantined
 from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, bank_document
@@ -47,7 +47,7 @@ def table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa.Schem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Title:
+class ManifestHeader:
     """What a manifest says besides its objects."""
 
     name: str
@@ -75,7 +75,7 @@ class Bank:
 
 def publish(
     out: Bucket,
-    title: Title,
+    header: ManifestHeader,
     markers: Sequence[Marker],
     refused: Sequence[Quarantined],
     ignored: Sequence[Ignored],
@@ -87,7 +87,7 @@ def publish(
 
     Args:
         out: the dataset.
-        title: what it is.
+        header: what the manifest says besides its objects.
         markers: of all rows, in order.
         refused: inputs that were refused before they came into a row.
         ignored: files that are no inputs.
@@ -103,17 +103,19 @@ def publish(
         CrossdimError: if a file of the sources has no outcome, or more than one.
     """
     used = {one.uri: one.num_files for marker in markers for one in marker.used}
-    kept, repeats = settle_repeats(
+    kept, duplicates = settle_duplicates(
         (row for marker in markers for row in marker.catalog),
-        (repeat for marker in markers for repeat in marker.repeats),
+        (duplicate for marker in markers for duplicate in marker.repeats),
         used,
     )
-    quarantine = [*refused, *(one for marker in markers for one in marker.quarantine), *repeats]
-    for one in repeats:
+    quarantine = [*refused, *(one for marker in markers for one in marker.quarantine), *duplicates]
+    for one in duplicates:
         used.pop(one.uri, None)  # its samples are not kept
-    files = count_files(title.num_files, used.values(), quarantine, ignored)
+    files = count_files(header.num_files, used.values(), quarantine, ignored)
     if not kept:
-        raise StorageError(f"no input became a sample, so {out.where('')} is not published. {readable(told(quarantine))}")
+        raise StorageError(
+            f"no input became a sample, so {out.where('')} is not published. {readable(describe_refusals(quarantine))}"
+        )
     if check is not None:
         check(kept)
     packed = table_objects("catalog", kept, CATALOG_SCHEMA)
@@ -122,15 +124,15 @@ def publish(
     packed += [bank.document()] if bank else []
     entries = [entry for marker in markers for entry in marker.objects] + [put(out, one).entry for one in packed]
     manifest = Manifest(
-        name=title.name,
-        presentation=title.presentation,
+        name=header.name,
+        presentation=header.presentation,
         num_samples=len(kept),
         num_quarantined=len(quarantine),
-        preprocessing=title.preprocessing,
-        plan_digest=title.plan_digest,
+        preprocessing=header.preprocessing,
+        plan_digest=header.plan_digest,
         objects=tuple(sorted(entries, key=lambda entry: entry.path)),
         files=files,
-        patient_key_id=title.patient_key_id,
+        patient_key_id=header.patient_key_id,
     )
     out.put(MANIFEST_PATH, manifest.to_bytes())
     return manifest, quarantine
@@ -151,7 +153,7 @@ def count_files(num_files: int, used: Iterable[int], quarantine: Iterable[Quaran
         ) from error
 
 
-def told(quarantine: Sequence[Quarantined]) -> str:
+def describe_refusals(quarantine: Sequence[Quarantined]) -> str:
     """The first refusal, in a sentence, as an example of all."""
     if not quarantine:
         return "None of the files is of a format that the recipe reads."
@@ -161,14 +163,14 @@ def told(quarantine: Sequence[Quarantined]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Written:
+class WrittenObject:
     """An object that is stored: its bytes are let go of, what the dataset says of it stays."""
 
     entry: ObjectEntry
     rows: tuple[dict[str, object], ...]
 
 
-def put(out: Bucket, packed: PackedObject) -> Written:
+def put(out: Bucket, packed: PackedObject) -> WrittenObject:
     """Write one object, whole."""
     out.put(packed.path, packed.data)
-    return Written(entry=packed.entry(), rows=packed.rows)
+    return WrittenObject(entry=packed.entry(), rows=packed.rows)

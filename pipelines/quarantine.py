@@ -1,4 +1,4 @@
-"""The per-sample door: what one input gets wrong becomes a row that says so, and the job goes on."""
+"""What one input gets wrong becomes a row of the quarantine, and the job goes on."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Ignored:
 _MAX_NAMES = 3
 
 
-def verdict_on(uri: str, stage: str, error: Exception, files: Sequence[str] = ()) -> Quarantined:
+def quarantine_row(uri: str, stage: str, error: Exception, files: Sequence[str] = ()) -> Quarantined:
     """The quarantine row of an error: the same in every process that meets it.
 
     Args:
@@ -81,7 +81,7 @@ def _at_fault(numbers: Sequence[int], files: Sequence[str]) -> str:
     return f"; at fault: {', '.join(names[:_MAX_NAMES])}{more}"
 
 
-def through(uri: str, value: Any, steps: Sequence[Step], files: Sequence[str] = ()) -> Any | Quarantined:
+def apply_steps(uri: str, value: Any, steps: Sequence[Step], files: Sequence[str] = ()) -> Any | Quarantined:
     """Take one input through its steps; whatever an input can cause ends as a :class:`Quarantined`.
 
     Args:
@@ -99,6 +99,6 @@ def through(uri: str, value: Any, steps: Sequence[Step], files: Sequence[str] = 
             value = work(value)
     except (StorageError, MemoryError):
         raise
-    except Exception as error:  # the per-sample door: the only place in this house that may catch everything
-        return verdict_on(uri, stage, error, files)
+    except Exception as error:  # one sample is quarantined: the only broad except in pipelines outside the decoder process
+        return quarantine_row(uri, stage, error, files)
     return value

@@ -1,6 +1,6 @@
 """The error tree: what a user, a file or a store got wrong, as sentences.
 
-    CrossdimError                 everything below; the process door prints it without a traceback
+    CrossdimError                 everything below; the process entry prints it without a traceback
     ├── UsageError                the command line or a recipe asks for something that does not exist    exit 1
     ├── DocumentError             a document breaks its schema; carries every problem at once           exit 2
     ├── GeometryError             shapes, windows or boxes do not fit together                           exit 2

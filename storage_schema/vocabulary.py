@@ -1,4 +1,4 @@
-"""Closed word lists of the format. One word for one thing, in every room."""
+"""Closed word lists of the format. One word for one thing, in every package."""
 
 from __future__ import annotations
 

@@ -91,13 +91,13 @@ class DecoderProcess:
             self._channel.send(request | {"number": self._number}, parts)
             return self._answer(limits, build)
         except TimeoutError:
-            raise _Failed(_slow(limits), fresh=self._fresh, broken=True) from None
+            raise _Failed(_slow_error(limits), fresh=self._fresh, broken=True) from None
         except NotAMessage:
-            raise _Failed(_died("a broken answer"), fresh=self._fresh, broken=True) from None
+            raise _Failed(_died_error("a broken answer"), fresh=self._fresh, broken=True) from None
         except Ended:
             if self._number == 1:
-                raise _not_started() from None
-            raise _Failed(_died("a broken connection"), fresh=False, broken=True) from None
+                raise _not_started_error() from None
+            raise _Failed(_died_error("a broken connection"), fresh=False, broken=True) from None
 
     def _answer(self, limits: Limits, build: Build[Result]) -> Result:
         deadline = time.monotonic() + limits.wall_seconds
@@ -112,7 +112,7 @@ class DecoderProcess:
                         raise failed
                     self._first = self._number
                 elif "failed" in answer:
-                    refusal = _out_of_memory(limits) if answer["failed"] == "memory" else _died("a panic of its codec")
+                    refusal = _out_of_memory(limits) if answer["failed"] == "memory" else _died_error("a panic of its codec")
                     raise _Failed(refusal, fresh=self._fresh)
                 elif "refused" in answer:
                     refused = answer["refused"]
@@ -120,7 +120,7 @@ class DecoderProcess:
                     raise SampleError(str(refused["rule"]), str(refused["reason"]), files, str(refused["stage"]))
                 else:
                     return build(message)
-        raise _not_started()
+        raise _not_started_error()
 
     @property
     def _fresh(self) -> bool:
@@ -134,11 +134,11 @@ def _environment() -> dict[str, str]:
     return inherited | _SETTINGS | {"PYTHONPATH": path}
 
 
-def _not_started() -> CrossdimError:
+def _not_started_error() -> CrossdimError:
     return CrossdimError("the decoder process does not start; try: python -c 'import crossdim.pipelines.decoder_process.server'")
 
 
-def _died(how: str) -> SampleError:
+def _died_error(how: str) -> SampleError:
     return SampleError(
         "decoder_died", f"{how} ended the decoder process while it read this input; it is damaged, export it again"
     )
@@ -152,7 +152,7 @@ def _out_of_memory(limits: Limits) -> SampleError:
     )
 
 
-def _slow(limits: Limits) -> SampleError:
+def _slow_error(limits: Limits) -> SampleError:
     return SampleError(
         "decoder_slow",
         f"decoding takes more than {limits.cpu_seconds} s of processor time, which is ample for what the header promises; "
@@ -163,10 +163,10 @@ def _slow(limits: Limits) -> SampleError:
 def _refusal_of(code: int, limits: Limits) -> SampleError | MemoryError:
     """What the end of a worker says of its input, by its exit code (negative: a signal)."""
     if code == -signal.SIGXCPU:
-        return _slow(limits)
+        return _slow_error(limits)
     if code == -signal.SIGKILL:  # no codec does that to itself
         return MemoryError("a decoder process was killed, as the system does when memory is short")
-    return _died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+    return _died_error(signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
 
 _lock = threading.Lock()

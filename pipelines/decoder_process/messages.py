@@ -104,7 +104,7 @@ class Channel:
         num_bytes = sum(memoryview(part).nbytes for part in parts)
         behind = [] if inside else [text]
         datagram = _SIZES.pack(num_bytes, len(text) if inside else 0, 0 if inside else len(text)) + (text if inside else b"")
-        descriptors = _placed([*parts, *behind], num_bytes + sum(map(len, behind)), self.outgoing)
+        descriptors = _place([*parts, *behind], num_bytes + sum(map(len, behind)), self.outgoing)
         try:
             socket.send_fds(self.connection, [datagram], descriptors)
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -152,7 +152,7 @@ def _seal(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
 
-def _placed(parts: Sequence[bytes | memoryview], num_bytes: int, outgoing: mmap.mmap) -> list[int]:
+def _place(parts: Sequence[bytes | memoryview], num_bytes: int, outgoing: mmap.mmap) -> list[int]:
     """Copy the parts into the shared memory, or into a file whose descriptor is to be sent."""
     if num_bytes <= SHARED_BYTES:
         offset = 0
@@ -176,7 +176,7 @@ def _message(datagram: bytes, descriptors: Sequence[int], incoming: mmap.mmap) -
     total = num_bytes + behind
     if len(datagram) != _SIZES.size + inside or behind > MAX_DOCUMENT or (total > SHARED_BYTES) != bool(descriptors):
         raise NotAMessage("the sizes are not those of the bytes")
-    memory = _mapped(descriptors[0], total) if descriptors else incoming
+    memory = _map(descriptors[0], total) if descriptors else incoming
     text = datagram[_SIZES.size :] if inside else memory[num_bytes:total]
     try:
         document = json.loads(text)
@@ -187,7 +187,7 @@ def _message(datagram: bytes, descriptors: Sequence[int], incoming: mmap.mmap) -
     return Message(document=document, memory=memory if num_bytes else None, num_bytes=num_bytes, shared=not descriptors)
 
 
-def _mapped(descriptor: int, total: int) -> mmap.mmap:
+def _map(descriptor: int, total: int) -> mmap.mmap:
     try:
         _seal(descriptor)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the worker asks of its decoder process: facts of a header, or pixels, changed by the stages that make them fewer."""
+"""What the worker asks of its decoder process: what a header says, or pixels, changed by the stages that make them fewer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossdim.pipelines.decoder_process.client import ask
 from crossdim.pipelines.decoder_process.limits import Limits, limits_for
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Message, NotAMessage
 from crossdim.pipelines.decoder_process.settings_text import settings_text
-from crossdim.pipelines.readers.header_info import Facts
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.probe import HEAD_BYTES
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.signatures import Unread
@@ -27,7 +27,7 @@ _VOLUMES = ("nifti", "dicom-series")
 _TOLD = [field.name for field in fields(RawItem) if field.name not in ("files", "rules")]
 
 
-def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | Unread:
+def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> HeaderInfo | Unread:
     """:func:`crossdim.pipelines.readers.probe.probe`, in the decoder process.
 
     Raises:
@@ -35,7 +35,7 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
     """
     document = {"work": "probe", "name": name, "size": size, "rules": settings_text(rules)}
 
-    def build(message: Message) -> tuple[bool, Facts | Unread]:
+    def build(message: Message) -> tuple[bool, HeaderInfo | Unread]:
         answer = message.document
         return (True, Unread(format="", is_image=False)) if "more" in answer else (False, _read_found(answer))
 
@@ -45,18 +45,18 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
         rules.allow_file(size)
         whole = read(size)
         _, found = ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
-    if isinstance(found, Facts):
+    if isinstance(found, HeaderInfo):
         rules.allow_file(size)
     return found
 
 
-def _read_found(answer: dict[str, Any]) -> Facts | Unread:
+def _read_found(answer: dict[str, Any]) -> HeaderInfo | Unread:
     try:
         if "unread" in answer:
             return from_document(Unread, answer["unread"], subject="unread file")
-        return from_document(Facts, answer.get("facts"), subject="facts")
+        return from_document(HeaderInfo, answer.get("header"), subject="header")
     except CrossdimError as error:
-        raise NotAMessage("the answer holds no facts") from error
+        raise NotAMessage("the answer holds no header") from error
 
 
 def decode(decoder: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:

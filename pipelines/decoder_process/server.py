@@ -28,9 +28,9 @@ from crossdim.foundation.settings import to_document
 from crossdim.pipelines.decoder_process.limits import Limits, enforce
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message
 from crossdim.pipelines.decoder_process.settings_text import settings_of
-from crossdim.pipelines.quarantine import verdict_on
+from crossdim.pipelines.quarantine import quarantine_row
 from crossdim.pipelines.readers import DECODERS
-from crossdim.pipelines.readers.header_info import Facts
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text
@@ -51,7 +51,7 @@ class _MoreNeeded(Exception):
     """The header goes on behind the bytes that were sent."""
 
 
-def _probed(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+def _probe(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     (head,) = files
     rules = settings_of(ReadRules, request["rules"])
 
@@ -65,24 +65,24 @@ def _probed(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     except _MoreNeeded:
         return {"more": True}, []
     _refuse_warned()
-    return {"facts" if isinstance(found, Facts) else "unread": to_document(found)}, []
+    return {"header" if isinstance(found, HeaderInfo) else "unread": to_document(found)}, []
 
 
-def _decoded(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+def _decode(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     told = request["item"]
     typed = {"hashes": tuple(told["hashes"]), "modality": Modality(told["modality"])}
     item = RawItem(**told | typed, files=files, rules=settings_of(ReadRules, request["rules"]))
     stages = [settings_of(STAGES[name], text) for name, text in request["stages"]]
     sample = DECODERS[request["decoder"]](item)
     _refuse_warned()
-    sample = _through(stages, sample)
+    sample = _apply_stages(stages, sample)
     arrays = {name: np.ascontiguousarray(getattr(sample, name)) for name in ARRAYS if getattr(sample, name) is not None}
     known = {field.name: to_document(getattr(sample, field.name)) for field in fields(Sample) if field.name not in ARRAYS}
     kinds = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     return {"sample": known, "arrays": kinds}, [array.data.cast("B") for array in arrays.values()]
 
 
-def _through(stages: Sequence[Stage], sample: Sample) -> Sample:
+def _apply_stages(stages: Sequence[Stage], sample: Sample) -> Sample:
     """The sample behind all stages; a refusal tells which of them gave it."""
     for stage in stages:
         try:
@@ -90,12 +90,12 @@ def _through(stages: Sequence[Stage], sample: Sample) -> Sample:
         except MemoryError:
             raise
         except Exception as error:  # the per-sample boundary of one stage
-            refused = verdict_on("", stage.name, error)
+            refused = quarantine_row("", stage.name, error)
             raise SampleError(refused.rule, refused.reason, stage=refused.stage) from error
     return sample
 
 
-_WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"probe": _probed, "decode": _decoded}
+_WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"probe": _probe, "decode": _decode}
 
 
 def _answer(message: Message) -> tuple[Answer, bool]:
@@ -111,7 +111,7 @@ def _answer(message: Message) -> tuple[Answer, bool]:
     except MemoryError:
         return ({"failed": "memory"}, []), False
     except Exception as error:  # the per-sample boundary of this process: what one input causes becomes its refusal
-        refused = verdict_on("", "", error)
+        refused = quarantine_row("", "", error)
         at_fault = error.files if isinstance(error, SampleError) else ()
         why = {"stage": refused.stage, "rule": refused.rule, "reason": refused.reason, "files": at_fault}
         return ({"refused": why}, []), True

@@ -65,14 +65,14 @@ def check_row(data: bytes, row: CatalogRow) -> Array | Problem:
         return Problem(loc=row["key"], message=f"cannot be decoded: {error}")
 
 
-def seen_by_webdataset(data: bytes) -> dict[str, Array]:
+def read_with_webdataset(data: bytes) -> dict[str, Array]:
     """Arrays of a shard by key, as the webdataset library reads them."""
     source = [{"url": "shard.tar", "stream": io.BytesIO(data)}]
     samples = group_by_keys(tar_file_expander(source, handler=reraise_exception))
     return {sample["__key__"]: np.load(io.BytesIO(sample[ARRAY_SUFFIX]), allow_pickle=False) for sample in samples}
 
 
-def seen_by_zarr(document: bytes, shard_path: str, data: bytes, rows: Sequence[CatalogRow]) -> dict[str, Array]:
+def read_with_zarr(document: bytes, shard_path: str, data: bytes, rows: Sequence[CatalogRow]) -> dict[str, Array]:
     """Superpatches of one shard by key, as zarr-python reads the whole array."""
     buffer = default_buffer_prototype().buffer
     inside = shard_path[shard_path.index(".zarr/") + len(".zarr/") :]
@@ -104,7 +104,7 @@ def compare_readers(
 ) -> list[Problem]:
     """Where the standard library of an object reads other values than the loader."""
     try:
-        theirs = seen_by_webdataset(data) if document is None else seen_by_zarr(document, entry.path, data, rows)
+        theirs = read_with_webdataset(data) if document is None else read_with_zarr(document, entry.path, data, rows)
     except FOREIGN_ERRORS as error:
         found = f"its standard library cannot open it: {type(error).__name__}: {error}"
         return [Problem(loc=entry.path, message=found)]

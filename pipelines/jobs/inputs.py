@@ -61,7 +61,7 @@ def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Buc
         StorageError: naming the settings or files that differ: rows of both would be mixed.
     """
     now = inputs_of(settings, files)
-    begun, before = bool(marker_paths(out)), _recorded(out)
+    begun, before = bool(marker_paths(out)), _read_record(out)
     if begun and before is None:
         raise StorageError(
             f"{out.where(WORK)} holds finished rows of another plan, whose inputs are not recorded. "
@@ -75,11 +75,11 @@ def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Buc
 def record_inputs(out: Bucket, settings: Mapping[str, Any], files: Sequence[SourceFile]) -> None:
     """Record what a preparation begins with, before its first row is written."""
     now = inputs_of(settings, files)
-    if _recorded(out) != now:
+    if _read_record(out) != now:
         out.put(INPUTS, to_checked_bytes(to_document(now)), private=True)
 
 
-def _recorded(out: Bucket) -> Inputs | None:
+def _read_record(out: Bucket) -> Inputs | None:
     if not out.exists(INPUTS):
         return None
     try:

@@ -15,11 +15,11 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.jobs.ray_data import each
 from crossdim.pipelines.jobs.recipe import Recipe
-from crossdim.pipelines.jobs.scan_result import Verdict
-from crossdim.pipelines.quarantine import Quarantined, through
-from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.quarantine import Quarantined, apply_steps
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo
 from crossdim.pipelines.readers.label_values import Values, values_of
-from crossdim.pipelines.readers.probe import promised
+from crossdim.pipelines.readers.probe import promised_family
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
 from crossdim.pipelines.sources.listing import SourceFile, folder_name
@@ -31,95 +31,93 @@ GROUP = 8
 MAX_SHIFT_VOXELS = 0.05
 
 
-def named_maps(files: Sequence[SourceFile], sources: Sequence[Bucket]) -> set[tuple[int, str]]:
+def find_named_maps(files: Sequence[SourceFile], sources: Sequence[Bucket]) -> set[tuple[int, str]]:
     """Files that are label maps by their names alone, before any header is read.
 
     Names count as in the catalog: that of a source's own folder does where there are several sources, or if it is of a layout.
     """
     chosen = [file for file in files if _family(file.path, None)]
-    found = find_by_name([_candidate(file, sources, promised(file.path) == "nifti", None) for file in chosen])
+    found = find_by_name([_candidate(file, sources, promised_family(file.path) == "nifti", None) for file in chosen])
     return {(chosen[index].source, chosen[index].path) for index in found.reasons}
 
 
-def set_label_maps_aside(
-    verdicts: Sequence[Verdict],
+def ignore_label_maps(
+    results: Sequence[ScanResult],
     sources: Sequence[Bucket],
     recipe: Recipe,
     *,
     concurrency: int | None = None,
     quiet: bool = False,
-) -> list[Verdict]:
-    """The verdicts with label maps as ignored.
+) -> list[ScanResult]:
+    """The scan results with label maps as ignored.
 
     Args:
-        verdicts: of the scan.
+        results: of the scan.
         sources: what was scanned.
         recipe: what is wanted; voxels are read only where volumes are.
         concurrency: largest number of tasks.
         quiet: no progress.
     """
-    chosen = [verdict for verdict in verdicts if verdict.status != "ignored" and _family(verdict.path, verdict.facts)]
-    named = find_by_name([_candidate_of(verdict, sources) for verdict in chosen])
+    chosen = [result for result in results if result.status != "ignored" and _family(result.path, result.header)]
+    named = find_by_name([_candidate_of(result, sources) for result in chosen])
     reasons = {chosen[index].uri: reason for index, reason in named.reasons.items()}
-    reasons |= {one.uri: "it is a DICOM segmentation" for one in verdicts if one.facts and _is_segmentation(one.facts)}
+    reasons |= {one.uri: "it is a DICOM segmentation" for one in results if one.header and _is_segmentation(one.header)}
     if Format.NIFTI in recipe.formats:
         volumes = _Volumes(chosen, named)
         candidates = volumes.candidates()
         read = read_values(candidates, sources, recipe.read, concurrency=concurrency, quiet=quiet)
         reasons |= volumes.reasons(read)
     return [
-        replace(verdict, status="ignored", rule=RULE, reason=reasons[verdict.uri], facts=None)
-        if verdict.uri in reasons
-        else verdict
-        for verdict in verdicts
+        replace(result, status="ignored", rule=RULE, reason=reasons[result.uri], header=None) if result.uri in reasons else result
+        for result in results
     ]
 
 
-def _family(path: str, facts: Facts | None) -> str | None:
+def _family(path: str, info: HeaderInfo | None) -> str | None:
     """Volume or picture; None for DICOM, where a segmentation is an object of its own class."""
-    family = facts.format.family if facts else promised(path)
+    family = info.format.family if info else promised_family(path)
     return family if family in ("nifti", "picture") else None
 
 
-def _candidate(file: SourceFile | Verdict, sources: Sequence[Bucket], is_volume: bool, facts: Facts | None) -> Candidate:
+def _candidate(file: SourceFile | ScanResult, sources: Sequence[Bucket], is_volume: bool, info: HeaderInfo | None) -> Candidate:
     return Candidate(
         path=file.uri,
         is_volume=is_volume,
         layout_path=f"{folder_name(sources[file.source].url)}/{file.path}",
-        shape=facts.shape if facts else None,
-        lossless=facts is None or facts.format is not Format.JPEG,
+        shape=info.shape if info else None,
+        lossless=info is None or info.format is not Format.JPEG,
     )
 
 
-def _is_segmentation(facts: Facts) -> bool:
+def _is_segmentation(info: HeaderInfo) -> bool:
     """Whether DICOM says so: by its class or modality."""
-    return facts.slice is not None and facts.slice.segmentation
+    return info.slice is not None and info.slice.segmentation
 
 
-def _candidate_of(verdict: Verdict, sources: Sequence[Bucket]) -> Candidate:
-    family = _family(verdict.path, verdict.facts)
-    return _candidate(verdict, sources, family == "nifti", verdict.facts)
+def _candidate_of(result: ScanResult, sources: Sequence[Bucket]) -> Candidate:
+    family = _family(result.path, result.header)
+    return _candidate(result, sources, family == "nifti", result.header)
 
 
 class _Volumes:
     """Sound volumes, by the grid that they share."""
 
-    def __init__(self, chosen: Sequence[Verdict], named: NamedMaps) -> None:
+    def __init__(self, chosen: Sequence[ScanResult], named: NamedMaps) -> None:
         self._unsure = {chosen[index].uri: word for index, word in named.unsure.items()}
         sound = [
-            verdict
-            for index, verdict in enumerate(chosen)
-            if verdict.facts and verdict.facts.format is Format.NIFTI and index not in named.reasons
+            result
+            for index, result in enumerate(chosen)
+            if result.header and result.header.format is Format.NIFTI and index not in named.reasons
         ]
         self._grids = by_grid(sound)
 
-    def candidates(self) -> list[Verdict]:
+    def candidates(self) -> list[ScanResult]:
         """Volumes whose voxels decide: those of unsure names, and all of a grid that holds plain numbers and another volume."""
         return [
-            verdict
+            result
             for members in self._grids
-            for verdict in members
-            if verdict.uri in self._unsure or (len(members) > 1 and any(map(_holds_plain_numbers, members)))
+            for result in members
+            if result.uri in self._unsure or (len(members) > 1 and any(map(_holds_plain_numbers, members)))
         ]
 
     def reasons(self, read: dict[str, Values]) -> dict[str, str]:
@@ -141,24 +139,24 @@ class _Volumes:
         return found
 
 
-def _holds_plain_numbers(verdict: Verdict) -> bool:
+def _holds_plain_numbers(result: ScanResult) -> bool:
     """Whether a volume's stored values stand for themselves."""
-    return verdict.facts is not None and verdict.facts.plain
+    return result.header is not None and result.header.plain
 
 
 _FEW = frozenset({Values.LABELS, Values.GAPPED_LABELS})
 _WORDS = {Values.CONSTANT: "one value", **dict.fromkeys(_FEW, "labels"), Values.FRACTIONS: "fractions from 0 to 1"}
 
 
-def by_grid(volumes: Iterable[Verdict]) -> list[list[Verdict]]:
+def by_grid(volumes: Iterable[ScanResult]) -> list[list[ScanResult]]:
     """Volumes in groups of one grid: the same shape, and corners at the same places."""
-    groups: dict[tuple[int, ...], list[list[Verdict]]] = {}
+    groups: dict[tuple[int, ...], list[list[ScanResult]]] = {}
     for volume in volumes:
-        assert volume.facts is not None
-        same_shape = groups.setdefault(volume.facts.shape, [])
+        assert volume.header is not None
+        same_shape = groups.setdefault(volume.header.shape, [])
         for members in same_shape:
-            assert members[0].facts is not None
-            if is_same_grid(members[0].facts, volume.facts):
+            assert members[0].header is not None
+            if is_same_grid(members[0].header, volume.header):
                 members.append(volume)
                 break
         else:
@@ -166,7 +164,7 @@ def by_grid(volumes: Iterable[Verdict]) -> list[list[Verdict]]:
     return [members for same_shape in groups.values() for members in same_shape]
 
 
-def is_same_grid(one: Facts, other: Facts) -> bool:
+def is_same_grid(one: HeaderInfo, other: HeaderInfo) -> bool:
     """Whether two volumes have one shape, and their corners lie at the same places."""
     if one.shape != other.shape or one.affine is None or other.affine is None or one.spacing_mm is None:
         return False
@@ -176,7 +174,7 @@ def is_same_grid(one: Facts, other: Facts) -> bool:
 
 
 def read_values(
-    candidates: Sequence[Verdict],
+    candidates: Sequence[ScanResult],
     sources: Sequence[Bucket],
     rules: ReadRules,
     *,
@@ -203,7 +201,7 @@ def _read_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
     answers = {}
     for document in json.loads(group):
         file = SourceFile(**document)
-        values = through(file.uri, file, [("label_map", partial(_values_of_file, sources=sources, rules=rules))])
+        values = apply_steps(file.uri, file, [("label_map", partial(_values_of_file, sources=sources, rules=rules))])
         answers[file.uri] = None if isinstance(values, Quarantined) else str(values)
     return json.dumps(answers)
 
@@ -212,12 +210,12 @@ def _values_of_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRule
     return values_of(read_whole(sources[file.source], file.path, file.size), rules)
 
 
-def sentence_of_maps(verdicts: Iterable[Verdict]) -> str | None:
+def sentence_of_maps(results: Iterable[ScanResult]) -> str | None:
     """How many label maps were set aside, by why; None if there are none."""
-    found = [verdict for verdict in verdicts if verdict.rule == RULE]
+    found = [result for result in results if result.rule == RULE]
     if not found:
         return None
-    kinds = Counter(verdict.reason.split(",")[0] for verdict in found)
+    kinds = Counter(result.reason.split(",")[0] for result in found)
     told = "; ".join(f"{count}: {reason}" for reason, count in kinds.most_common())
     files = "1 file is a label map" if len(found) == 1 else f"{len(found)} files are label maps"
     return f"{files}, such as {found[0].uri!r}, and none is a sample ({told}); --include-label-maps takes them as images"

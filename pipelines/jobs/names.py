@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.header_info import Format
-from crossdim.pipelines.readers.probe import known_ending, promised
+from crossdim.pipelines.readers.probe import known_ending, promised_family
 from crossdim.storage_schema.pseudonym import PseudonymKey
 
 #: ``by_format``: hashed in every source that holds DICOM, whose folders and files are often called after patients.
@@ -57,44 +57,44 @@ class SourceNames:
         """The hash of a patient."""
         return self._key().patient(identifier)
 
-    def of_file(self, verdict: Verdict) -> str:
+    def of_file(self, result: ScanResult) -> str:
         """The name of one file."""
-        if verdict.source not in self.hashed:
-            return verdict.uri
-        return self._key().name(verdict.uri, known_ending(verdict.path))
+        if result.source not in self.hashed:
+            return result.uri
+        return self._key().name(result.uri, known_ending(result.path))
 
-    def of_series(self, series: SeriesId, files: Sequence[Verdict]) -> str:
+    def of_series(self, series: SeriesId, files: Sequence[ScanResult]) -> str:
         """The name of a series: the folder of its first file and a hash of its UIDs, or a hash alone."""
         identity = json.dumps([series.study, series.series, series.patient, series.place])
         if any(file.source in self.hashed for file in files):
             return self._key().name(identity)
         return f"{files[0].uri.rpartition('/')[0]}#{self._key().uid(identity)}"
 
-    def publish(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
-        """Verdicts under their names in the dataset, sorted by them: the order of hashes tells nothing of the paths'."""
-        return sorted((replace(one, uri=self.of_file(one)) for one in verdicts), key=lambda one: one.uri)
+    def publish(self, results: Iterable[ScanResult]) -> list[ScanResult]:
+        """Scan results under their names in the dataset, sorted by them: the order of hashes tells nothing of the paths'."""
+        return sorted((replace(one, uri=self.of_file(one)) for one in results), key=lambda one: one.uri)
 
 
-def holds_dicom(verdict: Verdict) -> bool:
+def holds_dicom(result: ScanResult) -> bool:
     """Whether a file is DICOM by its content, or calls itself so, whatever became of it: report, index and damaged file too."""
-    is_index = verdict.path.rpartition("/")[2].upper() == "DICOMDIR"
-    is_usable = verdict.facts is not None and verdict.facts.format is Format.DICOM
-    return verdict.is_dicom or is_usable or is_index or promised(verdict.path) == "dicom"
+    is_index = result.path.rpartition("/")[2].upper() == "DICOMDIR"
+    is_usable = result.header is not None and result.header.format is Format.DICOM
+    return result.is_dicom or is_usable or is_index or promised_family(result.path) == "dicom"
 
 
 def choose_names(
-    verdicts: Sequence[Verdict], rule: NameRule, *, has_patients: bool, load_key: Callable[[], PseudonymKey]
+    results: Sequence[ScanResult], rule: NameRule, *, has_patients: bool, load_key: Callable[[], PseudonymKey]
 ) -> SourceNames:
     """How the inputs of a preparation are called.
 
     Args:
-        verdicts: of all files.
+        results: of all files.
         rule: what is hashed.
         has_patients: whether a table names patients, which are hashed too.
         load_key: gives the secret key; called only where something is hashed.
     """
-    with_dicom = frozenset(verdict.source for verdict in verdicts if holds_dicom(verdict))
-    every = frozenset(verdict.source for verdict in verdicts)
+    with_dicom = frozenset(result.source for result in results if holds_dicom(result))
+    every = frozenset(result.source for result in results)
     hashed = {"by_format": with_dicom, "hashed": every, "relative": frozenset[int]()}[rule]
     return SourceNames(key=load_key() if hashed or with_dicom or has_patients else None, hashed=hashed)
 

@@ -21,7 +21,7 @@ from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_mani
 from crossdim.storage_schema.names import printable
 
 
-def published(out: Bucket) -> Manifest | None:
+def find_manifest(out: Bucket) -> Manifest | None:
     """The manifest of a dataset that is there already."""
     if not out.exists(MANIFEST_PATH):
         return None

@@ -1,6 +1,6 @@
 """Plan: which inputs become one output object, decided before anything is decoded.
 
-One row of a plan is written by one task, and nobody else writes its objects. A plan depends on the inputs and the recipe
+A plan is a list of tasks. Nobody but a task writes its objects. A plan depends on the inputs and the recipe
 only, so any run with the same digest gives the same bytes.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.jobs.names import SeriesId, SourceNames
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
-from crossdim.pipelines.jobs.scan_result import Verdict
-from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, through
+from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single
-from crossdim.pipelines.readers.geometry import one_per_position, stacked
-from crossdim.pipelines.readers.header_info import Facts, Format
-from crossdim.pipelines.readers.probe import promised
-from crossdim.pipelines.readers.raw import ReadRules, files_numbered
+from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo
+from crossdim.pipelines.readers.probe import promised_family
+from crossdim.pipelines.readers.raw import ReadRules, number_files
 from crossdim.pipelines.sources.labels import Known
 from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.errors import SampleError
@@ -65,7 +65,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class Task:
     """What one task does: items, and the first bank shard that is theirs."""
 
     number: int
@@ -76,9 +76,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All rows, what was refused by its header, and every file that is no input."""
+    """All tasks, what was refused by its header, and every file that is no input."""
 
-    rows: tuple[Row, ...]
+    tasks: tuple[Task, ...]
     refused: tuple[Quarantined, ...]
     ignored: tuple[Ignored, ...] = ()
     digest: str
@@ -86,12 +86,12 @@ class Plan:
     @property
     def num_items(self) -> int:
         """Number of inputs."""
-        return sum(len(row.items) for row in self.rows)
+        return sum(len(task.items) for task in self.tasks)
 
     @property
     def num_shards(self) -> int:
-        """Number of bank shards that the rows reserve."""
-        return self.rows[-1].first_shard + self.rows[-1].num_shards if self.rows else 0
+        """Number of bank shards that the tasks reserve."""
+        return self.tasks[-1].first_shard + self.tasks[-1].num_shards if self.tasks else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,17 +99,17 @@ class Naming:
     """What is known of an input besides its content, its modality where no header tells, and how it is called in the dataset."""
 
     names: SourceNames = field(default_factory=SourceNames)
-    known: Callable[[Sequence[Verdict]], Known]
-    modality: Callable[[Verdict], Modality]
+    known: Callable[[Sequence[ScanResult]], Known]
+    modality: Callable[[ScanResult], Modality]
 
-    def item(self, uri: str, files: Sequence[Verdict], decoder: str) -> Item:
+    def item(self, uri: str, files: Sequence[ScanResult], decoder: str) -> Item:
         """An item of these files; the modality is that of the first.
 
         Raises:
             SampleError: if the files do not agree on their label or patient.
         """
         first, known = files[0], self.known(files)
-        patient = known.patient_id or (first.facts.patient_id if first.facts else None)
+        patient = known.patient_id or (first.header.patient_id if first.header else None)
         return Item(
             uri=uri,
             files=tuple(ItemFile(source=f.source, path=f.path, uri=f.uri, size=f.size, version=f.version) for f in files),
@@ -117,93 +117,93 @@ class Naming:
             modality=self.modality(first),
             label=known.label,
             patient=self.names.patient(patient) if patient else None,
-            burned_in_annotation=any(f.facts is not None and f.facts.burned_in_annotation for f in files),
-            num_values=sum(math.prod(f.facts.shape) for f in files if f.facts),
+            burned_in_annotation=any(f.header is not None and f.header.burned_in_annotation for f in files),
+            num_values=sum(math.prod(f.header.shape) for f in files if f.header),
         )
 
 
-def make_plan(verdicts: Sequence[Verdict], recipe: Recipe, naming: Naming, identity: dict[str, object]) -> Plan:
+def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, identity: dict[str, object]) -> Plan:
     """Decide what becomes of every file.
 
     Args:
-        verdicts: of the scan, sorted.
+        results: of the scan, sorted.
         recipe: the recipe.
         naming: labels, patients and modalities.
         identity: what else decides the bytes (the dataset's name, the test fraction).
     """
-    usable, refused, ignored = sort_out(verdicts, recipe)
+    usable, refused, ignored = sort_results(results, recipe)
     if isinstance(recipe, ImageRecipe):
-        rows, more = pack_images(usable, recipe, naming)
+        tasks, more = pack_images(usable, recipe, naming)
     else:
         items, more = volume_items(usable, recipe, naming)
-        rows = pack_volumes(items, recipe)
+        tasks = pack_volumes(items, recipe)
     refused += more
     refused.sort(key=lambda one: one.uri)
     document = {
         "version": PLAN_VERSION,
         "recipe": to_document(recipe),
         "identity": identity,
-        "rows": [_identity_of(row) for row in rows],
+        "rows": [_identity_of(task) for task in tasks],
         "refused": [one.row() for one in refused],
         "ignored": [one.row() for one in ignored],
     }
-    return Plan(rows=tuple(rows), refused=tuple(refused), ignored=tuple(ignored), digest=digest(document))
+    return Plan(tasks=tuple(tasks), refused=tuple(refused), ignored=tuple(ignored), digest=digest(document))
 
 
-def sort_out(verdicts: Sequence[Verdict], recipe: Recipe) -> tuple[list[Verdict], list[Quarantined], list[Ignored]]:
+def sort_results(results: Sequence[ScanResult], recipe: Recipe) -> tuple[list[ScanResult], list[Quarantined], list[Ignored]]:
     """Files that the recipe reads, files of its kind that are broken, and all others."""
     families = {kind.family for kind in recipe.formats}
-    usable: list[Verdict] = []
+    usable: list[ScanResult] = []
     refused: list[Quarantined] = []
     ignored: list[Ignored] = []
-    for verdict in verdicts:
-        if verdict.status == "ok" and verdict.facts and verdict.facts.format in recipe.formats:
-            usable.append(verdict)
-        elif verdict.status == "refused" and promised(verdict.path) in {*families, None}:
-            refused.append(verdict.quarantined())
-        elif verdict.status == "ignored":
-            ignored.append(verdict.ignored())
+    for result in results:
+        if result.status == "ok" and result.header and result.header.format in recipe.formats:
+            usable.append(result)
+        elif result.status == "refused" and promised_family(result.path) in {*families, None}:
+            refused.append(result.quarantined())
+        elif result.status == "ignored":
+            ignored.append(result.ignored())
         else:
-            broken = f"; besides, {verdict.reason} [{verdict.rule}]" if verdict.reason else ""
+            broken = f"; besides, {result.reason} [{result.rule}]" if result.reason else ""
             reason = f"the recipe reads {', '.join(sorted(recipe.formats))}{broken}"
-            ignored.append(Ignored(uri=verdict.uri, format=verdict.format, rule="not_for_recipe", reason=reason))
+            ignored.append(Ignored(uri=result.uri, format=result.format, rule="not_for_recipe", reason=reason))
     return usable, refused, ignored
 
 
-def _identity_of(row: Row) -> dict[str, Any]:
-    """A row as the digest sees it.
+def _identity_of(task: Task) -> dict[str, Any]:
+    """A task as the digest sees it.
 
     Without the paths behind names, which a digest over them would let anybody guess, and without versions, which a copy of the
     sources has others of.
     """
-    document: dict[str, Any] = to_document(row)
+    document: dict[str, Any] = to_document(task)
     for item in document["items"]:
         for file in item["files"]:
             del file["path"], file["version"]
     return document
 
 
-def check_annotation(files: Sequence[Verdict], rules: ReadRules) -> Sequence[Verdict]:
+def check_annotation(files: Sequence[ScanResult], rules: ReadRules) -> Sequence[ScanResult]:
     """The files of an input, unless text may be burned into their pixels and the recipe refuses that.
 
     Raises:
         SampleError: rule ``burned_in``.
     """
-    annotated = sum(file.facts is not None and bool(file.facts.burned_in_annotation) for file in files)
+    annotated = sum(file.header is not None and bool(file.header.burned_in_annotation) for file in files)
     if annotated and rules.burned_in == "refuse":
         raise SampleError("burned_in", f"BurnedInAnnotation is YES in {annotated} of {len(files)} files; --burned-in refuse")
     return files
 
 
-def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) -> tuple[list[Row], list[Quarantined]]:
+def pack_images(usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Naming) -> tuple[list[Task], list[Quarantined]]:
     """Images in order, until a shard is full; those whose labels do not agree are refused here."""
     packs: list[list[Item]] = []
     refused: list[Quarantined] = []
     num_bytes = 0
-    for verdict in usable:
-        assert verdict.facts is not None
-        make = partial(_image_item, facts=verdict.facts, recipe=recipe, naming=naming)
-        planned = through(verdict.uri, [verdict], [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)])
+    for result in usable:
+        assert result.header is not None
+        make = partial(_image_item, info=result.header, recipe=recipe, naming=naming)
+        planned = apply_steps(result.uri, [result], [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)])
         if isinstance(planned, Quarantined):
             refused.append(planned)
             continue
@@ -213,43 +213,43 @@ def pack_images(usable: Sequence[Verdict], recipe: ImageRecipe, naming: Naming) 
             num_bytes = 0
         packs[-1].append(item)
         num_bytes += size
-    return [Row(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)], refused
+    return [Task(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)], refused
 
 
-def _image_item(files: Sequence[Verdict], facts: Facts, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:
+def _image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:
     """The item of an image file, and about how many bytes its sample has."""
-    return naming.item(files[0].uri, files, str(facts.format)), recipe.estimated_bytes(facts)
+    return naming.item(files[0].uri, files, str(info.format)), recipe.estimated_bytes(info)
 
 
-def series_id(verdict: Verdict) -> SeriesId | None:
+def series_id(result: ScanResult) -> SeriesId | None:
     """The series of a DICOM file: by UIDs and patient wherever it lies, by folder only where there is no series UID."""
-    facts = verdict.facts
-    if facts is None or facts.format is not Format.DICOM:
+    info = result.header
+    if info is None or info.format is not Format.DICOM:
         return None
-    place = "" if facts.series else f"{verdict.source}:{verdict.path.rpartition('/')[0]}"
-    return SeriesId(study=facts.study, series=facts.series, patient=facts.patient_id or "", place=place)
+    place = "" if info.series else f"{result.source}:{result.path.rpartition('/')[0]}"
+    return SeriesId(study=info.study, series=info.series, patient=info.patient_id or "", place=place)
 
 
-def series_of(usable: Iterable[Verdict]) -> dict[SeriesId, list[Verdict]]:
+def group_series(usable: Iterable[ScanResult]) -> dict[SeriesId, list[ScanResult]]:
     """DICOM files by series."""
-    series: dict[SeriesId, list[Verdict]] = {}
-    for verdict in usable:
-        key = series_id(verdict)
+    series: dict[SeriesId, list[ScanResult]] = {}
+    for result in usable:
+        key = series_id(result)
         if key is not None:
-            series.setdefault(key, []).append(verdict)
+            series.setdefault(key, []).append(result)
     return series
 
 
-def volume_items(usable: Sequence[Verdict], recipe: VolumeRecipe, naming: Naming) -> tuple[list[Item], list[Quarantined]]:
+def volume_items(usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Naming) -> tuple[list[Item], list[Quarantined]]:
     """NIfTI files and DICOM series as items with reserved boxes; what headers alone rule out is refused here."""
-    inputs = [(v.uri, [v], str(Format.NIFTI)) for v in usable if v.facts and v.facts.format is Format.NIFTI]
-    inputs += [(naming.names.of_series(key, files), files, SERIES) for key, files in series_of(usable).items()]
+    inputs = [(v.uri, [v], str(Format.NIFTI)) for v in usable if v.header and v.header.format is Format.NIFTI]
+    inputs += [(naming.names.of_series(key, files), files, SERIES) for key, files in group_series(usable).items()]
     items: list[Item] = []
     refused: list[Quarantined] = []
     for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
         make = partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming)
         steps: list[Step] = [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)]
-        item = through(uri, files, steps, [file.uri for file in files])
+        item = apply_steps(uri, files, steps, [file.uri for file in files])
         if isinstance(item, Quarantined):
             refused.append(replace(item, num_files=len(files)))
         else:
@@ -257,32 +257,32 @@ def volume_items(usable: Sequence[Verdict], recipe: VolumeRecipe, naming: Naming
     return items, refused
 
 
-def _volume_item(files: Sequence[Verdict], uri: str, decoder: str, recipe: VolumeRecipe, naming: Naming) -> Item:
+def _volume_item(files: Sequence[ScanResult], uri: str, decoder: str, recipe: VolumeRecipe, naming: Naming) -> Item:
     boxes = recipe.boxes(*_grid(files))
     return replace(naming.item(uri, files, decoder), boxes=boxes)
 
 
-def _grid(files: Sequence[Verdict]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Shape (D, H, W) and spacing of a volume, by its headers."""
-    headers = [verdict.facts.slice for verdict in files if verdict.facts and verdict.facts.slice]
+    headers = [result.header.slice for result in files if result.header and result.header.slice]
     if not headers:
-        facts = files[0].facts
-        assert facts is not None
-        assert facts.spacing_mm is not None
-        return facts.shape, facts.spacing_mm
+        info = files[0].header
+        assert info is not None
+        assert info.spacing_mm is not None
+        return info.shape, info.spacing_mm
     for number, header in enumerate(headers):
-        with files_numbered([number]):
+        with number_files([number]):
             check_single(header)
     numbers = one_per_position(headers)  # equal files count once; the decoder refuses files of one position that differ
     if len({file.size for file in files}) == len(files):
         numbers = list(range(len(headers)))  # no two of them are equal
-    with files_numbered(numbers):
-        geometry = stacked([headers[number] for number in numbers])
+    with number_files(numbers):
+        geometry = stack_slices([headers[number] for number in numbers])
     return geometry.shape, geometry.spacing_mm
 
 
-def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Row]:
-    """Whole volumes in order, until their boxes fill one bank shard; a larger volume has a row and several shards of its own."""
+def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Task]:
+    """Whole volumes in order, until their boxes fill one bank shard; a larger volume has a task and several shards of its own."""
     packs: list[list[Item]] = []
     boxes = 0
     for item in items:
@@ -291,10 +291,10 @@ def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Row]:
             boxes = 0
         packs[-1].append(item)
         boxes += item.boxes
-    rows: list[Row] = []
+    tasks: list[Task] = []
     first = 0
     for number, pack in enumerate(packs):
         num_shards = max(1, -(-sum(item.boxes for item in pack) // recipe.patches_per_shard))
-        rows.append(Row(number=number, items=tuple(pack), first_shard=first, num_shards=num_shards))
+        tasks.append(Task(number=number, items=tuple(pack), first_shard=first, num_shards=num_shards))
         first += num_shards
-    return rows
+    return tasks

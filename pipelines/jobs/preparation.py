@@ -22,7 +22,7 @@ _NO_SETTINGS = frozenset({"sources", "out", "concurrency", "quiet", "pseudonyms"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
+class Preparation:
     """What a user asks for. ``modality`` stands in for headers and folder names."""
 
     sources: tuple[Bucket, ...]
@@ -45,7 +45,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class PrepareResult:
     """What became of it.
 
     Attributes:

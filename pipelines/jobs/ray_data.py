@@ -1,4 +1,4 @@
-"""The one door to Ray Data: documents in, documents out.
+"""The only module that imports Ray Data: documents in, documents out.
 
 Rows are references and small facts, as JSON text; pixels are read, changed and written inside a task and never travel
 through blocks. Ray repeats a task whose worker died without end unless told otherwise, so it is told.
@@ -22,7 +22,7 @@ Work = Callable[[str], str]
 Session = Callable[[], AbstractContextManager[None]]
 
 
-def _answered(document: str, work: Work) -> tuple[str, str]:
+def _run_one(document: str, work: Work) -> tuple[str, str]:
     """The answer and no error, or no answer and the error's sentence: Ray would hand over a traceback as text."""
     try:
         return work(document), ""
@@ -33,7 +33,7 @@ def _answered(document: str, work: Work) -> tuple[str, str]:
 
 
 def _batch(batch: dict[str, list[str]], work: Work) -> dict[str, list[str]]:
-    answers = [_answered(str(document), work) for document in batch["document"]]
+    answers = [_run_one(str(document), work) for document in batch["document"]]
     return {"answer": [answer for answer, _ in answers], "error": [error for _, error in answers]}
 
 

@@ -1,4 +1,4 @@
-"""What a recipe must say: the configuration of every room that one input passes, as one tree."""
+"""What a recipe must say: the configuration of every stage that an input passes, as one tree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.quarantine import Step
 from crossdim.pipelines.readers import DECODING_VERSION
-from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.stages.intensity import Intensity, store
 from crossdim.pipelines.stages.named import Stage
@@ -93,11 +93,11 @@ class ImageRecipe:
             ("collect", lambda sample: [sample]),
         ]
 
-    def estimated_bytes(self, facts: Facts) -> int:
+    def estimated_bytes(self, info: HeaderInfo) -> int:
         """About the size of the sample that a picture becomes."""
-        scale = min(1.0, self.fit.max_side / max(facts.shape))
+        scale = min(1.0, self.fit.max_side / max(info.shape))
         channels = 1 if self.pseudo3d.channel_mode == "gray" else 3
-        return int(facts.shape[0] * facts.shape[1] * scale**2) * channels
+        return int(info.shape[0] * info.shape[1] * scale**2) * channels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Scan: a verdict for every file, from its header."""
+"""Scan: what every file is, by its header."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from crossdim.foundation.object_store import NOTHING_HIDDEN, PROBLEMS
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.decoder_process import probe
 from crossdim.pipelines.jobs.ray_data import each
-from crossdim.pipelines.jobs.scan_result import Verdict
-from crossdim.pipelines.quarantine import Quarantined, through
+from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.dicom_header import looks_like_dicom
-from crossdim.pipelines.readers.probe import promised
+from crossdim.pipelines.readers.probe import promised_family
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.readers.signatures import Unread
 from crossdim.pipelines.sources import ignored_names
@@ -35,15 +35,21 @@ REASONS = {
 }
 
 
-def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verdict:
-    """The verdict on one file."""
-    verdict = partial(Verdict, source=file.source, path=file.path, uri=file.uri, size=file.size, version=file.version)
+def scan_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> ScanResult:
+    """What one file is: usable, ignored or refused.
+
+    Args:
+        file: as listed.
+        sources: as folders; the number of the file's own is in ``file``.
+        rules: size guards.
+    """
+    result = partial(ScanResult, source=file.source, path=file.path, uri=file.uri, size=file.size, version=file.version)
     named = ignored_names.ignored_by_name(file.path)
     if named:
-        return verdict(status="ignored", format=named, rule=named, reason=ignored_names.REASONS[named])
-    refused = partial(verdict, status="refused", format=promised(file.path) or "unknown")
+        return result(status="ignored", format=named, rule=named, reason=ignored_names.REASONS[named])
+    refused = partial(result, status="refused", format=promised_family(file.path) or "unknown")
     if file.problem in NOTHING_HIDDEN:
-        return verdict(status="ignored", format="link", rule=file.problem, reason=PROBLEMS[file.problem])
+        return result(status="ignored", format="link", rule=file.problem, reason=PROBLEMS[file.problem])
     if file.problem:
         return refused(rule=file.problem, reason=PROBLEMS[file.problem])
     is_dicom = False
@@ -54,24 +60,24 @@ def judge(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Verd
         is_dicom = looks_like_dicom(head)
         return head
 
-    found = through(file.uri, file, [("scan", lambda one: probe(one.path, one.size, read, rules))])
-    verdict, refused = partial(verdict, is_dicom=is_dicom), partial(refused, is_dicom=is_dicom)
+    found = apply_steps(file.uri, file, [("scan", lambda one: probe(one.path, one.size, read, rules))])
+    result, refused = partial(result, is_dicom=is_dicom), partial(refused, is_dicom=is_dicom)
     if isinstance(found, Quarantined):
         return refused(rule=found.rule, reason=found.reason)
     if isinstance(found, Unread):
         rule = "format_not_read" if found.is_image else "not_an_image"
-        return verdict(status="ignored", format=found.format, is_image=found.is_image, rule=rule, reason=REASONS[rule])
-    return verdict(status="ok", format=str(found.format), facts=found)
+        return result(status="ignored", format=found.format, is_image=found.is_image, rule=rule, reason=REASONS[rule])
+    return result(status="ok", format=str(found.format), header=found)
 
 
-def _judge_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
+def _scan_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
     files = [SourceFile(**file) for file in json.loads(group)]
-    return canonical_json([to_document(judge(file, sources, rules)) for file in files]).decode()
+    return canonical_json([to_document(scan_file(file, sources, rules)) for file in files]).decode()
 
 
-def _read_verdicts(answers: Iterable[str]) -> Iterable[list[Verdict]]:
+def _read_results(answers: Iterable[str]) -> Iterable[list[ScanResult]]:
     for answer in answers:
-        yield [from_document(Verdict, document, subject="verdict") for document in json.loads(answer)]
+        yield [from_document(ScanResult, document, subject="scan result") for document in json.loads(answer)]
 
 
 def scan(
@@ -81,15 +87,26 @@ def scan(
     *,
     concurrency: int | None = None,
     quiet: bool = False,
-) -> list[Verdict]:
-    """Verdicts on all files, sorted by name."""
+) -> list[ScanResult]:
+    """Scan all files.
+
+    Args:
+        files: as listed.
+        sources: as folders.
+        rules: size guards.
+        concurrency: largest number of tasks at a time; None leaves it to the cluster.
+        quiet: no progress bar.
+
+    Returns:
+        One result for each file, sorted by name.
+    """
     groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)]
     documents = [canonical_json([to_document(file) for file in group]).decode() for group in groups]
-    verdicts: list[Verdict] = []
+    results: list[ScanResult] = []
     with tqdm(total=len(files), desc="scan", unit="file", disable=quiet) as bar:
-        for answered in _read_verdicts(
-            each(documents, partial(_judge_group, sources=tuple(sources), rules=rules), concurrency=concurrency)
+        for answered in _read_results(
+            each(documents, partial(_scan_group, sources=tuple(sources), rules=rules), concurrency=concurrency)
         ):
-            verdicts += answered
+            results += answered
             bar.update(len(answered))
-    return sorted(verdicts, key=lambda verdict: verdict.uri)
+    return sorted(results, key=lambda result: result.uri)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crossdim.pipelines.quarantine import Ignored, Quarantined
-from crossdim.pipelines.readers.header_info import Facts
+from crossdim.pipelines.readers.header_info import HeaderInfo
 
 Status = Literal["ok", "ignored", "refused"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """One file: usable and by which facts, not for us, or refused and why.
+class ScanResult:
+    """One file: usable, with what its header says; ignored; or refused, and why.
 
     Attributes:
         version: what told this content of the file from others when it was listed (see ``StoredObject``).
@@ -33,7 +33,7 @@ class Verdict:
     is_dicom: bool = False
     rule: str = ""
     reason: str = ""
-    facts: Facts | None = None
+    header: HeaderInfo | None = None
 
     def quarantined(self) -> Quarantined:
         """The quarantine row of a refused file."""

@@ -35,7 +35,7 @@ class Part:
         return f"{count(self.samples, 'sample')} of {count(self.patients, 'patient')}{unknown}"
 
 
-def parts_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Part]:
+def count_parts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Part]:
     """The parts of a split that hold samples, by name.
 
     Args:

@@ -1,4 +1,4 @@
-"""One row: its inputs read, decoded, changed, packed and written, and a marker that says so."""
+"""One task: its inputs read, decoded, changed, packed and written, and a marker that says so."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from functools import partial
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.duplicates import Repeat
-from crossdim.pipelines.jobs.plan import Item, ItemFile, Row
+from crossdim.pipelines.duplicates import Duplicate
+from crossdim.pipelines.jobs.plan import Item, ItemFile, Task
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.markers import FileRead, Marker, Used, marker_path
-from crossdim.pipelines.publish import Written, put
-from crossdim.pipelines.quarantine import Quarantined, Step, through
+from crossdim.pipelines.publish import WrittenObject, put
+from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.raw import RawItem
 from crossdim.pipelines.sinks.bank import pack_bank_shard
 from crossdim.pipelines.sinks.shards import pack_shard
@@ -30,8 +30,8 @@ from crossdim.storage_schema.split import SplitRule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What all rows of a run share. A value: it travels to every task."""
+class TaskContext:
+    """What all tasks of a run share. A value: it travels to every task."""
 
     sources: tuple[Bucket, ...]
     out: Bucket
@@ -47,9 +47,9 @@ class Job:
         return bank_path(self.name, f"{self.recipe.resample.spacing_mm:g}mm")
 
 
-def raw(item: Item, job: Job) -> RawItem:
+def raw(item: Item, context: TaskContext) -> RawItem:
     """The bytes of an item, and what is known of it."""
-    files = tuple(read_whole(job.sources[file.source], file.path, file.size, version=file.version) for file in item.files)
+    files = tuple(read_whole(context.sources[file.source], file.path, file.size, version=file.version) for file in item.files)
     return RawItem(
         uri=item.uri,
         files=files,
@@ -57,7 +57,7 @@ def raw(item: Item, job: Job) -> RawItem:
         modality=item.modality,
         label=item.label,
         patient=item.patient,
-        rules=job.recipe.read,
+        rules=context.recipe.read,
         num_values=item.num_values,
     )
 
@@ -70,7 +70,7 @@ def _within_reserve(item: Item, samples: list[Sample]) -> list[Sample]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
+class ItemResult:
     """What became of one item.
 
     Attributes:
@@ -83,7 +83,7 @@ class Made:
 
     item: Item
     samples: list[Sample]
-    instead: Quarantined | Repeat | None
+    instead: Quarantined | Duplicate | None
     left_out: tuple[Quarantined, ...]
     files: tuple[FileRead, ...]
 
@@ -95,9 +95,9 @@ class Made:
         return self.left_out
 
     @property
-    def repeats(self) -> tuple[Repeat, ...]:
-        """The item, if it repeats another of its row."""
-        return (self.instead,) if isinstance(self.instead, Repeat) else ()
+    def repeats(self) -> tuple[Duplicate, ...]:
+        """The item, if it repeats another of its task."""
+        return (self.instead,) if isinstance(self.instead, Duplicate) else ()
 
     @property
     def used(self) -> tuple[Used, ...]:
@@ -105,28 +105,28 @@ class Made:
         return () if self.instead else (Used(uri=self.item.uri, num_files=len(self.item.files) - len(self.left_out)),)
 
 
-def made_of(row: Row, job: Job) -> Iterator[Made]:
-    """What becomes of every item of a row."""
+def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
+    """What becomes of every item of a task."""
     met: set[str] = set()
-    for item in row.items:
+    for item in task.items:
         hashes: list[str] = []
         steps: list[Step] = [
-            ("read", partial(raw, job=job)),
+            ("read", partial(raw, context=context)),
             ("read", partial(_note_hashes, hashes=hashes)),
-            *job.recipe.steps(partial(decoder_process.decode, item.decoder, stages=job.recipe.decoder_stages)),
+            *context.recipe.steps(partial(decoder_process.decode, item.decoder, stages=context.recipe.decoder_stages)),
             ("plan", partial(_within_reserve, item)),
         ]
-        found = through(item.uri, item, steps, [file.uri for file in item.files])
+        found = apply_steps(item.uri, item, steps, [file.uri for file in item.files])
         num_files = len(item.files)
-        instead: Quarantined | Repeat | None = None
+        instead: Quarantined | Duplicate | None = None
         if isinstance(found, Quarantined):
             instead = replace(found, num_files=num_files)
         elif found[0].origin.sha256 in met:
-            instead = Repeat(uri=item.uri, sha256=found[0].origin.sha256, label=item.label, num_files=num_files)
+            instead = Duplicate(uri=item.uri, sha256=found[0].origin.sha256, label=item.label, num_files=num_files)
         else:
             met.add(found[0].origin.sha256)
         read = list(zip(item.files, hashes, strict=False))  # no hashes of an item that could not be read
-        yield Made(
+        yield ItemResult(
             item=item,
             samples=[] if isinstance(found, Quarantined) or instead else found,
             instead=instead,
@@ -154,59 +154,59 @@ def _stored_twice(read: Sequence[tuple[ItemFile, str]]) -> Iterator[Quarantined]
             yield Quarantined(uri=file.uri, stage="read", rule="duplicate", reason=reason)
 
 
-def write_images(row: Row, job: Job) -> Marker:
-    """A row of images as one shard."""
-    made = list(made_of(row, job))
+def write_images(task: Task, context: TaskContext) -> Marker:
+    """A task of images as one shard."""
+    made = list(run_items(task, context))
     samples = [sample for one in made for sample in one.samples]
     written = []
     if samples:
-        path, made_by = shard_path(job.name, row.number), digest(job.recipe.preprocessing())
-        packed = pack_shard(samples, path, split=job.split, preprocessing_digest=made_by)
-        written.append(put(job.out, packed))
-    return _marker(row, job, written, made)
+        path, made_by = shard_path(context.name, task.number), digest(context.recipe.preprocessing())
+        packed = pack_shard(samples, path, split=context.split, preprocessing_digest=made_by)
+        written.append(put(context.out, packed))
+    return _marker(task, context, written, made)
 
 
-def write_volumes(row: Row, job: Job) -> Marker:
-    """A row of volumes as its shards of the bank; each is written as soon as no later volume can reach it."""
-    recipe = job.recipe
+def write_volumes(task: Task, context: TaskContext) -> Marker:
+    """A task of volumes as its shards of the bank; each is written as soon as no later volume can reach it."""
+    recipe = context.recipe
     assert isinstance(recipe, VolumeRecipe)
     per_shard = recipe.patches_per_shard
     waiting: dict[int, Sample] = {}
-    written: list[Written] = []
-    done: list[Made] = []
+    written: list[WrittenObject] = []
+    done: list[ItemResult] = []
     position = 0
-    for made in made_of(row, job):
+    for made in run_items(task, context):
         waiting.update(enumerate(made.samples, position))
         done.append(replace(made, samples=[]))
         position += made.item.boxes
         while waiting and (min(waiting) // per_shard + 1) * per_shard <= position:
-            written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
+            written.append(_write_shard(waiting, min(waiting) // per_shard, task, context))
     if waiting:
-        written.append(_write_shard(waiting, min(waiting) // per_shard, row, job))
-    return _marker(row, job, written, done)
+        written.append(_write_shard(waiting, min(waiting) // per_shard, task, context))
+    return _marker(task, context, written, done)
 
 
-def _write_shard(waiting: dict[int, Sample], number: int, row: Row, job: Job) -> Written:
-    """Pack and write one shard of the row's, and let go of its samples and bytes."""
-    recipe = job.recipe
+def _write_shard(waiting: dict[int, Sample], number: int, task: Task, context: TaskContext) -> WrittenObject:
+    """Pack and write one shard of the task's, and let go of its samples and bytes."""
+    recipe = context.recipe
     assert isinstance(recipe, VolumeRecipe)
     start = number * recipe.patches_per_shard
     samples = {p - start: waiting.pop(p) for p in sorted(waiting) if p < start + recipe.patches_per_shard}
     packed = pack_bank_shard(
         samples,
-        row.first_shard + number,
-        job.bank_path,
+        task.first_shard + number,
+        context.bank_path,
         recipe.layout,
-        split=job.split,
+        split=context.split,
         preprocessing_digest=digest(recipe.preprocessing()),
     )
-    return put(job.out, packed)
+    return put(context.out, packed)
 
 
-def _marker(row: Row, job: Job, written: list[Written], made: Sequence[Made]) -> Marker:
+def _marker(task: Task, context: TaskContext, written: list[WrittenObject], made: Sequence[ItemResult]) -> Marker:
     return Marker(
-        plan=job.plan_digest,
-        row=row.number,
+        plan=context.plan_digest,
+        row=task.number,
         objects=tuple(one.entry for one in written),
         catalog=tuple(catalog for one in written for catalog in one.rows),
         quarantine=tuple(refused for one in made for refused in one.quarantine),
@@ -216,9 +216,9 @@ def _marker(row: Row, job: Job, written: list[Written], made: Sequence[Made]) ->
     )
 
 
-def run_row(document: str, job: Job) -> str:
-    """The task of one row: objects first, marker last, both the same however often it is run."""
-    row = from_document(Row, json.loads(document), subject="row of a plan")
-    marker = write_images(row, job) if isinstance(job.recipe, ImageRecipe) else write_volumes(row, job)
-    job.out.put(marker_path(job.plan_digest, row.number), marker.to_bytes(), private=True)  # it holds paths
-    return canonical_json({"row": row.number}).decode()
+def run_task(document: str, context: TaskContext) -> str:
+    """The task of one task: objects first, marker last, both the same however often it is run."""
+    task = from_document(Task, json.loads(document), subject="task of a plan")
+    marker = write_images(task, context) if isinstance(context.recipe, ImageRecipe) else write_volumes(task, context)
+    context.out.put(marker_path(context.plan_digest, task.number), marker.to_bytes(), private=True)  # it holds paths
+    return canonical_json({"row": task.number}).decode()

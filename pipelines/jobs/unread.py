@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.storage_schema.names import printable
 
 
@@ -17,12 +17,12 @@ class UnreadFormat:
     example: str
 
 
-def unread_formats(verdicts: Sequence[Verdict]) -> dict[str, UnreadFormat]:
+def unread_formats(results: Sequence[ScanResult]) -> dict[str, UnreadFormat]:
     """Files that look like images of formats that are not read, by format, the most frequent first."""
     found: dict[str, list[str]] = {}
-    for verdict in verdicts:
-        if verdict.is_image:
-            found.setdefault(verdict.format, []).append(verdict.path)
+    for result in results:
+        if result.is_image:
+            found.setdefault(result.format, []).append(result.path)
     ordered = sorted(found.items(), key=lambda one: (-len(one[1]), one[0]))
     return {name: UnreadFormat(num_files=len(paths), example=min(paths)) for name, paths in ordered}
 

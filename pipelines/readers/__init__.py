@@ -1,4 +1,4 @@
-"""Bytes to samples. The only room that sees (x, y, z): what leaves it is (C, H, W) or (C, D, H, W)."""
+"""Bytes to samples. The only package that sees (x, y, z): what leaves it is (C, H, W) or (C, D, H, W)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ MAX_HEADER_BYTES = 64 << 20
 _PIXEL_GROUP = 0x7FE0
 
 
-def inflated(data: bytes, *, whole: bool) -> bytes:
+def inflate_dataset(data: bytes, *, whole: bool) -> bytes:
     """A DICOM file with a deflated dataset as the same file in Explicit VR Little Endian; any other file as it is.
 
     Args:

@@ -11,7 +11,7 @@ import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 
 from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_stream
-from crossdim.pipelines.readers.deflated import inflated
+from crossdim.pipelines.readers.deflated import inflate_dataset
 from crossdim.pipelines.readers.dicom_header import FLOAT_TAGS, PALETTE, RGB, allow_image, integer, reading, slice_header
 from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, uid_name
 from crossdim.pipelines.readers.header_info import SliceHeader
@@ -71,7 +71,7 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple
         SampleError: for a file that is damaged, short, of another kind, or whose codec is not installed.
     """
     with reading("the DICOM file cannot be read"):
-        dataset = pydicom.dcmread(io.BytesIO(inflated(data, whole=True)), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(inflate_dataset(data, whole=True)), force=True)
         float_pixels = any(tag in dataset for tag in FLOAT_TAGS)
         if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
             raise SampleError("no_pixels", "the DICOM file has no PixelData")

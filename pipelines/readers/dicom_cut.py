@@ -40,7 +40,7 @@ class HeaderStream(io.BytesIO):
         return data
 
 
-def truncated() -> SampleError:
+def truncated_error() -> SampleError:
     """The refusal of a file that ends inside an element."""
     return SampleError("truncated", "the DICOM file ends inside an element before its pixels; the file is cut")
 
@@ -61,7 +61,7 @@ def check_no_image(sop_class: str, *, ends_inside_element: bool) -> None:
     if known and not is_image:
         return
     if ends_inside_element:
-        raise truncated()
+        raise truncated_error()
     if is_image:
         raise SampleError("no_pixels", "the SOP class is one of images, but the DICOM file has no PixelData; the file may be cut")
     if not sop_class:

@@ -13,10 +13,10 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from crossdim.pipelines.readers.deflated import inflated
-from crossdim.pipelines.readers.dicom_cut import HeaderStream, check_no_image, truncated
+from crossdim.pipelines.readers.deflated import inflate_dataset
+from crossdim.pipelines.readers.dicom_cut import HeaderStream, check_no_image, truncated_error
 from crossdim.pipelines.readers.dicom_terms import MODALITY_TERMS, SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid, term
-from crossdim.pipelines.readers.header_info import Facts, Format, SliceHeader
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo, SliceHeader
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.storage_schema.errors import SampleError
 
@@ -73,7 +73,7 @@ def _header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
     return dataset, seen[0] if seen else None
 
 
-def facts(data: bytes, rules: ReadRules, *, whole: bool = True) -> Facts | None:
+def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo | None:
     """What the header of a DICOM file says; None for a file that is no picture and claims none, such as a DICOMDIR.
 
     Args:
@@ -88,32 +88,32 @@ def facts(data: bytes, rules: ReadRules, *, whole: bool = True) -> Facts | None:
     stream = HeaderStream()
     try:
         with reading("the DICOM header cannot be read"):
-            stream = HeaderStream(inflated(data, whole=False))
+            stream = HeaderStream(inflate_dataset(data, whole=False))
             dataset, pixel_tag = _header(stream)
     except SampleError as error:
         if whole:
-            raise (truncated() if stream.ends_inside_element else error) from error
+            raise (truncated_error() if stream.ends_inside_element else error) from error
         raise EOFError("more bytes are needed") from error
     if pixel_tag is None and not whole:
         raise EOFError("more bytes are needed")
     with reading("the DICOM header cannot be read"):
-        return _facts_of(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
+        return _header_info(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
 
 
-def _facts_of(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, ends_inside_element: bool) -> Facts | None:
+def _header_info(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, ends_inside_element: bool) -> HeaderInfo | None:
     sop_class = _sop_class(dataset)
     if sop_class == DIRECTORY_CLASS:
         return None
     if pixel_tag is None:
         if max(dataset.keys(), default=0) <= _SOP_CLASS_TAG and ends_inside_element:
-            raise truncated()  # within the SOP class, perhaps, whose beginning may be another one
+            raise truncated_error()  # within the SOP class, perhaps, whose beginning may be another one
         check_no_image(sop_class, ends_inside_element=ends_inside_element)
         if "Rows" not in dataset:
             return None
         raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
     header = slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
     allow_image(header, rules)
-    return Facts(
+    return HeaderInfo(
         format=Format.DICOM,
         shape=(header.rows, header.columns),
         spacing_mm=header.spacing_mm,

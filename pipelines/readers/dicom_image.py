@@ -13,7 +13,7 @@ from crossdim.pipelines.readers.dicom_colour import as_rgb
 from crossdim.pipelines.readers.dicom_header import burned_in_annotation, reading, stated_annotation
 from crossdim.pipelines.readers.display_window import display_window_note
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, modality_transform
-from crossdim.pipelines.readers.padding import padded
+from crossdim.pipelines.readers.padding import find_padding
 from crossdim.pipelines.readers.raster import scaling_of
 from crossdim.pipelines.readers.raw import RawItem, with_note
 from crossdim.storage_schema.errors import SampleError
@@ -64,7 +64,7 @@ def decode(item: RawItem) -> Sample:
 def _grey(dataset: Any, pixels: Array, *, inverted: bool, modality: Modality) -> tuple[Array, Scaling, tuple[str | None, ...]]:
     """(1, H, W), what it means, and notes."""
     transform = modality_transform(dataset)
-    outside = padded(dataset, pixels)
+    outside = find_padding(dataset, pixels)
     values = transform.table(pixels) if transform.table else pixels
     if int(dataset.BitsAllocated) == 1:  # 0 and 255, as in a PNG of one bit
         values, transform = values * np.uint8(255), replace(transform, slope=transform.slope / 255)

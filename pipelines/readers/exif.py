@@ -19,7 +19,7 @@ _TURNS = {
 }
 
 
-def upright(picture: Image.Image) -> tuple[Image.Image, str | None]:
+def turn_upright(picture: Image.Image) -> tuple[Image.Image, str | None]:
     """The picture turned upright, and a note where damaged metadata do not say which way up it is.
 
     Damaged metadata say nothing of the pixels, so they are no reason to refuse them.

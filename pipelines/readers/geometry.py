@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossdim.pipelines.readers.header_info import SliceHeader
-from crossdim.pipelines.readers.raw import files_numbered
+from crossdim.pipelines.readers.raw import number_files
 from crossdim.pipelines.readers.slice_grid import SAME_POSITION_MM, slice_grid
 from crossdim.storage_schema.errors import SampleError
 
@@ -92,7 +92,7 @@ def _directions(header: SliceHeader) -> npt.NDArray[np.float64]:
     return np.array([np.cross(along_row, down), down, along_row])
 
 
-def stacked(headers: Sequence[SliceHeader]) -> SeriesGeometry:
+def stack_slices(headers: Sequence[SliceHeader]) -> SeriesGeometry:
     """The volume that the slices of a series make.
 
     Args:
@@ -112,7 +112,7 @@ def stacked(headers: Sequence[SliceHeader]) -> SeriesGeometry:
     row_mm, column_mm = first.spacing_mm or (0.0, 0.0)
     if min(row_mm, column_mm) <= 0:
         raise SampleError("missing_spacing", f"PixelSpacing is {first.spacing_mm}; both lengths must be positive")
-    with files_numbered(order.tolist()):
+    with number_files(order.tolist()):
         step, note = _step(positions[order], axes[0], headers)
     affine = np.eye(4)
     affine[:3, :3] = _TO_RAS @ np.column_stack([step, axes[1] * row_mm, axes[2] * column_mm])

@@ -42,7 +42,7 @@ class SliceHeader:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class HeaderInfo:
     """One file, by its header.
 
     Attributes:

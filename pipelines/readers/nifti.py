@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo
 from crossdim.pipelines.readers.inflate import GZIP_MAGIC, inflate_head, inflate_start
 from crossdim.pipelines.readers.nifti_header import HEADER_BYTES, NiftiHeader, parse_header
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
@@ -22,7 +22,7 @@ def header_bytes(data: bytes) -> bytes:
     return inflate_head(data, HEADER_BYTES[2]) if data.startswith(GZIP_MAGIC) else data[: HEADER_BYTES[2]]
 
 
-def facts(data: bytes, rules: ReadRules) -> Facts:
+def read_header(data: bytes, rules: ReadRules) -> HeaderInfo:
     """What the header of a NIfTI file says.
 
     Raises:
@@ -32,7 +32,7 @@ def facts(data: bytes, rules: ReadRules) -> Facts:
     x, y, z = header.shape_xyz
     sx, sy, sz = header.spacing_xyz_mm
     plain = header.num_frames == 1 and (header.slope, header.intercept) == (1.0, 0.0)
-    return Facts(
+    return HeaderInfo(
         format=Format.NIFTI,
         shape=(z, y, x),
         spacing_mm=(sz, sy, sx),

@@ -17,7 +17,7 @@ from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array
 
 
-def padded(dataset: Any, stored: Array) -> npt.NDArray[np.bool_] | None:
+def find_padding(dataset: Any, stored: Array) -> npt.NDArray[np.bool_] | None:
     """Which pixels lie outside of the field of view; None if none does.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crossdim.pipelines.readers import dicom_header as dicom
 from crossdim.pipelines.readers import nifti, raster
-from crossdim.pipelines.readers.header_info import Facts
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.inflate import GZIP_MAGIC, inflate_head, is_cut
 from crossdim.pipelines.readers.nifti_header import looks_like_nifti
 from crossdim.pipelines.readers.raw import ReadRules
@@ -26,7 +26,7 @@ _NIFTI_HEADER_BYTES = 348
 _LFS = b"version https://git-lfs"
 
 
-def promised(name: str) -> str | None:
+def promised_family(name: str) -> str | None:
     """The family of formats that a file's name promises."""
     return next((family for family, endings in PROMISES.items() if name.lower().endswith(endings)), None)
 
@@ -37,7 +37,7 @@ def known_ending(name: str) -> str:
     return next((ending for ending in endings if name.lower().endswith(ending)), "")
 
 
-def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> Facts | Unread:
+def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> HeaderInfo | Unread:
     """The facts of one file, or what it is if neither its name nor its content is of a format that is read.
 
     Args:
@@ -49,7 +49,7 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
     Raises:
         SampleError: for a file that is, or calls itself, one of our formats and breaks a rule of it.
     """
-    promise = promised(name)
+    promise = promised_family(name)
     if size == 0:
         if promise is None:
             return name_of_unread(name, b"")
@@ -73,16 +73,16 @@ def _without_pixels(head: bytes) -> Unread:
     return Unread(format="DICOMDIR" if index else "DICOM without pixels", is_image=index)
 
 
-FactsOf = Callable[[bytes, bool, ReadRules], Facts | None]
+FactsOf = Callable[[bytes, bool, ReadRules], HeaderInfo | None]
 
 
 def _family(head: bytes, promise: str | None) -> tuple[str, FactsOf | None]:
     if head.startswith((raster.PNG_MAGIC, raster.JPEG_MAGIC)):
-        return "picture", lambda data, _, rules: raster.facts(data, rules)
+        return "picture", lambda data, _, rules: raster.read_header(data, rules)
     if dicom.looks_like_dicom(head):
-        return "dicom", lambda data, whole, rules: dicom.facts(data, rules, whole=whole)
+        return "dicom", lambda data, whole, rules: dicom.read_header(data, rules, whole=whole)
     if _is_nifti(head, promise):
-        return "nifti", lambda data, _, rules: nifti.facts(data, rules)
+        return "nifti", lambda data, _, rules: nifti.read_header(data, rules)
     if promise is None:
         return "foreign", None
     raise _broken_promise(head, promise)

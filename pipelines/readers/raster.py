@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from crossdim.pipelines.readers import jpeg
-from crossdim.pipelines.readers.exif import upright
-from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.exif import turn_upright
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
 from crossdim.pipelines.reasons import foreign_text
 from crossdim.storage_schema.errors import SampleError
@@ -29,7 +29,7 @@ DEEP_COLOUR_NOTE = "16-bit colour read as 8-bit"
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
-def facts(data: bytes, rules: ReadRules) -> Facts:
+def read_header(data: bytes, rules: ReadRules) -> HeaderInfo:
     """What the header of a picture says.
 
     Raises:
@@ -37,7 +37,7 @@ def facts(data: bytes, rules: ReadRules) -> Facts:
     """
     picture = _open(data, rules)
     kind = Format.PNG if data.startswith(PNG_MAGIC) else Format.JPEG
-    return Facts(format=kind, shape=(picture.height, picture.width))
+    return HeaderInfo(format=kind, shape=(picture.height, picture.width))
 
 
 def decode(item: RawItem) -> Sample:
@@ -61,7 +61,7 @@ def decode(item: RawItem) -> Sample:
             picture.load()
         else:
             picture, unchecked = jpeg.decoded(item.data, picture)
-        picture, unoriented = upright(picture)
+        picture, unoriented = turn_upright(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
     bits = item.data[_PNG_DEPTH] if is_png else 8

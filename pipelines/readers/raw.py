@@ -142,7 +142,7 @@ class RawItem:
 
 
 @contextlib.contextmanager
-def files_numbered(numbers: Sequence[int]) -> Iterator[None]:
+def number_files(numbers: Sequence[int]) -> Iterator[None]:
     """Errors raised inside count files within a selection; outside they count as ``numbers`` say, within the whole input."""
     try:
         yield

@@ -13,12 +13,12 @@ from crossdim.pipelines.counts import count
 from crossdim.pipelines.readers.dicom import modality_of, read_pixels
 from crossdim.pipelines.readers.dicom_header import burned_in_annotation, reading, stated_annotation
 from crossdim.pipelines.readers.dicom_patient import check_one_patient
-from crossdim.pipelines.readers.geometry import stacked
+from crossdim.pipelines.readers.geometry import stack_slices
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, modality_transform
 from crossdim.pipelines.readers.nifti_affine import check_axes
-from crossdim.pipelines.readers.padding import padded
-from crossdim.pipelines.readers.raw import RawItem, check_expansion, files_numbered, with_note
+from crossdim.pipelines.readers.padding import find_padding
+from crossdim.pipelines.readers.raw import RawItem, check_expansion, number_files, with_note
 from crossdim.pipelines.readers.volume_values import Mask, Volume, fill_outside, offset_note, range_of
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample
@@ -52,8 +52,8 @@ def decode(item: RawItem) -> Sample:
     check_expansion(item.num_values, sum(len(data) for data in item.files))
     read = _slices(item)
     names_note = check_one_patient([one.dataset for one in read])
-    with files_numbered([one.number for one in read]):
-        geometry = stacked([one.header for one in read])
+    with number_files([one.number for one in read]):
+        geometry = stack_slices([one.header for one in read])
     check_axes(np.array(geometry.affine))
     item.rules.allow_bytes(4 * int(np.prod(geometry.shape, dtype=object)), geometry.shape)
     modality = modality_of(read[0].dataset, item.modality)
@@ -96,7 +96,7 @@ def _slices(item: RawItem) -> list[Slice]:
         first.setdefault(hashlib.sha256(data).digest(), number)
     slices = []
     for number in first.values():
-        with files_numbered([number]):
+        with number_files([number]):
             dataset, header, stored = read_pixels(item.files[number], item.rules)
         slices.append(Slice(number=number, dataset=dataset, header=header, stored=stored))
     return slices
@@ -128,8 +128,8 @@ def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask |
     transforms = [_transform(one) for one in slices]
     _check_rescale(slices, transforms, modality)
     for depth, (one, transform) in enumerate(zip(slices, transforms, strict=True)):
-        with files_numbered([one.number]), reading("the padding cannot be read"):
-            outside = padded(one.dataset, one.stored)
+        with number_files([one.number]), reading("the padding cannot be read"):
+            outside = find_padding(one.dataset, one.stored)
         volume_DHW[depth] = transform.physical(one.stored)
         if outside is not None:
             outside_DHW = np.zeros(shape_DHW, np.bool_) if outside_DHW is None else outside_DHW
@@ -140,7 +140,7 @@ def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask |
 
 
 def _transform(one: Slice) -> ModalityTransform:
-    with files_numbered([one.number]), reading("the grey values cannot be read"):
+    with number_files([one.number]), reading("the grey values cannot be read"):
         return modality_transform(one.dataset)
 
 

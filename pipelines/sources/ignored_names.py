@@ -5,7 +5,7 @@ A path is looked at below its source only; what the source itself is called is t
 
 from __future__ import annotations
 
-from crossdim.pipelines.readers.probe import promised
+from crossdim.pipelines.readers.probe import promised_family
 
 #: Files, by their whole name in lower case.
 FILES = frozenset(
@@ -21,7 +21,7 @@ FILES = frozenset(
         "synofile_thumb",
     }
 )
-#: Folders, by their whole name in lower case; everything in them is litter.
+#: Folders, by their whole name in lower case; everything in them is ignored.
 FOLDERS = frozenset(
     {
         "__macosx",
@@ -61,7 +61,7 @@ def _is_litter(name: str) -> bool:
 def ignored_by_name(path: str) -> str | None:
     """The rule by which a file is ignored without being opened, a key of ``REASONS``; None if it has to be looked at.
 
-    A hidden file whose name ends as an image's does is no litter: somebody's images may be called so.
+    A hidden file whose name ends as an image's does is not ignored: somebody's images may be called so.
 
     Args:
         path: relative to its source.
@@ -71,4 +71,4 @@ def ignored_by_name(path: str) -> str | None:
         return "litter"
     if any(folder.startswith(".") and folder not in (".", "..") for folder in folders):
         return "hidden"
-    return "hidden" if name.startswith(".") and promised(name) is None else None
+    return "hidden" if name.startswith(".") and promised_family(name) is None else None

@@ -143,10 +143,10 @@ def parse_table(data: bytes, columns: Sequence[str], where: str) -> ParsedTable:
         raise UsageError(f"{where} is no table: {error}; a quote is not closed, or follows its cell") from error
     if not records:
         raise UsageError(f"{where} has a header and no rows")
-    return _parsed(records, header, wanted)
+    return _parse_rows(records, header, wanted)
 
 
-def _parsed(records: Sequence[tuple[int, list[str]]], header: Sequence[str], wanted: Sequence[str]) -> ParsedTable:
+def _parse_rows(records: Sequence[tuple[int, list[str]]], header: Sequence[str], wanted: Sequence[str]) -> ParsedTable:
     places = {name: header.index(name) for name in wanted}
     rows: list[TableRow] = []
     problems: list[Problem] = []

@@ -118,12 +118,12 @@ class Labels:
         found = [self.by_file[file] for file in files if file in self.by_file]
         found += [self.by_series[series]] if series and series in self.by_series else []
         return Known(
-            label=_agreed([known.label for known in found], "label"),
-            patient_id=_agreed([known.patient_id for known in found], "patient"),
+            label=_agree([known.label for known in found], "label"),
+            patient_id=_agree([known.patient_id for known in found], "patient"),
         )
 
 
-def _agreed(values: Iterable[str | None], what: str) -> str | None:
+def _agree(values: Iterable[str | None], what: str) -> str | None:
     counts = Counter(value for value in values if value is not None)
     if len(counts) > 1:
         told = (

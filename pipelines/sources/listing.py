@@ -61,7 +61,7 @@ def _file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:
     return SourceFile(source=number, path=path, uri=uri, size=found.size, version=found.version, problem=found.problem)
 
 
-def _listed(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[SourceFile]]:
+def _list_source(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[SourceFile]]:
     found = source.listing(problems=True)
     if [entry.path for entry in found] == [""]:  # the source is itself an object
         source, name = as_folder(source)
@@ -85,7 +85,7 @@ def list_sources(sources: Sequence[Bucket]) -> tuple[tuple[Bucket, ...], list[So
     several = len(sources) > 1
     folders, files = [], []
     for number, source in enumerate(sources):
-        folder, found = _listed(number, source, f"{folder_name(source.url)}/" if several else "")
+        folder, found = _list_source(number, source, f"{folder_name(source.url)}/" if several else "")
         folders.append(folder)
         files += found
     twice = [uri for uri, count in Counter(file.uri for file in files).items() if count > 1]

@@ -9,7 +9,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import SampleError, StorageError, UnreachableError
 
 
-def _missing() -> SampleError:
+def _missing_error() -> SampleError:
     return SampleError("missing", "the file was listed, but is gone; do not remove files while preparing")
 
 
@@ -25,7 +25,7 @@ def _of_input(read: Callable[[], bytes], source: Bucket, path: str, version: str
         raise
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise _missing() from error
+            raise _missing_error() from error
         if isinstance(error.__cause__, PermissionError):
             raise SampleError("unreadable", "the file may be listed, but not be read with these rights") from error
         if version and _version_now(source, path) != version:
@@ -39,7 +39,7 @@ def _version_now(source: Bucket, path: str) -> str:
         found = source.listing(path)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise _missing() from error
+            raise _missing_error() from error
         raise
     return found[0].version if len(found) == 1 else ""
 

@@ -93,7 +93,7 @@ def resample(sample: Sample, config: Resample) -> Sample:
     shape_DHW = config.shape(sample.array.shape[1:], sample.spacing_mm)
     if config.is_same(sample.spacing_mm):
         return sample
-    volume = _interpolated(sample.array[0].astype(np.float32, copy=False), sample.spacing_mm, shape_DHW, config.spacing_mm)
+    volume = _interpolate(sample.array[0].astype(np.float32, copy=False), sample.spacing_mm, shape_DHW, config.spacing_mm)
     outside = sample.outside
     if outside is not None:
         mask = _image(outside.astype(np.uint8), sample.spacing_mm)
@@ -103,11 +103,11 @@ def resample(sample: Sample, config: Resample) -> Sample:
         array=volume[None],
         outside=outside,
         spacing_mm=(config.spacing_mm,) * 3,
-        affine=_moved(np.array(sample.affine), sample.spacing_mm, config.spacing_mm),
+        affine=_move_affine(np.array(sample.affine), sample.spacing_mm, config.spacing_mm),
     )
 
 
-def _interpolated(
+def _interpolate(
     volume_DHW: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], shape_DHW: tuple[int, int, int], target_mm: float
 ) -> npt.NDArray[np.float32]:
     image = _image(volume_DHW, spacing_mm)
@@ -147,7 +147,9 @@ def _antialias_mm(spacing_mm: float, target_mm: float) -> float:
     return math.sqrt((target_mm**2 - spacing_mm**2) / (8 * math.log(2)))
 
 
-def _moved(affine: npt.NDArray[np.float64], spacing_mm: tuple[float, ...], target_mm: float) -> tuple[tuple[float, ...], ...]:
+def _move_affine(
+    affine: npt.NDArray[np.float64], spacing_mm: tuple[float, ...], target_mm: float
+) -> tuple[tuple[float, ...], ...]:
     ratios = target_mm / np.array(spacing_mm)
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ ((ratios - 1) / 2)

@@ -47,7 +47,7 @@ def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
         (C, H', W'), same dtype; ``extra`` tells the size of the image and what was cut.
     """
     image_CHW = _gray(sample.array) if spec.channel_mode == "gray" else sample.array
-    image_CHW = shrunk(image_CHW, config.max_side)
+    image_CHW = shrink(image_CHW, config.max_side)
     top, left, height, width = tiling_box(image_CHW.shape[1], image_CHW.shape[2], spec)
     cut = (image_CHW.shape[1] - height, image_CHW.shape[2] - width)
     if any(cut) and config.crop == "refuse":
@@ -81,20 +81,20 @@ def _gray(image_CHW: Array) -> Array:
     return np.concatenate([to_gray(image_CHW[:, start : start + _STRIP_ROWS]) for start in strips], axis=1)
 
 
-def shrunk(image_CHW: Array, max_side: int) -> Array:
+def shrink(image_CHW: Array, max_side: int) -> Array:
     """The image with its longer side at most ``max_side``: Lanczos, whose support grows with the ratio so nothing aliases."""
     height, width = image_CHW.shape[1:]
     if max(height, width) <= max_side:
         return image_CHW
     scale = max_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    planes = [_resized(plane, size) for plane in image_CHW]
+    planes = [_resize(plane, size) for plane in image_CHW]
     # Lanczos overshoots at edges; the image's own range stays its range.
     fitted: Array = np.clip(np.rint(np.stack(planes)), image_CHW.min(), image_CHW.max()).astype(image_CHW.dtype)
     return fitted
 
 
-def _resized(plane_HW: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _resize(plane_HW: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """One plane at (width, height): rows in strips, then columns, which is what Pillow does with the whole, bit for bit."""
     width, height = size
     narrow = []

@@ -47,7 +47,9 @@ def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
     return kept
 
 
-def _moved(affine: tuple[tuple[float, ...], ...] | None, start: tuple[int, int, int]) -> tuple[tuple[float, ...], ...] | None:
+def _move_affine(
+    affine: tuple[tuple[float, ...], ...] | None, start: tuple[int, int, int]
+) -> tuple[tuple[float, ...], ...] | None:
     """The affine of a box: that of its volume, from the box's first voxel on."""
     if affine is None:
         return None
@@ -63,7 +65,7 @@ def _as_sample(volume: Sample, number: int, start: tuple[int, int, int], box: Ar
         array=box,
         origin=replace(volume.origin, part=part),
         origin_zyx=start,
-        affine=_moved(volume.affine, start),
+        affine=_move_affine(volume.affine, start),
         foreground=share,
         extra={**volume.extra, "volume_shape": list(volume.array.shape[1:])},
     )

@@ -19,7 +19,7 @@ import crossdim.training.cli
 from crossdim.foundation import reachability, store_options
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.foundation.reachability import met
-from crossdim.pipelines.jobs.output import published
+from crossdim.pipelines.jobs.output import find_manifest
 from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.training.data.dataset import read_manifest
 from crossdim.training.run_dir.run_config import read_run_config
@@ -327,7 +327,7 @@ def test_a_web_page_is_no_damaged_document(serving):
     """A gateway before the store may answer with one at any time."""
     page = b"\n<!DOCTYPE html><html>please sign in</html>"
     bucket = Bucket("s3://lab/run", StoreOptions(endpoint_url=serving(200, {"Content-Type": XML}, page), **OPTIONS))
-    for read in (read_run_config, published, read_manifest):
+    for read in (read_run_config, find_manifest, read_manifest):
         with pytest.raises(StorageError, match=r"s3://lab/run/\S+: the store answers with a web page.*--endpoint-url"):
             read(bucket)
 

@@ -44,7 +44,7 @@ def rule_of(data: bytes, decode=dicom_image.decode) -> tuple[str, str]:
     return caught.value.rule, caught.value.reason
 
 
-def promised(bits: int = 16, **other: int) -> FrameHeader:
+def promised_family(bits: int = 16, **other: int) -> FrameHeader:
     return FrameHeader(**{"rows": 48, "columns": 64, "samples": 1, "bits": bits} | other)
 
 
@@ -71,9 +71,9 @@ SAID_OTHERWISE = [
 @pytest.mark.parametrize(("syntax", "other"), SAID_OTHERWISE)
 def test_a_stream_that_says_something_else_than_dicom_is_refused(syntax, other):
     data = pydicom.dcmread(io.BytesIO(compressed(syntax))).PixelData
-    check_code_stream(data, syntax, promised(bits_of(syntax)))
+    check_code_stream(data, syntax, promised_family(bits_of(syntax)))
     with pytest.raises(SampleError, match=r"code_stream"):
-        check_code_stream(data, syntax, promised(**{"bits": bits_of(syntax)} | other))
+        check_code_stream(data, syntax, promised_family(**{"bits": bits_of(syntax)} | other))
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from(["L", "RGB"]), st.booleans())
@@ -141,7 +141,7 @@ def test_nothing_but_a_refusal_comes_out_of_any_bytes(syntax, data, where, whole
     frame = frame_of(compressed(syntax))
     damaged = data if whole else frame[: where % len(frame)] + data + frame[where % len(frame) :]
     with contextlib.suppress(SampleError):
-        check_code_stream(encapsulate([damaged or b"\0\0"]), syntax, promised(bits_of(syntax)))
+        check_code_stream(encapsulate([damaged or b"\0\0"]), syntax, promised_family(bits_of(syntax)))
 
 
 def test_jpeg_2000_with_a_tile_grid_that_goes_on_for_ever_is_refused():
@@ -221,7 +221,7 @@ def test_files_of_pydicom_have_sound_streams():
 def test_more_frames_than_the_header_says_are_refused(syntax):
     frame = frame_of(compressed(syntax))
     with pytest.raises(SampleError, match="frame_count"):
-        check_code_stream(encapsulate([frame, frame]), syntax, promised())
+        check_code_stream(encapsulate([frame, frame]), syntax, promised_family())
 
 
 def test_what_gdcm_only_warns_of_is_refused():
@@ -277,7 +277,7 @@ def test_a_deflated_bomb_is_stopped_at_what_its_header_promises():
     bomb = packer.compress(dataset) + b"".join(packer.compress(bytes(1 << 24)) for _ in range(16)) + packer.flush()
 
     assert rule_of(meta + bomb)[0] == "too_long"
-    assert dicom_header.facts(meta + bomb, ReadRules()).shape == (48, 64)
+    assert dicom_header.read_header(meta + bomb, ReadRules()).shape == (48, 64)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

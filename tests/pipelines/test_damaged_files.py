@@ -76,10 +76,10 @@ def _anonymous_bytes(pid: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon")), 0)
 
 
-def prepared(folder: Path, recipe: str) -> tuple[job.Outcome, Counter[str]]:
+def prepared(folder: Path, recipe: str) -> tuple[job.PrepareResult, Counter[str]]:
     """Prepare a folder: the outcome, and how many rows each rule has."""
     out = folder.with_name(folder.name + "-out")
-    order = job.Order(sources=(Bucket(str(folder)),), out=Bucket(str(out)), recipe=resolve(recipe), name="x", quiet=True)
+    order = job.Preparation(sources=(Bucket(str(folder)),), out=Bucket(str(out)), recipe=resolve(recipe), name="x", quiet=True)
     outcome = job.prepare(order, nullcontext)
     rules = Counter(pq.read_table(out / "quarantine").column("rule").to_pylist())
     return outcome, rules

@@ -23,7 +23,7 @@ from crossdim.pipelines import decoder_process
 from crossdim.pipelines.decoder_process import client, limits, requests
 from crossdim.pipelines.decoder_process.limits import Limits, limits_for
 from crossdim.pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, shared_memory
-from crossdim.pipelines.quarantine import through
+from crossdim.pipelines.quarantine import apply_steps
 from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
@@ -220,8 +220,8 @@ def test_samples_and_facts_are_those_of_the_decoder_itself(real_data):
         assert ours.array.dtype == theirs.array.dtype
         assert replace(ours, array=theirs.array) == theirs
         read = data.__getitem__
-        facts = decoder_process.probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
-        assert facts == probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
+        info = decoder_process.probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
+        assert info == probe(name, len(data), lambda n, read=read: read(slice(n)), ReadRules())
 
 
 def here(decoder: str, item: RawItem, stages: Sequence[Stage]) -> Sample:
@@ -281,10 +281,10 @@ def test_refusals_name_the_stage_that_gave_them(pixels, config, stage, rule):
     """The rows of quarantine are those of the same steps in one process."""
     recipe = replace(resolve("xray-pseudo3d"), fit=config)
     found, expected = (
-        through("x", png(pixels), recipe.steps(partial(decode, "png", stages=recipe.decoder_stages)))
+        apply_steps("x", png(pixels), recipe.steps(partial(decode, "png", stages=recipe.decoder_stages)))
         for decode in (decoder_process.decode, here)
     )
-    alone = through("x", png(pixels), [("decode", DECODERS["png"]), ("fit", recipe.decoder_stages[0])])
+    alone = apply_steps("x", png(pixels), [("decode", DECODERS["png"]), ("fit", recipe.decoder_stages[0])])
 
     assert (found.stage, found.rule) == (stage, rule)
     assert found == alone
@@ -294,7 +294,7 @@ def test_refusals_name_the_stage_that_gave_them(pixels, config, stage, rule):
 def test_what_a_codec_warns_of_goes_before_what_a_stage_refuses(misbehaving):
     """As where each had a process of its own; and a stage refuses as itself."""
     for decoder, stage, rule in (("warned", "decode", "codec_warning"), ("sound", "fit", "too_small")):
-        found = through("x", ITEM, [("decode", partial(decoder_process.decode, decoder, stages=(SMALL,)))])
+        found = apply_steps("x", ITEM, [("decode", partial(decoder_process.decode, decoder, stages=(SMALL,)))])
         assert (found.stage, found.rule) == (stage, rule)
 
 

@@ -20,7 +20,7 @@ from pydicom.uid import JPEGLSNearLossless
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.readers import dicom_image, nifti, raster, series
 from crossdim.pipelines.readers.exif import DAMAGED_NOTE
-from crossdim.pipelines.readers.geometry import SliceHeader, stacked
+from crossdim.pipelines.readers.geometry import SliceHeader, stack_slices
 from crossdim.pipelines.readers.inflate import inflate
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
 from crossdim.storage_schema.errors import SampleError, UsageError
@@ -267,7 +267,7 @@ def test_a_transparent_colour_of_16_bits_is_refused_by_name():
 
     assert rule_of(raster.decode, data) == "pixel_mode"
     with pytest.raises(SampleError, match="tRNS"):
-        raster.facts(data, ReadRules())
+        raster.read_header(data, ReadRules())
 
 
 def test_a_picture_larger_than_the_guard_is_refused_by_its_header():
@@ -293,7 +293,7 @@ def test_order_and_spacing_come_from_positions_alone(order, gap):
         SliceHeader(rows=4, columns=5, position_mm=(1.0, 2.0, gap * n), orientation=(1, 0, 0, 0, 1, 0), spacing_mm=(1.0, 1.0))
         for n in order
     ]
-    geometry = stacked(headers)
+    geometry = stack_slices(headers)
 
     assert [order[n] for n in geometry.order] == sorted(order)
     assert geometry.spacing_mm[0] == pytest.approx(gap, rel=1e-4)

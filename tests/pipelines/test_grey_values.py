@@ -105,10 +105,10 @@ def test_orienting_turns_what_is_outside_with_the_voxels():
 
 def test_padding_takes_no_part_in_the_window_of_mr():
     values = RNG.integers(200, 900, (6, 20, 20)).astype(np.int16)
-    padded = values.copy()
-    padded[:, :5] = -5000
+    find_padding = values.copy()
+    find_padding[:, :5] = -5000
     tags = {"Modality": "MR", "RescaleSlope": 2, "RescaleIntercept": 7}
-    sample = store(read_series(series_bytes(padded, PixelPaddingValue=("SS", -5000), **tags)), WINDOW)
+    sample = store(read_series(series_bytes(find_padding, PixelPaddingValue=("SS", -5000), **tags)), WINDOW)
     low, high = np.percentile(values[:, 5:].astype(np.float32) * 2 + 7, (0.5, 99.5))
 
     assert (sample.scaling.low, sample.scaling.high) == (pytest.approx(low), pytest.approx(high))

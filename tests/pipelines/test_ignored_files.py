@@ -31,7 +31,7 @@ from pydicom.uid import (
 )
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.jobs.scan import judge
+from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
 from crossdim.pipelines.readers import dicom_header
 from crossdim.pipelines.readers.probe import probe
@@ -239,16 +239,16 @@ def test_dicom_objects_without_images_are_no_images_and_an_index_is_said(tmp_pat
 def test_dicom_objects_that_never_have_pixels_are_ignored_also_with_bytes_behind_them(sop_class, behind):
     data = dicom_bytes(np.ones((4, 4), np.uint16), SOPClassUID=sop_class, PixelData=None, Rows=None, Columns=None)
 
-    assert dicom_header.facts(data + behind, ReadRules()) is None
+    assert dicom_header.read_header(data + behind, ReadRules()) is None
 
 
 def test_a_private_object_without_pixels_is_ignored_and_a_cut_one_is_not():
     tags = {"SOPClassUID": "1.3.12.2.1107.5.9.1", "PixelData": None, "Rows": None, "Columns": None}
     data = dicom_bytes(np.ones((4, 4), np.uint16), **tags)
 
-    assert dicom_header.facts(data, ReadRules()) is None
+    assert dicom_header.read_header(data, ReadRules()) is None
     with pytest.raises(SampleError, match="truncated"):
-        dicom_header.facts(data[:-1], ReadRules())
+        dicom_header.read_header(data[:-1], ReadRules())
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=lambda uid: uid.keyword)
@@ -267,7 +267,7 @@ def test_a_dicom_image_cut_anywhere_before_its_pixels_is_refused(sop_class, synt
     rules = set()
     for end in range(132, pixels + 8):
         with pytest.raises(SampleError) as caught:
-            dicom_header.facts(data[:end], ReadRules())
+            dicom_header.read_header(data[:end], ReadRules())
         rules.add(caught.value.rule)
 
     assert rules <= {"truncated", "no_pixels", "damaged"}
@@ -280,7 +280,7 @@ def test_images_that_are_not_read_are_said_by_name(tmp_path):
     _itk(tmp_path / "v.nrrd")
     (tmp_path / "labels.csv").write_text("path\n")
     sources, files = list_sources([Bucket(str(tmp_path))])
-    unread = unread_formats([judge(file, sources, ReadRules()) for file in files])
+    unread = unread_formats([scan_file(file, sources, ReadRules()) for file in files])
 
     assert sentence_of_unread(unread) == (
         "4 files look like images or may hold some, of formats that this version does not read: "
@@ -292,9 +292,9 @@ def test_images_that_are_not_read_are_said_by_name(tmp_path):
 def test_what_the_listing_cannot_reach_is_refused_unless_it_is_litter(name, status, rule):
     """Emacs locks a file by a link to nowhere."""
     file = SourceFile(source=0, path=name, uri=name, size=0, problem="dangling_link")
-    verdict = judge(file, [Bucket("/nowhere")], ReadRules())
+    result = scan_file(file, [Bucket("/nowhere")], ReadRules())
 
-    assert (verdict.status, verdict.rule) == (status, rule)
+    assert (result.status, result.rule) == (status, rule)
 
 
 def test_a_name_cannot_move_the_cursor_of_a_terminal():

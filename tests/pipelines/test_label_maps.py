@@ -16,9 +16,9 @@ from PIL import Image
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs import label_maps
-from crossdim.pipelines.jobs.label_maps import sentence_of_maps, set_label_maps_aside
-from crossdim.pipelines.jobs.scan import judge
-from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.jobs.label_maps import ignore_label_maps, sentence_of_maps
+from crossdim.pipelines.jobs.scan import scan_file
+from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.label_values import Values, values_of
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.recipes import resolve
@@ -157,18 +157,18 @@ def outcome(monkeypatch):
 
     monkeypatch.setattr(label_maps, "each", each)
 
-    def of(*folders: Path, recipe: str = "mixed-superpatches:tiny") -> dict[str, Verdict]:
+    def of(*folders: Path, recipe: str = "mixed-superpatches:tiny") -> dict[str, ScanResult]:
         sources, files = list_sources([Bucket(str(folder)) for folder in folders])
-        verdicts = [judge(file, sources, ReadRules()) for file in files]
-        found = set_label_maps_aside(verdicts, sources, resolve(recipe), quiet=True)
-        return {verdict.uri: verdict for verdict in found}
+        results = [scan_file(file, sources, ReadRules()) for file in files]
+        found = ignore_label_maps(results, sources, resolve(recipe), quiet=True)
+        return {result.uri: result for result in found}
 
     return of
 
 
-def maps(verdicts: dict[str, Verdict]) -> set[str]:
-    assert all(v.status == "ignored" and v.facts is None for v in verdicts.values() if v.rule == "label_map")
-    return {uri for uri, verdict in verdicts.items() if verdict.rule == "label_map"}
+def maps(results: dict[str, ScanResult]) -> set[str]:
+    assert all(v.status == "ignored" and v.header is None for v in results.values() if v.rule == "label_map")
+    return {uri for uri, result in results.items() if result.rule == "label_map"}
 
 
 def test_integers_that_look_like_labels_are_labels_beside_an_image_of_the_same_grid(tmp_path, outcome):
@@ -181,13 +181,13 @@ def test_integers_that_look_like_labels_are_labels_beside_an_image_of_the_same_g
     write(tmp_path / "q1" / "other_grid.nii", labels(shape, 3), (1.5, 1.5, 2.1))
     write(tmp_path / "q1" / "other_shape.nii", labels((20, 16, 11), 3))
     write(tmp_path / "q1" / "all_zero.nii", np.zeros(shape, "u1"))
-    verdicts = outcome(tmp_path)
+    results = outcome(tmp_path)
 
-    assert maps(verdicts) == {"q1/liver.nii.gz", "q1/organs.nii"}
-    assert all(v.status == "ok" for uri, v in verdicts.items() if uri not in maps(verdicts))
-    assert "an image of the same grid" in verdicts["q1/liver.nii.gz"].reason
-    assert "2 files are label maps, such as 'q1/liver.nii.gz'" in str(sentence_of_maps(verdicts.values()))
-    assert sentence_of_maps([verdicts["q1/gray.nii"]]) is None
+    assert maps(results) == {"q1/liver.nii.gz", "q1/organs.nii"}
+    assert all(v.status == "ok" for uri, v in results.items() if uri not in maps(results))
+    assert "an image of the same grid" in results["q1/liver.nii.gz"].reason
+    assert "2 files are label maps, such as 'q1/liver.nii.gz'" in str(sentence_of_maps(results.values()))
+    assert sentence_of_maps([results["q1/gray.nii"]]) is None
 
 
 def test_volumes_of_few_values_are_images_where_no_other_image_has_their_grid(tmp_path, outcome):
@@ -255,10 +255,10 @@ def test_a_broken_label_map_is_a_label_map_and_a_broken_volume_is_refused(tmp_pa
     (tmp_path / "labelsTr").mkdir()
     (tmp_path / "labelsTr" / "a.nii.gz").write_bytes(b"")
     (tmp_path / "imagesTr" / "b_0000.nii.gz").write_bytes(b"")
-    verdicts = outcome(tmp_path)
+    results = outcome(tmp_path)
 
-    assert maps(verdicts) == {"labelsTr/a.nii.gz"}
-    assert verdicts["imagesTr/b_0000.nii.gz"].status == "refused"
+    assert maps(results) == {"labelsTr/a.nii.gz"}
+    assert results["imagesTr/b_0000.nii.gz"].status == "refused"
 
 
 #: Names of SRC's own folder, and which of two files below it are label maps there.
@@ -362,10 +362,10 @@ def tree(request, real_data, tmp_path) -> tuple[Path, set[str]]:
 
 def test_in_every_layout_of_real_volumes_exactly_the_label_maps_are_set_aside(tree, outcome):
     folder, wanted = tree
-    verdicts = outcome(folder)
+    results = outcome(folder)
 
-    assert maps(verdicts) == wanted
-    assert all(verdict.status == "ok" for uri, verdict in verdicts.items() if uri not in wanted)
+    assert maps(results) == wanted
+    assert all(result.status == "ok" for uri, result in results.items() if uri not in wanted)
 
 
 @pytest.mark.parametrize("name", ["seg", "study1", "label_study", "labels", "masks"])
@@ -378,8 +378,8 @@ def test_a_name_of_srcs_own_folder_that_no_layout_gives_makes_no_label_map(name,
         write(folder / "a" / "sub-1_seg.nii.gz", labels((20, 16, 10), 3))
     found = {folder: outcome(tmp_path / folder) for folder in (name, "other")}
 
-    assert {uri: verdict.reason for uri, verdict in found[name].items()} == {
-        uri: verdict.reason for uri, verdict in found["other"].items()
+    assert {uri: result.reason for uri, result in found[name].items()} == {
+        uri: result.reason for uri, result in found["other"].items()
     }
     assert maps(found[name]) == {"phantom_mask.nii.gz", "a/sub-1_seg.nii.gz"}
 
@@ -387,6 +387,6 @@ def test_a_name_of_srcs_own_folder_that_no_layout_gives_makes_no_label_map(name,
 def test_the_folder_of_real_label_maps_as_it_lies(real_data, tmp_path, outcome):
     """Organs of one volume, fractions, points, and label maps whose image lies elsewhere; some only the folder's name tells."""
     (tmp_path / "seg").symlink_to(real_data / "seg")
-    verdicts = outcome(tmp_path)
+    results = outcome(tmp_path)
 
-    assert {uri for uri in verdicts if uri not in maps(verdicts)} == {uri for uri in verdicts if "image.nii" in uri}
+    assert {uri for uri in results if uri not in maps(results)} == {uri for uri in results if "image.nii" in uri}

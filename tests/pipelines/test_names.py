@@ -18,9 +18,9 @@ from crossdim.foundation.store_options import StoreOptions
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, name_table
 from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
-from crossdim.pipelines.jobs.scan_result import Verdict
+from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.splits import check_patients
-from crossdim.pipelines.readers.header_info import Facts, Format, SliceHeader
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo, SliceHeader
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.sources.labels import Known
 from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, list_sources
@@ -35,7 +35,7 @@ HASHED = SourceNames(key=KEY, hashed=frozenset({0}))
 RELATIVE = SourceNames(key=KEY)
 
 
-def slice_verdict(path: str, depth: int, **identity: object) -> Verdict:
+def slice_result(path: str, depth: int, **identity: object) -> ScanResult:
     header = SliceHeader(
         rows=40,
         columns=40,
@@ -44,26 +44,28 @@ def slice_verdict(path: str, depth: int, **identity: object) -> Verdict:
         spacing_mm=(2.0, 2.0),
         thickness_mm=2.0,
     )
-    facts = Facts(format=Format.DICOM, shape=(40, 40), spacing_mm=(2.0, 2.0), slice=header, **identity)
-    return Verdict(source=0, path=path, uri=path, size=9, status="ok", facts=facts)
+    info = HeaderInfo(format=Format.DICOM, shape=(40, 40), spacing_mm=(2.0, 2.0), slice=header, **identity)
+    return ScanResult(source=0, path=path, uri=path, size=9, status="ok", header=info)
 
 
-def series(folder: str, first: int = 0, count: int = 16, **identity: object) -> list[Verdict]:
-    return [slice_verdict(f"{folder}/{first + depth:03d}.dcm", first + depth, **identity) for depth in range(count)]
+def series(folder: str, first: int = 0, count: int = 16, **identity: object) -> list[ScanResult]:
+    return [slice_result(f"{folder}/{first + depth:03d}.dcm", first + depth, **identity) for depth in range(count)]
 
 
-def plan(verdicts: list[Verdict], names: SourceNames = HASHED, recipe: str = "mixed-superpatches:tiny", *overrides: str) -> Plan:
+def plan(
+    results: list[ScanResult], names: SourceNames = HASHED, recipe: str = "mixed-superpatches:tiny", *overrides: str
+) -> Plan:
     naming = Naming(known=lambda _: Known(), modality=lambda _: Modality.OT, names=names)
-    return make_plan(names.publish(verdicts), resolve(recipe, overrides), naming, {"name": "t"})
+    return make_plan(names.publish(results), resolve(recipe, overrides), naming, {"name": "t"})
 
 
 def inputs(made: Plan) -> list[list[str]]:
     """Paths of every input that was planned."""
-    return sorted(sorted(file.path for file in item.files) for row in made.rows for item in row.items)
+    return sorted(sorted(file.path for file in item.files) for task in made.tasks for item in task.items)
 
 
-def paths(*groups: list[Verdict]) -> list[list[str]]:
-    return sorted(sorted(verdict.path for verdict in group) for group in groups)
+def paths(*groups: list[ScanResult]) -> list[list[str]]:
+    return sorted(sorted(result.path for result in group) for group in groups)
 
 
 SAME = {"study": "1.2", "series": "1.2.3", "patient_id": "A"}
@@ -80,11 +82,11 @@ def test_files_that_differ_in_study_series_or_patient_are_two_inputs(names, othe
     for folder, first in (("b", 16), ("a", 16), ("b", 0)):
         one, two = series("a", **SAME), series(folder, first=first, **{**SAME, **other})
         if folder == "a":
-            two = [replace(verdict, path=f"a/x{verdict.path[2:]}", uri=f"a/x{verdict.path[2:]}") for verdict in two]
+            two = [replace(result, path=f"a/x{result.path[2:]}", uri=f"a/x{result.path[2:]}") for result in two]
         made = plan([*one, *two], names)
 
         assert inputs(made) == paths(one, two)
-        assert len({item.uri for row in made.rows for item in row.items}) == 2
+        assert len({item.uri for task in made.tasks for item in task.items}) == 2
 
 
 @pytest.mark.parametrize("names", [HASHED, RELATIVE])
@@ -95,7 +97,7 @@ def test_without_uids_the_folder_is_the_series_and_two_patients_in_it_are_two_in
     made = plan([*one, *two, *three], names)
 
     assert inputs(made) == paths(one, two, three)
-    assert len({item.uri for row in made.rows for item in row.items}) == 3
+    assert len({item.uri for task in made.tasks for item in task.items}) == 3
 
 
 def test_one_series_in_two_folders_is_one_input():
@@ -106,12 +108,12 @@ def test_one_series_in_two_folders_is_one_input():
 
 def test_a_plan_digest_tells_nothing_of_paths_behind_hashed_names():
     """Otherwise everybody who can guess a path could test the guess on the manifest."""
-    verdicts = HASHED.publish(series("1234567", **SAME))
-    moved = [replace(verdict, path=f"elsewhere/{number}.dcm") for number, verdict in enumerate(verdicts)]
+    results = HASHED.publish(series("1234567", **SAME))
+    moved = [replace(result, path=f"elsewhere/{number}.dcm") for number, result in enumerate(results)]
     naming = Naming(known=lambda _: Known(), modality=lambda _: Modality.OT, names=HASHED)
     recipe = resolve("mixed-superpatches:tiny")
 
-    assert make_plan(verdicts, recipe, naming, {}).digest == make_plan(moved, recipe, naming, {}).digest
+    assert make_plan(results, recipe, naming, {}).digest == make_plan(moved, recipe, naming, {}).digest
 
 
 def test_the_order_of_hashed_names_is_not_that_of_paths():
@@ -124,32 +126,36 @@ def test_the_order_of_hashed_names_is_not_that_of_paths():
 
 def test_one_dicom_file_hashes_the_names_of_its_whole_source_and_of_no_other():
     """A report or an export in another format beside it is called after the same patient."""
-    verdicts = [
+    results = [
         *series("a", count=1, **SAME),
-        Verdict(source=0, path="DOE^JANE.nii.gz", uri="x/DOE^JANE.nii.gz", size=1, status="ignored"),
-        Verdict(source=0, path="report.DOE", uri="x/report.DOE", size=1, status="ignored"),
-        Verdict(source=1, path="broken.dcm", uri="y/broken.dcm", size=1, status="refused"),
-        Verdict(source=2, path="b.png", uri="z/b.png", size=1, status="ok", facts=Facts(format=Format.PNG, shape=(8, 8))),
+        ScanResult(source=0, path="DOE^JANE.nii.gz", uri="x/DOE^JANE.nii.gz", size=1, status="ignored"),
+        ScanResult(source=0, path="report.DOE", uri="x/report.DOE", size=1, status="ignored"),
+        ScanResult(source=1, path="broken.dcm", uri="y/broken.dcm", size=1, status="refused"),
+        ScanResult(
+            source=2, path="b.png", uri="z/b.png", size=1, status="ok", header=HeaderInfo(format=Format.PNG, shape=(8, 8))
+        ),
     ]
-    names = choose_names(verdicts, "by_format", has_patients=False, load_key=lambda: KEY)
-    told = [names.of_file(verdict) for verdict in verdicts]
+    names = choose_names(results, "by_format", has_patients=False, load_key=lambda: KEY)
+    told = [names.of_file(result) for result in results]
 
     assert names.hashed == {0, 1}
     assert told[-1] == "z/b.png"
     assert [name.rpartition(".")[0].endswith("nii") for name in told] == [False, True, False, False, False]
     assert all(name.startswith("hashed:") and "DOE" not in name for name in told[:4])
-    assert choose_names(verdicts, "hashed", has_patients=False, load_key=lambda: KEY).hashed == {0, 1, 2}
-    assert choose_names(verdicts, "relative", has_patients=False, load_key=lambda: KEY).hashed == frozenset()
+    assert choose_names(results, "hashed", has_patients=False, load_key=lambda: KEY).hashed == {0, 1, 2}
+    assert choose_names(results, "relative", has_patients=False, load_key=lambda: KEY).hashed == frozenset()
 
 
 def test_no_key_is_made_where_there_is_nothing_to_hash():
     def load_key() -> PseudonymKey:
         raise AssertionError("asked for a key")
 
-    verdicts = [Verdict(source=0, path="b.png", uri="b.png", size=1, status="ok", facts=Facts(format=Format.PNG, shape=(8, 8)))]
+    results = [
+        ScanResult(source=0, path="b.png", uri="b.png", size=1, status="ok", header=HeaderInfo(format=Format.PNG, shape=(8, 8)))
+    ]
 
-    assert choose_names(verdicts, "by_format", has_patients=False, load_key=load_key).key_id == ""
-    assert choose_names(verdicts, "by_format", has_patients=True, load_key=lambda: KEY).key_id == KEY.key_id
+    assert choose_names(results, "by_format", has_patients=False, load_key=load_key).key_id == ""
+    assert choose_names(results, "by_format", has_patients=True, load_key=lambda: KEY).key_id == KEY.key_id
 
 
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")), st.text("ab"))))
@@ -163,11 +169,11 @@ def test_the_table_of_names_is_read_back_by_csv(pairs):
 def test_a_burned_in_series_is_refused_whole():
     """One slice with text in it: the others without it would be a volume with a gap."""
     marked = series("a", **SAME)
-    marked[5] = replace(marked[5], facts=replace(marked[5].facts, burned_in_annotation=True))
+    marked[5] = replace(marked[5], header=replace(marked[5].header, burned_in_annotation=True))
     kept, refused = (plan(marked, HASHED, "mixed-superpatches:tiny", f"read.burned_in={what}") for what in ("keep", "refuse"))
 
-    assert [item.burned_in_annotation for row in kept.rows for item in row.items] == [True]
-    assert not refused.rows
+    assert [item.burned_in_annotation for task in kept.tasks for item in task.items] == [True]
+    assert not refused.tasks
     assert [(one.rule, one.num_files) for one in refused.refused] == [("burned_in", 16)]
 
 

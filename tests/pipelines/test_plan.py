@@ -13,10 +13,10 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, readable
 from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
-from crossdim.pipelines.jobs.scan import judge
-from crossdim.pipelines.jobs.scan_result import Verdict
-from crossdim.pipelines.quarantine import Quarantined, through
-from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.jobs.scan import scan_file
+from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.quarantine import Quarantined, apply_steps
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.recipes import RECIPES, resolve
 from crossdim.pipelines.sources import reading
@@ -33,26 +33,26 @@ NAMING = Naming(
 )
 
 
-def verdicts_on(*folders: Path) -> list[Verdict]:
+def scan_results_of(*folders: Path) -> list[ScanResult]:
     sources, files = list_sources([Bucket(str(folder)) for folder in folders])
-    return [judge(file, sources, ReadRules()) for file in files]
+    return [scan_file(file, sources, ReadRules()) for file in files]
 
 
-def plan(verdicts: list[Verdict], recipe: str, *overrides: str) -> Plan:
-    return make_plan(verdicts, resolve(recipe, overrides), NAMING, {"name": "t"})
+def plan(results: list[ScanResult], recipe: str, *overrides: str) -> Plan:
+    return make_plan(results, resolve(recipe, overrides), NAMING, {"name": "t"})
 
 
 def ignored(made: Plan) -> Counter[str]:
     return Counter(one.rule for one in made.ignored)
 
 
-def test_every_file_gets_a_verdict(tmp_path):
+def test_every_file_gets_a_result(tmp_path):
     write_volumes(tmp_path)
     (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (tmp_path / "empty.nii.gz").write_bytes(b"")
     (tmp_path / "pointer.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     (tmp_path / "answer.dcm").write_bytes(b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>")
-    found = {v.uri: (v.status, v.rule) for v in verdicts_on(tmp_path)}
+    found = {v.uri: (v.status, v.rule) for v in scan_results_of(tmp_path)}
 
     assert found[".DS_Store"] == ("ignored", "hidden")
     assert found["empty.nii.gz"] == ("refused", "empty")
@@ -68,8 +68,8 @@ def test_series_are_found_by_uid_and_not_by_folder(tmp_path):
     for number, path in enumerate(sorted((tmp_path / "b").iterdir())):
         if number % 2:
             path.rename(tmp_path / "a" / f"x{path.name}")
-    made = plan(verdicts_on(tmp_path), "mixed-superpatches:tiny")
-    items = [item for row in made.rows for item in row.items]
+    made = plan(scan_results_of(tmp_path), "mixed-superpatches:tiny")
+    items = [item for task in made.tasks for item in task.items]
 
     assert [(item.uri.partition("#")[0], len(item.files)) for item in items] == [("a", 6), ("a", 6)]
     assert len({item.uri for item in items}) == 2
@@ -82,11 +82,11 @@ def test_a_series_refused_for_one_slice_names_that_file(tmp_path):
     scout = pydicom.dcmread(next((tmp_path / "a").iterdir()))
     scout.ImageOrientationPatient, scout.ImagePositionPatient = [1, 0, 0, 0, 0, -1], [0, -100, 0]
     scout.save_as(tmp_path / "a" / "scout.dcm")
-    verdicts = verdicts_on(tmp_path)
-    (plain,) = plan(verdicts, "mixed-superpatches:tiny").refused
+    results = scan_results_of(tmp_path)
+    (plain,) = plan(results, "mixed-superpatches:tiny").refused
     names = SourceNames(key=PseudonymKey(b"a key that tests share"), hashed=frozenset({0}))
-    (hashed,) = make_plan(names.publish(verdicts), resolve("mixed-superpatches:tiny"), replace(NAMING, names=names), {}).refused
-    named = [NamedFile(path=verdict.uri, name=names.of_file(verdict), series=hashed.uri) for verdict in verdicts]
+    (hashed,) = make_plan(names.publish(results), resolve("mixed-superpatches:tiny"), replace(NAMING, names=names), {}).refused
+    named = [NamedFile(path=result.uri, name=names.of_file(result), series=hashed.uri) for result in results]
 
     assert plain.rule == hashed.rule == "mixed_orientation"
     assert plain.reason.endswith("; at fault: a/scout.dcm")
@@ -99,82 +99,84 @@ def test_a_plan_does_not_depend_on_where_the_bucket_lies(tmp_path):
     for place in ("here", "there"):
         write_images(tmp_path / place / "raw")
 
-    assert plan(verdicts_on(tmp_path / "here" / "raw"), "xray-pseudo3d") == plan(
-        verdicts_on(tmp_path / "there" / "raw"), "xray-pseudo3d"
+    assert plan(scan_results_of(tmp_path / "here" / "raw"), "xray-pseudo3d") == plan(
+        scan_results_of(tmp_path / "there" / "raw"), "xray-pseudo3d"
     )
 
 
 def test_recipe_and_inputs_change_the_digest(tmp_path):
     write_images(tmp_path)
-    verdicts = verdicts_on(tmp_path)
+    results = scan_results_of(tmp_path)
     digests = {
-        plan(verdicts, "xray-pseudo3d").digest,
-        plan(verdicts[:-1], "xray-pseudo3d").digest,
-        plan(verdicts, "xray-pseudo3d", "fit.max_side=512").digest,
-        make_plan(verdicts, resolve("xray-pseudo3d"), NAMING, {"name": "u"}).digest,
+        plan(results, "xray-pseudo3d").digest,
+        plan(results[:-1], "xray-pseudo3d").digest,
+        plan(results, "xray-pseudo3d", "fit.max_side=512").digest,
+        make_plan(results, resolve("xray-pseudo3d"), NAMING, {"name": "u"}).digest,
     }
 
     assert len(digests) == 4
 
 
 def test_image_shards_are_full_by_count_or_by_bytes():
-    verdicts = [
-        Verdict(source=0, path=f"{n}", uri=f"{n:03}", size=9, status="ok", facts=Facts(format=Format.PNG, shape=(100, 100)))
+    results = [
+        ScanResult(
+            source=0, path=f"{n}", uri=f"{n:03}", size=9, status="ok", header=HeaderInfo(format=Format.PNG, shape=(100, 100))
+        )
         for n in range(25)
     ]
 
-    assert [len(row.items) for row in plan(verdicts, "xray-pseudo3d", "shard.max_samples=10").rows] == [10, 10, 5]
-    assert [len(row.items) for row in plan(verdicts, "xray-pseudo3d", "shard.target_bytes=60000").rows] == [6, 6, 6, 6, 1]
+    assert [len(row.items) for row in plan(results, "xray-pseudo3d", "shard.max_samples=10").tasks] == [10, 10, 5]
+    assert [len(row.items) for row in plan(results, "xray-pseudo3d", "shard.target_bytes=60000").tasks] == [6, 6, 6, 6, 1]
 
 
 def test_facts_that_no_plan_can_use_are_a_fault_of_their_file_alone():
-    def verdict(name: str, shape: tuple[int, ...]) -> Verdict:
-        return Verdict(source=0, path=name, uri=name, size=9, status="ok", facts=Facts(format=Format.PNG, shape=shape))
+    def result(name: str, shape: tuple[int, ...]) -> ScanResult:
+        return ScanResult(source=0, path=name, uri=name, size=9, status="ok", header=HeaderInfo(format=Format.PNG, shape=shape))
 
-    made = plan([verdict("a", (0, 0)), verdict("b", ()), verdict("c", (100, 100))], "xray-pseudo3d")
+    made = plan([result("a", (0, 0)), result("b", ()), result("c", (100, 100))], "xray-pseudo3d")
 
     assert [one.uri for one in made.refused] == ["a", "b"]
-    assert [item.uri for row in made.rows for item in row.items] == ["c"]
+    assert [item.uri for task in made.tasks for item in task.items] == ["c"]
 
 
 def test_volumes_reserve_positions_that_never_overlap():
     """A large volume has a row of its own; small ones share a shard; no two rows share one."""
     shapes = [(64, 64, 64), (64, 64, 128), (200, 200, 200), (64, 64, 64)]
-    verdicts = [
-        Verdict(
+    results = [
+        ScanResult(
             source=0,
             path=f"{n}",
             uri=f"{n}",
             size=9,
             status="ok",
-            facts=Facts(format=Format.NIFTI, shape=shape, spacing_mm=(2.0,) * 3),
+            header=HeaderInfo(format=Format.NIFTI, shape=shape, spacing_mm=(2.0,) * 3),
         )
         for n, shape in enumerate(shapes)
     ]
-    made = plan(verdicts, "mixed-superpatches:tiny")
+    made = plan(results, "mixed-superpatches:tiny")
 
-    assert [[item.boxes for item in row.items] for row in made.rows] == [[1, 2], [64], [1]]
-    assert [(row.first_shard, row.num_shards) for row in made.rows] == [(0, 1), (1, 8), (9, 1)]
+    assert [[item.boxes for item in row.items] for row in made.tasks] == [[1, 2], [64], [1]]
+    assert [(row.first_shard, row.num_shards) for row in made.tasks] == [(0, 1), (1, 8), (9, 1)]
     assert made.num_shards == 10
 
 
 def test_files_of_the_other_kind_are_counted_and_left_alone(tmp_path):
     write_images(tmp_path / "i")
     write_volumes(tmp_path / "v")
-    verdicts = verdicts_on(tmp_path)
+    results = scan_results_of(tmp_path)
 
-    assert ignored(plan(verdicts, "mixed-superpatches:tiny")) == {"not_an_image": 1, "not_for_recipe": 14}
-    assert ignored(plan(verdicts, "xray-pseudo3d")) == {"not_an_image": 1, "not_for_recipe": 4}
+    assert ignored(plan(results, "mixed-superpatches:tiny")) == {"not_an_image": 1, "not_for_recipe": 14}
+    assert ignored(plan(results, "xray-pseudo3d")) == {"not_an_image": 1, "not_for_recipe": 4}
 
 
 def test_a_broken_file_of_the_other_kind_is_no_refusal(tmp_path):
     """Who prepares images need not be told of cut volumes."""
     write_images(tmp_path)
     (tmp_path / "cut.nii").write_bytes(b"")
-    verdicts = verdicts_on(tmp_path)
+    results = scan_results_of(tmp_path)
 
-    assert ignored(plan(verdicts, "xray-pseudo3d"))["not_for_recipe"] == 1
-    assert [one.rule for one in plan(verdicts, "mixed-superpatches:tiny").refused] == ["empty"]
+    assert ignored(plan(results, "xray-pseudo3d"))["not_for_recipe"] == 1
+    assert [one.rule for one in plan(results, "mixed-superpatches:tiny").refused] == ["empty"]
 
 
 def test_several_sources_keep_their_names_apart(tmp_path):
@@ -218,15 +220,15 @@ def test_the_door_lets_pass_what_is_no_fault_of_the_input():
 
     for error in (StorageError("gone"), MemoryError()):
         with pytest.raises(type(error)):
-            through("u", 1, failing(error))
-    assert through("u", 1, failing(SampleError("r", "why"))) == Quarantined(uri="u", stage="second", rule="r", reason="why")
-    assert through("u", 1, failing(SampleError("r", "why", (2, 0))), ["a", "b", "c"]).reason == "why; at fault: c, a"
-    assert through("u", 1, failing(SampleError("r", "why", (0,))), ["u"]).reason == "why"
-    many = through("u", 1, failing(SampleError("r", "why", tuple(range(9)))), list("abcdefghi"))
+            apply_steps("u", 1, failing(error))
+    assert apply_steps("u", 1, failing(SampleError("r", "why"))) == Quarantined(uri="u", stage="second", rule="r", reason="why")
+    assert apply_steps("u", 1, failing(SampleError("r", "why", (2, 0))), ["a", "b", "c"]).reason == "why; at fault: c, a"
+    assert apply_steps("u", 1, failing(SampleError("r", "why", (0,))), ["u"]).reason == "why"
+    many = apply_steps("u", 1, failing(SampleError("r", "why", tuple(range(9)))), list("abcdefghi"))
     assert many.reason == "why; at fault: a, b, c and 6 more"
-    assert through("u", 1, failing(GeometryError("g"))).rule == "geometry"
-    assert through("u", 1, failing(ZeroDivisionError("z"))).rule == "ZeroDivisionError"
-    assert through("u", 1, [("add", lambda value: value + 1)]) == 2
+    assert apply_steps("u", 1, failing(GeometryError("g"))).rule == "geometry"
+    assert apply_steps("u", 1, failing(ZeroDivisionError("z"))).rule == "ZeroDivisionError"
+    assert apply_steps("u", 1, [("add", lambda value: value + 1)]) == 2
 
 
 def test_an_input_that_is_gone_or_has_grown_is_a_fault_of_that_input(tmp_path):
@@ -261,7 +263,7 @@ def test_a_recipe_for_ct_refuses_other_modalities_and_says_how_to_insist(tmp_pat
     from crossdim.pipelines.readers.raw import RawItem
 
     item = RawItem(uri="c", files=((tmp_path / "mr" / "c.nii").read_bytes(),), modality=Modality.MR)
-    found = through("c", item, recipe.steps(DECODERS["nifti"]))
+    found = apply_steps("c", item, recipe.steps(DECODERS["nifti"]))
 
     assert isinstance(found, Quarantined)
     assert found.rule == "modality"

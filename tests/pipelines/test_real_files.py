@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from crossdim.pipelines.readers import DECODERS
-from crossdim.pipelines.readers.header_info import Facts, Format
+from crossdim.pipelines.readers.header_info import Format, HeaderInfo
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.signatures import Unread
@@ -74,16 +74,16 @@ BROKEN_SERIES = {
 }
 
 
-def found_in(path: Path) -> Facts | None:
+def found_in(path: Path) -> HeaderInfo | None:
     data = path.read_bytes()
     return probe(path.name, len(data), lambda n: data[:n], RULES)
 
 
 def decoded(path: Path) -> Sample:
     """One file through probe and decoder, as the pipeline takes it."""
-    facts = found_in(path)
-    assert facts is not None
-    return DECODERS[str(facts.format)](RawItem(uri=path.name, files=(path.read_bytes(),), rules=RULES))
+    info = found_in(path)
+    assert info is not None
+    return DECODERS[str(info.format)](RawItem(uri=path.name, files=(path.read_bytes(),), rules=RULES))
 
 
 def decoded_series(folder: Path) -> Sample:
@@ -161,18 +161,18 @@ def test_rescale_is_applied_slice_by_slice(real_data):
 
 def test_foreign_files_beside_a_series_are_left_alone(real_data):
     """Folders hold thumbnails, indexes and reports; they are not for us, and no error."""
-    verdicts = {}
+    results = {}
     for path in sorted((real_data / "broken" / "dicom" / "foreign_files").iterdir()):
         try:
-            verdicts[path.name] = found_in(path)
+            results[path.name] = found_in(path)
         except SampleError as error:
-            verdicts[path.name] = error.rule
+            results[path.name] = error.rule
 
-    assert sum(isinstance(v, Facts) for v in verdicts.values()) == 9
-    assert {name for name, v in verdicts.items() if isinstance(v, Unread) and not v.is_image} == set(verdicts) - {
-        n for n in verdicts if n.endswith(".dcm")
+    assert sum(isinstance(v, HeaderInfo) for v in results.values()) == 9
+    assert {name for name, v in results.items() if isinstance(v, Unread) and not v.is_image} == set(results) - {
+        n for n in results if n.endswith(".dcm")
     }
-    assert verdicts["notes.dcm"] == "wrong_format"
+    assert results["notes.dcm"] == "wrong_format"
 
 
 def expectations(real_data: Path, kind: str) -> list[tuple[Path, str]]:
@@ -247,10 +247,10 @@ def test_all_pictures_are_read(real_data):
 
 def test_single_dicom_files_of_every_transfer_syntax_are_images(real_data):
     for path in sorted((real_data / "dicom_single").iterdir()):
-        facts = found_in(path)
+        info = found_in(path)
         sample = decoded(path)
 
-        assert facts is not None
-        assert facts.format is Format.DICOM
-        assert sample.array.shape == (1, *facts.shape)
+        assert info is not None
+        assert info.format is Format.DICOM
+        assert sample.array.shape == (1, *info.shape)
         assert sample.array.dtype in (np.uint8, np.uint16)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.pipelines.quarantine import verdict_on
+from crossdim.pipelines.quarantine import quarantine_row
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text, without_addresses
@@ -79,7 +79,7 @@ def test_values_quoted_from_a_file_are_left_out():
 def test_an_error_of_ours_keeps_what_it_says():
     reason = "chunk b'IDAT' at byte 41 of the PNG does not match its checksum"
 
-    assert verdict_on("a", "decode", SampleError("checksum", reason)).reason == reason
+    assert quarantine_row("a", "decode", SampleError("checksum", reason)).reason == reason
 
 
 def test_an_error_that_was_not_foreseen_tells_its_kind_and_function_and_none_of_its_text():
@@ -91,10 +91,10 @@ def test_an_error_that_was_not_foreseen_tells_its_kind_and_function_and_none_of_
     try:
         parse("Muster^Max born 19530817")
     except ValueError as error:
-        raised = verdict_on("a", "decode", error)
+        raised = quarantine_row("a", "decode", error)
 
     assert (raised.rule, raised.reason) == ("ValueError", "an error that was not foreseen: ValueError in parse")
-    assert verdict_on("a", "decode", KeyError("Muster^Max")).reason.endswith("KeyError in a function that is not known")
+    assert quarantine_row("a", "decode", KeyError("Muster^Max")).reason.endswith("KeyError in a function that is not known")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -113,16 +113,16 @@ import sys
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.jobs.plan import Naming, make_plan
-from crossdim.pipelines.jobs.scan import judge
+from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.sources.labels import Known
 from crossdim.pipelines.sources.listing import list_sources
 from crossdim.storage_schema.vocabulary import Modality
 
 sources, files = list_sources([Bucket(sys.argv[1])])
-verdicts = [judge(file, sources, ReadRules()) for file in files]
+results = [scan_file(file, sources, ReadRules()) for file in files]
 naming = Naming(known=lambda _: Known(), modality=lambda _: Modality.OT)
-print(make_plan(verdicts, resolve(sys.argv[2]), naming, {"name": "t"}).digest)
+print(make_plan(results, resolve(sys.argv[2]), naming, {"name": "t"}).digest)
 """
 
 

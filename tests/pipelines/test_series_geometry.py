@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.readers.dicom_header import slice_header
-from crossdim.pipelines.readers.geometry import stacked
+from crossdim.pipelines.readers.geometry import stack_slices
 from crossdim.pipelines.readers.raw import RawItem
 from crossdim.pipelines.readers.slice_grid import slice_grid
 from crossdim.storage_schema.errors import SampleError
@@ -220,4 +220,4 @@ def test_positions_win_over_every_other_tag(sign):
 def test_decimals_are_those_written():
     dataset = dicom_dataset(VOLUME[0], **AXIAL, ImagePositionPatient=("DS", ["-12.50", "3", "1.5e-3"]))
     assert slice_header(dataset, "").position_decimals == (2, 0, 4)
-    assert stacked([slice_header(dataset, "")]).shape == (1, 10, 12)
+    assert stack_slices([slice_header(dataset, "")]).shape == (1, 10, 12)

@@ -13,10 +13,10 @@ import webdataset
 import zarr
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.duplicates import Repeat, settle_repeats
-from crossdim.pipelines.jobs.check import decoded, seen_by_webdataset, seen_by_zarr
+from crossdim.pipelines.duplicates import Duplicate, settle_duplicates
+from crossdim.pipelines.jobs.check import decoded, read_with_webdataset, read_with_zarr
 from crossdim.pipelines.markers import FileRead, Marker, Used, parse_marker
-from crossdim.pipelines.publish import Title, parquet_bytes, publish
+from crossdim.pipelines.publish import ManifestHeader, parquet_bytes, publish
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.sinks.bank import bank_document, pack_bank_shard
 from crossdim.pipelines.sinks.shards import pack_shard
@@ -90,7 +90,7 @@ def test_webdataset_reads_what_the_catalog_points_at(tmp_path):
         assert google_crc32c.value(part) == row["crc32c"]
         assert np.array_equal(decoded(part, row), samples[row["key"]].array)
         assert np.array_equal(np.load(io.BytesIO(read[row["key"]]["npy"])), samples[row["key"]].array)
-        assert np.array_equal(seen_by_webdataset(packed.data)[row["key"]], samples[row["key"]].array)
+        assert np.array_equal(read_with_webdataset(packed.data)[row["key"]], samples[row["key"]].array)
 
 
 def test_tar_members_tell_nothing_of_machine_or_time():
@@ -119,7 +119,7 @@ def test_zarr_opens_the_bank_from_files_and_sees_our_bits(tmp_path):
             ours = decoded(one.data[row["offset"] : row["offset"] + row["length"]], row)
             assert np.array_equal(ours, expected)
             assert np.array_equal(array[row["position"]], expected[0])
-            assert np.array_equal(seen_by_zarr(bank_document(LAYOUT, 3), one.path, one.data, [row])[row["key"]], expected)
+            assert np.array_equal(read_with_zarr(bank_document(LAYOUT, 3), one.path, one.data, [row])[row["key"]], expected)
 
 
 def test_a_bank_shard_is_the_same_bytes_every_time():
@@ -162,7 +162,7 @@ def test_markers_survive_their_own_bytes():
         objects=(shard(views(2)).entry(),),
         catalog=shard(views(2)).rows,
         quarantine=(Quarantined(uri="a", stage="decode", rule="truncated", reason="é"),),
-        repeats=(Repeat(uri="b", sha256="0", label="ü"),),
+        repeats=(Duplicate(uri="b", sha256="0", label="ü"),),
     )
 
     assert parse_marker(marker.to_bytes()) == marker
@@ -175,7 +175,7 @@ def row_of(uri: str, sha256: str, label: str | None = None, part: int = 0) -> di
 
 def test_of_equal_content_the_first_is_kept_and_the_others_are_told():
     rows = [row_of("1", "a"), row_of("1", "a", part=1), row_of("2", "b"), row_of("3", "a"), row_of("3", "a", part=1)]
-    kept, repeats = settle_repeats(rows, [Repeat(uri="4", sha256="b", label=None, num_files=7)])
+    kept, repeats = settle_duplicates(rows, [Duplicate(uri="4", sha256="b", label=None, num_files=7)])
 
     assert [row["source_uri"] for row in kept] == ["1", "1", "2"]
     assert [(one.uri, one.rule, one.num_files) for one in repeats] == [("3", "duplicate", 1), ("4", "duplicate", 7)]
@@ -184,7 +184,9 @@ def test_of_equal_content_the_first_is_kept_and_the_others_are_told():
 def test_equal_content_with_labels_that_differ_is_kept_under_no_name():
     """Which label is right cannot be known; a missing label contradicts none."""
     rows = [row_of("1", "a", "sick"), row_of("2", "b", "well"), row_of("3", "a", "well"), row_of("5", "c")]
-    kept, repeats = settle_repeats(rows, [Repeat(uri="4", sha256="b", label="sick"), Repeat(uri="6", sha256="c", label="well")])
+    kept, repeats = settle_duplicates(
+        rows, [Duplicate(uri="4", sha256="b", label="sick"), Duplicate(uri="6", sha256="c", label="well")]
+    )
 
     assert [row["source_uri"] for row in kept] == ["5"]
     assert {(one.uri, one.rule) for one in repeats} == {
@@ -199,7 +201,7 @@ def test_equal_content_with_labels_that_differ_is_kept_under_no_name():
 
 def test_a_dataset_without_samples_names_its_first_refusal_by_its_path(tmp_path):
     """Names are hashed in what is published; the sentence on the terminal is for who holds the files."""
-    title = Title(name="t", presentation=Presentation.SUPERPATCH, preprocessing={}, plan_digest=DIGEST, num_files=1)
+    title = ManifestHeader(name="t", presentation=Presentation.SUPERPATCH, preprocessing={}, plan_digest=DIGEST, num_files=1)
     refused = Quarantined(uri="hashed:1", stage="decode", rule="rescale", reason="RescaleSlope is 0; at fault: hashed:2")
     paths = {"hashed:1": "the series in a", "hashed:2": "a/b.dcm"}
     with pytest.raises(StorageError, match=r"the first, the series in a, at decode: RescaleSlope is 0; at fault: a/b\.dcm"):

@@ -22,7 +22,7 @@ from crossdim.pipelines.readers.inflate import inflate, inflate_start
 from crossdim.pipelines.readers.raw import FREE_VALUES, MAX_VALUES_PER_BYTE, RawItem, ReadRules, check_expansion
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.stages.intensity import FULL, Intensity, own_window, store
-from crossdim.pipelines.stages.resize import shrunk
+from crossdim.pipelines.stages.resize import shrink
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.vocabulary import Modality
 from tests.pipelines.code_streams import file_of, saved
@@ -113,7 +113,7 @@ def test_rescaling_by_planes_is_rescaling_the_whole(dtype):
 @pytest.mark.parametrize("tags", [{"Rows": 0}, {"Columns": 0}, {"Rows": 0, "Columns": 0}, {"NumberOfFrames": -1}])
 def test_a_dicom_image_of_no_size_is_refused_where_its_header_is_read(tags):
     with pytest.raises(SampleError, match=r"at least 1.*dimensions"):
-        dicom_header.facts(dicom_bytes(np.ones((4, 4), np.uint16), **tags), ReadRules())
+        dicom_header.read_header(dicom_bytes(np.ones((4, 4), np.uint16), **tags), ReadRules())
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 4), (4, 0)])
@@ -123,15 +123,15 @@ def test_a_picture_of_no_size_is_refused_where_its_header_is_read(size):
     struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
 
     with pytest.raises(SampleError):
-        raster.facts(bytes(data), ReadRules())
+        raster.read_header(bytes(data), ReadRules())
 
 
 @pytest.mark.parametrize("tags", [{}, {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "Columns": 4}])
 def test_max_pixels_holds_for_dicom_and_counts_channels(tags):
     data = dicom_bytes(np.arange(144, dtype=np.uint8).reshape(12, 12), **tags)
 
-    assert dicom_header.facts(data, ReadRules(max_pixels=144)) is not None
-    for read in (lambda rules: dicom_header.facts(data, rules), lambda rules: read_pixels(data, rules, colour=True)):
+    assert dicom_header.read_header(data, ReadRules(max_pixels=144)) is not None
+    for read in (lambda rules: dicom_header.read_header(data, rules), lambda rules: read_pixels(data, rules, colour=True)):
         with pytest.raises(SampleError, match=r"max_pixels.*too_large"):
             read(ReadRules(max_pixels=143))
 
@@ -141,9 +141,9 @@ def test_max_pixels_counts_the_channels_of_a_picture(mode, channels):
     buffer = io.BytesIO()
     Image.new(mode, (6, 5)).save(buffer, "PNG")
 
-    assert raster.facts(buffer.getvalue(), ReadRules(max_pixels=30 * channels)).shape == (5, 6)
+    assert raster.read_header(buffer.getvalue(), ReadRules(max_pixels=30 * channels)).shape == (5, 6)
     with pytest.raises(SampleError, match=r"max_pixels.*too_large"):
-        raster.facts(buffer.getvalue(), ReadRules(max_pixels=30 * channels - 1))
+        raster.read_header(buffer.getvalue(), ReadRules(max_pixels=30 * channels - 1))
 
 
 def test_a_small_file_that_promises_a_large_image_is_refused_before_its_codec_runs():
@@ -175,7 +175,7 @@ def test_a_series_of_small_files_that_promise_a_large_volume_is_refused():
 @settings(max_examples=20, deadline=None)
 def test_shrinking_by_strips_is_shrinking_the_whole(height, width, dtype, side):
     image = np.random.default_rng(height).integers(0, 256, (1, height, width)).astype(dtype)
-    found = shrunk(image, side)
+    found = shrink(image, side)
     size = (found.shape[2], found.shape[1])
     whole = np.asarray(Image.fromarray(image[0].astype(np.float32)).resize(size, Image.Resampling.LANCZOS))
 

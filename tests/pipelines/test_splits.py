@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, parts_of, tell_parts
+from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, count_parts, tell_parts
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.split import SplitRule
 from tests.pipelines.corpora import picture
@@ -35,7 +35,7 @@ def test_parts_count_samples_patients_and_samples_without_one():
         row("4", "train", None),
         row("5", "test", None),
     ]
-    parts = parts_of([*rows, rows[0]])
+    parts = count_parts([*rows, rows[0]])
 
     assert parts == {
         "test": Part(samples=2, patients=1, without_patient=1),
