@@ -1,3 +1,94 @@
-"""Cross-dimensional medical encoders from object storage full of 2D images and 3D volumes."""
+"""Cross-dimensional medical encoders from object storage full of 2D images and 3D volumes.
+
+    import crossdim
+
+    dataset = crossdim.open("s3://lab/xray")                       # a published dataset
+    for batch in dataset.loader(batch_size=8, crop=(16, 64, 64)):  # tensors, in an order that can be resumed
+        batch["image"], batch["label"], batch["key"]
+    encoder = crossdim.load_encoder("s3://lab/runs/a")             # an encoder that crossdim pretrain has trained
+    features = encoder.embed(dataset[0])                           # (1, F)
+
+Names are imported when they are first used: ``import crossdim`` itself loads no other package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossdim.storage_schema.errors import CrossdimError
+    from crossdim.storage_schema.pseudo3d import Pseudo3D
+    from crossdim.training.api.batch import collate
+    from crossdim.training.api.dataset import Dataset, DatasetSample
+    from crossdim.training.api.dataset import open_dataset as open
+    from crossdim.training.api.encoder import Encoder, load_encoder
+    from crossdim.training.api.geometry import fold, unroll
+    from crossdim.training.api.loader import Loader, Mix, mix
+    from crossdim.training.layers.convert import convert
+    from crossdim.training.layers.crossd import CrossDConv
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CrossDConv",
+    "CrossdimError",
+    "Dataset",
+    "DatasetSample",
+    "Encoder",
+    "Loader",
+    "Mix",
+    "Pseudo3D",
+    "collate",
+    "convert",
+    "fold",
+    "load_encoder",
+    "mix",
+    "open",
+    "unroll",
+]
+
+#: Public name -> (module, name in it).
+_PUBLIC = {
+    "CrossDConv": ("crossdim.training.layers.crossd", "CrossDConv"),
+    "CrossdimError": ("crossdim.storage_schema.errors", "CrossdimError"),
+    "Dataset": ("crossdim.training.api.dataset", "Dataset"),
+    "DatasetSample": ("crossdim.training.api.dataset", "DatasetSample"),
+    "Encoder": ("crossdim.training.api.encoder", "Encoder"),
+    "Loader": ("crossdim.training.api.loader", "Loader"),
+    "Mix": ("crossdim.training.api.loader", "Mix"),
+    "Pseudo3D": ("crossdim.storage_schema.pseudo3d", "Pseudo3D"),
+    "collate": ("crossdim.training.api.batch", "collate"),
+    "convert": ("crossdim.training.layers.convert", "convert"),
+    "fold": ("crossdim.training.api.geometry", "fold"),
+    "load_encoder": ("crossdim.training.api.encoder", "load_encoder"),
+    "mix": ("crossdim.training.api.loader", "mix"),
+    "open": ("crossdim.training.api.dataset", "open_dataset"),
+    "unroll": ("crossdim.training.api.geometry", "unroll"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used.
+
+    Raises:
+        AttributeError: if there is none of this name.
+        UsageError: if it needs a package of an extra that is not installed.
+    """
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    try:
+        value = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        from crossdim.foundation.extras import missing_in
+
+        if lack := missing_in(error, f"{__name__}.{name}"):
+            raise lack from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from crossdim.cli import VERBS
+from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.training.backbones import encoder_bytes
 from crossdim.training.cli import build_parser as training_parser
+from crossdim.training.data.views import normalised
 from crossdim.training.recipes import RECIPES as PRETRAIN_RECIPES
+from crossdim.training.recipes import recipe
 from crossdim.training.studies import STUDIES
 from tests.system.conftest import REPOSITORY
+from tests.training.published import images, publish, superpatches
 
 README = (REPOSITORY / "README.md").read_text()
 PARSERS = {"pipelines": pipelines_parser, "training": training_parser}
@@ -52,15 +58,21 @@ def test_recipes_in_the_table_exist() -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    from crossdim.training.methods.cdssl_p3d import CdsslP3D
-
+    """From an empty folder; and its features are those that evaluation sees."""
     torch.manual_seed(0)
-    method = CdsslP3D().build()
-    (tmp_path / "runs" / "a").mkdir(parents=True)
-    (tmp_path / "runs" / "a" / "encoder.pt").write_bytes(encoder_bytes(method.encoder.state_dict(), method.encoder_spec))
+    method = recipe("cdssl-p3d:tiny").method.build()
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/encoder.pt").write_bytes(encoder_bytes(method.encoder.state_dict(), method.encoder_spec))
+    publish(Bucket(str(tmp_path / "data/xr")), images(9), "xr")
+    cubes = superpatches(3)
+    publish(Bucket(str(tmp_path / "data/ct")), cubes, "ct")
     [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    script = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{block}\nassert features.shape == (1, 512)"
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    script = f"{block}\nimport torch\ntorch.save((features, batch['image'], state), 'found.pt')"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    features, last, state = torch.load(tmp_path / "found.pt", weights_only=True)
+    x = torch.from_numpy(np.stack([normalised(cube.unit()) for cube in cubes]))
+    assert torch.allclose(features, method.encoder.eval()(x).mean(dim=(2, 3, 4)), atol=1e-4)
+    assert (last.shape[1:], state["position"]) == ((1, 16, 64, 64), 12)
 
 
 def test_the_verbs_of_make_exist() -> None:

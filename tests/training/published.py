@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 import google_crc32c
@@ -87,8 +88,14 @@ def superpatches(count: int, side: int = 64, seed: int = 1) -> list[Sample]:
     return samples
 
 
-def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dict[str, object] | None = None) -> Manifest:
-    """Write samples as one shard object, a catalog, and a manifest."""
+def publish(
+    bucket: Bucket,
+    samples: list[Sample],
+    name: str,
+    preprocessing: dict[str, object] | None = None,
+    splits: Sequence[str] = (),
+) -> Manifest:
+    """Write samples as one shard object, a catalog, and a manifest; without ``splits`` all are of split train."""
     flat = samples[0].presentation is not Presentation.SUPERPATCH
     default: dict[str, object] = (
         {"pseudo3d": {"window": 4, "stride": 4}} if flat else {"superpatch": {"side": samples[0].array.shape[1]}}
@@ -106,6 +113,7 @@ def publish(bucket: Bucket, samples: list[Sample], name: str, preprocessing: dic
         files=files,
     )
     data, rows = (_shard if flat else _bank)(samples, manifest.preprocessing_digest)
+    rows = [row | {"split": split} for row, split in zip(rows, splits or [row["split"] for row in rows], strict=True)]
     catalog = io.BytesIO()
     pq.write_table(table_of(rows, CATALOG_SCHEMA), catalog)
     objects = {

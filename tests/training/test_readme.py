@@ -22,7 +22,7 @@ TEXT = (PACKAGE / "README.md").read_text()
 
 
 def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The snippet normalises and pools as training and evaluation do; a reader who copies it gets the same features."""
+    """A reader who copies the snippet gets the features that training and evaluation see."""
     torch.manual_seed(0)
     method = recipe("cdssl-p3d:tiny").method.build().eval()
     spec = dataclasses.replace(method.encoder_spec, pseudo3d=dataclasses.asdict(Pseudo3D()))
@@ -33,7 +33,7 @@ def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytes
     names: dict[str, object] = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["of_volumes"].shape == (2, spec.num_features)
-    x = torch.from_numpy(normalised(unroll(names["image"], Pseudo3D())))[None]
+    x = torch.from_numpy(normalised(unroll(names["image"].numpy(), Pseudo3D())))[None]
     expected = method.encoder(x).mean(dim=(2, 3, 4)).detach().numpy()
     assert np.allclose(names["of_image"].numpy(), expected, atol=1e-5)
 

@@ -68,19 +68,21 @@ def _hashes(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str,
     return {"spec": digest(spec), "weights": tensor_hashes(weights)}
 
 
-def load_encoder(file: str | PathLike[str] | io.BytesIO) -> tuple[nn.Module, EncoderSpec]:
+def load_encoder(file: str | PathLike[str] | io.BytesIO, subject: str | None = None) -> tuple[nn.Module, EncoderSpec]:
     """The encoder of a run, in evaluation mode, and how to feed it.
 
     A file that was written before encoders had hashes is loaded with a note in the log.
 
     Args:
-        file: ``encoder.pt`` of a run.
+        file: ``encoder.pt`` of a run, or its bytes.
+        subject: where it came from, for messages; the name of the file if there is one.
 
     Raises:
         StorageError: if the file is damaged, or a hash in it is not that of what it holds.
         RunError: if it holds no encoder that this release can build.
     """
-    data, subject = (file.getvalue(), "encoder") if isinstance(file, io.BytesIO) else (Path(file).read_bytes(), str(file))
+    data, name = (file.getvalue(), "encoder") if isinstance(file, io.BytesIO) else (Path(file).read_bytes(), str(file))
+    subject = subject or name
     document = load_document(data, subject)
     weights = _checked(document, subject)
     try:

@@ -61,6 +61,11 @@ class BackboneSettings(ABC):
         return Decoder3D(self.num_features, self.level_widths, self.reduction, self.decoder_norm)
 
 
+#: What happens to unit-range values before an encoder: nothing else is known.
+PER_SAMPLE = "zero mean and unit deviation per sample"
+UNIT_RANGE = "none: unit range, as it is"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderSpec:
     """An encoder in words.
@@ -71,7 +76,7 @@ class EncoderSpec:
         in_channels: channels of the input (B, C, D, H, W).
         num_features: channels of the deepest feature map; its mean over space is the representation.
         side_multiple: every spatial side of the input is a multiple of this.
-        normalisation: what happens to unit-range values before the encoder.
+        normalisation: what happens to unit-range values before the encoder, ``PER_SAMPLE`` or ``UNIT_RANGE``.
         pseudo3d: geometry by which an image becomes a volume; None if the encoder saw none that was unrolled.
         preprocessing_digests: of the datasets it was trained on.
     """
@@ -81,7 +86,7 @@ class EncoderSpec:
     in_channels: int
     num_features: int
     side_multiple: int
-    normalisation: str = "zero mean and unit deviation per sample"
+    normalisation: str = PER_SAMPLE
     pseudo3d: dict[str, Any] | None = None
     preprocessing_digests: list[str] = field(default_factory=list)
 

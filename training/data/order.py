@@ -70,12 +70,21 @@ def _feistel(x: Ints, rows: int, columns: int, key: npt.NDArray[np.uint64]) -> I
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetOrder:
-    """The order inside one dataset: its size, its weight in the mixture, and how its samples lie together."""
+    """The order inside one dataset: its size, its weight in the mixture, and how its samples lie together.
+
+    Attributes:
+        num_samples: of the dataset.
+        weight: slots of the dataset in each cycle of the mixture.
+        granule: samples that lie together and are fetched together.
+        lanes: granules that are read side by side.
+        shuffled: False keeps the order of the catalog in every pass.
+    """
 
     num_samples: int
     weight: int = 1
     granule: int = 1
     lanes: int = 64
+    shuffled: bool = True
 
     def __post_init__(self) -> None:
         if found := wrong_settings(
@@ -90,6 +99,8 @@ class DatasetOrder:
     def sample(self, cursor: Ints, seed: int, dataset: int) -> Ints:
         """Index of the sample at each cursor of this dataset; every pass visits each sample once."""
         epoch, t = np.divmod(cursor, self.num_samples)
+        if not self.shuffled:
+            return t
         key = keyed(seed, dataset, epoch)
         granules, per_lane = self.num_samples // self.granule, self.num_samples // self.granule // self.lanes
         body = per_lane * self.granule * self.lanes

@@ -18,7 +18,7 @@ from crossdim.storage_schema.errors import RunError, wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
-from crossdim.training.backbones.base import EncoderSpec
+from crossdim.training.backbones.base import UNIT_RANGE, EncoderSpec
 from crossdim.training.backbones.strided import StridedSettings
 from crossdim.training.data.collate import Batch, Views
 from crossdim.training.layers.codebook import Codebook
@@ -35,7 +35,7 @@ class ConvAutoencoder(Restorer):
         super().__init__()
         self._backbone, self._features = backbone, features
         self.encoder, self.decoder = backbone.encoder(), backbone.mirror()
-        self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation="none: unit range, as it is")
+        self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation=UNIT_RANGE)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
         """Mean squared error of view ``x`` restored, and the terms of the code."""

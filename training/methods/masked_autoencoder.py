@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crossdim.storage_schema.errors import GeometryError, wrong_settings
 from crossdim.storage_schema.vocabulary import Presentation
-from crossdim.training.backbones.base import EncoderSpec
+from crossdim.training.backbones.base import UNIT_RANGE, EncoderSpec
 from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
 from crossdim.training.data.collate import Batch
 from crossdim.training.layers.attention import AttentionKind, Sites, blocks
@@ -128,7 +128,7 @@ class MaskedAutoencoder(Restorer):
         self._mask = mask
         self.encoder = backbone.encoder()
         self.decoder = TokenDecoder(decoder, backbone)
-        self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation="none: unit range, as it is")
+        self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation=UNIT_RANGE)
 
     def mask_of(self, stream: str) -> DualMask:
         """The mask of a stream; volumes' where streams are joint, for then all grids are alike."""
