@@ -8,9 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from crossdim.foundation.bucket import Bucket, StoreOptions
 
 # Before torch is loaded: idle OpenMP threads sleep instead of taking the processor from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -61,3 +64,11 @@ def s3_client(s3_endpoint: str) -> Any:
 
     keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
     return boto3.client("s3", endpoint_url=s3_endpoint, **keys)
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str, s3_client: Any) -> Bucket:
+    """An empty bucket of that server."""
+    name = f"lab-{uuid4().hex[:8]}"
+    s3_client.create_bucket(Bucket=name)
+    return Bucket(f"s3://{name}", StoreOptions(endpoint_url=s3_endpoint, access_key="k", secret_key="s", region="us-east-1"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import pickle
 import threading
@@ -14,9 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 import crossdim.foundation.store_options as module
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket, StoredObject, StoreOptions
@@ -249,32 +246,15 @@ class TestMemory(StoreSuite):
         bucket.filesystem.store.clear()
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A real S3 server on a free port of this machine."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-def client(url: str):
-    return boto3.client("s3", endpoint_url=url, aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1")
-
-
 class TestS3(StoreSuite):
     @pytest.fixture
-    def bucket(self, s3):
-        name = f"lab-{uuid4().hex[:8]}"
-        client(s3).create_bucket(Bucket=name)
-        options = StoreOptions(endpoint_url=s3, access_key="k", secret_key="s", region="us-east-1")
-        return Bucket(f"s3://{name}/folder", options)
+    def bucket(self, s3_bucket, s3_client):
+        self.other_client = s3_client
+        return s3_bucket.at("folder")
 
     def write_as_another_process(self, bucket, path):
         name, _, folder = bucket.root.partition("/")
-        client(bucket.options.endpoint_url).put_object(Bucket=name, Key=f"{folder}/{path}", Body=b"")
+        self.other_client.put_object(Bucket=name, Key=f"{folder}/{path}", Body=b"")
 
     def test_a_bucket_that_does_not_exist_is_said(self, bucket):
         """The commonest typing error of all."""
@@ -307,16 +287,14 @@ class TestOutage:
     """A store behind a door that can be shut."""
 
     @pytest.fixture
-    def relay(self, s3) -> Iterator[Relay]:
-        with Relay(int(s3.rsplit(":", 1)[1])) as relay:
+    def relay(self, s3_endpoint) -> Iterator[Relay]:
+        with Relay(int(s3_endpoint.rsplit(":", 1)[1])) as relay:
             yield relay
 
     @pytest.fixture
-    def direct(self, s3) -> Bucket:
+    def direct(self, s3_bucket) -> Bucket:
         """The store without the door, with one object."""
-        name = f"lab-{uuid4().hex[:8]}"
-        client(s3).create_bucket(Bucket=name)
-        bucket = Bucket(f"s3://{name}/folder", _options(s3, 0))
+        bucket = s3_bucket.at("folder")
         bucket.put("a", b"0123456789")
         return bucket
 

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.foundation.cluster import ray_session
 from crossdim.pipelines.cli import main
 from crossdim.pipelines.jobs.check import decoded
@@ -402,37 +401,28 @@ def test_kill_minus_nine_in_the_middle_and_the_same_line_again(raw, tmp_path, ca
     assert main(["verify", str(tmp_path / "killed"), "--json"]) == 0
 
 
-def test_s3_in_and_s3_out_give_the_bytes_of_the_local_run(raw, images, volumes, capsys):
+def test_s3_in_and_s3_out_give_the_bytes_of_the_local_run(raw, images, volumes, s3_bucket, capsys):
     """Credentials and endpoint are arguments; the store is one that speaks the protocol."""
-    moto_server = pytest.importorskip("moto.server")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        options = StoreOptions(endpoint_url=f"http://{host}:{port}", access_key="key", secret_key="secret")
-        store = ["--endpoint-url", f"http://{host}:{port}", "--access-key", "key", "--secret-key", "secret"]
-        bucket = Bucket("s3://lab/raw/images", options)
-        bucket.filesystem.mkdir("lab")
-        for path in sorted((raw / "images").rglob("*.*")):
-            bucket.put(str(path.relative_to(raw / "images")), path.read_bytes())
-        recipe = [
-            "--recipe",
-            "xray-pseudo3d:tiny",
-            "--set",
-            "shard.max_samples=3",
-            "--test-fraction",
-            "0.3",
-            "--label",
-            "folder",
-            "--json",
-        ]
+    store = ["--endpoint-url", s3_bucket.options.endpoint_url, "--access-key", "k", "--secret-key", "s"]
+    bucket, xr, ct = (s3_bucket.at(path) for path in ("raw/images", "xr", "ct"))
+    for path in sorted((raw / "images").rglob("*.*")):
+        bucket.put(str(path.relative_to(raw / "images")), path.read_bytes())
+    recipe = [
+        "--recipe",
+        "xray-pseudo3d:tiny",
+        "--set",
+        "shard.max_samples=3",
+        "--test-fraction",
+        "0.3",
+        "--label",
+        "folder",
+        "--json",
+    ]
 
-        assert main(["prepare", "s3://lab/raw/images", *recipe, "--out", "s3://lab/xr", *store]) == 3
-        assert last_answer(capsys)["manifest_digest"] == manifest_of(images).digest
-        assert main(["verify", "s3://lab/xr", "--json", *store]) == 0
-        assert main(["prepare", str(raw / "volumes"), *TINY_VOLUMES, "--out", "s3://lab/ct", "--json", *store]) == 3
-        capsys.readouterr()
-        assert main(["verify", "s3://lab/ct", "--json", *store]) == 0
-        assert Bucket("s3://lab/ct", options).read(MANIFEST_PATH) == (volumes / MANIFEST_PATH).read_bytes()
-    finally:
-        server.stop()
+    assert main(["prepare", bucket.url, *recipe, "--out", xr.url, *store]) == 3
+    assert last_answer(capsys)["manifest_digest"] == manifest_of(images).digest
+    assert main(["verify", xr.url, "--json", *store]) == 0
+    assert main(["prepare", str(raw / "volumes"), *TINY_VOLUMES, "--out", ct.url, "--json", *store]) == 3
+    capsys.readouterr()
+    assert main(["verify", ct.url, "--json", *store]) == 0
+    assert ct.read(MANIFEST_PATH) == (volumes / MANIFEST_PATH).read_bytes()

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.store_options import StoreOptions
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, name_table
 from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
@@ -190,26 +189,16 @@ def test_many_preparations_at_a_time_use_one_key(tmp_path):
     assert stat.S_IMODE((tmp_path / SALT_NAME).stat().st_mode) == 0o600
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_key_beside_raw_data_in_a_store_is_made_once_and_is_no_input():
-    moto_server = pytest.importorskip("moto.server")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        options = StoreOptions(endpoint_url=f"http://{host}:{port}", access_key="key", secret_key="secret")
-        source, out = Bucket("s3://keys/raw", options), Bucket("s3://keys/out", options)
-        source.filesystem.mkdir("keys")
-        source.put("a.png", b"1")
-        keys = {PseudonymOptions().load_key(source, out).secret for _ in range(3)}
-        place = PseudonymOptions().write_name_map([NamedFile(path="a", name="b")], source, out, "0" * 64)
+def test_a_key_beside_raw_data_in_a_store_is_made_once_and_is_no_input(s3_bucket):
+    source, out = s3_bucket.at("raw"), s3_bucket.at("out")
+    source.put("a.png", b"1")
+    keys = {PseudonymOptions().load_key(source, out).secret for _ in range(3)}
+    place = PseudonymOptions().write_name_map([NamedFile(path="a", name="b")], source, out, "0" * 64)
 
-        assert keys == {source.read(SALT_NAME)}
-        assert place.url == f"s3://keys/raw/{NAME_MAP_PREFIX}{'0' * 16}.csv"
-        assert [file.path for file in list_sources([source])[1]] == ["a.png"]
-        assert not out.exists()
-    finally:
-        server.stop()
+    assert keys == {source.read(SALT_NAME)}
+    assert place.url == f"{source.url}/{NAME_MAP_PREFIX}{'0' * 16}.csv"
+    assert [file.path for file in list_sources([source])[1]] == ["a.png"]
+    assert not out.exists()
 
 
 def test_key_and_table_beside_raw_data_are_no_inputs(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.cli import main
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.output import check_free
@@ -122,28 +122,19 @@ def test_as_long_as_no_row_is_finished_other_inputs_begin_anew(begun):
     assert b'"size":5' in out.read(INPUTS)
 
 
-def test_a_changed_object_of_a_store_is_refused_by_its_etag(tmp_path):
-    moto_server = pytest.importorskip("moto.server")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        options = StoreOptions(endpoint_url=f"http://{host}:{port}", access_key="key", secret_key="secret")
-        source, out = Bucket("s3://lab/raw", options), Bucket(str(tmp_path / "out"))
-        source.filesystem.mkdir("lab")
-        source.put("a.png", b"12345")
-        version = source.listing()[0].version
-        hold(source, out)
-        out.put(marker_path(PLAN, 0), b"{}")
-        assert read_whole(source, "a.png", 5, version=version) == b"12345"
-        source.put("a.png", b"54321")
+def test_a_changed_object_of_a_store_is_refused_by_its_etag(s3_bucket, tmp_path):
+    source, out = s3_bucket.at("raw"), Bucket(str(tmp_path / "out"))
+    source.put("a.png", b"12345")
+    version = source.listing()[0].version
+    hold(source, out)
+    out.put(marker_path(PLAN, 0), b"{}")
+    assert read_whole(source, "a.png", 5, version=version) == b"12345"
+    source.put("a.png", b"54321")
 
-        with pytest.raises(StorageError, match=f"a.png .5 bytes, {version}; now 5 bytes, "):
-            hold(source, out)
-        with pytest.raises(SampleError, match="written anew"):
-            read_whole(source, "a.png", 5, version=version)
-    finally:
-        server.stop()
+    with pytest.raises(StorageError, match=f"a.png .5 bytes, {version}; now 5 bytes, "):
+        hold(source, out)
+    with pytest.raises(SampleError, match="written anew"):
+        read_whole(source, "a.png", 5, version=version)
 
 
 def test_a_file_that_changes_while_it_is_prepared_is_told(begun):

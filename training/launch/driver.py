@@ -116,10 +116,12 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         from ray.train.torch import TorchConfig
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        from crossdim.training.launch.ray_backend import LoopbackTorchConfig, is_loopback
         from crossdim.training.launch.ray_callbacks import Box, Readiness, Warden
         from crossdim.training.launch.ray_scaling import Trainer
 
         where = ray.get_runtime_context().gcs_address
+        group = LoopbackTorchConfig if is_loopback(where) else TorchConfig
         if workers.use_gpu:
             refuse_lack(largest_count("GPU"), *workers.span, f"the Ray cluster at {where}")
         # Where the controller is, too: a box on a machine that is lost would end the run.
@@ -128,7 +130,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         callbacks: list[Any] = [Warden(job.run, box), Readiness()]  # annotations are those of Ray Train's first version
         trainer = Trainer(
             lambda: ray_worker(job),
-            torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+            torch_config=group(backend="nccl" if workers.use_gpu else "gloo"),
             scaling_config=ScalingConfig(use_gpu=workers.use_gpu, **_elasticity(workers)),
             run_config=RunConfig(
                 name="ray",
