@@ -23,7 +23,7 @@ from benchmarks.stopwatch import in_turns, show, spread
 from crossdim.storage_schema.sample import Scaling
 from crossdim.training.data.collate import Batch
 from crossdim.training.data.order import rng_at
-from crossdim.training.evaluation.assembly import Tiling, streamed
+from crossdim.training.evaluation.assembly import Tiling, restore_in_slabs
 from crossdim.training.layers.tokens import Counts
 from crossdim.training.methods.base import Method, Step, total_of
 from crossdim.training.methods.maesil import Maesil
@@ -144,7 +144,7 @@ def streaming() -> None:
         restore(torch.rand(1, 1, SIDE, SIDE, SIDE), 0)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         begun = time.perf_counter()
-        for start, unit in streamed(stored, scaling, restore, Tiling(side=SIDE, overlap=16), 0):
+        for start, unit in restore_in_slabs(stored, scaling, restore, Tiling(side=SIDE, overlap=16), 0):
             result[:, start : start + unit.shape[1]] = np.rint(unit * 2000)
         seconds = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.stopwatch import in_turns, show
-from crossdim.training.data.order import _ROUNDS, DatasetOrder, Ints, Order, _mixed, rng_at
+from crossdim.training.data.order import _ROUNDS, DatasetOrder, Ints, Order, _mix, rng_at
 
 BATCH = 256
 SIZES = (10**6, 10**9, 10**12)
@@ -40,7 +40,7 @@ def main() -> None:
     def hashes() -> None:
         with np.errstate(over="ignore"):
             for _ in range(_ROUNDS):
-                _mixed(_mixed(values))
+                _mix(_mix(values))
 
     cases: dict[str, Callable[[], object]] = {HASHES: hashes, f"shuffled table of {TABLE_SAMPLES:.0e}": lambda: table[places]}
     memory = {}

@@ -21,7 +21,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Encoding
-from crossdim.training.data.dataset import _decoded, open_dataset, read_sample
+from crossdim.training.data.dataset import _decode, open_dataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
 from tests.training.published import images, publish, superpatches
 
@@ -57,7 +57,7 @@ def measure(title: str, samples: list[Sample], folder: Path) -> None:
     cases = {
         PREAD: lambda: spent(os.pread(descriptor, row["length"], row["offset"]) for row in rows),
         "crc32c of bytes at hand": lambda: spent(google_crc32c.value(data) for data in stored),
-        "decoding of bytes at hand": lambda: spent(_decoded(data, *p) for data, p in zip(stored, promises, strict=True)),
+        "decoding of bytes at hand": lambda: spent(_decode(data, *p) for data, p in zip(stored, promises, strict=True)),
         "catalog row to Python values": lambda: spent(dataset.row(i) for i in everyone),
         "read_sample": lambda: spent(read_sample(dataset, i, reader) for i in everyone),
     }

@@ -28,7 +28,7 @@ from crossdim.training.engine.execution import Compute
 from crossdim.training.methods.base import Method, Step, total_of
 from crossdim.training.methods.pyramid import PyramidNet
 from tests.oracles import pcrlv2 as published
-from tests.training.methods.test_against_pcrlv2 import twins
+from tests.training.methods.test_against_pcrlv2 import ours_and_published
 
 STEP = Step(index=1, total=9, seed=5)
 STREAM = str(Presentation.PSEUDO3D)
@@ -161,7 +161,7 @@ def backbones(kinds: Sequence[str], batch: int, runs: int, device: torch.device,
 
 def beside(width: int, batch: int, runs: int, device: torch.device) -> None:
     """Print the published step and ours, in turns, at equal weights, views and draws."""
-    mine, other = twins(0, width)
+    mine, other = ours_and_published(0, width)
     mine, other, data = mine.float().to(device), other.float().to(device), views(batch, device)
     last = Compute().prepare(PyramidNet(UNet3DSettings(base_width=width), "random"), device).train()
     last.load_state_dict(mine.state_dict())

@@ -27,7 +27,7 @@ from crossdim.storage_schema.vocabulary import Modality, Presentation
 from crossdim.training.data.collate import collate
 from crossdim.training.data.views import Floats, image_of
 from crossdim.training.data.views.boxes import Side3
-from crossdim.training.data.views.solid import SolidPlan, box_resampled, resampled, solid_views
+from crossdim.training.data.views.views_3d import Plan3D, make_views_3d, resample, resample_box
 from crossdim.training.methods.cdssl_p3d import NUM_LOCAL, CdsslP3D, Views3D
 from crossdim.training.recipes import recipe
 from tests.oracles.pcrlv2_crops import MARGIN, crop_pair
@@ -86,7 +86,7 @@ def rendering(config: CdsslP3D, sample: Sample, spec: Pseudo3D | None, device: s
     batch = collate(drawn, [KEY] * BATCH, str(sample.presentation), BATCH)
 
     def run() -> None:
-        config.rendered(batch.to(torch.device(device)))
+        config.render_views(batch.to(torch.device(device)))
         if device != "cpu":
             torch.cuda.synchronize()
 
@@ -101,7 +101,7 @@ def interpolated(config: CdsslP3D, volume_DHW: Floats) -> None:
         (solid.local_side, solid.local_boxes[0], NUM_LOCAL),
     ):
         for _ in range(count):
-            box_resampled(volume_DHW, (0, 0, 0), box, side)
+            resample_box(volume_DHW, (0, 0, 0), box, side)
 
 
 def radiograph(side: int) -> Sample:
@@ -120,19 +120,19 @@ def pairs(title: str, volume_DHW: Floats) -> None:
     inside = volume_DHW[tuple(slice(m, n - m) for m, n in zip(MARGIN[::-1], volume_DHW.shape, strict=True))]
     shape = (inside.shape[0], inside.shape[1], inside.shape[2])
 
-    def made(of: Callable[[SolidPlan, Side3], object]) -> None:
+    def made(of: Callable[[Plan3D, Side3], object]) -> None:
         wide, near = views.plans(shape, KEY, np.random.default_rng(next(new)))
         of(wide, views.global_side)
         of(near, views.local_side)
 
-    def crops(plan: SolidPlan, side: Side3) -> object:
-        return [resampled(inside, affine, side) for affine in plan.placement.affine(side)]
+    def crops(plan: Plan3D, side: Side3) -> object:
+        return [resample(inside, affine, side) for affine in plan.placement.affine(side)]
 
     cases: dict[str, Callable[[], object]] = {
         "transcription": lambda: crop_pair(volume_XYZ, old),
         "transcription, no tissue score": lambda: crop_pair(volume_XYZ, old, scored=False),
         "ours, turned and flipped, no distortions": lambda: made(crops),
-        "ours, all of it": lambda: made(lambda plan, side: solid_views(inside, plan, side)),
+        "ours, all of it": lambda: made(lambda plan, side: make_views_3d(inside, plan, side)),
     }
     times = in_turns(cases, runs=7, repeat=5)
     show(f"{title}: a pair of crops from {volume_DHW.shape}", times, limit="ours, all of it", digits=1)

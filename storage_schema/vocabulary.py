@@ -18,7 +18,7 @@ class Presentation(StrEnum):
     SUPERPATCH = "superpatch"  # (1, S, S, S), one box of a volume's grid
 
     @property
-    def is_flat(self) -> bool:
+    def is_2d(self) -> bool:
         """Whether the sample was a 2D image."""
         return self is not Presentation.SUPERPATCH
 

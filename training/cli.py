@@ -170,28 +170,28 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     datasets = [open_bucket(url, arguments) for url in arguments.data]
     from crossdim.training.evaluation import evaluate
 
-    document, sentence = evaluate(run, datasets, folds=arguments.folds, twins=arguments.twins, quiet=arguments.json)
+    document, sentence = evaluate(run, datasets, folds=arguments.folds, baselines=arguments.baselines, quiet=arguments.json)
     answer(document, sentence, as_json=arguments.json)
     return DONE
 
 
 def _study(arguments: argparse.Namespace) -> int:
     out = open_bucket(arguments.out, arguments)
-    datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.judge))
+    datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.eval_data))
     from crossdim.training.config.pretraining import overridden
     from crossdim.training.launch.driver import Workers
     from crossdim.training.launch.worker import Source
     from crossdim.training.recipes import recipe
     from crossdim.training.studies import study
-    from crossdim.training.studies.conduct import Bench, conduct
+    from crossdim.training.studies.run import StudyConfig, run_study
 
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = overridden(recipe(arguments.recipe), [*steps, *arguments.set])
-    sources, judges = (tuple(Source(bucket=found, weight=1.0) for found in buckets) for buckets in (datasets, others))
+    sources, eval_sources = (tuple(Source(bucket=found, weight=1.0) for found in buckets) for buckets in (datasets, others))
     workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
-    bench = Bench(
+    study_config = StudyConfig(
         sources=sources,
-        judges=judges,
+        eval_sources=eval_sources,
         out=out,
         seeds=arguments.seeds,
         folds=arguments.folds,
@@ -199,7 +199,7 @@ def _study(arguments: argparse.Namespace) -> int:
         workers=workers,
         threads=arguments.threads,
     )
-    document, table = conduct(study(arguments.name, config), bench)
+    document, table = run_study(study(arguments.name, config), study_config)
     answer(document, f"{table}\ntable: {out.where('study.md')}", as_json=arguments.json)
     return DONE
 
@@ -257,14 +257,14 @@ def _add_status(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
-    verb = verbs.add_parser("evaluate", help="probe a run's encoder beside untrained twins; write report.html into the run")
+    verb = verbs.add_parser("evaluate", help="probe a run's encoder beside untrained baselines; write report.html into the run")
     verb.set_defaults(verb=_evaluate)
     verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument(
         "--folds", type=fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
     )
-    verb.add_argument("--twins", type=int, default=3, metavar="N", help="untrained encoders to compare with")
+    verb.add_argument("--baselines", type=int, default=3, metavar="N", help="untrained encoders to compare with")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
 
@@ -276,7 +276,9 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--recipe", metavar="NAME", required=True, help="what the arms have in common")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument("--out", metavar="URL", required=True, help="folder of the study; the same line goes on where it stopped")
-    verb.add_argument("--judge", metavar="URL", nargs="+", default=[], help="published datasets that arms are only judged by")
+    verb.add_argument(
+        "--eval-data", metavar="URL", nargs="+", default=[], help="published datasets that arms are only evaluated on"
+    )
     verb.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each arm")
     verb.add_argument("--steps", type=int, metavar="N", help="optimizer steps of each run; short for --set steps=N")
     verb.add_argument(

@@ -100,7 +100,7 @@ def test_words_for_modalities_are_lower_case_and_hold_no_contradiction():
 
 def test_only_superpatches_were_never_flat():
     """Methods decide by this which samples may be folded to an image."""
-    assert [p for p in Presentation if not p.is_flat] == [Presentation.SUPERPATCH]
+    assert [p for p in Presentation if not p.is_2d] == [Presentation.SUPERPATCH]
 
 
 def test_stored_words_do_not_change():

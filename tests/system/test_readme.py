@@ -19,7 +19,7 @@ from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.training.backbones import encoder_bytes
 from crossdim.training.cli import build_parser as training_parser
-from crossdim.training.data.views import normalised
+from crossdim.training.data.views import normalise
 from crossdim.training.recipes import RECIPES as PRETRAIN_RECIPES
 from crossdim.training.recipes import recipe
 from crossdim.training.studies import STUDIES
@@ -70,7 +70,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     script = f"{block}\nimport torch\ntorch.save((features, batch['image'], state), 'found.pt')"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     features, last, state = torch.load(tmp_path / "found.pt", weights_only=True)
-    x = torch.from_numpy(np.stack([normalised(cube.unit()) for cube in cubes]))
+    x = torch.from_numpy(np.stack([normalise(cube.unit()) for cube in cubes]))
     assert torch.allclose(features, method.encoder.eval()(x).mean(dim=(2, 3, 4)), atol=1e-4)
     assert (last.shape[1:], state["position"]) == ((1, 16, 64, 64), 12)
 

@@ -12,7 +12,7 @@ import torch
 
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
 from crossdim.training.backbones import encoder_bytes
-from crossdim.training.data.views import normalised
+from crossdim.training.data.views import normalise
 from crossdim.training.evaluation import REPORT
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import async_checkpointer, checkpoint, metrics, run_config
@@ -33,7 +33,7 @@ def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytes
     names: dict[str, object] = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["of_volumes"].shape == (2, spec.num_features)
-    x = torch.from_numpy(normalised(unroll(names["image"].numpy(), Pseudo3D())))[None]
+    x = torch.from_numpy(normalise(unroll(names["image"].numpy(), Pseudo3D())))[None]
     expected = method.encoder(x).mean(dim=(2, 3, 4)).detach().numpy()
     assert np.allclose(names["of_image"].numpy(), expected, atol=1e-5)
 

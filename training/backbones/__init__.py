@@ -1,4 +1,4 @@
-"""Backbones by name, and the door through which a trained encoder is loaded: plain PyTorch, no Ray, no object store."""
+"""Backbones by name, and saving and loading of trained encoders: plain PyTorch, no Ray, no object store."""
 
 from __future__ import annotations
 
@@ -56,7 +56,12 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
 
 
 def encoder_bytes(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
-    """An encoder as a file that loads with ``weights_only=True``: its spec, its weights by name, and the hashes of both."""
+    """An encoder as a file that loads with ``weights_only=True``: its spec, its weights by name, and the hashes of both.
+
+    Args:
+        weights: state of the encoder.
+        spec: how to rebuild it.
+    """
     buffer = io.BytesIO()
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     document = spec.document()
@@ -69,22 +74,22 @@ def _hashes(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str,
 
 
 def load_encoder(file: str | PathLike[str] | io.BytesIO, subject: str | None = None) -> tuple[nn.Module, EncoderSpec]:
-    """The encoder of a run, in evaluation mode, and how to feed it.
+    """Load the encoder of a run, in evaluation mode, and its spec.
 
-    A file that was written before encoders had hashes is loaded with a note in the log.
+    A file that was written before encoders had hashes is loaded with a warning.
 
     Args:
         file: ``encoder.pt`` of a run, or its bytes.
         subject: where it came from, for messages; the name of the file if there is one.
 
     Raises:
-        StorageError: if the file is damaged, or a hash in it is not that of what it holds.
+        StorageError: if the file is damaged, or a hash in it does not match.
         RunError: if it holds no encoder that this release can build.
     """
     data, name = (file.getvalue(), "encoder") if isinstance(file, io.BytesIO) else (Path(file).read_bytes(), str(file))
     subject = subject or name
     document = load_document(data, subject)
-    weights = _checked(document, subject)
+    weights = _checked_weights(document, subject)
     try:
         spec = EncoderSpec(**document["spec"])
         _check_network(spec, weights)
@@ -97,10 +102,10 @@ def load_encoder(file: str | PathLike[str] | io.BytesIO, subject: str | None = N
 
 
 def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
-    """Hold a spec and weights against the network that the spec describes, before memory is taken for it.
+    """Compare a spec and weights with the network that the spec describes, before memory is allocated for it.
 
     Raises:
-        ValueError: if the spec is not that of its network, or a weight is not of its shape or type.
+        ValueError: if the spec does not fit its network, or a weight has another shape or type.
     """
     if spec.backbone not in BACKBONES:
         raise RunError(unknown_name("backbone", spec.backbone, BACKBONES))
@@ -121,8 +126,8 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
         check_tensor(weights[name], like, name)
 
 
-def _checked(document: Any, subject: str) -> dict[str, Tensor]:
-    """The weights in an encoder's document, once it is one and its hashes are those of what stands beside them."""
+def _checked_weights(document: Any, subject: str) -> dict[str, Tensor]:
+    """The weights of an encoder's document, after checking its members and its hashes."""
     members = set(document) if isinstance(document, dict) else set()
     if members not in ({"spec", "weights", "sha256"}, {"spec", "weights"}):
         raise RunError(
@@ -142,16 +147,16 @@ def _checked(document: Any, subject: str) -> dict[str, Tensor]:
         raise RunError(f"{subject}: its spec is no settings: {error}") from error
     if found != document["sha256"]:
         remedy = "restore it; a run that goes on writes it anew with its next checkpoint"
-        raise StorageError(f"{subject}: {_differing(found, document['sha256'])}; {remedy}")
+        raise StorageError(f"{subject}: {_difference(found, document['sha256'])}; {remedy}")
     return weights
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether a value is a dense tensor that has all its numbers in the file; a view of few may state any shape."""
+    """Whether a value is a dense tensor with all its numbers in the file; a view of a few numbers may state any shape."""
     return isinstance(value, Tensor) and value.layout is torch.strided and value.nbytes <= value.untyped_storage().nbytes()
 
 
-def _differing(found: dict[str, Any], stated: Any) -> str:
+def _difference(found: dict[str, Any], stated: Any) -> str:
     theirs = stated.get("weights") if isinstance(stated, dict) else None
     names = [name for name, sha256 in found["weights"].items() if not isinstance(theirs, dict) or theirs.get(name) != sha256]
     if not names:

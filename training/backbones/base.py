@@ -1,4 +1,4 @@
-"""What a backbone is: settings from which an encoder and a pyramid decoder grow; and EncoderSpec, the settings in words."""
+"""Backbones: settings from which an encoder and a pyramid decoder are built; and EncoderSpec, their serialised form."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from crossdim.training.layers.dual_norm import Norm
 class BackboneSettings(ABC):
     """An architecture. Subclasses are frozen, keyword-only dataclasses with a field ``in_channels``.
 
-    Encoders and decoders have a method ``units() -> list[nn.Module]``: the submodules, stages or blocks, one inside no
-    other, that ``crossdim.training.layers.recompute.recomputed`` may be applied to. Every parameter takes part in every forward
-    pass. An input that cannot be encoded is refused with a GeometryError.
+    Encoders and decoders have a method ``units() -> list[nn.Module]``: the stages or blocks, none inside another, to which
+    :func:`~crossdim.training.layers.recompute.enable_recomputation` may be applied. Every parameter takes part in every
+    forward pass. An input that cannot be encoded raises GeometryError.
 
     Attributes:
         kind: name in ``crossdim.training.backbones.BACKBONES``.
@@ -35,7 +35,7 @@ class BackboneSettings(ABC):
     @property
     @abstractmethod
     def reduction(self) -> Triple:
-        """How many voxels of the input one voxel of the deepest map stands for, along (D, H, W)."""
+        """How many voxels of the input one voxel of the deepest map covers, along (D, H, W)."""
 
     @property
     @abstractmethod
@@ -49,12 +49,12 @@ class BackboneSettings(ABC):
 
     @property
     def side_multiple(self) -> int:
-        """If every spatial side of an input is a multiple of this, the encoder can divide it; some take more."""
+        """If every spatial side of an input is a multiple of this, the encoder can process it; some accept more."""
         return math.lcm(*self.reduction)
 
     @abstractmethod
     def encoder(self) -> nn.Module:
-        """(B, C, D, H, W) -> the deepest feature map, (B, num_features, d, h, w); freshly drawn weights."""
+        """(B, C, D, H, W) -> the deepest feature map, (B, num_features, d, h, w); newly drawn weights."""
 
     def decoder(self) -> nn.Module:
         """The deepest feature map -> feature maps of three levels, deepest first, the last at the input's size."""
@@ -68,7 +68,7 @@ UNIT_RANGE = "none: unit range, as it is"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderSpec:
-    """An encoder in words.
+    """Serialised description of an encoder: how to rebuild it and how to prepare its input.
 
     Attributes:
         backbone: name in ``crossdim.training.backbones.BACKBONES``.
@@ -76,8 +76,8 @@ class EncoderSpec:
         in_channels: channels of the input (B, C, D, H, W).
         num_features: channels of the deepest feature map; its mean over space is the representation.
         side_multiple: every spatial side of the input is a multiple of this.
-        normalisation: what happens to unit-range values before the encoder, ``PER_SAMPLE`` or ``UNIT_RANGE``.
-        pseudo3d: geometry by which an image becomes a volume; None if the encoder saw none that was unrolled.
+        normalisation: applied to unit-range values before the encoder, ``PER_SAMPLE`` or ``UNIT_RANGE``.
+        pseudo3d: geometry by which an image becomes a volume; None if the encoder was not trained on unrolled images.
         preprocessing_digests: of the datasets it was trained on.
     """
 
@@ -92,7 +92,7 @@ class EncoderSpec:
 
     @classmethod
     def of(cls, backbone: BackboneSettings) -> EncoderSpec:
-        """The spec of a backbone that has seen no data yet."""
+        """The spec of a backbone that has not been trained."""
         return cls(
             backbone=backbone.kind,
             settings={f.name: getattr(backbone, f.name) for f in fields(backbone)},  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ class CrossDUNetSettings(BackboneSettings):
 
     @property
     def level_widths(self) -> Triple:
-        """Channels of the three levels of a decoder without skips."""
+        """Channels of the three levels of a decoder without skip connections."""
         return self.base_width * 4, self.base_width * 2, self.base_width
 
     @property
@@ -67,12 +67,17 @@ class CrossDUNetSettings(BackboneSettings):
         return "bn"
 
     def encoder(self) -> CrossDUNetEncoder:
-        """Freshly drawn."""
+        """The encoder, with newly drawn weights."""
         return CrossDUNetEncoder(self)
 
 
 def unit(width_in: int, width_out: int) -> nn.Sequential:
-    """Twice a convolution with 3 taps along every axis, batch norm and ReLU."""
+    """Two times convolution with 3 taps along every axis, batch norm and ReLU.
+
+    Args:
+        width_in: input channels.
+        width_out: output channels.
+    """
     layers: list[nn.Module] = []
     for width in (width_in, width_out):
         layers += [
@@ -94,7 +99,7 @@ class CrossDUNetEncoder(nn.Module):
         self.pool = anyrank.MaxPool(2)
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: every level."""
+        """Every level."""
         return list(self.levels)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """The decoder of every backbone: from the deepest map to feature maps of three levels, without skip connections.
 
-Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py (lines 37-65, 114-129), for a reduction of 8 on every axis. How it follows
+Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py (lines 37-65, 114-129), for a reduction of 8 on every axis. How it adapts to
 encoders that reduce axes differently is ours. Axes: B batch, C channel, D depth, H height, W width.
 """
 
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.backbones.unit import unit
 from crossdim.training.layers.dual_norm import Norm
-from crossdim.training.layers.raised import raised
+from crossdim.training.layers.fused_transposed import upsample_and_convolve
 
 #: Voxels along (D, H, W).
 Triple = tuple[int, int, int]
 
 
 def upsampling(reduction: Triple) -> list[Triple]:
-    """Factors per axis by which a decoder enlarges, first step first.
+    """Upsampling factors of a decoder's steps, per axis, first step first.
 
     The last three steps end at 1/4, 1/2 and 1 of the input, or nearer to its size on an axis that was reduced by less;
-    steps before them undo what an encoder reduced beyond 8.
+    steps before them undo reduction beyond 8.
 
     Args:
-        reduction: how many voxels of the input one voxel of the deepest map stands for, per axis.
+        reduction: how many voxels of the input one voxel of the deepest map covers, per axis.
 
     Raises:
-        GeometryError: if a reduction is no power of two.
+        GeometryError: if a reduction is not a power of two.
     """
     if any(r < 1 or r & (r - 1) for r in reduction):
         raise GeometryError(f"the decoder enlarges by twos: an encoder must reduce by powers of two; found {reduction}")
@@ -39,7 +39,7 @@ def upsampling(reduction: Triple) -> list[Triple]:
 
 
 class Level(nn.Module):
-    """Enlargement, then two units: (B, width_in, D, H, W) -> (B, width_out, s D, ...)."""
+    """Upsampling, then two units: (B, width_in, D, H, W) -> (B, width_out, s D, ...)."""
 
     def __init__(self, width_in: int, width_out: int, step: Triple, norm: Norm) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Level(nn.Module):
         """The level's feature map."""
         convolution, *rest = self.first
         assert isinstance(convolution, nn.Conv3d)
-        x = raised(x_BCDHW, self.up, convolution)
+        x = upsample_and_convolve(x_BCDHW, self.up, convolution)
         for layer in rest:
             x = layer(x)
         refined: Tensor = self.second(x)
@@ -71,7 +71,7 @@ class Decoder3D(nn.Module):
         self.levels = nn.ModuleList(Level(a, b, step, norm) for (a, b), step in zip(pairs, steps[-3:], strict=True))
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: every level."""
+        """Every level."""
         return [*self.rise, *self.levels]
 
     def forward(self, deepest_BCDHW: Tensor) -> list[Tensor]:

@@ -1,8 +1,8 @@
-"""The residual encoder of nnU-Net, whose weights carry nnU-Net's names, so that its ResEnc-L can start from ours.
+"""The residual encoder of nnU-Net, with nnU-Net's names of weights, so that its ResEnc-L can start from ours.
 
 Isensee et al., nnU-Net Revisited (arXiv 2404.09556); the blocks are those of ResNet-D (He et al., arXiv 1812.01187).
-Structure, names and initialisation are those of ``ResidualEncoderUNet.encoder`` in dynamic-network-architectures 0.4.4,
-held to it by name, shape and value; the code is ours. Axes: B batch, C channel, D depth, H height, W width.
+Structure, names and initialisation are those of ``ResidualEncoderUNet.encoder`` in dynamic-network-architectures 0.4.4, and
+tested against it by name, shape and value; the code is ours. Axes: B batch, C channel, D depth, H height, W width.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ STRIDES: tuple[Triple, ...] = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResEncSettings(BackboneSettings):
-    """Stages of residual blocks; the defaults are ResEnc-L but for the strides.
+    """Stages of residual blocks; the defaults are ResEnc-L except for the strides.
 
     Attributes:
+        in_channels: of the input.
         features_per_stage: channels.
         blocks_per_stage: residual blocks of two convolutions each.
         strides: along (D, H, W), of the first block of each stage.
-        level_widths: of the decoder; PCRLv2's, so that methods compare backbones by equally long projections.
-        decoder_norm: batch norm as in PCRLv2; instance norm would take away the means that projections are made of.
+        level_widths: of the decoder; PCRLv2's, so that methods compare backbones with projections of equal length.
+        decoder_norm: batch norm as in PCRLv2; instance norm would remove the means that projections are made of.
     """
 
     kind: ClassVar[str] = "resenc"
@@ -97,14 +98,15 @@ class ResidualEncoder3D(nn.Module):
         self.apply(_initialise)
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: stem and residual blocks."""
+        """Stem and residual blocks."""
         return [*self.stem["convs"], *(block for stage in self.stages for block in stage["blocks"])]  # type: ignore[index, misc]
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """The map of the last stage.
+        """The feature map of the last stage.
 
         Raises:
-            GeometryError: if a side is no multiple of its strides' product, or one voxel alone would reach the last stage.
+            GeometryError: if a side is not a multiple of the product of its strides, or only one voxel would reach the last
+                stage.
         """
         sides = x_BCDHW.shape[2:]
         if any(side % r for side, r in zip(sides, self._reduction, strict=True)) or sides == self._reduction:
@@ -120,7 +122,7 @@ class ResidualEncoder3D(nn.Module):
 class ConvNormReLU(nn.Module):
     """Convolution, instance norm, leaky ReLU unless ``active`` is False.
 
-    The layers are registered twice, alone and in ``all_modules``, as they are in the library: so does the state name them.
+    The layers are registered twice, alone and in ``all_modules``, as in the library, so that names in the state are the same.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class ConvNormReLU(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a skip that pools by averages where the block strides and projects where channels change."""
+    """Two convolutions and a skip, which average-pools at a stride and projects if the number of channels changes."""
 
     def __init__(self, width_in: int, width_out: int, stride: Triple) -> None:
         super().__init__()
@@ -168,7 +170,7 @@ def _stage(width_in: int, width_out: int, blocks: int, stride: Triple) -> nn.Seq
 
 
 def _initialise(module: nn.Module) -> None:
-    """He's for convolutions; a block starts as its skip, for the last scale inside it is zero."""
+    """Kaiming normal for convolutions; a block starts as its skip, because the last scale inside it is zero."""
     if isinstance(module, nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:

@@ -1,7 +1,7 @@
-"""ResNets for images, for volumes, and for both: one definition, of which the convolution is an argument.
+"""ResNets for images, for volumes, and for both: one definition with the convolution as an argument.
 
 Source: He et al. (arXiv 1512.03385); names of weights, and the stride in the 3 x 3 convolution of a bottleneck, as in
-torchvision. Cross-D networks put a Cross-D convolution in every place, as published (arXiv 2411.02441).
+torchvision. Cross-D networks use a Cross-D convolution everywhere, as published (arXiv 2411.02441).
 Axes: B batch, C channel, D depth, H height, W width.
 """
 
@@ -28,7 +28,7 @@ BLOCKS: dict[int, tuple[int, int, int, int]] = {18: (2, 2, 2, 2), 50: (3, 4, 6, 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """The modules that know the number of spatial axes."""
+    """The modules that depend on the number of spatial axes."""
 
     conv: Callable[..., nn.Module]
     norm: Callable[[int], nn.Module]
@@ -45,9 +45,13 @@ PARTS: dict[Operator, Parts] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResNetSettings(BackboneSettings):
-    """Depth, operator, width of the stem (64 in the paper; every other width scales with it) and input channels.
+    """Settings of a ResNet.
 
-    The operator decides what the encoder takes: ``crossd`` images and volumes, ``conv3d`` volumes, ``conv2d`` images.
+    Attributes:
+        depth: 18 or 50.
+        operator: decides what the encoder takes: ``crossd`` images and volumes, ``conv3d`` volumes, ``conv2d`` images.
+        base_width: channels of the stem (64 in the paper); all other widths scale with it.
+        in_channels: of the input.
     """
 
     kind: ClassVar[str] = "resnet"
@@ -72,7 +76,7 @@ class ResNetSettings(BackboneSettings):
 
     @property
     def expansion(self) -> int:
-        """Output channels of a block for one of its inner channels."""
+        """Output channels of a block per inner channel."""
         return 1 if self.depth == 18 else 4
 
     @property
@@ -93,7 +97,7 @@ class ResNetSettings(BackboneSettings):
 
     @property
     def level_widths(self) -> Triple:
-        """Channels of the decoder's three levels: those of PCRLv2's at the same stem width."""
+        """Channels of the decoder's three levels: those of PCRLv2 at the same stem width."""
         return self.base_width * 4, self.base_width * 2, self.base_width
 
     @property
@@ -150,14 +154,21 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(parts: Parts, width_in: int, width_out: int, stride: int) -> nn.Sequential | None:
-    """A convolution of one tap where a block changes size or width."""
+    """A convolution of one tap if a block changes size or width; None otherwise.
+
+    Args:
+        parts: modules for the number of axes.
+        width_in: input channels of the block.
+        width_out: output channels of the block.
+        stride: of the block.
+    """
     if stride == 1 and width_in == width_out:
         return None
     return nn.Sequential(parts.conv(width_in, width_out, 1, stride=stride, bias=False), parts.norm(width_out))
 
 
 class ResNetEncoder(nn.Module):
-    """(B, C, H, W) or (B, C, D, H, W), as the operator can -> the deepest feature map, 1/32 of the size along every axis."""
+    """(B, C, H, W) or (B, C, D, H, W), depending on the operator -> the deepest feature map, at 1/32 of the size."""
 
     def __init__(self, settings: ResNetSettings) -> None:
         super().__init__()
@@ -179,7 +190,7 @@ class ResNetEncoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: every block."""
+        """Every block."""
         return [block for stage in self._stages() for block in stage]
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
@@ -204,7 +215,7 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNet(ResNetEncoder):
-    """The encoder, the mean over space and a linear map: (B, num_classes). With ``conv2d`` its state is torchvision's."""
+    """The encoder, the mean over space and a linear layer: (B, num_classes). With ``conv2d`` its state is torchvision's."""
 
     def __init__(self, settings: ResNetSettings, num_classes: int) -> None:
         super().__init__(settings)
@@ -218,9 +229,9 @@ class ResNet(ResNetEncoder):
 
 
 def published_weights(document: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights in a checkpoint of the Cross-D authors, by the names that ``ResNet`` has.
+    """The weights of a checkpoint of the Cross-D authors, with the names of ``ResNet``.
 
-    Such a document is a state or holds one under ``model``, and may come from a compiled network. Their layers are of mode
+    Such a document is a state or has one under ``model``, and may come from a compiled network. Their layers have mode
     ``paper``; rotation nets of kernels of one tap are dropped by the layers.
     """
     state = document.get("model", document)

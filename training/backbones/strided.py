@@ -1,7 +1,7 @@
-"""Strided encoder and its mirror: the plain convolutional autoencoder that masked ones are compared with.
+"""Strided encoder and the decoder of the same shape: the plain convolutional autoencoder that masked ones are compared with.
 
-Axes: B batch, C channel, D depth, H height, W width. Source: ours; MAESIL names AE, VAE and VQ-VAE as baselines, and their
-settings could not be read.
+Axes: B batch, C channel, D depth, H height, W width. Source: ours; MAESIL names AE, VAE and VQ-VAE as baselines, but their
+settings were not available to us.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ class StridedSettings(BackboneSettings):
         """The encoder."""
         return StridedEncoder(self)
 
-    def mirror(self) -> StridedDecoder:
+    def voxel_decoder(self) -> StridedDecoder:
         """The decoder back to voxels."""
         return StridedDecoder(self)
 
 
-def _finished(layer: nn.Module, width: int) -> nn.Sequential:
+def _norm_and_activation(layer: nn.Module, width: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.InstanceNorm3d(width, affine=True), nn.LeakyReLU(0.01))
 
 
 class StridedEncoder(nn.Module):
     """(B, C, D, H, W) -> (B, 256, D/16, H/16, W/16): convolutions of 3^3 and stride 2, instance norm, leaky ReLU.
 
-    The last convolution has neither norm nor bound: what it gives is the code itself (ours).
+    The last convolution has neither norm nor activation: its output is the code (ours).
     """
 
     def __init__(self, settings: StridedSettings) -> None:
@@ -81,7 +81,7 @@ class StridedEncoder(nn.Module):
         self._side = settings.side_multiple
         pairs = itertools.pairwise((settings.in_channels, *settings.widths))
         layers = [nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in pairs]
-        self.stages = nn.ModuleList([*(_finished(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
+        self.stages = nn.ModuleList([*(_norm_and_activation(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """The code.
@@ -101,13 +101,13 @@ class StridedEncoder(nn.Module):
 
 
 class StridedDecoder(nn.Module):
-    """The encoder mirrored: transposed convolutions of 4^3 and stride 2, which cover every voxel equally often."""
+    """The encoder in reverse: transposed convolutions of 4^3 and stride 2, which cover every voxel equally often."""
 
     def __init__(self, settings: StridedSettings) -> None:
         super().__init__()
         pairs = itertools.pairwise((*settings.widths[::-1], settings.in_channels))
         layers = [nn.ConvTranspose3d(a, b, 4, stride=2, padding=1) for a, b in pairs]
-        self.stages = nn.ModuleList([*(_finished(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
+        self.stages = nn.ModuleList([*(_norm_and_activation(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
 
     def forward(self, code_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W), unbounded."""

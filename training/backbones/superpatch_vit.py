@@ -1,4 +1,4 @@
-"""Superpatch ViT: the encoder of MAESIL, which sees tokens of a volume, all of them or only those that a mask leaves.
+"""Superpatch ViT: the encoder of MAESIL, which takes all tokens of a volume, or only the visible ones of a mask.
 
 Axes: B batch, C channel, D depth, H height, W width, V visible tokens, E embedding.
 
@@ -20,7 +20,16 @@ from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple
 from crossdim.training.layers.attention import AttentionKind, Sites, blocks
 from crossdim.training.layers.dual_norm import Norm
-from crossdim.training.layers.tokens import AXES, Counts, PatchEmbedding, patchify, shape_of, sinusoids, taken, token_counts
+from crossdim.training.layers.tokens import (
+    AXES,
+    Counts,
+    PatchEmbedding,
+    gather_tokens,
+    patchify,
+    sinusoids,
+    spatial_shape,
+    token_counts,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +37,14 @@ class SuperpatchViTSettings(BackboneSettings):
     """Architecture of the encoder.
 
     Attributes:
+        in_channels: of the input.
         patch: voxels of a token along (D, H, W).
+        width: of a token.
+        depth: number of blocks.
+        heads: attention heads.
         hidden: width inside the feed-forward layers; 4 x width is the standard ViT's, 1024 NEMESIS'.
         attention: among all visible tokens, or factorised into planes and depth (NEMESIS).
-        pe_scale: weight of the positions, learned from this start (0.1 in NEMESIS); None is 1, fixed.
+        pe_scale: learned weight of the positional encoding, starting here (0.1 in NEMESIS); None is a fixed 1.
         mixing_tokens: of NEMESIS' token-mixing embedding (8 there); 0 is a plain one.
     """
 
@@ -82,7 +95,7 @@ class SuperpatchViTSettings(BackboneSettings):
 
     @property
     def decoder_norm(self) -> Norm:
-        """Group norm: like the encoder's, it knows no batch."""
+        """Group norm: like the encoder's norm, it does not depend on the batch."""
         return "gn"
 
     def encoder(self) -> SuperpatchViT:
@@ -91,7 +104,7 @@ class SuperpatchViTSettings(BackboneSettings):
 
 
 class SuperpatchViT(nn.Module):
-    """Volumes to tokens."""
+    """A transformer encoder from volumes to tokens."""
 
     def __init__(self, settings: SuperpatchViTSettings) -> None:
         super().__init__()
@@ -102,14 +115,19 @@ class SuperpatchViT(nn.Module):
         self.pe_scale = None if s.pe_scale is None else nn.Parameter(torch.tensor(s.pe_scale))
 
     def forward(self, x_BCDHW: Tensor, ids_BV: Tensor | None = None) -> Tensor:
-        """The deepest map (B, E, d, h, w), every token seen; or, of the patches ``ids_BV`` alone, their tokens (B, V, E).
+        """Encode all patches, or only some. Both are one call, so that compiling the module compiles both.
 
-        No other patch is read. Both are one call, so that compiling the module compiles both.
+        Args:
+            x_BCDHW: volumes.
+            ids_BV: places of the patches to encode; no other patch is read. None for all.
+
+        Returns:
+            The feature map (B, E, d, h, w) of all patches, or the tokens (B, V, E) of those given.
 
         Raises:
             GeometryError: if patches do not tile the input.
         """
-        counts = token_counts(shape_of(x_BCDHW), self.settings.patch)
+        counts = token_counts(spatial_shape(x_BCDHW), self.settings.patch)
         tokens = self._tokens(x_BCDHW, ids_BV, counts)
         return tokens if ids_BV is not None else tokens.transpose(1, 2).reshape(len(x_BCDHW), -1, *counts)
 
@@ -117,7 +135,7 @@ class SuperpatchViT(nn.Module):
         patches = patchify(x_BCDHW, self.settings.patch)
         places = sinusoids(counts, self.settings.width, x_BCDHW.device).expand(x_BCDHW.shape[0], -1, -1)
         if ids_BV is not None:
-            patches, places = taken(patches, ids_BV), taken(places, ids_BV)
+            patches, places = gather_tokens(patches, ids_BV), gather_tokens(places, ids_BV)
         if self.pe_scale is not None:
             places = places * self.pe_scale
         h = self.embed(patches) + places

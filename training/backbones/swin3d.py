@@ -1,4 +1,4 @@
-"""A Swin transformer for volumes: three stages of windowed attention, tokens merged by twos between them.
+"""A Swin transformer for volumes: three stages of windowed attention, with patch merging between them.
 
 Source: Liu et al., Swin (arXiv 2103.14030), whose tiny size gives width, heads and depths of the first three stages; Video
 Swin (arXiv 2106.13230) for the third dimension. Patches of 2 and windows of (4, 7, 7) are ours: a pseudo-3D view of
@@ -17,7 +17,7 @@ from crossdim.storage_schema.errors import GeometryError, wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple, upsampling
 from crossdim.training.backbones.initialisation import small_normal
-from crossdim.training.backbones.windows import WindowAttention
+from crossdim.training.backbones.window_attention import WindowAttention
 from crossdim.training.layers.attention import feed_forward
 from crossdim.training.layers.dual_norm import NORMS, Norm
 
@@ -29,6 +29,7 @@ class Swin3DSettings(BackboneSettings):
     """Sizes of the three stages.
 
     Attributes:
+        in_channels: of the input.
         width: of a token in the first stage; it doubles with every merging.
         depths: blocks of each stage; every second one shifts its windows.
         heads: of each stage.
@@ -78,7 +79,7 @@ class Swin3DSettings(BackboneSettings):
 
     @property
     def reduction(self) -> Triple:
-        """The patch, and twice a merging."""
+        """The patch, times 4 for two mergings."""
         d, h, w = (edge * 2 ** (STAGES - 1) for edge in self.patch)
         return d, h, w
 
@@ -105,14 +106,14 @@ class Swin3D(nn.Module):
         self.apply(small_normal)
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: the blocks."""
+        """The blocks."""
         return [block for stage in self.stages for block in stage]  # type: ignore[attr-defined]
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """The map of the last stage, after a last norm.
+        """The feature map of the last stage, after a last norm.
 
         Raises:
-            GeometryError: if a side is no multiple of the patch and the two mergings.
+            GeometryError: if a side is not a multiple of the reduction.
         """
         if any(side % r for side, r in zip(x_BCDHW.shape[2:], self._reduction, strict=True)):
             raise GeometryError(
@@ -130,7 +131,7 @@ class Swin3D(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Windowed attention and two linear maps, each after a norm and added to the stream."""
+    """Windowed attention and a feed-forward layer, each after a norm and added to the residual stream."""
 
     def __init__(self, width: int, heads: int, window: Triple, *, shifted: bool) -> None:
         super().__init__()

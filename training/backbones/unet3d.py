@@ -1,4 +1,4 @@
-"""The 3D U-Net of PCRLv2, of which the skip connections are gone, so that all the decoder knows went through the encoder.
+"""The 3D U-Net of PCRLv2, without skip connections, so that all information of the decoder passes the encoder.
 
 Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py (lines 6-65, 114-129), rebuilt from its description; checked by parameter
 counts. Axes: B batch, C channel, D depth, H height, W width.
@@ -22,7 +22,13 @@ POOLINGS = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNet3DSettings(BackboneSettings):
-    """Width of the first convolution (32 in PCRLv2; every other width scales with it), input channels and normalisation."""
+    """Settings of the U-Net.
+
+    Attributes:
+        base_width: channels of the first convolution (32 in PCRLv2); all other widths scale with it.
+        in_channels: of the input.
+        norm: of encoder and decoder.
+    """
 
     kind: ClassVar[str] = "unet3d"
 
@@ -77,14 +83,14 @@ class Encoder3D(nn.Module):
         self.pool = nn.MaxPool3d(2)
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: the four stages."""
+        """The four stages."""
         return [self.down0, self.down1, self.down2, self.down3]
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """The deepest feature map.
 
         Raises:
-            GeometryError: if a side is no multiple of 8.
+            GeometryError: if a side is not a multiple of 8.
         """
         if any(side % 2**POOLINGS for side in x_BCDHW.shape[2:]):
             raise GeometryError(

@@ -8,5 +8,11 @@ from crossdim.training.layers.dual_norm import Norm, normalisation
 
 
 def unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:
-    """3x3x3 convolution with bias, normalisation, ReLU; (B, width_in, D, H, W) -> (B, width_out, D, H, W)."""
+    """3x3x3 convolution with bias, normalisation, ReLU; (B, width_in, D, H, W) -> (B, width_out, D, H, W).
+
+    Args:
+        width_in: input channels.
+        width_out: output channels.
+        norm: name of the norm.
+    """
     return nn.Sequential(nn.Conv3d(width_in, width_out, 3, padding=1), normalisation(norm, width_out), nn.ReLU(inplace=True))

@@ -19,7 +19,7 @@ from crossdim.training.backbones.decoder import Triple, upsampling
 from crossdim.training.backbones.initialisation import small_normal
 from crossdim.training.layers.attention import FullBlock, Sites
 from crossdim.training.layers.dual_norm import NORMS, Norm
-from crossdim.training.layers.tokens import AXES, shape_of, sinusoids, token_counts
+from crossdim.training.layers.tokens import AXES, sinusoids, spatial_shape, token_counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +79,9 @@ class ViT3DSettings(BackboneSettings):
 class ViT3D(nn.Module):
     """(B, C, D, H, W) -> (B, 384, D/4, H/8, W/8) with the defaults.
 
-    Positions are fixed sinusoids of token coordinates. Global and local views have grids of their own sizes, and a learned
-    grid would have to be stretched over each, so that one step would mean another distance in every view; here it means
-    the same, and a grid that training never saw has positions too.
+    Positions are fixed sinusoids of token coordinates. Global and local views have grids of different sizes; a learned grid
+    would have to be interpolated for each, so that a step of one token would mean another distance in every view. Here it
+    means the same, and grids that were not seen in training have positions too.
     """
 
     def __init__(self, settings: ViT3DSettings) -> None:
@@ -94,16 +94,16 @@ class ViT3D(nn.Module):
         self.apply(small_normal)
 
     def units(self) -> list[nn.Module]:
-        """What is worth recomputing: the blocks."""
+        """The blocks."""
         return list(self.blocks)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """The tokens after a last norm, laid on their grid.
+        """The tokens after a last norm, as a feature map.
 
         Raises:
             GeometryError: if patches do not tile the input.
         """
-        counts = token_counts(shape_of(x_BCDHW), self._patch)
+        counts = token_counts(spatial_shape(x_BCDHW), self._patch)
         width = self.norm.normalized_shape[0]
         x_BNE = self.embed(x_BCDHW).flatten(2).transpose(1, 2)
         # Positions of the weights' type, so that under autocast the residual stream is float32.

@@ -15,9 +15,9 @@ from crossdim.training.engine.execution import Compute
 from crossdim.training.engine.optim import OPTIMIZERS, Optimizer, Sgd
 from crossdim.training.methods import METHODS
 from crossdim.training.methods.base import MethodConfig
-from crossdim.training.methods.lift import LIFTS, Lift
+from crossdim.training.methods.image_to_volume import IMAGE_TO_VOLUME, ImageToVolume
 
-FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS, Lift: LIFTS}
+FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS, ImageToVolume: IMAGE_TO_VOLUME}
 
 #: Folders of checkpoints have eight digits for the step.
 MAX_STEPS = 10**8 - 1

@@ -1,1 +1,1 @@
-"""From the bucket to a batch: which sample, its bytes, its views, its place in a tensor."""
+"""From the dataset in object storage to a batch: the order of samples, their bytes, their views, tensors."""

@@ -1,4 +1,4 @@
-"""Batch: views of several samples, stacked."""
+"""Batches: the views of several samples as tensors."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import torch
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.vocabulary import Presentation
 
-#: Where a batch mixes presentations.
+#: Stream of batches that mix presentations.
 JOINT = "joint"
-#: What a batch may be of; the position of a name seeds its chance, so names are only ever added at the end.
+#: Streams of batches. The position of a name is part of a random seed, so names are only added at the end.
 STREAMS = (*sorted(Presentation), JOINT)
-#: Named arrays that a method draws from one sample: views, or a source and the plans by which the device makes views of it.
+#: Named arrays that a method draws from one sample: views, or a source and the plans from which the device renders views.
 Views = dict[str, npt.NDArray[Any]]
-#: Arrays whose sizes may differ between samples; a batch pads them with zeros at their ends to the largest of each axis.
+#: Arrays whose sizes may differ between samples; a batch pads them with zeros at the end to the largest size of each axis.
 RAGGED = frozenset({"source"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Named tensors, (B, ...) each, and the keys of the samples behind them.
+    """Named tensors, (B, ...) each, and the keys of their samples.
 
     Attributes:
-        stream: a presentation, or ``joint`` where samples of several share one tensor.
+        stream: a presentation, or ``joint`` where samples of several presentations share one tensor.
         keys: of this rank's samples.
-        counts: for each presentation, how many samples all ranks together hold in this step; losses are weighted by
-            their sum, so that uneven ranks give the gradient of the whole batch.
-        tensors: by name, of the samples of ``keys``. A rank without any holds those of one sample of another rank, which
-            weigh nothing: so it takes part in every collective.
-        least: the fewest samples that any rank holds of this stream in this step.
+        counts: for each presentation, the number of samples that all ranks together hold in this step. Losses are weighted by
+            their sum, so that ranks with different numbers of samples give the gradient of the whole batch.
+        tensors: by name, of the samples of ``keys``. A rank without a sample holds those of one sample of another rank, with
+            weight 0, so that it takes part in every collective.
+        least: the smallest number of samples of this stream on any rank in this step.
     """
 
     stream: str
@@ -55,10 +55,19 @@ class Batch:
 
 
 def collate(views: Sequence[Views], keys: Sequence[str], stream: str, global_size: int) -> Batch:
-    """Stack the views of samples; sources of different sizes are padded.
+    """Stack the views of samples; arrays named in ``RAGGED`` may differ in size and are padded.
+
+    Args:
+        views: of each sample, arrays by name; the same names for all samples.
+        keys: of the samples.
+        stream: what the batch is of, see :class:`Batch`.
+        global_size: samples of this stream on all ranks.
+
+    Returns:
+        A batch whose tensors are (B, ...).
 
     Raises:
-        GeometryError: if two samples gave other views, or views of different shapes, naming view, shapes and keys.
+        GeometryError: if two samples have views of different names or shapes.
     """
     for other, key in zip(views, keys, strict=True):
         if other.keys() != views[0].keys():
@@ -67,7 +76,7 @@ def collate(views: Sequence[Views], keys: Sequence[str], stream: str, global_siz
     tensors = {}
     for name, first in views[0].items():
         if name in RAGGED:
-            tensors[name] = torch.from_numpy(padded([view[name] for view in views]))
+            tensors[name] = torch.from_numpy(pad_and_stack([view[name] for view in views]))
             continue
         for other, key in zip(views, keys, strict=True):
             if other[name].shape != first.shape:
@@ -77,8 +86,15 @@ def collate(views: Sequence[Views], keys: Sequence[str], stream: str, global_siz
     return Batch(stream=stream, keys=tuple(keys), counts={stream: global_size}, tensors=tensors, least=len(keys))
 
 
-def padded(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Arrays of one rank in one array, (B, ...), with zeros behind the smaller ones; of a type that holds all of them."""
+def pad_and_stack(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Stack arrays of different sizes, with zeros behind the ends of the smaller ones.
+
+    Args:
+        arrays: with the same number of axes.
+
+    Returns:
+        (B, ...) in the smallest dtype that holds all of them.
+    """
     largest = np.max([array.shape for array in arrays], axis=0)
     batch = np.zeros((len(arrays), *largest), np.result_type(*arrays))
     for row, array in zip(batch, arrays, strict=True):

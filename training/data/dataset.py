@@ -1,4 +1,4 @@
-"""A published dataset as training sees it: its manifest, and for each sample where its bytes lie."""
+"""A published dataset as training reads it: its manifest, its catalog, and the decoding and checking of samples."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from crossdim.storage_schema.shards import npy_array
 from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation, Split
 from crossdim.training.data.range_reader import RangeReader
 
-#: Told a sentence.
-Told = Callable[[str], None]
+#: Receives a message.
+Report = Callable[[str], None]
 _LOG = logging.getLogger(__name__)
 
-# One thread a sample and many samples at once beats many threads a sample.
+# One thread per sample and many samples at once is faster than many threads per sample.
 numcodecs.blosc.use_threads = False
 
 
-#: What a sample is made from; the rest of the catalog is for people and for evaluation.
+#: Columns that a sample is made from; the others are for people and for evaluation.
 READ_COLUMNS = (
     *("key", "presentation", "object", "offset", "length", "crc32c", "encoding", "shape", "dtype"),
     *("slope", "intercept", "unit_low", "unit_high", "modality", "source_uri", "source_sha256", "part", "label"),
@@ -58,19 +58,25 @@ def read_manifest(bucket: Bucket) -> Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedDataset:
-    """The samples of one split of a dataset, in catalog order."""
+    """The samples of one split of a published dataset, in catalog order.
+
+    Attributes:
+        bucket: where it is stored.
+        manifest: of the dataset.
+        table: the rows of the catalog that belong to the split.
+    """
 
     bucket: Bucket
     manifest: Manifest
     table: pa.Table
 
     def row(self, index: int) -> dict[str, Any]:
-        """What reading needs of one row of the catalog, as Python values."""
+        """The columns of one row of the catalog that are needed to read its sample, as Python values."""
         return {name: column[index].as_py() for name, column in self._columns.items()}
 
     @cached_property
     def _columns(self) -> dict[str, pa.Array]:
-        # One array each: an index into it is a lookup and no search through chunks.
+        # One array each, so that indexing is a lookup and not a search through chunks.
         return {name: self.table[name].combine_chunks() for name in READ_COLUMNS}
 
     def __len__(self) -> int:
@@ -92,11 +98,15 @@ class PublishedDataset:
 
 
 def open_dataset(bucket: Bucket, split: Split | None = Split.TRAIN) -> PublishedDataset:
-    """Read manifest and catalog of a dataset; ``split`` None takes every sample.
+    """Read the manifest and the catalog of a dataset.
+
+    Args:
+        bucket: the dataset.
+        split: which samples to take; None takes all.
 
     Raises:
-        StorageError: if nothing is published there, or a part of the catalog has not the size and sha256 of the manifest.
-        DocumentError: if manifest or catalog do not keep the contract.
+        StorageError: if nothing is published there, or a part of the catalog does not have the size and sha256 in the manifest.
+        DocumentError: if the manifest or the catalog violates the format.
         RunError: if the split holds no sample.
     """
     manifest = read_manifest(bucket)
@@ -114,15 +124,15 @@ def open_dataset(bucket: Bucket, split: Split | None = Split.TRAIN) -> Published
     return dataset
 
 
-def _decoded(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+def _decode(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
     if encoding is Encoding.NPY:
         return npy_array(data, shape, dtype)
     decoded = numcodecs.blosc.decompress(blosc_frame(data, shape, dtype))
     return np.frombuffer(decoded, dtype).reshape(shape)
 
 
-def _checked_range(row: dict[str, Any], reader: RangeReader, place: str, reread: Told) -> bytes:
-    """The bytes of a row, read a second time where their crc32c is not that which was published."""
+def _read_checked(row: dict[str, Any], reader: RangeReader, place: str, reread: Report) -> bytes:
+    """The bytes of a row; read a second time if their crc32c is not the published one."""
     found = []
     for _ in range(2):
         data = reader.get(row["object"], row["offset"], row["length"])
@@ -140,24 +150,26 @@ def _checked_range(row: dict[str, Any], reader: RangeReader, place: str, reread:
     return data
 
 
-def read_sample(dataset: PublishedDataset, index: int, reader: RangeReader, reread: Told = _LOG.warning) -> Sample:
-    """Fetch one sample with one range request, check its crc32c, decode it. What only the catalog tells is not repeated in it.
+def read_sample(dataset: PublishedDataset, index: int, reader: RangeReader, reread: Report = _LOG.warning) -> Sample:
+    """Read one sample with one range request, check its crc32c and decode it.
+
+    Columns of the catalog that are not in ``READ_COLUMNS``, such as the patient, are not part of the sample.
 
     Args:
         dataset: that holds it.
-        index: of its row.
+        index: its row in the catalog.
         reader: of the dataset.
-        reread: told a sentence where the first answer had another crc32c and the second had the right one: a transfer or a
-            cache that changes bytes is to be known of, also where nothing is lost.
+        reread: called with a message if the first read had a wrong crc32c and the second the right one: a network or a cache
+            that changes bytes should be known of even if nothing is lost.
 
     Raises:
-        StorageError: if the store fails, or the bytes are not those that were published, twice in a row.
+        StorageError: if the store fails, or the bytes differ from those published twice in a row.
     """
     row = dataset.row(index)
     place = f"{dataset.bucket.where(row['object'])} bytes {row['offset']}+{row['length']} (sample {row['key']})"
-    data = _checked_range(row, reader, place, reread)
+    data = _read_checked(row, reader, place, reread)
     try:
-        array = _decoded(data, Encoding(row["encoding"]), tuple(row["shape"]), np.dtype(row["dtype"]))
+        array = _decode(data, Encoding(row["encoding"]), tuple(row["shape"]), np.dtype(row["dtype"]))
     except (GeometryError, RuntimeError, ValueError) as error:
         raise StorageError(f"{place}: {error}; run crossdim verify, and prepare the dataset again") from error
     return Sample(

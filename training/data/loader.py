@@ -1,4 +1,4 @@
-"""Loader: the batches of each step, fetched ahead, in order. It holds no position of its own: the caller names the first."""
+"""Loader: the batches of each step, prefetched, in order. It keeps no position; the caller passes the first one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from crossdim.storage_schema.sample import Sample
 from crossdim.training.data.collate import JOINT, Batch, Views, collate
-from crossdim.training.data.dataset import PublishedDataset, Told, read_sample
+from crossdim.training.data.dataset import PublishedDataset, Report, read_sample
 from crossdim.training.data.order import Order, rng_at
 from crossdim.training.data.range_reader import open_range_reader
 
@@ -22,13 +22,13 @@ Draw = Callable[[Sample, np.random.Generator], Views]
 
 @dataclass(kw_only=True, slots=True)
 class _Group:
-    """The part of a step that becomes one batch.
+    """The samples of a step that become one batch.
 
     Attributes:
-        counts: samples of all ranks, by presentation.
-        least: of the rank that holds the fewest.
+        counts: samples on all ranks, by presentation.
+        least: samples of the rank that has the fewest.
         futures: of this rank's samples.
-        borrowed: of another rank's sample, where this one holds none.
+        borrowed: of a sample of another rank, if this one has none.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -44,7 +44,17 @@ class _Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loading:
-    """What to load: the order, who we are in it, whether presentations share a tensor, and how far ahead to fetch."""
+    """What to load.
+
+    Attributes:
+        order: which sample is at each position.
+        global_batch: positions of one step.
+        rank: of this process.
+        world: number of ranks.
+        joint: whether presentations share a tensor.
+        threads: that read samples and draw views.
+        ahead: steps that are prefetched.
+    """
 
     order: Order
     global_batch: int
@@ -56,13 +66,23 @@ class Loading:
 
 
 def step_batches(
-    loading: Loading, datasets: Sequence[PublishedDataset], draw: Draw, first: int, stop: int, reread: Told = _LOG.warning
+    loading: Loading, datasets: Sequence[PublishedDataset], draw: Draw, first: int, stop: int, reread: Report = _LOG.warning
 ) -> Iterator[list[Batch]]:
-    """For each step from position ``first`` to ``stop``: this rank's batches, one a presentation.
+    """The batches of this rank for each step from position ``first`` to ``stop``.
 
-    Every sample is read and its views are drawn in a thread, with the generator of its position, so results do not
-    depend on threads, ranks or restarts. Memory is bounded by ``ahead`` steps. ``reread`` is told, in such a thread, of samples
-    that came right only when they were read once more.
+    Every sample is read and its views are drawn in a thread, with the generator of its position, so results do not depend on
+    threads, ranks or restarts. Memory is bounded by ``loading.ahead`` steps.
+
+    Args:
+        loading: order, batch size, rank and prefetching.
+        datasets: in the order of ``loading.order.datasets``.
+        draw: makes the views of a sample, given the generator of its position; called in threads.
+        first: first position, a multiple of the global batch.
+        stop: position after the last one.
+        reread: called with a message, in a thread, for samples that were right only when read a second time.
+
+    Yields:
+        For each step a list of batches, one for each presentation.
     """
     readers = [open_range_reader(dataset.bucket) for dataset in datasets]
 
@@ -77,7 +97,7 @@ def step_batches(
         def submit() -> None:
             position = next(positions, None)
             if position is not None:
-                pending.append(_submitted(loading, datasets, position, lambda *work: pool.submit(fetch, *work)))
+                pending.append(_submit_step(loading, datasets, position, lambda *work: pool.submit(fetch, *work)))
 
         try:
             for _ in range(loading.ahead):
@@ -91,16 +111,16 @@ def step_batches(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submitted(
+def _submit_step(
     loading: Loading,
     datasets: Sequence[PublishedDataset],
     first: int,
     submit: Callable[[int, int, int], Future[tuple[str, Views]]],
 ) -> dict[str, _Group]:
-    """Start fetching this rank's part of the step at ``first``, grouped by stream."""
+    """Start reading this rank's samples of the step at position ``first``, grouped by stream."""
     order, size = loading.order, loading.global_batch
     shares, whole = (order.share(first, size, rank, world) for rank, world in ((loading.rank, loading.world), (0, 1)))
-    fewest = order.share(first, size, 0, loading.world)  # rank 0 never holds more of a dataset than another
+    fewest = order.share(first, size, 0, loading.world)  # rank 0 never has more of a dataset than another rank
     step, spare = dict[str, _Group](), dict[str, tuple[int, int, int]]()
     for number, (dataset, share, least, positions) in enumerate(zip(datasets, shares, fewest, whole, strict=True)):
         if not len(positions):

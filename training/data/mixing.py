@@ -1,6 +1,6 @@
 """Mixing: how samples of several datasets share optimizer steps.
 
-Every mode is the same order with its pattern stretched, so all of them are exact, resumable and alike on every rank.
+Every mode is the same order with its pattern stretched, so all of them are exact, resumable and the same on every rank.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ MixMode = Literal["paired", "ratio", "block", "joint"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixing:
-    """Which datasets a step holds. The mixing that CDSSL-P3D used could not be read; ``paired`` is our choice.
+    """Which datasets a step holds. How CDSSL-P3D mixes them was not available to us; ``paired`` is our choice.
 
-    * ``paired``: a batch of each dataset in every step, one update from both; none is forgotten meanwhile.
-    * ``ratio``: a step holds one dataset; with weights 0.25 and 0.75 exactly 2 of 8 steps in a row hold the first.
-    * ``block``: the same, ``block_steps`` steps in a row at a time (UniMiSS changes after 2 epochs; main.py 105-121).
-    * ``joint``: as ``paired``, in one tensor: batch norm sees images and volumes together. Their views must be alike.
+    * ``paired``: every step has a batch of each dataset, and one update from all of them.
+    * ``ratio``: a step holds one dataset; with weights 0.25 and 0.75, exactly 2 of 8 consecutive steps hold the first.
+    * ``block``: as ``ratio``, but ``block_steps`` consecutive steps hold the same dataset (UniMiSS changes after 2 epochs;
+      main.py 105-121).
+    * ``joint``: as ``paired``, but in one tensor: batch norm sees images and volumes together. Their views must have equal
+      shapes.
     """
 
     mode: MixMode = "paired"
@@ -36,11 +38,17 @@ class Mixing:
             raise RunError(f"mixing is paired, ratio, block or joint, with block_steps of at least 1; found {found}")
 
     def stretch(self, global_batch: int) -> int:
-        """How many positions in a row stay with one dataset."""
+        """How many consecutive positions belong to one dataset."""
         return {"ratio": global_batch, "block": global_batch * self.block_steps}.get(self.mode, 1)
 
     def smallest_batch(self, order: Order, global_batch: int, world: int) -> int:
-        """The fewest samples that any rank puts through batch norm together, in any step."""
+        """The smallest number of samples that any rank passes through batch norm together, in any step.
+
+        Args:
+            order: of the run.
+            global_batch: samples of one step on all ranks.
+            world: number of ranks.
+        """
         if self.mode in ("ratio", "block"):
             return global_batch // world  # every step holds one dataset
         shares = order.mixture.counts(global_batch) // world

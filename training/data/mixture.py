@@ -1,8 +1,8 @@
-"""Mixture: which dataset stands in each slot of a cycle, and how many of its slots came before. Exact in every cycle.
+"""Mixture: which dataset each slot of a cycle belongs to, and how many of that dataset's slots precede it. Exact in every cycle.
 
-Short cycles are a smooth weighted round-robin, kept as a table. Long ones, such as those of weights that are counts of samples,
-are arithmetic: the last dataset is spread evenly over the slots (slot s is its own where floor((s + 1) w / W) exceeds
-floor(s w / W)), the one before it over the slots that are left, and so on. Both cost the same whatever the position.
+Short cycles are a smooth weighted round-robin, stored as a table. Long ones, such as those of weights that are counts of samples,
+are computed: the last dataset is spread evenly over the slots (slot s belongs to it if floor((s + 1) w / W) exceeds
+floor(s w / W)), the one before it over the remaining slots, and so on. The cost of either does not depend on the position.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy.typing as npt
 from crossdim.storage_schema.errors import RunError
 
 Ints = npt.NDArray[np.int64]
-#: Cycles of up to so many slots are a table, built in a tenth of a second. Ours.
+#: Cycles of up to this many slots are a table, which is built in a tenth of a second. Ours.
 LONGEST_TABLE = 100_000
-#: Slots of the longest cycle: a slot times a weight stays within 63 bits.
+#: Slots of the longest cycle, so that a slot times a weight fits into 63 bits.
 LONGEST_CYCLE = 2**31
-#: Weights are given as decimals of what is meant, as 0.33 for a third; so far a proportion may be simplified.
+#: Weights are often rounded decimals, such as 0.33 for a third: proportions may be simplified by as much as this.
 TOLERANCE = Fraction(1, 1000)
-#: The smallest share that a dataset may have of a mixture; it is then still held within TOLERANCE in the longest cycle.
+#: The smallest share that a dataset may have of a mixture, which the longest cycle still holds within TOLERANCE.
 SMALLEST_SHARE = Fraction(1, 1_000_000)
 
 
@@ -60,7 +60,7 @@ class Mixture:
         return pattern, before
 
     def at(self, slots: Ints) -> tuple[Ints, Ints]:
-        """Dataset of each slot of a cycle, and how many of its slots come before in the cycle."""
+        """The dataset of each slot of a cycle, and how many slots of the same dataset precede it in the cycle."""
         if self.length <= LONGEST_TABLE:
             pattern, before = self._table
             dataset = pattern[slots]
@@ -70,7 +70,7 @@ class Mixture:
         return dataset, np.take_along_axis(counts, dataset[None], axis=0)[0]
 
     def before(self, slots: Ints) -> Ints:
-        """How many slots each dataset has before each slot of a cycle, (datasets, slots)."""
+        """How many slots of each dataset precede each slot of a cycle, (datasets, slots)."""
         if self.length <= LONGEST_TABLE:
             return self._table[1][:, slots]
         counts, rest = [], slots
@@ -80,11 +80,11 @@ class Mixture:
         return np.stack([rest, *reversed(counts)])
 
     def counts(self, size: int) -> Ints:
-        """Slots of each dataset in each of the windows of ``size`` slots that follow one another until a cycle begins again.
+        """Slots of each dataset in each run of ``size`` consecutive slots, until a cycle begins again.
 
         Returns:
-            (datasets, windows). Of a cycle that is no table one window stands for all, with the fewest slots that each dataset
-            can have in any.
+            (datasets, runs). For a cycle that is not stored as a table, one run stands for all, with the smallest number of slots
+            that each dataset can have in any.
         """
         if self.length > LONGEST_TABLE:
             return self._fewest(size)
@@ -103,20 +103,20 @@ class Mixture:
 
 
 def integer_weights(weights: Sequence[float]) -> list[int]:
-    """Mixture weights as the smallest integers of the same proportions: 0.6 and 0.4 are 3 and 2.
+    """Mixture weights as the smallest integers in the same proportions: 0.6 and 0.4 are 3 and 2.
 
     Proportions may be simplified within TOLERANCE, so that 0.333 and 0.667 do not make a cycle of 1,000.
 
     Raises:
-        RunError: if a weight is no positive number, or a share is below SMALLEST_SHARE.
+        RunError: if a weight is not a positive number, or a share is below SMALLEST_SHARE.
     """
     if not weights or not all(math.isfinite(weight) and weight > 0 for weight in weights):
-        raise RunError(f"mixture weights are positive numbers; found {_told(weights)}")
+        raise RunError(f"mixture weights are positive numbers; found {_listed(weights)}")
     exact = [Fraction(repr(float(weight))) for weight in weights]
     least = min(exact) / sum(exact)
     if least < SMALLEST_SHARE:
         raise RunError(
-            f"the mixture weights {_told(weights)} give one dataset a share of {float(least):.2g} of the samples; the smallest "
+            f"the mixture weights {_listed(weights)} give one dataset a share of {float(least):.2g} of the samples; the smallest "
             f"is one in {SMALLEST_SHARE.denominator:,}: give it a larger weight, or leave it out"
         )
     simple = [weight.limit_denominator(1000) for weight in exact]
@@ -133,12 +133,12 @@ def _integers(fractions: Sequence[Fraction]) -> list[int]:
 
 
 def _alike(some: Sequence[Fraction], others: Sequence[Fraction]) -> bool:
-    """Whether the shares that two lists of weights stand for are equal, within TOLERANCE."""
+    """Whether two lists of weights stand for the same shares, within TOLERANCE."""
     return min(some) > 0 and all(
         abs(one * sum(others) - other * sum(some)) <= TOLERANCE * other * sum(some)
         for one, other in zip(some, others, strict=True)
     )
 
 
-def _told(weights: Sequence[float]) -> str:
+def _listed(weights: Sequence[float]) -> str:
     return ", ".join(f"{weight:.17g}" for weight in weights) or "none"

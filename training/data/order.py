@@ -1,10 +1,10 @@
-"""Order: which sample stands at position T of a run. Pure arithmetic; the whole data state of a run is the integer T.
+"""Order: which sample is at position T of a run. Pure arithmetic; the whole data state of a run is the integer T.
 
-A mixture of datasets is exact in every cycle (see ``mixture``). Inside a dataset, one pass is a keyed
-permutation: granules (runs of neighbouring samples that one request can fetch) are dealt to lanes, and each lane walks
-its granules in keyed order. Nothing is padded, nothing is dropped, and the memory used does not grow with the dataset.
+A mixture of datasets is exact in every cycle (see ``mixture``). Within a dataset, one pass is a keyed permutation: granules
+(runs of neighbouring samples that one request could read) are dealt to lanes, and each lane visits its granules in keyed order.
+Nothing is padded or dropped, and the memory used does not grow with the dataset.
 
-Neither rank nor world size appears in the order; :meth:`Order.share` only says who fetches which part of a step.
+Neither rank nor world size appears in the order; :meth:`Order.share` only says who reads which part of a step.
 """
 
 from __future__ import annotations
@@ -24,26 +24,35 @@ _ROUNDS = 6
 _GOLDEN = _U64(0x9E3779B97F4A7C15)
 
 
-def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's finaliser: every input bit reaches every output bit."""
     x = (x ^ (x >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> _U64(27))) * _U64(0x94D049BB133111EB)
     return x ^ (x >> _U64(31))
 
 
-def keyed(*words: int | Ints) -> npt.NDArray[np.uint64]:
-    """A 64-bit key from a sequence of integers, broadcast together."""
+def hash_words(*words: int | Ints) -> npt.NDArray[np.uint64]:
+    """A 64-bit key from a sequence of integers, which are broadcast against each other."""
     key = np.asarray(0, _U64)
     with np.errstate(over="ignore"):
         for word in words:
-            key = _mixed(key * _U64(3) + np.asarray(word).astype(_U64) + _GOLDEN)
+            key = _mix(key * _U64(3) + np.asarray(word).astype(_U64) + _GOLDEN)
     return key
 
 
-def permuted(x: Ints, size: int, key: npt.NDArray[np.uint64]) -> Ints:
-    """Where a keyed bijection of [0, size) sends each ``x``; ``key`` broadcasts against ``x``.
+def permute(x: Ints, size: int, key: npt.NDArray[np.uint64]) -> Ints:
+    """Apply a keyed bijection of [0, size), without memory in proportion to ``size``.
 
-    An alternating Feistel network on a near-square grid of at least ``size`` cells; results outside are walked on.
+    An alternating Feistel network on a near-square grid of at least ``size`` cells; a result outside of the range is put
+    through the network again until it is inside.
+
+    Args:
+        x: numbers in [0, size).
+        size: of the range.
+        key: broadcasts against ``x``; each key is another permutation.
+
+    Returns:
+        The images of ``x``, the same shape.
     """
     if size == 1:
         return np.zeros_like(x)
@@ -62,9 +71,9 @@ def _feistel(x: Ints, rows: int, columns: int, key: npt.NDArray[np.uint64]) -> I
         for number in range(_ROUNDS):
             salt = key + _U64(number + 1) * _GOLDEN
             if number % 2:
-                column = (column + _mixed(salt ^ _mixed(row)) % _U64(columns)) % _U64(columns)
+                column = (column + _mix(salt ^ _mix(row)) % _U64(columns)) % _U64(columns)
             else:
-                row = (row + _mixed(salt ^ _mixed(column)) % _U64(rows)) % _U64(rows)
+                row = (row + _mix(salt ^ _mix(column)) % _U64(rows)) % _U64(rows)
     return (row * _U64(columns) + column).astype(np.int64)
 
 
@@ -97,11 +106,17 @@ class DatasetOrder:
             raise RunError(f"an order needs samples, a weight, a granule and lanes of at least 1; found {found}")
 
     def sample(self, cursor: Ints, seed: int, dataset: int) -> Ints:
-        """Index of the sample at each cursor of this dataset; every pass visits each sample once."""
+        """Index of the sample at each cursor; every pass visits each sample once.
+
+        Args:
+            cursor: how many samples of this dataset came before, in all passes.
+            seed: of the run.
+            dataset: number of the dataset in the run.
+        """
         epoch, t = np.divmod(cursor, self.num_samples)
         if not self.shuffled:
             return t
-        key = keyed(seed, dataset, epoch)
+        key = hash_words(seed, dataset, epoch)
         granules, per_lane = self.num_samples // self.granule, self.num_samples // self.granule // self.lanes
         body = per_lane * self.granule * self.lanes
         whole = granules * self.granule
@@ -112,10 +127,10 @@ class DatasetOrder:
             (t >= whole, 1, whole, self.num_samples - whole),
         ):
             if here.any():
-                index[here] = self._dealt(t[here] - start, key[here], lanes, start, size, granules)
+                index[here] = self._deal(t[here] - start, key[here], lanes, start, size, granules)
         return index
 
-    def _dealt(self, t: Ints, key: npt.NDArray[np.uint64], lanes: int, start: int, size: int, granules: int) -> Ints:
+    def _deal(self, t: Ints, key: npt.NDArray[np.uint64], lanes: int, start: int, size: int, granules: int) -> Ints:
         """Samples of a stretch whose granules are dealt to ``lanes``; ``start`` samples were dealt before it."""
         lane, step = t % lanes, t // lanes
         per_lane = max(1, granules // self.lanes) if lanes == self.lanes and start == 0 else 1
@@ -123,13 +138,19 @@ class DatasetOrder:
         walk = (step + lane * size // lanes) % (per_lane * size)
         dealt = walk // size * lanes + lane + start // self.granule
         last = size != self.granule
-        granule = np.full_like(dealt, granules) if last else permuted(dealt, granules, key)
-        return granule * self.granule + permuted(walk % size, size, keyed(key.view(np.int64), granule))
+        granule = np.full_like(dealt, granules) if last else permute(dealt, granules, key)
+        return granule * self.granule + permute(walk % size, size, hash_words(key.view(np.int64), granule))
 
 
 @dataclass(frozen=True)
 class Order:
-    """The order of a run: a seed, the datasets it mixes, and how many positions in a row stay with one of them."""
+    """The order of a run.
+
+    Attributes:
+        seed: of the run.
+        datasets: that it mixes.
+        stretch: how many consecutive positions belong to one dataset.
+    """
 
     seed: int
     datasets: tuple[DatasetOrder, ...]
@@ -142,15 +163,15 @@ class Order:
 
     @property
     def period(self) -> int:
-        """Positions after which the mixture begins again."""
+        """Number of positions after which the mixture begins again."""
         return self.mixture.length * self.stretch
 
     def dataset_at(self, positions: Ints) -> Ints:
-        """Dataset at each position of the run."""
+        """Number of the dataset at each position of the run."""
         return self.mixture.at(positions // self.stretch % self.mixture.length)[0]
 
     def locate(self, positions: Ints) -> tuple[Ints, Ints]:
-        """Dataset and sample index at each position of the run."""
+        """Number of the dataset and index of the sample at each position of the run."""
         turn, within = np.divmod(positions, self.stretch)
         cycle, slot = np.divmod(turn, self.mixture.length)
         dataset, before = self.mixture.at(slot)
@@ -164,10 +185,20 @@ class Order:
         return dataset, sample
 
     def share(self, first: int, global_batch: int, rank: int, world: int) -> list[Ints]:
-        """Positions of one step that a rank fetches, for each dataset.
+        """Positions of one step that a rank reads.
 
-        Of a dataset' ``n`` positions rank ``r`` takes those from ``r * n // world`` to ``(r + 1) * n // world``: contiguous
-        blocks, sizes differing by at most one, for any world size; together the ranks hold every position once.
+        Of a dataset's ``n`` positions, rank ``r`` takes those from ``r * n // world`` to ``(r + 1) * n // world``:
+        contiguous blocks whose sizes differ by at most one, for any world size. Together the ranks read every position
+        once.
+
+        Args:
+            first: position of the step.
+            global_batch: positions of the step.
+            rank: that reads.
+            world: number of ranks.
+
+        Returns:
+            For each dataset, the positions of this rank.
         """
         positions = np.arange(first, first + global_batch, dtype=np.int64)
         dataset = self.dataset_at(positions)
@@ -179,5 +210,10 @@ class Order:
 
 
 def rng_at(seed: int, position: int) -> np.random.Generator:
-    """The generator that belongs to a position of a run, whoever asks, whenever."""
+    """The random generator of a position of a run, the same on every rank and after every restart.
+
+    Args:
+        seed: of the run.
+        position: of the sample.
+    """
     return np.random.Generator(np.random.Philox(key=np.array([seed, position], _U64)))

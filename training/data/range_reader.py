@@ -1,7 +1,7 @@
 """Range readers: bytes of an object from offset to offset + length, by the fastest client for the store.
 
-Clients in order of preference (measured on loopback: obstore answers several times more small ranges a second than
-s3fs): files are read in place, S3 through obstore, everything else through fsspec.
+Files are read in place, S3 through obstore, and everything else through fsspec. (Measured on loopback: obstore answers
+several times more small ranges per second than s3fs.)
 """
 
 from __future__ import annotations
@@ -23,10 +23,19 @@ OPEN_FILES = 256
 
 
 class RangeReader(Protocol):
-    """One verb: fetch a range. Safe to call from several threads, and in a process forked from the one that opened it."""
+    """Reads ranges of objects of a dataset. Safe to call from several threads, and in a process forked after it was opened."""
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        """Bytes ``offset`` .. ``offset + length`` of the object at ``path`` inside the dataset."""
+        """Read a range.
+
+        Args:
+            path: of the object, inside the dataset.
+            offset: of the first byte.
+            length: in bytes.
+
+        Raises:
+            StorageError: if the store fails.
+        """
 
 
 class LocalRangeReader:
@@ -54,7 +63,7 @@ class LocalRangeReader:
 
 
 class _File:
-    """A descriptor that is closed when nobody holds it any more."""
+    """A descriptor that is closed when it is no longer referenced."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -66,8 +75,8 @@ class _File:
 class ObstoreRangeReader:
     """Reads ranges from S3 through obstore; in a process forked from one that used obstore, through the bucket's own client.
 
-    Obstore has one runtime, of the process that first used it. In a forked process its threads are missing, and a read would
-    wait for them for ever.
+    Obstore has one runtime, which belongs to the process that first used it. Its threads do not exist in a forked process,
+    where a read would wait for them for ever.
     """
 
     _runtime_pid: ClassVar[int | None] = None
@@ -97,19 +106,19 @@ class ObstoreRangeReader:
                 "timeout": f"{READ_TIMEOUT_S if options.patience_s else IMPATIENT_READ_TIMEOUT_S}s",
             },
             credential_provider=cast(Any, provider),
-            # By default obstore asks again for three minutes: who has patience must hear of an outage before, who has none too.
+            # Obstore's default is to retry for three minutes, in which nothing would be reported.
             retry_config={"retry_timeout": timedelta(seconds=CONNECT_TIMEOUT_S)},
         )
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        """One range GET; obstore retries what a store asks to have retried, then the bucket asks as long as it has patience."""
+        """One range GET; retried by obstore if S3 asks for it, then by the bucket for as long as its options say."""
         if ObstoreRangeReader._runtime_pid is None:
             ObstoreRangeReader._runtime_pid = os.getpid()
         found = self._get(path, offset, length) if ObstoreRangeReader._runtime_pid == os.getpid() else None
         return self._bucket.read_range(path, offset, length) if found is None else found
 
     def _get(self, path: str, offset: int, length: int) -> bytes | None:
-        """The range; None if the bucket should ask again, whose client tells silence from refusal by type.
+        """The range; None if the bucket should retry, whose client tells by type whether a store is silent or refuses.
 
         Seen with obstore 0.12: a GenericError is refused, reset, stalled, no such name, 429, 5xx, cut short, and 400, 416 too.
         """
@@ -139,12 +148,12 @@ class FsspecRangeReader:
 
 
 def _is_known_to_obstore(root: str) -> bool:
-    """Whether obstore takes such a prefix; it refuses empty names, ``.``, ``..`` and control characters, which S3 allows."""
+    """Whether obstore accepts such a prefix; it refuses empty names, ``.``, ``..`` and control characters, which S3 allows."""
     return all(part not in ("", ".", "..") and not any(c < " " or c == "\x7f" for c in part) for part in root.split("/"))
 
 
 def open_range_reader(bucket: Bucket) -> RangeReader:
-    """The range client for a dataset."""
+    """The range reader for a dataset."""
     if bucket.is_local:
         return LocalRangeReader(bucket)
     if bucket.protocol in S3_PROTOCOLS and _is_known_to_obstore(bucket.root):

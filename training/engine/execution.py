@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossdim.storage_schema.errors import RunError, UsageError, wrong_settings
 from crossdim.training.data.collate import Batch
-from crossdim.training.layers.recompute import recomputed
-from crossdim.training.layers.synchronised import synchronised
+from crossdim.training.layers.recompute import enable_recomputation
+from crossdim.training.layers.sync_batchnorm import convert_sync_batchnorm
 from crossdim.training.methods.base import Method
 
 #: Memory formats with channels last, by the number of axes of a kernel. One network may have kernels of both.
@@ -78,12 +78,12 @@ class Compute:
         torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
         torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
         if self.sync_bn:
-            method = synchronised(method, device)
+            method = convert_sync_batchnorm(method, device)
         for kernel in method.parameters() if self.channels_last else ():
             if kernel.ndim in LAYOUTS:
                 kernel.data = kernel.data.contiguous(memory_format=LAYOUTS[kernel.ndim])
         for unit in method.units() if self.recompute else ():
-            recomputed(unit)
+            enable_recomputation(unit)
         for network in method.networks() if self.compiled else ():
             network.compile()
         method = method.to(device)

@@ -1,4 +1,4 @@
-"""Evaluation: what a run's encoder is worth, beside untrained twins, on a page."""
+"""Evaluation: probes of a run's encoder beside untrained baselines, reconstruction figures, and a report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.data.dataset import open_dataset, read_manifest
-from crossdim.training.evaluation.features import classes, features, labelled
+from crossdim.training.evaluation.features import classes, features, read_labelled
 from crossdim.training.evaluation.probes import Result, compare, usable_folds
 from crossdim.training.evaluation.report import Gallery, galleries, page
-from crossdim.training.evaluation.restoring import Restored, restored
+from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint_contents import check_contents
@@ -30,28 +30,39 @@ from crossdim.training.run_dir.output_check import check_run_folder
 
 _LOG = logging.getLogger(__name__)
 REPORT, EVALUATION = "report.html", "evaluation.json"
-#: Seeds of untrained twins start here, far from the seeds that people give to runs.
-TWIN_SEED = 1_000_003
+#: Seeds of untrained baselines start here, far from the seeds that people give to runs.
+BASELINE_SEED = 1_000_003
 
 
-def untrained(config: Pretraining, seed: int) -> Method:
-    """A network as a run of that seed would start with."""
+def build_untrained(config: Pretraining, seed: int) -> Method:
+    """The network as a run of that seed starts with.
+
+    Args:
+        config: of the run.
+        seed: of the weights.
+
+    Returns:
+        The method in evaluation mode.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return config.method.build().eval()
 
 
-def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any], int]:
-    """Configuration, network, identity and step of a run's newest checkpoint.
+def load_trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any], int]:
+    """Load the newest checkpoint of a run that can be read.
+
+    Returns:
+        Configuration, network, identity and step.
 
     Raises:
-        RunError: if there is none.
-        StorageError: if there are checkpoints and none of them fits.
+        RunError: if there is no checkpoint.
+        StorageError: if there are checkpoints, but none of them can be read.
     """
     below: int | None = None
     while state := checkpoint.load(run, below=below, check=check_contents):
         config = read_config(state.identity["config"], run.where("the newest checkpoint"))
-        method = untrained(config, config.seed)
+        method = build_untrained(config, config.seed)
         try:
             checkpoint.restore(run, state, method)
         except StorageError as error:  # a part of it
@@ -62,8 +73,8 @@ def trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any], int]:
     raise RunError(f"{run.where('')} holds no checkpoint; pretrain it first")
 
 
-def _unfit(identity: dict[str, Any], manifest: Manifest) -> str | None:
-    """A note where a dataset was prepared otherwise than those the encoder knows."""
+def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | None:
+    """A note if a dataset was prepared differently from those that the encoder was trained on."""
     known = {d["preprocessing"] for d in identity["datasets"]}
     if manifest.preprocessing_digest in known:
         return None
@@ -72,42 +83,44 @@ def _unfit(identity: dict[str, Any], manifest: Manifest) -> str | None:
 
 @dataclass(kw_only=True)
 class Findings:
-    """What evaluation has found so far."""
+    """Results of an evaluation, collected over its datasets."""
 
     results: list[Result] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shown: list[Gallery] = field(default_factory=list)
-    restored: list[Restored] = field(default_factory=list)
+    restored: list[RestorationResult] = field(default_factory=list)
 
 
-def _judge(bucket: Bucket, config: Pretraining, method: Method, twins: Sequence[Method], folds: int, findings: Findings) -> None:
-    """Picture one dataset, and probe it if it has labels."""
+def _evaluate_dataset(
+    bucket: Bucket, config: Pretraining, method: Method, baselines: Sequence[Method], folds: int, findings: Findings
+) -> None:
+    """Draw pictures of one dataset, reconstruct its volumes if the method can, and probe it if it has labels."""
     dataset = open_dataset(bucket, split=None)
     findings.shown += galleries(dataset, config.method, method)
-    restoration = restored(dataset.manifest.name, dataset, config.method, method)
+    restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
     name, (_, lonely) = dataset.manifest.name, classes(dataset)
     if lonely:
         findings.notes.append(f"{name}: classes of one patient cannot be held out and were left out: {', '.join(lonely)}.")
-    data = labelled(dataset, config.method)
+    data = read_labelled(dataset, config.method)
     if data is None:
         findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
         return
-    ours, *theirs = (features(m.encoder, data.x_NC) for m in (method, *twins))
+    ours, *theirs = (features(m.encoder, data.x_NC) for m in (method, *baselines))
     used = usable_folds(data, folds)
     if used < folds:
         findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {used} patients.")
     findings.results += compare(data, ours, theirs, folds)
 
 
-def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int, quiet: bool) -> tuple[dict[str, Any], str]:
+def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: int, quiet: bool) -> tuple[dict[str, Any], str]:
     """Probe a run's newest encoder and write its report.
 
     Args:
         run: folder of the run.
-        datasets: published datasets; those with labels of two classes are probed, all are pictured.
+        datasets: published datasets; those with labels of two classes are probed, all are shown in the report.
         folds: of the cross-validation.
-        twins: untrained encoders to compare with.
+        baselines: number of untrained encoders to compare with.
         quiet: no progress bar.
 
     Returns:
@@ -120,14 +133,14 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
     check_outside(run, datasets, "RUN")
     check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
     run.check_writable()  # for the report
-    config, method, identity, step = trained(run)
-    others = [untrained(config, TWIN_SEED + i) for i in range(twins)]
+    config, method, identity, step = load_trained(run)
+    others = [build_untrained(config, BASELINE_SEED + i) for i in range(baselines)]
     findings = Findings()
     if step < config.steps:
         findings.notes.append(f"The run is not finished: these figures are of step {step} of {config.steps}.")
     for bucket in tqdm(datasets, desc="evaluate", unit="dataset", disable=quiet):
-        findings.notes += filter(None, [_unfit(identity, read_manifest(bucket))])
-        _judge(bucket, config, method, others, folds, findings)
+        findings.notes += filter(None, [_preparation_note(identity, read_manifest(bucket))])
+        _evaluate_dataset(bucket, config, method, others, folds, findings)
     summary = {
         "out": without_secrets(run.url),
         "recipe": config.method.kind,
@@ -136,7 +149,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
         "global_batch": config.global_batch,
         "seed": config.seed,
         "datasets": identity["datasets"],
-        "twins": twins,
+        "twins": baselines,
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
     metrics, damaged = read_log(run)
@@ -155,7 +168,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, twins: int,
 
 
 def _figures(run: Bucket) -> str | None:
-    """What the report that is there has figures of; None if there is none, or none that can be read."""
+    """What an existing report has figures of; None if there is no report, or none that can be read."""
     if not run.exists(EVALUATION):
         return None
     try:

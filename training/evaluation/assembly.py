@@ -1,7 +1,7 @@
-"""Assembly: a volume of any size restored box by box and put together without seams, in the memory of one row of boxes.
+"""Reconstruct a volume of any size box by box and blend the boxes without seams, in the memory of one row of boxes.
 
-Boxes overlap; where they do, each counts less towards its border. Weights of an axis sum to one at every voxel, and so do
-their products, so nothing is divided afterwards.
+Boxes overlap; where they do, the weight of each decreases towards its border. The weights of an axis sum to one at every
+voxel, and so do their products, so that no division is needed afterwards.
 
 Axes: B batch, C channel, D depth, H height, W width.
 """
@@ -31,9 +31,9 @@ SLAB = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tiling:
-    """Cubes of ``side`` voxels, of which neighbours share at least ``overlap``.
+    """Cubes of ``side`` voxels, of which adjacent ones overlap by at least ``overlap``.
 
-    A step ``side - overlap`` that is no multiple of the patch also averages patterns that are fixed to the patch grid.
+    A step ``side - overlap`` that is not a multiple of the patch also averages patterns that are aligned with the patch grid.
     """
 
     side: int = 128
@@ -48,7 +48,7 @@ class Tiling:
             raise GeometryError(f"a tiling needs 0 <= overlap < side; found {found}")
 
     def starts(self, size: int) -> list[int]:
-        """First voxels along an axis; the last box ends with the axis, or beyond it where the axis is shorter than a box."""
+        """First voxels of the boxes along an axis; the last box ends with the axis, or beyond it if the axis is shorter."""
         last = max(0, size - self.side)
         return [*range(0, last, self.side - self.overlap), last]
 
@@ -70,11 +70,11 @@ class Slab(NamedTuple):
     unit_CDHW: Floats
 
 
-def streamed(volume_CDHW: Array, scaling: Scaling, restore: Restore, tiling: Tiling, fill: float) -> Iterator[Slab]:
-    """Restore a volume; every slice is given once, in order.
+def restore_in_slabs(volume_CDHW: Array, scaling: Scaling, restore: Restore, tiling: Tiling, fill: float) -> Iterator[Slab]:
+    """Reconstruct a volume; every slice is yielded once, in order.
 
     Args:
-        volume_CDHW: stored values; a memory map will do, for only boxes of it are read.
+        volume_CDHW: stored values; may be a memory map, since only boxes of it are read.
         scaling: of the stored values.
         restore: called with one box at a time.
         tiling: the boxes.
@@ -100,15 +100,18 @@ def streamed(volume_CDHW: Array, scaling: Scaling, restore: Restore, tiling: Til
         row[:, -done:] = 0
 
 
-def shifted(restore: Restore, shifts: tuple[int, ...]) -> Restore:
-    """The mean of what is restored from a box and from the box moved by some voxels along all axes.
+def average_over_shifts(restore: Restore, shifts: tuple[int, ...]) -> Restore:
+    """Average the reconstructions of a box and of the box shifted by some voxels along all axes.
 
-    Errors that repeat with the patch grid lie elsewhere each time and are averaged away; costs a pass for each shift.
-    The edge of the box is continued into what a shift uncovers, and what it moves out of the box is not averaged.
+    Errors that repeat with the patch grid then lie elsewhere each time and average out; each shift costs one more pass. Voxels
+    uncovered by a shift repeat the edge of the box, and voxels shifted out of the box are not averaged.
 
     Args:
-        restore: of a box.
-        shifts: at least 0, in voxels, and 0 among them, so that every voxel is restored.
+        restore: reconstructs a box.
+        shifts: at least 0, in voxels; 0 must be among them, so that every voxel is reconstructed.
+
+    Raises:
+        GeometryError: if a shift is negative, or 0 is not among them.
     """
     if 0 not in shifts or min(shifts) < 0:
         raise GeometryError(f"shifts are voxels of at least 0, and 0 is among them; found {shifts}")

@@ -1,8 +1,8 @@
-"""Classification: area under the ROC curve, accuracy and balanced accuracy, the first two as MedMNIST v2 defines them.
+"""Classification metrics: area under the ROC curve, accuracy and balanced accuracy, the first two as MedMNIST v2 defines them.
 
 Source: Yang et al., MedMNIST v2 (arXiv 2110.14795), and its public evaluator for what the text leaves open: which column of a
-binary score counts, and that a score of exactly one half is a no.
-Axes: N samples, K classes, L labels that a sample may hold at once.
+binary score is used, and that a score of exactly one half is negative.
+Axes: N samples, K classes, L labels of which a sample may have several.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def auc(truth: Truth, scores: Scores, task: Task) -> float:
     Args:
         truth: (N,) class numbers from 0, or (N, L) of 0 and 1 for ``multi-label``.
         scores: (N,) or (N, 2) for ``binary``, (N, K), or (N, L); larger is likelier.
-        task: what the numbers mean.
+        task: meaning of the numbers.
 
     Raises:
         GeometryError: if the shapes do not fit the task, or a score is not finite.
-        RunError: if a class or label has no sample, or all: it has no curve, and a mean without it would be of other classes.
+        RunError: if a class or label has no sample, or all: it has no curve, and a mean without it would be over other classes.
     """
     is_true_NK, scores_NK = _columns(truth, scores, task)
     counts = is_true_NK.sum(axis=0)
@@ -46,15 +46,16 @@ def auc(truth: Truth, scores: Scores, task: Task) -> float:
 
 
 def accuracy(truth: Truth, scores: Scores, task: Task) -> float:
-    """Share of right answers.
+    """Fraction of correct answers.
 
-    Binary: the last column above one half is a yes. Multi-class: the class with the largest score, the first of equals.
-    Multi-label: above one half is a yes, mean over labels; where labels are rare, silence is nearly right, so look at AUC.
+    Binary: positive if the last column is above one half. Multi-class: the class with the largest score, the first of equal
+    ones. Multi-label: positive above one half, mean over labels; if labels are rare, predicting none is nearly right, so
+    use AUC as well.
 
     Args:
         truth: as for :func:`auc`.
         scores: as for :func:`auc`, but probabilities.
-        task: what the numbers mean.
+        task: meaning of the numbers.
 
     Raises:
         GeometryError: if the shapes do not fit the task, or a score is not finite.
@@ -66,11 +67,11 @@ def accuracy(truth: Truth, scores: Scores, task: Task) -> float:
 
 
 def balanced_accuracy(truth: npt.NDArray[np.generic], answers: npt.NDArray[np.generic]) -> float:
-    """Mean over the classes in ``truth`` of the share of their samples that were recognised, so that chance is 1 / classes.
+    """Mean of the recall of the classes in ``truth``; chance is 1 / classes.
 
     Args:
         truth: (N,) class names or numbers.
-        answers: (N,), the same kind; may hold classes that ``truth`` lacks.
+        answers: (N,), of the same kind; may have classes that ``truth`` lacks.
 
     Raises:
         GeometryError: if the shapes differ or there is no sample.
@@ -82,7 +83,7 @@ def balanced_accuracy(truth: npt.NDArray[np.generic], answers: npt.NDArray[np.ge
 
 
 def _columns(truth: Truth, scores: Scores, task: Task) -> tuple[npt.NDArray[np.bool_], Scores]:
-    """Every class or label as a yes-or-no question: (N, K) answers and scores; a binary task has one column."""
+    """Every class or label as a binary question: (N, K) answers and scores; a binary task has one column."""
     if task not in get_args(Task):
         raise GeometryError(unknown_name("task", task, get_args(Task)))
     columns = scores[:, None] if scores.ndim == 1 and task == "binary" else scores

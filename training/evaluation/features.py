@@ -1,4 +1,4 @@
-"""Features: what a frozen encoder says of every labelled sample of a dataset."""
+"""Features of the labelled samples of a dataset from a frozen encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
-from crossdim.training.evaluation.statistics import restated
+from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.methods.base import MethodConfig
 
 BATCH = 16
@@ -23,9 +23,11 @@ class Labelled:
     """Inputs of the labelled samples of one dataset, as an encoder takes them.
 
     Attributes:
+        name: of the dataset.
+        presentation: of its samples.
         x_NC: float32, (N, C, D, H, W), or (N, C, H, W) for encoders that take images as they are.
         labels: class of each sample.
-        patients: whom it is from; a fold never cuts through one.
+        patients: of each sample; all samples of a patient are in the same fold.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Labelled:
 
 
 def classes(dataset: PublishedDataset) -> tuple[list[str], list[str]]:
-    """Classes with at least two patients, which can be held out and learnt from, and those with one, which cannot."""
+    """Classes with at least two patients, which can be both trained on and held out, and classes with one, which cannot."""
     patients: dict[str, set[object]] = {}
     for label, patient in zip(dataset.column("label"), dataset.column("patient"), strict=True):
         if label is not None:
@@ -50,8 +52,17 @@ def classes(dataset: PublishedDataset) -> tuple[list[str], list[str]]:
     return [n for n in names if len(patients[n]) > 1], [n for n in names if len(patients[n]) == 1]
 
 
-def labelled(dataset: PublishedDataset, method: MethodConfig, threads: int = 2) -> Labelled | None:
-    """Read the labelled samples of a dataset; None if fewer than two classes have patients enough."""
+def read_labelled(dataset: PublishedDataset, method: MethodConfig, threads: int = 2) -> Labelled | None:
+    """Read the labelled samples of a dataset.
+
+    Args:
+        dataset: every split.
+        method: decides how a sample becomes an input of the encoder.
+        threads: that read samples.
+
+    Returns:
+        The inputs of all classes of at least two patients; None if there are fewer than two such classes.
+    """
     labels, patients = dataset.column("label"), dataset.column("patient")
     kept, _ = classes(dataset)
     if len(kept) < 2:
@@ -75,11 +86,19 @@ def labelled(dataset: PublishedDataset, method: MethodConfig, threads: int = 2) 
 
 @torch.no_grad()
 def features(encoder: nn.Module, x_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Mean of the deepest map over space, (N, F), with batch-norm statistics of these inputs."""
+    """Mean of the deepest feature map over space, with batch-norm statistics of these inputs.
+
+    Args:
+        encoder: left as it is.
+        x_NC: inputs, (N, C, D, H, W) or (N, C, H, W).
+
+    Returns:
+        (N, F).
+    """
     # Shuffled, the same way every time: statistics are means over parts, and of neighbours in a catalog, which are alike, they
     # would miss what differs between them. Equal parts: batch norm of a single sample is undefined.
     mixed = np.random.default_rng(0).permutation(len(x_NC))
     parts = torch.from_numpy(x_NC[mixed]).tensor_split(-(-len(x_NC) // BATCH))
-    fresh = restated(encoder, lambda copy: copy, parts)
+    fresh = recompute_statistics(encoder, lambda copy: copy, parts)
     found = torch.cat([fresh(part).flatten(2).mean(dim=2) for part in parts]).numpy()
     return np.asarray(found[np.argsort(mixed)])

@@ -1,7 +1,7 @@
-"""Patterns: how much of an error is fixed to the patch grid. MAESIL names such artefacts as what remains to be reduced.
+"""How much of an error is aligned with the patch grid. MAESIL names such artefacts as a remaining problem.
 
-A pattern that repeats with patches of p voxels has its power at p's frequency and its harmonics, k / p cycles a voxel. The
-measure is the power there over the power of the frequencies between them: 1 for errors that know nothing of the grid.
+A pattern that repeats with patches of p voxels has its power at p's frequency and its harmonics, k / p cycles per voxel. The
+measure is the power there over the power of the frequencies between them: 1 for errors that are independent of the grid.
 
 Axes: D depth, H height, W width. The measure is ours.
 """
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class GridPattern:
-    """The error of a volume that comes in slabs, along its rows and along its columns.
+    """Measures the error of a volume that comes in slabs, along its rows and along its columns.
 
     Args:
         patch: rows and columns of a patch, voxels.
@@ -30,7 +30,7 @@ class GridPattern:
         self._powers: list[npt.NDArray[np.float64]] = []
 
     def add(self, error_DHW: Floats) -> None:
-        """The next slab."""
+        """Add the next slab."""
         powers = [_power(error_DHW, axis, edge) for axis, edge in zip((1, 2), self._patch, strict=True)]
         self._powers = [a + b for a, b in zip(self._powers, powers, strict=True)] if self._powers else powers
 
@@ -53,7 +53,7 @@ def _power(error_DHW: Floats, axis: int, edge: int) -> npt.NDArray[np.float64]:
 
 
 def _peaks(power: npt.NDArray[np.float64], edge: int) -> float:
-    """Mean over harmonics of a peak's power over that of its neighbours; the window smears a peak over one bin each side."""
+    """Mean over harmonics of the power of a peak over that around it; the window spreads a peak over one bin on each side."""
     spacing = (len(power) - 1) * 2 // edge
     peaks = np.arange(1, edge // 2 + 1) * spacing
     reach = np.arange(2, spacing // 2 + 1)

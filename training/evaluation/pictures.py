@@ -1,4 +1,4 @@
-"""Pictures: arrays as PNG inside a page, and curves as SVG, without a plotting library."""
+"""Arrays as PNG and curves as SVG inside an HTML page, without a plotting library."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def png(image_HW: Floats) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def stretched(image: Floats) -> Floats:
-    """An array of any range brought to unit range, for looking at."""
+def stretch_to_unit(image: Floats) -> Floats:
+    """Scale an array of any range to unit range, for display."""
     low, high = float(image.min()), float(image.max())
     return ((image - low) / (high - low if high > low else 1)).astype(np.float32)
 
@@ -41,7 +41,13 @@ class Curve:
 
 
 def curve(series: Mapping[str, Sequence[float]], width: int = 640, height: int = 220) -> Curve:
-    """Lines over the steps of a run, each with its own colour."""
+    """Draw lines over the steps of a run, each in its own colour.
+
+    Args:
+        series: values by name.
+        width: of the drawing, pixels.
+        height: of the drawing, pixels.
+    """
     values = np.array([v for line in series.values() for v in line])
     low, high = float(values.min()), float(values.max())
     span = high - low if high > low else 1.0

@@ -1,4 +1,4 @@
-"""Probes: how much a simple reader gets out of frozen features, beside the same reader on untrained twins."""
+"""Probes: classifiers on frozen features, compared with the same classifiers on the features of untrained baselines."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One probe on one dataset: balanced accuracy of the encoder and of its untrained twins, over the same folds.
+    """One probe on one dataset: balanced accuracy of the encoder and of the untrained baselines, over the same folds.
 
-    ``difference`` is the mean over folds and twins of trained minus untrained, ``spread`` its standard deviation.
+    ``difference`` is the mean over folds and baselines of trained minus untrained, ``spread`` its standard deviation.
     """
 
     dataset: str
@@ -53,20 +53,20 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """Whether the difference can be told from the spread."""
+        """Whether the difference is larger than the spread."""
         if abs(self.difference) <= self.spread:
             return "inside the spread: no difference shown"
-        return "above the untrained twins" if self.difference > 0 else "below the untrained twins"
+        return "above the untrained baselines" if self.difference > 0 else "below the untrained baselines"
 
 
-def readers(num_train: int) -> dict[str, BaseEstimator]:
-    """The probes, fresh, for so many training samples.
+def classifiers(num_train: int) -> dict[str, BaseEstimator]:
+    """The probes, untrained, by name.
 
-    knn: DINOv2's rule. The nearest by cosine vote for their classes, each with its share of softmax(cosine / 0.07) over the
-    neighbours asked; the class with most votes wins. There are 10 neighbours, and below 100 samples as many as the square
-    root of their number, rounded up, lest in a small set the larger class outvote every other (ours).
+    knn: DINOv2's rule. The nearest neighbours by cosine vote for their classes, weighted by softmax(cosine / 0.07) over the
+    neighbours; the class with most votes wins. There are 10 neighbours, and below 100 samples as many as the square root of
+    their number, rounded up, so that in a small set the largest class does not outvote all others (ours).
 
-    linear: logistic regression, classes weighing alike, on features standardised with the training part's statistics.
+    linear: logistic regression with balanced class weights, on features standardised with the statistics of the training part.
     """
     count = min(NEIGHBOURS, math.ceil(math.sqrt(num_train)))
     # Distances are 1 - cosine, so features need not be normalised first.
@@ -76,27 +76,39 @@ def readers(num_train: int) -> dict[str, BaseEstimator]:
 
 
 def _votes(distances_NK: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """What each neighbour's vote is worth; the nearest first."""
+    """Weights of the neighbours' votes; the nearest first."""
     return np.asarray(softmax((1 - distances_NK.astype(np.float64)) / TEMPERATURE, axis=1))
 
 
 def _patients(data: Labelled) -> dict[str, int]:
-    """How many patients each class has."""
+    """Number of patients of each class."""
     return {name: len(set(data.patients[data.labels == name].tolist())) for name in data.names}
 
 
 def usable_folds(data: Labelled, folds: int) -> int:
-    """The parts that the cross-validation has: at most as many as the smallest class has patients."""
+    """Number of parts of the cross-validation: at most the number of patients of the smallest class.
+
+    Args:
+        data: with patients.
+        folds: that were asked for.
+    """
     return min(folds, *_patients(data).values())
 
 
 def folds_of(data: Labelled, folds: int) -> list[Fold]:
-    """Train and test indices: stratified by class, whole patients, repeated with different draws.
+    """Train and test indices: stratified by class, grouped by patient, repeated with different draws.
 
-    A fold that lacks a class, where it trains or where it tests, is left out: its figure would be of other classes.
+    A fold that lacks a class in its training or test part is left out: its figure would be over other classes.
+
+    Args:
+        data: with labels and patients.
+        folds: parts of the cross-validation.
+
+    Returns:
+        (train, test) indices of each fold and repetition.
 
     Raises:
-        RunError: if a class has too few patients to be on both sides.
+        RunError: if a class has too few patients to be in both parts.
     """
     patients = _patients(data)
     usable = usable_folds(data, folds)
@@ -111,22 +123,39 @@ def folds_of(data: Labelled, folds: int) -> list[Fold]:
 
 
 def scores(probe: str, x_NF: Features, data: Labelled, folds: Sequence[Fold]) -> npt.NDArray[np.float64]:
-    """Balanced accuracy on the held-out part of each fold."""
+    """Balanced accuracy of a probe on the test part of each fold.
+
+    Args:
+        probe: name in :func:`classifiers`.
+        x_NF: features.
+        data: labels.
+        folds: of :func:`folds_of`.
+
+    Returns:
+        (folds,).
+    """
     return np.array([_score(probe, x_NF, data, train, test) for train, test in folds])
 
 
 def _score(probe: str, x_NF: Features, data: Labelled, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> float:
-    reader = readers(len(train))[probe].fit(x_NF[train], data.labels[train])
+    reader = classifiers(len(train))[probe].fit(x_NF[train], data.labels[train])
     return balanced_accuracy(data.labels[test], reader.predict(x_NF[test]))
 
 
-def compare(data: Labelled, trained: Features, twins: Sequence[Features], folds: int) -> list[Result]:
-    """Every probe on the encoder's features and on those of its twins."""
+def compare(data: Labelled, trained: Features, baselines: Sequence[Features], folds: int) -> list[Result]:
+    """Run every probe on the encoder's features and on those of the baselines.
+
+    Args:
+        data: labels and patients.
+        trained: (N, F) features of the encoder.
+        baselines: (N, F) features of each untrained encoder.
+        folds: parts of the cross-validation.
+    """
     parts = folds_of(data, folds)
     results = []
-    for probe in readers(len(data.labels)):
+    for probe in classifiers(len(data.labels)):
         ours = scores(probe, trained, data, parts)
-        theirs = np.stack([scores(probe, twin, data, parts) for twin in twins])
+        theirs = np.stack([scores(probe, baseline, data, parts) for baseline in baselines])
         results.append(_result(data, probe, ours, theirs))
     return results
 

@@ -1,8 +1,8 @@
-"""Quality: how near a restored volume is to the true one, taken slab by slab, so that no volume is ever held whole.
+"""PSNR and SSIM of a reconstructed volume, computed slab by slab, so that no volume is in memory as a whole.
 
 PSNR has peak 1 (unit range). SSIM is three-dimensional: a Gaussian window of 11 voxels a side, sigma 1.5, range 1, population
 covariances, mean over all windows that lie inside the volume (Wang et al., 2004, with the window in 3D).
-LPIPS needs a pretrained 2D network, which is not at hand offline: it is not computed.
+LPIPS is not computed: it needs a pretrained 2D network, which is not available offline.
 
 Axes: D depth, H height, W width.
 """
@@ -28,7 +28,7 @@ def psnr(mean_squared_error: float) -> float:
     return -10 * math.log10(max(mean_squared_error, FLOOR))
 
 
-def _blurred(maps_MDHW: Tensor) -> Tensor:
+def _gaussian_means(maps_MDHW: Tensor) -> Tensor:
     """Gaussian means over every window that fits, one axis after the other."""
     x = torch.arange(WINDOW, dtype=maps_MDHW.dtype, device=maps_MDHW.device) - WINDOW // 2
     kernel = (-0.5 * (x / SIGMA) ** 2).exp()
@@ -40,7 +40,14 @@ def _blurred(maps_MDHW: Tensor) -> Tensor:
 
 
 def ssim_map(one_DHW: Tensor, two_DHW: Tensor) -> Tensor:
-    """Structural similarity of every window that fits: each side is 10 shorter.
+    """Structural similarity of every window that fits.
+
+    Args:
+        one_DHW: unit range.
+        two_DHW: the same shape.
+
+    Returns:
+        Each side is 10 shorter.
 
     Raises:
         GeometryError: if no window fits.
@@ -51,7 +58,7 @@ def ssim_map(one_DHW: Tensor, two_DHW: Tensor) -> Tensor:
             f"{tuple(two_DHW.shape)}"
         )
     maps = torch.stack([one_DHW, two_DHW, one_DHW * one_DHW, two_DHW * two_DHW, one_DHW * two_DHW])
-    mean1, mean2, square1, square2, product = _blurred(maps)
+    mean1, mean2, square1, square2, product = _gaussian_means(maps)
     variances = square1 - mean1 * mean1 + square2 - mean2 * mean2
     covariance = product - mean1 * mean2
     likeness = (2 * mean1 * mean2 + _C1) * (2 * covariance + _C2)
@@ -60,7 +67,7 @@ def ssim_map(one_DHW: Tensor, two_DHW: Tensor) -> Tensor:
 
 
 class Comparison:
-    """PSNR and SSIM of a volume that comes in slabs, first slice first; the last 10 slices are all it keeps."""
+    """PSNR and SSIM of a volume that comes in slabs, first slice first; only the last 10 slices are kept."""
 
     def __init__(self) -> None:
         self._squares, self._voxels = 0.0, 0
@@ -68,7 +75,12 @@ class Comparison:
         self._kept: tuple[Tensor, Tensor] | None = None
 
     def add(self, restored_DHW: Tensor, true_DHW: Tensor) -> None:
-        """The next slab of both."""
+        """Add the next slab.
+
+        Args:
+            restored_DHW: the reconstruction, unit range.
+            true_DHW: the same slices of the original.
+        """
         self._squares += float((restored_DHW - true_DHW).double().square().sum())
         self._voxels += true_DHW.numel()
         one, two = restored_DHW, true_DHW
@@ -82,10 +94,10 @@ class Comparison:
 
     @property
     def psnr(self) -> float:
-        """Decibels, of all voxels so far."""
+        """Decibels, over all voxels so far."""
         return psnr(self._squares / self._voxels)
 
     @property
     def ssim(self) -> float:
-        """Mean over all windows so far; not a number where none has fitted."""
+        """Mean over all windows so far; NaN if none has fitted."""
         return self._likeness / self._windows if self._windows else math.nan

@@ -1,15 +1,16 @@
-"""Reconstruction: what a restoring method makes of whole volumes, in three protocols, beside the size of its code.
+"""Reconstruction of whole volumes, in three protocols, reported with the size of the code.
 
-* ``unmasked``: everything is seen. It measures plain autoencoding; a code larger than its input can keep all of it. A masked
-  loss teaches nothing at sites that are seen, so of a masked method it says what an untaught part of the decoder happens to do.
-* ``masked``: a quarter is seen (or what the method's mask leaves), every voxel is predicted, none is copied from the input.
-* ``hidden``: of the same boxes, the error of hidden patches alone, before boxes are blended.
+* ``unmasked``: all tokens are visible. It measures plain autoencoding; a code larger than its input can hold all of it. A
+  masked loss does not train the prediction of visible tokens, so for a masked method this measures an untrained part of the
+  decoder.
+* ``masked``: a quarter is visible (or what the method's mask leaves); every voxel is predicted, none is copied from the input.
+* ``hidden``: of the same boxes, the error of hidden patches only, before boxes are blended.
 
-Where boxes overlap or are shifted, a voxel that one box hides another may show, so ``masked`` figures of different tilings
-are not comparable; ``hidden`` is free of that.
+Where boxes overlap or are shifted, a voxel that is hidden in one box may be visible in another, so ``masked`` figures of
+different tilings are not comparable; ``hidden`` does not have this problem.
 
-Which of these the paper's 30.28 dB is could not be read, nor whether its baselines were compared on equal terms. Baselines
-have no mask, so they have the first alone. LPIPS is not computed, see :mod:`.quality`.
+Which of these the paper's 30.28 dB is was not available to us, nor whether its baselines were compared in the same setting.
+Baselines have no mask, so only the first applies to them. LPIPS is not computed, see :mod:`.quality`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from crossdim.storage_schema.errors import RunError
 from crossdim.storage_schema.sample import Array, Scaling
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.data.order import rng_at
-from crossdim.training.evaluation.assembly import Restore, Tiling, shifted, streamed
+from crossdim.training.evaluation.assembly import Restore, Tiling, average_over_shifts, restore_in_slabs
 from crossdim.training.evaluation.patterns import GridPattern
 from crossdim.training.evaluation.quality import Comparison, psnr
-from crossdim.training.layers.tokens import patchify, seen_of, shape_of, token_counts, unpatchify
+from crossdim.training.layers.tokens import patchify, spatial_shape, token_counts, unpatchify, visible_mask
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
 from crossdim.training.methods.restoration import Restorer
 
@@ -40,7 +41,13 @@ STREAM = str(Presentation.SUPERPATCH)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Volume:
-    """A volume to be restored: (C, D, H, W) in stored values, which may be a memory map, and what they mean."""
+    """A volume to be reconstructed.
+
+    Attributes:
+        name: of its source.
+        array_CDHW: stored values; may be a memory map.
+        scaling: of the stored values.
+    """
 
     name: str
     array_CDHW: Array
@@ -54,13 +61,13 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
-    """How volumes are restored.
+    """How volumes are reconstructed.
 
     Attributes:
         tiling: boxes and their overlap.
-        shifts: voxels by which each box is moved and restored again, see :func:`.assembly.shifted`.
-        patch: rows and columns of the grid that patterns are sought on.
-        seed: of masks; a box of a volume has the same mask whoever restores it.
+        shifts: voxels by which each box is shifted and reconstructed again, see :func:`.assembly.average_over_shifts`.
+        patch: rows and columns of the grid for which patterns are measured.
+        seed: of masks; a box of a volume has the same mask for every method.
     """
 
     tiling: Tiling
@@ -71,7 +78,7 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A measure of every volume, and the compression that it was reached with."""
+    """A measure of every volume, with the compression at which it was reached."""
 
     name: str
     values: tuple[float, ...]
@@ -79,12 +86,12 @@ class Figure:
 
     @property
     def mean(self) -> float:
-        """Over volumes."""
+        """Mean over volumes."""
         return float(np.mean(self.values))
 
     @property
     def spread(self) -> float:
-        """Sample deviation over volumes; not a number for a single one."""
+        """Sample deviation over volumes; NaN for a single one."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
 
     def __str__(self) -> str:
@@ -93,46 +100,63 @@ class Figure:
 
 
 class MaskedBoxes:
-    """Restores boxes from their visible tokens, and adds up the error of what was hidden."""
+    """Reconstructs boxes from their visible tokens, and sums the error of the hidden ones."""
 
     def __init__(self, method: MaskedAutoencoder, seed: int) -> None:
         self._method, self._seed = method, seed
         self._squares, self._values = 0.0, 0
 
     def ids(self, x_BCDHW: Tensor, number: int) -> Tensor:
-        """Visible tokens of a box: a function of seed and number."""
+        """Visible tokens of a box, a function of seed and number.
+
+        Args:
+            x_BCDHW: the box.
+            number: of the box.
+
+        Returns:
+            (B, V).
+        """
         mask = self._method.mask_of(STREAM)
-        counts = token_counts(shape_of(x_BCDHW), self._method.patch)
+        counts = token_counts(spatial_shape(x_BCDHW), self._method.patch)
         chance = torch.from_numpy(mask.draw(counts, rng_at(self._seed, number)))
         return mask.visible(chance.expand(x_BCDHW.shape[0], -1, -1).to(x_BCDHW.device))
 
     def __call__(self, x_BCDHW: Tensor, number: int) -> Tensor:
         """The box, predicted everywhere."""
         ids = self.ids(x_BCDHW, number)
-        restored = _present(self._method.restored(x_BCDHW, ids))
+        restored = _require_volume(self._method.restore(x_BCDHW, ids))
         error = patchify(restored - x_BCDHW, self._method.patch)
-        hidden = error[~seen_of(ids, error.shape[1])]
+        hidden = error[~visible_mask(ids, error.shape[1])]
         self._squares += float(hidden.double().square().sum())
         self._values += hidden.numel()
         return restored
 
     @property
     def psnr(self) -> float:
-        """Decibels of hidden patches; not a number where nothing was hidden."""
+        """Decibels of hidden patches; NaN if nothing was hidden."""
         return psnr(self._squares / self._values) if self._values else math.nan
 
 
-def _present(restored: Tensor | None) -> Tensor:
+def _require_volume(restored: Tensor | None) -> Tensor:
     if restored is None:
         raise RunError("this method predicts patches normalised one by one (norm_pix) and restores no volume")
     return restored
 
 
 @torch.no_grad()
-def measured(volume: Volume, restore: Restore, protocol: Protocol) -> dict[str, float]:
-    """PSNR and SSIM of a whole volume, and the power of its error at the patch grid."""
+def measure(volume: Volume, restore: Restore, protocol: Protocol) -> dict[str, float]:
+    """PSNR and SSIM of a whole volume, and the power of its error at the patch grid.
+
+    Args:
+        volume: to be reconstructed.
+        restore: reconstructs a box.
+        protocol: boxes and patch grid.
+
+    Returns:
+        ``psnr`` (dB), ``ssim`` and ``pattern``.
+    """
     comparison, pattern = Comparison(), GridPattern(protocol.patch)
-    for start, unit in streamed(volume.array_CDHW, volume.scaling, restore, protocol.tiling, volume.air):
+    for start, unit in restore_in_slabs(volume.array_CDHW, volume.scaling, restore, protocol.tiling, volume.air):
         true = volume.scaling.unit(volume.array_CDHW[:, start : start + unit.shape[1]])
         for one, two in zip(unit, true, strict=True):
             comparison.add(torch.from_numpy(one), torch.from_numpy(two))
@@ -140,8 +164,17 @@ def measured(volume: Volume, restore: Restore, protocol: Protocol) -> dict[str, 
     return {"psnr": comparison.psnr, "ssim": comparison.ssim, "pattern": pattern.ratio}
 
 
-def judged(method: Restorer, volumes: Iterable[Volume], protocol: Protocol) -> list[Figure]:
-    """Every figure of a method over volumes."""
+def evaluate_volumes(method: Restorer, volumes: Iterable[Volume], protocol: Protocol) -> list[Figure]:
+    """All figures of a method over volumes.
+
+    Args:
+        method: set to evaluation mode.
+        volumes: at least one.
+        protocol: how they are reconstructed.
+
+    Raises:
+        RunError: if the method predicts normalised patches.
+    """
     method.eval()
     rows = [_row(method, volume, protocol) for volume in volumes]
     side = protocol.tiling.side
@@ -154,20 +187,29 @@ def judged(method: Restorer, volumes: Iterable[Volume], protocol: Protocol) -> l
 
 
 def _row(method: Restorer, volume: Volume, protocol: Protocol) -> dict[str, float]:
-    seeing = shifted(lambda x, number: _present(method.reconstruct(x)), protocol.shifts)
-    row = {f"unmasked {name}": value for name, value in measured(volume, seeing, protocol).items()}
+    seeing = average_over_shifts(lambda x, number: _require_volume(method.reconstruct(x)), protocol.shifts)
+    row = {f"unmasked {name}": value for name, value in measure(volume, seeing, protocol).items()}
     if isinstance(method, MaskedAutoencoder):
         boxes = MaskedBoxes(method, protocol.seed)
-        masked = measured(volume, shifted(boxes, protocol.shifts), protocol)
+        masked = measure(volume, average_over_shifts(boxes, protocol.shifts), protocol)
         row |= {f"masked {name}": value for name, value in masked.items()} | {"hidden psnr": boxes.psnr}
     return row
 
 
 @torch.no_grad()
 def panels(method: Restorer, x_CDHW: Floats, scaling: Scaling, seed: int = 0) -> Mapping[str, Floats]:
-    """The middle slice of a box (H, W) before, masked, reconstructed, and the error, in physical units (HU for CT).
+    """The middle slice of a box before, masked, reconstructed, and the error.
 
     Hidden patches are shown as the lowest value. A method without a mask has no slice ``masked``.
+
+    Args:
+        method: set to evaluation mode.
+        x_CDHW: unit range.
+        scaling: of the sample.
+        seed: of the mask.
+
+    Returns:
+        (H, W) slices by name, in physical units (HU for CT).
     """
     method.eval()
     x = torch.from_numpy(x_CDHW)[None]
@@ -176,11 +218,11 @@ def panels(method: Restorer, x_CDHW: Floats, scaling: Scaling, seed: int = 0) ->
         boxes = MaskedBoxes(method, seed)
         ids = boxes.ids(x, 0)
         rows = patchify(x, method.patch)
-        seen = seen_of(ids, rows.shape[1])[..., None]
-        shown["masked"] = unpatchify(rows * seen, method.patch, token_counts(shape_of(x), method.patch))
+        seen = visible_mask(ids, rows.shape[1])[..., None]
+        shown["masked"] = unpatchify(rows * seen, method.patch, token_counts(spatial_shape(x), method.patch))
         restored = boxes(x, 0)
     else:
-        restored = _present(method.reconstruct(x))
+        restored = _require_volume(method.reconstruct(x))
     shown["reconstructed"] = restored
     span = scaling.high - scaling.low
     middle = x.shape[2] // 2

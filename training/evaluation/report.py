@@ -1,4 +1,4 @@
-"""The report: one self-contained page of inputs, views, restorations, curves, and what the features are worth."""
+"""The report: one self-contained HTML page with inputs, views, reconstructions, curves and the results of probes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.order import rng_at
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.data.views import image_of
-from crossdim.training.evaluation.pictures import Curve, Floats, curve, png, stretched
+from crossdim.training.evaluation.pictures import Curve, Floats, curve, png, stretch_to_unit
 from crossdim.training.evaluation.probes import Result
 from crossdim.training.evaluation.reconstruction import panels
-from crossdim.training.evaluation.restoring import NO_LPIPS, Restored
-from crossdim.training.evaluation.statistics import restated
+from crossdim.training.evaluation.restoring import NO_LPIPS, RestorationResult
+from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Restorer
 
@@ -35,7 +35,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A picture and what it shows."""
+    """A picture and its caption."""
 
     caption: str
     uri: str
@@ -50,7 +50,15 @@ class Gallery:
 
 
 def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
-    """One picture of a view: an image as it is, the image behind a pseudo-3D volume, the middle slice of a true one."""
+    """One picture of a view: an image as it is, the image behind a pseudo-3D volume, the middle slice of a true one.
+
+    Args:
+        view: (C, H, W) or (C, D, H, W).
+        spec: geometry of pseudo-3D; None for true volumes.
+
+    Returns:
+        (H, W).
+    """
     if view.ndim == 3:
         return np.asarray(view[0])
     if spec is None or not spec.reversible or view.shape[1] != spec.window**2:
@@ -60,12 +68,18 @@ def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
 
 
 def galleries(dataset: PublishedDataset, config: MethodConfig, method: Method) -> list[Gallery]:
-    """The first samples of a dataset: what they are, how the method distorted them, and what the network restored."""
+    """Pictures of the first samples of a dataset: stored, as views of the method, and reconstructed.
+
+    Args:
+        dataset: every split.
+        config: draws the views.
+        method: reconstructs.
+    """
     reader = open_range_reader(dataset.bucket)
     first = [read_sample(dataset, index, reader) for index in range(min(STATISTICS_SAMPLES, len(dataset)))]
     wholes = [config.whole(sample, dataset.pseudo3d) for sample in first]
     inputs = torch.from_numpy(np.stack([whole["x"] for whole in wholes]))
-    fitted = restated(method, lambda copy: copy.reconstruct, [inputs]) if len(first) > 1 else method
+    fitted = recompute_statistics(method, lambda copy: copy.reconstruct, [inputs]) if len(first) > 1 else method
     return [
         _gallery(dataset, sample, config.draw(sample, dataset.pseudo3d, rng_at(0, index)), whole, config, fitted)
         for index, (sample, whole) in enumerate(zip(first[:SHOWN_SAMPLES], wholes, strict=False))
@@ -77,24 +91,26 @@ def _gallery(
 ) -> Gallery:
     stored = dataset.pseudo3d or Pseudo3D()
     flat = sample.presentation is not Presentation.SUPERPATCH
-    spec = config.seen_as(stored) if flat else None
+    spec = config.encoder_geometry(stored) if flat else None
     source = image_of(sample, stored) if flat else middle(sample.unit(), None)
     rows = [("input", [Picture(caption="as stored", uri=png(source))])]
     if spec:
         slices = [Picture(caption=f"depth {d}", uri=png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)]
         rows.append(("pseudo-3D slices", slices))
-    rows.append(("views", [Picture(caption=name, uri=png(stretched(middle(view, spec)))) for name, view in pictured(views)]))
+    rows.append(
+        ("views", [Picture(caption=name, uri=png(stretch_to_unit(middle(view, spec)))) for name, view in viewable(views)])
+    )
     if isinstance(method, Restorer) and not flat:
         rows.append(("restored, as physical values", _panels(method, whole["target"], sample)))
     else:
-        rows.append(("restored", _restored(method, whole["x"], whole["target"], spec)))
+        rows.append(("restored", _restoration_pictures(method, whole["x"], whole["target"], spec)))
     label = f", label {sample.label}" if sample.label else ""
     title = f"{dataset.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
     return Gallery(title=title, rows=[(name, pictures) for name, pictures in rows if pictures])
 
 
-def pictured(views: Views) -> Iterator[tuple[str, Floats]]:
-    """Every view that is a picture, (C, H, W) or (C, D, H, W); of several local ones the first three."""
+def viewable(views: Views) -> Iterator[tuple[str, Floats]]:
+    """Every view that can be shown, (C, H, W) or (C, D, H, W); of several local ones the first three."""
     for name, view in views.items():
         if np.issubdtype(view.dtype, np.floating) and view.ndim == 5:
             yield from ((f"{name} {number + 1}", one) for number, one in enumerate(view[:3]))
@@ -103,7 +119,7 @@ def pictured(views: Views) -> Iterator[tuple[str, Floats]]:
 
 
 def _panels(method: Restorer, target: Floats, sample: Sample) -> list[Picture]:
-    """Before, masked, reconstructed over the whole range of the data; the error over a tenth of it."""
+    """Before, masked and reconstructed over the whole range of the data; the error over a tenth of it."""
     scaling, unit = sample.scaling, "HU" if sample.modality is Modality.CT else "units of the source"
     span = scaling.high - scaling.low
     pictures = []
@@ -115,14 +131,14 @@ def _panels(method: Restorer, target: Floats, sample: Sample) -> list[Picture]:
 
 
 @torch.no_grad()
-def _restored(method: Method, x: Floats, target: Floats, spec: Pseudo3D | None) -> list[Picture]:
+def _restoration_pictures(method: Method, x: Floats, target: Floats, spec: Pseudo3D | None) -> list[Picture]:
     output = method.eval().reconstruct(torch.from_numpy(x[None]))
     if output is None:
         return []
     restored: Floats = output[0].numpy()
     error = np.abs(restored - target)
     return [
-        Picture(caption="input", uri=png(stretched(middle(x, spec)))),
+        Picture(caption="input", uri=png(stretch_to_unit(middle(x, spec)))),
         Picture(caption="restored", uri=png(np.clip(middle(restored, spec), 0, 1))),
         Picture(caption="target", uri=png(middle(target, spec))),
         Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=png(np.clip(middle(error, spec) * 2, 0, 1))),
@@ -130,7 +146,7 @@ def _restored(method: Method, x: Floats, target: Floats, spec: Pseudo3D | None) 
 
 
 def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
-    """The loss of a run and its terms, titled."""
+    """The loss of a run and its terms, with titles."""
     if len(metrics) < 2:
         return []
     common = set.intersection(*(set(record["terms"]) for record in metrics))
@@ -142,12 +158,24 @@ def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
 def page(
     run: dict[str, Any],
     results: list[Result],
-    restored: list[Restored],
+    restored: list[RestorationResult],
     notes: list[str],
     shown: list[Gallery],
     metrics: list[dict[str, Any]],
 ) -> bytes:
-    """The whole page."""
+    """Render the page.
+
+    Args:
+        run: summary of the run.
+        results: of probes.
+        restored: figures of reconstructions.
+        notes: sentences.
+        shown: pictures.
+        metrics: logged steps.
+
+    Returns:
+        HTML in UTF-8.
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text())
     return template.render(

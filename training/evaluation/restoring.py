@@ -1,4 +1,4 @@
-"""Restoring: the volumes of a dataset through a restoring method, with what its figures are of."""
+"""Reconstruction figures of a method over the volumes of a dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.data.dataset import PublishedDataset
 from crossdim.training.evaluation.assembly import Tiling
-from crossdim.training.evaluation.reconstruction import Figure, Protocol, judged
+from crossdim.training.evaluation.reconstruction import Figure, Protocol, evaluate_volumes
 from crossdim.training.evaluation.volumes import held_out, volumes_of
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Crops, Restorer
@@ -19,7 +19,7 @@ OVERLAP = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Restored:
+class RestorationResult:
     """Figures over the volumes of one split of a dataset."""
 
     dataset: str
@@ -34,7 +34,7 @@ class Restored:
 
     @property
     def head(self) -> str:
-        """What was restored."""
+        """What was reconstructed."""
         seen = ", which the encoder was trained on" if self.split == Split.TRAIN else ""
         return f"{self.dataset}, {len(self.volumes)} volumes of split {self.split}{seen}"
 
@@ -44,12 +44,22 @@ class Restored:
         return {"dataset": self.dataset, "split": self.split, "volumes": list(self.volumes), "figures": figures}
 
 
-def restored(name: str, dataset: PublishedDataset, config: MethodConfig, method: Method) -> Restored | None:
-    """Figures of a restoring method on the volumes that were held out, or on all where none was; None for other methods."""
+def evaluate_restoration(name: str, dataset: PublishedDataset, config: MethodConfig, method: Method) -> RestorationResult | None:
+    """Figures of a method on the volumes that were held out, or on all if none was.
+
+    Args:
+        name: of the dataset in the results.
+        dataset: every split.
+        config: settings of the method.
+        method: the network.
+
+    Returns:
+        None if the method reconstructs no volumes or the dataset has none.
+    """
     crops = getattr(config, "crops", None)
-    if not isinstance(method, Restorer) or not isinstance(crops, Crops) or dataset.manifest.presentation.is_flat:
+    if not isinstance(method, Restorer) or not isinstance(crops, Crops) or dataset.manifest.presentation.is_2d:
         return None
     split, sources = held_out(dataset)
     protocol = Protocol(tiling=Tiling(side=crops.solid_side, overlap=crops.solid_side // OVERLAP))
-    figures = judged(method, volumes_of(dataset, sources), protocol)
-    return Restored(dataset=name, split=split, volumes=tuple(sources), figures=tuple(figures))
+    figures = evaluate_volumes(method, volumes_of(dataset, sources), protocol)
+    return RestorationResult(dataset=name, split=split, volumes=tuple(sources), figures=tuple(figures))

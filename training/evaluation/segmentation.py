@@ -1,10 +1,10 @@
-"""Segmentation: how well a predicted mask covers a structure, and how far its surface lies from the true one, in mm.
+"""Segmentation metrics: overlap of a predicted mask with the true one, and distances of their surfaces in mm.
 
-A surface is the voxels of a mask that have a neighbour outside it across a face, the border of the image being outside;
-distances run between centres of voxels. MONAI does the same where it is told no spacing, and counts neighbourhoods instead
-where it is, so figures on anisotropic voxels differ a little from its own.
+A surface is the voxels of a mask that have a face neighbour outside of it, where everything beyond the image is outside;
+distances are between centres of voxels. MONAI does the same without a spacing; with one it counts neighbourhoods instead,
+so figures on anisotropic voxels differ a little from its own.
 
-Conventions where a mask is empty (ours; BraTS charges alike):
+Conventions for empty masks (ours; BraTS penalises in the same way):
 
     truth, prediction   presence   Dice   distances
     both filled         found      as measured
@@ -12,7 +12,7 @@ Conventions where a mask is empty (ours; BraTS charges alike):
     empty, filled       invented   0      diagonal of the image
     both empty          absent     1      0
 
-Nothing is ever dropped as not a number, so missing a structure never pays; see :func:`summary` for what a mean is over.
+Nothing is dropped as NaN, so missing a structure never improves a mean; see :func:`summary` for what a mean is over.
 Axes: any number of spatial ones, (D, H, W) or (H, W).
 """
 
@@ -38,7 +38,7 @@ Distances = npt.NDArray[np.float64]
 
 
 class Presence(StrEnum):
-    """Which of truth and prediction hold the structure."""
+    """Whether truth and prediction contain the structure."""
 
     FOUND = "found"
     MISSED = "missed"
@@ -51,8 +51,9 @@ class Agreement:
     """Figures of one structure in one image.
 
     Attributes:
+        presence: whether truth and prediction contain it.
         dice: twice the common voxels over the sum of both masks' voxels.
-        hausdorff_mm: the farthest that a point of either surface is from the other.
+        hausdorff_mm: the largest distance of a point of either surface from the other.
         hd95_mm: the 95th percentile of the distances from one surface to the other, the larger of both directions: what most
             papers describe, and MONAI computes.
         hd95_pooled_mm: the 95th percentile of the distances of both directions together, as MedPy computes it.
@@ -69,7 +70,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """Means over images that hold the structure in truth or prediction, and how many images there are of each kind."""
+    """Means over images that contain the structure in truth or prediction, and the number of images of each kind."""
 
     counts: dict[Presence, int]
     dice: float
@@ -107,9 +108,9 @@ def agreement(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) -> Agree
 
 
 def summary(agreements: Sequence[Agreement]) -> Summary:
-    """Means over the images in which the structure is, or was said to be.
+    """Means over the images that contain the structure in truth or prediction.
 
-    Images that rightly stay empty are counted, not averaged: many of them would make any model look good.
+    Images that are empty in both are counted but not averaged: many of them would make any model look good.
 
     Raises:
         RunError: if no image is left.
@@ -123,15 +124,26 @@ def summary(agreements: Sequence[Agreement]) -> Summary:
 
 
 def dice(predicted: Mask, true: Mask) -> float:
-    """Twice the common voxels over the sum of both masks' voxels; 1 for two empty masks."""
+    """Twice the common voxels over the sum of both masks' voxels; 1 for two empty masks.
+
+    Args:
+        predicted: boolean, any number of axes.
+        true: the same shape.
+    """
     total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(true))
     return 2 * int(np.count_nonzero(predicted & true)) / total if total else 1.0
 
 
 def surface_distances(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) -> tuple[Distances, Distances]:
-    """From every surface voxel of either mask to the nearest of the other: predicted to true, and true to predicted, in mm.
+    """The distance of every surface voxel of either mask to the nearest one of the other.
 
-    Neither mask may be empty.
+    Args:
+        predicted: boolean, not empty.
+        true: the same shape, not empty.
+        spacing_mm: distance of neighbouring voxels along each axis.
+
+    Returns:
+        Distances in mm, from predicted to true and from true to predicted.
     """
     # Both surfaces lie in the box around both masks, so what is outside of it changes no distance.
     box = ndimage.find_objects((predicted | true).astype(np.uint8))[0]
@@ -150,7 +162,7 @@ def _distances(edge: Mask, other_edge: Mask, spacing_mm: Sequence[float]) -> Dis
 
 
 def _without_surfaces(predicted: Mask, true: Mask, diagonal_mm: float) -> Agreement:
-    """The charge where a mask is empty."""
+    """Figures if a mask is empty."""
     presence = Presence.MISSED if true.any() else Presence.INVENTED if predicted.any() else Presence.ABSENT
     charge_mm = 0.0 if presence == Presence.ABSENT else diagonal_mm
     charges = dict.fromkeys(FIGURES, charge_mm) | {"dice": dice(predicted, true)}

@@ -1,7 +1,7 @@
-"""Significance: whether a difference over cross-validation folds is more than the luck of the draw, and over many questions.
+"""Significance of differences over cross-validation folds, and correction for multiple comparisons.
 
-Folds share training samples, so their results are no independent draws; a plain t-test over them finds differences where
-there are none.
+Folds share training samples, so their results are not independent; a plain t-test over them finds differences where there
+are none.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def corrected_t(differences: Numbers, test_to_train: float) -> Significance:
     """The corrected resampled t-test: is the mean difference over folds zero?
 
     t = mean / sqrt((1 / n + test_to_train) * variance), against Student's t with n - 1 degrees of freedom. The second term
-    stands for what the folds have in common; with 0 in its place this is the plain t-test, which holds for independent draws.
+    accounts for the samples that folds share; with 0 in its place this is the plain t-test for independent samples.
 
     Args:
         differences: (n,), one system's figure minus the other's on the same fold; all folds of all repetitions.
-        test_to_train: samples held out for each trained on: 0.25 in five folds.
+        test_to_train: test samples per training sample: 0.25 for five folds.
 
     Returns:
         If all differences are equal, t is infinite and p 0; if all are zero, t is 0 and p 1.
@@ -58,9 +58,11 @@ def corrected_t(differences: Numbers, test_to_train: float) -> Significance:
 
 
 def holm(p_values: Numbers) -> Numbers:
-    """P-values adjusted for being several: any that stays under a level is significant at it for the whole family.
+    """Holm's correction of p-values for multiple comparisons.
 
-    The smallest is multiplied by m, the next by m - 1 and so on; none ends below a smaller one, or above 1.
+    An adjusted value below a level is significant at that level for the whole family.
+
+    The smallest is multiplied by m, the next by m - 1 and so on; none becomes smaller than the one before, or larger than 1.
 
     Args:
         p_values: (m,), each in [0, 1].
@@ -69,7 +71,7 @@ def holm(p_values: Numbers) -> Numbers:
         (m,), in the same order.
 
     Raises:
-        RunError: if one is no probability.
+        RunError: if one is not a probability.
 
     Source: Holm, A simple sequentially rejective multiple test procedure (Scandinavian Journal of Statistics 6, 1979).
     """

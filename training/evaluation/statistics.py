@@ -1,8 +1,8 @@
 """Batch-norm statistics of the data at hand.
 
-A run that alternates images and volumes keeps one running average over both streams, which is right for neither. Before
-an encoder is judged on a dataset its statistics are taken anew from that dataset's unlabelled inputs; untrained twins get
-the same treatment.
+A run that alternates images and volumes keeps one running average over both streams, which fits neither. Before an encoder
+is evaluated on a dataset, its statistics are recomputed from the inputs of that dataset, without labels, and likewise those
+of the baselines.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 @torch.no_grad()
-def restated(module: Module, call: Callable[[Module], Callable[[Tensor], object]], batches: Iterable[Tensor]) -> Module:
-    """A copy of ``module`` in evaluation mode whose batch-norm statistics are those of ``batches``.
+def recompute_statistics(
+    module: Module, call: Callable[[Module], Callable[[Tensor], object]], batches: Iterable[Tensor]
+) -> Module:
+    """A copy of a module in evaluation mode whose batch-norm statistics are those of ``batches``.
 
     Args:
         module: left as it is.
-        call: which function of the copy the batches go through.
+        call: which function of the copy is called with the batches.
         batches: inputs, of at least two samples each.
     """
     fresh = copy.deepcopy(module).train()

@@ -1,4 +1,4 @@
-"""Volumes: the superpatches of one source put together again, where they were cut."""
+"""Volumes reassembled from their superpatches."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from crossdim.training.evaluation.reconstruction import Volume
 
 
 def held_out(dataset: PublishedDataset) -> tuple[Split, list[str]]:
-    """Which split volumes are restored from, and their sources: test, or train where no volume was held out."""
+    """The split from which volumes are reconstructed, and their sources: test, or train if no volume was held out."""
     pairs = list(zip(dataset.column("split"), dataset.column("source_uri"), strict=True))
     split = Split.TEST if any(found == Split.TEST for found, _ in pairs) else Split.TRAIN
     return split, sorted({str(source) for found, source in pairs if found == split})
 
 
 def volumes_of(dataset: PublishedDataset, sources: list[str]) -> Iterator[Volume]:
-    """Each source as a volume in stored values, as far as its last boxes reach; boxes that were left out, being air, are air.
+    """Each source as a volume in stored values, up to the end of its last boxes; boxes that were left out are filled with air.
 
     Args:
         dataset: of superpatches, every split.

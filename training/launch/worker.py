@@ -202,7 +202,7 @@ def _chosen(
 
 def encoder_spec(config: Pretraining, learner: Learner, datasets: Sequence[PublishedDataset]) -> EncoderSpec:
     """What the encoder is and how its data were prepared: all that its users must know."""
-    views = [view for dataset in datasets if (view := config.method.seen_as(dataset.pseudo3d))]
+    views = [view for dataset in datasets if (view := config.method.encoder_geometry(dataset.pseudo3d))]
     return replace(
         learner.method.encoder_spec,
         pseudo3d=asdict(views[0]) if views else None,

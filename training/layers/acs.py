@@ -1,9 +1,9 @@
-"""ACS convolution: 2D kernels that convolve volumes axially, coronally and sagittally, each a share of the output channels.
+"""ACS convolution: 2D kernels that convolve volumes axially, coronally and sagittally, each for a third of the output channels.
 
-Source: Yang et al., Reinventing 2D Convolutions for 3D Images (arXiv 1911.10477). What it amounts to, by which it is defined
-here: a 3D convolution whose kernel is zero but for its middle plane, across depth, rows or columns. The published code departs
-from that with dilation, and with groups that are neither 1 nor one a channel.
-Axes: B batch, C channel, D depth, H height, W width, O output channel, I input channel of a group.
+Source: Yang et al., Reinventing 2D Convolutions for 3D Images (arXiv 1911.10477). Defined here as a 3D convolution whose
+kernel is zero except for its middle plane, across depth, rows or columns. The published code differs from that with
+dilation, and with groups that are neither 1 nor one per channel. Axes: B batch, C channel, D depth, H height, W width, O
+output channel, I input channel of a group.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from crossdim.training.layers.geometry import Geometry, PaddingMode, Triple, tri
 
 
 def thirds(channels: int) -> Triple:
-    """Output channels for the axial, coronal and sagittal planes: as equal as can be, the first ones larger (code)."""
+    """Output channels of the axial, coronal and sagittal planes: as equal as possible, the first ones larger (code)."""
     return (channels + 2) // 3, (channels + 1) // 3, channels // 3
 
 
 def plane_conv(x_BCDHW: Tensor, weight_OIKK: Tensor, across: int, geometry: Geometry) -> Tensor:
-    """The 3D convolution whose kernel is zero but for its middle plane.
+    """A 3D convolution whose kernel is zero except for its middle plane.
 
     Args:
-        x_BCDHW: volumes; borders that are not zeros are there already.
+        x_BCDHW: volumes, already padded unless with zeros.
         weight_OIKK: the plane.
-        across: the axis that the plane lies across: 0 depth (axial), 1 height (coronal), 2 width (sagittal).
+        across: the axis perpendicular to the plane: 0 depth (axial), 1 height (coronal), 2 width (sagittal).
         geometry: of the whole kernel.
     """
     x_BCDHW = _under_the_middle(x_BCDHW, across, geometry)
@@ -42,7 +42,7 @@ def plane_conv(x_BCDHW: Tensor, weight_OIKK: Tensor, across: int, geometry: Geom
 
 
 def _under_the_middle(x_BCDHW: Tensor, axis: int, geometry: Geometry) -> Tensor:
-    """Cut or pad an axis so that one tap, starting at its first voxel, meets what the middle tap of the kernel would."""
+    """Crop or pad an axis so that a kernel of one tap reads what the middle tap of the whole kernel would."""
     side, stride = x_BCDHW.shape[2 + axis], geometry.stride[axis]
     first = geometry.kernel[axis] // 2 * geometry.dilation[axis] - geometry.padding[axis]
     last = first + (geometry.output_side(axis, side, geometry.padding[axis]) - 1) * stride
@@ -118,7 +118,7 @@ class PlaneConv(nn.Module, ABC):
         """
         if x.ndim not in (4, 5):
             raise GeometryError(f"a convolution takes (B, C, H, W) or (B, C, D, H, W); found {tuple(x.shape)}")
-        padded, padding = self.geometry.padded(x)
+        padded, padding = self.geometry.pad(x)
         geometry = replace(self.geometry, padding=padding)
         if x.ndim == 4:
             return functional.conv2d(
@@ -129,7 +129,12 @@ class PlaneConv(nn.Module, ABC):
 
     @abstractmethod
     def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
-        """The convolution of volumes, without bias."""
+        """The convolution of volumes, without bias.
+
+        Args:
+            x_BCDHW: volumes, already padded unless with zeros.
+            geometry: its padding is with zeros.
+        """
 
     def extra_repr(self) -> str:
         """Channels and geometry."""
@@ -140,7 +145,7 @@ class ACSConv(PlaneConv):
     """The first third of the output channels convolves across depth, the second across rows, the rest across columns.
 
     Attributes:
-        split: output channels of each; may be changed, if the sum stays.
+        split: output channels of each; may be changed if the sum stays the same.
     """
 
     def __init__(
@@ -169,7 +174,7 @@ class ACSConv(PlaneConv):
 
 
 def _inside_groups(first: int, last: int, width: int) -> list[tuple[int, int]]:
-    """Channels first to last in as few ranges as can be, each of which is whole groups or lies inside one."""
+    """Channels first to last in as few ranges as possible, each of which is whole groups or lies inside one."""
     begin, end = -(-first // width) * width, last // width * width
     if begin > end:
         return [(first, last)]
@@ -185,7 +190,7 @@ class MeanACSConv(PlaneConv):
 
 
 class SoftACSConv(PlaneConv):
-    """As mean ACS, with weights of the three that each output channel learns; they pass a softmax and start in [0, 1) (code)."""
+    """As mean ACS, with learned weights of the three for each output channel, which pass a softmax and start in [0, 1) (code)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, **rest: object) -> None:
         super().__init__(in_channels, out_channels, kernel_size, **rest)  # type: ignore[arg-type]

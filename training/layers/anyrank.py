@@ -1,4 +1,4 @@
-"""Normalisation, pooling and resampling that take images and volumes alike, and what they become when the rank is settled.
+"""Normalisation, pooling and resampling for images and volumes alike, and PyTorch's modules for a fixed rank.
 
 Axes: B batch, C channel, D depth, H height, W width.
 """
@@ -40,22 +40,22 @@ class InstanceNorm(_InstanceNorm):
     """Instance norm over space."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape; unlike PyTorch's, inputs without a batch axis are not taken."""
+        """The same shape; unlike PyTorch's, inputs without a batch axis are not accepted."""
         spatial_axes(x)
         normal: Tensor = self._apply_instance_norm(x)  # type: ignore[no-untyped-call]
         return normal
 
 
 class Pool(nn.Module, ABC):
-    """A pooling that has a form for images and one for volumes."""
+    """Base of modules that have a form for images and one for volumes."""
 
     @abstractmethod
-    def settled(self, axes: int) -> nn.Module:
-        """PyTorch's module for so many spatial axes."""
+    def for_rank(self, axes: int) -> nn.Module:
+        """PyTorch's module for 2 or 3 spatial axes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same rank; depth is pooled as rows and columns are."""
-        pooled: Tensor = self.settled(spatial_axes(x))(x)
+        """The same rank; depth is treated like rows and columns."""
+        pooled: Tensor = self.for_rank(spatial_axes(x))(x)
         return pooled
 
 
@@ -76,7 +76,7 @@ class MaxPool(Pool):
         self.stride: Triple = self.kernel if stride is None else triple(stride)
         self.padding, self.dilation, self.ceil_mode = triple(padding), triple(dilation), ceil_mode
 
-    def settled(self, axes: int) -> nn.Module:
+    def for_rank(self, axes: int) -> nn.Module:
         """``MaxPool2d`` or ``MaxPool3d``."""
         kind: Callable[..., nn.Module] = nn.MaxPool2d if axes == 2 else nn.MaxPool3d
         numbers = (n[-axes:] for n in (self.kernel, self.stride, self.padding, self.dilation))
@@ -100,7 +100,7 @@ class AvgPool(Pool):
         self.stride: Triple = self.kernel if stride is None else triple(stride)
         self.padding, self.ceil_mode, self.count_include_pad = triple(padding), ceil_mode, count_include_pad
 
-    def settled(self, axes: int) -> nn.Module:
+    def for_rank(self, axes: int) -> nn.Module:
         """``AvgPool2d`` or ``AvgPool3d``."""
         kind: Callable[..., nn.Module] = nn.AvgPool2d if axes == 2 else nn.AvgPool3d
         numbers = (n[-axes:] for n in (self.kernel, self.stride, self.padding))
@@ -108,19 +108,19 @@ class AvgPool(Pool):
 
 
 class AdaptivePool(Pool):
-    """Mean or maximum in as many windows as there are to be outputs, the same number along every axis.
+    """Mean or maximum over as many windows as outputs, the same number along every axis.
 
     Args:
         output_size: along each axis.
-        maximum: whether it is the maximum.
+        maximum: the maximum instead of the mean.
     """
 
     def __init__(self, output_size: int = 1, *, maximum: bool = False) -> None:
         super().__init__()
         self.output_size, self.maximum = output_size, maximum
 
-    def settled(self, axes: int) -> nn.Module:
-        """``AdaptiveAvgPool2d`` and its kin."""
+    def for_rank(self, axes: int) -> nn.Module:
+        """``AdaptiveAvgPool2d`` or the like."""
         kinds: dict[tuple[bool, int], Callable[[int], nn.Module]] = {
             (False, 2): nn.AdaptiveAvgPool2d,
             (False, 3): nn.AdaptiveAvgPool3d,
@@ -137,8 +137,8 @@ class Upsample(Pool):
         super().__init__()
         self.scale_factor, self.linear, self.align_corners = scale_factor, linear, align_corners
 
-    def settled(self, axes: int) -> nn.Module:
-        """``torch.nn.Upsample`` with the mode of that rank."""
+    def for_rank(self, axes: int) -> nn.Module:
+        """``torch.nn.Upsample`` with the mode for that rank."""
         if not self.linear:
             return nn.Upsample(scale_factor=self.scale_factor)
         return nn.Upsample(

@@ -1,9 +1,9 @@
 """Fractional circular shifts of small kernels, as real matrices.
 
 Multiplying the spectrum of K taps by exp(-2 pi i s f), f = fftfreq(K), is a circular shift by s taps with trigonometric
-interpolation, and that is a circulant matrix. So a Fourier transform, a phase and a transform back are K x K numbers.
+interpolation, which is multiplication with a circulant matrix. So transform, phase and inverse transform are K x K numbers.
 
-Source: derived from equations 4 to 8 of Cross-D Conv (arXiv 2411.02441); the paper and its code do use transforms.
+Source: derived from equations 4 to 8 of Cross-D Conv (arXiv 2411.02441); the paper and its code use Fourier transforms.
 Axes: B batch, Z Y X depth, row and column of a kernel, P = Y X taps of a plane, Q = Z Y X taps of a kernel.
 """
 
@@ -21,12 +21,12 @@ Term = tuple[Tensor, Tensor]
 
 
 def circulant(shift_B: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-    """The matrix that shifts a row of taps, (B, n, m): real part, and the part that the Nyquist frequency makes imaginary.
+    """The matrix that shifts a row of taps, (B, n, m): its real part, and the part that the Nyquist frequency makes imaginary.
 
-    The imaginary part is zero for an odd number of taps, and then the real part is orthogonal.
+    The imaginary part is zero for an odd number of taps; then the real part is orthogonal.
 
     Args:
-        shift_B: in taps, float32 or float64; need not be whole.
+        shift_B: in taps, float32 or float64; may be fractional.
         taps: K.
     """
     n = torch.arange(taps, device=shift_B.device)
@@ -43,7 +43,7 @@ def circulant(shift_B: Tensor, taps: int) -> tuple[Tensor, Tensor]:
 
 
 def shifted_middle(shift_B3: Tensor, kernel: Triple) -> list[Term]:
-    """What shifts a kernel by (s0, s1, s2) taps and then takes its middle slice, as terms to be summed.
+    """The map that shifts a kernel by (s0, s1, s2) taps and takes its middle slice, as terms to be summed.
 
     With circulants S = a + i b of the three axes, the real part of their product is
     a0 (a1 a2 - b1 b2) - b0 (a1 b2 + b1 a2): four products, of which one is left if no axis has an even number of taps.

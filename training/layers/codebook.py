@@ -1,8 +1,8 @@
-"""Codebook: vectors that codes are rounded to; they follow what is rounded to them by moving averages, not by gradients.
+"""Codebook of vector quantisation; its entries are moving averages of the codes assigned to them and have no gradients.
 
 Axes: B batch, F features, D depth, H height, W width, M codes of a batch, K entries. Source: van den Oord et al., Neural
-discrete representation learning (arXiv 1711.00937), appendix A.1. Restarting entries that nothing is near to is ours, and so
-are its numbers.
+discrete representation learning (arXiv 1711.00937), appendix A.1. Restarting entries that are not used is ours, and so are
+its numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ DEAD_BELOW = 0.1
 
 
 class Codebook(nn.Module):
-    """K entries of F features; all its state is in buffers, equal on all ranks.
+    """K entries of F features; all its state is in buffers, which are equal on all ranks.
 
     Attributes:
         entries: (K, F).
-        uses: moving average of how many codes of a batch, all ranks together, take each entry.
-        sums: moving average of the sums of those codes; an entry is its sum over its uses.
+        uses: moving average of the number of codes of a batch, on all ranks, that are assigned to each entry.
+        sums: moving average of the sums of those codes; an entry is its sum divided by its uses.
     """
 
     entries: Tensor
@@ -43,22 +43,22 @@ class Codebook(nn.Module):
         return (self.entries.square().sum(dim=1) - 2 * codes_MF @ self.entries.T).argmin(dim=1)
 
     def forward(self, codes_BFDHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Every code replaced by its nearest entry, and (M,) which one that is; in float32 under autocast too."""
+        """The nearest entry of every code, and its index (M,); in float32 also under autocast."""
         with torch.autocast(codes_BFDHW.device.type, enabled=False):
             moved = codes_BFDHW.detach().to(self.entries.dtype).movedim(1, -1)
             chosen_M = self.nearest(moved.flatten(0, -2))
             return self.entries[chosen_M].view(moved.shape).movedim(-1, 1), chosen_M
 
     @torch.no_grad()
-    def follow(self, codes_BFDHW: Tensor, chosen_M: Tensor, rng: np.random.Generator, *, counted: bool = True) -> None:
-        """Move towards the codes of this batch, and restart dead entries at some of them.
+    def update(self, codes_BFDHW: Tensor, chosen_M: Tensor, rng: np.random.Generator, *, counted: bool = True) -> None:
+        """Move entries towards the codes of this batch, and restart unused ones at some of them.
 
         Args:
             codes_BFDHW: of this rank.
             chosen_M: their entries.
-            rng: chance that all ranks share.
-            counted: False on a rank that holds another's sample for want of one: its codes are the other's to count, though
-                entries may restart at them here too.
+            rng: the same on all ranks.
+            counted: False on a rank that has no sample and holds another rank's: its codes are counted there, but entries
+                may restart at them here too.
         """
         codes_MF = codes_BFDHW.detach().to(self.entries.dtype).movedim(1, -1).flatten(0, -2)
         # A product instead of an index_add: that adds in any order on a GPU.
@@ -79,7 +79,7 @@ class Codebook(nn.Module):
         self.entries.copy_(self.sums / self.uses[:, None])
 
     def _proposals(self, codes_MF: Tensor, rng: np.random.Generator) -> Tensor:
-        """A code for each entry to restart from: this rank's for its entries, 0 for those of other ranks."""
+        """A code for each entry to restart from: this rank's for some entries, 0 for those of other ranks."""
         known = dist.is_available() and dist.is_initialized()
         rank, world = (dist.get_rank(), dist.get_world_size()) if known else (0, 1)
         drawn = torch.from_numpy(rng.integers(2**62, size=len(self.uses))).to(codes_MF.device) % len(codes_MF)

@@ -1,7 +1,7 @@
-"""2.5D convolution: 2D kernels that see a volume slice by slice.
+"""2.5D convolution: 2D kernels applied to a volume slice by slice.
 
-Source: M3DV/ACSConv (operators/conv2_5d.py), where a stride given as one
-number holds for all three axes, so that depth is skipped too.
+Source: M3DV/ACSConv (operators/conv2_5d.py), where a stride given as one number applies to all three axes, so that depth is
+strided too.
 """
 
 from __future__ import annotations

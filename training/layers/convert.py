@@ -1,6 +1,6 @@
-"""A 2D network turned into one for volumes, with its weights and its batch norms.
+"""Convert a 2D network to one for volumes, with its weights and batch norms.
 
-Every attribute is mapped by name, and what cannot be mapped is refused: nothing is left as it was because nobody knew it.
+Every attribute is mapped by name, and what cannot be mapped is refused: no module is left as it was because it is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crossdim.training.layers import anyrank
 from crossdim.training.layers.acs import ACSConv, MeanACSConv, PlaneConv, SoftACSConv, thirds
 from crossdim.training.layers.conv25d import Conv25D
 from crossdim.training.layers.crossd import CrossDConv, Mode
-from crossdim.training.layers.inflate import Inflation, axes_of, inflated
+from crossdim.training.layers.kernel_inflation import Inflation, axes_of, inflate_kernel
 from crossdim.training.layers.transposed import CentreConvTranspose, PlaneConvTranspose
 
 Target = Literal["crossd", "acs", "soft_acs", "mean_acs", "conv25d", "conv3d"]
@@ -46,13 +46,13 @@ class Conversion:
 
 
 def convert(model_2d: nn.Module, *, to: Target, mode: Mode = "centered", inflation: Inflation = "i3d") -> nn.Module:
-    """A copy of a 2D network in which everything bound to images is replaced.
+    """A copy of a 2D network in which every module for images is replaced.
 
-    Weights, biases, statistics of norms, training flags, frozen parameters, device and dtype are kept; a module that is used
-    twice stays one module. Networks ``crossd``, ``acs``, ``soft_acs`` and ``mean_acs`` take images and volumes, and do to
-    images what the 2D network does; ``conv3d`` and ``conv25d`` take volumes.
+    Weights, biases, statistics of norms, training flags, frozen parameters, device and dtype are kept; a module that is
+    used twice stays one module. With ``crossd``, ``acs``, ``soft_acs`` and ``mean_acs`` the network takes images and
+    volumes, and gives the same output for images as the 2D network; with ``conv3d`` and ``conv25d`` it takes volumes.
 
-    What stands in a ``forward`` as a function, such as ``functional.interpolate``, is out of sight here and stays as it is.
+    Functions that are called in a ``forward``, such as ``functional.interpolate``, are not seen here and stay as they are.
 
     Args:
         model_2d: left as it is.
@@ -82,14 +82,14 @@ def convert(model_2d: nn.Module, *, to: Target, mode: Mode = "centered", inflati
 
 
 def _replacement(module: nn.Module, conversion: Conversion) -> nn.Module:
-    """What takes a module's place; the module itself where images and volumes are all the same to it."""
+    """The module for volumes; the module itself if it does not depend on the number of axes."""
     kind = type(module)
     if isinstance(module, nn.Conv2d) and kind is nn.Conv2d:
-        return _finished(_convolution(module, conversion), module)
+        return _copy_state(_convolution(module, conversion), module)
     if isinstance(module, nn.ConvTranspose2d) and kind is nn.ConvTranspose2d:
-        return _finished(_transposed(module, conversion), module)
+        return _copy_state(_transposed_convolution(module, conversion), module)
     if kind in OTHERS:
-        return _finished(OTHERS[kind](module), module)
+        return _copy_state(OTHERS[kind](module), module)
     if isinstance(module, (*OTHERS, nn.Conv2d, nn.ConvTranspose2d)):
         raise GeometryError(f"{kind.__name__} is a kind of its own; known are PyTorch's own classes, without parametrizations")
     if isinstance(module, BOUND) or kind.__name__.endswith(("1d", "2d", "3d")):
@@ -97,8 +97,8 @@ def _replacement(module: nn.Module, conversion: Conversion) -> nn.Module:
     return module
 
 
-def _finished(new: nn.Module, old: nn.Module) -> nn.Module:
-    """The new module in the state of the old one."""
+def _copy_state(new: nn.Module, old: nn.Module) -> nn.Module:
+    """The new module with the device, dtype, training flag and frozen parameters of the old one."""
     if old._forward_hooks or old._forward_pre_hooks or old._backward_hooks or old._backward_pre_hooks:
         raise GeometryError(f"{type(old).__name__} has hooks, which would be lost")
     like = next(old.parameters(), None)
@@ -110,11 +110,11 @@ def _finished(new: nn.Module, old: nn.Module) -> nn.Module:
     return new.train(old.training)
 
 
-def _cubed(numbers: Any, what: str) -> int:
-    """The number that all axes have.
+def _same_for_both(numbers: Any, what: str) -> int:
+    """The number that both axes have.
 
     Raises:
-        GeometryError: if rows and columns differ, for then depth could be either.
+        GeometryError: if rows and columns differ, because the number for depth would be ambiguous.
     """
     both = (numbers, numbers) if isinstance(numbers, int) else tuple(numbers)
     if both[0] != both[1] or not isinstance(both[0], int):
@@ -129,16 +129,16 @@ def _padding(conv: nn.Conv2d, kernel: int, dilation: int) -> int:
         if kernel % 2 == 0:
             raise GeometryError("padding 'same' of an even kernel pads one side more than the other, which is not supported")
         return dilation * (kernel // 2)
-    return _cubed(conv.padding, "padding")
+    return _same_for_both(conv.padding, "padding")
 
 
 def _convolution(conv: nn.Conv2d, conversion: Conversion) -> nn.Module:
-    kernel, dilation = _cubed(conv.kernel_size, "kernel"), _cubed(conv.dilation, "dilation")
+    kernel, dilation = _same_for_both(conv.kernel_size, "kernel"), _same_for_both(conv.dilation, "dilation")
     arguments: dict[str, Any] = {
         "in_channels": conv.in_channels,
         "out_channels": conv.out_channels,
         "kernel_size": kernel,
-        "stride": _cubed(conv.stride, "stride"),
+        "stride": _same_for_both(conv.stride, "stride"),
         "padding": _padding(conv, kernel, dilation),
         "dilation": dilation,
         "groups": conv.groups,
@@ -147,10 +147,10 @@ def _convolution(conv: nn.Conv2d, conversion: Conversion) -> nn.Module:
     }
     if conversion.to == "crossd":
         crossd = CrossDConv(**arguments, mode=conversion.mode)
-        centre = inflated(conv.weight.detach(), "centre", depth=kernel)
+        centre = inflate_kernel(conv.weight.detach(), "centre", depth=kernel)
         _set(crossd.weights_3d, centre.roll((-1, -1, -1), dims=(2, 3, 4)) if conversion.mode == "paper" else centre)
         if crossd.rotation_params is not None:
-            crossd.rotation_params.start_at_rest()
+            crossd.rotation_params.reset_to_zero_angle()
         new: nn.Module = crossd
     elif conversion.to == "conv25d":
         new = Conv25D(**arguments)
@@ -158,7 +158,7 @@ def _convolution(conv: nn.Conv2d, conversion: Conversion) -> nn.Module:
     elif conversion.to == "conv3d":
         new = nn.Conv3d(**arguments)
         across = axes_of(thirds(conv.out_channels)) if conversion.inflation == "acs" else None
-        _set(new.weight, inflated(conv.weight.detach(), conversion.inflation, depth=kernel, across=across))
+        _set(new.weight, inflate_kernel(conv.weight.detach(), conversion.inflation, depth=kernel, across=across))
     else:
         new = PLANE_CONVS[conversion.to](**arguments)
         _set(new.weight, conv.weight)
@@ -167,16 +167,16 @@ def _convolution(conv: nn.Conv2d, conversion: Conversion) -> nn.Module:
     return new
 
 
-def _transposed(conv: nn.ConvTranspose2d, conversion: Conversion) -> nn.Module:
-    """By one rule for all targets: a cube that is zero but for a plane. Only ACS has planes across more than depth."""
+def _transposed_convolution(conv: nn.ConvTranspose2d, conversion: Conversion) -> nn.Module:
+    """The same for all targets: a cube that is zero except for a plane. Only ACS has planes across other axes than depth."""
     new = PlaneConvTranspose(
         conv.in_channels,
         conv.out_channels,
-        _cubed(conv.kernel_size, "kernel"),
-        stride=_cubed(conv.stride, "stride"),
-        padding=_cubed(conv.padding, "padding"),
-        output_padding=_cubed(conv.output_padding, "output padding"),
-        dilation=_cubed(conv.dilation, "dilation"),
+        _same_for_both(conv.kernel_size, "kernel"),
+        stride=_same_for_both(conv.stride, "stride"),
+        padding=_same_for_both(conv.padding, "padding"),
+        output_padding=_same_for_both(conv.output_padding, "output padding"),
+        dilation=_same_for_both(conv.dilation, "dilation"),
         groups=conv.groups,
         bias=conv.bias is not None,
         split=thirds(conv.out_channels) if conversion.to == "acs" else (conv.out_channels, 0, 0),
@@ -205,10 +205,10 @@ def _max_pool(old: Any) -> nn.Module:
     if old.return_indices:
         raise GeometryError("MaxPool2d returns indices, which is not supported")
     return anyrank.MaxPool(
-        _cubed(old.kernel_size, "kernel"),
-        stride=_cubed(old.stride, "stride"),
-        padding=_cubed(old.padding, "padding"),
-        dilation=_cubed(old.dilation, "dilation"),
+        _same_for_both(old.kernel_size, "kernel"),
+        stride=_same_for_both(old.stride, "stride"),
+        padding=_same_for_both(old.padding, "padding"),
+        dilation=_same_for_both(old.dilation, "dilation"),
         ceil_mode=old.ceil_mode,
     )
 
@@ -217,9 +217,9 @@ def _avg_pool(old: Any) -> nn.Module:
     if old.divisor_override is not None:
         raise GeometryError("AvgPool2d has a divisor of its own, which means another number of voxels in volumes")
     return anyrank.AvgPool(
-        _cubed(old.kernel_size, "kernel"),
-        stride=_cubed(old.stride, "stride"),
-        padding=_cubed(old.padding, "padding"),
+        _same_for_both(old.kernel_size, "kernel"),
+        stride=_same_for_both(old.stride, "stride"),
+        padding=_same_for_both(old.padding, "padding"),
         ceil_mode=old.ceil_mode,
         count_include_pad=old.count_include_pad,
     )
@@ -229,7 +229,7 @@ def _adaptive(maximum: bool) -> Callable[[Any], nn.Module]:
     def adaptive(old: Any) -> nn.Module:
         if maximum and old.return_indices:
             raise GeometryError("AdaptiveMaxPool2d returns indices, which is not supported")
-        return anyrank.AdaptivePool(_cubed(old.output_size, "output size"), maximum=maximum)
+        return anyrank.AdaptivePool(_same_for_both(old.output_size, "output size"), maximum=maximum)
 
     return adaptive
 

@@ -1,7 +1,7 @@
-"""Cross-D convolution: one 3D kernel that convolves volumes as it is, and images with a plane that each image turns out of it.
+"""Cross-D convolution: one 3D kernel that convolves volumes as it is, and images with a plane that depends on each image.
 
-Source: Cross-D Conv (arXiv 2411.02441), equations 1 to 8 and algorithm 1. The paper turns the kernel by a phase in Fourier
-space; that phase is a circular shift, computed here by three small matrices (:mod:`crossdim.training.layers.circulant`).
+Source: Cross-D Conv (arXiv 2411.02441), equations 1 to 8 and algorithm 1. The paper rotates the kernel by a phase in Fourier
+space; that phase is a circular shift, computed here with three small matrices (:mod:`crossdim.training.layers.circulant`).
 Axes: B batch, C channel, D depth, H height, W width, O output channel, I input channel of a group.
 """
 
@@ -19,7 +19,7 @@ from crossdim.storage_schema.errors import GeometryError, unknown_name
 from crossdim.training.layers.circulant import shifted_middle
 from crossdim.training.layers.geometry import Geometry, PaddingMode, triple
 from crossdim.training.layers.per_sample import Form, convolve_each, planes
-from crossdim.training.layers.recompute import recomputed
+from crossdim.training.layers.recompute import enable_recomputation
 from crossdim.training.layers.rotation import RotationNet, shift_of
 
 Mode = Literal["paper", "centered"]
@@ -28,9 +28,9 @@ Mode = Literal["paper", "centered"]
 class CrossDConv(nn.Module):
     """(B, C, H, W) or (B, C, D, H, W) -> the same rank, with one set of weights.
 
-    A volume is convolved with the 3D kernel. For an image, a small network answers with a shift, by which the kernel is rolled
-    around before its middle slice becomes the 2D kernel; each sample has its own. A kernel of one tap is not turned and has
-    no such network: shifting one tap changes nothing, so the network of the published layer never had a gradient there.
+    A volume is convolved with the 3D kernel. For each image, a small network predicts a shift; the kernel is shifted
+    circularly by it, and its middle slice becomes the 2D kernel of this image. A kernel of one tap has no such network:
+    shifting one tap changes nothing, so the network of the published layer never had a gradient there.
 
     Names of parameters are those of published checkpoints, ``weights_3d`` and ``rotation_params``.
 
@@ -39,13 +39,13 @@ class CrossDConv(nn.Module):
         out_channels: of the output.
         kernel_size: taps, one number or (D, H, W).
         stride: as ``kernel_size``; images use the last two.
-        padding: as ``stride``. The published layer pads by 1 if not told otherwise, this one by 0 as all convolutions do.
+        padding: as ``stride``. The default of the published layer is 1, here it is 0 as for all convolutions.
         dilation: as ``stride``; the published layer ignores it.
         groups: as in ``torch.nn.Conv2d``.
         bias: whether there is one; the published layer never has one.
         padding_mode: as in ``torch.nn.Conv2d``.
-        mode: ``paper`` shifts by one tap along every axis where the angle is 0, so that images and volumes see kernels that lie
-            one voxel apart. ``centered`` (ours) takes that tap off, so that angle 0 is the kernel's own middle slice.
+        mode: ``paper`` shifts by one tap along every axis where the angle is 0, so that the kernels of images and volumes
+            are one voxel apart. ``centered`` (ours) subtracts that tap, so that angle 0 is the kernel's own middle slice.
         form: how planes are applied, see :func:`~crossdim.training.layers.per_sample.convolve_each`; changes rounding and cost.
 
     Raises:
@@ -84,13 +84,13 @@ class CrossDConv(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.mode, self.form = mode, form
         self.weights_3d = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.geometry.kernel))
-        self.rotation_params = None if self.geometry.is_point else recomputed(RotationNet(in_channels))
+        self.rotation_params = None if self.geometry.is_point else enable_recomputation(RotationNet(in_channels))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw weights as published (Kaiming normal, fan out); the bias as PyTorch does. The rotation net draws its own."""
+        """Draw weights as published (Kaiming normal, fan out), and the bias as PyTorch does. The rotation net draws its own."""
         nn.init.kaiming_normal_(self.weights_3d, mode="fan_out", nonlinearity="relu")
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weights_3d[0].numel())
@@ -105,7 +105,7 @@ class CrossDConv(nn.Module):
         if x.ndim not in (4, 5):
             raise GeometryError(f"a Cross-D convolution takes (B, C, H, W) or (B, C, D, H, W); found {tuple(x.shape)}")
         geometry = self.geometry
-        padded, padding = geometry.padded(x)
+        padded, padding = geometry.pad(x)
         if x.ndim == 5:
             return functional.conv3d(
                 padded, self.weights_3d, self.bias, geometry.stride, padding, geometry.dilation, geometry.groups
@@ -119,7 +119,7 @@ class CrossDConv(nn.Module):
         return result if self.bias is None else result + self.bias.to(result.dtype)[:, None, None]
 
     def shifts(self, x_BCHW: Tensor) -> Tensor:
-        """By how many taps each image shifts the kernel, (B, 3): depth, row, column. Zero for a kernel of one tap."""
+        """Shift of the kernel for each image in taps, (B, 3): depth, row, column. Zero for a kernel of one tap."""
         if self.rotation_params is None:
             return x_BCHW.new_zeros(len(x_BCHW), 3)
         # Compilers and exporters decide by themselves what is recomputed.
@@ -128,26 +128,26 @@ class CrossDConv(nn.Module):
         return shift if self.mode == "paper" else shift - 1
 
     def planes(self, shift_B3: Tensor) -> Tensor:
-        """The 2D kernels that shifts make, (B, O, I, H, W)."""
+        """The 2D kernels (B, O, I, H, W) for given shifts."""
         terms = shifted_middle(shift_B3, self.geometry.kernel)
         return planes(self.weights_3d.to(shift_B3.dtype), terms).to(self.weights_3d.dtype)
 
     @torch.no_grad()
     def center(self) -> None:
-        """Turn a layer of mode ``paper`` into one of mode ``centered`` that does the same to images.
+        """Turn a layer of mode ``paper`` into one of mode ``centered`` with the same output for images.
 
-        The kernel is rolled by one tap along every axis, so that volumes now meet it where images were trained to.
+        The kernel is rolled by one tap along every axis, so that volumes see it where images were trained to.
         """
         if self.mode == "paper":
             self.weights_3d.copy_(self.weights_3d.roll((1, 1, 1), dims=(2, 3, 4)))
             self.mode = "centered"
 
     def extra_repr(self) -> str:
-        """Channels and everything that decides what is computed."""
+        """Channels and all settings that decide what is computed."""
         return f"{self.in_channels}, {self.out_channels}, {self.geometry}, mode={self.mode}, form={self.form}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Published checkpoints have a rotation net for kernels of one tap too, where it does nothing; it is dropped."""
+        """Published checkpoints have a rotation net also for kernels of one tap, where it has no effect; it is dropped."""
         if self.rotation_params is None:
             for name in [name for name in state_dict if name.startswith(f"{prefix}rotation_params.")]:
                 del state_dict[name]

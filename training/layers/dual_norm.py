@@ -1,8 +1,8 @@
-"""Normalisation by name, and batch norm with one affine map and running statistics for each family of streams.
+"""Normalisation by name, and batch norm with separate running statistics for images and for volumes.
 
-Statistics of two families of inputs kept apart: Xie et al., AdvProp (arXiv 1911.09665), who also double weight and bias.
-Sharing those, so that every parameter takes part in every step, is ours.
-Axes: B batch, C channel, D depth, H height, W width.
+Separate statistics of two kinds of inputs: Xie et al., AdvProp (arXiv 1911.09665), who also duplicate weight and bias.
+Sharing those, so that every parameter takes part in every step, is ours. Axes: B batch, C channel, D depth, H height, W
+width.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ Norm = Literal["bn", "gn", "in", "dual_bn"]
 NORMS: tuple[str, ...] = get_args(Norm)
 #: Statistics that a batch norm keeps.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-FLAT, SOLID = 0, 1
+ROW_2D, ROW_3D = 0, 1
 #: Which row of the statistics a stream reads and updates.
-ROWS = {str(presentation): FLAT if presentation.is_flat else SOLID for presentation in Presentation}
+ROWS = {str(presentation): ROW_2D if presentation.is_2d else ROW_3D for presentation in Presentation}
 
 
 def normalisation(kind: Norm, channels: int) -> nn.Module:
-    """The normalisation layer after a convolution, for (B, C, D, H, W)."""
+    """The normalisation layer after a convolution, for (B, C, D, H, W).
+
+    Args:
+        kind: name of the norm.
+        channels: C.
+    """
     if kind == "bn":
         return nn.BatchNorm3d(channels)
     if kind == "dual_bn":
@@ -37,15 +42,15 @@ def normalisation(kind: Norm, channels: int) -> nn.Module:
 
 
 class DualBatchNorm3d(nn.Module):
-    """Batch norm that keeps the running statistics of flat images and of solid volumes apart.
+    """Batch norm with separate running statistics for images and for volumes.
 
-    In training mode the output is that of ``nn.BatchNorm3d``, bit for bit: statistics of the batch. What differs is which
-    running averages a batch moves, and which are used in evaluation mode. The layer inside, ``norm``, is an ordinary batch
-    norm that always holds the row in use, so whatever converts, resets or freezes batch norms does the right thing here.
+    In training mode the output is that of ``nn.BatchNorm3d``, bit for bit: statistics of the batch. The difference is which
+    running averages a batch updates, and which are used in evaluation mode. The inner layer ``norm`` is an ordinary batch
+    norm that always holds the row in use, so whatever converts, resets or freezes batch norms works here too.
 
     Attributes:
-        running_mean: (2, C), rows flat and solid. The row in use is brought up to date when another is selected and
-            when the state is saved; until then ``norm`` knows better.
+        running_mean: (2, C), rows for images and for volumes. The row in use is updated when another one is selected and
+            when the state is saved; until then ``norm`` has the current values.
         running_var: (2, C).
         num_batches_tracked: (2,).
         selected: the row in use, a scalar; part of the state, so that a run resumes as it was.
@@ -62,7 +67,7 @@ class DualBatchNorm3d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(2, channels))
         self.register_buffer("running_var", torch.ones(2, channels))
         self.register_buffer("num_batches_tracked", torch.zeros(2, dtype=torch.long))
-        self.register_buffer("selected", torch.tensor(FLAT))
+        self.register_buffer("selected", torch.tensor(ROW_2D))
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """The same shape."""
@@ -71,34 +76,34 @@ class DualBatchNorm3d(nn.Module):
 
     @torch.no_grad()
     def select(self, row: int) -> None:
-        """Put the statistics in use aside and use those of a row."""
-        self._put_aside()
+        """Store the statistics in use and use those of a row."""
+        self._store_selected()
         self.selected.fill_(row)
         for name in STATISTICS:
             # A new tensor and no copy in place: a backward pass still to come may have saved the old one.
             setattr(self.norm, name, getattr(self, name)[row].clone())
 
     @torch.no_grad()
-    def _put_aside(self) -> None:
+    def _store_selected(self) -> None:
         if self.selected.is_meta:
             return  # a network that is only described has no numbers to put aside
         for name in STATISTICS:
             getattr(self, name)[self.selected] = getattr(self.norm, name)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        self._put_aside()
+        self._store_selected()
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
 
 def select_statistics(module: nn.Module, stream: str) -> None:
-    """From now on, every dual batch norm inside a module uses the running statistics of a stream's family.
+    """Make every dual batch norm in a module use the running statistics of a stream.
 
     Args:
         module: changed in place; without dual batch norms nothing happens.
-        stream: ``image`` or ``pseudo3d`` for flat statistics, ``superpatch`` for solid ones.
+        stream: ``image`` or ``pseudo3d`` for statistics of images, ``superpatch`` for those of volumes.
 
     Raises:
-        RunError: if the stream mixes both families, or is unknown.
+        RunError: if the stream mixes images and volumes, or is unknown.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, DualBatchNorm3d)]
     if layers and stream == "joint":

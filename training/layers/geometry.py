@@ -1,4 +1,4 @@
-"""Geometry of a convolution that is read along one, two or three axes: what PyTorch's arguments mean, depth first.
+"""Geometry of a convolution over one, two or three axes: PyTorch's arguments, depth first.
 
 Axes: D depth, H height, W width.
 """
@@ -21,7 +21,7 @@ def triple(value: int | tuple[int, ...]) -> Triple:
     """A number for all three axes, or three numbers (D, H, W).
 
     Raises:
-        GeometryError: if there are neither one nor three.
+        GeometryError: if there is neither one nor three.
     """
     if isinstance(value, int):
         return value, value, value
@@ -32,14 +32,14 @@ def triple(value: int | tuple[int, ...]) -> Triple:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
-    """Where a kernel is read; a 2D convolution uses the last two axes of each field.
+    """Arguments of a convolution; a 2D convolution uses the last two axes of each field.
 
     Attributes:
         kernel: (D, H, W), taps of the kernel.
         stride: (D, H, W).
         padding: (D, H, W), on both sides.
         dilation: (D, H, W).
-        groups: of channels that do not see each other.
+        groups: of channels, as in ``torch.nn.Conv2d``.
         padding_mode: as in ``torch.nn.Conv2d``.
     """
 
@@ -76,12 +76,20 @@ class Geometry:
         return self.kernel[1] * self.kernel[2]
 
     def check_channels(self, in_channels: int, out_channels: int) -> None:
-        """Refuse channels that do not fall into the groups."""
+        """Refuse numbers of channels that are not multiples of the groups.
+
+        Args:
+            in_channels: of the input.
+            out_channels: of the output.
+
+        Raises:
+            GeometryError: if one is not.
+        """
         if in_channels % self.groups or out_channels % self.groups:
             raise GeometryError(f"{in_channels} and {out_channels} channels do not fall into {self.groups} groups")
 
-    def padded(self, x: Tensor) -> tuple[Tensor, Triple]:
-        """The input with borders other than zeros put on, and the zero padding that is left to do."""
+    def pad(self, x: Tensor) -> tuple[Tensor, Triple]:
+        """The input, padded unless with zeros, and the zero padding that remains to be done."""
         if self.padding_mode == "zeros" or not any(self.padding):
             return x, self.padding
         axes = self.padding[5 - x.ndim :]
@@ -89,6 +97,12 @@ class Geometry:
         return functional.pad(x, borders, mode=self.padding_mode), (0, 0, 0)
 
     def output_side(self, axis: int, side: int, padding: int) -> int:
-        """Outputs along an axis (0 depth, 1 height, 2 width) of a given side."""
+        """Number of outputs along an axis.
+
+        Args:
+            axis: 0 depth, 1 height, 2 width.
+            side: of the input.
+            padding: on both sides.
+        """
         reach = self.dilation[axis] * (self.kernel[axis] - 1)
         return (side + 2 * padding - reach - 1) // self.stride[axis] + 1

@@ -1,11 +1,11 @@
 """Dual masks: which tokens of a grid an encoder sees. The count is the same for every sample, and ids are sorted.
 
-A mask is a function of uniform numbers that were drawn with the sample, so it belongs to (seed, position) and to nothing
-else. Axes: B batch, D planes of tokens, P places in a plane (rows x columns), V visible tokens.
+A mask is a function of uniform numbers that were drawn with the sample, so it depends on (seed, position) only.
+Axes: B batch, D planes of tokens, P places in a plane (rows x columns), V visible tokens.
 
-Source: MAESIL (arXiv 2604.00514) names a dual-masking strategy; its wording could not be read. ``tube_then_plane`` is what
-its sibling does (code: NEMESIS, mae.py 413-456), ``plane_x_axis`` our reading of that paper's abstract ("parallel plane-wise
-and axis-wise token removal"), ``random`` plain masking as a control.
+Source: MAESIL (arXiv 2604.00514) names a dual-masking strategy, whose description was not available to us.
+``tube_then_plane`` is what its sibling does (code: NEMESIS, mae.py 413-456), ``plane_x_axis`` our reading of that paper's
+abstract ("parallel plane-wise and axis-wise token removal"), ``random`` plain masking as a control.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class DualMask:
 
     Attributes:
         mode: ``tube_then_plane`` hides the same places in all planes, then in each plane some of those left;
-            ``plane_x_axis`` hides whole planes, and the same places in all others; ``random`` hides any.
-        spatial: share of the places of a plane that is hidden.
-        depth: share hidden of what is left: within each plane, or of the planes.
+            ``plane_x_axis`` hides whole planes, and the same places in all others; ``random`` hides any tokens.
+        spatial: fraction of the places of a plane that is hidden.
+        depth: fraction of the rest that is hidden: within each plane, or of the planes.
     """
 
     mode: MaskMode = "tube_then_plane"
@@ -51,7 +51,15 @@ class DualMask:
             raise RunError(f"a dual mask is one of {list(_MODES)} with shares in [0, 1); found {found}")
 
     def draw(self, counts: Counts, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """The chance of one sample: (1 + D, P) uniform numbers."""
+        """Draw the uniform numbers of one sample's mask.
+
+        Args:
+            counts: tokens along (D, H, W).
+            rng: source of the draws.
+
+        Returns:
+            (1 + D, P).
+        """
         planes, rows, columns = counts
         return rng.random((1 + planes, rows * columns), dtype=np.float32)
 
@@ -64,46 +72,46 @@ class DualMask:
         return _MODES[self.mode](self, chance_BDP[:, 0], chance_BDP[:, 1:]).sort(dim=1).values
 
     def num_visible(self, counts: Counts) -> int:
-        """V for a grid."""
+        """Number of visible tokens of a grid."""
         planes, places = counts[0], counts[1] * counts[2]
         if self.mode == "random":
-            return _left(planes * places, self.spatial, self.depth)
+            return _num_left(planes * places, self.spatial, self.depth)
         if self.mode == "plane_x_axis":
-            return _left(planes, self.depth) * _left(places, self.spatial)
-        return planes * _left(_left(places, self.spatial), self.depth)
+            return _num_left(planes, self.depth) * _num_left(places, self.spatial)
+        return planes * _num_left(_num_left(places, self.spatial), self.depth)
 
 
-def _left(count: int, *hidden: float) -> int:
-    """How many of ``count`` stay, at least one. The small term keeps 10 * (1 - 0.9) from being rounded down to 0."""
+def _num_left(count: int, *hidden: float) -> int:
+    """How many of ``count`` are left, at least one. The small term keeps 10 * (1 - 0.9) from being rounded down to 0."""
     share = 1.0
     for part in hidden:
         share *= 1 - part
     return max(1, floor(count * share + 1e-9))
 
 
-def _first(chance: Tensor, count: int) -> Tensor:
-    """The ``count`` places of smallest chance along the last axis; stable, so that equal numbers agree on every device."""
+def _smallest(chance: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` smallest numbers along the last axis; stable, so that every device agrees."""
     return chance.argsort(dim=-1, stable=True)[..., :count]
 
 
 def _tube_then_plane(mask: DualMask, places_BP: Tensor, planes_BDP: Tensor) -> Tensor:
     planes, places = planes_BDP.shape[1:]
-    tubes = _first(places_BP, _left(places, mask.spatial))[:, None].expand(-1, planes, -1)
-    kept = _first(planes_BDP.gather(2, tubes), _left(tubes.shape[2], mask.depth))
+    tubes = _smallest(places_BP, _num_left(places, mask.spatial))[:, None].expand(-1, planes, -1)
+    kept = _smallest(planes_BDP.gather(2, tubes), _num_left(tubes.shape[2], mask.depth))
     base = torch.arange(planes, device=places_BP.device)[:, None] * places
     return (tubes.gather(2, kept) + base).flatten(1)
 
 
 def _plane_x_axis(mask: DualMask, places_BP: Tensor, planes_BDP: Tensor) -> Tensor:
     planes, places = planes_BDP.shape[1:]
-    columns = _first(places_BP, _left(places, mask.spatial))
-    kept = _first(planes_BDP[:, :, 0], _left(planes, mask.depth))
+    columns = _smallest(places_BP, _num_left(places, mask.spatial))
+    kept = _smallest(planes_BDP[:, :, 0], _num_left(planes, mask.depth))
     return (kept[:, :, None] * places + columns[:, None]).flatten(1)
 
 
 def _random(mask: DualMask, places_BP: Tensor, planes_BDP: Tensor) -> Tensor:
     anywhere = planes_BDP.flatten(1)
-    return _first(anywhere, _left(anywhere.shape[1], mask.spatial, mask.depth))
+    return _smallest(anywhere, _num_left(anywhere.shape[1], mask.spatial, mask.depth))
 
 
 _MODES: dict[str, Callable[[DualMask, Tensor, Tensor], Tensor]] = {

@@ -1,6 +1,6 @@
-"""Convolution of every image with its own plane, mixed from the taps of one shared 3D kernel: equal forms, and which is cheapest.
+"""Convolution of every image with its own plane, mixed from the taps of one shared 3D kernel: equivalent forms, and the cheapest.
 
-Each form keeps for the backward pass only what it was given: planes and windows are made again, a few at a time.
+Each form saves only its inputs for the backward pass: planes and windows are recomputed, a few at a time.
 
 Axes: B batch, C channel, H height, W width, O output channel, I input channel of a group, P taps of a plane, Q taps of a kernel,
 L output pixels.
@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from crossdim.storage_schema.errors import GeometryError, unknown_name
 from crossdim.training.layers.circulant import Term, mixing
 from crossdim.training.layers.geometry import Geometry
-from crossdim.training.layers.windows import PIECE, multiplied, window_products, windows
+from crossdim.training.layers.unfold import PIECE, multiply_unfolded, unfold_taps, unfolded_products
 
 Form = Literal["auto", "planes", "windows", "shared"]
 #: Largest kernel, in taps, for which all taps at once beat depth first, plane second: one product instead of two. Measured.
@@ -36,13 +36,14 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
     """Convolve each image with its own planes.
 
     Args:
-        x_BCHW: padded already where the padding mode is not zeros.
+        x_BCHW: already padded unless with zeros.
         weights_3d: (O, I, Z, Y, X), shared by all.
         terms: of :func:`crossdim.training.layers.circulant.shifted_middle`, for each sample.
-        geometry: its padding is that of zeros, which remains to be done.
-        form: ``planes`` synthesises a plane for each pair of channels and sample and convolves in groups; ``windows`` does it
-            for some output channels at a time and multiplies with unfolded windows; ``shared`` mixes the windows and not the
-            weights, so that there are no weights of a sample, at Z times the multiplications. ``auto`` takes the cheapest.
+        geometry: its padding is with zeros and remains to be done.
+        form: ``planes`` computes a plane for each pair of channels and sample and uses a grouped convolution; ``windows``
+            does it for some output channels at a time and multiplies with unfolded windows; ``shared`` mixes the windows
+            and not the weights, so that there are no weights per sample, at Z times the multiplications. ``auto`` takes the
+            cheapest.
 
     Raises:
         GeometryError: if the form does not exist, or is ``windows`` or ``shared`` and there are groups.
@@ -60,10 +61,10 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
         wide = weights_3d.to(terms[0][0].dtype)
         x = x_BCHW.to(dtype)
         if chosen == "windows":
-            return window_products(x, wide, mixing(terms), geometry)
+            return unfolded_products(x, wide, mixing(terms), geometry)
         if type(x.shape[0]) is not int or x.shape[0] == 0:
             # Groups of a convolution are a number above 0; a batch may be empty, or unknown to an exporter.
-            return multiplied(windows(x, geometry), wide.flatten(2), mixing(terms), geometry.groups)
+            return multiply_unfolded(unfold_taps(x, geometry), wide.flatten(2), mixing(terms), geometry.groups)
         if chosen == "shared":
             return _in_pieces(
                 partial(_with_shared, geometry=geometry), x, wide, [mixing(terms)], _numbers_of_windows(x, geometry)
@@ -73,7 +74,13 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
 
 
 def cheapest(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
-    """The form that should be fastest."""
+    """The form that should be fastest.
+
+    Args:
+        x_BCHW: images.
+        weights_3d: (O, I, Z, Y, X).
+        geometry: of the convolution.
+    """
     pixels = _pixels(x_BCHW, geometry)
     many = weights_3d[:, :, 0, 0, 0].numel() >= MANY_PAIRS
     if geometry.groups > 1 or weights_3d[0, 0].numel() > DENSE_TAPS or not many or pixels > FEW_PIXELS:
@@ -82,7 +89,15 @@ def cheapest(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
 
 
 def planes(weights_3d: Tensor, terms: list[Term]) -> Tensor:
-    """The plane of every sample for every pair of channels, (B, O, I, Y, X)."""
+    """The plane of every sample for every pair of channels.
+
+    Args:
+        weights_3d: (O, I, Z, Y, X).
+        terms: of :func:`crossdim.training.layers.circulant.shifted_middle`.
+
+    Returns:
+        (B, O, I, Y, X).
+    """
     out_channels, in_channels, _, *plane = weights_3d.shape
     batch = terms[0][0].shape[0]
     if weights_3d[0, 0].numel() <= DENSE_TAPS:
@@ -100,7 +115,7 @@ def planes(weights_3d: Tensor, terms: list[Term]) -> Tensor:
 def _in_pieces(
     function: Callable[..., Tensor], x_BCHW: Tensor, weights_3d: Tensor, of_samples: list[Tensor], numbers_of_sample: int
 ) -> Tensor:
-    """The function of so many samples at a time that what lies between stays small; the backward pass computes that again."""
+    """Apply the function to a few samples at a time; the backward pass recomputes intermediate results."""
     if torch.compiler.is_compiling():
         return function(x_BCHW, weights_3d, *of_samples)
     samples = max(1, PIECE // numbers_of_sample)
@@ -127,7 +142,7 @@ def _with_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geomet
 
 
 def _with_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
-    window = windows(x_BCHW, geometry)
+    window = unfold_taps(x_BCHW, geometry)
     batch, taps, _, height, width = window.shape
     # Pixels outside, channels inside, taps innermost: the order of the weights, so that no product meets a transposed matrix.
     rows = window.permute(0, 3, 4, 2, 1).reshape(batch, -1, taps) @ mixing_BPQ.to(window.dtype)

@@ -1,4 +1,4 @@
-"""A Cross-D network with its rank settled: for images or for volumes, of PyTorch's own modules alone, to export and to hand on.
+"""A Cross-D network with a fixed rank, for images or for volumes, made of PyTorch's own modules only, for export.
 
 Axes: B batch, C channel, H height, W width.
 """
@@ -20,19 +20,19 @@ from crossdim.training.layers.transposed import CentreConvTranspose
 
 
 def plain_3d(network: nn.Module) -> nn.Module:
-    """The network for volumes: every Cross-D convolution a ``Conv3d`` with its kernel, without rotation nets.
+    """The network for volumes: every Cross-D convolution becomes a ``Conv3d`` with its kernel, without rotation nets.
 
-    Outputs for (B, C, D, H, W) are those of the network, in training mode too. The copy shares nothing.
+    Outputs for (B, C, D, H, W) are those of the network, in training mode too. The copy shares no tensors.
     """
-    return _settled(network, 3, lambda layer: _conv3d(layer))
+    return _replace_for_rank(network, 3, lambda layer: _conv3d(layer))
 
 
 @torch.no_grad()
 def plain_2d(network: nn.Module, reference_BCHW: Tensor) -> nn.Module:
-    """The network for images: every Cross-D convolution a ``Conv2d`` with the kernel that reference images turn out on average.
+    """The network for images: every Cross-D convolution becomes a ``Conv2d`` with the kernel of the reference images' mean shift.
 
-    Plain convolutions have one kernel for all images. For a single reference image, outputs are those of the network for it,
-    in evaluation mode; for others they differ by how differently they would have turned. Taking the mean of shifts is ours.
+    Plain convolutions have one kernel for all images. For a single reference image, outputs are those of the network for it
+    in evaluation mode; for other images they differ as far as their shifts do. Taking the mean of shifts is ours.
 
     Args:
         network: left as it is.
@@ -41,12 +41,12 @@ def plain_2d(network: nn.Module, reference_BCHW: Tensor) -> nn.Module:
     network = copy.deepcopy(network).eval()
     shifts: dict[CrossDConv, Tensor] = {}
     for layer in _layers(network):
-        layer.register_forward_pre_hook(partial(_noted, shifts))
+        layer.register_forward_pre_hook(partial(_record_shift, shifts))
     network(reference_BCHW)
-    return _settled(network, 2, lambda layer: _conv2d(layer, shifts[layer]))
+    return _replace_for_rank(network, 2, lambda layer: _conv2d(layer, shifts[layer]))
 
 
-def _noted(shifts: dict[CrossDConv, Tensor], layer: CrossDConv, inputs: tuple[Tensor, ...]) -> None:
+def _record_shift(shifts: dict[CrossDConv, Tensor], layer: CrossDConv, inputs: tuple[Tensor, ...]) -> None:
     if layer in shifts:
         raise GeometryError("a Cross-D convolution that is used twice has no one kernel to export")
     shifts[layer] = layer.shifts(inputs[0]).mean(0, keepdim=True)
@@ -56,7 +56,7 @@ def _layers(network: nn.Module) -> list[CrossDConv]:
     return [module for module in network.modules() if isinstance(module, CrossDConv)]
 
 
-def _settled(network: nn.Module, axes: Literal[2, 3], convolution: Callable[[CrossDConv], nn.Module]) -> nn.Module:
+def _replace_for_rank(network: nn.Module, axes: Literal[2, 3], convolution: Callable[[CrossDConv], nn.Module]) -> nn.Module:
     done = {module: _replacement(module, axes, convolution) for module in network.modules()}
     memo: dict[int, Any] = {id(old): new for old, new in done.items() if new is not None}
     return copy.deepcopy(network, memo)
@@ -69,16 +69,16 @@ def _replacement(module: nn.Module, axes: Literal[2, 3], convolution: Callable[[
     elif isinstance(module, CentreConvTranspose):
         new = _transposed(module, axes)
     elif isinstance(module, anyrank.Pool):
-        new = module.settled(axes)
+        new = module.for_rank(axes)
     elif isinstance(module, anyrank.BatchNorm):
-        new = _filled(
+        new = _load_tensors(
             (nn.BatchNorm2d if axes == 2 else nn.BatchNorm3d)(
                 module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
             ),
             module.state_dict(),
         )
     elif isinstance(module, anyrank.InstanceNorm):
-        new = _filled(
+        new = _load_tensors(
             (nn.InstanceNorm2d if axes == 2 else nn.InstanceNorm3d)(
                 module.num_features, module.eps, module.momentum or 0.0, module.affine, module.track_running_stats
             ),
@@ -91,7 +91,7 @@ def _replacement(module: nn.Module, axes: Literal[2, 3], convolution: Callable[[
     return new.train(module.training)
 
 
-def _filled(new: nn.Module, state: dict[str, Tensor | None]) -> nn.Module:
+def _load_tensors(new: nn.Module, state: dict[str, Tensor | None]) -> nn.Module:
     """The new module with copies of tensors, on their device and in their dtype."""
     like = next((tensor for tensor in state.values() if tensor is not None and tensor.is_floating_point()), None)
     if like is not None:
@@ -113,7 +113,7 @@ def _conv3d(layer: CrossDConv) -> nn.Module:
         layer.bias is not None,
         g.padding_mode,
     )
-    return _filled(new, {"weight": layer.weights_3d, "bias": layer.bias})
+    return _load_tensors(new, {"weight": layer.weights_3d, "bias": layer.bias})
 
 
 def _conv2d(layer: CrossDConv, shift_13: Tensor) -> nn.Module:
@@ -129,7 +129,7 @@ def _conv2d(layer: CrossDConv, shift_13: Tensor) -> nn.Module:
         layer.bias is not None,
         g.padding_mode,
     )
-    return _filled(new, {"weight": layer.planes(shift_13)[0], "bias": layer.bias})
+    return _load_tensors(new, {"weight": layer.planes(shift_13)[0], "bias": layer.bias})
 
 
 def _transposed(layer: CentreConvTranspose, axes: Literal[2, 3]) -> nn.Module:
@@ -144,4 +144,4 @@ def _transposed(layer: CentreConvTranspose, axes: Literal[2, 3]) -> nn.Module:
         bias=layer.bias is not None,
         **geometry,
     )
-    return _filled(new, {"weight": weight, "bias": layer.bias})
+    return _load_tensors(new, {"weight": weight, "bias": layer.bias})

@@ -15,9 +15,11 @@ from crossdim.storage_schema.pseudo3d import Pseudo3D, counts_to_fold
 
 
 def unroll_torch(image_BCHW: Tensor, spec: Pseudo3D) -> Tensor:
-    """Lay every window of each image along depth; the gradient of a pixel is the sum over the windows that read it.
+    """Place the pixels of every window of each image along depth.
 
-    Colour is not turned gray here: that is preprocessing, and belongs before augmentation.
+    The gradient of a pixel is the sum over the windows that read it.
+
+    Colour is not converted to gray here: that is preprocessing, and belongs before augmentation.
 
     Args:
         image_BCHW: any dtype that torch can index; one channel in mode ``gray``.
@@ -27,7 +29,7 @@ def unroll_torch(image_BCHW: Tensor, spec: Pseudo3D) -> Tensor:
         (B, C, D, H', W') as given by :meth:`Pseudo3D.shape`, new and contiguous.
 
     Raises:
-        GeometryError: if the image is smaller than a window, does not tile, or has colours in mode ``gray``.
+        GeometryError: if the image is smaller than a window, is not tiled by windows, or has colours in mode ``gray``.
     """
     batch, channels, height, width = image_BCHW.shape
     if spec.channel_mode == "gray" and channels != 1:
@@ -47,8 +49,8 @@ def unroll_torch(image_BCHW: Tensor, spec: Pseudo3D) -> Tensor:
 def fold_torch(volume_BCDHW: Tensor, spec: Pseudo3D, height: int, width: int, *, uncovered: float | None = None) -> Tensor:
     """The images that pseudo-3D volumes show; overlapping windows are averaged, and share the gradient evenly.
 
-    The exact inverse of :func:`unroll_torch`; for the output of a network, the least-squares image. Averages are taken in
-    float64, as in :func:`crossdim.storage_schema.pseudo3d.fold`, so both give the same bits; a permutation takes none.
+    The exact inverse of :func:`unroll_torch`; for the output of a network, the least-squares image. Averages are computed
+    in float64, as in :func:`crossdim.storage_schema.pseudo3d.fold`, so both give the same bits; a permutation needs none.
 
     Args:
         volume_BCDHW: (B, C, D, H', W') as made by :func:`unroll_torch`.

@@ -1,4 +1,4 @@
-"""Activation checkpointing: a module keeps its input alone, and computes its activations again in the backward pass.
+"""Activation checkpointing: a module saves only its input, and recomputes its activations in the backward pass.
 
 Chen et al., Training deep nets with sublinear memory cost (arXiv 1604.06174); the mechanism is PyTorch's.
 """
@@ -20,34 +20,37 @@ from crossdim.training.layers.dual_norm import STATISTICS
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def recomputed(module: Module) -> Module:
-    """The same module, which from now on recomputes its activations in the backward pass.
+def enable_recomputation(module: Module) -> Module:
+    """Make a module recompute its activations in the backward pass.
 
     Outputs, gradients and running statistics are the same, bit for bit: batch norms count a batch once. Names in the state
-    stay as they are, for only the instance's ``forward`` changes; a deep copy recomputes too, with its own weights.
+    stay as they are, because only the instance's ``forward`` changes; a deep copy recomputes too, with its own weights.
 
     Args:
         module: takes tensors by position; changed in place. Must not be called with other weights before its backward pass.
+
+    Returns:
+        The same module.
     """
     # Partials of bound methods: a deep copy binds them to the copied module, which it would not do for a closure.
-    module.forward = partial(_checkpointed, module, module.forward)
+    module.forward = partial(_checkpoint, module, module.forward)
     return module
 
 
 # A compiled checkpoint takes no context, so a compiler goes around; what the module computes may still be compiled.
 @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
-def _checkpointed(module: nn.Module, forward: Callable[..., object], *inputs: Tensor) -> object:
+def _checkpoint(module: nn.Module, forward: Callable[..., object], *inputs: Tensor) -> object:
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
 
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What the first pass and the second run in."""
-    return nullcontext(), _statistics_kept(module)
+    """Contexts of the first pass and of the recomputation."""
+    return nullcontext(), _preserve_statistics(module)
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Whatever batch norms remember in here is forgotten."""
+def _preserve_statistics(module: nn.Module) -> Iterator[None]:
+    """Discard all changes of batch-norm statistics inside of this context."""
     layers = [layer for layer in module.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
     kept = [(layer, name, getattr(layer, name)) for layer in layers for name in STATISTICS]
     for layer, name, statistic in kept:

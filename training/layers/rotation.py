@@ -1,6 +1,6 @@
-"""The small network that says, for each image, how the kernel of a Cross-D convolution is turned; and what turning means.
+"""The small network that predicts, for each image, how the kernel of a Cross-D convolution is rotated; and what rotating means.
 
-Source: Cross-D Conv (arXiv 2411.02441), equations 1 to 6; the network's layers are in its code alone.
+Source: Cross-D Conv (arXiv 2411.02441), equations 1 to 6; the network's layers are only in its code.
 Axes: B batch, C channel, H height, W width.
 """
 
@@ -20,8 +20,8 @@ EPSILON = 1e-8
 class RotationNet(nn.Sequential):
     """(B, C, H, W) -> (B, 4): an axis, not normalised, and an angle, not limited.
 
-    Two 1 x 1 convolutions with batch norm and ReLU between, then a mean over pixels in which each channel's softmax over
-    the pixels is the weight (code; the paper does not say that channels are weighted apart).
+    Two 1 x 1 convolutions with batch norm and ReLU between them, then a mean over pixels, weighted by each channel's
+    softmax over the pixels (code; the paper does not say that channels are weighted separately).
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -33,13 +33,13 @@ class RotationNet(nn.Sequential):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """One answer for each sample; in training mode batch norm lets samples of a batch see each other."""
+        """One prediction per sample; in training mode, batch norm makes it depend on the other samples of the batch."""
         map_B4HW: Tensor = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
         return boltzmann_mean(map_B4HW)
 
     @torch.no_grad()
-    def start_at_rest(self) -> None:
-        """Let every image answer angle 0 about the axis drawn at first, so that kernels begin unturned.
+    def reset_to_zero_angle(self) -> None:
+        """Make every image predict angle 0 about the axis that was drawn at initialisation, so that kernels start unrotated.
 
         The axis must not be zero: at zero neither axis nor angle has a gradient. Ours.
         """
@@ -58,11 +58,11 @@ def boltzmann_mean(map_BCHW: Tensor) -> Tensor:
 
 
 def shift_of(answer_B4: Tensor) -> Tensor:
-    """The circular shift, in taps, that the paper's rotation of frequencies amounts to, (B, 3): depth, row, column.
+    """The circular shift in taps, (B, 3): depth, row, column, that equals the paper's rotation of frequencies.
 
-    The phase of equation 6 sees the sum of the turned frequencies R f alone, and 1 R f = (R' 1) f: a shift by R' 1. With the
-    rotation linear in the angle, R = I + angle [axis]x, it is 1 - angle (axis x 1). Angle 0 is a shift by one tap along
-    every axis, and the three always sum to 3: two numbers decide. Derived.
+    The phase of equation 6 depends on the sum of the rotated frequencies R f only, and 1 R f = (R' 1) f: a shift by R' 1.
+    With the rotation linear in the angle, R = I + angle [axis]x, it is 1 - angle (axis x 1). Angle 0 is a shift by one tap
+    along every axis, and the three always sum to 3, so two numbers determine it. Derived.
 
     Args:
         answer_B4: of :class:`RotationNet`; used as float32, or float64 if it is.

@@ -1,7 +1,7 @@
-"""Tokens: a volume cut into equal patches, embedded, and told where they stand.
+"""Tokens: a volume cut into equal patches, which are embedded with their positions.
 
 Axes: B batch, C channel, D depth, H height, W width, N tokens, V visible tokens, X values of a patch, E embedding. Token
-n = (iz * rows + iy) * columns + ix; inside a patch values lie z, y, x, then channel (code: NEMESIS, mae.py 334-344).
+n = (iz * rows + iy) * columns + ix; inside a patch, values are in the order z, y, x, channel (code: NEMESIS, mae.py 334-344).
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ AXES = 3
 def token_counts(shape_DHW: Counts, patch: Counts) -> Counts:
     """Number of patches along each axis.
 
+    Args:
+        shape_DHW: of the volume, voxels.
+        patch: (D, H, W), voxels.
+
     Raises:
         GeometryError: if patches do not tile the volume.
     """
@@ -31,41 +35,84 @@ def token_counts(shape_DHW: Counts, patch: Counts) -> Counts:
     return depth, rows, columns
 
 
-def shape_of(x_BCDHW: Tensor) -> Counts:
-    """The three spatial sides of a batch."""
+def spatial_shape(x_BCDHW: Tensor) -> Counts:
+    """Depth, height and width of a batch."""
     depth, height, width = x_BCDHW.shape[2:]
     return depth, height, width
 
 
 def patchify(x_BCDHW: Tensor, patch: Counts) -> Tensor:
-    """Every patch as a row of values: (B, N, X). A permutation; nothing is computed."""
+    """Every patch as a row of values. A permutation; nothing is computed.
+
+    Args:
+        x_BCDHW: volumes.
+        patch: (D, H, W), voxels.
+
+    Returns:
+        (B, N, X).
+    """
     batch, channels = x_BCDHW.shape[:2]
-    (nz, ny, nx), (pz, py, px) = token_counts(shape_of(x_BCDHW), patch), patch
+    (nz, ny, nx), (pz, py, px) = token_counts(spatial_shape(x_BCDHW), patch), patch
     split = x_BCDHW.reshape(batch, channels, nz, pz, ny, py, nx, px)
     return split.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(batch, nz * ny * nx, pz * py * px * channels)
 
 
 def unpatchify(patches_BNX: Tensor, patch: Counts, counts: Counts) -> Tensor:
-    """The volumes (B, C, D, H, W) that patches were cut from: the inverse of :func:`patchify`."""
+    """The inverse of :func:`patchify`.
+
+    Args:
+        patches_BNX: rows of values.
+        patch: (D, H, W), voxels.
+        counts: patches along (D, H, W).
+
+    Returns:
+        (B, C, D, H, W).
+    """
     batch, (nz, ny, nx), (pz, py, px) = patches_BNX.shape[0], counts, patch
     split = patches_BNX.reshape(batch, nz, ny, nx, pz, py, px, -1)
     return split.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, -1, nz * pz, ny * py, nx * px)
 
 
-def taken(rows_BNX: Tensor, ids_BV: Tensor) -> Tensor:
-    """The rows of some tokens: (B, V, X)."""
+def gather_tokens(rows_BNX: Tensor, ids_BV: Tensor) -> Tensor:
+    """The rows of some tokens.
+
+    Args:
+        rows_BNX: of all tokens.
+        ids_BV: which to take.
+
+    Returns:
+        (B, V, X).
+    """
     return rows_BNX.gather(1, ids_BV.unsqueeze(-1).expand(-1, -1, rows_BNX.shape[-1]))
 
 
-def put_back(rows_BVX: Tensor, ids_BV: Tensor, ground_X: Tensor, count: int) -> Tensor:
-    """Rows at their places among ``count`` (B, N, X), and ``ground_X`` everywhere else."""
+def scatter_tokens(rows_BVX: Tensor, ids_BV: Tensor, ground_X: Tensor, count: int) -> Tensor:
+    """The inverse of :func:`gather_tokens`, with a constant row for all other tokens.
+
+    Args:
+        rows_BVX: of some tokens.
+        ids_BV: their places.
+        ground_X: row of all other tokens.
+        count: N.
+
+    Returns:
+        (B, N, X).
+    """
     batch, _, width = rows_BVX.shape
     ground = ground_X.to(rows_BVX.dtype).expand(batch, count, width)
     return ground.scatter(1, ids_BV.unsqueeze(-1).expand(-1, -1, width), rows_BVX)
 
 
-def seen_of(ids_BV: Tensor, count: int) -> Tensor:
-    """Which of ``count`` tokens are visible: (B, N) booleans."""
+def visible_mask(ids_BV: Tensor, count: int) -> Tensor:
+    """Which tokens are visible.
+
+    Args:
+        ids_BV: places of the visible tokens.
+        count: N.
+
+    Returns:
+        (B, N) booleans.
+    """
     return torch.zeros(ids_BV.shape[0], count, dtype=torch.bool, device=ids_BV.device).scatter(1, ids_BV, True)
 
 
@@ -77,9 +124,17 @@ def _axis_table(length: int, width: int, device: torch.device) -> Tensor:
 
 
 def sinusoids(counts: Counts, width: int, device: torch.device) -> Tensor:
-    """Where every token of a grid stands: (N, width), equal shares for z, y and x, positions counted from 0.
+    """Sinusoidal embeddings of the positions of a grid, equal shares for z, y and x, counted from 0.
 
-    A function of coordinates, so any grid has one: that of a superpatch, and that of an unrolled image.
+    A function of coordinates, so that every grid has one: that of a superpatch, and that of an unrolled image.
+
+    Args:
+        counts: tokens along (D, H, W).
+        width: of the embedding, a multiple of 6.
+        device: of the result.
+
+    Returns:
+        (N, width).
 
     Source: code, NEMESIS, mae.py 27-79.
     """
@@ -89,7 +144,7 @@ def sinusoids(counts: Counts, width: int, device: torch.device) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """A convolution whose stride is its kernel, applied to rows of patches, so that only those asked for are computed.
+    """A convolution whose stride is its kernel, applied to rows of patches, so that only the given ones are computed.
 
     ``mixing_tokens`` adds NEMESIS' gated second path (code: mae.py 187-258); 0 is the plain embedding of MAESIL.
     """
@@ -112,7 +167,7 @@ class PatchEmbedding(nn.Module):
 
 
 class TokenMixing(nn.Module):
-    """A few learned tokens look at the slices of a patch by attention; what they bring back is gated into its embedding."""
+    """A few learned tokens attend to the slices of a patch; the result is added to its embedding through a gate."""
 
     def __init__(self, in_channels: int, width: int, patch: Counts, tokens: int) -> None:
         super().__init__()
@@ -126,7 +181,15 @@ class TokenMixing(nn.Module):
         self.gate = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, patches_BVX: Tensor, linear_BVE: Tensor) -> Tensor:
-        """The embedding of each patch, (1 - g) of it linear and g of it mixed, g = sigmoid(gate)."""
+        """The embedding of each patch, (1 - g) times the linear and g times the mixed one, g = sigmoid(gate).
+
+        Args:
+            patches_BVX: rows of values.
+            linear_BVE: linear embeddings.
+
+        Returns:
+            (B, V, E).
+        """
         slices = self.slices(patches_BVX.reshape(-1, self._depth, self.slices.in_features))
         tokens = self.tokens.to(slices.dtype).expand(slices.shape[0], -1, -1)
         query, key, value = self.qkv(self.norm(torch.cat([slices + self.places, tokens], dim=1))).chunk(3, dim=-1)

@@ -12,13 +12,14 @@ from torch.nn import functional
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.layers.acs import thirds
 from crossdim.training.layers.geometry import Triple, triple
-from crossdim.training.layers.inflate import axes_of, inflated
+from crossdim.training.layers.kernel_inflation import axes_of, inflate_kernel
 
 
 class PlaneConvTranspose(nn.Module):
-    """A transposed 3D convolution whose kernel is zero but for its middle plane; on images, the transposed 2D one.
+    """A transposed 3D convolution whose kernel is zero except for its middle plane; for images, the transposed 2D convolution.
 
-    The published ACS code has none: three transposed convolutions side by side give three sizes. Inside one cube they do not.
+    The published ACS code has none, because three separate transposed convolutions give three different sizes. In one cube
+    they do not.
 
     Args:
         in_channels: of the input.
@@ -30,7 +31,7 @@ class PlaneConvTranspose(nn.Module):
         dilation: one number or (D, H, W).
         groups: as in ``torch.nn.ConvTranspose2d``.
         bias: whether there is one.
-        split: output channels whose plane lies across depth, rows and columns; thirds if not given.
+        split: output channels whose plane is across depth, rows and columns; thirds if not given.
     """
 
     across: Tensor
@@ -76,19 +77,19 @@ class PlaneConvTranspose(nn.Module):
                 self.groups,
                 self.dilation[1:],
             )
-        kernel = inflated(self.weight, "acs", depth=self.weight.shape[2], across=self.across)
+        kernel = inflate_kernel(self.weight, "acs", depth=self.weight.shape[2], across=self.across)
         return functional.conv_transpose3d(
             x, kernel, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )
 
 
 class CentreConvTranspose(nn.Module):
-    """A transposed convolution with a 3D kernel, whose middle slice serves images: Cross-D at angle 0.
+    """A transposed convolution with a 3D kernel, whose middle slice is used for images: Cross-D at angle 0.
 
-    The paper has no transposed convolution. This one is not turned, so it needs no rotation net; ours.
+    The paper has no transposed convolution. This one is not rotated, so it needs no rotation net; ours.
 
     Args:
-        like: geometry and weights come from here; the kernel becomes (I, O, K, K, K), the 2D one in its middle slice.
+        like: geometry and weights; the kernel becomes (I, O, K, K, K), with the 2D one in its middle slice.
     """
 
     bias: nn.Parameter | None
@@ -98,7 +99,7 @@ class CentreConvTranspose(nn.Module):
         self.stride, self.padding, self.output_padding = like.stride, like.padding, like.output_padding
         self.dilation, self.groups = like.dilation, like.groups
         with torch.no_grad():
-            self.weights_3d = nn.Parameter(inflated(like.weight, "centre", depth=like.weight.shape[2]))
+            self.weights_3d = nn.Parameter(inflate_kernel(like.weight, "centre", depth=like.weight.shape[2]))
         self.register_parameter("bias", like.bias)
 
     def forward(self, x: Tensor) -> Tensor:

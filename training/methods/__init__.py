@@ -1,4 +1,4 @@
-"""Methods by name. A new one is its file, its recipe, its test, and a line here."""
+"""Methods by name. A new method needs its module, a recipe, a test, and a line here."""
 
 from __future__ import annotations
 

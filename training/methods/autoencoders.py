@@ -1,7 +1,8 @@
 """AE, VAE and VQ-VAE: the baselines that MAESIL is compared with, on the same crops.
 
-MAESIL names them; their settings could not be read, so all of them are ours: one strided encoder and its mirror, and between
-them nothing, a Gaussian code, or a codebook. Axes: B batch, C channel, D depth, H height, W width, F features of a code.
+MAESIL names them, but their settings were not available to us, so all of them are ours: one strided encoder and a decoder
+of the same shape, and between them nothing, a Gaussian code, or a codebook. Axes: B batch, C channel, D depth, H height, W
+width, F features of a code, M codes of a batch.
 """
 
 from __future__ import annotations
@@ -25,46 +26,46 @@ from crossdim.training.layers.codebook import Codebook
 from crossdim.training.layers.tokens import Counts, token_counts
 from crossdim.training.methods.base import MethodConfig, Step, StepOutput, Terms
 from crossdim.training.methods.restoration import FLOAT_BITS, Crops, Restorer, sides_of, target_of
-from crossdim.training.objectives.latent import commitment, divergence, straight_through, warmed_up
+from crossdim.training.objectives.latent import commitment, divergence, linear_warmup, straight_through
 
 
 class ConvAutoencoder(Restorer):
-    """Encoder, decoder, mean squared error; what lies between them is for others to add."""
+    """Encoder and decoder, trained with mean squared error; subclasses add what lies between them."""
 
     def __init__(self, backbone: StridedSettings, features: int) -> None:
         super().__init__()
         self._backbone, self._features = backbone, features
-        self.encoder, self.decoder = backbone.encoder(), backbone.mirror()
+        self.encoder, self.decoder = backbone.encoder(), backbone.voxel_decoder()
         self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation=UNIT_RANGE)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Mean squared error of view ``x`` restored, and the terms of the code."""
+        """Mean squared error of the reconstruction of view ``x``, and the loss terms of the code."""
         code, terms, monitors = self._code(batch, step)
         target = target_of(batch)
         wide = torch.promote_types(target.dtype, torch.float32)
-        error = (self._decoded(code).to(wide) - target).square().mean()
+        error = (self._decode(code).to(wide) - target).square().mean()
         psnr = -10 * error.detach().clamp_min(1e-10).log10()
         return StepOutput({"mse": error} | terms, {"psnr": psnr} | monitors)
 
     def _code(self, batch: Batch, step: Step) -> tuple[Tensor, Terms, Terms]:
-        """What the decoder gets, terms, monitors."""
+        """The decoder's input, loss terms and monitors."""
         return self.encoder(batch.tensors["x"]), {}, {}
 
-    def _decoded(self, code: Tensor) -> Tensor:
+    def _decode(self, code: Tensor) -> Tensor:
         restored: Tensor = self.decoder(code)
         return restored
 
     def _best_code(self, x: Tensor) -> Tensor:
-        """The code without chance."""
+        """The code without randomness."""
         code: Tensor = self.encoder(x)
         return code
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Volumes restored, in unit range."""
-        return self._decoded(self._best_code(x)).to(torch.promote_types(x.dtype, torch.float32)).clamp(0, 1)
+        """Reconstructions (B, C, D, H, W) in unit range."""
+        return self._decode(self._best_code(x)).to(torch.promote_types(x.dtype, torch.float32)).clamp(0, 1)
 
     def code_bits(self, shape_DHW: Counts) -> float:
-        """Of a code of real numbers."""
+        """Size of a code of real numbers, in bits."""
         return FLOAT_BITS * self._features * math.prod(token_counts(shape_DHW, self._backbone.reduction))
 
     def networks(self) -> list[nn.Module]:
@@ -77,7 +78,7 @@ class ConvAutoencoder(Restorer):
 
 
 class Variational(ConvAutoencoder):
-    """A Gaussian code, drawn with noise that came with the sample."""
+    """A Gaussian code, sampled with noise that was drawn with the sample."""
 
     def __init__(self, config: Vae) -> None:
         super().__init__(config.backbone, config.features)
@@ -89,12 +90,12 @@ class Variational(ConvAutoencoder):
         deep = self.encoder(batch.tensors["x"])
         mean, log_variance = self.mean(deep), self.log_variance(deep)
         nats = divergence(mean, log_variance)
-        weight = warmed_up(self._config.weight, step.progress, self._config.warmup)
+        weight = linear_warmup(self._config.weight, step.progress, self._config.warmup)
         code = mean + (log_variance / 2).exp() * batch.tensors["noise"].to(mean.dtype)
         return code, {"divergence": weight * nats}, {"nats": nats.detach()}
 
-    def _decoded(self, code: Tensor) -> Tensor:
-        return super()._decoded(self.widen(code))
+    def _decode(self, code: Tensor) -> Tensor:
+        return super()._decode(self.widen(code))
 
     def _best_code(self, x: Tensor) -> Tensor:
         mean: Tensor = self.mean(self.encoder(x))
@@ -102,7 +103,7 @@ class Variational(ConvAutoencoder):
 
 
 class Quantised(ConvAutoencoder):
-    """A code of entries of a codebook."""
+    """A code of codebook entries."""
 
     def __init__(self, config: VqVae) -> None:
         super().__init__(config.backbone, config.features)
@@ -115,24 +116,32 @@ class Quantised(ConvAutoencoder):
         code = self.narrow(self.encoder(batch.tensors["x"]))
         quantised, chosen = self.codebook(code)
         if self.training:
-            self.codebook.follow(code, chosen, step.rng(batch.stream), counted=bool(batch.keys))
+            self.codebook.update(code, chosen, step.rng(batch.stream), counted=bool(batch.keys))
         terms = {"commitment": self._config.commitment * commitment(code, quantised)}
         return straight_through(code, quantised), terms, {"perplexity": perplexity(chosen, self._config.entries)}
 
-    def _decoded(self, code: Tensor) -> Tensor:
-        return super()._decoded(self.widen(code))
+    def _decode(self, code: Tensor) -> Tensor:
+        return super()._decode(self.widen(code))
 
     def _best_code(self, x: Tensor) -> Tensor:
         quantised: Tensor = self.codebook(self.narrow(self.encoder(x)))[0]
         return quantised
 
     def code_bits(self, shape_DHW: Counts) -> float:
-        """Of a code of choices."""
+        """Size of a code of codebook indices, in bits."""
         return math.log2(self._config.entries) * math.prod(token_counts(shape_DHW, self._backbone.reduction))
 
 
 def perplexity(chosen_M: Tensor, entries: int) -> Tensor:
-    """How many entries a batch uses, as if all of them were used alike."""
+    """Effective number of codebook entries that a batch uses: exp of the entropy of their frequencies.
+
+    Args:
+        chosen_M: index of the entry of each code.
+        entries: size of the codebook.
+
+    Returns:
+        A scalar from 1 to ``entries``.
+    """
     share = torch.bincount(chosen_M, minlength=entries) / len(chosen_M)
     entropy: Tensor = torch.special.entr(share).sum()
     return entropy.exp()
@@ -140,7 +149,7 @@ def perplexity(chosen_M: Tensor, entries: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ae(MethodConfig):
-    """The plain autoencoder: 16 voxels to a number at the default sizes."""
+    """Settings of the plain autoencoder: 16 voxels per number at the default sizes."""
 
     kind: ClassVar[str] = "ae"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
@@ -164,7 +173,13 @@ class Ae(MethodConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vae(Ae):
-    """The variational autoencoder; the divergence counts ``weight`` a dimension, after the first ``warmup`` of the run."""
+    """Settings of the variational autoencoder.
+
+    Attributes:
+        features: channels of the code.
+        weight: of the divergence, which is a mean over dimensions.
+        warmup: fraction of the run in which the weight rises from 0.
+    """
 
     kind: ClassVar[str] = "vae"
 
@@ -194,7 +209,14 @@ class Vae(Ae):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VqVae(Ae):
-    """The vector-quantised autoencoder."""
+    """Settings of the vector-quantised autoencoder.
+
+    Attributes:
+        features: channels of the code.
+        entries: of the codebook.
+        commitment: weight of the commitment loss.
+        decay: of the codebook's moving averages.
+    """
 
     kind: ClassVar[str] = "vqvae"
 

@@ -1,6 +1,6 @@
-"""What a method is: a frozen config from which two halves grow, one for data workers and one for the device.
+"""Methods: a frozen configuration, of which one part runs in data loading threads and the other, a module, on the device.
 
-A method holds no optimizer, device, collective, logging or file; the loop adds those once, for all.
+A method has no optimizer, device, collective, logging or file; the training loop adds those, once for all methods.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from crossdim.training.data.collate import STREAMS, Batch, Views
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """Where in a run we are: what a method may make its chance and its schedules from."""
+    """The position in a run, from which a method derives random numbers and schedules.
+
+    Attributes:
+        index: number of the step, from 0.
+        total: steps of the run.
+        seed: of the run.
+    """
 
     index: int
     total: int
@@ -30,11 +36,11 @@ class Step:
 
     @property
     def progress(self) -> float:
-        """0 at the first step, towards 1 at the last."""
+        """0 at the first step, approaching 1 at the last."""
         return self.index / max(1, self.total)
 
     def rng(self, stream: str) -> np.random.Generator:
-        """Chance that all ranks share in this step, for one stream of batches."""
+        """A random generator for one stream of batches in this step, the same on all ranks."""
         return np.random.default_rng([self.seed, self.index, STREAMS.index(stream), 0x57E9])
 
 
@@ -43,37 +49,58 @@ Terms = dict[str, Tensor]
 
 
 class StepOutput(NamedTuple):
-    """What one batch gave: ``losses``, already weighted, whose sum is minimised; ``monitors``, which are only watched."""
+    """Output of a method for one batch.
+
+    Attributes:
+        losses: weighted terms, whose sum is minimised.
+        monitors: values that are logged only.
+    """
 
     losses: Terms
     monitors: Terms
 
 
 class Method(nn.Module, ABC):
-    """The half that runs on the device."""
+    """The part of a method that runs on the device.
+
+    Attributes:
+        encoder: what is exported after training.
+        encoder_spec: how to rebuild the encoder and prepare its input.
+    """
 
     encoder: nn.Module
     encoder_spec: EncoderSpec
 
     @abstractmethod
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Loss terms and monitors of one batch."""
+        """Loss terms and monitors of one batch.
+
+        Args:
+            batch: of one stream, on the method's device.
+            step: position in the run.
+        """
 
     def networks(self) -> list[nn.Module]:
-        """Submodules that are functions of tensors alone: what may be compiled."""
+        """Submodules that are pure functions of tensors, which may be compiled."""
         return [self.encoder]
 
     def units(self) -> list[nn.Module]:
-        """Submodules, one inside no other, between whose borders activations may be computed again in the backward pass."""
+        """Submodules, none inside another, whose activations may be recomputed in the backward pass."""
         return []
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor | None:
-        """What the method restores from an input, in unit range; None if it restores nothing. For pictures."""
+        """The reconstruction of an input in unit range, for pictures; None if the method reconstructs nothing."""
 
 
 class MethodConfig(ABC):
-    """The half that can be written down. Subclasses are frozen, keyword-only dataclasses."""
+    """The settings of a method. Subclasses are frozen, keyword-only dataclasses.
+
+    Attributes:
+        kind: name in ``crossdim.training.methods.METHODS``.
+        accepts: presentations that the method can train on.
+        min_rank_batch: smallest number of samples of a dataset that a rank may have in a step; 0 if it may have none.
+    """
 
     kind: ClassVar[str]
     accepts: ClassVar[frozenset[Presentation]]
@@ -82,19 +109,38 @@ class MethodConfig(ABC):
 
     @abstractmethod
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """Views of one sample, for training, or what the device makes them from; numpy only, in a loader thread."""
+        """Draw the training views of one sample, or a source and plans from which the device renders them.
+
+        Runs in a loader thread.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views; None for superpatches and plain images.
+            rng: generator of the sample's position in the run.
+
+        Returns:
+            NumPy arrays by name.
+        """
 
     @abstractmethod
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The sample as the encoder sees it after training: view ``x`` without distortion, and ``target``."""
+        """The whole sample as the encoder takes it after training, without random decisions.
 
-    def seen_as(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
-        """The geometry in which the encoder sees images of a dataset; None where it unrolls none."""
+        Args:
+            sample: as stored.
+            pseudo3d: as for :meth:`draw`.
+
+        Returns:
+            ``x``, the encoder's input without its batch axis, and ``target`` in unit range.
+        """
+
+    def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
+        """The geometry by which the encoder sees images of a dataset as volumes; None if it does not unroll images."""
         return pseudo3d
 
     @abstractmethod
     def build(self) -> Method:
-        """The module, with freshly drawn weights from torch's generator."""
+        """The module, with weights drawn from torch's global generator."""
 
 
 def total_of(losses: Terms) -> Tensor:

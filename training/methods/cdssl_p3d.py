@@ -1,9 +1,10 @@
 """CDSSL-P3D: images as pseudo-3D and true volumes through one 3D network, with the PCRLv2 objective.
 
-Our implementation of Gao et al. (arXiv 2406.00947): the paper's text that could be read names the transformation, the
-joint training and PCRLv2 as the objective's base; k, s, view sizes and mixing are our choices. Views follow PCRLv2's
-tables. An image is folded back from its stored pseudo-3D form, distorted in 2D, and unrolled again: a flip or a turn of
-a pseudo-3D volume is no flip or turn of the image. Depth flips are for true volumes only.
+Our implementation of Gao et al. (arXiv 2406.00947). The part of the paper that was available to us names the
+transformation, the joint training and PCRLv2 as the base of the objective; k, s, view sizes and mixing are our choices.
+Views follow PCRLv2's tables. An image is folded back from its stored pseudo-3D form, distorted in 2D, and unrolled again,
+because a flip or a rotation of a pseudo-3D volume is not a flip or a rotation of the image. Depth flips are for true
+volumes only.
 """
 
 from __future__ import annotations
@@ -23,22 +24,30 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.data.collate import Batch, Views
-from crossdim.training.data.views import Floats, flat_torch, image_of, normalised, solid_torch
+from crossdim.training.data.views import Floats, image_of, normalise, views_2d_torch, views_3d_torch
 from crossdim.training.data.views.boxes import Boxes, Side3, box_pair, sub_boxes
 from crossdim.training.data.views.filters_torch import unit_range
-from crossdim.training.data.views.flat import FlatPlan, draw_flat, flat_views
-from crossdim.training.data.views.solid import Corruption, SolidPlan, box_resampled, draw_solid, solid_views
+from crossdim.training.data.views.packing import pack, unpack
 from crossdim.training.data.views.source import stored_image, unit_factors
-from crossdim.training.data.views.travel import packed, unpacked
+from crossdim.training.data.views.views_2d import Plan2D, draw_plan_2d, make_views_2d
+from crossdim.training.data.views.views_3d import Corruption, Plan3D, draw_plan_3d, make_views_3d, resample_box
 from crossdim.training.methods.base import MethodConfig
-from crossdim.training.methods.lift import Lift, Unrolled, decoded, encoded, lifted, lifted_torch, require_fitting
-from crossdim.training.methods.pyramid import PyramidNet, as_drawn
+from crossdim.training.methods.image_to_volume import (
+    ImageToVolume,
+    Unrolled,
+    check_fits,
+    decode_geometry,
+    encode_geometry,
+    to_volumes,
+    to_volumes_torch,
+)
+from crossdim.training.methods.pyramid import PyramidNet, views_of_batch
 from crossdim.training.objectives.pcrlv2 import LevelMode
 
 NUM_LOCAL = 6  # code: PCRLv2
 NUM_HOLES = 3  # code: PCRLv2, global views only
 #: Under which names the plans of global and of local views travel to the device.
-WIDE, NEAR = "global", "local"
+GLOBAL, LOCAL = "global", "local"
 Render = Literal["workers", "device"]
 #: Fallback geometry for plain images, which carry none of their own.
 IMAGE_VIEW = Pseudo3D()
@@ -46,7 +55,15 @@ IMAGE_VIEW = Pseudo3D()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Views2D:
-    """Sides of the 2D views, pixels. Defaults: code, PCRLv2 data.py; after k = 4 they are (16, 56, 56) and (16, 24, 24)."""
+    """Sizes of the 2D views. Defaults: code, PCRLv2 data.py; with k = 4 they become (16, 56, 56) and (16, 24, 24).
+
+    Attributes:
+        global_side: of the two global views, pixels.
+        local_side: of the local views, pixels.
+        global_area: smallest and largest fraction of the image that a global view covers.
+        local_area: the same for local views.
+        hole_side: of cut-out squares, pixels.
+    """
 
     global_side: int = 224
     local_side: int = 96
@@ -54,20 +71,32 @@ class Views2D:
     local_area: tuple[float, float] = (0.05, 0.3)
     hole_side: int = 32
 
-    def plans(self, shape_HW: tuple[int, int], rng: np.random.Generator) -> tuple[FlatPlan[Array], FlatPlan[Array]]:
-        """Plans of the global and of the local views of an image."""
-        wide = draw_flat(shape_HW, rng, count=2, side=self.global_side, area=self.global_area, holes=NUM_HOLES)
-        near = draw_flat(shape_HW, rng, count=NUM_LOCAL, side=self.local_side, area=self.local_area, holes=0)
+    def plans(self, shape_HW: tuple[int, int], rng: np.random.Generator) -> tuple[Plan2D[Array], Plan2D[Array]]:
+        """Draw the plans of the global and of the local views of an image.
+
+        Args:
+            shape_HW: of the image, pixels.
+            rng: source of the draws.
+        """
+        wide = draw_plan_2d(shape_HW, rng, count=2, side=self.global_side, area=self.global_area, holes=NUM_HOLES)
+        near = draw_plan_2d(shape_HW, rng, count=NUM_LOCAL, side=self.local_side, area=self.local_area, holes=0)
         return wide, near
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Views3D:
-    """Sides of the 3D views and of the boxes they are cut from, voxels, (D, H, W).
+    """Sizes of the 3D views and of the boxes that they are cut from, voxels, (D, H, W).
 
-    Defaults: code, PCRLv2 luna_preprocess.py lines 128-130, there (x, y, z) with z last. The smallest local box of 8^3 is
-    kept; boxes are drawn online from superpatches (ours), unless ``frozen_pairs`` says how many a sample has: 16 in PCRLv2.
-    Then a sample always shows the same sets of boxes, in every run and on every rank; turns and distortions stay fresh.
+    Defaults: code, PCRLv2 luna_preprocess.py lines 128-130, there (x, y, z) with z last. The smallest local box of 8^3 is kept.
+
+    Attributes:
+        global_side: of the two global views.
+        local_side: of the local views.
+        global_boxes: sizes from which global boxes are drawn.
+        local_boxes: sizes from which local boxes are drawn.
+        swaps: pairs of patches that are swapped in a global view.
+        frozen_pairs: None draws new boxes each time (ours). A number (16 in PCRLv2) limits each sample to so many sets of
+            boxes, the same in every run and on every rank; rotations and corruptions remain random.
     """
 
     global_side: Side3 = (32, 64, 64)
@@ -82,26 +111,45 @@ class Views3D:
             raise GeometryError(f"frozen_pairs is at least 1, or none for boxes drawn online; found {self.frozen_pairs}")
 
     def boxes(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[Boxes, Boxes]:
-        """Global and local boxes of a volume; ``key`` is the sample's, 32 hex digits."""
+        """Draw the global and local boxes of a volume.
+
+        Args:
+            shape_DHW: of the volume, voxels.
+            key: of the sample, 32 hex digits.
+            rng: source of the draws.
+        """
         if self.frozen_pairs is not None:
             rng = np.random.default_rng([int(key, 16), int(rng.integers(self.frozen_pairs)), 0xB0C5])
         pair = box_pair(shape_DHW, self.global_boxes, rng)
         return pair, sub_boxes(pair, shape_DHW, self.local_boxes, NUM_LOCAL, rng)
 
-    def plans(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[SolidPlan, SolidPlan]:
-        """Plans of the global and of the local views of a volume."""
+    def plans(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[Plan3D, Plan3D]:
+        """Draw the plans of the global and of the local views of a volume.
+
+        Args:
+            shape_DHW: of the volume, voxels.
+            key: of the sample, 32 hex digits.
+            rng: source of the draws.
+        """
         pair, near = self.boxes(shape_DHW, key, rng)
-        return draw_solid(pair, self.global_side, self.swaps, rng), draw_solid(near, self.local_side, 0, rng)
+        return draw_plan_3d(pair, self.global_side, self.swaps, rng), draw_plan_3d(near, self.local_side, 0, rng)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CdsslP3D(MethodConfig):
-    """CDSSL-P3D in full: network and views.
+    """Settings of CDSSL-P3D.
+
+    The names ``flat``, ``solid`` and ``lift`` are stored in the configurations of runs.
 
     Attributes:
+        backbone: the 3D network.
+        level_mode: see :data:`crossdim.training.objectives.pcrlv2.LevelMode`.
+        flat: views of images.
+        solid: views of volumes.
         lift: how an image becomes a volume; None for the geometry of its dataset.
-        render: where views are made of what chance decided: by NumPy in loader threads, or for the whole batch on the device.
-            Plans are equal, pixels agree to rounding, noise is drawn by the device's own generator.
+        render: where views are rendered from their plans: by NumPy in loader threads (``workers``), or for the whole batch
+            on the ``device``. Plans are the same, pixels agree up to rounding, and noise is drawn by the device's own
+            generator.
     """
 
     kind: ClassVar[str] = "cdssl-p3d"
@@ -113,119 +161,123 @@ class CdsslP3D(MethodConfig):
     level_mode: LevelMode = "random"
     flat: Views2D = field(default_factory=Views2D)
     solid: Views3D = field(default_factory=Views3D)
-    lift: Lift | None = None
+    lift: ImageToVolume | None = None
     render: Render = "workers"
 
     def __post_init__(self) -> None:
         if self.render not in get_args(Render):
             raise RunError(f"views are rendered by {' or '.join(get_args(Render))}; found {self.render!r}")
         if self.lift is not None:
-            self._require_fitting(self.lift)
+            self._check_fits(self.lift)
 
-    def _require_fitting(self, lift: Lift) -> None:
+    def _check_fits(self, lift: ImageToVolume) -> None:
         for side in (self.flat.global_side, self.flat.local_side):
-            require_fitting(lift, side, self.backbone.side_multiple)
+            check_fits(lift, side, self.backbone.side_multiple)
 
-    def _lift_of(self, pseudo3d: Pseudo3D | None) -> Lift:
-        """The lift of images of a dataset.
+    def _image_to_volume(self, pseudo3d: Pseudo3D | None) -> ImageToVolume:
+        """The conversion for the images of a dataset.
 
         Raises:
             GeometryError: if the network cannot pool the views that it makes.
         """
         lift = self.lift or Unrolled(geometry=pseudo3d or IMAGE_VIEW)
-        self._require_fitting(lift)
+        self._check_fits(lift)
         return lift
 
-    def _lifted(self, images_NHW: Floats, lift: Lift) -> Floats:
-        return lifted(images_NHW, lift, self.backbone.side_multiple)
+    def _to_volumes(self, images_NHW: Floats, lift: ImageToVolume) -> Floats:
+        return to_volumes(images_NHW, lift, self.backbone.side_multiple)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """Two corrupted global views, the clean first one, six local views; or, for the device, a source and its plans."""
+        """Two corrupted global views, the first one clean, six local views; or a source and plans for the device."""
         if sample.presentation is Presentation.SUPERPATCH:
-            return self._solid_drawn(sample, rng)
-        return self._flat_drawn(sample, pseudo3d or IMAGE_VIEW, rng)
+            return self._draw_3d(sample, rng)
+        return self._draw_2d(sample, pseudo3d or IMAGE_VIEW, rng)
 
-    def _flat_drawn(self, sample: Sample, spec: Pseudo3D, rng: np.random.Generator) -> Views:
-        f, lift, stored_HW = self.flat, self._lift_of(spec), stored_image(sample, spec)
+    def _draw_2d(self, sample: Sample, spec: Pseudo3D, rng: np.random.Generator) -> Views:
+        f, lift, stored_HW = self.flat, self._image_to_volume(spec), stored_image(sample, spec)
         wide, near = f.plans((stored_HW.shape[0], stored_HW.shape[1]), rng)
         if self.render == "device":
-            return _sent(stored_HW, sample) | packed(wide, WIDE) | packed(near, NEAR) | {"geometry": encoded(spec)}
+            return (
+                _source_arrays(stored_HW, sample) | pack(wide, GLOBAL) | pack(near, LOCAL) | {"geometry": encode_geometry(spec)}
+            )
         image_HW = sample.scaling.unit(stored_HW)
-        clean, spoilt = flat_views(image_HW, wide, f.global_side, f.hole_side)
-        _, local = flat_views(image_HW, near, f.local_side, f.hole_side)
-        first, second, target = self._lifted(np.stack([*spoilt, clean[0]]), lift)
-        return {"view1": first, "view2": second, "clean1": target, "local": self._lifted(local, lift)}
+        clean, corrupted = make_views_2d(image_HW, wide, f.global_side, f.hole_side)
+        _, local = make_views_2d(image_HW, near, f.local_side, f.hole_side)
+        first, second, target = self._to_volumes(np.stack([*corrupted, clean[0]]), lift)
+        return {"view1": first, "view2": second, "clean1": target, "local": self._to_volumes(local, lift)}
 
-    def _solid_drawn(self, sample: Sample, rng: np.random.Generator) -> Views:
+    def _draw_3d(self, sample: Sample, rng: np.random.Generator) -> Views:
         s, stored_DHW = self.solid, sample.array[0]
         wide, near = s.plans(_sides(stored_DHW), sample.key, rng)
         if self.render == "device":
             places = {
-                f"{WIDE}.affine": wide.placement.affine(s.global_side),
-                f"{NEAR}.affine": near.placement.affine(s.local_side),
+                f"{GLOBAL}.affine": wide.placement.affine(s.global_side),
+                f"{LOCAL}.affine": near.placement.affine(s.local_side),
             }
-            return _sent(stored_DHW, sample) | packed(wide.corruption, WIDE) | packed(near.corruption, NEAR) | places
+            return _source_arrays(stored_DHW, sample) | pack(wide.corruption, GLOBAL) | pack(near.corruption, LOCAL) | places
         volume_DHW = sample.scaling.unit(stored_DHW)
-        clean, spoilt = solid_views(volume_DHW, wide, s.global_side)
-        _, local = solid_views(volume_DHW, near, s.local_side)
-        return {"view1": spoilt[0][None], "view2": spoilt[1][None], "clean1": clean[0][None], "local": local[:, None]}
+        clean, corrupted = make_views_3d(volume_DHW, wide, s.global_side)
+        _, local = make_views_3d(volume_DHW, near, s.local_side)
+        return {"view1": corrupted[0][None], "view2": corrupted[1][None], "clean1": clean[0][None], "local": local[:, None]}
 
     @torch.no_grad()
-    def rendered(self, batch: Batch) -> dict[str, Tensor]:
-        """The views of a batch that was drawn for the device; in float32 whatever the networks run in."""
+    def render_views(self, batch: Batch) -> dict[str, Tensor]:
+        """Render the views of a batch that was drawn for the device; in float32, whatever the networks run in."""
         tensors = batch.tensors
         source = tensors["source"]
         with torch.autocast(source.device.type, enabled=False):
             unit = unit_range(source, tensors["scale"])
-            return self._flat_rendered(unit, tensors) if "geometry" in tensors else self._solid_rendered(unit, tensors)
+            return self._render_2d(unit, tensors) if "geometry" in tensors else self._render_3d(unit, tensors)
 
-    def _flat_rendered(self, images_BHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _render_2d(self, images_BHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         f, shapes = self.flat, tensors["shape"]
-        lift = self.lift or Unrolled(geometry=decoded(tensors["geometry"]))
+        lift = self.lift or Unrolled(geometry=decode_geometry(tensors["geometry"]))
 
         def as_volumes(views_BVHW: Tensor) -> Tensor:
-            volumes = lifted_torch(views_BVHW.flatten(0, 1), lift, self.backbone.side_multiple)
+            volumes = to_volumes_torch(views_BVHW.flatten(0, 1), lift, self.backbone.side_multiple)
             return volumes.view(*views_BVHW.shape[:2], *volumes.shape[1:])
 
-        clean, spoilt = flat_torch.flat_views(images_BHW, shapes, unpacked(FlatPlan, tensors, WIDE), f.global_side, f.hole_side)
-        _, local = flat_torch.flat_views(images_BHW, shapes, unpacked(FlatPlan, tensors, NEAR), f.local_side, f.hole_side)
-        first, second, target = as_volumes(torch.cat([spoilt, clean[:, :1]], dim=1)).unbind(1)
+        clean, corrupted = views_2d_torch.make_views_2d(
+            images_BHW, shapes, unpack(Plan2D, tensors, GLOBAL), f.global_side, f.hole_side
+        )
+        _, local = views_2d_torch.make_views_2d(images_BHW, shapes, unpack(Plan2D, tensors, LOCAL), f.local_side, f.hole_side)
+        first, second, target = as_volumes(torch.cat([corrupted, clean[:, :1]], dim=1)).unbind(1)
         return {"view1": first, "view2": second, "clean1": target, "local": as_volumes(local)}
 
-    def _solid_rendered(self, volumes_BDHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _render_3d(self, volumes_BDHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         s, shapes = self.solid, tensors["shape"]
-        clean = solid_torch.resampled(volumes_BDHW, shapes, tensors[f"{WIDE}.affine"], s.global_side)
-        near = solid_torch.resampled(volumes_BDHW, shapes, tensors[f"{NEAR}.affine"], s.local_side)
-        spoilt = solid_torch.corrupted(clean, unpacked(Corruption, tensors, WIDE))
-        local = solid_torch.corrupted(near, unpacked(Corruption, tensors, NEAR))
-        return {"view1": spoilt[:, :1], "view2": spoilt[:, 1:], "clean1": clean[:, :1], "local": local[:, :, None]}
+        clean = views_3d_torch.resample(volumes_BDHW, shapes, tensors[f"{GLOBAL}.affine"], s.global_side)
+        near = views_3d_torch.resample(volumes_BDHW, shapes, tensors[f"{LOCAL}.affine"], s.local_side)
+        corrupted = views_3d_torch.corrupt(clean, unpack(Corruption, tensors, GLOBAL))
+        local = views_3d_torch.corrupt(near, unpack(Corruption, tensors, LOCAL))
+        return {"view1": corrupted[:, :1], "view2": corrupted[:, 1:], "clean1": clean[:, :1], "local": local[:, :, None]}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The whole image resized to the global side and lifted, or the whole superpatch on a cube of the global width."""
+        """The whole image at the global side as a volume, or the whole superpatch as a cube of the global width."""
         if sample.presentation is Presentation.SUPERPATCH:
             cube = sample.unit()[0]
             side = self.solid.global_side[2]
-            target = box_resampled(cube, (0, 0, 0), _sides(cube), (side, side, side))[None]
-            return {"x": normalised(target), "target": target}
+            target = resample_box(cube, (0, 0, 0), _sides(cube), (side, side, side))[None]
+            return {"x": normalise(target), "target": target}
         size = (self.flat.global_side, self.flat.global_side)
         shown = Image.fromarray(image_of(sample, pseudo3d or IMAGE_VIEW)).resize(size, Image.Resampling.BILINEAR)
         image = np.asarray(shown)
-        x, target = self._lifted(np.stack([normalised(image), image]), self._lift_of(pseudo3d))
+        x, target = self._to_volumes(np.stack([normalise(image), image]), self._image_to_volume(pseudo3d))
         return {"x": x, "target": target}
 
-    def seen_as(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
-        """The lift's geometry, where it is one; the dataset's without a lift."""
+    def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
+        """The geometry of ``lift``, if it unrolls; the dataset's if there is no ``lift``."""
         if self.lift is None:
             return pseudo3d
         return self.lift.geometry if isinstance(self.lift, Unrolled) else None
 
     def build(self) -> PyramidNet:
         """The network."""
-        return PyramidNet(self.backbone, self.level_mode, self.rendered if self.render == "device" else as_drawn)
+        return PyramidNet(self.backbone, self.level_mode, self.render_views if self.render == "device" else views_of_batch)
 
 
-def _sent(stored: Array, sample: Sample) -> Views:
-    """What the device needs beside the plans: stored numbers, their own size in a padded batch, and what they mean."""
+def _source_arrays(stored: Array, sample: Sample) -> Views:
+    """What the device needs besides the plans: stored values, their own size in a padded batch, and their scale."""
     shape = np.array(stored.shape, np.int64)
     return {"source": stored, "shape": shape, "scale": unit_factors(sample.scaling)}
 

@@ -1,8 +1,8 @@
-"""Cross-D, self-supervised and hybrid: images through the 2D use of a kernel bank, volumes through its 3D use, one update.
+"""Cross-D, self-supervised and hybrid: images use 2D slices of 3D kernels, volumes the kernels themselves, in one update.
 
-Our implementation of what the authors of Cross-D Conv (arXiv 2411.02441) name as future work. They trained on labelled images
-alone; objective (SimSiam), views, weighing and sizes here are ours. An image is no pseudo-3D here: what was stored so is folded
-back, and convolved with the plane that it turns out of the bank.
+Our implementation of what the authors of Cross-D Conv (arXiv 2411.02441) name as future work. They trained on labelled
+images only; the objective (SimSiam), views, weights and sizes here are ours. Images are not used as pseudo-3D here: stored
+pseudo-3D is folded back to the image, which is convolved with a plane of each kernel that depends on the image.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.backbones.resnet import ResNetSettings
 from crossdim.training.data.collate import Batch, Views
 from crossdim.training.methods.base import Method, MethodConfig, Step, StepOutput
-from crossdim.training.methods.either import EitherViews
+from crossdim.training.methods.sample_views import SampleViews
 from crossdim.training.objectives.simsiam import SiamesePair, dimensions, evenness, similarity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossD(MethodConfig):
-    """Network, views, and the widths of SimSiam's heads."""
+    """Settings: network, views, and the widths of SimSiam's heads."""
 
     kind: ClassVar[str] = "cross-d"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
@@ -36,7 +36,7 @@ class CrossD(MethodConfig):
     min_rank_batch: ClassVar[int] = 3
 
     backbone: BackboneSettings = field(default_factory=ResNetSettings)
-    views: EitherViews = field(default_factory=EitherViews)
+    views: SampleViews = field(default_factory=SampleViews)
     projection: int = 2048
     bottleneck: int = 512
 
@@ -45,7 +45,7 @@ class CrossD(MethodConfig):
             raise RunError(f"widths of the heads are at least 1; found {self.projection} and {self.bottleneck}")
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """Two views, (1, H, W) or (1, D, H, W)."""
+        """Two views ``view1`` and ``view2``, (1, H, W) or (1, D, H, W)."""
         one, two = self.views.pair(sample, pseudo3d, rng)
         return {"view1": one, "view2": two}
 
@@ -53,8 +53,8 @@ class CrossD(MethodConfig):
         """The whole sample at the size of the views."""
         return self.views.whole(sample, pseudo3d)
 
-    def seen_as(self, pseudo3d: Pseudo3D | None) -> None:
-        """Images are images here."""
+    def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> None:
+        """None: images are not unrolled here."""
 
     def build(self) -> CrossDNet:
         """The network."""
@@ -62,7 +62,7 @@ class CrossD(MethodConfig):
 
 
 class CrossDNet(Method):
-    """An encoder of either rank, and SimSiam's heads, shared by both."""
+    """An encoder for images and volumes, and SimSiam's heads, shared by both."""
 
     def __init__(self, config: CrossD) -> None:
         super().__init__()
@@ -71,10 +71,10 @@ class CrossDNet(Method):
         self.encoder_spec = EncoderSpec.of(config.backbone)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Agreement of the two views of each sample."""
-        one, two = (self.heads(pooled(self.encoder(batch.tensors[name]))) for name in ("view1", "view2"))
+        """Negative similarity of the two views of each sample."""
+        one, two = (self.heads(mean_over_space(self.encoder(batch.tensors[name]))) for name in ("view1", "view2"))
         return StepOutput(
-            {"agreement": similarity(one, two) + idle(self.encoder)},
+            {"agreement": similarity(one, two) + zero_of_rotation_nets(self.encoder)},
             {"evenness": evenness(one.z), "dimensions": dimensions(one.z)},
         )
 
@@ -83,15 +83,18 @@ class CrossDNet(Method):
         return list(self.encoder.units())  # type: ignore[operator]
 
     def reconstruct(self, x: Tensor) -> None:
-        """Nothing: this method restores no pixels."""
+        """None: this method reconstructs nothing."""
 
 
-def idle(encoder: nn.Module) -> Tensor:
-    """0, to which the networks that turn planes contribute: a batch of volumes turns none, and ranks wait for every gradient."""
+def zero_of_rotation_nets(encoder: nn.Module) -> Tensor:
+    """A zero that depends on the parameters of all rotation nets.
+
+    A batch of volumes does not use these networks, but with several ranks every parameter must have a gradient.
+    """
     parameters = [p.sum() for name, p in encoder.named_parameters() if "rotation_params" in name]
     return 0.0 * torch.stack(parameters).sum() if parameters else torch.zeros(())
 
 
-def pooled(map_BC: Tensor) -> Tensor:
-    """The mean over space of a feature map of either rank, (B, C)."""
+def mean_over_space(map_BC: Tensor) -> Tensor:
+    """The mean over space of a feature map of an image or a volume, (B, C)."""
     return map_BC.flatten(2).mean(dim=2)

@@ -1,8 +1,8 @@
 """MAESIL: masked autoencoding of superpatches with dual masks; and, as our extension, of unrolled images beside them.
 
-Our implementation of Kim et al. (arXiv 2604.00514). The paper's abstract gives superpatches, a 3D masked autoencoder and dual
-masks; a summary of it 128^3 superpatches and 8^3 patches. Masks, loss and sizes follow its sibling NEMESIS where that says
-something; what only NEMESIS names (noise, factorised attention, mixing tokens) is there and off.
+Our implementation of Kim et al. (arXiv 2604.00514). The paper's abstract gives superpatches, a 3D masked autoencoder and
+dual masks; a summary of it superpatches of 128^3 and patches of 8^3. Masks, loss and sizes follow its sibling NEMESIS where
+that states them; what only NEMESIS has (noise, factorised attention, mixing tokens) is available and off by default.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from crossdim.training.methods.restoration import Crops, sides_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maesil(MethodConfig):
-    """MAESIL in full.
+    """Settings of MAESIL.
 
     Attributes:
+        backbone: the encoder.
+        decoder: the decoder.
+        crops: what is cut from a sample.
         mask: of volumes.
-        flat_mask: of unrolled images. All slices of such a volume show nearly the same picture, so what is hidden in one
-            plane of tokens and shown in the next is no riddle: by default whole tubes are hidden and nothing else (ours).
-        norm_pix: restore patches normalised one by one; better features are claimed of it, and no picture can be restored.
+        flat_mask: of unrolled images. All slices of such a volume are nearly the same, so a token that is hidden in one
+            plane and visible in the next is easy to predict: by default only whole tubes are hidden (ours).
+        norm_pix: predict normalised patches; reported to give better features, but no picture can be reconstructed.
     """
 
     kind: ClassVar[str] = "maesil"
@@ -51,7 +54,7 @@ class Maesil(MethodConfig):
         token_counts((side, side, side), self.backbone.patch)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """The views of :class:`Crops`, and ``chance``, from which the mask follows.
+        """The views of :class:`Crops`, and ``chance``, the uniform numbers from which the mask follows.
 
         Raises:
             GeometryError: if patches do not tile the view.

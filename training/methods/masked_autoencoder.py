@@ -1,4 +1,4 @@
-"""MaskedAutoencoder: an encoder of visible tokens, and a light decoder that restores the grid from them.
+"""A masked autoencoder: an encoder of visible tokens, and a light decoder that predicts the patches of the whole grid.
 
 Axes: B batch, C channel, D depth, H height, W width, N tokens, V visible tokens, E embedding, X values of a patch.
 Source: code, NEMESIS, mae.py 517-548 (mask token, positions for all tokens, LayerNorm and linear head).
@@ -24,12 +24,12 @@ from crossdim.training.layers.tokens import (
     AXES,
     Counts,
     patchify,
-    put_back,
-    seen_of,
-    shape_of,
+    scatter_tokens,
     sinusoids,
+    spatial_shape,
     token_counts,
     unpatchify,
+    visible_mask,
 )
 from crossdim.training.methods.base import Step, StepOutput
 from crossdim.training.methods.restoration import FLOAT_BITS, Restorer, target_of
@@ -38,9 +38,14 @@ from crossdim.training.objectives.masked import masked_mse
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenDecoderSettings:
-    """Architecture of the decoder; sizes are ours (NEMESIS' decoder is as wide as its encoder, three blocks deep).
+    """Architecture of the decoder; sizes are ours (NEMESIS' decoder is as wide as its encoder, with three blocks).
 
     Attributes:
+        width: of a token.
+        depth: number of blocks.
+        heads: attention heads.
+        hidden: width inside the feed-forward layers.
+        attention: full or factorised.
         smooth_channels: of two convolutions over the assembled voxels, which see across the borders of patches; 0 for none.
     """
 
@@ -68,7 +73,7 @@ class TokenDecoderSettings:
 
 
 class TokenDecoder(nn.Module):
-    """Encoded tokens to the patches of the whole grid."""
+    """Predicts the patches of the whole grid from encoded visible tokens."""
 
     def __init__(self, settings: TokenDecoderSettings, backbone: SuperpatchViTSettings) -> None:
         super().__init__()
@@ -82,10 +87,19 @@ class TokenDecoder(nn.Module):
         self.smooth = SmoothHead(backbone.in_channels, s.smooth_channels) if s.smooth_channels else None
 
     def forward(self, tokens_BVE: Tensor, ids_BV: Tensor, counts: Counts) -> Tensor:
-        """(B, N, X): predicted patches of all tokens."""
+        """Predict all patches.
+
+        Args:
+            tokens_BVE: encoded visible tokens.
+            ids_BV: their places in the grid.
+            counts: tokens along (D, H, W).
+
+        Returns:
+            (B, N, X).
+        """
         total = math.prod(counts)
         # The mask token takes part even where nothing is hidden, so that it has a gradient, of zeros, on every rank.
-        grid = put_back(self.bridge(tokens_BVE), ids_BV, self.mask_token, total)
+        grid = scatter_tokens(self.bridge(tokens_BVE), ids_BV, self.mask_token, total)
         grid = grid + sinusoids(counts, self.settings.width, grid.device)
         sites = Sites(counts[0], counts[1] * counts[2], None)
         for block in self.blocks:
@@ -101,7 +115,7 @@ class TokenDecoder(nn.Module):
 
 
 class SmoothHead(nn.Module):
-    """A correction by two 3^3 convolutions, 0 at the start: a remedy against patterns fixed to the patch grid (ours)."""
+    """A correction by two 3^3 convolutions, 0 at the start: a remedy against patterns aligned with the patch grid (ours)."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -124,48 +138,64 @@ class MaskedAutoencoder(Restorer):
         super().__init__()
         self.patch = backbone.patch
         self._norm_pix = norm_pix
-        self._masks = {str(p): flat_mask if p.is_flat else mask for p in Presentation}
+        self._masks = {str(p): flat_mask if p.is_2d else mask for p in Presentation}
         self._mask = mask
         self.encoder = backbone.encoder()
         self.decoder = TokenDecoder(decoder, backbone)
         self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation=UNIT_RANGE)
 
     def mask_of(self, stream: str) -> DualMask:
-        """The mask of a stream; volumes' where streams are joint, for then all grids are alike."""
+        """The mask of a stream; that of volumes where streams are joint, because then all grids are the same."""
         return self._masks.get(stream, self._mask)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Mean squared error of hidden patches, of views ``x`` and ``chance``."""
+        """Mean squared error of hidden patches, from views ``x`` and ``chance``."""
         x, target = batch.tensors["x"], target_of(batch)
         ids = self.mask_of(batch.stream).visible(batch.tensors["chance"])
-        predicted = self.predicted(x, ids)
+        predicted = self.predict_patches(x, ids)
         patches = patchify(target, self.patch)
-        error = masked_mse(predicted, patches, seen_of(ids, patches.shape[1]), norm_pix=self._norm_pix)
+        error = masked_mse(predicted, patches, visible_mask(ids, patches.shape[1]), norm_pix=self._norm_pix)
         return StepOutput(
             {"masked": error}, {} if self._norm_pix else {"psnr_masked": -10 * error.detach().clamp_min(1e-10).log10()}
         )
 
-    def predicted(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor:
-        """(B, N, X): patches restored from the visible ones."""
-        counts = token_counts(shape_of(x_BCDHW), self.patch)
+    def predict_patches(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor:
+        """Predict all patches from the visible ones.
+
+        Args:
+            x_BCDHW: volumes.
+            ids_BV: places of the visible tokens.
+
+        Returns:
+            (B, N, X).
+        """
+        counts = token_counts(spatial_shape(x_BCDHW), self.patch)
         patches: Tensor = self.decoder(self.encoder(x_BCDHW, ids_BV), ids_BV, counts)
         return patches
 
-    def restored(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor | None:
-        """Volumes in unit range, predicted everywhere: no voxel is copied from the input. None with ``norm_pix``."""
+    def restore(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor | None:
+        """Reconstruct volumes from their visible tokens; every voxel is predicted, none is copied from the input.
+
+        Args:
+            x_BCDHW: volumes in unit range.
+            ids_BV: places of the visible tokens.
+
+        Returns:
+            (B, C, D, H, W) in unit range; None with ``norm_pix``, which predicts neither mean nor deviation of a patch.
+        """
         if self._norm_pix:  # such a network predicts neither mean nor deviation of a patch
             return None
-        counts = token_counts(shape_of(x_BCDHW), self.patch)
+        counts = token_counts(spatial_shape(x_BCDHW), self.patch)
         wide = torch.promote_types(x_BCDHW.dtype, torch.float32)
-        return unpatchify(self.predicted(x_BCDHW, ids_BV), self.patch, counts).to(wide).clamp(0, 1)
+        return unpatchify(self.predict_patches(x_BCDHW, ids_BV), self.patch, counts).to(wide).clamp(0, 1)
 
     def reconstruct(self, x: Tensor) -> Tensor | None:
-        """Volumes restored with every token visible."""
-        count = math.prod(token_counts(shape_of(x), self.patch))
-        return self.restored(x, torch.arange(count, device=x.device).expand(x.shape[0], -1))
+        """Volumes reconstructed with every token visible."""
+        count = math.prod(token_counts(spatial_shape(x), self.patch))
+        return self.restore(x, torch.arange(count, device=x.device).expand(x.shape[0], -1))
 
     def code_bits(self, shape_DHW: Counts) -> float:
-        """Of all tokens; a masked code is smaller by the share that is hidden."""
+        """Size of the code of all tokens, in bits; that of visible tokens is smaller in proportion."""
         return FLOAT_BITS * self.encoder_spec.num_features * math.prod(token_counts(shape_DHW, self.patch))
 
     def networks(self) -> list[nn.Module]:

@@ -1,20 +1,21 @@
-"""PyramidNet: an encoder, a decoder of three levels without skips, and PCRLv2's heads and step on top of them.
+"""PyramidNet: an encoder, a decoder of three levels without skip connections, and PCRLv2's heads and training step.
 
-Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py lines 54-72 and 114-129, train_3d.py lines 86-138. Where code and paper differ,
-or the code has a trap, this is what was decided, all over the method:
+Source: RL4M/PCRLv2, models/pcrlv2_model_3d.py lines 54-72 and 114-129, train_3d.py lines 86-138. Where code and paper
+differ, or the code has a pitfall, this is what we decided, for the whole method:
 
-* Rate: 1e-3, as the 3D code has it; the paper says 1e-2 for fine-tuning.
-* "Multi-scale" is one random level a step, as in the code; ``level_mode`` all takes every level.
+* Learning rate: 1e-3, as in the 3D code; the paper says 1e-2 for fine-tuning.
+* "Multi-scale" is one random level per step, as in the code; ``level_mode`` all takes every level.
 * Restoration at depth has batch norm before its sigmoid, as in the code.
-* Not computed, since the code throws it away: restorations at levels not drawn, the output of view 2 and of local views.
-* Weights are drawn from the run's seed; the code's 2D network starts, by a default, from ImageNet.
-* Crops are drawn online; ``frozen_pairs`` brings back the code's 16 a scan, which never change.
-* No crop is rejected: the code's threshold depends on the size that the crop had before it was resized. What is air alone never
-  becomes a superpatch. A short scan is padded to a box, where the code crashes.
+* Not computed, since the code does not use it: restorations at levels that were not drawn, the output of view 2 and of
+  local views.
+* Weights are drawn from the run's seed; the code's 2D network starts, by default, from ImageNet weights.
+* Crops are drawn online; ``frozen_pairs`` gives the code's 16 fixed ones per scan.
+* No crop is rejected: the code's threshold depends on the size that the crop had before it was resized. Boxes of air only
+  never become superpatches. A short scan is padded to a box, where the code crashes.
 * Local boxes are clamped to the volume, where the code runs over the border and stretches.
-* Chance belongs to a position of the run, where the code's processes inherit one generator.
+* Random numbers depend on the position in the run, where the code's processes inherit one generator.
 * A loss that is not finite stops the run, where the code skips any step whose loss is above 1000.
-* Deep restoration fades over the run, whatever its length, where the code has 240 epochs written in.
+* The weight of deep restoration decays over the run, whatever its length, where the code has 240 epochs built in.
 * Splits are by patient, where the code selects models on its test list. A run can be resumed, where the code cannot.
 """
 
@@ -34,7 +35,7 @@ from crossdim.training.objectives.pcrlv2 import (
     LevelMode,
     Pair,
     dimensions,
-    drawn_levels,
+    draw_levels,
     evenness,
     local_similarity,
     restoration,
@@ -46,8 +47,8 @@ from crossdim.training.objectives.pcrlv2 import (
 Prepare = Callable[[Batch], dict[str, Tensor]]
 
 
-def as_drawn(batch: Batch) -> dict[str, Tensor]:
-    """The views as they were made in loader threads."""
+def views_of_batch(batch: Batch) -> dict[str, Tensor]:
+    """The views as they were rendered in loader threads."""
     return batch.tensors
 
 
@@ -63,7 +64,7 @@ class LevelHead(nn.Module):
         self.restore = nn.Sequential(nn.Conv3d(width, 1, 3, padding=1), nn.BatchNorm3d(1), nn.Sigmoid())
 
     def pair(self, feature_BCDHW: Tensor) -> Pair:
-        """Projection and prediction of a level's feature map."""
+        """Projection and prediction, (B, C) each, of a level's feature map."""
         with torch.autocast(feature_BCDHW.device.type, enabled=False):  # what losses are made of is float32 at least
             wide = torch.promote_types(feature_BCDHW.dtype, torch.float32)
             z = self.project(feature_BCDHW.mean(dim=(2, 3, 4), dtype=wide))
@@ -73,7 +74,7 @@ class LevelHead(nn.Module):
 class PyramidNet(Method):
     """One network for images and volumes; with PCRLv2's U-Net at base width 32 it has 17,111,434 parameters."""
 
-    def __init__(self, backbone: BackboneSettings, level_mode: LevelMode, prepare: Prepare = as_drawn) -> None:
+    def __init__(self, backbone: BackboneSettings, level_mode: LevelMode, prepare: Prepare = views_of_batch) -> None:
         super().__init__()
         self.encoder = backbone.encoder()
         self.decoder = backbone.decoder()
@@ -92,26 +93,34 @@ class PyramidNet(Method):
         """Projection and prediction at every level."""
         return [head.pair(level) for head, level in zip(self.heads, levels, strict=True)]  # type: ignore[operator]
 
-    def restored_at(self, level: int, levels: list[Tensor]) -> Tensor:
-        """The restoration of one level, brought to full size by trilinear interpolation."""
+    def restore_at(self, level: int, levels: list[Tensor]) -> Tensor:
+        """The restoration of one level, resized to the input's size by trilinear interpolation.
+
+        Args:
+            level: 0 is the deepest.
+            levels: feature maps of the decoder, deepest first.
+
+        Returns:
+            (B, 1, D, H, W) in unit range.
+        """
         small: Tensor = self.heads[level].restore(levels[level])  # type: ignore[operator]
         full = levels[-1].shape[2:]
         return small if small.shape[2:] == full else F.interpolate(small, size=full, mode="trilinear", align_corners=False)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """The four terms of the objective on one batch: views ``view1``, ``view2``, ``clean1`` and ``local``.
+        """The four terms of the objective, from views ``view1``, ``view2``, ``clean1`` and ``local``.
 
         Raises:
-            GeometryError: if the batch holds a view that the encoder cannot pool.
+            GeometryError: if the batch has a view that the encoder cannot pool.
         """
         select_statistics(self, batch.stream)
         views = self._prepare(batch)
         view1, view2, clean1, local = (views[name] for name in ("view1", "view2", "clean1", "local"))
         rng = step.rng(batch.stream)
-        drawn = drawn_levels(rng, len(self.heads), self._level_mode)
+        drawn = draw_levels(rng, len(self.heads), self._level_mode)
         levels1 = self.levels(view1)
         one, two = self.pairs(levels1), self.pairs(self.levels(view2))
-        deep = torch.stack([restoration(self.restored_at(level, levels1), clean1) for level in drawn]).mean()
+        deep = torch.stack([restoration(self.restore_at(level, levels1), clean1) for level in drawn]).mean()
         # Heads that were not drawn take part with weight 0: every parameter has a gradient on every rank, every step.
         undrawn = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
         losses = {
@@ -125,7 +134,7 @@ class PyramidNet(Method):
         return StepOutput(losses, monitors)
 
     def _local_pairs(self, local_BLCDHW: Tensor) -> list[list[Pair]]:
-        """Pairs of each local view; all local views go through the network as one batch, as in PCRLv2."""
+        """Pairs of each local view; all local views pass the network as one batch, as in PCRLv2."""
         batch, count = local_BLCDHW.shape[:2]
         by_level = self.pairs(self.levels(local_BLCDHW.transpose(0, 1).flatten(0, 1)))
         return [
@@ -141,6 +150,6 @@ class PyramidNet(Method):
         return [*self.encoder.units(), *self.decoder.units()]  # type: ignore[operator]
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The input restored, in unit range."""
+        """The reconstructed input, in unit range."""
         restored: Tensor = self.out(self.levels(x)[-1]).sigmoid()
         return restored

@@ -1,7 +1,6 @@
-"""What methods that restore a volume share: the same crops of the same samples, and how small their codes are.
+"""What reconstructing methods share: the same crops of the same samples, and the size of their codes.
 
-Masked autoencoders, AE, VAE and VQ-VAE are compared on these terms: equal views, so that for one seed and order all of them
-see the same voxels.
+Masked autoencoders, AE, VAE and VQ-VAE are compared on equal views: for one seed and order, all of them see the same voxels.
 """
 
 from __future__ import annotations
@@ -31,12 +30,15 @@ FLOAT_BITS = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crops:
-    """What is taken of a sample. No flips and no turns (ours: none are known of MAESIL).
+    """What is cut from a sample. No flips and no rotations (ours: none are known of MAESIL).
+
+    The names of the fields are stored in the configurations of runs.
 
     Attributes:
-        solid_side: of the cube taken from a superpatch, voxels; a random place where the stored one is larger.
+        solid_side: of the cube cut from a superpatch, voxels; at a random place if the superpatch is larger.
         flat_side: that a random square of an image is resized to, pixels, before it is unrolled.
-        flat_area: smallest and largest share of the image that the crop covers (masked autoencoders' usual crop, but square).
+        flat_area: smallest and largest fraction of the image that the square covers (as usual for masked autoencoders, but
+            square).
         noise: deviation of Gaussian noise added to the input and not to the target, in unit range (NEMESIS; 0 for MAESIL).
     """
 
@@ -56,7 +58,16 @@ class Crops:
             raise GeometryError(f"crops need sides of at least 1, areas in (0, 1] and noise of at least 0; found {found}")
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """View ``x`` in unit range, (C, D, H, W), and the clean ``target`` where ``x`` is noisy."""
+        """Draw view ``x`` in unit range, (C, D, H, W), and the clean ``target`` if ``x`` is noisy.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views.
+            rng: source of the draws.
+
+        Raises:
+            GeometryError: if a superpatch is smaller than the cube.
+        """
         if sample.presentation is Presentation.SUPERPATCH:
             room = self._room(sample)
             clean = self._cube(sample, tuple(rng.integers(0, np.add(room, 1))))
@@ -65,25 +76,33 @@ class Crops:
             clean = unroll(self._square(image_of(sample, spec), rng)[None], spec)
         if not self.noise:
             return {"x": clean}
-        spoilt = clean + np.float32(self.noise) * rng.standard_normal(clean.shape, dtype=np.float32)
-        return {"x": spoilt, "target": clean}
+        corrupted = clean + np.float32(self.noise) * rng.standard_normal(clean.shape, dtype=np.float32)
+        return {"x": corrupted, "target": clean}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The middle cube, or the whole image resized to the square and unrolled."""
+        """The middle cube, or the whole image resized to the square and unrolled.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views.
+
+        Returns:
+            ``x`` and ``target``, the same array.
+        """
         if sample.presentation is Presentation.SUPERPATCH:
             x = self._cube(sample, tuple(room // 2 for room in self._room(sample)))
         else:
             spec = pseudo3d or IMAGE_VIEW
-            x = unroll(self._resized(image_of(sample, spec))[None], spec)
+            x = unroll(self._resize(image_of(sample, spec))[None], spec)
         return {"x": x, "target": x}
 
     def _square(self, image_HW: Floats, rng: np.random.Generator) -> Floats:
         height, width = image_HW.shape
         side = min(height, width, math.sqrt(rng.uniform(*self.flat_area) * height * width))
         top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
-        return self._resized(image_HW, (left, top, left + side, top + side))
+        return self._resize(image_HW, (left, top, left + side, top + side))
 
-    def _resized(self, image_HW: Floats, edges: tuple[float, float, float, float] | None = None) -> Floats:
+    def _resize(self, image_HW: Floats, edges: tuple[float, float, float, float] | None = None) -> Floats:
         side = (self.flat_side, self.flat_side)
         return np.asarray(Image.fromarray(image_HW).resize(side, Image.Resampling.BILINEAR, box=edges))
 
@@ -105,20 +124,20 @@ def sides_of(x_CDHW: Floats) -> Counts:
 
 
 def target_of(batch: Batch) -> Tensor:
-    """What a batch is to be restored to."""
+    """The tensor that a batch is to be reconstructed to."""
     return batch.tensors.get("target", batch.tensors["x"])
 
 
 class Restorer(Method):
-    """A method whose network turns a volume into a code, and the code into the volume."""
+    """A method whose network turns a volume into a code, and the code into a reconstruction of the volume."""
 
     @abstractmethod
     def code_bits(self, shape_DHW: Counts) -> float:
-        """Size of the code of a volume: 32 bits a number, log2 K for the choice of one of K entries."""
+        """Size of the code of a volume in bits: 32 per number, log2 K for an index of K entries."""
 
     def compression(self, shape_DHW: Counts) -> float:
-        """How many times smaller the code is than the volume in float32; below 1 where it is larger.
+        """How many times smaller the code is than the volume in float32; below 1 if it is larger.
 
-        A reconstruction error says little without it: a code larger than its input can keep all of it.
+        A reconstruction error says little without it: a code larger than its input can hold all of it.
         """
         return math.prod(shape_DHW) * self.encoder_spec.in_channels * FLOAT_BITS / self.code_bits(shape_DHW)

@@ -1,7 +1,7 @@
-"""Masked reconstruction: the error of what was hidden, and of nothing else.
+"""Masked reconstruction: the error of hidden patches only.
 
-Axes: B batch, N tokens, X values of a patch. Source: code, NEMESIS, mae.py 699-732; ``norm_pix`` is the masked
-autoencoder's (arXiv 2111.06377).
+Axes: B batch, N tokens, X values of a patch. Source: code, NEMESIS, mae.py 699-732; ``norm_pix`` is from masked
+autoencoders (arXiv 2111.06377).
 """
 
 from __future__ import annotations
@@ -10,25 +10,28 @@ import torch
 from torch import Tensor
 
 
-def per_patch_normal(target_BNX: Tensor) -> Tensor:
-    """Every patch with zero mean and unit deviation of its own."""
+def normalise_patches(target_BNX: Tensor) -> Tensor:
+    """Every patch with zero mean and unit deviation."""
     mean = target_BNX.mean(dim=-1, keepdim=True)
     variance = target_BNX.var(dim=-1, keepdim=True)
     return (target_BNX - mean) * (variance + 1e-6).rsqrt()
 
 
 def masked_mse(predicted_BNX: Tensor, target_BNX: Tensor, seen_BN: Tensor, *, norm_pix: bool = False) -> Tensor:
-    """Mean squared error over hidden patches; over all of them where nothing is hidden.
+    """Mean squared error over hidden patches; over all of them if none is hidden.
 
     Args:
-        predicted_BNX: of every token.
+        predicted_BNX: predictions for every token.
         target_BNX: the clean patches.
         seen_BN: which tokens were visible; equally many in each sample.
-        norm_pix: hold predictions against patches normalised one by one.
+        norm_pix: compare with normalised patches.
+
+    Returns:
+        A scalar.
     """
     wide = torch.promote_types(predicted_BNX.dtype, torch.float32)
     target = target_BNX.to(wide)
-    error = (predicted_BNX.to(wide) - (per_patch_normal(target) if norm_pix else target)).square().mean(dim=-1)
+    error = (predicted_BNX.to(wide) - (normalise_patches(target) if norm_pix else target)).square().mean(dim=-1)
     # One formula for both cases, without asking the device whether anything is hidden.
     weight = torch.where(seen_BN.all(dim=1, keepdim=True), torch.ones_like(error), (~seen_BN).to(wide))
     return (error * weight).sum() / weight.sum()

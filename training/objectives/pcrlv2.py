@@ -1,9 +1,9 @@
-"""The PCRLv2 objective: restore pixels, agree between views, at one random level of a feature pyramid each step.
+"""The PCRLv2 objective: restoration and agreement of views, at one random level of a feature pyramid in each step.
 
-Source: RL4M/PCRLv2, train_3d.py lines 86-138 (the same code is in train_2d.py 111-162). Decided on purpose, as there:
-only view 1 is restored; restoration at depth uses the level that the global comparison drew; one level a step, not a
-sum; local views are compared with both global views, each at a level of its own; every comparison is symmetric, with the
-gradient stopped at the compared projection; all weights are 1.
+Source: RL4M/PCRLv2, train_3d.py lines 86-138 (the same code is in train_2d.py 111-162). As there: only view 1 is restored;
+restoration at depth uses the level that was drawn for the global comparison; one level per step, not a sum; local views are
+compared with both global views, each at a level of its own; every comparison is symmetric, with the gradient stopped at the
+compared projection; all weights are 1.
 """
 
 from __future__ import annotations
@@ -30,13 +30,26 @@ class Pair:
     q: Tensor
 
 
-def drawn_levels(rng: np.random.Generator, count: int, mode: LevelMode) -> list[int]:
-    """The levels that take part in a step, in restoration at depth and in the global comparison."""
+def draw_levels(rng: np.random.Generator, count: int, mode: LevelMode) -> list[int]:
+    """The levels that take part in a step, in restoration at depth and in the global comparison.
+
+    Args:
+        rng: the same on all ranks.
+        count: levels of the pyramid.
+        mode: one random level, or all.
+    """
     return [int(rng.integers(count))] if mode == "random" else list(range(count))
 
 
 def similarity(a: Pair, b: Pair) -> Tensor:
-    """-1/2 (mean cos(q_a, sg z_b) + mean cos(q_b, sg z_a)): -1 is agreement, 1 is opposition."""
+    """Negative symmetric cosine similarity: -1 is agreement, 1 is opposition.
+
+    -1/2 (mean cos(q_a, sg z_b) + mean cos(q_b, sg z_a)), where sg stops the gradient.
+
+    Args:
+        a: projection and prediction of one view, (B, C) each.
+        b: of the other view.
+    """
     forth = F.cosine_similarity(a.q, b.z.detach(), dim=1).mean()
     back = F.cosine_similarity(b.q, a.z.detach(), dim=1).mean()
     return -(forth + back) / 2
@@ -54,14 +67,14 @@ def local_similarity(
     rng: np.random.Generator,
     mode: LevelMode = "random",
 ) -> Tensor:
-    """Mean similarity of every local view with both global views, each at a freshly drawn level.
+    """Mean similarity of every local view with both global views, each at a level drawn for this comparison.
 
     Args:
         one: pairs of global view 1, by level.
         two: pairs of global view 2, by level.
         local: for each local view, its pairs by level.
-        rng: source of the levels, equal on all ranks.
-        mode: a level for every comparison, or all of them.
+        rng: source of the levels, the same on all ranks.
+        mode: one level per comparison, or all of them.
     """
     every = range(len(one))
     terms = [
@@ -74,16 +87,21 @@ def local_similarity(
 
 
 def restoration(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean squared error in unit range, in float32 at least."""
+    """Mean squared error in unit range, in float32 at least.
+
+    Args:
+        restored: predictions, any shape.
+        clean: the target, the same shape.
+    """
     return F.mse_loss(restored.to(clean.dtype), clean)
 
 
 @torch.no_grad()
 def evenness(z: Tensor) -> Tensor:
-    """How evenly projections fill the unit sphere: about 1 where they do, 0 where all of them are one point.
+    """How evenly projections (B, C) are spread over the unit sphere: about 1 if evenly, 0 if all are the same point (collapse).
 
-    The mean over channels of the deviation of z / |z| over the batch, times the root of the channels (SimSiam's sign of
-    collapse). (B, C) -> scalar.
+    The deviation of z / |z| over the batch, averaged over channels, times the square root of the number of channels (SimSiam's
+    measure of collapse).
     """
     unit = F.normalize(z.float(), dim=1)
     return unit.std(dim=0).mean() * math.sqrt(z.shape[1])
@@ -91,10 +109,10 @@ def evenness(z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dimensions(z: Tensor) -> Tensor:
-    """How many directions projections really use: from 1, all on one line, to the smaller of B - 1 and C.
+    """Effective number of dimensions of projections (B, C): from 1, all on one line, to the smaller of B - 1 and C.
 
     The participation ratio of the covariance's eigenvalues, (sum)^2 / (sum of squares). Batch norm makes every channel vary, so
-    evenness cannot see that all channels vary together; this can. (B, C) -> scalar.
+    evenness cannot show that all channels vary together; this can.
     """
     centred = z.float() - z.float().mean(dim=0)
     gram = centred @ centred.T

@@ -1,7 +1,7 @@
-"""SimSiam: two views of a sample agree, one of them predicting the other; nothing else keeps features apart.
+"""SimSiam: two views of a sample agree, one predicting the other; only the stopped gradient prevents collapse.
 
-Source: Chen and He, Exploring simple siamese representation learning (arXiv 2011.10566): projector of three layers, predictor
-of two with a narrow middle, symmetric negative cosine with a stopped gradient. The comparison is the one of PCRLv2.
+Source: Chen and He, Exploring simple siamese representation learning (arXiv 2011.10566): projector of three layers,
+predictor of two with a bottleneck, symmetric negative cosine with a stopped gradient. The comparison is the one of PCRLv2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SiamesePair(nn.Module):
         self.predict = nn.Sequential(*_layer(projection, bottleneck), nn.Linear(bottleneck, projection))
 
     def forward(self, features_BC: Tensor) -> Pair:
-        """In float32 at least, whatever the networks run in."""
+        """Projection and prediction, in float32 at least, whatever the networks run in."""
         with torch.autocast(features_BC.device.type, enabled=False):
             z = self.project(features_BC.to(torch.promote_types(features_BC.dtype, torch.float32)))
             return Pair(z, self.predict(z))

@@ -1,4 +1,4 @@
-"""Runs by name: ``method`` is the paper's size, ``method:variant`` another one."""
+"""Recipes by name: ``method`` has the paper's size, ``method:variant`` another one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECIPES: dict[str, Callable[[], Pretraining]] = {
 
 
 def recipe(name: str) -> Pretraining:
-    """The run of that name.
+    """The configuration of that name.
 
     Raises:
         UsageError: naming the nearest recipes.

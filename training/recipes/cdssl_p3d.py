@@ -1,4 +1,4 @@
-"""Recipes of CDSSL-P3D: runs as functions that return a value."""
+"""Recipes of CDSSL-P3D, as functions that return a configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossdim.training.methods.cdssl_p3d import CdsslP3D, Views2D, Views3D
 
 
 def paper() -> Pretraining:
-    """PCRLv2's 3D recipe, which trains the 3D network; batch 32 of each dimension, paired in every step (ours).
+    """PCRLv2's 3D recipe, since the network is 3D; batch 32 of each dimension, both in every step (ours).
 
     240 epochs of 623 LUNA scans x 16 crop pairs at batch 32 are 74,760 steps (code: PCRLv2 README, luna_train.txt).
     """
@@ -17,7 +17,7 @@ def paper() -> Pretraining:
 
 
 def tiny() -> Pretraining:
-    """The same run at a size that two CPU cores walk through in a minute: every width and side divided, nothing left out."""
+    """The same at a size that two CPU cores train in a minute: all widths and sides are smaller, nothing is left out."""
     method = CdsslP3D(
         backbone=UNet3DSettings(base_width=4),
         flat=Views2D(global_side=64, local_side=32, hole_side=9),

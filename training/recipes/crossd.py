@@ -7,9 +7,9 @@ from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.engine.optim import AdamW, Sgd
 from crossdim.training.methods.crossd import CrossD
 from crossdim.training.methods.crossd_supervised import CrossDSupervised
-from crossdim.training.methods.either import EitherViews, ImageViews, VolumeViews
+from crossdim.training.methods.sample_views import ImageViews, SampleViews, VolumeViews
 
-TINY_VIEWS = EitherViews(
+TINY_VIEWS = SampleViews(
     flat=ImageViews(side=64, area=(0.2, 1.0)),
     solid=VolumeViews(side=(32, 32, 32), boxes=((32, 48, 48), (48, 48, 48), (32, 32, 32))),
 )
@@ -17,12 +17,12 @@ TINY_RESNET = ResNetSettings(base_width=8)
 
 
 def hybrid() -> Pretraining:
-    """ResNet-18 on images and volumes at once; every number is ours, SimSiam's where it has one (lr 0.05 at batch 256)."""
+    """ResNet-18 on images and volumes together; all numbers are ours, or SimSiam's where it has one (lr 0.05 at batch 256)."""
     return Pretraining(method=CrossD(), steps=100_000, global_batch=128, optimizer=Sgd(lr=0.025, momentum=0.9, weight_decay=1e-4))
 
 
 def hybrid_tiny() -> Pretraining:
-    """The same at a size that two CPU cores walk through in minutes."""
+    """The same at a size that two CPU cores train in minutes."""
     method = CrossD(backbone=TINY_RESNET, views=TINY_VIEWS, projection=64, bottleneck=16)
     return Pretraining(method=method, steps=400, global_batch=16, optimizer=Sgd(lr=0.025, momentum=0.9, weight_decay=1e-4))
 
@@ -30,7 +30,7 @@ def hybrid_tiny() -> Pretraining:
 def supervised() -> Pretraining:
     """As published: AdamW at 1e-3 and decay 0.01, batch 256; steps and the cosine are ours (90 epochs with three drops there).
 
-    The classes are those of your dataset: ``--set method.classes='["ap", "pa"]'``; the two here are places to fill.
+    The classes are those of your dataset: ``--set method.classes='["ap", "pa"]'``; the two here are placeholders.
     """
     method = CrossDSupervised(classes=("0", "1"))
     return Pretraining(

@@ -1,4 +1,4 @@
-"""Recipes of MAESIL and of the baselines that it is compared with: runs as functions that return a value.
+"""Recipes of MAESIL and of its baselines, as functions that return a configuration.
 
 A baseline's recipe is MAESIL's with another method: the same crops in the same order, optimizer, batch and steps.
 """
@@ -27,11 +27,11 @@ SMALL_STRIDED = StridedSettings(widths=(16, 32, 64, 256))
 
 
 def paper() -> Pretraining:
-    """Superpatches of 128^3, 4,096 tokens of which 1,024 are seen.
+    """Superpatches of 128^3: 4,096 tokens, of which 1,024 are visible.
 
-    Rate, decay, betas, batch, clipping and a tenth of warm-up: code, NEMESIS, configs/pretrain.yaml 53-64. That code counts its
-    schedule in epochs and steps it every batch; ours is counted in steps, and ends at 0 instead of 1e-6. 50 epochs of a
-    dataset of unknown size became 100,000 steps (ours); bfloat16 is ours.
+    Rate, decay, betas, batch, clipping and a warm-up over a tenth of the run: code, NEMESIS, configs/pretrain.yaml 53-64.
+    That code counts its schedule in epochs and steps it every batch; ours is counted in steps, and ends at 0 instead of
+    1e-6. 50 epochs of a dataset of unknown size became 100,000 steps (ours); bfloat16 is ours.
     """
     optimizer = AdamW(lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=10_000)
     compute = Compute(precision="bf16")
@@ -44,30 +44,30 @@ def _small(method: MethodConfig) -> Pretraining:
 
 
 def small() -> Pretraining:
-    """Superpatches of 64^3: 512 tokens, 128 of them seen; for two CPU cores."""
+    """Superpatches of 64^3: 512 tokens, of which 128 are visible; for two CPU cores."""
     return _small(Maesil(backbone=SMALL_VIT, decoder=SMALL_DECODER, crops=SMALL_CROPS))
 
 
 def crossdim_small() -> Pretraining:
-    """Images of 256^2, unrolled to (16, 64, 64), and superpatches of 64^3 in one run: 128 and 512 tokens, a quarter of them seen.
+    """Images of 256^2, unrolled to (16, 64, 64), and superpatches of 64^3: 128 and 512 tokens, a quarter visible.
 
-    Every step holds both (ours); a batch of 8 has 4 of each where datasets weigh alike.
+    Every step holds both (ours); with equal weights of the datasets, a batch of 8 has 4 of each.
     """
     return replace(small(), global_batch=8)
 
 
 def ae_small() -> Pretraining:
-    """The plain autoencoder on the terms of :func:`small`: 16 voxels to a number."""
+    """The plain autoencoder in the setting of :func:`small`: 16 voxels per number."""
     return _small(Ae(backbone=SMALL_STRIDED, crops=SMALL_CROPS))
 
 
 def vae_small() -> Pretraining:
-    """The variational autoencoder on the terms of :func:`small`: 64 voxels to a number."""
+    """The variational autoencoder in the setting of :func:`small`: 64 voxels per number."""
     return _small(Vae(backbone=SMALL_STRIDED, crops=SMALL_CROPS))
 
 
 def vqvae_small() -> Pretraining:
-    """The vector-quantised autoencoder on the terms of :func:`small`: 4,096 voxels to the choice of one of 512."""
+    """The vector-quantised autoencoder in the setting of :func:`small`: 4,096 voxels per index of 512 entries."""
     return _small(VqVae(backbone=SMALL_STRIDED, crops=SMALL_CROPS))
 
 
@@ -77,7 +77,7 @@ def _tiny(method: MethodConfig) -> Pretraining:
 
 
 def tiny() -> Pretraining:
-    """Superpatches of 32^3, 64 tokens of which 16 are seen: a minute's walk, nothing left out."""
+    """Superpatches of 32^3, 64 tokens of which 16 are visible: trains in a minute, with nothing left out."""
     vit = SuperpatchViTSettings(width=48, depth=2, heads=4, hidden=96)
     decoder = TokenDecoderSettings(width=24, depth=1, heads=2, hidden=48)
     return _tiny(Maesil(backbone=vit, decoder=decoder, crops=TINY_CROPS))
@@ -87,17 +87,17 @@ _TINY_STRIDED = StridedSettings(widths=(4, 8, 16))
 
 
 def ae_tiny() -> Pretraining:
-    """The plain autoencoder on the terms of :func:`tiny`."""
+    """The plain autoencoder in the setting of :func:`tiny`."""
     return _tiny(Ae(backbone=_TINY_STRIDED, crops=TINY_CROPS))
 
 
 def vae_tiny() -> Pretraining:
-    """The variational autoencoder on the terms of :func:`tiny`."""
+    """The variational autoencoder in the setting of :func:`tiny`."""
     return _tiny(Vae(backbone=_TINY_STRIDED, crops=TINY_CROPS, features=4))
 
 
 def vqvae_tiny() -> Pretraining:
-    """The vector-quantised autoencoder on the terms of :func:`tiny`."""
+    """The vector-quantised autoencoder in the setting of :func:`tiny`."""
     return _tiny(VqVae(backbone=_TINY_STRIDED, crops=TINY_CROPS, features=4, entries=32))
 
 

@@ -1,4 +1,4 @@
-"""Studies by name: a function from a recipe's configuration to arms."""
+"""Studies by name: functions from a recipe's configuration to arms."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ STUDIES: dict[str, Callable[[Pretraining], Study]] = {
 
 def study(name: str, config: Pretraining) -> Study:
     """The study of that name around a configuration.
+
+    Args:
+        name: in ``STUDIES``.
+        config: what the arms have in common.
 
     Raises:
         UsageError: naming the nearest studies.

@@ -1,7 +1,7 @@
-"""The four arms: does one network learn more from images and volumes together than from either alone, or from nothing?
+"""The four arms: does one network learn more from images and volumes together than from either alone, or from none?
 
-Joint pretraining sees more data than a single dimension does, so single dimensions are run twice: with as many samples of
-their own as the joint run gives them (equal steps, half the samples), and with as many as it has in all (equal samples).
+Joint pretraining sees more data than a single dimension does, so each single dimension is run twice: with as many samples
+as the joint run has of it (equal steps, half the samples), and with as many as the joint run has in all (equal samples).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from crossdim.storage_schema.errors import UsageError
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.studies.base import Arm, Diet, Study
+from crossdim.training.studies.base import Arm, DataSubset, Study
 
 
 def four_arms(config: Pretraining) -> Study:
@@ -25,11 +25,11 @@ def four_arms(config: Pretraining) -> Study:
     return Study(
         title="four arms",
         arms=(
-            Arm(name="scratch", config=config, diet=Diet.NOTHING),
-            Arm(name="2d-equal-steps", config=half, diet=Diet.FLAT),
-            Arm(name="2d-equal-samples", config=config, diet=Diet.FLAT),
-            Arm(name="3d-equal-steps", config=half, diet=Diet.SOLID),
-            Arm(name="3d-equal-samples", config=config, diet=Diet.SOLID),
+            Arm(name="scratch", config=config, data=DataSubset.NOTHING),
+            Arm(name="2d-equal-steps", config=half, data=DataSubset.IMAGES),
+            Arm(name="2d-equal-samples", config=config, data=DataSubset.IMAGES),
+            Arm(name="3d-equal-steps", config=half, data=DataSubset.VOLUMES),
+            Arm(name="3d-equal-samples", config=config, data=DataSubset.VOLUMES),
             Arm(name="joint", config=config),
         ),
     )

@@ -1,4 +1,4 @@
-"""Study: runs that differ in one thing, on the same data with the same seeds, judged by the same folds, in one table."""
+"""Study: runs that differ in one thing, on the same data with the same seeds, evaluated on the same folds, in one table."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from enum import StrEnum
 from crossdim.training.config.pretraining import Pretraining
 
 
-class Diet(StrEnum):
-    """What an arm is fed with."""
+class DataSubset(StrEnum):
+    """Which of the study's datasets an arm is trained on. The values are stored in ``study.json``."""
 
     NOTHING = "nothing"
-    FLAT = "images"
-    SOLID = "volumes"
+    IMAGES = "images"
+    VOLUMES = "volumes"
     BOTH = "images and volumes"
 
-    def holds(self, *, flat: bool) -> bool:
-        """Whether a dataset of this kind is part of it."""
-        return self is Diet.BOTH or self is (Diet.FLAT if flat else Diet.SOLID)
+    def includes(self, *, is_2d: bool) -> bool:
+        """Whether datasets of images (``is_2d``) or of volumes are part of it."""
+        return self is DataSubset.BOTH or self is (DataSubset.IMAGES if is_2d else DataSubset.VOLUMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """One way of pretraining: a configuration and its diet. Fed with nothing, the network stays as it was drawn."""
+    """One way of pretraining: a configuration and the datasets it is trained on. Without any, the network stays untrained."""
 
     name: str
     config: Pretraining
-    diet: Diet = Diet.BOTH
+    data: DataSubset = DataSubset.BOTH
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class Study:
 class Score:
     """One measure on one dataset, for one arm and seed.
 
-    Of a probe it is the mean balanced accuracy over folds, of a restoration the mean over volumes.
+    For a probe, the mean balanced accuracy over folds; for a reconstruction, the mean over volumes.
     """
 
     arm: str

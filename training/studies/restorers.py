@@ -1,4 +1,4 @@
-"""MAESIL beside AE, VAE and VQ-VAE on equal terms, which its paper lacks."""
+"""MAESIL beside AE, VAE and VQ-VAE in the same setting, which its paper does not show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from crossdim.storage_schema.errors import UsageError
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.methods.maesil import Maesil
 from crossdim.training.recipes.maesil import BASELINES
-from crossdim.training.studies.base import Arm, Diet, Study
+from crossdim.training.studies.base import Arm, DataSubset, Study
 
 
 def restorers(config: Pretraining) -> Study:
@@ -21,5 +21,5 @@ def restorers(config: Pretraining) -> Study:
     if not isinstance(method, Maesil) or method.crops not in BASELINES:
         raise UsageError(f"this study takes maesil:small or maesil:tiny, whose baselines have a size; found {config.method}")
     baselines = [baseline().method for baseline in BASELINES[method.crops]]
-    arms = (Arm(name=one.kind, config=replace(config, method=one), diet=Diet.SOLID) for one in (method, *baselines))
+    arms = (Arm(name=one.kind, config=replace(config, method=one), data=DataSubset.VOLUMES) for one in (method, *baselines))
     return Study(title="restoring superpatches on equal terms", arms=tuple(arms))

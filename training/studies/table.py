@@ -1,4 +1,4 @@
-"""The table of a study, in Markdown: a row an arm, mean and standard deviation over seeds."""
+"""The table of a study in Markdown: one row per arm, mean and standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from crossdim.training.studies.base import Score
-from crossdim.training.studies.course import Course
+from crossdim.training.studies.run_summary import RunSummary
 
 
-def page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[Course]], scores: Sequence[Score]) -> str:
-    """Two tables: what the probes read, and how the runs went."""
+def study_page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[RunSummary]], scores: Sequence[Score]) -> str:
+    """Two tables: the scores, and how the runs went.
+
+    Args:
+        title: of the study.
+        arms: names, in order.
+        courses: summaries of the runs of each trained arm, one for each seed.
+        scores: of all arms and seeds.
+    """
     seeds = len({score.seed for score in scores})
     columns = sorted({(score.dataset, score.measure) for score in scores})
     probed = [
@@ -49,7 +56,7 @@ def page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[Course]
     )
 
 
-def _row(runs: Sequence[Course]) -> list[str]:
+def _row(runs: Sequence[RunSummary]) -> list[str]:
     return [
         str(runs[0].steps),
         str(runs[0].samples),

@@ -16,8 +16,8 @@ from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
 from crossdim.training.backbones import BACKBONES, build_encoder, encoder_bytes
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.data.dataset import open_dataset
-from crossdim.training.evaluation.features import BATCH, features, labelled
-from crossdim.training.evaluation.statistics import restated
+from crossdim.training.evaluation.features import BATCH, features, read_labelled
+from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.recipes import recipe
 from tests.training.published import as_image, images, publish
 
@@ -39,7 +39,7 @@ def encoder_of(name: str, folder: Path, pseudo3d: Pseudo3D | None = None) -> Enc
     torch.manual_seed(0)
     config = recipe(name).method
     method = config.build()
-    seen = config.seen_as(pseudo3d)
+    seen = config.encoder_geometry(pseudo3d)
     spec = dataclasses.replace(method.encoder_spec, pseudo3d=dataclasses.asdict(seen) if seen else None)
     (folder / "encoder.pt").write_bytes(encoder_bytes(method.encoder.state_dict(), spec))
     return crossdim.load_encoder(folder)
@@ -64,12 +64,12 @@ def test_features_are_those_of_evaluation(name: str, which: str, flat: Bucket, s
     dataset = open_dataset(flat if which == "flat" else solid)
     config = recipe(name).method
     encoder = encoder_of(name, tmp_path, Pseudo3D())
-    data = labelled(dataset, config)
+    data = read_labelled(dataset, config)
     assert data is not None
     expected = features(encoder.module, data.x_NC)
 
     parts = torch.from_numpy(data.x_NC[np.random.default_rng(0).permutation(len(data.x_NC))])
-    fresh = restated(encoder.module, lambda copy: copy, parts.tensor_split(-(-len(parts) // BATCH)))
+    fresh = recompute_statistics(encoder.module, lambda copy: copy, parts.tensor_split(-(-len(parts) // BATCH)))
     found = Encoder(fresh, encoder.spec).embed(targets(config, dataset))
     assert found.shape == (len(dataset), encoder.num_features)
     assert cosines(found, expected) > 1 - 1e-6

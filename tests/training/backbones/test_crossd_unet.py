@@ -41,7 +41,7 @@ def test_a_volume_of_equal_slices_is_segmented_as_its_slice() -> None:
     network = CrossDUNet(SETTINGS, 2).double().eval()
     for module in network.modules():
         if isinstance(module, CrossDConv) and module.rotation_params is not None:
-            module.rotation_params.start_at_rest()
+            module.rotation_params.reset_to_zero_angle()
             module.weights_3d.data[:, :, (0, 2)] = 0
     x = torch.randn(1, 1, 16, 16, dtype=torch.float64)
     flat = network(x)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.backbones.unet3d import UNet3DSettings
-from crossdim.training.evaluation.statistics import restated
+from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.layers.dual_norm import ROWS, DualBatchNorm3d, normalisation, select_statistics
-from crossdim.training.layers.synchronised import synchronised
+from crossdim.training.layers.sync_batchnorm import convert_sync_batchnorm
 
 FLAT_X, SOLID_X = torch.randn(4, 3, 2, 4, 4) + 2, torch.randn(2, 3, 4, 4, 4) * 3 - 1
 
@@ -117,7 +117,7 @@ def test_evaluation_restates_the_row_in_use_and_leaves_the_original_alone() -> N
     module = nn.Sequential(_dual_after_both())
     before = {name: value.clone() for name, value in module.state_dict().items()}
     x = torch.randn(20, 3, 4, 4, 4) * 3 + 5
-    fresh = restated(module, lambda copy: copy, x.split(10))
+    fresh = recompute_statistics(module, lambda copy: copy, x.split(10))
     y = fresh(x).detach()
     assert float(y.mean()) == pytest.approx(0, abs=1e-3)
     assert float(y.std()) == pytest.approx(1, abs=2e-2)
@@ -126,7 +126,9 @@ def test_evaluation_restates_the_row_in_use_and_leaves_the_original_alone() -> N
 
 
 @pytest.mark.parametrize(
-    "convert", [nn.SyncBatchNorm.convert_sync_batchnorm, partial(synchronised, device=torch.device("cpu"))], ids=["cuda", "cpu"]
+    "convert",
+    [nn.SyncBatchNorm.convert_sync_batchnorm, partial(convert_sync_batchnorm, device=torch.device("cpu"))],
+    ids=["cuda", "cpu"],
 )
 def test_conversion_to_synchronised_batch_norm_reaches_the_layer_inside(convert: Callable[[nn.Module], nn.Module]) -> None:
     """And the state keeps its names, so that a checkpoint does not care."""

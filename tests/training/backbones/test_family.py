@@ -21,7 +21,7 @@ from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.backbones.vit3d import ViT3DSettings
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.data.collate import Batch
-from crossdim.training.layers.recompute import recomputed
+from crossdim.training.layers.recompute import enable_recomputation
 from crossdim.training.methods.base import Step, total_of
 from crossdim.training.methods.cdssl_p3d import CdsslP3D
 from crossdim.training.methods.pyramid import PyramidNet
@@ -183,7 +183,7 @@ def test_recomputation_changes_no_bit(settings: BackboneSettings) -> None:
     plain, again = _livened(_parts(settings)), _livened(_parts(settings))
     for part in again:
         for unit in part.units():  # type: ignore[operator]
-            recomputed(unit)
+            enable_recomputation(unit)
     one, two = results(plain), results(again)
     assert one.keys() == two.keys()
     assert [name for name in one if not torch.equal(one[name], two[name])] == []

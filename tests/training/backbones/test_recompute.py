@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.layers.dual_norm import NORMS, select_statistics
-from crossdim.training.layers.recompute import recomputed
+from crossdim.training.layers.recompute import enable_recomputation
 
 
 def _network(norm: str) -> nn.Module:
@@ -24,7 +24,7 @@ def _network(norm: str) -> nn.Module:
 def _recomputing(network: nn.Module) -> nn.Module:
     for part in network:  # type: ignore[attr-defined]
         for unit in part.units():
-            recomputed(unit)
+            enable_recomputation(unit)
     return network
 
 

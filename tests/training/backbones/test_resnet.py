@@ -13,7 +13,7 @@ from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.backbones.resnet import Operator, ResNet, ResNetSettings, published_weights
 from crossdim.training.layers.crossd import CrossDConv
 from crossdim.training.layers.plain import plain_2d, plain_3d
-from crossdim.training.layers.recompute import recomputed
+from crossdim.training.layers.recompute import enable_recomputation
 from crossdim.training.layers.rotation import RotationNet
 from tests.oracles.crossd_fft import transcribed
 
@@ -123,7 +123,7 @@ def test_blocks_can_be_recomputed_around_layers_that_recompute() -> None:
     network, x = _network(), torch.randn(2, 3, 64, 64)
     other = copy.deepcopy(network)
     for unit in other.units():
-        recomputed(unit)
+        enable_recomputation(unit)
     for one in (network, other):
         one(x).square().sum().backward()
     state = other.state_dict()

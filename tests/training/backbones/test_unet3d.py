@@ -30,7 +30,7 @@ def test_levels_have_the_published_shapes(side: tuple[int, int, int]) -> None:
     levels = network.levels(torch.zeros(2, 1, *side))
     assert [level.shape[1] for level in levels] == [32, 16, 8]
     assert [p.z.shape[1] for p in network.pairs(levels)] == [32, 16, 8]
-    assert all(network.restored_at(i, levels).shape == (2, 1, *side) for i in range(3))
+    assert all(network.restore_at(i, levels).shape == (2, 1, *side) for i in range(3))
     assert network.reconstruct(torch.zeros(2, 1, *side)).shape == (2, 1, *side)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.training.data.order import DatasetOrder, Order, keyed, permuted, rng_at
+from crossdim.training.data.order import DatasetOrder, Order, hash_words, permute, rng_at
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "order_v1.txt"
 
@@ -20,7 +20,7 @@ dataset_orders = st.builds(
 
 @given(size=sizes, key=st.integers(0, 2**63 - 1))
 def test_a_keyed_permutation_visits_everything_once(size: int, key: int) -> None:
-    assert sorted(permuted(np.arange(size), size, keyed(key))) == list(range(size))
+    assert sorted(permute(np.arange(size), size, hash_words(key))) == list(range(size))
 
 
 @given(order=dataset_orders, seed=st.integers(0, 2**32), epoch=st.integers(0, 5))
@@ -84,7 +84,7 @@ def test_the_permutation_is_as_even_as_a_random_one() -> None:
     n, buckets = 1000, 10
     hits = np.zeros(buckets)
     for key in range(200):
-        hits += np.bincount(permuted(np.arange(n // 10), n, keyed(key)) * buckets // n, minlength=buckets)
+        hits += np.bincount(permute(np.arange(n // 10), n, hash_words(key)) * buckets // n, minlength=buckets)
     expected = hits.sum() / buckets
     chi2 = float(((hits - expected) ** 2 / expected).sum())
     assert chi2 < (buckets - 1) + 5 * np.sqrt(2 * (buckets - 1))

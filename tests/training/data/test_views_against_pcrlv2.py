@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from crossdim.training.data.views.boxes import box_pair, overlap
-from crossdim.training.data.views.solid import box_resampled
+from crossdim.training.data.views.views_3d import resample_box
 from crossdim.training.methods.cdssl_p3d import Views3D
 from tests.oracles import pcrlv2_crops as published
 
@@ -49,7 +49,7 @@ def test_pairs_of_a_volume_without_its_margins_have_the_published_distribution()
 def test_a_crop_of_its_own_size_has_the_published_voxels() -> None:
     volume = np.random.default_rng(0).random((40, 50, 60)).astype(np.float32)
     theirs = published.cut(volume, (3, 4, 5), (16, 20, 24), (16, 20, 24))
-    assert np.allclose(box_resampled(volume, (3, 4, 5), (16, 20, 24), (16, 20, 24)), theirs, atol=1e-6)
+    assert np.allclose(resample_box(volume, (3, 4, 5), (16, 20, 24), (16, 20, 24)), theirs, atol=1e-6)
 
 
 def test_halving_a_smooth_crop_gives_nearly_the_published_voxels() -> None:
@@ -57,7 +57,7 @@ def test_halving_a_smooth_crop_gives_nearly_the_published_voxels() -> None:
     z, y, x = np.meshgrid(*[np.arange(48)] * 3, indexing="ij")
     volume = (0.5 + 0.4 * np.sin(x / 9) * np.cos(y / 11) * np.sin(z / 13)).astype(np.float32)
     theirs = published.cut(volume, (4, 4, 4), (32, 32, 32), (16, 16, 16))
-    ours = box_resampled(volume, (4, 4, 4), (32, 32, 32), (16, 16, 16))
+    ours = resample_box(volume, (4, 4, 4), (32, 32, 32), (16, 16, 16))
     assert np.abs(ours - theirs)[2:-2, 2:-2, 2:-2].max() < 0.01
 
 

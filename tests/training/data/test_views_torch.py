@@ -17,9 +17,9 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from crossdim.training.data.collate import collate
-from crossdim.training.data.views import filters_torch, flat, flat_torch, solid, solid_torch
+from crossdim.training.data.views import filters_torch, views_2d, views_2d_torch, views_3d, views_3d_torch
 from crossdim.training.data.views.boxes import Boxes
-from crossdim.training.data.views.travel import packed, unpacked
+from crossdim.training.data.views.packing import pack, unpack
 
 seeds = st.integers(0, 2**32 - 1)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -51,8 +51,8 @@ def test_blur_has_scipys_taps_reach_and_border(sigma: float, length: int) -> Non
 def test_normalised_is_numpys() -> None:
     views = np.random.default_rng(0).normal(3, 2, (3, 5, 6)).astype(np.float32)
     views[1] = 7
-    found = filters_torch.normalised(on_device(views), (1, 2)).cpu()
-    assert np.allclose(found, [flat.normalised(view) for view in views], atol=1e-5)
+    found = filters_torch.normalise(on_device(views), (1, 2)).cpu()
+    assert np.allclose(found, [views_2d.normalise(view) for view in views], atol=1e-5)
 
 
 # ---- images ------------------------------------------------------------------------------------------------------
@@ -69,8 +69,8 @@ def test_resizing_is_pillows(seed: int, out: int) -> None:
     edges = np.array([left, top, rng.uniform(left + 1, width), rng.uniform(top + 1, height)], np.float32)
     wasteful = np.pad(image, ((0, 7), (0, 5)), constant_values=1e6)
     shape = torch.tensor([[height, width]], device=DEVICE)
-    found = flat_torch.cropped(on_device(wasteful)[None], shape, on_device(edges)[None, None], out)[0, 0]
-    assert np.abs(found.cpu().numpy() - flat.cropped(image, edges, out)).max() < 1e-5
+    found = views_2d_torch.crop_and_resize(on_device(wasteful)[None], shape, on_device(edges)[None, None], out)[0, 0]
+    assert np.abs(found.cpu().numpy() - views_2d.crop_and_resize(image, edges, out)).max() < 1e-5
 
 
 @given(
@@ -79,7 +79,7 @@ def test_resizing_is_pillows(seed: int, out: int) -> None:
 @settings(max_examples=50, deadline=None)
 def test_turning_is_pillows(angle: float, side: int, flip: bool) -> None:
     image = np.random.default_rng(side).random((side, side)).astype(np.float32)
-    found = flat_torch.turned(
+    found = views_2d_torch.rotate_and_flip(
         on_device(image)[None], torch.tensor([angle], dtype=torch.float64, device=DEVICE), torch.tensor([flip], device=DEVICE)
     )
     expected = np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR))
@@ -91,37 +91,37 @@ def test_turning_is_pillows(angle: float, side: int, flip: bool) -> None:
 def test_flat_views_of_a_batch_are_those_of_numpy() -> None:
     rng = np.random.default_rng(1)
     images = [rng.random((int(h), int(w))).astype(np.float32) for h, w in rng.integers(60, 120, (6, 2))]
-    plans = [flat.draw_flat((i.shape[0], i.shape[1]), rng, count=3, side=48, area=(0.05, 1.0), holes=3) for i in images]
+    plans = [views_2d.draw_plan_2d((i.shape[0], i.shape[1]), rng, count=3, side=48, area=(0.05, 1.0), holes=3) for i in images]
     tensors = batched(
-        [{"source": i, "shape": np.array(i.shape), **packed(plan, "p")} for i, plan in zip(images, plans, strict=True)]
+        [{"source": i, "shape": np.array(i.shape), **pack(plan, "p")} for i, plan in zip(images, plans, strict=True)]
     )
-    found = flat_torch.flat_views(tensors["source"], tensors["shape"], unpacked(flat.FlatPlan, tensors, "p"), 48, 15)
+    found = views_2d_torch.make_views_2d(tensors["source"], tensors["shape"], unpack(views_2d.Plan2D, tensors, "p"), 48, 15)
     for number, (image, plan) in enumerate(zip(images, plans, strict=True)):
-        clean, spoilt = flat.flat_views(image, plan, 48, 15)
+        clean, corrupted = views_2d.make_views_2d(image, plan, 48, 15)
         assert np.abs(found[0][number].cpu().numpy() - clean).max() < 1e-5
-        assert np.abs(found[1][number].cpu().numpy() - spoilt).max() < 1e-4
+        assert np.abs(found[1][number].cpu().numpy() - corrupted).max() < 1e-4
 
 
 # ---- volumes -----------------------------------------------------------------------------------------------------
 
 
-def volumes_and_plans(count: int, swaps: int = 60) -> tuple[list[np.ndarray], list[solid.SolidPlan]]:
+def volumes_and_plans(count: int, swaps: int = 60) -> tuple[list[np.ndarray], list[views_3d.Plan3D]]:
     """Volumes of different sizes; boxes reach to all their borders and beyond them."""
     rng = np.random.default_rng(2)
     volumes = [rng.random(tuple(rng.integers(24, 40, 3))).astype(np.float32) for _ in range(count)]
     starts = [rng.uniform(-3, 2, (2, 3)) for _ in volumes]
     ends = [v.shape + rng.uniform(-2, 3, (2, 3)) for v in volumes]
     boxes = [Boxes(start=start, size=end - start) for start, end in zip(starts, ends, strict=True)]
-    return volumes, [solid.draw_solid(box, SIDE, swaps, rng) for box in boxes]
+    return volumes, [views_3d.draw_plan_3d(box, SIDE, swaps, rng) for box in boxes]
 
 
-def solid_batch(volumes: list[np.ndarray], plans: list[solid.SolidPlan]) -> dict[str, torch.Tensor]:
+def solid_batch(volumes: list[np.ndarray], plans: list[views_3d.Plan3D]) -> dict[str, torch.Tensor]:
     rows = [
         {
             "source": v,
             "shape": np.array(v.shape),
             "affine": p.placement.affine(SIDE),
-            **packed(p.corruption, "p"),
+            **pack(p.corruption, "p"),
         }
         for v, p in zip(volumes, plans, strict=True)
     ]
@@ -131,11 +131,11 @@ def solid_batch(volumes: list[np.ndarray], plans: list[solid.SolidPlan]) -> dict
 def test_interpolation_is_scipys_inside_and_beyond_every_volumes_own_border() -> None:
     volumes, plans = volumes_and_plans(6)
     t = solid_batch(volumes, plans)
-    found = solid_torch.resampled(t["source"], t["shape"], t["affine"], SIDE).cpu().numpy()
+    found = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE).cpu().numpy()
     beyond = 0
     for views, volume, plan in zip(found, volumes, plans, strict=True):
         for view, affine in zip(views, plan.placement.affine(SIDE), strict=True):
-            expected = solid.resampled(volume, affine, SIDE)
+            expected = views_3d.resample(volume, affine, SIDE)
             beyond += (expected == 0).sum()
             assert np.abs(view - expected).max() < 1e-5
     assert beyond > 10_000
@@ -146,7 +146,7 @@ def test_a_box_at_the_border_without_a_turn_keeps_its_outermost_voxels() -> None
     volume = np.random.default_rng(0).random(SIDE).astype(np.float32)
     plain = np.concatenate([np.eye(3), np.zeros((3, 1))], axis=1)
     shape = torch.tensor([SIDE], device=DEVICE)
-    found = solid_torch.resampled(on_device(volume)[None], shape, on_device(plain)[None, None], SIDE)[0, 0]
+    found = views_3d_torch.resample(on_device(volume)[None], shape, on_device(plain)[None, None], SIDE)[0, 0]
     assert np.abs(found.cpu().numpy() - volume).max() < 1e-5
 
 
@@ -157,25 +157,25 @@ def test_swaps_one_after_the_other_are_numpys(seed: int, times: int) -> None:
     rng = np.random.default_rng(seed)
     views = rng.random((3, 6, 7, 12)).astype(np.float32)
     swaps = rng.integers(0, (3, 4, 5), (3, times, 2, 3))
-    found = solid_torch.swapped(on_device(views), on_device(swaps)).cpu().numpy()
-    assert np.array_equal(found, [solid.swapped(view, swap) for view, swap in zip(views, swaps, strict=True)])
+    found = views_3d_torch.swap_patches(on_device(views), on_device(swaps)).cpu().numpy()
+    assert np.array_equal(found, [views_3d.swap_patches(view, swap) for view, swap in zip(views, swaps, strict=True)])
 
 
 def test_solid_views_of_a_batch_are_those_of_numpy_where_noise_is_given() -> None:
     volumes, plans = volumes_and_plans(5)
     t = solid_batch(volumes, plans)
     noise = np.random.default_rng(3).standard_normal((5, 2, *SIDE), np.float32)
-    clean = solid_torch.resampled(t["source"], t["shape"], t["affine"], SIDE)
-    found = solid_torch.corrupted(clean, unpacked(solid.Corruption, t, "p"), on_device(noise)).cpu().numpy()
+    clean = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE)
+    found = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p"), on_device(noise)).cpu().numpy()
     for number, (volume, plan) in enumerate(zip(volumes, plans, strict=True)):
-        expected, _ = solid.solid_views(volume, plan, SIDE)
-        assert np.abs(found[number] - solid.corrupted(expected, plan.corruption, noise[number])).max() < 1e-4
+        expected, _ = views_3d.make_views_3d(volume, plan, SIDE)
+        assert np.abs(found[number] - views_3d.corrupt(expected, plan.corruption, noise[number])).max() < 1e-4
 
 
 def test_noise_belongs_to_the_sample_and_not_to_its_batch() -> None:
     seeds_B = torch.tensor([5, 2**62, 7], device=DEVICE)
-    together = solid_torch.noise_of(seeds_B, (3, 2, 4, 4, 4))
-    alone = solid_torch.noise_of(seeds_B[1:2], (1, 2, 4, 4, 4))
+    together = views_3d_torch.draw_noise(seeds_B, (3, 2, 4, 4, 4))
+    alone = views_3d_torch.draw_noise(seeds_B[1:2], (1, 2, 4, 4, 4))
     assert torch.equal(together[1:2], alone)
     assert not torch.equal(together[0], together[2])
     assert not torch.equal(together[0, 0], together[0, 1])
@@ -183,7 +183,7 @@ def test_noise_belongs_to_the_sample_and_not_to_its_batch() -> None:
 
 def test_noise_is_standard_normal() -> None:
     """Moments within 5 standard errors, Kolmogorov-Smirnov against the normal distribution; 300 seeds."""
-    noise = solid_torch.noise_of(torch.arange(300, device=DEVICE), (300, 2, 8, 8, 8)).cpu().double().numpy()
+    noise = views_3d_torch.draw_noise(torch.arange(300, device=DEVICE), (300, 2, 8, 8, 8)).cpu().double().numpy()
     error = 1 / np.sqrt(noise.size)
     assert abs(noise.mean()) < 5 * error
     assert abs(noise.std() - 1) < 5 * error / np.sqrt(2)
@@ -197,11 +197,11 @@ def test_both_ways_of_rendering_have_the_same_statistics() -> None:
     rng = np.random.default_rng(4)
     volume = ndimage.gaussian_filter(rng.random((32, 32, 32)), 2).astype(np.float32) * 3 - 1
     boxes = Boxes(start=np.full((2, 3), 4.0), size=np.full((2, 3), 22.0))
-    plans = [solid.draw_solid(boxes, SIDE, 5, rng) for _ in range(150)]
+    plans = [views_3d.draw_plan_3d(boxes, SIDE, 5, rng) for _ in range(150)]
     t = solid_batch([volume] * 150, plans)
-    clean = solid_torch.resampled(t["source"], t["shape"], t["affine"], SIDE)
-    device = solid_torch.corrupted(clean, unpacked(solid.Corruption, t, "p")).flatten(0, 1).cpu().numpy()
-    numpy = np.concatenate([solid.solid_views(volume, plan, SIDE)[1] for plan in plans])
+    clean = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE)
+    device = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p")).flatten(0, 1).cpu().numpy()
+    numpy = np.concatenate([views_3d.make_views_3d(volume, plan, SIDE)[1] for plan in plans])
     for statistic in (
         lambda view: stats.skew(view, axis=None),
         lambda view: view.max(),
@@ -216,18 +216,18 @@ def test_nothing_is_made_on_another_device_than_the_batch_is_on() -> None:
     """Tensors without memory stand for an accelerator: arithmetic that mixes them with others of the CPU is refused."""
     volumes, plans = volumes_and_plans(2)
     t = {name: tensor.to("meta") for name, tensor in solid_batch(volumes, plans).items()}
-    clean = solid_torch.resampled(t["source"], t["shape"], t["affine"], SIDE)
-    spoilt = solid_torch.corrupted(clean, unpacked(solid.Corruption, t, "p"), clean)
-    assert spoilt.is_meta
-    plan = flat.draw_flat((30, 30), np.random.default_rng(0), count=2, side=16, area=(0.3, 1.0), holes=2)
+    clean = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE)
+    corrupted = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p"), clean)
+    assert corrupted.is_meta
+    plan = views_2d.draw_plan_2d((30, 30), np.random.default_rng(0), count=2, side=16, area=(0.3, 1.0), holes=2)
     image = {"source": np.zeros((30, 30), np.uint8), "shape": np.array([30, 30]), "scale": np.ones(2, np.float32)}
-    t = {name: tensor.to("meta") for name, tensor in batched([image | packed(plan, "p")] * 2).items()}
+    t = {name: tensor.to("meta") for name, tensor in batched([image | pack(plan, "p")] * 2).items()}
     unit = filters_torch.unit_range(t["source"], t["scale"])
-    assert flat_torch.flat_views(unit, t["shape"], unpacked(flat.FlatPlan, t, "p"), 16, 4)[1].is_meta
+    assert views_2d_torch.make_views_2d(unit, t["shape"], unpack(views_2d.Plan2D, t, "p"), 16, 4)[1].is_meta
 
 
 def test_plans_travel_whole() -> None:
     plan = dataclasses.replace(volumes_and_plans(1)[1][0].corruption, noise_seed=np.asarray(2**62 + 1))
-    back = unpacked(solid.Corruption, batched([packed(plan, "p")]), "p")
-    for name, value in packed(plan, "p").items():
+    back = unpack(views_3d.Corruption, batched([pack(plan, "p")]), "p")
+    for name, value in pack(plan, "p").items():
         assert np.array_equal(getattr(back, name[2:])[0].cpu(), value)

@@ -19,7 +19,7 @@ from crossdim.training.engine.control import Ask
 from crossdim.training.engine.loop import StepRecord
 from crossdim.training.evaluation.features import Labelled, features
 from crossdim.training.evaluation.probes import compare, folds_of
-from crossdim.training.evaluation.statistics import restated
+from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.run_dir.logger import Pen
 from tests.training.published import images, publish
 
@@ -39,7 +39,7 @@ def test_features_that_know_the_class_are_found_and_noise_is_not() -> None:
     for result in compare(data, knowing, noise, folds=5):
         assert result.trained > 0.95
         assert 0.3 < result.untrained < 0.7
-        assert result.verdict == "above the untrained twins"
+        assert result.verdict == "above the untrained baselines"
     for result in compare(data, noise[0], noise[1:], folds=5):
         assert result.verdict.startswith("inside the spread")
 
@@ -60,7 +60,7 @@ def test_statistics_are_those_of_the_data_and_the_original_is_left_alone() -> No
     module(torch.full((4, 1, 2, 2, 2), 100.0))  # what a run left behind
     before = float(module[0].running_mean)  # type: ignore[arg-type]
     x = torch.randn(20, 1, 4, 4, 4) * 3 + 5
-    fresh = restated(module, lambda copy: copy, x.split(10)).requires_grad_(False)
+    fresh = recompute_statistics(module, lambda copy: copy, x.split(10)).requires_grad_(False)
     assert float(fresh(x).mean()) == pytest.approx(0, abs=1e-3)
     assert float(fresh(x).std()) == pytest.approx(1, abs=2e-2)
     assert float(module[0].running_mean) == before  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def test_the_report_is_one_file_with_the_numbers_beside_their_counts(flat: Bucke
     run = str(tmp_path / "run")
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, solid.url, "--out", run, "--workers", "0", "--json"]
     assert main([*line, "--steps", "3", "--set", "global_batch=8"]) == 0
-    assert main(["evaluate", run, "--data", flat.url, solid.url, "--twins", "2", "--json"]) == 0
+    assert main(["evaluate", run, "--data", flat.url, solid.url, "--baselines", "2", "--json"]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "30 (30, 2)" in page
     assert "20 (20, 2)" in page
@@ -123,7 +123,7 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
 
         patched.setattr(Pen, "note", cut)
         assert main([*line, "--steps", "4", "--set", "global_batch=8", "--checkpoint-every", "1"]) == 2
-    evaluation = ["evaluate", run, "--twins", "1", "--data"]
+    evaluation = ["evaluate", run, "--baselines", "1", "--data"]
     capsys.readouterr()
     assert main([*evaluation, flat.url, "--folds", "50"]) == 0
     told = capsys.readouterr().out

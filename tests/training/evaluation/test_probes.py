@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize, one_hot
 
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.evaluation.probes import folds_of, readers, scores
+from crossdim.training.evaluation.probes import classifiers, folds_of, scores
 from tests.training.evaluation.made import labelled
 
 
 def test_neighbours_vote_by_the_softmax_of_their_cosine() -> None:
     """Oracle 20, three neighbours as for nine samples; features of any length."""
-    nearest = readers(9)["knn"].fit(np.array([[1, 0], [1.8, 0.2], [0, 1], [0.1, 0.9]]), np.array([0, 0, 1, 1]))
+    nearest = classifiers(9)["knn"].fit(np.array([[1, 0], [1.8, 0.2], [0, 1], [0.1, 0.9]]), np.array([0, 0, 1, 1]))
     query = np.array([[0.6, 0.5]]) * 7
     assert nearest.kneighbors(query, return_distance=False).tolist() == [[1, 0, 3]]
     assert nearest.predict_proba(query)[0] == pytest.approx([0.8748876, 0.1251124], abs=1e-7)
@@ -32,13 +32,13 @@ def test_votes_are_those_of_dinov2(seed: int, num_train: int) -> None:
     k = min(10, int(np.ceil(num_train**0.5)))
     cosines, places = (normalize(torch.from_numpy(query)) @ normalize(torch.from_numpy(train)).T).topk(k)
     votes = (one_hot(torch.from_numpy(labels)[places], 3) * (cosines / 0.07).softmax(dim=1)[..., None]).sum(dim=1).numpy()
-    nearest = readers(num_train)["knn"].fit(train, labels)
+    nearest = classifiers(num_train)["knn"].fit(train, labels)
     assert nearest.predict_proba(query) == pytest.approx(votes, abs=1e-9)
     assert nearest.predict(query).tolist() == votes.argmax(axis=1).tolist()
 
 
 def test_there_are_ten_neighbours_or_fewer_in_small_sets() -> None:
-    counts = {num_train: readers(num_train)["knn"].n_neighbors for num_train in (1, 2, 16, 17, 81, 100, 10_000)}
+    counts = {num_train: classifiers(num_train)["knn"].n_neighbors for num_train in (1, 2, 16, 17, 81, 100, 10_000)}
     assert counts == {1: 1, 2: 2, 16: 4, 17: 5, 81: 9, 100: 10, 10_000: 10}
 
 
@@ -58,15 +58,15 @@ def test_nothing_is_learnt_from_what_is_held_out(probe: str) -> None:
     labels = np.arange(60) % 2
     data = labelled(rng.normal(0, 1, (60, 6)) + labels[:, None] * 0.7, labels)
     train, test, rest = np.split(np.arange(60), [30, 45])
-    spoilt = data.x_NC.copy()
-    spoilt[rest] = rng.normal(1e4, 1e4, (15, 6))
+    corrupted = data.x_NC.copy()
+    corrupted[rest] = rng.normal(1e4, 1e4, (15, 6))
     before = scores(probe, data.x_NC, data, [(train, test)])
     assert 0.5 < before[0] < 1
-    assert scores(probe, spoilt, data, [(train, test)]) == before
+    assert scores(probe, corrupted, data, [(train, test)]) == before
     both = np.concatenate([test, rest])
-    alone = scores(probe, spoilt, data, [(train, np.array([i])) for i in both])
+    alone = scores(probe, corrupted, data, [(train, np.array([i])) for i in both])
     expected = np.mean([alone[labels[both] == k].mean() for k in (0, 1)])
-    assert scores(probe, spoilt, data, [(train, both)])[0] == pytest.approx(expected)
+    assert scores(probe, corrupted, data, [(train, both)])[0] == pytest.approx(expected)
 
 
 patients = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), min_size=0, max_size=12)

@@ -17,11 +17,11 @@ from skimage.metrics import structural_similarity
 from crossdim.storage_schema.errors import GeometryError, RunError
 from crossdim.storage_schema.sample import Scaling
 from crossdim.storage_schema.superpatch import SuperpatchGrid, assemble, cut
-from crossdim.training.evaluation.assembly import Tiling, shifted, streamed
+from crossdim.training.evaluation.assembly import Tiling, average_over_shifts, restore_in_slabs
 from crossdim.training.evaluation.patterns import GridPattern
 from crossdim.training.evaluation.quality import Comparison, psnr, ssim_map
-from crossdim.training.evaluation.reconstruction import Figure, MaskedBoxes, Protocol, Volume, judged, measured, panels
-from crossdim.training.layers.tokens import patchify, seen_of
+from crossdim.training.evaluation.reconstruction import Figure, MaskedBoxes, Protocol, Volume, evaluate_volumes, measure, panels
+from crossdim.training.layers.tokens import patchify, visible_mask
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
 from crossdim.training.recipes import maesil as recipes
 
@@ -120,7 +120,7 @@ def test_weights_sum_to_one_at_every_voxel(tiling: Tiling, size: int) -> None:
 def test_restoring_nothing_changes_nothing(tiling: Tiling, shape: tuple[int, int, int, int]) -> None:
     """The identity, whatever boxes there are: every slice once, in order."""
     volume = np.random.default_rng(0).random(shape, np.float32)
-    slabs = list(streamed(volume, UNIT, lambda x, number: x, tiling, 0))
+    slabs = list(restore_in_slabs(volume, UNIT, lambda x, number: x, tiling, 0))
     assert [s.start for s in slabs] == np.cumsum([0, *(s.unit_CDHW.shape[1] for s in slabs)])[:-1].tolist()
     assert np.allclose(np.concatenate([s.unit_CDHW for s in slabs], axis=1), volume, atol=1e-6)
 
@@ -128,7 +128,7 @@ def test_restoring_nothing_changes_nothing(tiling: Tiling, shape: tuple[int, int
 def _seam(overlap: int) -> float:
     """The largest step between neighbouring voxels when boxes disagree by one about a flat volume."""
     flat = np.zeros((1, 24, 24, 24), np.float32)
-    parts = streamed(flat, UNIT, lambda x, number: x + number % 2, Tiling(side=16, overlap=overlap), 0)
+    parts = restore_in_slabs(flat, UNIT, lambda x, number: x + number % 2, Tiling(side=16, overlap=overlap), 0)
     volume = np.concatenate([part.unit_CDHW for part in parts], axis=1)[0]
     return max(float(np.abs(np.diff(volume, axis=axis)).max()) for axis in range(3))
 
@@ -136,7 +136,7 @@ def _seam(overlap: int) -> float:
 def test_overlapping_boxes_leave_no_seam() -> None:
     """Where boxes of 16 share 8 voxels a disagreement is spread over them, 1/9 a voxel; without blending it is a wall."""
     assert _seam(8) <= 1 / 9 + 1e-6
-    blocks = streamed(np.zeros((1, 32, 32, 32), np.float32), UNIT, lambda x, n: x + n % 2, Tiling(side=16, overlap=0), 0)
+    blocks = restore_in_slabs(np.zeros((1, 32, 32, 32), np.float32), UNIT, lambda x, n: x + n % 2, Tiling(side=16, overlap=0), 0)
     walls = np.concatenate([part.unit_CDHW for part in blocks], axis=1)
     assert float(np.abs(np.diff(walls, axis=3)).max()) == 1
 
@@ -152,7 +152,7 @@ def test_a_memory_map_is_read_box_by_box(tmp_path: Path) -> None:
         return x
 
     volume = Volume(name="v", array_CDHW=stored, scaling=HU)
-    list(streamed(stored, HU, restore, Tiling(side=32, overlap=8), volume.air))
+    list(restore_in_slabs(stored, HU, restore, Tiling(side=32, overlap=8), volume.air))
     assert seen == [(0, (1, 1, 32, 32, 32), 0.5, 0.0)]
 
 
@@ -160,13 +160,13 @@ def test_shifting_averages_what_is_fixed_to_the_grid_and_nothing_else() -> None:
     """A pattern of period 8 with mean 0 vanishes under shifts of 0 to 7; a restorer that is right stays right."""
     wave = torch.cos(2 * torch.pi * torch.arange(32) / 8)
     x = torch.from_numpy(_smooth((32, 32, 32)))[None, None]
-    right = shifted(lambda y, number: y, (0, 3, 5))
+    right = average_over_shifts(lambda y, number: y, (0, 3, 5))
     assert torch.allclose(right(x, 0), x, atol=1e-6)
-    patterned = shifted(lambda y, number: y + wave, tuple(range(8)))
+    patterned = average_over_shifts(lambda y, number: y + wave, tuple(range(8)))
     assert torch.allclose(patterned(x, 0)[..., :24, :24, :24], x[..., :24, :24, :24], atol=1e-5)
     for wrong in ((1, 2), (0, -1)):
         with pytest.raises(GeometryError, match="shifts"):
-            shifted(lambda y, number: y, wrong)
+            average_over_shifts(lambda y, number: y, wrong)
 
 
 # ---- patterns ----------------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def _volumes(count: int = 2) -> list[Volume]:
 
 
 def test_every_protocol_of_a_masked_method_and_one_of_a_baseline() -> None:
-    masked = {f.name: f for f in judged(recipes.tiny().method.build(), _volumes(), PROTOCOL)}  # type: ignore[arg-type]
-    plain = {f.name: f for f in judged(recipes.ae_tiny().method.build(), _volumes(), PROTOCOL)}  # type: ignore[arg-type]
+    masked = {f.name: f for f in evaluate_volumes(recipes.tiny().method.build(), _volumes(), PROTOCOL)}  # type: ignore[arg-type]
+    plain = {f.name: f for f in evaluate_volumes(recipes.ae_tiny().method.build(), _volumes(), PROTOCOL)}  # type: ignore[arg-type]
     assert sorted(plain) == ["unmasked pattern", "unmasked psnr", "unmasked ssim"]
     assert sorted(set(masked) - set(plain)) == ["hidden psnr", "masked pattern", "masked psnr", "masked ssim"]
     assert all(len(f.values) == 2 and all(map(math.isfinite, f.values)) for f in [*masked.values(), *plain.values()])
@@ -247,14 +247,14 @@ def test_hidden_voxels_are_judged_apart() -> None:
     network.restored = lambda x, ids: torch.full_like(x, 0.5)  # type: ignore[method-assign]
     boxes, x = MaskedBoxes(network, 0), torch.rand(1, 1, 32, 32, 32)
     boxes(x, 3)
-    hidden = patchify(x, (8, 8, 8))[~seen_of(boxes.ids(x, 3), 64)]
+    hidden = patchify(x, (8, 8, 8))[~visible_mask(boxes.ids(x, 3), 64)]
     assert boxes.psnr == pytest.approx(psnr(float((hidden - 0.5).square().mean())), abs=1e-4)
     assert torch.equal(boxes.ids(x, 3), boxes.ids(x, 3))
     assert not torch.equal(boxes.ids(x, 3), boxes.ids(x, 4))
 
 
 def test_a_perfect_method_is_perfect() -> None:
-    row = measured(_volumes(1)[0], lambda x, number: x, PROTOCOL)
+    row = measure(_volumes(1)[0], lambda x, number: x, PROTOCOL)
     assert row["psnr"] > 90
     assert row["ssim"] == pytest.approx(1, abs=1e-5)
 
@@ -276,4 +276,4 @@ def test_slices_are_in_hounsfield_units() -> None:
 def test_a_method_that_restores_nothing_is_told_so() -> None:
     config = replace(recipes.tiny().method, norm_pix=True)  # type: ignore[call-arg]
     with pytest.raises(RunError, match="norm_pix"):
-        judged(config.build(), _volumes(1), PROTOCOL)  # type: ignore[arg-type]
+        evaluate_volumes(config.build(), _volumes(1), PROTOCOL)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from crossdim.storage_schema.errors import RunError
 from crossdim.training.backbones.resnet import ResNetSettings
 from crossdim.training.evaluation.features import Labelled
 from crossdim.training.evaluation.probes import folds_of
-from crossdim.training.evaluation.weak import WeakReader, answers, fitted, weak_scores
+from crossdim.training.evaluation.weak import WeakProbe, fit_weak_probe, predict_classes, weak_scores
 from crossdim.training.layers.dual_norm import DualBatchNorm3d
 from tests.training.evaluation.made import labelled, noises
 
@@ -26,9 +26,9 @@ def _encoder(operator: Any = "crossd") -> nn.Module:
     return ResNetSettings(base_width=8, operator=operator).encoder()
 
 
-def _fitted(encoder: nn.Module, data: Labelled, **settings: int) -> WeakReader:
+def _fitted(encoder: nn.Module, data: Labelled, **settings: int) -> WeakProbe:
     classes = torch.from_numpy(data.labels.astype(int))
-    return fitted(encoder, torch.from_numpy(data.x_NC), classes, **({"epochs": 2, "batch": 8, "seed": 0} | settings))
+    return fit_weak_probe(encoder, torch.from_numpy(data.x_NC), classes, **({"epochs": 2, "batch": 8, "seed": 0} | settings))
 
 
 def _norm_names(module: nn.Module) -> set[str]:
@@ -154,9 +154,9 @@ def test_nothing_is_learnt_from_what_is_held_out() -> None:
     data, encoder = noises(40, 2), _encoder()
     hard = replace(data, x_NC=data.x_NC + np.random.default_rng(0).normal(0, 2, data.x_NC.shape).astype(np.float32))
     folds = [(np.arange(20), np.arange(20, 30)), (np.arange(30, 40), np.arange(10, 20))]
-    spoilt = replace(hard, x_NC=hard.x_NC.copy())
-    spoilt.x_NC[20:30] = 1e4
-    before, after = (weak_scores(encoder, d, folds, epochs=2) for d in (hard, spoilt))
+    corrupted = replace(hard, x_NC=hard.x_NC.copy())
+    corrupted.x_NC[20:30] = 1e4
+    before, after = (weak_scores(encoder, d, folds, epochs=2) for d in (hard, corrupted))
     assert 0.5 < before[1] < 1  # a score that could change
     assert before[1] == after[1]
     assert after[0] == 0.5  # equal inputs, equal answers
@@ -166,11 +166,11 @@ def test_an_answer_does_not_depend_on_its_neighbours() -> None:
     data = noises(40, 2)
     x = torch.from_numpy(data.x_NC) + 0.2 * torch.randn(40, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     reader = _fitted(_encoder(), noises(20, 2, seed=1))
-    spoilt = x.clone()
-    spoilt[1::2] *= 1e4
-    assert len(set(answers(reader, x, 16).tolist())) == 2
-    assert answers(reader, x, 16)[::2].tolist() == answers(reader, spoilt, 16)[::2].tolist()
-    assert answers(reader, x, 16).tolist() == answers(reader, x, 1).tolist()
+    corrupted = x.clone()
+    corrupted[1::2] *= 1e4
+    assert len(set(predict_classes(reader, x, 16).tolist())) == 2
+    assert predict_classes(reader, x, 16)[::2].tolist() == predict_classes(reader, corrupted, 16)[::2].tolist()
+    assert predict_classes(reader, x, 16).tolist() == predict_classes(reader, x, 1).tolist()
 
 
 def test_classes_weigh_alike() -> None:

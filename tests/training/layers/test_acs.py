@@ -12,7 +12,7 @@ from torch.nn import functional
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.layers.acs import ACSConv, MeanACSConv, SoftACSConv, thirds
 from crossdim.training.layers.conv25d import Conv25D
-from crossdim.training.layers.inflate import inflated
+from crossdim.training.layers.kernel_inflation import inflate_kernel
 from crossdim.training.layers.transposed import PlaneConvTranspose
 
 
@@ -138,7 +138,7 @@ def test_i3d_is_the_image_inside_and_two_thirds_at_the_border() -> None:
     """Oracle 14, section 3.4."""
     weight, image = _random(3, 2, 3, 3), _random(1, 2, 6, 6, seed=1)
     flat = functional.conv2d(image, weight, padding=1)
-    solid = functional.conv3d(image[:, :, None].expand(-1, -1, 5, -1, -1), inflated(weight, "i3d", depth=3), padding=1)
+    solid = functional.conv3d(image[:, :, None].expand(-1, -1, 5, -1, -1), inflate_kernel(weight, "i3d", depth=3), padding=1)
     assert torch.allclose(solid[:, :, 1:-1], flat[:, :, None].expand(-1, -1, 3, -1, -1), atol=1e-13)
     for border in (0, -1):
         assert torch.allclose(solid[:, :, border], flat * 2 / 3, atol=1e-13)
@@ -146,9 +146,9 @@ def test_i3d_is_the_image_inside_and_two_thirds_at_the_border() -> None:
 
 def test_ways_of_inflation_that_do_not_exist_are_refused() -> None:
     with pytest.raises(GeometryError, match="unknown inflation"):
-        inflated(torch.zeros(1, 1, 3, 3), "center", depth=3)  # type: ignore[arg-type]
+        inflate_kernel(torch.zeros(1, 1, 3, 3), "center", depth=3)  # type: ignore[arg-type]
     with pytest.raises(GeometryError, match="an ACS kernel is a cube"):
-        inflated(torch.zeros(1, 1, 3, 3), "acs", depth=3)
+        inflate_kernel(torch.zeros(1, 1, 3, 3), "acs", depth=3)
 
 
 @given(

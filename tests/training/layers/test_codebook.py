@@ -47,7 +47,7 @@ def test_living_entries_are_moving_averages_of_what_takes_them() -> None:
         codes = torch.randn(1, 2, 3, 3, 3)
         _, chosen = book(codes)
         rows = codes[0].flatten(1).T
-        book.follow(codes, chosen, _rng())
+        book.update(codes, chosen, _rng())
         for k in range(4):
             mine = rows[chosen == k]
             uses[k] = 0.9 * uses[k] + 0.1 * len(mine)
@@ -63,7 +63,7 @@ def test_entries_that_nothing_takes_are_restarted_at_codes_of_the_batch() -> Non
     codes = torch.randn(2, 2, 4, 4, 4)
     _, chosen = book(codes)
     assert chosen.unique().tolist() == [0]
-    book.follow(codes, chosen, _rng())
+    book.update(codes, chosen, _rng())
     known = codes.movedim(1, -1).flatten(0, -2)
     assert bool((torch.cdist(book.entries, known).min(dim=1).values < 1e-5)[1:].all())
     assert len(book.entries.unique(dim=0)) > 12
@@ -77,7 +77,7 @@ def test_a_book_learns_clusters() -> None:
     for _ in range(60):
         codes = (centres[torch.randint(4, (2, 2, 2, 2))] + 0.01 * torch.randn(2, 2, 2, 2, 3)).movedim(-1, 1)
         quantised, chosen = book(codes)
-        book.follow(codes, chosen, _rng())
+        book.update(codes, chosen, _rng())
     assert float((codes - quantised).abs().max()) < 0.1
 
 
@@ -86,7 +86,7 @@ def _rank(rank: int, port: int, folder: str, borrowed: bool) -> None:
     torch.manual_seed(0)
     book, codes = Codebook(8, 3, 0.9), torch.randn(3, 3, 2, 2, 2)
     mine = codes[:1] if rank == 0 else codes if borrowed else codes[1:]
-    book.follow(mine, book(mine)[1], _rng(), counted=rank > 0 or not borrowed)
+    book.update(mine, book(mine)[1], _rng(), counted=rank > 0 or not borrowed)
     torch.save(book.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -104,7 +104,7 @@ def test_uneven_ranks_keep_one_book(borrowed: bool, tmp_path: Path) -> None:
     book, codes = Codebook(8, 3, 0.9), torch.randn(3, 3, 2, 2, 2)
     chosen = book(codes)[1]
     alone = torch.bincount(chosen, minlength=8) * 0.1 >= DEAD_BELOW * len(chosen) / 8
-    book.follow(codes, chosen, _rng())
+    book.update(codes, chosen, _rng())
     assert bool(alone.any())
     assert torch.allclose(first["entries"][alone], book.entries[alone], atol=1e-6)
     assert torch.allclose(first["uses"], book.uses, atol=1e-6)

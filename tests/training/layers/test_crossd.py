@@ -139,7 +139,7 @@ def test_pieces_are_put_together_right(form: Form, monkeypatch: pytest.MonkeyPat
     layer = _layer(5, 10, 3, padding=1, bias=False, form=form)
     x = _random(19, 5, 4, 4).requires_grad_()
     expected = _gradients(layer(x), [x, *layer.parameters()])
-    monkeypatch.setattr("crossdim.training.layers.windows.PIECE", 8 * 9 * 5 * 3)
+    monkeypatch.setattr("crossdim.training.layers.unfold.PIECE", 8 * 9 * 5 * 3)
     monkeypatch.setattr("crossdim.training.layers.per_sample.PIECE", 3 * 27 * 5 * 16)
     found = _gradients(layer(x), [x, *layer.parameters()])
     for mine, other in zip(found, expected, strict=True):
@@ -202,7 +202,7 @@ def test_a_volume_of_one_slice_meets_the_middle_of_the_kernel() -> None:
     """Oracle 10: 2D and 3D use of a centered layer at angle 0 are one operation."""
     layer = _layer(3, 4, 3, padding=1)
     assert layer.rotation_params is not None
-    layer.rotation_params.start_at_rest()
+    layer.rotation_params.reset_to_zero_angle()
     x = _random(2, 3, 6, 7)
     assert torch.allclose(layer(x), layer(x[:, :, None])[:, :, 0], atol=1e-12)
     assert layer.rotation_params[3].bias[:3].abs().min() > 0
@@ -212,7 +212,7 @@ def test_a_layer_at_rest_learns_to_turn() -> None:
     """At rest the angle has a gradient; with an axis of zero it would not."""
     layer = _layer(3, 4, 3, padding=1)
     assert layer.rotation_params is not None
-    layer.rotation_params.start_at_rest()
+    layer.rotation_params.reset_to_zero_angle()
     layer(_random(2, 3, 6, 7)).square().sum().backward()
     assert layer.rotation_params[3].bias.grad[3].abs() > 1e-3
 
@@ -276,7 +276,7 @@ def test_borders_are_those_of_torch(padding_mode: str) -> None:
     flat = nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode=padding_mode).double()
     solid = nn.Conv3d(2, 3, 3, padding=(1, 2, 1), padding_mode=padding_mode).double()
     assert layer.rotation_params is not None
-    layer.rotation_params.start_at_rest()
+    layer.rotation_params.reset_to_zero_angle()
     assert layer.bias is not None
     with torch.no_grad():
         flat.weight.copy_(layer.weights_3d[:, :, 1])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.data.order import rng_at
 from crossdim.training.layers.masks import DualMask, MaskMode
-from crossdim.training.layers.tokens import seen_of
+from crossdim.training.layers.tokens import visible_mask
 from tests.oracles import maesil as oracle
 
 GRID = (16, 16, 16)
@@ -36,7 +36,7 @@ def test_tubes_then_planes_keep_exact_counts(share: float, tubes: int, a_plane: 
     for seed in range(3):
         ids = drawn(mask, GRID, range(4), seed)
         assert ids.shape == (4, visible)
-        seen = seen_of(ids, 4096).view(4, 16, 256)
+        seen = visible_mask(ids, 4096).view(4, 16, 256)
         assert bool((seen.sum(dim=2) == a_plane).all())
         assert bool((seen.any(dim=1).sum(dim=1) <= tubes).all())  # all other places are hidden in every plane
         assert float((~seen).float().mean()) == masked
@@ -44,7 +44,7 @@ def test_tubes_then_planes_keep_exact_counts(share: float, tubes: int, a_plane: 
 
 def test_planes_and_places_cross() -> None:
     """O-D5: exactly 8 planes, all with the same 128 places."""
-    seen = seen_of(drawn(DualMask(mode="plane_x_axis"), GRID, range(4)), 4096).view(4, 16, 256)
+    seen = visible_mask(drawn(DualMask(mode="plane_x_axis"), GRID, range(4)), 4096).view(4, 16, 256)
     for sample in seen:
         planes = sample[sample.any(dim=1)]
         assert planes.shape[0] == 8
@@ -55,7 +55,7 @@ def test_planes_and_places_cross() -> None:
 def test_the_control_hides_three_quarters_anywhere() -> None:
     mask = DualMask(mode="random")
     assert drawn(mask, GRID, range(2)).shape == (2, 1024)
-    seen = seen_of(drawn(mask, GRID, range(64)), 4096).float().mean(dim=0)
+    seen = visible_mask(drawn(mask, GRID, range(64)), 4096).float().mean(dim=0)
     assert float(seen.min()) > 0.05 and float(seen.max()) < 0.5  # noqa: PT018 - no site is always or never seen
 
 
@@ -71,7 +71,7 @@ def test_ids_ascend_and_their_number_is_that_of_the_settings(
     assert bool((ids.diff(dim=1) > 0).all())
     assert int(ids.min()) >= 0
     assert int(ids.max()) < total
-    assert int((~seen_of(ids, total)).sum(dim=1)[0]) + ids.shape[1] == total
+    assert int((~visible_mask(ids, total)).sum(dim=1)[0]) + ids.shape[1] == total
 
 
 @given(counts=grids, spatial=shares, depth=shares, seed=st.integers(0, 99))

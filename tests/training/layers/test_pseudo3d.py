@@ -1,4 +1,4 @@
-"""The differentiable twin of the view: the same voxels and pixels as NumPy's, and O-A11 for its gradient.
+"""The differentiable form of the view: the same voxels and pixels as NumPy's, and O-A11 for its gradient.
 
 The other oracles of the method notes are put to both forms in ``tests/storage_schema/test_pseudo3d.py``.
 """

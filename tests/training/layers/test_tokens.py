@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.layers.tokens import (
     PatchEmbedding,
+    gather_tokens,
     patchify,
-    put_back,
-    seen_of,
+    scatter_tokens,
     sinusoids,
-    taken,
     token_counts,
     unpatchify,
+    visible_mask,
 )
 from tests.oracles import maesil as oracle
 
@@ -105,8 +105,8 @@ def test_taking_and_putting_back_are_inverse(count: int, data: st.DataObject) ->
     """O-D6: visible rows come back exactly, and the ground is everywhere else."""
     ids = torch.tensor([sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=count // 2 + 1, max_size=count // 2 + 1)))])
     rows, ground = torch.randn(1, count, 5), torch.randn(5)
-    placed = put_back(taken(rows, ids), ids, ground, count)
-    seen = seen_of(ids, count)
+    placed = scatter_tokens(gather_tokens(rows, ids), ids, ground, count)
+    seen = visible_mask(ids, count)
     assert torch.equal(placed[seen], rows[seen])
     assert torch.equal(placed[~seen], ground.expand(count - ids.shape[1], 5))
     assert int(seen.sum()) == ids.shape[1]

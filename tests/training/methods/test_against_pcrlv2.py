@@ -32,7 +32,7 @@ def _pairs(ours: PyramidNet, theirs: published.PCRLv23d) -> list[tuple[nn.Module
     return list(zip(mine, [layer for part in order for layer in _layers(part)], strict=True))
 
 
-def twins(seed: int, width: int = WIDTH) -> tuple[PyramidNet, published.PCRLv23d]:
+def ours_and_published(seed: int, width: int = WIDTH) -> tuple[PyramidNet, published.PCRLv23d]:
     """Our network and the transcription with equal weights, in float64."""
     torch.manual_seed(seed)
     ours = CdsslP3D(backbone=UNet3DSettings(base_width=width)).build().double().train()
@@ -61,7 +61,7 @@ def test_terms_gradients_and_one_update_equal_the_published_step(
     presentation: Presentation, side: tuple[int, int, int], local: tuple[int, int, int], index: int
 ) -> None:
     """One step at several places of the schedule, so that every level is drawn by some of them."""
-    ours, theirs = twins(seed=index)
+    ours, theirs = ours_and_published(seed=index)
     batch, step = _batch(presentation, side, local), Step(index=index, total=9, seed=5)
     rng = step.rng(presentation)
     drawn = [int(rng.integers(3)), *(int(level) for _ in range(6) for level in rng.integers(0, 3, 2))]

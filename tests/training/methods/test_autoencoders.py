@@ -16,7 +16,7 @@ from crossdim.training.data.collate import Batch
 from crossdim.training.methods.autoencoders import Ae, Quantised, Vae, VqVae, perplexity
 from crossdim.training.methods.base import MethodConfig, Step
 from crossdim.training.methods.maesil import Maesil
-from crossdim.training.objectives.latent import commitment, divergence, straight_through, warmed_up
+from crossdim.training.objectives.latent import commitment, divergence, linear_warmup, straight_through
 from crossdim.training.recipes import maesil as recipes
 from tests.training.methods.restoring_suite import RestoringSuite
 
@@ -90,8 +90,8 @@ def test_divergence_in_closed_form() -> None:
 
 
 def test_its_weight_rises_in_the_first_tenth() -> None:
-    assert [warmed_up(1e-4, p, 0.1) for p in (0, 0.05, 0.1, 0.5, 1)] == pytest.approx([0, 5e-5, 1e-4, 1e-4, 1e-4])
-    assert warmed_up(1e-4, 0.0, 0.0) == 1e-4
+    assert [linear_warmup(1e-4, p, 0.1) for p in (0, 0.05, 0.1, 0.5, 1)] == pytest.approx([0, 5e-5, 1e-4, 1e-4, 1e-4])
+    assert linear_warmup(1e-4, 0.0, 0.0) == 1e-4
 
 
 def test_quantising_is_the_identity_for_gradients() -> None:
@@ -126,7 +126,7 @@ def test_the_code_of_a_vae_is_drawn_with_the_noise_of_the_sample() -> None:
         )
     batch = Batch(stream="superpatch", keys=("a", "b"), counts={"superpatch": 2}, least=2, tensors={"x": x, "noise": noise * 0})
     error = method(batch, Step(index=0, total=10, seed=0)).losses["mse"]
-    assert float(error.detach()) == pytest.approx(float((method._decoded(method.mean(deep)) - x).square().mean().detach()))
+    assert float(error.detach()) == pytest.approx(float((method._decode(method.mean(deep)) - x).square().mean().detach()))
 
 
 def test_perplexity_counts_entries_in_use() -> None:
@@ -136,7 +136,7 @@ def test_perplexity_counts_entries_in_use() -> None:
 
 def test_the_mirror_covers_every_voxel_equally_often() -> None:
     """Kernels of 4 and stride 2: weights of one give a flat interior, so the decoder has no chequerboard of its own."""
-    decoder = StridedSettings(widths=(1, 1)).mirror()
+    decoder = StridedSettings(widths=(1, 1)).voxel_decoder()
     out = torch.ones(1, 1, 8, 8, 8)
     for _ in range(2):
         out = torch.nn.functional.conv_transpose3d(out, torch.ones(1, 1, 4, 4, 4), stride=2, padding=1)

@@ -18,10 +18,20 @@ from crossdim.training.backbones import BACKBONES
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.data.collate import STREAMS
 from crossdim.training.data.order import rng_at
-from crossdim.training.data.views import flat, image_of, solid_torch
+from crossdim.training.data.views import image_of, views_2d, views_3d_torch
 from crossdim.training.methods.base import MethodConfig, Step
 from crossdim.training.methods.cdssl_p3d import CdsslP3D, Views3D
-from crossdim.training.methods.lift import LIFTS, Lift, Repeated, Slice, Unrolled, decoded, encoded, lifted, lifted_torch
+from crossdim.training.methods.image_to_volume import (
+    IMAGE_TO_VOLUME,
+    ImageToVolume,
+    Repeated,
+    Slice,
+    Unrolled,
+    decode_geometry,
+    encode_geometry,
+    to_volumes,
+    to_volumes_torch,
+)
 from crossdim.training.recipes.cdssl_p3d import tiny
 from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import as_image, images, superpatches
@@ -87,7 +97,9 @@ class TestCdsslP3D(MethodSuite):
         assert isinstance(config, CdsslP3D)
         image, side = image_of(sample, Pseudo3D()), config.flat.global_side
         plan, _ = config.flat.plans((image.shape[0], image.shape[1]), rng_at(3, 4))
-        expected = flat.turned(flat.cropped(image, plan.edges[0], side), plan.angle_deg[0], bool(plan.flip[0]))
+        expected = views_2d.rotate_and_flip(
+            views_2d.crop_and_resize(image, plan.edges[0], side), plan.angle_deg[0], bool(plan.flip[0])
+        )
         target = config.draw(sample, None, rng_at(3, 4))["clean1"]
         assert np.array_equal(fold(target, Pseudo3D(), *expected.shape)[0], expected)
 
@@ -156,7 +168,7 @@ class TestRenderedOnTheDevice(MethodSuite):
             assert all(d["source"].dtype == s.array.dtype for d, s in zip(drawn, group, strict=True))
             plans = [{n: (a.shape, a.dtype) for n, a in d.items() if n != "source"} for d in drawn]
             assert all(plan == plans[0] for plan in plans)
-            views = config.rendered(self.batch(config, group))
+            views = config.render_views(self.batch(config, group))
             assert all(view.dtype == torch.float32 and len(view) == len(group) for view in views.values())
 
     def test_views_are_those_of_the_workers(
@@ -165,9 +177,9 @@ class TestRenderedOnTheDevice(MethodSuite):
         """All of them, to the tolerance of normalised views, where the device is lent NumPy's noise of the plan's seed."""
         assert isinstance(config, CdsslP3D)
         workers = dataclasses.replace(config, render="workers")
-        monkeypatch.setattr(solid_torch, "noise_of", _noise_of_numpy)
+        monkeypatch.setattr(views_3d_torch, "draw_noise", _noise_of_numpy)
         for group in samples.values():
-            found, expected = config.rendered(self.batch(config, group)), self.batch(workers, group).tensors
+            found, expected = config.render_views(self.batch(config, group)), self.batch(workers, group).tensors
             assert found.keys() == expected.keys()
             for name, view in found.items():
                 assert view.shape == expected[name].shape
@@ -177,9 +189,9 @@ class TestRenderedOnTheDevice(MethodSuite):
         assert isinstance(config, CdsslP3D)
         for group in samples.values():
             batch = self.batch(config, group)
-            plain = config.rendered(batch)
+            plain = config.render_views(batch)
             with torch.autocast("cpu", torch.bfloat16):
-                cast = config.rendered(batch)
+                cast = config.render_views(batch)
             assert all(torch.equal(plain[name], cast[name]) for name in plain)
 
     def test_a_part_of_a_batch_has_the_views_it_has_in_the_whole(
@@ -190,12 +202,12 @@ class TestRenderedOnTheDevice(MethodSuite):
         for group in samples.values():
             batch = self.batch(config, group)
             part = dataclasses.replace(batch, keys=batch.keys[1:3], tensors={n: t[1:3] for n, t in batch.tensors.items()})
-            whole, cut = config.rendered(batch), config.rendered(part)
+            whole, cut = config.render_views(batch), config.render_views(part)
             assert all(torch.allclose(cut[name], whole[name][1:3], atol=1e-5) for name in whole)
 
     def test_a_lift_is_rendered_too(self, samples: dict[Presentation, list[Sample]]) -> None:
         config = _on_device(_with_lift(Slice()))
-        found = config.rendered(self.batch(config, samples[Presentation.IMAGE]))
+        found = config.render_views(self.batch(config, samples[Presentation.IMAGE]))
         expected = self.batch(_with_lift(Slice()), samples[Presentation.IMAGE]).tensors
         assert all((found[name] - expected[name]).abs().max() < 1e-4 for name in expected)
 
@@ -220,7 +232,7 @@ def _on_device(method: MethodConfig) -> CdsslP3D:
     return dataclasses.replace(method, render="device")
 
 
-def _with_lift(lift: Lift | None, side: int = 64, local: int = 32) -> CdsslP3D:
+def _with_lift(lift: ImageToVolume | None, side: int = 64, local: int = 32) -> CdsslP3D:
     method = tiny().method
     assert isinstance(method, CdsslP3D)
     flat = dataclasses.replace(method.flat, global_side=side, local_side=local)
@@ -238,7 +250,7 @@ LIFTED = [
 
 
 @pytest.mark.parametrize("lift", LIFTED)
-def test_every_lift_gives_volumes_that_the_network_takes(lift: Lift) -> None:
+def test_every_lift_gives_volumes_that_the_network_takes(lift: ImageToVolume) -> None:
     """Training views and the whole image: sides that the network pools, and the same lift in both."""
     config, sample = _with_lift(lift), images(1)[0]
     views = config.draw(sample, Pseudo3D(), np.random.default_rng(0))
@@ -252,19 +264,19 @@ def test_every_lift_gives_volumes_that_the_network_takes(lift: Lift) -> None:
 
 @pytest.mark.parametrize("lift", LIFTED)
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_numpy_and_torch_lift_alike(lift: Lift, multiple: int) -> None:
+def test_numpy_and_torch_lift_alike(lift: ImageToVolume, multiple: int) -> None:
     images_NHW = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
-    found = lifted_torch(torch.from_numpy(images_NHW), lift, multiple)
-    assert np.array_equal(found.numpy(), lifted(images_NHW, lift, multiple))
+    found = to_volumes_torch(torch.from_numpy(images_NHW), lift, multiple)
+    assert np.array_equal(found.numpy(), to_volumes(images_NHW, lift, multiple))
     depth, height, width = lift.shape(64)
     assert found.shape == (3, 1, -(-depth // multiple) * multiple, height, width)
 
 
 def test_what_a_control_holds() -> None:
     image = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
-    assert np.array_equal(lifted(image, Repeated(depth=5), 8)[0, 0], np.concatenate([image] * 5 + [0 * image] * 3))
-    assert np.array_equal(lifted(image, Slice(), 8)[0, 0], np.concatenate([image] + [0 * image] * 15))
-    unrolled = lifted(image, Unrolled(geometry=Pseudo3D(window=2, stride=2)), 8)
+    assert np.array_equal(to_volumes(image, Repeated(depth=5), 8)[0, 0], np.concatenate([image] * 5 + [0 * image] * 3))
+    assert np.array_equal(to_volumes(image, Slice(), 8)[0, 0], np.concatenate([image] + [0 * image] * 15))
+    unrolled = to_volumes(image, Unrolled(geometry=Pseudo3D(window=2, stride=2)), 8)
     assert np.array_equal(unrolled[0, 0, :4], unroll(image, Pseudo3D(window=2, stride=2))[0])
     assert not unrolled[0, 0, 4:].any()
 
@@ -286,7 +298,7 @@ def test_no_depth_is_refused(bad: type[Repeated] | type[Slice]) -> None:
         (Slice(), 103, "next side that fits is 104"),
     ],
 )
-def test_a_view_that_does_not_tile_is_refused_with_the_next_side_that_does(lift: Lift, side: int, hint: str) -> None:
+def test_a_view_that_does_not_tile_is_refused_with_the_next_side_that_does(lift: ImageToVolume, side: int, hint: str) -> None:
     with pytest.raises(GeometryError, match=f"view of side {side} .* multiples of 8 .*{hint}"):
         _with_lift(lift, side=side)
 
@@ -304,7 +316,7 @@ def test_without_a_lift_the_datasets_geometry_is_used() -> None:
 
 
 def test_a_lift_survives_json_by_its_kind() -> None:
-    families = {BackboneSettings: BACKBONES, Lift: LIFTS}
+    families = {BackboneSettings: BACKBONES, ImageToVolume: IMAGE_TO_VOLUME}
     for lift in (None, *LIFTED):
         config = _with_lift(lift)
         document = json.loads(json.dumps(to_document(config)))
@@ -315,11 +327,11 @@ def test_a_lift_survives_json_by_its_kind() -> None:
 @pytest.mark.parametrize("order", ["row_major", "serpentine"])
 def test_a_geometry_travels_as_integers(layout: Layout, order: DepthOrder) -> None:
     spec = Pseudo3D(window=4, stride=2, padding=1, layout=layout, depth_order=order, channel_mode="depth", allow_crop=True)
-    codes = torch.from_numpy(np.stack([encoded(spec)] * 2))
-    assert decoded(codes) == spec
+    codes = torch.from_numpy(np.stack([encode_geometry(spec)] * 2))
+    assert decode_geometry(codes) == spec
     codes[1, 0] = 8
     with pytest.raises(GeometryError, match="one pseudo-3D geometry"):
-        decoded(codes)
+        decode_geometry(codes)
 
 
 def _boxes(views: Views3D, key: str, seed: int, position: int) -> bytes:

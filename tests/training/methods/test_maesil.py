@@ -19,12 +19,12 @@ from crossdim.storage_schema.vocabulary import Modality, Presentation
 from crossdim.training.backbones import load_encoder
 from crossdim.training.data.order import rng_at
 from crossdim.training.layers.masks import DualMask
-from crossdim.training.layers.recompute import recomputed
-from crossdim.training.layers.tokens import patchify, seen_of, unpatchify
+from crossdim.training.layers.recompute import enable_recomputation
+from crossdim.training.layers.tokens import patchify, unpatchify, visible_mask
 from crossdim.training.methods.base import MethodConfig, Step
 from crossdim.training.methods.maesil import Maesil
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
-from crossdim.training.objectives.masked import masked_mse, per_patch_normal
+from crossdim.training.objectives.masked import masked_mse, normalise_patches
 from crossdim.training.recipes.maesil import crossdim_small, paper, tiny
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.oracles import maesil as oracle
@@ -84,11 +84,11 @@ def test_hidden_patches_do_not_leak(config: Maesil) -> None:
     """O-D12: whatever hidden voxels hold, infinities included, the encoder says the same, to the last bit."""
     network, ids = _network(config), _ids(config.mask)
     x = torch.rand(2, 1, 32, 32, 32)
-    hidden = ~seen_of(ids, 64)
+    hidden = ~visible_mask(ids, 64)
     rows = patchify(x, (8, 8, 8))
     for other in (torch.rand_like(rows), torch.full_like(rows, torch.nan)):
-        spoilt = unpatchify(torch.where(hidden[..., None], other, rows), (8, 8, 8), (4, 4, 4))
-        assert torch.equal(network.encoder(spoilt, ids), network.encoder(x, ids))
+        corrupted = unpatchify(torch.where(hidden[..., None], other, rows), (8, 8, 8), (4, 4, 4))
+        assert torch.equal(network.encoder(corrupted, ids), network.encoder(x, ids))
 
 
 def test_visible_patches_are_heard() -> None:
@@ -97,8 +97,8 @@ def test_visible_patches_are_heard() -> None:
     x = torch.rand(1, 1, 32, 32, 32)
     rows = patchify(x, (8, 8, 8))
     rows[:, ids[0, 0]] += 0.1
-    spoilt = unpatchify(rows, (8, 8, 8), (4, 4, 4))
-    assert not torch.equal(network.encoder(spoilt, ids[:1]), network.encoder(x, ids[:1]))
+    corrupted = unpatchify(rows, (8, 8, 8), (4, 4, 4))
+    assert not torch.equal(network.encoder(corrupted, ids[:1]), network.encoder(x, ids[:1]))
 
 
 @torch.no_grad()
@@ -107,8 +107,8 @@ def test_a_step_agrees_with_its_transcription() -> None:
     config = _tiny()
     network = _network(config).double()
     ids, x = _ids(config.mask), torch.rand(2, 1, 32, 32, 32, dtype=torch.float64)
-    predicted = network.predicted(x, ids)
-    found = masked_mse(predicted, patchify(x, (8, 8, 8)), seen_of(ids, 64))
+    predicted = network.predict_patches(x, ids)
+    found = masked_mse(predicted, patchify(x, (8, 8, 8)), visible_mask(ids, 64))
     heads = (config.backbone.heads, config.decoder.heads)
     losses = [oracle.step(network.encoder, network.decoder, v.numpy(), i, heads) for v, i in zip(x, ids.tolist(), strict=True)]
     # Positions of the network are float32.
@@ -139,20 +139,20 @@ def test_with_nothing_hidden_the_loss_is_the_full_error() -> None:
 def test_patches_can_be_normalised_one_by_one() -> None:
     """Scale and offset of a patch are no part of the target then; unbiased variance, as masked autoencoders take it."""
     target = torch.rand(2, 6, 512)
-    normal = per_patch_normal(target)
+    normal = normalise_patches(target)
     assert torch.allclose(normal.mean(dim=-1), torch.zeros(2, 6), atol=1e-6)
     assert torch.allclose(normal.var(dim=-1), torch.ones(2, 6), atol=1e-3)
     seen = torch.zeros(2, 6, dtype=torch.bool)
-    assert float(masked_mse(per_patch_normal(target * 3 + 1), target, seen, norm_pix=True)) < 1e-6
+    assert float(masked_mse(normalise_patches(target * 3 + 1), target, seen, norm_pix=True)) < 1e-6
     network = _network(replace(_tiny(), norm_pix=True))
     assert network.reconstruct(torch.rand(1, 1, 32, 32, 32)) is None
 
 
 def test_bfloat16_changes_little_and_loses_nothing() -> None:
     network, ids, x = _network(_tiny()), _ids(DualMask()), torch.rand(2, 1, 32, 32, 32)
-    wide = network.predicted(x, ids)
+    wide = network.predict_patches(x, ids)
     with torch.autocast("cpu", torch.bfloat16):
-        narrow = network.predicted(x, ids)
+        narrow = network.predict_patches(x, ids)
         assert network.encoder(x, ids).dtype == torch.float32
     assert torch.allclose(wide, narrow.float(), atol=0.05)
 
@@ -162,9 +162,9 @@ def test_recomputing_gives_the_same_gradients() -> None:
     for again in (False, True):
         network = _network(_everything())
         for unit in network.units() if again else ():
-            recomputed(unit)
+            enable_recomputation(unit)
         ids = _ids(DualMask(mode="plane_x_axis"))
-        network.predicted(torch.ones(2, 1, 32, 32, 32), ids).square().sum().backward()
+        network.predict_patches(torch.ones(2, 1, 32, 32, 32), ids).square().sum().backward()
         gradients.append({name: p.grad for name, p in network.named_parameters()})
     assert all(torch.equal(one, gradients[1][name]) for name, one in gradients[0].items() if one is not None)
 
@@ -175,10 +175,10 @@ def test_networks_are_one_graph_each(config: Maesil) -> None:
     """What a compiler would have to break, it would slow down; captured here and run as it is."""
     network = _network(config)
     ids, x = _ids(config.mask), torch.rand(2, 1, 32, 32, 32)
-    expected = network.predicted(x, ids)
+    expected = network.predict_patches(x, ids)
     for part in network.networks():
         part.compile(backend="eager", fullgraph=True)
-    assert torch.equal(network.predicted(x, ids), expected)
+    assert torch.equal(network.predict_patches(x, ids), expected)
 
 
 def test_one_run_holds_images_and_volumes(flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_images_and_volumes_have_grids_of_their_own() -> None:
     network = config.build()
     assert network.mask_of("superpatch") == config.mask == network.mask_of("joint")
     assert network.mask_of("pseudo3d") == network.mask_of("image") == config.flat_mask
-    seen = seen_of(_ids(config.flat_mask, (2, 8, 8)), 128).view(2, 2, 64)
+    seen = visible_mask(_ids(config.flat_mask, (2, 8, 8)), 128).view(2, 2, 64)
     assert torch.equal(seen[:, 0], seen[:, 1])
     assert int(seen[0].sum()) == 32
 
@@ -271,7 +271,7 @@ def test_the_smooth_head_begins_as_nothing_and_sees_across_patches() -> None:
     plain, smooth = (_network(replace(_tiny(), decoder=s)) for s in (replace(settings, smooth_channels=0), settings))
     smooth.load_state_dict(plain.state_dict(), strict=False)
     ids, x = _ids(DualMask()), torch.rand(2, 1, 32, 32, 32)
-    assert torch.equal(smooth.predicted(x, ids), plain.predicted(x, ids))
+    assert torch.equal(smooth.predict_patches(x, ids), plain.predict_patches(x, ids))
     head = smooth.decoder.smooth
     torch.nn.init.normal_(head.back.weight)  # type: ignore[union-attr, arg-type]
     volume = torch.zeros(1, 1, 16, 16, 16, requires_grad=True)
@@ -286,7 +286,7 @@ def test_training_lowers_the_loss() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     ids, losses = _ids(DualMask()), []
     for _ in range(40):
-        loss = masked_mse(network.predicted(x, ids), patchify(x, (8, 8, 8)), seen_of(ids, 64))
+        loss = masked_mse(network.predict_patches(x, ids), patchify(x, (8, 8, 8)), visible_mask(ids, 64))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -165,7 +165,7 @@ def test_a_run_goes_on_from_the_one_before_and_says_so(
     document["model"].pop(_first(document))
     _store(run, document)
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--data", solid.url, "--twins", "1", "--folds", "2", "--json"]) == 0
+    assert main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--folds", "2", "--json"]) == 0
     assert _pretrain(run, solid) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["resumed_at"] == 2
     told = [read_event(Bucket(str(run)), event) for event in events(Bucket(str(run))) if event.kind == "passed-over"]
@@ -181,7 +181,7 @@ def test_where_none_fits_a_sentence_says_what_to_do(
         _store(run, _document(run) | {"step": step, "position": step * 2, "optimizer": {}}, step)
     for code in (
         _pretrain(run, solid),
-        main(["evaluate", str(run), "--data", solid.url, "--twins", "1", "--json"]),
+        main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--json"]),
     ):
         assert code == 2
     error = capsys.readouterr().err

@@ -24,7 +24,7 @@ from crossdim.training.engine.control import Ask
 from crossdim.training.engine.execution import Compute
 from crossdim.training.engine.loop import StepRecord
 from crossdim.training.engine.optim import Sgd
-from crossdim.training.evaluation import trained
+from crossdim.training.evaluation import load_trained
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.recipes.maesil import tiny
 from crossdim.training.run_dir import checkpoint
@@ -142,7 +142,7 @@ def test_a_sharded_run_has_the_samples_and_losses_of_the_run(name: str, runs: Pa
 @pytest.mark.parametrize("name", ["whole-1", "grouped-1", "whole-2", "whole-3", "resumed-3", "damaged-1"])
 def test_the_network_that_is_kept_is_that_of_the_run(name: str, runs: Path) -> None:
     """Whole, in one process, from parts of whatever number of workers; ``encoder.pt`` holds the same numbers."""
-    (_, plain, *_), (_, sharded, *_) = trained(_run(runs / "plain")), trained(_run(runs / name))
+    (_, plain, *_), (_, sharded, *_) = load_trained(_run(runs / "plain")), load_trained(_run(runs / name))
     expected, found = plain.state_dict(), sharded.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.allclose(found[key], expected[key], rtol=0, atol=1e-4) for key in expected)
@@ -187,7 +187,7 @@ def test_the_encoder_of_a_sharded_run_is_judged(
     run = tmp_path / "run"
     shutil.copytree(runs / "whole-3", run)
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--data", flat.url, solid.url, "--folds", "2", "--twins", "1", "--json"]) == 0
+    assert main(["evaluate", str(run), "--data", flat.url, solid.url, "--folds", "2", "--baselines", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {result["dataset"] for result in found["results"]} == {"flat", "solid"}
     assert [restored["dataset"] for restored in found["restored"]] == ["solid"]

@@ -18,16 +18,16 @@ from crossdim.training.launch.driver import Workers
 from crossdim.training.launch.worker import Source
 from crossdim.training.methods.base import Step
 from crossdim.training.methods.cdssl_p3d import CdsslP3D
-from crossdim.training.methods.lift import Repeated, Unrolled
+from crossdim.training.methods.image_to_volume import Repeated, Unrolled
 from crossdim.training.recipes import recipe
 from crossdim.training.recipes.cdssl_p3d import tiny
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.studies import STUDIES, study
 from crossdim.training.studies.ablations import nearest_side
-from crossdim.training.studies.base import Diet, Score, Study
-from crossdim.training.studies.conduct import Bench, conduct, short_names
-from crossdim.training.studies.course import Course, course
-from crossdim.training.studies.table import page
+from crossdim.training.studies.base import DataSubset, Score, Study
+from crossdim.training.studies.run import StudyConfig, run_study, short_names
+from crossdim.training.studies.run_summary import RunSummary, summarise_run
+from crossdim.training.studies.table import study_page
 from crossdim.training.study_subjects import STUDY_SUBJECTS
 from tests.training.published import images
 
@@ -36,13 +36,13 @@ def test_the_four_arms_differ_in_diet_and_batch_alone() -> None:
     """Equal steps: as many samples of its own as the joint run gives a dimension. Equal samples: as many as it has in all."""
     arms = {arm.name: arm for arm in study("four-arms", tiny()).arms}
     joint = arms["joint"].config
-    assert {name: (arm.diet, arm.config.global_batch / joint.global_batch) for name, arm in arms.items()} == {
-        "scratch": (Diet.NOTHING, 1),
-        "2d-equal-steps": (Diet.FLAT, 0.5),
-        "2d-equal-samples": (Diet.FLAT, 1),
-        "3d-equal-steps": (Diet.SOLID, 0.5),
-        "3d-equal-samples": (Diet.SOLID, 1),
-        "joint": (Diet.BOTH, 1),
+    assert {name: (arm.data, arm.config.global_batch / joint.global_batch) for name, arm in arms.items()} == {
+        "scratch": (DataSubset.NOTHING, 1),
+        "2d-equal-steps": (DataSubset.IMAGES, 0.5),
+        "2d-equal-samples": (DataSubset.IMAGES, 1),
+        "3d-equal-steps": (DataSubset.VOLUMES, 0.5),
+        "3d-equal-samples": (DataSubset.VOLUMES, 1),
+        "joint": (DataSubset.BOTH, 1),
     }
     assert all(replace(arm.config, global_batch=joint.global_batch) == joint for arm in arms.values())
 
@@ -69,18 +69,18 @@ def _record(step: int) -> dict[str, object]:
 
 
 def test_the_course_of_a_run_is_its_edges_and_its_sums() -> None:
-    found = course([_record(step) for step in range(20)])  # type: ignore[arg-type]
-    assert found == Course(
+    found = summarise_run([_record(step) for step in range(20)])  # type: ignore[arg-type]
+    assert found == RunSummary(
         steps=20, samples=140, voxels=110, loss_first=9.5, loss_last=-8.5, evenness=0.5, seconds=40.0, wait_share=0.25
     )
 
 
 def test_the_table_holds_mean_and_spread_and_says_what_is_not_there() -> None:
-    runs = [Course(steps=5, samples=9, voxels=2000, loss_first=1, loss_last=0, evenness=0.9, seconds=5, wait_share=0.01)] * 2
+    runs = [RunSummary(steps=5, samples=9, voxels=2000, loss_first=1, loss_last=0, evenness=0.9, seconds=5, wait_share=0.01)] * 2
     scores = [
         Score(arm=arm, seed=seed, dataset="d", measure="knn", value=0.5 + 0.1 * seed) for arm in ("a", "b") for seed in (0, 1)
     ]
-    text = page("title", ["a", "b", "c"], {"a": runs}, scores)
+    text = study_page("title", ["a", "b", "c"], {"a": runs}, scores)
     assert "over 2 seeds" in text
     assert "| a | 0.550 ± 0.050 |" in text
     assert "| c | none |" in text
@@ -145,11 +145,11 @@ def test_restoring_arms_are_judged_by_what_they_restore(
 
 def test_what_one_dimension_taught_is_judged_in_the_other(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     """Fed with images, probed on volumes as well, by three probes; the other direction is another arm of the same study."""
-    arms = {arm.diet: arm for arm in study("four-arms", replace(recipe("cross-d:tiny"), steps=1, global_batch=8)).arms}
-    assert {Diet.FLAT, Diet.SOLID, Diet.BOTH} <= set(arms)
-    bench = Bench(
+    arms = {arm.data: arm for arm in study("four-arms", replace(recipe("cross-d:tiny"), steps=1, global_batch=8)).arms}
+    assert {DataSubset.IMAGES, DataSubset.VOLUMES, DataSubset.BOTH} <= set(arms)
+    study_config = StudyConfig(
         sources=(Source(bucket=flat, weight=1.0), Source(bucket=solid, weight=1.0)),
-        judges=(),
+        eval_sources=(),
         out=Bucket(str(tmp_path)),
         seeds=1,
         folds=2,
@@ -157,10 +157,10 @@ def test_what_one_dimension_taught_is_judged_in_the_other(flat: Bucket, solid: B
         workers=Workers(least=0, most=0, use_gpu=False, address=None, quiet=True),
         threads=1,
     )
-    document, _ = conduct(Study(title="one way", arms=(arms[Diet.FLAT],)), bench)
+    document, _ = run_study(Study(title="one way", arms=(arms[DataSubset.IMAGES],)), study_config)
     found = {(s["dataset"], s["measure"]) for s in document["scores"]}
     assert found == {(Path(b.url).name, probe) for b in (flat, solid) for probe in ("knn", "linear", "weak")}
-    [run] = (tmp_path / arms[Diet.FLAT].name).iterdir()
+    [run] = (tmp_path / arms[DataSubset.IMAGES].name).iterdir()
     assert read_metrics(Bucket(str(run)))[0]["counts"] == {"pseudo3d": 8}
 
 

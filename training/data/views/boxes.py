@@ -1,4 +1,4 @@
-"""Boxes: where the views of a volume are cut from. Two global ones that overlap, and local ones where those are."""
+"""Boxes that the views of a volume are cut from: two global ones that overlap, and local ones near them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossdim.storage_schema.errors import GeometryError
 
 Reals = npt.NDArray[np.float64]
 Side3 = tuple[int, int, int]
-#: Proposals that are looked at together, and after how many such rounds a pair counts as impossible.
+#: Proposals that are drawn together, and the number of such rounds after which a pair is considered impossible.
 PROPOSALS, ROUNDS = 64, 200
 HULL_MARGIN = 3  # code: PCRLv2, luna_preprocess.py lines 251-274
 
@@ -31,28 +31,44 @@ class Boxes:
 
 
 def overlap(start_a: Reals, size_a: Reals, start_b: Reals, size_b: Reals) -> Reals:
-    """Intersection over union of boxes, (..., 3) each."""
+    """Intersection over union of boxes.
+
+    Args:
+        start_a: (..., 3) first voxels.
+        size_a: (..., 3) voxels.
+        start_b: as ``start_a``.
+        size_b: as ``size_a``.
+
+    Returns:
+        (...), in [0, 1].
+    """
     shared = np.minimum(start_a + size_a, start_b + size_b) - np.maximum(start_a, start_b)
     inner = np.maximum(shared, 0).prod(-1)
     return np.asarray(inner / (size_a.prod(-1) + size_b.prod(-1) - inner))
 
 
-def _fitting(sizes: Sequence[Side3], room: Reals) -> Reals:
+def _sizes_that_fit(sizes: Sequence[Side3], room: Reals) -> Reals:
     return np.array([size for size in sizes if (np.asarray(size) <= room).all()], float).reshape(-1, 3)
 
 
 def box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator, min_overlap: float = 0.3) -> Boxes:
-    """Two boxes inside a volume whose intersection over union is above ``min_overlap``.
+    """Draw two boxes inside a volume whose intersection over union is above ``min_overlap``.
 
-    Both sizes and both places are uniform among all pairs that satisfy the bound. Drawing whole pairs until one does would
-    take thousands of draws in a large volume; so the second box is proposed only where every single axis still allows the
-    bound, and a proposal is kept with the share that this region has of all places. The result has the same distribution.
+    Sizes and places are uniform among all pairs that satisfy the bound. Drawing pairs until one does would take thousands
+    of draws in a large volume; so the second box is drawn only from the places where every single axis still allows the
+    bound, and accepted with a probability in proportion to that region. The result has the same distribution.
+
+    Args:
+        shape_DHW: of the volume, voxels.
+        sizes: possible sizes (D, H, W) of a box, voxels; those that do not fit into the volume are left out.
+        rng: source of the draws.
+        min_overlap: bound of the intersection over union.
 
     Raises:
         GeometryError: if no size fits into the volume, or no two boxes can overlap by as much.
     """
     shape = np.asarray(shape_DHW, float)
-    fitting = _fitting(sizes, shape)
+    fitting = _sizes_that_fit(sizes, shape)
     if len(fitting):
         every_a, every_b = np.repeat(fitting, len(fitting), axis=0), np.tile(fitting, (len(fitting), 1))
         widest = float(_share(every_a + every_b - 2 * _needed(every_a, every_b, min_overlap), shape - every_b).prod(-1).max())
@@ -72,26 +88,33 @@ def box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator,
 
 
 def _needed(size_a: Reals, size_b: Reals, min_overlap: float) -> Reals:
-    """Least length that two boxes must share along each axis, were they to share all they can along the two others."""
+    """The smallest length that two boxes must share along each axis, if they shared as much as possible along the other two."""
     inner = min_overlap * (size_a.prod(-1) + size_b.prod(-1)) / (1 + min_overlap)
     most = np.minimum(size_a, size_b)
     return np.asarray(inner[..., None] * most / most.prod(-1)[..., None])
 
 
 def _share(length: Reals, room: Reals) -> Reals:
-    """Share of all places along each axis; where there is but one place it has all."""
+    """Fraction of all places along each axis; 1 where there is only one place."""
     return np.where(room > 0, np.clip(length, 0, room) / np.where(room > 0, room, 1), 1.0)
 
 
 def sub_boxes(pair: Boxes, shape_DHW: Side3, sizes: Sequence[Side3], count: int, rng: np.random.Generator) -> Boxes:
-    """Boxes inside the common hull of a pair, which is enlarged by 3 voxels; clamped to the volume, never stretched.
+    """Draw boxes inside the bounding box of a pair, enlarged by 3 voxels and clamped to the volume.
+
+    Args:
+        pair: the global boxes.
+        shape_DHW: of the volume, voxels.
+        sizes: possible sizes (D, H, W) of a box, voxels.
+        count: how many boxes.
+        rng: source of the draws.
 
     Raises:
-        GeometryError: if no size fits into the hull.
+        GeometryError: if no size fits.
     """
     low = np.maximum(0, pair.start.min(0) - HULL_MARGIN)
     high = np.minimum(shape_DHW, (pair.start + pair.size).max(0) + HULL_MARGIN)
-    fitting = _fitting(sizes, high - low)
+    fitting = _sizes_that_fit(sizes, high - low)
     if not len(fitting):
         raise GeometryError(f"no local box of sizes {list(sizes)} fits into the hull of the global ones, {high - low} voxels")
     size = fitting[rng.integers(len(fitting), size=count)]

@@ -1,4 +1,4 @@
-"""Filters on the device: unit range, Gaussian blur with a width of its own for every view, normalisation."""
+"""Filters on the device: unit range, Gaussian blur with a separate width for every view, normalisation."""
 
 # Axes: B batch, N views of all samples, L length, K taps of a filter.
 from __future__ import annotations
@@ -11,7 +11,12 @@ TRUNCATE = 4.0
 
 
 def unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
-    """Convert stored numbers (B, ...) to float32 in unit range, as :meth:`crossdim.storage_schema.sample.Scaling.unit` does."""
+    """Convert stored values to float32 in unit range, as :meth:`crossdim.storage_schema.sample.Scaling.unit` does.
+
+    Args:
+        source: (B, ...) stored values.
+        scale_B2: factor and summand of each sample, see :func:`.source.unit_factors`.
+    """
     factor, summand = (scale_B2[:, number].view(-1, *[1] * (source.ndim - 1)) for number in range(2))
     return source.to(torch.float32) * factor + summand
 
@@ -19,14 +24,14 @@ def unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
 def gaussian_matrices(sigma_N: Tensor, length: int, largest: float) -> Tensor:
     """Matrices that blur along an axis.
 
-    A row holds the taps of one output, reflected where they leave the axis (d c b a | a b c d | d c b a) and cut off beyond
-    4 deviations, rounded: SciPy's ``gaussian_filter``. A deviation of 0 gives the identity. As matrices every view may have
-    its own width, the border needs no padding, and no convolution algorithm with fewer bits is chosen behind our back.
+    A row holds the taps of one output, reflected at the ends of the axis (d c b a | a b c d | d c b a) and cut off beyond 4
+    deviations, rounded: SciPy's ``gaussian_filter``. A deviation of 0 gives the identity. With matrices, every view may have its
+    own width, borders need no padding, and no convolution algorithm of lower precision is chosen.
 
     Args:
         sigma_N: deviations, float64.
         length: of the axis.
-        largest: bound of the deviations; says how many taps there are without asking the device.
+        largest: bound of the deviations; fixes the number of taps without reading from the device.
 
     Returns:
         (N, L, L) float32.
@@ -43,7 +48,12 @@ def gaussian_matrices(sigma_N: Tensor, length: int, largest: float) -> Tensor:
     return (weights_NK @ reads_KLL.flatten(1)).view(-1, length, length).to(torch.float32)
 
 
-def normalised(views: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Zero mean, unit deviation over ``axes``; what is constant becomes zeros."""
+def normalise(views: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Zero mean and unit deviation over some axes; what is constant becomes zeros.
+
+    Args:
+        views: any shape.
+        axes: of one view.
+    """
     deviation = views.std(dim=axes, correction=0, keepdim=True)
     return (views - views.mean(dim=axes, keepdim=True)) / torch.where(deviation > 1e-6, deviation, 1.0)

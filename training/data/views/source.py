@@ -1,4 +1,4 @@
-"""Source: the pixels of a sample that its views are cut from, stored or in unit range."""
+"""The pixels of a sample that its views are cut from, as stored or in unit range."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ from crossdim.storage_schema.vocabulary import Presentation
 Floats = npt.NDArray[np.float32]
 
 
-def normalised(array: Floats) -> Floats:
-    """Zero mean, unit deviation; a constant array becomes zeros."""
+def normalise(array: Floats) -> Floats:
+    """Zero mean and unit deviation; a constant array becomes zeros."""
     deviation = float(array.std())
     return np.asarray((array - array.mean()) / (deviation if deviation > 1e-6 else 1.0), np.float32)
 
 
 def stored_image(sample: Sample, spec: Pseudo3D) -> Array:
-    """The image behind a sample, (H, W) in stored numbers: folded back from pseudo-3D, or as it is.
+    """The image behind a sample in stored values: folded back from pseudo-3D, or as it is.
+
+    Args:
+        sample: an image or its pseudo-3D view.
+        spec: geometry of the stored view.
+
+    Returns:
+        (H, W).
 
     Raises:
-        RunError: if the pseudo-3D view that is stored cannot be folded exactly.
+        RunError: if the stored pseudo-3D view cannot be folded exactly.
     """
     if sample.presentation is Presentation.IMAGE:
         return np.asarray(sample.array[0])
@@ -36,11 +43,19 @@ def stored_image(sample: Sample, spec: Pseudo3D) -> Array:
 
 
 def image_of(sample: Sample, spec: Pseudo3D) -> Floats:
-    """The image behind a sample, (H, W) in unit range; folded as it is stored, so that bytes are moved and not floats."""
+    """The image behind a sample in unit range; folded before scaling, so that small integers are moved and not floats.
+
+    Args:
+        sample: an image or its pseudo-3D view.
+        spec: geometry of the stored view.
+
+    Returns:
+        (H, W) float32.
+    """
     return sample.scaling.unit(stored_image(sample, spec))
 
 
 def unit_factors(scaling: Scaling) -> Floats:
-    """(factor, summand) by which stored numbers become unit range, as :meth:`Scaling.unit` applies them."""
+    """(factor, summand) by which stored values become unit range, as in :meth:`Scaling.unit`."""
     span = scaling.high - scaling.low
     return np.array([scaling.slope / span, (scaling.intercept - scaling.low) / span], np.float32)

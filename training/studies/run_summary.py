@@ -1,4 +1,4 @@
-"""Course: what became of one run, from its log: did its loss fall, did its features stay apart."""
+"""Summary of one run from its metrics: did the loss fall, did features stay apart."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ EDGE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Course:
+class RunSummary:
     """One run in numbers.
 
     Attributes:
-        loss_first: mean loss of the first tenth of the steps.
-        loss_last: of the last tenth.
-        evenness: the lowest mean over the last tenth of any collapse monitor; 0 is collapse, NaN is not watched.
-        samples: seen in all.
+        steps: that were logged.
+        samples: of all steps and ranks.
         voxels: of the views of one step, in the middle of the run.
+        loss_first: mean loss of the first tenth of the steps.
+        loss_last: mean loss of the last tenth.
+        evenness: over the collapse monitors, the lowest mean of the last tenth; 0 is collapse, NaN if none was logged.
         seconds: of all steps.
-        wait_share: of those, waiting for data.
+        wait_share: fraction of those spent waiting for data.
     """
 
     steps: int
@@ -36,13 +37,13 @@ class Course:
     wait_share: float
 
 
-def course(records: Sequence[dict[str, Any]]) -> Course:
-    """The course of a run from its logged steps."""
+def summarise_run(records: Sequence[dict[str, Any]]) -> RunSummary:
+    """Summarise a run from its logged steps."""
     edge = max(1, int(len(records) * EDGE))
     last = records[-edge:]
     watched = [name for name in last[0]["monitors"] if "evenness" in name]
     seconds = sum(record["step_s"] for record in records)
-    return Course(
+    return RunSummary(
         steps=len(records),
         samples=sum(sum(record["counts"].values()) for record in records),
         voxels=records[len(records) // 2]["voxels"],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crossdim.training.backbones.swin3d import Merging
-from crossdim.training.backbones.windows import WindowAttention, Windows
+from crossdim.training.backbones.window_attention import WindowAttention, WindowPartition
 
 Triple = tuple[int, int, int]
 triples = st.tuples(*[st.integers(1, 7)] * 3)
@@ -98,7 +98,7 @@ def test_gradients_reach_the_tokens_of_the_same_window_and_no_others(sides: Trip
 
 @given(triples, windows, st.booleans())
 def test_joining_undoes_splitting(sides: Triple, window: Triple, shifted: bool) -> None:
-    grid = Windows.over(sides, window, shifted)
+    grid = WindowPartition.over(sides, window, shifted)
     x = torch.randn(2, *sides, 3)
     assert torch.equal(grid.join(grid.split(x)), x)
 

@@ -1,6 +1,6 @@
-"""Batch norm over the samples of all ranks, so that a step is the same whoever holds which sample.
+"""Batch norm over the samples of all ranks, so that a step does not depend on which rank has which sample.
 
-On CUDA it is PyTorch's SyncBatchNorm. That one refuses other devices, so there we sum moments ourselves.
+On CUDA it is PyTorch's SyncBatchNorm. That does not support other devices, for which moments are summed here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def synchronised(module: Module, device: torch.device) -> Module:
-    """The module with every batch norm synchronised, in place where it can be; names of weights stay as they are."""
+def convert_sync_batchnorm(module: Module, device: torch.device) -> Module:
+    """Convert every batch norm of a module to a synchronised one; names of weights stay as they are.
+
+    Args:
+        module: changed in place, unless it is a batch norm itself.
+        device: that the module will be on.
+
+    Returns:
+        The converted module.
+    """
     if device.type == "cuda":
         converted: Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return converted
@@ -29,11 +37,11 @@ def synchronised(module: Module, device: torch.device) -> Module:
 
 
 class SummedBatchNorm(_BatchNorm):
-    """Batch norm whose mean and variance come from sums over all ranks; plain batch norm where there is one rank."""
+    """Batch norm whose mean and variance are computed from sums over all ranks; plain batch norm if there is one rank."""
 
     @classmethod
     def of(cls, layer: _BatchNorm) -> SummedBatchNorm:
-        """The same layer, synchronised; it shares its tensors."""
+        """The synchronised form of a layer, sharing its tensors."""
         new = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
         new._parameters, new._buffers, new.training = layer._parameters, layer._buffers, layer.training
         return new
@@ -42,7 +50,7 @@ class SummedBatchNorm(_BatchNorm):
         """Any number of axes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) of any rank-dependent B, which may be 0."""
+        """(B, C, ...); B may differ between ranks and may be 0."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         axes = [0, *range(2, x.ndim)]
@@ -61,7 +69,7 @@ class SummedBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, unbiased: Tensor) -> None:
-        """Running statistics, as batch norm keeps them."""
+        """Update running statistics, as batch norm does."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

@@ -1,4 +1,4 @@
-"""Views of volumes on the device, from the plans of :mod:`.solid`; SciPy's arithmetic, to rounding in float32."""
+"""Views of volumes on the device, from the plans of :mod:`.views_3d`; equal to SciPy up to float32 rounding."""
 
 # Axes: B batch, V views of a sample, N = B x V, D depth, H height, W width, T swaps, P voxels of a patch.
 from __future__ import annotations
@@ -8,14 +8,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from crossdim.training.data.views.boxes import Side3
-from crossdim.training.data.views.filters_torch import gaussian_matrices, normalised
-from crossdim.training.data.views.solid import BLUR_SIGMA, SWAP_PATCH, Corruption
+from crossdim.training.data.views.filters_torch import gaussian_matrices, normalise
+from crossdim.training.data.views.views_3d import BLUR_SIGMA, SWAP_PATCH, Corruption
 
 
-def resampled(volumes_BDHW: Tensor, shapes_B3: Tensor, affine_BV34: Tensor, side: Side3) -> Tensor:
-    """Views (B, V, *side) in one interpolation: linear; air (0) beyond the centres of each volume's outermost own voxels.
+def resample(volumes_BDHW: Tensor, shapes_B3: Tensor, affine_BV34: Tensor, side: Side3) -> Tensor:
+    """Views in one linear interpolation; 0 (air) beyond the centres of each volume's own outermost voxels.
 
-    Places are computed in float64, so that the border is where NumPy sees it; interpolated is in float32.
+    Coordinates are computed in float64, so that the border is where NumPy has it; interpolation is in float32.
+
+    Args:
+        volumes_BDHW: padded to one size.
+        shapes_B3: own size of each volume, voxels.
+        affine_BV34: see :meth:`.views_3d.Placement.affine`.
+        side: of a view, voxels (D, H, W).
+
+    Returns:
+        (B, V, *side).
     """
     inside, coordinates = torch.ones((), dtype=torch.bool, device=volumes_BDHW.device), []
     for axis, padded in enumerate(volumes_BDHW.shape[1:]):
@@ -32,8 +41,13 @@ def resampled(volumes_BDHW: Tensor, shapes_B3: Tensor, affine_BV34: Tensor, side
     return (sampled.view(-1, count, *side) * inside).clamp(0, 1)
 
 
-def blurred(views_NDHW: Tensor, sigma_N3: Tensor) -> Tensor:
-    """Gaussian blur with a width of its own for every view and axis."""
+def blur(views_NDHW: Tensor, sigma_N3: Tensor) -> Tensor:
+    """Gaussian blur with a separate width for every view and axis.
+
+    Args:
+        views_NDHW: any range.
+        sigma_N3: deviations, voxels.
+    """
     depth, height, width = views_NDHW.shape[1:]
     over_d, over_h, over_w = (
         gaussian_matrices(sigma_N3[:, axis], length, BLUR_SIGMA) for axis, length in enumerate((depth, height, width))
@@ -42,10 +56,14 @@ def blurred(views_NDHW: Tensor, sigma_N3: Tensor) -> Tensor:
     return over_h[:, None] @ views_NDHW @ over_w[:, None].mT
 
 
-def noise_of(seeds_B: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers (B, ...), each sample's from a generator of its own seed. Waits for the device.
+def draw_noise(seeds_B: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers, each sample's from a generator with its own seed. Waits for the device.
 
-    They differ from NumPy's of the same seed, and between kinds of devices; not between batches, ranks and runs.
+    They differ from NumPy's of the same seed, and between kinds of devices, but not between batches, ranks and runs.
+
+    Args:
+        seeds_B: one for each sample.
+        shape: (B, ...) of the result.
     """
     noise = torch.empty(shape, device=seeds_B.device)
     generator = torch.Generator(device=seeds_B.device)
@@ -54,12 +72,16 @@ def noise_of(seeds_B: Tensor, shape: tuple[int, ...]) -> Tensor:
     return noise
 
 
-def swapped(views_NDHW: Tensor, swaps_NT23: Tensor) -> Tensor:
-    """Pairs of small patches exchanged, one pair after the other; each swap is one step for all views together.
+def swap_patches(views_NDHW: Tensor, swaps_NT23: Tensor) -> Tensor:
+    """Swap pairs of small patches, one pair after the other; each swap is one step for all views together.
 
     Patches of a pair may overlap each other and those of earlier pairs, so the order matters: the first patch is written
-    before the second, as in :func:`crossdim.training.data.views.solid.swapped`. An index of all voxels, worked out beforehand on
-    the CPU, would save the steps and cost the CPU as much as swapping there.
+    before the second, as in :func:`.views_3d.swap_patches`. An index of all voxels computed on the CPU would save these
+    steps, but would cost the CPU as much as swapping there.
+
+    Args:
+        views_NDHW: left as they are.
+        swaps_NT23: first voxels of both patches of each swap.
     """
     _, height, width = views_NDHW.shape[1:]
     strides = torch.tensor([height * width, width, 1], device=views_NDHW.device)
@@ -72,8 +94,8 @@ def swapped(views_NDHW: Tensor, swaps_NT23: Tensor) -> Tensor:
     return flat.view_as(views_NDHW)
 
 
-def corrupted(views_BVDHW: Tensor, corruption: Corruption[Tensor], noise_BVDHW: Tensor | None = None) -> Tensor:
-    """Blur, noise, gamma, swaps, normalisation: :func:`crossdim.training.data.views.solid.corrupted` of a batch.
+def corrupt(views_BVDHW: Tensor, corruption: Corruption[Tensor], noise_BVDHW: Tensor | None = None) -> Tensor:
+    """:func:`.views_3d.corrupt` of a batch.
 
     Args:
         views_BVDHW: clean views.
@@ -81,11 +103,11 @@ def corrupted(views_BVDHW: Tensor, corruption: Corruption[Tensor], noise_BVDHW: 
         noise_BVDHW: standard normal numbers; None draws them from the seeds.
     """
     if noise_BVDHW is None:
-        noise_BVDHW = noise_of(corruption.noise_seed, tuple(views_BVDHW.shape))
+        noise_BVDHW = draw_noise(corruption.noise_seed, tuple(views_BVDHW.shape))
     deviation, gamma = (
         factor.flatten().float().view(-1, 1, 1, 1) for factor in (corruption.noise_deviation, corruption.log_gamma.exp())
     )
-    views_NDHW = blurred(views_BVDHW.flatten(0, 1), corruption.blur_sigma.flatten(0, 1))
+    views_NDHW = blur(views_BVDHW.flatten(0, 1), corruption.blur_sigma.flatten(0, 1))
     views_NDHW = views_NDHW + noise_BVDHW.flatten(0, 1) * deviation
     views_NDHW = views_NDHW.sign() * views_NDHW.abs() ** gamma
-    return normalised(swapped(views_NDHW, corruption.swaps.flatten(0, 1)), (1, 2, 3)).view_as(views_BVDHW)
+    return normalise(swap_patches(views_NDHW, corruption.swaps.flatten(0, 1)), (1, 2, 3)).view_as(views_BVDHW)

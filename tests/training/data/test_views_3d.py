@@ -10,34 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from crossdim.training.data.views import normalised, solid
+from crossdim.training.data.views import normalise, views_3d
 from crossdim.training.data.views.boxes import Boxes
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def plan(seed: int, count: int = 2, swaps: int = 5) -> solid.SolidPlan:
+def plan(seed: int, count: int = 2, swaps: int = 5) -> views_3d.Plan3D:
     """Views of (16, 16, 16) from boxes around the middle of a volume of 32."""
     boxes = Boxes(start=np.full((count, 3), 6.0), size=np.full((count, 3), 20.0))
-    return solid.draw_solid(boxes, (16, 16, 16), swaps, np.random.default_rng(seed))
+    return views_3d.draw_plan_3d(boxes, (16, 16, 16), swaps, np.random.default_rng(seed))
 
 
 def test_a_box_at_its_own_size_is_a_plain_slice() -> None:
     volume = np.random.default_rng(0).random((20, 22, 24)).astype(np.float32)
-    found = solid.box_resampled(volume, (3, 4, 5), (8, 9, 10), (8, 9, 10))
+    found = views_3d.resample_box(volume, (3, 4, 5), (8, 9, 10), (8, 9, 10))
     assert np.allclose(found, volume[3:11, 4:13, 5:15], atol=1e-6)
 
 
 def test_a_resampled_ramp_is_a_ramp() -> None:
     """Linear interpolation is exact on linear functions: the voxel centres say where each sample must lie."""
     z = np.arange(32, dtype=np.float32)[:, None, None] / 64 + np.zeros((32, 32, 32), np.float32)
-    found = solid.box_resampled(z, (4, 0, 0), (16, 32, 32), (8, 32, 32))
+    found = views_3d.resample_box(z, (4, 0, 0), (16, 32, 32), (8, 32, 32))
     assert np.allclose(found[:, 5, 5], (4 + 0.5 + 2 * np.arange(8)) / 64, atol=1e-6)
 
 
 @given(angles=st.tuples(*[st.floats(-10, 10)] * 3))
 def test_rotations_keep_lengths_and_handedness(angles: tuple[float, float, float]) -> None:
-    matrix = solid.rotation(np.array([angles, (0, 0, 0)]))
+    matrix = views_3d.rotation(np.array([angles, (0, 0, 0)]))
     assert np.allclose(matrix[0] @ matrix[0].T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix[0]) == pytest.approx(1)
     assert np.array_equal(matrix[1], np.eye(3))
@@ -53,7 +53,7 @@ def test_a_voxel_of_a_turned_view_is_as_long_as_its_box_says() -> None:
     """Boxes are not cubes: scaled along the view's own axes, then turned; the other way round would shear them."""
     boxes = Boxes(start=np.zeros((1, 3)), size=np.array([[8.0, 16, 48]]))
     scales, angles = np.array([[0.9, 1.0, 1.1]]), np.array([[10.0, -7, 4]])
-    placement = solid.Placement(boxes=boxes, angles_deg=angles, scales=scales, flip=np.array([True]))
+    placement = views_3d.Placement(boxes=boxes, angles_deg=angles, scales=scales, flip=np.array([True]))
     matrix = placement.affine((16, 16, 16))[0, :, :3]
     assert np.allclose(matrix.T @ matrix, np.diag([0.45, 1.0, 3.3]) ** 2, atol=1e-12)
 
@@ -61,9 +61,9 @@ def test_a_voxel_of_a_turned_view_is_as_long_as_its_box_says() -> None:
 def test_a_flip_exchanges_left_and_right_and_nothing_else() -> None:
     volume = np.random.default_rng(0).random((32, 32, 32)).astype(np.float32)
     boxes = Boxes(start=np.full((1, 3), 6.0), size=np.full((1, 3), 20.0))
-    straight = solid.Placement(boxes=boxes, angles_deg=np.zeros((1, 3)), scales=np.ones((1, 3)), flip=np.array([False]))
+    straight = views_3d.Placement(boxes=boxes, angles_deg=np.zeros((1, 3)), scales=np.ones((1, 3)), flip=np.array([False]))
     flipped = dataclasses.replace(straight, flip=np.array([True]))
-    one, two = (solid.resampled(volume, p.affine((10, 10, 10))[0], (10, 10, 10)) for p in (straight, flipped))
+    one, two = (views_3d.resample(volume, p.affine((10, 10, 10))[0], (10, 10, 10)) for p in (straight, flipped))
     assert np.allclose(one[:, :, ::-1], two, atol=1e-6)
 
 
@@ -74,31 +74,31 @@ def test_swapping_two_disjoint_patches_exchanges_them_and_twice_is_nothing(seed:
     swap = np.stack([rng.integers(0, (5, 13, 9)), rng.integers((8, 0, 0), (13, 13, 9))])
     if abs(swap[0, 0] - swap[1, 0]) < 4:
         swap[0, 0] = 0
-    once = solid.swapped(volume, swap[None])
+    once = views_3d.swap_patches(volume, swap[None])
     assert np.array_equal(np.sort(once, axis=None), np.sort(volume, axis=None))
     (z, y, x), (w, v, u) = swap
     assert np.array_equal(once[z : z + 4, y : y + 4, x : x + 8], volume[w : w + 4, v : v + 4, u : u + 8])
-    assert np.array_equal(solid.swapped(volume, np.stack([swap, swap])), volume)
+    assert np.array_equal(views_3d.swap_patches(volume, np.stack([swap, swap])), volume)
 
 
 def test_corruption_without_chance_is_normalisation() -> None:
     view = np.random.default_rng(0).random((2, 16, 16, 16)).astype(np.float32)
-    nothing = solid.Corruption(
+    nothing = views_3d.Corruption(
         blur_sigma=np.zeros((2, 3)),
         noise_deviation=np.zeros(2),
         noise_seed=np.asarray(1),
         log_gamma=np.zeros(2),
         swaps=np.zeros((2, 0, 2, 3), int),
     )
-    assert np.allclose(solid.corrupted(view, nothing), [normalised(one) for one in view], atol=1e-6)
+    assert np.allclose(views_3d.corrupt(view, nothing), [normalise(one) for one in view], atol=1e-6)
 
 
 def test_noise_is_that_of_the_plans_seed_unless_it_is_given() -> None:
     """Equal plans give equal bits, and every view has its own noise."""
     clean = np.full((2, 16, 16, 16), 0.5, np.float32)
     corruption = plan(0).corruption
-    once, again = (solid.corrupted(clean, corruption) for _ in range(2))
-    given_none = solid.corrupted(clean, corruption, np.zeros_like(clean))
+    once, again = (views_3d.corrupt(clean, corruption) for _ in range(2))
+    given_none = views_3d.corrupt(clean, corruption, np.zeros_like(clean))
     assert np.array_equal(once, again)
     assert not np.array_equal(once[0], once[1])
     assert np.allclose(given_none, 0, atol=1e-6)
@@ -109,8 +109,8 @@ def test_noise_has_the_deviation_of_the_plan() -> None:
     corruption = dataclasses.replace(plan(0, swaps=0).corruption, blur_sigma=np.zeros((2, 3)), log_gamma=np.zeros(2))
     step = np.zeros((2, 32, 32, 32), np.float32)
     step[:, 16:] = 0.8
-    spoilt = solid.corrupted(step, corruption)
-    for view, deviation in zip(spoilt, corruption.noise_deviation, strict=True):
+    corrupted = views_3d.corrupt(step, corruption)
+    for view, deviation in zip(corrupted, corruption.noise_deviation, strict=True):
         scale = np.sqrt(0.4**2 + deviation**2)
         assert view[:16].std() * scale == pytest.approx(deviation, rel=0.02)
         assert (view[16:].mean() - view[:16].mean()) * scale == pytest.approx(0.8, rel=0.02)
@@ -141,16 +141,16 @@ def test_interpolation_is_scipys(shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(0)
     volume = rng.random(shape, np.float32)
     for _ in range(10):
-        matrix = solid.rotation(rng.uniform(-40, 40, 3)) @ np.diag(rng.uniform(-2, 2, 3))
+        matrix = views_3d.rotation(rng.uniform(-40, 40, 3)) @ np.diag(rng.uniform(-2, 2, 3))
         affine = np.concatenate([matrix, rng.uniform(-3, np.maximum(shape, 4))[:, None]], axis=1)
         expected = ndimage.affine_transform(volume, matrix, affine[:, 3], output_shape=(6, 7, 8), order=1, output=np.float32)
-        found = solid.resampled(volume, affine, (6, 7, 8))
+        found = views_3d.resample(volume, affine, (6, 7, 8))
         part = np.pad(volume, 2, constant_values=np.nan)[2:-2, 2:-2, 2:-2]  # seen through strides, with nothing good around it
-        assert np.allclose(solid.resampled(part, affine, (6, 7, 8)), found, atol=1e-5)
+        assert np.allclose(views_3d.resample(part, affine, (6, 7, 8)), found, atol=1e-5)
         # SciPy takes a voxel for inside by less than float32 can tell: at most a few voxels on the very border differ.
         assert (np.abs(found - expected) > 1e-4).mean() <= (0 if min(shape) > 1 else 0.01)
 
 
 def test_the_last_voxel_is_itself() -> None:
     volume = np.random.default_rng(0).random((3, 4, 5), np.float32)
-    assert np.array_equal(solid.resampled(volume, np.eye(3, 4), (3, 4, 5)), volume)
+    assert np.array_equal(views_3d.resample(volume, np.eye(3, 4), (3, 4, 5)), volume)

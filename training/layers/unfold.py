@@ -18,8 +18,16 @@ PIECE = 2**22
 SAMPLES_OF_PIECE = 8
 
 
-def windows(x_BCHW: Tensor, geometry: Geometry) -> Tensor:
-    """What each tap of a plane sees, (B, P, C, H', W')."""
+def unfold_taps(x_BCHW: Tensor, geometry: Geometry) -> Tensor:
+    """The input of each tap of a plane.
+
+    Args:
+        x_BCHW: images.
+        geometry: its padding is with zeros.
+
+    Returns:
+        (B, P, C, H', W').
+    """
     _, rows, columns = geometry.kernel
     height, width = (geometry.output_side(axis, x_BCHW.shape[axis + 1], geometry.padding[axis]) for axis in (1, 2))
     top, left = geometry.padding[1:]
@@ -37,31 +45,44 @@ def _reach(tap: int, outputs: int, geometry: Geometry, axis: int) -> slice:
     return slice(start, start + (outputs - 1) * geometry.stride[axis] + 1, geometry.stride[axis])
 
 
-def window_products(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
-    """Every image convolved with the planes that its own matrix mixes from the weights, (B, O, H', W').
+def unfolded_products(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
+    """Convolve every image with the planes that its own matrix mixes from the weights.
 
     Args:
-        x_BCHW: as the weights, in the dtype of the convolution.
+        x_BCHW: images, in the dtype of the convolution.
         weights_3d: (O, C, Z, Y, X).
         mixing_BPQ: of :func:`crossdim.training.layers.circulant.mixing`.
         geometry: of one group.
+
+    Returns:
+        (B, O, H', W').
     """
     if torch.compiler.is_compiling():
-        return multiplied(windows(x_BCHW, geometry), weights_3d.flatten(2), mixing_BPQ)
-    result: Tensor = _WindowProducts.apply(x_BCHW, weights_3d, mixing_BPQ, geometry)  # type: ignore[no-untyped-call]
+        return multiply_unfolded(unfold_taps(x_BCHW, geometry), weights_3d.flatten(2), mixing_BPQ)
+    result: Tensor = _UnfoldedProducts.apply(x_BCHW, weights_3d, mixing_BPQ, geometry)  # type: ignore[no-untyped-call]
     return result
 
 
-def _synthesised(weights_OIQ: Tensor, mixing_BPQ: Tensor, dtype: torch.dtype) -> Tensor:
-    """Planes laid out for products with windows, (B, O, P I)."""
+def _synthesise_planes(weights_OIQ: Tensor, mixing_BPQ: Tensor, dtype: torch.dtype) -> Tensor:
+    """Planes in the layout for products with windows, (B, O, P I)."""
     outputs, batch = weights_OIQ.shape[0], mixing_BPQ.shape[0]
     mixed = torch.bmm(mixing_BPQ.flatten(0, 1).expand(outputs, -1, -1), weights_OIQ.transpose(1, 2))
     return mixed.to(dtype).view(outputs, batch, mixing_BPQ.shape[1] * weights_OIQ.shape[1]).transpose(0, 1)
 
 
-def multiplied(window_BPCHW: Tensor, weights_OIQ: Tensor, mixing_BPQ: Tensor, groups: int = 1) -> Tensor:
-    """Windows times the planes mixed for each sample, all at once, (B, O, H', W')."""
-    each = _synthesised(weights_OIQ, mixing_BPQ, window_BPCHW.dtype)
+def multiply_unfolded(window_BPCHW: Tensor, weights_OIQ: Tensor, mixing_BPQ: Tensor, groups: int = 1) -> Tensor:
+    """Multiply windows with the planes mixed for each sample, all at once.
+
+    Args:
+        window_BPCHW: of :func:`unfold_taps`.
+        weights_OIQ: shared by all samples.
+        mixing_BPQ: of :func:`crossdim.training.layers.circulant.mixing`.
+        groups: of channels.
+
+    Returns:
+        (B, O, H', W').
+    """
+    each = _synthesise_planes(weights_OIQ, mixing_BPQ, window_BPCHW.dtype)
     batch, taps, channels, height, width = window_BPCHW.shape
     grouped = window_BPCHW.view(batch, taps, groups, channels // groups, height * width).transpose(1, 2)
     outputs = weights_OIQ.shape[0]
@@ -69,8 +90,8 @@ def multiplied(window_BPCHW: Tensor, weights_OIQ: Tensor, mixing_BPQ: Tensor, gr
     return torch.bmm(each, grouped.reshape(batch * groups, each.shape[2], height * width)).view(batch, outputs, height, width)
 
 
-class _WindowProducts(torch.autograd.Function):
-    """Pieces of few samples and few output channels, so that planes never exist all at once, forward or backward."""
+class _UnfoldedProducts(torch.autograd.Function):
+    """Works on a few samples and output channels at a time, so that planes never exist all at once, forward or backward."""
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
@@ -79,10 +100,11 @@ class _WindowProducts(torch.autograd.Function):
         weights = weights_3d.flatten(2)
         rows = []
         for x, mix in zip(torch.split(x_BCHW, SAMPLES_OF_PIECE), torch.split(mixing_BPQ, SAMPLES_OF_PIECE), strict=True):
-            window = windows(x, geometry)
+            window = unfold_taps(x, geometry)
             rows.append(
                 torch.cat(
-                    [multiplied(window, some, mix) for some in torch.split(weights, _outputs_of_piece(weights, mix))], dim=1
+                    [multiply_unfolded(window, some, mix) for some in torch.split(weights, _outputs_of_piece(weights, mix))],
+                    dim=1,
                 )
             )
         return torch.cat(rows)
@@ -110,10 +132,10 @@ def _outputs_of_piece(weights_OIQ: Tensor, mixing_BPQ: Tensor) -> int:
 def _backward_of_samples(
     x_BCHW: Tensor, mixing_BPQ: Tensor, grad_BOHW: Tensor, weights_OIQ: Tensor, grad_weights_OIQ: Tensor, geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a few samples and of their mixing; that of the weights is added to what is there."""
+    """Gradients of a few samples and of their mixing; that of the weights is added in place."""
     with torch.enable_grad():
         x = x_BCHW.detach().requires_grad_()
-        window = windows(x, geometry)
+        window = unfold_taps(x, geometry)
     flat = window.detach().flatten(3).flatten(1, 2)
     batch, taps, _ = mixing_BPQ.shape
     mix = mixing_BPQ.flatten(0, 1)
@@ -125,7 +147,7 @@ def _backward_of_samples(
         torch.split(grad_BOHW.flatten(2), step, dim=1),
         strict=True,
     ):
-        grad_window.baddbmm_(_synthesised(weights, mixing_BPQ, flat.dtype).transpose(1, 2), grad)
+        grad_window.baddbmm_(_synthesise_planes(weights, mixing_BPQ, flat.dtype).transpose(1, 2), grad)
         grad_each = torch.bmm(grad, flat.transpose(1, 2)).to(mix.dtype)
         by_output = grad_each.transpose(0, 1).reshape(len(weights), batch * taps, -1)
         grad_weights.baddbmm_(by_output.transpose(1, 2), mix.expand(len(weights), -1, -1))

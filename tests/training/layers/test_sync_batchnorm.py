@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from crossdim.training.layers.synchronised import SummedBatchNorm, synchronised
+from crossdim.training.layers.sync_batchnorm import SummedBatchNorm, convert_sync_batchnorm
 
 CPU = torch.device("cpu")
 PARTS = {2: [slice(0, 2), slice(2, 7)], 3: [slice(0, 1), slice(1, 2), slice(2, 7)]}
@@ -33,7 +33,7 @@ def _gradients(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 def _process(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    found = _gradients(synchronised(_network(), CPU), _input()[PARTS[world][rank]])
+    found = _gradients(convert_sync_batchnorm(_network(), CPU), _input()[PARTS[world][rank]])
     for name, value in found.items():
         if "running" not in name:
             dist.all_reduce(value)
@@ -53,7 +53,7 @@ def test_gradients_and_statistics_are_those_of_one_process(world: int, tmp_path:
 
 
 def test_one_process_and_evaluation_are_plain_batch_norm_and_names_stay() -> None:
-    plain, ours = _network(), synchronised(_network(), CPU)
+    plain, ours = _network(), convert_sync_batchnorm(_network(), CPU)
     assert isinstance(ours[1], SummedBatchNorm)  # type: ignore[index]
     assert list(plain.state_dict()) == list(ours.state_dict())
     assert torch.equal(plain(_input()), ours(_input()))

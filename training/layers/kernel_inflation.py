@@ -1,4 +1,4 @@
-"""3D kernels made of 2D ones.
+"""3D kernels from 2D ones.
 
 Axes: O output channel, I input channel of a group, Z Y X depth, row and column of a kernel.
 """
@@ -16,19 +16,23 @@ from crossdim.training.layers.geometry import Triple
 Inflation = Literal["centre", "i3d", "acs"]
 
 
-def inflated(weight_OIYX: Tensor, how: Inflation, *, depth: int, across: Tensor | None = None) -> Tensor:
-    """A 3D kernel, (O, I, depth, Y, X), that does to volumes what a 2D kernel does to images, in one of three senses.
+def inflate_kernel(weight_OIYX: Tensor, how: Inflation, *, depth: int, across: Tensor | None = None) -> Tensor:
+    """A 3D kernel that does to volumes what a 2D kernel does to images, in one of three senses.
 
     Args:
         weight_OIYX: the 2D kernel.
-        how: ``centre`` puts it into the middle slice: each slice of a volume alone, as an image. ``i3d`` spreads it over all
-            slices, each an equal part: on a volume that is constant along depth, as on its slice (Carreira and Zisserman,
-            arXiv 1705.07750). ``acs`` puts it into the middle plane across one of the axes (:mod:`crossdim.training.layers.acs`).
+        how: ``centre`` puts it into the middle slice: each slice of a volume is convolved alone, like an image. ``i3d``
+            divides it equally over all slices: on a volume that is constant along depth, it acts as on the slice (Carreira
+            and Zisserman, arXiv 1705.07750). ``acs`` puts it into the middle plane across one of the axes
+            (:mod:`crossdim.training.layers.acs`).
         depth: taps along depth.
         across: for ``acs``, the axis of every kernel, broadcast to (O, I): 0 depth, 1 rows, 2 columns.
 
+    Returns:
+        (O, I, depth, Y, X).
+
     Raises:
-        GeometryError: if the way does not exist, or ``acs`` is asked of a kernel that is no cube.
+        GeometryError: if ``how`` is unknown, or ``acs`` is given a kernel that is not a cube.
     """
     if how not in get_args(Inflation):
         raise GeometryError(unknown_name("inflation", how, get_args(Inflation)))
@@ -45,5 +49,5 @@ def inflated(weight_OIYX: Tensor, how: Inflation, *, depth: int, across: Tensor 
 
 
 def axes_of(split: Triple) -> Tensor:
-    """The axis that each output channel's plane lies across, (O, 1), for a split of the channels."""
+    """The axis perpendicular to each output channel's plane, (O, 1), for a split of the channels."""
     return torch.repeat_interleave(torch.arange(3), torch.tensor(split))[:, None]

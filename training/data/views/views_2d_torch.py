@@ -1,4 +1,4 @@
-"""Views of images on the device, from the plans of :mod:`.flat`; Pillow's and SciPy's arithmetic, to rounding in float32."""
+"""Views of images on the device, from the plans of :mod:`.views_2d`; equal to Pillow and SciPy up to float32 rounding."""
 
 # Axes: B batch, V views of a sample, N = B x V, H height and W width of the source, S side of a view.
 from __future__ import annotations
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from crossdim.training.data.views.filters_torch import gaussian_matrices, normalised
-from crossdim.training.data.views.flat import BLUR_SIGMA, FlatPlan
+from crossdim.training.data.views.filters_torch import gaussian_matrices, normalise
+from crossdim.training.data.views.views_2d import BLUR_SIGMA, Plan2D
 
 
 def triangle_matrices(first_N: Tensor, last_N: Tensor, num_pixels_N: Tensor, length: int, side: int) -> Tensor:
     """Matrices (N, S, L) that resize the interval from ``first`` to ``last`` of an axis to ``side`` pixels.
 
-    Pillow's BILINEAR filter: a triangle as wide as an output pixel, at least as an input pixel, around the output's centre; what
-    leaves the image is cut off and the rest weighs 1 together.
+    Pillow's BILINEAR filter: a triangle around the centre of the output pixel, as wide as an output pixel and at least as
+    an input pixel; taps outside of the image are cut off, and the rest is normalised to a sum of 1.
 
     Args:
         first_N: edges in pixels, float32, as Pillow holds them.
@@ -32,8 +32,18 @@ def triangle_matrices(first_N: Tensor, last_N: Tensor, num_pixels_N: Tensor, len
     return (weights_NSL / weights_NSL.sum(2, keepdim=True)).to(torch.float32)
 
 
-def cropped(images_BHW: Tensor, shapes_B2: Tensor, edges_BV4: Tensor, side: int) -> Tensor:
-    """Rectangles of the images, resized to squares: (B, V, S, S). Columns first, as Pillow does."""
+def crop_and_resize(images_BHW: Tensor, shapes_B2: Tensor, edges_BV4: Tensor, side: int) -> Tensor:
+    """Rectangles of the images, resized to squares; columns first, as Pillow does.
+
+    Args:
+        images_BHW: padded to one size.
+        shapes_B2: own rows and columns of each image.
+        edges_BV4: left, top, right and bottom, pixels.
+        side: of the results, pixels.
+
+    Returns:
+        (B, V, S, S).
+    """
     batch, count = edges_BV4.shape[:2]
     (height, width), edges_N4 = images_BHW.shape[1:], edges_BV4.flatten(0, 1)
     heights_N, widths_N = shapes_B2.repeat_interleave(count, 0).unbind(1)
@@ -43,23 +53,36 @@ def cropped(images_BHW: Tensor, shapes_B2: Tensor, edges_BV4: Tensor, side: int)
     return rows_NSH.view(batch, count, side, height) @ narrow_BHVS.transpose(1, 2)
 
 
-def turned(images_NSS: Tensor, angle_deg_N: Tensor, flip_N: Tensor) -> Tensor:
-    """Images rotated about their centres, bilinear, black beyond the image; flipped left to right where asked."""
+def rotate_and_flip(images_NSS: Tensor, angle_deg_N: Tensor, flip_N: Tensor) -> Tensor:
+    """:func:`.views_2d.rotate_and_flip` of several square images.
+
+    Args:
+        images_NSS: unit range.
+        angle_deg_N: counter-clockwise.
+        flip_N: which images are flipped.
+    """
     side = images_NSS.shape[-1]
     from_centre_S = torch.arange(side, device=images_NSS.device, dtype=torch.float64) + 0.5 - side / 2
     x_NS = torch.where(flip_N[:, None], -from_centre_S, from_centre_S)
     cosine, sine = (f(torch.deg2rad(angle_deg_N))[:, None, None] for f in (torch.cos, torch.sin))
     x_N1S, y_S1 = x_NS[:, None], from_centre_S[:, None]
     places_NSS2 = torch.stack([cosine * x_N1S - sine * y_S1, sine * x_N1S + cosine * y_S1], dim=-1)
-    # Pillow: outside of the pixels' area is black, inside of it the outermost pixels go on to its edge.
+    # As Pillow: black outside of the area of the pixels; inside, the outermost pixels extend to its edge.
     inside_NSS = ((places_NSS2 >= -side / 2) & (places_NSS2 < side / 2)).all(-1)
     grid = (places_NSS2 / (side / 2)).to(torch.float32)
     sampled = functional.grid_sample(images_NSS[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     return sampled * inside_NSS
 
 
-def photometric(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Tensor, contrast_N: Tensor) -> Tensor:
-    """Blur, brightness, contrast around the mean; clipped to unit range after each of the last two."""
+def adjust_photometry(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Tensor, contrast_N: Tensor) -> Tensor:
+    """:func:`.views_2d.adjust_photometry` of several square images.
+
+    Args:
+        images_NSS: unit range.
+        blur_sigma_N: pixels.
+        brightness_N: factors.
+        contrast_N: factors around the mean.
+    """
     blur_NSS = gaussian_matrices(blur_sigma_N, images_NSS.shape[-1], BLUR_SIGMA[1])
     lit = (blur_NSS @ images_NSS @ blur_NSS.mT * brightness_N[:, None, None].float()).clamp(0, 1)
     mean = lit.mean(dim=(1, 2), keepdim=True)
@@ -67,7 +90,13 @@ def photometric(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Tensor, 
 
 
 def cut_out(images_NSS: Tensor, holes_NK2: Tensor, side: int) -> Tensor:
-    """Square holes of zeros around the given centres, clipped at the border."""
+    """:func:`.views_2d.cut_out` of several square images.
+
+    Args:
+        images_NSS: normalised.
+        holes_NK2: row and column of the centres.
+        side: of the squares, pixels.
+    """
     pixels_S = torch.arange(images_NSS.shape[-1], device=images_NSS.device)
     first_NK21 = holes_NK2[..., None] - side // 2
     hit_NK2S = (pixels_S >= first_NK21) & (pixels_S < first_NK21 + 2 * (side // 2))
@@ -75,8 +104,10 @@ def cut_out(images_NSS: Tensor, holes_NK2: Tensor, side: int) -> Tensor:
     return images_NSS.masked_fill(hole_NSS, 0)
 
 
-def flat_views(images_BHW: Tensor, shapes_B2: Tensor, plan: FlatPlan[Tensor], side: int, hole_side: int) -> tuple[Tensor, Tensor]:
-    """Clean and distorted views, (B, V, S, S) each: :func:`crossdim.training.data.views.flat.flat_views` of a batch.
+def make_views_2d(
+    images_BHW: Tensor, shapes_B2: Tensor, plan: Plan2D[Tensor], side: int, hole_side: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`.views_2d.make_views_2d` of a batch.
 
     Args:
         images_BHW: unit range; whatever lies beyond an image's own size is never read.
@@ -84,11 +115,14 @@ def flat_views(images_BHW: Tensor, shapes_B2: Tensor, plan: FlatPlan[Tensor], si
         plan: fields (B, V, ...).
         side: of the views, pixels.
         hole_side: of cut-out squares, pixels.
+
+    Returns:
+        Clean and corrupted views, (B, V, S, S) each.
     """
     shape = plan.flip.shape
-    clean_NSS = turned(
-        cropped(images_BHW, shapes_B2, plan.edges, side).flatten(0, 1), plan.angle_deg.flatten(), plan.flip.flatten()
+    clean_NSS = rotate_and_flip(
+        crop_and_resize(images_BHW, shapes_B2, plan.edges, side).flatten(0, 1), plan.angle_deg.flatten(), plan.flip.flatten()
     )
     factors = (factor.flatten() for factor in (plan.blur_sigma, plan.brightness, plan.contrast))
-    spoilt_NSS = cut_out(normalised(photometric(clean_NSS, *factors), (1, 2)), plan.holes.flatten(0, 1), hole_side)
-    return clean_NSS.view(*shape, side, side), spoilt_NSS.view(*shape, side, side)
+    corrupted_NSS = cut_out(normalise(adjust_photometry(clean_NSS, *factors), (1, 2)), plan.holes.flatten(0, 1), hole_side)
+    return clean_NSS.view(*shape, side, side), corrupted_NSS.view(*shape, side, side)

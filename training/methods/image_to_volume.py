@@ -1,8 +1,8 @@
-"""Lift: how an image becomes a volume for a 3D network. The published one, and controls that tell whether it matters.
+"""How an image becomes a volume for a 3D network: the published way, and controls that show whether it matters.
 
-Which window, stride and order CDSSL-P3D ablated could not be read; the family and its controls are ours. Depth that is no
-multiple of what the backbone pools by is filled up with slices of zeros behind the last one (ours): in a normalised view
-zero is the mean, in a target it is black.
+Which window, stride and order CDSSL-P3D compared was not available to us; these ways and controls are ours. If the depth is
+not a multiple of the backbone's reduction, slices of zeros are added behind the last one (ours): in a normalised view zero
+is the mean, in a target it is black.
 """
 
 # Axes: N images, B batch, C channel, D depth, H height, W width.
@@ -24,22 +24,22 @@ from crossdim.storage_schema.sample import Array
 from crossdim.training.layers.pseudo3d import unroll_torch
 
 
-class Lift(ABC):
-    """A way to make a volume of a gray image. Subclasses are frozen, keyword-only dataclasses.
+class ImageToVolume(ABC):
+    """A way to make a volume from a gray image. Subclasses are frozen, keyword-only dataclasses.
 
     Attributes:
-        kind: name in ``LIFTS``.
+        kind: name in ``IMAGE_TO_VOLUME``.
     """
 
     kind: ClassVar[str]
 
     @abstractmethod
     def shape(self, side: int) -> tuple[int, int, int]:
-        """(D, H', W') of the volume of a square image, before depth is filled up; GeometryError if it cannot be made."""
+        """(D, H', W') of the volume of a square image, before slices are added; GeometryError if it cannot be made."""
 
     @abstractmethod
     def volumes(self, images_NHW: Array) -> Array:
-        """(N, D, H', W'), same dtype."""
+        """(N, D, H', W'), same dtype, from images (N, H, W)."""
 
     @abstractmethod
     def volumes_torch(self, images_NHW: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ class Lift(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unrolled(Lift):
-    """Every window along depth (im2col), as CDSSL-P3D has it; planned are k of 2, 3, 4, 6, 8 and s of k and k / 2."""
+class Unrolled(ImageToVolume):
+    """The pixels of every window along depth (im2col), as in CDSSL-P3D; k of 2, 3, 4, 6, 8 and s of k and k / 2 are compared."""
 
     kind: ClassVar[str] = "unrolled"
     geometry: Pseudo3D = field(default_factory=Pseudo3D)
@@ -68,8 +68,8 @@ class Unrolled(Lift):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Repeated(Lift):
-    """Control: the image in every slice (inflation). Depth says nothing, voxels are ``depth`` times as many."""
+class Repeated(ImageToVolume):
+    """Control: the image in every slice (inflation). Depth carries no information; there are ``depth`` times as many voxels."""
 
     kind: ClassVar[str] = "repeated"
     depth: int = 16  # the depth of k = 4
@@ -92,8 +92,8 @@ class Repeated(Lift):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slice(Lift):
-    """Control: the image as the first slice, with nothing (zeros) behind it."""
+class Slice(ImageToVolume):
+    """Control: the image as the first slice, with zeros behind it."""
 
     kind: ClassVar[str] = "slice"
     depth: int = 16  # the depth of k = 4
@@ -115,12 +115,17 @@ class Slice(Lift):
         return functional.pad(images_NHW[:, None], (0, 0, 0, 0, 0, self.depth - 1))
 
 
-LIFTS: dict[str, type[Lift]] = {lift.kind: lift for lift in (Unrolled, Repeated, Slice)}
+IMAGE_TO_VOLUME: dict[str, type[ImageToVolume]] = {lift.kind: lift for lift in (Unrolled, Repeated, Slice)}
 
 
 @lru_cache(maxsize=64)
-def require_fitting(lift: Lift, side: int, multiple: int) -> None:
+def check_fits(lift: ImageToVolume, side: int, multiple: int) -> None:
     """Refuse a view whose volume the backbone cannot pool in the plane.
+
+    Args:
+        lift: how the image becomes a volume.
+        side: of the square image, pixels.
+        multiple: of which the sides of the plane must be multiples.
 
     Raises:
         GeometryError: naming the next side that fits.
@@ -136,8 +141,14 @@ def require_fitting(lift: Lift, side: int, multiple: int) -> None:
     )
 
 
-def fits(lift: Lift, side: int, multiple: int) -> bool:
-    """Whether a square image becomes a volume whose plane has sides of multiples of ``multiple``."""
+def fits(lift: ImageToVolume, side: int, multiple: int) -> bool:
+    """Whether a square image becomes a volume whose height and width are multiples of a number.
+
+    Args:
+        lift: how the image becomes a volume.
+        side: of the image, pixels.
+        multiple: the number.
+    """
     try:
         _, height, width = lift.shape(side)
     except GeometryError:
@@ -145,15 +156,33 @@ def fits(lift: Lift, side: int, multiple: int) -> bool:
     return height % multiple == 0 and width % multiple == 0
 
 
-def lifted(images_NHW: Array, lift: Lift, multiple: int) -> Array:
-    """Volumes (N, 1, D, H', W') of images, depth filled up with zeros to a multiple."""
+def to_volumes(images_NHW: Array, lift: ImageToVolume, multiple: int) -> Array:
+    """Convert images to volumes, with slices of zeros added until the depth is a multiple of a number.
+
+    Args:
+        images_NHW: gray images.
+        lift: how an image becomes a volume.
+        multiple: the number.
+
+    Returns:
+        (N, 1, D, H', W'), same dtype.
+    """
     volumes = lift.volumes(images_NHW)
     missing = -volumes.shape[1] % multiple
     return np.pad(volumes, ((0, 0), (0, missing), (0, 0), (0, 0)))[:, None] if missing else volumes[:, None]
 
 
-def lifted_torch(images_NHW: Tensor, lift: Lift, multiple: int) -> Tensor:
-    """The same volumes as :func:`lifted`, on the device."""
+def to_volumes_torch(images_NHW: Tensor, lift: ImageToVolume, multiple: int) -> Tensor:
+    """:func:`to_volumes` on the device.
+
+    Args:
+        images_NHW: gray images.
+        lift: how an image becomes a volume.
+        multiple: of which the depth is made a multiple.
+
+    Returns:
+        (N, 1, D, H', W'), same dtype.
+    """
     volumes = lift.volumes_torch(images_NHW)
     missing = -volumes.shape[1] % multiple
     return functional.pad(volumes, (0, 0, 0, 0, 0, missing))[:, None]
@@ -162,17 +191,17 @@ def lifted_torch(images_NHW: Tensor, lift: Lift, multiple: int) -> Tensor:
 _LAYOUTS, _ORDERS, _MODES = get_args(Layout), get_args(DepthOrder), get_args(ChannelMode)
 
 
-def encoded(spec: Pseudo3D) -> Array:
-    """A geometry as seven integers, so that it can travel in a batch."""
+def encode_geometry(spec: Pseudo3D) -> Array:
+    """A geometry as seven integers, so that it can be part of a batch."""
     names = _LAYOUTS.index(spec.layout), _ORDERS.index(spec.depth_order), _MODES.index(spec.channel_mode)
     return np.array([spec.window, spec.stride, spec.padding, *names, spec.allow_crop], np.int64)
 
 
-def decoded(geometry_B7: Tensor) -> Pseudo3D:
-    """The geometry of a batch, from :func:`encoded`. Waits for the device.
+def decode_geometry(geometry_B7: Tensor) -> Pseudo3D:
+    """The geometry of a batch, the inverse of :func:`encode_geometry`. Waits for the device.
 
     Raises:
-        GeometryError: if samples of different geometries are in one batch.
+        GeometryError: if the batch has samples of different geometries.
     """
     kinds = torch.unique(geometry_B7, dim=0).tolist()
     if len(kinds) != 1:

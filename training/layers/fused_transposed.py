@@ -1,8 +1,8 @@
-"""A transposed convolution and the 3x3x3 convolution right behind it, carried out as one.
+"""A transposed convolution followed by a 3x3x3 convolution, computed as one.
 
-Between the two there is no norm and no activation, so they are one linear map: a transposed convolution whose kernel is the
-correlation of both kernels (ours). For a step of 2 from C to C/2 channels a voxel costs 8 C C/2 multiplications where both
-together cost C C + 27 C C/2: 3.6 times fewer. Only where the map is so small that making the kernel costs more are both done.
+Without norm or activation between the two they are one linear map: a transposed convolution whose kernel is the correlation
+of both kernels (ours). For a stride of 2 from C to C/2 channels a voxel costs 8 C C/2 multiplications, where both together
+cost C C + 27 C C/2: 3.6 times fewer. Only for maps so small that computing the kernel costs more, both are computed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,25 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 
-def raised(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
-    """``conv(up(x))``, by whichever way takes fewer multiplications.
+def upsample_and_convolve(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
+    """``conv(up(x))``, in the way that takes fewer multiplications.
 
     Args:
-        x_BCDHW: the map to be enlarged.
+        x_BCDHW: the feature map to be enlarged.
         up: kernel = stride, no padding.
         conv: kernel 3, stride 1, padding 1.
     """
-    return _as_one(x_BCDHW, up, conv) if pays(x_BCDHW.shape, up, conv) else conv(up(x_BCDHW))
+    return _fused(x_BCDHW, up, conv) if pays(x_BCDHW.shape, up, conv) else conv(up(x_BCDHW))
 
 
 def pays(shape_BCDHW: torch.Size, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> bool:
-    """Whether one convolution, its kernel included, takes fewer multiplications than two."""
+    """Whether one convolution, including the computation of its kernel, takes fewer multiplications than two.
+
+    Args:
+        shape_BCDHW: of the input.
+        up: the transposed convolution.
+        conv: the convolution.
+    """
     # Written out, so that a compiler that knows sizes as symbols can follow.
     c_in, c_mid, c_out, (s_d, s_h, s_w) = up.in_channels, up.out_channels, conv.out_channels, up.stride
     batch, _, depth, height, width = shape_BCDHW
@@ -36,15 +42,15 @@ def pays(shape_BCDHW: torch.Size, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> bo
     return as_one < apart and not thin
 
 
-def _as_one(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
-    """Output o of a row reads input i with up's tap a and conv's tap t where o = s i + a - t + 1: tap a - t + 2 of the whole."""
+def _fused(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
+    """Output o of a row reads input i by up's tap a and conv's tap t if o = s i + a - t + 1: fused tap a - t + 2."""
     kernel = F.conv3d(up.weight, conv.weight, padding=2)  # (C_in, C_out, s + 2, ...)
     y = F.conv_transpose3d(x_BCDHW, kernel, conv.bias, stride=up.stride, padding=1)
     return y if up.bias is None else y + _bias(up.bias, conv.weight, y.shape[2:])
 
 
 def _bias(bias_C: Tensor, weight: Tensor, sides: torch.Size) -> Tensor:
-    """What the bias between the two becomes: constant inside, less at the border, where the convolution reads zeros."""
+    """The effect of the bias between the two: constant inside, smaller at the border, where the convolution reads zeros."""
     cube = F.conv3d(bias_C.view(1, -1, 1, 1, 1).expand(-1, -1, 3, 3, 3), weight, padding=1)
     for axis, side in enumerate(sides, 2):
         place = torch.ones(side, dtype=torch.long, device=cube.device)

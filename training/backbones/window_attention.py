@@ -1,4 +1,4 @@
-"""Windows of a token map: attention inside them, and how they shift without joining what does not touch.
+"""Attention within windows of a token map, which may be shifted; tokens that were not adjacent are masked.
 
 Source: Liu et al., Swin (arXiv 2103.14030), in three dimensions as Video Swin (arXiv 2106.13230); one mask for shifts and
 for padding, so that padding is never attended to, is ours. Axes: B batch, D depth, H height, W width of a token map, E
@@ -18,13 +18,15 @@ from crossdim.training.backbones.decoder import Triple
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Windows:
-    """Equal windows over a token map; the map is padded at its end to be tiled, then rolled by the shift.
+class WindowPartition:
+    """A partition of a token map into equal windows.
+
+    The map is padded at its end to a multiple of the window, then rolled by the shift.
 
     Attributes:
         sides: tokens of the map along (D, H, W).
-        edges: tokens of a window; never more than there are.
-        shift: by how much windows begin later than the map; 0 on an axis that one window covers.
+        edges: tokens of a window, at most those of the map.
+        shift: by how many tokens windows start after the map; 0 on an axis that one window covers.
     """
 
     sides: Triple
@@ -32,8 +34,14 @@ class Windows:
     shift: Triple
 
     @classmethod
-    def over(cls, sides: Triple, window: Triple, shifted: bool) -> Windows:
-        """Windows of at most ``window`` tokens, shifted by half of one where there are several."""
+    def over(cls, sides: Triple, window: Triple, shifted: bool) -> WindowPartition:
+        """Partition a map into windows, shifted by half a window where there are several.
+
+        Args:
+            sides: tokens of the map along (D, H, W).
+            window: largest number of tokens of a window along (D, H, W).
+            shifted: whether windows are shifted.
+        """
         d, h, w = (min(side, edge) for side, edge in zip(sides, window, strict=True))
         sd, sh, sw = (edge // 2 if shifted and side > edge else 0 for side, edge in zip(sides, window, strict=True))
         return cls(sides=sides, edges=(d, h, w), shift=(sd, sh, sw))
@@ -66,10 +74,10 @@ class Windows:
         return whole.roll(self.shift, (1, 2, 3))[:, :d, :h, :w]
 
     def neighbours(self, device: torch.device) -> Tensor | None:
-        """Which tokens of a window were side by side before the roll: (M, N, N); None if all were.
+        """Which tokens of a window were adjacent before the roll: (M, N, N); None if all were.
 
-        A rolled window at the end holds tokens from both ends of the map, and a padded one holds padding; each kind sees
-        its own kind alone, so that no row is empty.
+        A rolled window at the end has tokens from both ends of the map, and a padded one has padding; tokens attend only to
+        those of the same kind, so that no row is empty.
         """
         if self.padded == self.sides and not any(self.shift):
             return None
@@ -78,7 +86,7 @@ class Windows:
             place = torch.arange(padded, device=device)
             kind = (place < shift).long() + 2 * (place >= side)
             kind_DHW = 3 * kind_DHW + kind.view([-1 if a == axis else 1 for a in range(3)])
-        tiled = Windows(sides=self.padded, edges=self.edges, shift=self.shift)
+        tiled = WindowPartition(sides=self.padded, edges=self.edges, shift=self.shift)
         kind_MN = tiled.split(kind_DHW[None, ..., None])[0, ..., 0]
         return kind_MN.unsqueeze(2) == kind_MN.unsqueeze(1)
 
@@ -116,7 +124,7 @@ class WindowAttention(nn.Module):
     def forward(self, x_BDHWE: Tensor) -> Tensor:
         """The same shape."""
         d, h, w = x_BDHWE.shape[1:4]
-        windows = Windows.over((d, h, w), self._window, self._shifted)
+        windows = WindowPartition.over((d, h, w), self._window, self._shifted)
         x_BMNE = windows.split(x_BDHWE)
         batch, count, tokens, _ = x_BMNE.shape
         # Windows stand beside heads, so that one mask serves the batch, and four axes let PyTorch choose a fused kernel,
@@ -128,7 +136,7 @@ class WindowAttention(nn.Module):
         result: Tensor = self.out(windows.join(joined))
         return result
 
-    def _scores(self, windows: Windows, count: int) -> Tensor:
+    def _scores(self, windows: WindowPartition, count: int) -> Tensor:
         """What is added to the products of queries and keys: (1, M A, N, N)."""
         bias_ANN: Tensor = self.bias(windows.edges)
         neighbours_MNN = windows.neighbours(bias_ANN.device)
