@@ -28,13 +28,13 @@ from crossdim.training.torch_file import check_tensor, load_document, tensor_has
 
 _LOG = logging.getLogger(__name__)
 
-#: What a spec or weights that fit no network raise while it is built.
+#: Raised while a network is built from a spec or weights that do not fit it.
 UNFIT = (
     *(TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError, MemoryError, AssertionError),
     *(StorageError, GeometryError),
 )
 
-#: A new backbone is its file, its test, and a line here.
+#: A new backbone needs its module, its test, and a line here.
 BACKBONES: dict[str, type[BackboneSettings]] = {
     settings.kind: settings
     for settings in (
@@ -135,11 +135,11 @@ def _checked_weights(document: Any, subject: str) -> dict[str, Tensor]:
         )
     spec, weights = document["spec"], document["weights"]
     if not isinstance(spec, dict) or not isinstance(weights, dict) or not all(map(_is_whole, weights.values())):
-        raise RunError(f"{subject}: its spec is no settings, or its weights are no tensors; name a run's encoder.pt")
-    if "sha256" not in document:
-        _LOG.warning(
-            "%s was written before encoders had hashes: that its values are those that were written is not checked", subject
+        raise RunError(
+            f"{subject}: its spec is not a dictionary of settings, or its weights are not tensors; name a run's encoder.pt"
         )
+    if "sha256" not in document:
+        _LOG.warning("%s was written before encoders had hashes: its values are not checked", subject)
         return weights
     try:
         found = _hashes(spec, weights)

@@ -21,10 +21,10 @@ from crossdim.training.layers.dual_norm import NORMS, Norm
 
 SLOPE = 1e-2  # of the leaky ReLU; nnU-Net
 
-#: Where nnU-Net would stride every stage but the first by 2 to 1/32, we stop at 1/8: views of (16, 56, 56) and (16, 24, 24)
-#: divide by 8 and not by 16, and a local view of side 16 keeps 2^3 voxels for the last instance norms. Stages 1 to 4 all
-#: stride on some axis, because a skip's projection is called ``skip.1`` behind a pooling and ``skip.0`` without one: so the
-#: names are those of ResEnc-L. Depth is halved last, for in pseudo-3D it is position inside a window of 4 x 4.
+#: nnU-Net strides every stage but the first by 2, down to 1/32; we stop at 1/8: views of (16, 56, 56) and (16, 24, 24) can be
+#: divided by 8 and not by 16, and a local view of side 16 has 2^3 voxels left for the last instance norms. Stages 1 to 4 all
+#: stride on some axis, because a skip's projection is called ``skip.1`` after a pooling and ``skip.0`` without one; so the names
+#: are those of ResEnc-L. Depth is halved last, because in pseudo-3D it is the position inside a window of 4 x 4.
 STRIDES: tuple[Triple, ...] = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 1, 1), (1, 1, 1))
 
 

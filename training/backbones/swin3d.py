@@ -119,7 +119,7 @@ class Swin3D(nn.Module):
             raise GeometryError(
                 f"patches and mergings of a Swin need sides that are multiples of {self._reduction}; found {tuple(x_BCDHW.shape)}"
             )
-        # The norm's type, and not the convolution's: under autocast the residual stream stays float32.
+        # The dtype of the norm and not of the convolution, so that under autocast the residual stream stays float32.
         x_BDHWE = self.embed_norm(self.embed(x_BCDHW).movedim(1, -1).to(self.embed_norm.weight.dtype))
         for number, stage in enumerate(self.stages):
             if number:

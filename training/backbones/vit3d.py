@@ -106,7 +106,7 @@ class ViT3D(nn.Module):
         counts = token_counts(spatial_shape(x_BCDHW), self._patch)
         width = self.norm.normalized_shape[0]
         x_BNE = self.embed(x_BCDHW).flatten(2).transpose(1, 2)
-        # Positions of the weights' type, so that under autocast the residual stream is float32.
+        # Positions in the dtype of the weights, so that under autocast the residual stream is float32.
         x_BNE = x_BNE + sinusoids(counts, width, x_BCDHW.device).to(self.norm.weight.dtype)
         for block in self.blocks:
             x_BNE = block(x_BNE, Sites(counts[0], counts[1] * counts[2], None))

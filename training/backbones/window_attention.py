@@ -97,7 +97,7 @@ class RelativeBias(nn.Module):
     def __init__(self, window: Triple, heads: int) -> None:
         super().__init__()
         self._window = window
-        # Offsets in one axis: a tensor of four axes would be taken for an image's kernel when a network is laid channels last.
+        # Offsets in one axis: a tensor of four axes would be treated as a kernel when a network is converted to channels last.
         self.table = nn.Parameter(torch.empty(math.prod(2 * edge - 1 for edge in window), heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
@@ -127,7 +127,7 @@ class WindowAttention(nn.Module):
         windows = WindowPartition.over((d, h, w), self._window, self._shifted)
         x_BMNE = windows.split(x_BDHWE)
         batch, count, tokens, _ = x_BMNE.shape
-        # Windows stand beside heads, so that one mask serves the batch, and four axes let PyTorch choose a fused kernel,
+        # Windows and heads share an axis, so that one mask serves the batch, and four axes let PyTorch choose a fused kernel,
         # which keeps scores in float32 whatever the precision of its inputs.
         parts = self.qkv(x_BMNE).reshape(batch, count, tokens, 3, self._heads, -1).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
         query, key, value = parts

@@ -30,7 +30,7 @@ from crossdim.training.run_dir.output_check import check_run_folder
 
 _LOG = logging.getLogger(__name__)
 REPORT, EVALUATION = "report.html", "evaluation.json"
-#: Seeds of untrained baselines start here, far from the seeds that people give to runs.
+#: Seeds of untrained baselines start here, far from the seeds of runs.
 BASELINE_SEED = 1_000_003
 
 
@@ -78,7 +78,7 @@ def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | Non
     known = {d["preprocessing"] for d in identity["datasets"]}
     if manifest.preprocessing_digest in known:
         return None
-    return f"{manifest.name} was prepared otherwise than the encoder's training data; its figures mix both effects."
+    return f"{manifest.name} was prepared differently from the encoder's training data; its figures mix both effects."
 
 
 @dataclass(kw_only=True)
@@ -99,18 +99,18 @@ def _evaluate_dataset(
     findings.shown += galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
-    name, (_, lonely) = dataset.manifest.name, classes(dataset)
-    if lonely:
-        findings.notes.append(f"{name}: classes of one patient cannot be held out and were left out: {', '.join(lonely)}.")
+    name, (_, single) = dataset.manifest.name, classes(dataset)
+    if single:
+        findings.notes.append(f"{name}: classes with a single patient cannot be held out and were left out: {', '.join(single)}.")
     data = read_labelled(dataset, config.method)
     if data is None:
         findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
         return
-    ours, *theirs = (features(m.encoder, data.x_NC) for m in (method, *baselines))
+    trained, *untrained = (features(m.encoder, data.x_NC) for m in (method, *baselines))
     used = usable_folds(data, folds)
     if used < folds:
         findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {used} patients.")
-    findings.results += compare(data, ours, theirs, folds)
+    findings.results += compare(data, trained, untrained, folds)
 
 
 def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: int, quiet: bool) -> tuple[dict[str, Any], str]:

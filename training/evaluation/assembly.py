@@ -23,9 +23,9 @@ from crossdim.storage_schema.sample import Array, Scaling
 from crossdim.storage_schema.superpatch import cut
 
 Floats = npt.NDArray[np.float32]
-#: Restores (B, C, D, H, W) in unit range; the number of the box is what chance may come from.
+#: Reconstructs (B, C, D, H, W) in unit range; the number of the box may be used as a random seed.
 Restore = Callable[[Tensor, int], Tensor]
-#: Slices that are handed on at a time: whoever takes them needs memory in proportion.
+#: Slices that are yielded at a time; the consumer needs memory in proportion.
 SLAB = 16
 
 

@@ -95,8 +95,8 @@ def features(encoder: nn.Module, x_NC: npt.NDArray[np.float32]) -> npt.NDArray[n
     Returns:
         (N, F).
     """
-    # Shuffled, the same way every time: statistics are means over parts, and of neighbours in a catalog, which are alike, they
-    # would miss what differs between them. Equal parts: batch norm of a single sample is undefined.
+    # Shuffled, always in the same way: statistics are means over parts, and parts of neighbours in a catalog, which are similar,
+    # would miss the variance between them. Equal parts, because batch norm of a single sample is undefined.
     mixed = np.random.default_rng(0).permutation(len(x_NC))
     parts = torch.from_numpy(x_NC[mixed]).tensor_split(-(-len(x_NC) // BATCH))
     fresh = recompute_statistics(encoder, lambda copy: copy, parts)

@@ -46,7 +46,7 @@ def _power(error_DHW: Floats, axis: int, edge: int) -> npt.NDArray[np.float64]:
     if length < 4 * edge:
         raise GeometryError(f"a pattern of {edge} voxels is measured over at least 4 patches; found shape {error_DHW.shape}")
     lines = np.moveaxis(error_DHW, axis, -1)[..., :length]
-    # A window that is 0 at both ends keeps slow changes, which do not end where they began, out of high frequencies.
+    # A window that is 0 at both ends keeps slow changes, which are not periodic, out of high frequencies.
     window = np.hanning(length + 1)[:-1]
     spectrum = np.fft.rfft(lines * window, axis=-1)
     return np.asarray((spectrum.real**2 + spectrum.imag**2).reshape(-1, spectrum.shape[-1]).sum(axis=0))
@@ -58,6 +58,6 @@ def _peaks(power: npt.NDArray[np.float64], edge: int) -> float:
     peaks = np.arange(1, edge // 2 + 1) * spacing
     reach = np.arange(2, spacing // 2 + 1)
     around = peaks[:, None] + np.concatenate([-reach, reach])
-    # Beyond the highest frequency the spectrum is its own mirror image.
+    # Beyond the highest frequency the spectrum is mirrored.
     around = np.where(around >= len(power), 2 * (len(power) - 1) - around, around)
     return float((power[peaks] / np.maximum(power[around].mean(axis=1), np.finfo(np.float64).tiny)).mean())

@@ -20,7 +20,7 @@ from crossdim.storage_schema.errors import RunError
 from crossdim.training.evaluation.classification import balanced_accuracy
 from crossdim.training.evaluation.features import Labelled
 
-#: The fewest that DINOv2 asks, which asks 10, 20, 100 and 200.
+#: The smallest number of neighbours of DINOv2, which uses 10, 20, 100 and 200.
 NEIGHBOURS = 10
 #: Softmax over neighbours; code, DINOv2.
 TEMPERATURE = 0.07

@@ -19,7 +19,7 @@ from crossdim.storage_schema.errors import GeometryError
 
 WINDOW, SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-#: No mean squared error counts as less: PSNR ends at 100 dB.
+#: Smallest mean squared error, so that PSNR is at most 100 dB.
 FLOOR = 1e-10
 
 

@@ -28,7 +28,7 @@ from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Restorer
 
 SHOWN_SAMPLES = 2
-#: Samples from which the batch-norm statistics for restoring are taken.
+#: Samples from which the batch-norm statistics for reconstruction are computed.
 STATISTICS_SAMPLES = 16
 TEMPLATE = Path(__file__).with_name("report.html")
 

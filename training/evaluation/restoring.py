@@ -13,7 +13,7 @@ from crossdim.training.evaluation.volumes import held_out, volumes_of
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Crops, Restorer
 
-NO_LPIPS = "LPIPS: not computed, its network cannot be had offline"
+NO_LPIPS = "LPIPS: not computed, its network is not available offline"
 #: Neighbouring boxes share an eighth of their side.
 OVERLAP = 8
 

@@ -116,10 +116,10 @@ def summary(agreements: Sequence[Agreement]) -> Summary:
         RunError: if no image is left.
     """
     counts = Counter(a.presence for a in agreements)
-    judged = [a for a in agreements if a.presence != Presence.ABSENT]
-    if not judged:
+    present = [a for a in agreements if a.presence != Presence.ABSENT]
+    if not present:
         raise RunError(f"no image holds the structure, in truth or prediction; found {len(agreements)} images")
-    means = {name: float(np.mean([getattr(a, name) for a in judged])) for name in FIGURES}
+    means = {name: float(np.mean([getattr(a, name) for a in present])) for name in FIGURES}
     return Summary(counts={presence: counts[presence] for presence in Presence}, **means)
 
 
@@ -145,7 +145,7 @@ def surface_distances(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) 
     Returns:
         Distances in mm, from predicted to true and from true to predicted.
     """
-    # Both surfaces lie in the box around both masks, so what is outside of it changes no distance.
+    # Both surfaces lie in the bounding box of both masks, so nothing outside of it changes a distance.
     box = ndimage.find_objects((predicted | true).astype(np.uint8))[0]
     predicted_edge, true_edge = _surface(predicted[box]), _surface(true[box])
     return _distances(predicted_edge, true_edge, spacing_mm), _distances(true_edge, predicted_edge, spacing_mm)

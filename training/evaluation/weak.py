@@ -31,7 +31,7 @@ from crossdim.training.evaluation.statistics import recompute_statistics
 
 #: The rate is published (code), the rest is PyTorch's choice.
 OPTIMIZER = AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
-#: Added to variances, as batch norm does: a feature that is silent on the training part must not shout on another.
+#: Added to variances, as in batch norm: a feature that is constant in the training part must not become huge in the test part.
 EPSILON = 1e-5
 
 
@@ -116,7 +116,7 @@ def fit_weak_probe(encoder: nn.Module, x: Tensor, classes_N: Tensor, *, epochs: 
     for step, part in enumerate(steps):
         for group in optimizer.param_groups:
             group["lr"] = OPTIMIZER.rate(step, len(steps))
-        # Summed and then divided: a mean weighted within the batch would make rare classes count less where they meet.
+        # Summed and then divided: a mean weighted within the batch would give rare classes less weight where several meet.
         loss = F.cross_entropy(reader(x[part]), classes_N[part], weight=weights, reduction="sum") / len(part)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -131,10 +131,10 @@ def _new_probe(encoder: nn.Module, x: Tensor, num_classes: int, batch: int, seed
     The inputs must be shuffled: the variance is a mean over batches, which would miss that between classes if each batch
     held one.
     """
-    # No part is a single sample, for which batch norm is undefined.
+    # No part has a single sample, for which batch norm is undefined.
     parts = x.tensor_split(max(1, len(x) // batch))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for encoders that drop something while statistics are taken, and the layer's first draw
+        torch.manual_seed(seed)  # for dropout while statistics are computed, and the layer's initial weights
         fresh = recompute_statistics(encoder, lambda copied: copied, parts)
         return WeakProbe(fresh, torch.cat([mean_over_space(fresh, part) for part in parts]), num_classes).eval()
 

@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4)
         mask = None
         if seen_BN is not None:
-            # A token that is alone looks at itself: no row is empty, so none is NaN.
+            # Every token attends to itself, so that no row is empty and becomes NaN.
             mask = seen_BN[:, None, None, :] | torch.eye(seen_BN.shape[1], dtype=torch.bool, device=seen_BN.device)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         result: Tensor = self.out(mixed.transpose(1, 2).flatten(2))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crossdim.training.layers.geometry import Triple
 
-#: One summand of a shift followed by the middle slice: weights of the depth slices (B, Z), then a map of planes (B, P, P).
+#: One term of a shift followed by taking the middle slice: weights of the depth slices (B, Z), then a map of planes (B, P, P).
 Term = tuple[Tensor, Tensor]
 
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-#: An entry is dead when it is used less than this share of what it would be if all were used alike.
+#: An entry counts as unused if its uses are below this fraction of an equal share.
 DEAD_BELOW = 0.1
 
 
@@ -34,7 +34,7 @@ class Codebook(nn.Module):
         super().__init__()
         self._decay = decay
         self.register_buffer("entries", torch.randn(count, features))
-        # Nothing uses the first entries, so the first batch restarts nearly all of them from its own codes.
+        # The initial entries have no uses, so the first batch restarts nearly all of them from its own codes.
         self.register_buffer("uses", torch.zeros(count))
         self.register_buffer("sums", torch.zeros(count, features))
 
@@ -61,7 +61,7 @@ class Codebook(nn.Module):
                 may restart at them here too.
         """
         codes_MF = codes_BFDHW.detach().to(self.entries.dtype).movedim(1, -1).flatten(0, -2)
-        # A product instead of an index_add: that adds in any order on a GPU.
+        # A product and not index_add, which adds in arbitrary order on a GPU.
         which_MK = F.one_hot(chosen_M, len(self.uses)).to(codes_MF.dtype) * counted
         with torch.autocast(codes_MF.device.type, enabled=False):
             uses, sums = which_MK.sum(dim=0), which_MK.T @ codes_MF
@@ -73,7 +73,7 @@ class Codebook(nn.Module):
         self.sums.lerp_(sums, 1 - self._decay)
         even = uses.sum() / len(uses)
         dead = self.uses < DEAD_BELOW * even
-        # A restarted entry begins with an even share of uses, so it has time to prove itself.
+        # A restarted entry gets an equal share of uses, so that it is not restarted again at once.
         self.uses.copy_(torch.where(dead, even, self.uses))
         self.sums.copy_(torch.where(dead[:, None], fresh * even, self.sums))
         self.entries.copy_(self.sums / self.uses[:, None])

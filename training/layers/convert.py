@@ -22,7 +22,7 @@ from crossdim.training.layers.transposed import CentreConvTranspose, PlaneConvTr
 
 Target = Literal["crossd", "acs", "soft_acs", "mean_acs", "conv25d", "conv3d"]
 PLANE_CONVS: dict[str, type[PlaneConv]] = {"acs": ACSConv, "soft_acs": SoftACSConv, "mean_acs": MeanACSConv}
-#: Modules without a number of spatial axes in their name that depend on it all the same.
+#: Modules that depend on the number of spatial axes without having it in their name.
 BOUND = (nn.Fold, nn.Unfold, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 
 
@@ -91,7 +91,9 @@ def _replacement(module: nn.Module, conversion: Conversion) -> nn.Module:
     if kind in OTHERS:
         return _copy_state(OTHERS[kind](module), module)
     if isinstance(module, (*OTHERS, nn.Conv2d, nn.ConvTranspose2d)):
-        raise GeometryError(f"{kind.__name__} is a kind of its own; known are PyTorch's own classes, without parametrizations")
+        raise GeometryError(
+            f"{kind.__name__} is a subclass; only PyTorch's own classes, without parametrizations, can be converted"
+        )
     if isinstance(module, BOUND) or kind.__name__.endswith(("1d", "2d", "3d")):
         raise GeometryError(f"{kind.__name__} has no counterpart here")
     return module
@@ -118,7 +120,7 @@ def _same_for_both(numbers: Any, what: str) -> int:
     """
     both = (numbers, numbers) if isinstance(numbers, int) else tuple(numbers)
     if both[0] != both[1] or not isinstance(both[0], int):
-        raise GeometryError(f"{what} {both} differs between rows and columns: what depth should have is not known")
+        raise GeometryError(f"{what} {both} differs between rows and columns, so that the value for depth is ambiguous")
     return both[0]
 
 
@@ -215,7 +217,7 @@ def _max_pool(old: Any) -> nn.Module:
 
 def _avg_pool(old: Any) -> nn.Module:
     if old.divisor_override is not None:
-        raise GeometryError("AvgPool2d has a divisor of its own, which means another number of voxels in volumes")
+        raise GeometryError("AvgPool2d has a divisor_override, which would mean another number of voxels in volumes")
     return anyrank.AvgPool(
         _same_for_both(old.kernel_size, "kernel"),
         stride=_same_for_both(old.stride, "stride"),
@@ -236,7 +238,7 @@ def _adaptive(maximum: bool) -> Callable[[Any], nn.Module]:
 
 def _upsample(old: Any) -> nn.Module:
     if old.mode not in ("nearest", "bilinear") or not isinstance(old.scale_factor, (int, float)):
-        raise GeometryError(f"Upsample is known with one factor, nearest or bilinear; found {old.extra_repr()}")
+        raise GeometryError(f"Upsample is supported with one factor, nearest or bilinear; found {old.extra_repr()}")
     return anyrank.Upsample(float(old.scale_factor), linear=old.mode == "bilinear", align_corners=bool(old.align_corners))
 
 

@@ -122,7 +122,7 @@ class CrossDConv(nn.Module):
         """Shift of the kernel for each image in taps, (B, 3): depth, row, column. Zero for a kernel of one tap."""
         if self.rotation_params is None:
             return x_BCHW.new_zeros(len(x_BCHW), 3)
-        # Compilers and exporters decide by themselves what is recomputed.
+        # Compilers and exporters decide themselves what is recomputed.
         answer = RotationNet.forward if torch.compiler.is_compiling() or not torch.is_grad_enabled() else RotationNet.__call__
         shift = shift_of(answer(self.rotation_params, x_BCHW))
         return shift if self.mode == "paper" else shift - 1

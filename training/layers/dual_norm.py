@@ -21,7 +21,7 @@ NORMS: tuple[str, ...] = get_args(Norm)
 #: Statistics that a batch norm keeps.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 ROW_2D, ROW_3D = 0, 1
-#: Which row of the statistics a stream reads and updates.
+#: Row of the statistics that a stream uses and updates.
 ROWS = {str(presentation): ROW_2D if presentation.is_2d else ROW_3D for presentation in Presentation}
 
 
@@ -80,13 +80,13 @@ class DualBatchNorm3d(nn.Module):
         self._store_selected()
         self.selected.fill_(row)
         for name in STATISTICS:
-            # A new tensor and no copy in place: a backward pass still to come may have saved the old one.
+            # A new tensor and not an in-place copy: a pending backward pass may have saved the old one.
             setattr(self.norm, name, getattr(self, name)[row].clone())
 
     @torch.no_grad()
     def _store_selected(self) -> None:
         if self.selected.is_meta:
-            return  # a network that is only described has no numbers to put aside
+            return  # a network on the meta device has no values to store
         for name in STATISTICS:
             getattr(self, name)[self.selected] = getattr(self.norm, name)
 

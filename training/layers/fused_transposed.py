@@ -31,7 +31,7 @@ def pays(shape_BCDHW: torch.Size, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> bo
         up: the transposed convolution.
         conv: the convolution.
     """
-    # Written out, so that a compiler that knows sizes as symbols can follow.
+    # Written out, so that compilers with symbolic sizes can trace it.
     c_in, c_mid, c_out, (s_d, s_h, s_w) = up.in_channels, up.out_channels, conv.out_channels, up.stride
     batch, _, depth, height, width = shape_BCDHW
     volume, kernel = s_d * s_h * s_w, (s_d + 2) * (s_h + 2) * (s_w + 2)

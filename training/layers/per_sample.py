@@ -24,11 +24,11 @@ from crossdim.training.layers.geometry import Geometry
 from crossdim.training.layers.unfold import PIECE, multiply_unfolded, unfold_taps, unfolded_products
 
 Form = Literal["auto", "planes", "windows", "shared"]
-#: Largest kernel, in taps, for which all taps at once beat depth first, plane second: one product instead of two. Measured.
+#: Largest kernel, in taps, for which one product over all taps is faster than two, over depth and over the plane. Measured.
 DENSE_TAPS = 27
-#: Up to this many output pixels, and from this many channel pairs on, products beat grouped convolution. Measured on CPUs.
+#: With at most so many output pixels and at least so many channel pairs, products are faster than grouped convolution. CPUs.
 FEW_PIXELS, MANY_PAIRS = 14 * 14, 256 * 128
-#: Up to this many output pixels, mixing windows beats mixing weights. Its backward pass is cheaper, too. Measured on CPUs.
+#: With at most so many output pixels, mixing windows is faster than mixing weights; its backward pass too. Measured on CPUs.
 SHARED_PIXELS, SHARED_PIXELS_TRAINING = 4 * 4, 7 * 7
 
 
@@ -63,7 +63,7 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
         if chosen == "windows":
             return unfolded_products(x, wide, mixing(terms), geometry)
         if type(x.shape[0]) is not int or x.shape[0] == 0:
-            # Groups of a convolution are a number above 0; a batch may be empty, or unknown to an exporter.
+            # A convolution needs at least one group, but a batch may be empty, or of unknown size to an exporter.
             return multiply_unfolded(unfold_taps(x, geometry), wide.flatten(2), mixing(terms), geometry.groups)
         if chosen == "shared":
             return _in_pieces(
@@ -144,7 +144,7 @@ def _with_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geomet
 def _with_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
     window = unfold_taps(x_BCHW, geometry)
     batch, taps, _, height, width = window.shape
-    # Pixels outside, channels inside, taps innermost: the order of the weights, so that no product meets a transposed matrix.
+    # Pixels outermost, then channels, taps innermost, as in the weights, so that no product needs a transposed matrix.
     rows = window.permute(0, 3, 4, 2, 1).reshape(batch, -1, taps) @ mixing_BPQ.to(window.dtype)
     result = rows.view(batch * height * width, -1) @ weights_3d.flatten(1).to(window.dtype).t()
     return result.view(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()

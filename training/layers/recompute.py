@@ -32,12 +32,12 @@ def enable_recomputation(module: Module) -> Module:
     Returns:
         The same module.
     """
-    # Partials of bound methods: a deep copy binds them to the copied module, which it would not do for a closure.
+    # Partials of bound methods: a deep copy binds them to the copied module, unlike closures.
     module.forward = partial(_checkpoint, module, module.forward)
     return module
 
 
-# A compiled checkpoint takes no context, so a compiler goes around; what the module computes may still be compiled.
+# A compiled checkpoint takes no context, so it is not compiled; the module's computation may still be.
 @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
 def _checkpoint(module: nn.Module, forward: Callable[..., object], *inputs: Tensor) -> object:
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 HIDDEN_CHANNELS = 16  # code
 LARGEST_ANGLE = math.pi / 4  # paper
-#: Keeps the axis finite where the network answers zero; code.
+#: Keeps the axis finite if the network predicts zero; code.
 EPSILON = 1e-8
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import GeometryError
 
 Counts = tuple[int, int, int]
-#: Axes of a sinusoid table; each takes an even share of the embedding, half sines, half cosines.
+#: Axes of a sinusoid table; each has an equal share of the embedding, half sines, half cosines.
 AXES = 3
 
 

@@ -60,7 +60,7 @@ class PlaneConvTranspose(nn.Module):
         self.split = thirds(out_channels) if split is None else split
         if sum(self.split) != out_channels or min(self.split) < 0:
             raise GeometryError(f"the planes share {out_channels} output channels; found {self.split}")
-        # A weight's first axis is the input channel, and with it the group; its second counts inside the group.
+        # The first axis of the weight is the input channel, which determines the group; the second counts within the group.
         of_groups = axes_of(self.split).view(groups, -1).repeat_interleave(in_channels // groups, dim=0)
         self.register_buffer("across", of_groups, persistent=False)
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from crossdim.training.layers.geometry import Geometry
 
-#: Numbers in the planes that exist at one time: larger pieces leave the cache, and memory is asked for anew. Measured.
+#: Numbers in the planes that exist at a time: larger pieces exceed the cache and allocate new memory. Measured.
 PIECE = 2**22
 SAMPLES_OF_PIECE = 8
 

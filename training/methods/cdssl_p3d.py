@@ -46,10 +46,10 @@ from crossdim.training.objectives.pcrlv2 import LevelMode
 
 NUM_LOCAL = 6  # code: PCRLv2
 NUM_HOLES = 3  # code: PCRLv2, global views only
-#: Under which names the plans of global and of local views travel to the device.
+#: Prefixes of the tensors that hold the plans of global and of local views.
 GLOBAL, LOCAL = "global", "local"
 Render = Literal["workers", "device"]
-#: Fallback geometry for plain images, which carry none of their own.
+#: Geometry for plain images, whose datasets have none.
 IMAGE_VIEW = Pseudo3D()
 
 
@@ -154,7 +154,7 @@ class CdsslP3D(MethodConfig):
 
     kind: ClassVar[str] = "cdssl-p3d"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
-    # Batch norm of the projections is undefined for one sample; two it makes 1 and -1 in every channel, without a gradient.
+    # Batch norm of the projections is undefined for one sample; two become 1 and -1 in every channel, without a gradient.
     min_rank_batch: ClassVar[int] = 3
 
     backbone: BackboneSettings = field(default_factory=UNet3DSettings)

@@ -32,7 +32,7 @@ class CrossD(MethodConfig):
 
     kind: ClassVar[str] = "cross-d"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
-    # Batch norm of two samples passes no gradient.
+    # Batch norm of two samples has no gradient.
     min_rank_batch: ClassVar[int] = 3
 
     backbone: BackboneSettings = field(default_factory=ResNetSettings)

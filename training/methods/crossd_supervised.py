@@ -28,7 +28,7 @@ from crossdim.training.methods.base import Method, MethodConfig, Step, StepOutpu
 from crossdim.training.methods.crossd import mean_over_space, zero_of_rotation_nets
 from crossdim.training.methods.sample_views import SampleViews
 
-#: Class of a sample that has none of the classes asked for.
+#: Class of a sample without one of the configured classes.
 UNKNOWN = -1
 
 

@@ -132,7 +132,7 @@ def check_fits(lift: ImageToVolume, side: int, multiple: int) -> None:
     """
     if fits(lift, side, multiple):
         return
-    # Along a side the grid repeats after stride x multiple pixels: if none fits up to there, none does.
+    # Along a side the grid repeats after stride x multiple pixels: if no side up to there fits, none does.
     reach = lift.geometry.stride * multiple + lift.geometry.window if isinstance(lift, Unrolled) else multiple
     larger = next((s for s in range(side + 1, side + reach + 1) if fits(lift, s, multiple)), None)
     hint = f"the next side that fits is {larger}" if larger else "no side fits: the plane of this layout is one window"
@@ -205,7 +205,9 @@ def decode_geometry(geometry_B7: Tensor) -> Pseudo3D:
     """
     kinds = torch.unique(geometry_B7, dim=0).tolist()
     if len(kinds) != 1:
-        raise GeometryError(f"a batch rendered on the device has images of one pseudo-3D geometry; found {kinds}. Choose a lift")
+        raise GeometryError(
+            f"a batch rendered on the device has images of one pseudo-3D geometry; found {kinds}. Set method.lift"
+        )
     window, stride, padding, layout, order, mode, crop = kinds[0]
     return Pseudo3D(
         window=window,

@@ -98,7 +98,7 @@ class TokenDecoder(nn.Module):
             (B, N, X).
         """
         total = math.prod(counts)
-        # The mask token takes part even where nothing is hidden, so that it has a gradient, of zeros, on every rank.
+        # The mask token takes part even if nothing is hidden, so that it has a gradient (of zeros) on every rank.
         grid = scatter_tokens(self.bridge(tokens_BVE), ids_BV, self.mask_token, total)
         grid = grid + sinusoids(counts, self.settings.width, grid.device)
         sites = Sites(counts[0], counts[1] * counts[2], None)
@@ -183,7 +183,7 @@ class MaskedAutoencoder(Restorer):
         Returns:
             (B, C, D, H, W) in unit range; None with ``norm_pix``, which predicts neither mean nor deviation of a patch.
         """
-        if self._norm_pix:  # such a network predicts neither mean nor deviation of a patch
+        if self._norm_pix:  # mean and deviation of a patch are not predicted
             return None
         counts = token_counts(spatial_shape(x_BCDHW), self.patch)
         wide = torch.promote_types(x_BCDHW.dtype, torch.float32)

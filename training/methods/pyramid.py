@@ -43,7 +43,7 @@ from crossdim.training.objectives.pcrlv2 import (
     similarity,
 )
 
-#: What makes the views of a batch on its device.
+#: Renders the views of a batch on its device.
 Prepare = Callable[[Batch], dict[str, Tensor]]
 
 
@@ -65,7 +65,7 @@ class LevelHead(nn.Module):
 
     def pair(self, feature_BCDHW: Tensor) -> Pair:
         """Projection and prediction, (B, C) each, of a level's feature map."""
-        with torch.autocast(feature_BCDHW.device.type, enabled=False):  # what losses are made of is float32 at least
+        with torch.autocast(feature_BCDHW.device.type, enabled=False):  # inputs of losses are float32 at least
             wide = torch.promote_types(feature_BCDHW.dtype, torch.float32)
             z = self.project(feature_BCDHW.mean(dim=(2, 3, 4), dtype=wide))
             return Pair(z, self.predict(z))
@@ -121,7 +121,7 @@ class PyramidNet(Method):
         levels1 = self.levels(view1)
         one, two = self.pairs(levels1), self.pairs(self.levels(view2))
         deep = torch.stack([restoration(self.restore_at(level, levels1), clean1) for level in drawn]).mean()
-        # Heads that were not drawn take part with weight 0: every parameter has a gradient on every rank, every step.
+        # Heads that were not drawn take part with weight 0, so that every parameter has a gradient on every rank in every step.
         undrawn = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
         losses = {
             "pixel": restoration(self.out(levels1[-1]).to(clean1.dtype).sigmoid(), clean1),

@@ -22,9 +22,9 @@ from crossdim.training.data.views import Floats, image_of
 from crossdim.training.layers.tokens import Counts
 from crossdim.training.methods.base import Method
 
-#: Fallback geometry for plain images, which carry none of their own.
+#: Geometry for plain images, whose datasets have none.
 IMAGE_VIEW = Pseudo3D()
-#: Bits of a voxel, and of a number in a code.
+#: Bits of a voxel and of a number in a code.
 FLOAT_BITS = 32
 
 
@@ -109,11 +109,13 @@ class Crops:
     def _room(self, sample: Sample) -> tuple[int, ...]:
         room = tuple(side - self.solid_side for side in sample.array.shape[1:])
         if min(room) < 0:
-            raise GeometryError(f"sample {sample.key}: cubes of {self.solid_side}^3 are asked of an array {sample.array.shape}")
+            raise GeometryError(
+                f"sample {sample.key}: cubes of {self.solid_side}^3 do not fit into an array of {sample.array.shape}"
+            )
         return room
 
     def _cube(self, sample: Sample, start: tuple[int, ...]) -> Floats:
-        # Cut as it is stored, then scaled: only what is used is turned into floats.
+        # Cropped before scaling, so that only the crop is converted to floats.
         return sample.scaling.unit(sample.array[(slice(None), *(slice(s, s + self.solid_side) for s in start))])
 
 

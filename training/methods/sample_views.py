@@ -16,7 +16,7 @@ from crossdim.training.data.views.boxes import Side3, box_pair
 from crossdim.training.data.views.views_2d import draw_plan_2d, make_views_2d
 from crossdim.training.data.views.views_3d import draw_plan_3d, make_views_3d, resample_box
 
-#: Fallback geometry for plain images, which carry none of their own.
+#: Geometry for plain images, whose datasets have none.
 IMAGE_VIEW = Pseudo3D()
 
 

@@ -32,6 +32,6 @@ def masked_mse(predicted_BNX: Tensor, target_BNX: Tensor, seen_BN: Tensor, *, no
     wide = torch.promote_types(predicted_BNX.dtype, torch.float32)
     target = target_BNX.to(wide)
     error = (predicted_BNX.to(wide) - (normalise_patches(target) if norm_pix else target)).square().mean(dim=-1)
-    # One formula for both cases, without asking the device whether anything is hidden.
+    # One formula for both cases, without waiting for the device to know whether anything is hidden.
     weight = torch.where(seen_BN.all(dim=1, keepdim=True), torch.ones_like(error), (~seen_BN).to(wide))
     return (error * weight).sum() / weight.sum()

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-#: ``random`` is PCRLv2's; ``all`` (ours) takes the mean over levels wherever it draws one: less variance, the same mean.
+#: ``random`` is PCRLv2's; ``all`` (ours) uses the mean over levels wherever it draws one: less variance, the same mean.
 LevelMode = Literal["random", "all"]
 
 

@@ -22,7 +22,7 @@ SMALL_CROPS = Crops(solid_side=64, flat_side=256)
 TINY_CROPS = Crops(solid_side=32, flat_side=128)
 SMALL_VIT = SuperpatchViTSettings(width=192, depth=4, heads=6, hidden=768)
 SMALL_DECODER = TokenDecoderSettings(width=96, depth=2, heads=4, hidden=384)
-#: Nearly as many weights as the masked autoencoder of this size (ours).
+#: About as many weights as the masked autoencoder of this size (ours).
 SMALL_STRIDED = StridedSettings(widths=(16, 32, 64, 256))
 
 

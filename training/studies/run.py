@@ -33,7 +33,7 @@ from crossdim.training.studies.base import Arm, DataSubset, Score, Study
 from crossdim.training.studies.run_summary import RunSummary, summarise_run
 from crossdim.training.studies.table import study_page
 
-#: The configuration of one of its runs, which is the first that a study writes.
+#: Configuration of one of a study's runs, which is the first file that a study writes.
 _OF_A_STUDY = re.compile(rf"[^/]+/seed-\d+/{re.escape(CONFIG)}\Z")
 
 
@@ -87,7 +87,7 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
     found: list[Score] = []
     jobs = [(arm, seed) for arm in study.arms for seed in range(study_config.seeds)]
     for arm, seed in tqdm(jobs, desc=study.title, unit="run", disable=study_config.workers.quiet):
-        if signals.received():  # in the last step of the run before, which was finished
+        if signals.received():  # during the last step of the previous run, which was completed
             raise KeyboardInterrupt
         config = replace(arm.config, seed=seed)
         method = _train_arm(arm, config, study_config, datasets, courses)
@@ -110,15 +110,15 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
 
 
 def _check_arms_have_data(study: Study, datasets: Sequence[PublishedDataset]) -> None:
-    hungry = [
+    without_data = [
         arm.name
         for arm in study.arms
         if arm.data in (DataSubset.IMAGES, DataSubset.VOLUMES)
         and not any(arm.data.includes(is_2d=c.manifest.presentation.is_2d) for c in datasets)
     ]
-    if hungry:
+    if without_data:
         given = ", ".join(f"{c.manifest.name} ({c.manifest.presentation})" for c in datasets)
-        raise UsageError(f"{study.title} needs images and volumes; {', '.join(hungry)} would have no data among {given}")
+        raise UsageError(f"{study.title} needs images and volumes; {', '.join(without_data)} would have no data among {given}")
 
 
 def _train_arm(
@@ -140,7 +140,7 @@ def _train_arm(
     records = read_metrics(run)
     if not records:
         raise RunError(
-            f"{run.where('')}: not one step of its metrics can be read; delete this run, and the same line does it again"
+            f"{run.where('')}: no step of its metrics can be read; delete this run, and the same command trains it again"
         )
     courses.setdefault(arm.name, []).append(summarise_run(records))
     _, method, _, _ = load_trained(run)

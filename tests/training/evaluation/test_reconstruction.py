@@ -244,7 +244,7 @@ def test_hidden_voxels_are_judged_apart() -> None:
     """A method that answers one constant: PSNR of hidden patches by hand."""
     network = recipes.tiny().method.build()
     assert isinstance(network, MaskedAutoencoder)
-    network.restored = lambda x, ids: torch.full_like(x, 0.5)  # type: ignore[method-assign]
+    network.restore = lambda x, ids: torch.full_like(x, 0.5)  # type: ignore[method-assign]
     boxes, x = MaskedBoxes(network, 0), torch.rand(1, 1, 32, 32, 32)
     boxes(x, 3)
     hidden = patchify(x, (8, 8, 8))[~visible_mask(boxes.ids(x, 3), 64)]

@@ -70,7 +70,7 @@ class TestCdsslP3D(MethodSuite):
         network._local_pairs = lambda local: [[Pair(agreed, agreed)] * 3] * 6  # type: ignore[attr-defined, method-assign, assignment]
         network.pairs = lambda levels: [Pair(agreed, agreed)] * 3  # type: ignore[attr-defined, method-assign, assignment]
         network.out = _Answer(batch.tensors["clean1"].logit(eps=1e-7))  # type: ignore[attr-defined]
-        network.restored_at = lambda level, levels: batch.tensors["clean1"]  # type: ignore[attr-defined, method-assign, assignment]
+        network.restore_at = lambda level, levels: batch.tensors["clean1"]  # type: ignore[attr-defined, method-assign, assignment]
         losses = network(batch, Step(index=3, total=7, seed=0)).losses
         assert sum(term.item() for term in losses.values()) == pytest.approx(-2.0, abs=1e-5)
 

@@ -182,7 +182,7 @@ def test_networks_are_one_graph_each(config: Maesil) -> None:
 
 
 def test_one_run_holds_images_and_volumes(flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cross-dimensional masked autoencoding, through the front door: both are restored in every step, by one encoder."""
+    """Cross-dimensional masked autoencoding, from the command line: both are restored in every step, by one encoder."""
     line = ["pretrain", "--recipe", "maesil:tiny", "--data", flat.url, solid.url, "--out", str(tmp_path / "run")]
     assert main([*line, "--workers", "0", "--steps", "3"]) == 0
     records = read_metrics(Bucket(str(tmp_path / "run")))
