@@ -17,6 +17,8 @@ from crossdim.training.backbones import encoder_bytes
 from crossdim.training.recipes import recipe
 from tests.training.published import images, publish, superpatches
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 #: Each takes some seconds, most of them to import torch; this is for a machine that is busy.

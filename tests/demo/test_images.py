@@ -36,6 +36,7 @@ def picture(path: Path) -> np.ndarray:
         return np.asarray(opened)
 
 
+@pytest.mark.integration
 def test_every_dicom_file_has_pixels(root):
     """With the codecs of crossdim[dicom]: JPEG 2000, JPEG-LS, RLE, and what needs none."""
     found = files(root, ".dcm")

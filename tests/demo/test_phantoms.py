@@ -80,6 +80,7 @@ def test_sphere_and_cube_cannot_be_told_apart_by_their_mean():
     assert low < high
 
 
+@pytest.mark.integration
 def test_files_state_their_orientation_spacing_and_units():
     """Every orientation occurs, spacing is anisotropic, and no phantom is larger than one box of the tiny recipe."""
     seen = set()

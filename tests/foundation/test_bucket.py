@@ -58,6 +58,7 @@ class StoreSuite:
         with pytest.raises(StorageError, match="a: "):
             bucket.read_range("a", offset, length)
 
+    @pytest.mark.integration
     def test_an_empty_range_is_no_request_for_everything(self, bucket):
         """HTTP has no empty range, and clients turn it into the whole object."""
         bucket.put("a", b"0123456789")
@@ -300,6 +301,7 @@ class TestOutage:
 
     @pytest.mark.parametrize("harm", [Relay.cut, Relay.stall])
     @pytest.mark.parametrize("operation", OPERATIONS)
+    @pytest.mark.integration
     def test_an_outage_is_outlasted(self, relay, direct, operation, harm, monkeypatch, caplog):
         """Until the first warning and a second more: no second warning, and then the answer."""
         monkeypatch.setattr(module, "READ_TIMEOUT_S", 1)
@@ -319,6 +321,7 @@ class TestOutage:
         assert "does not answer, asking again for up to" in caplog.messages[0]
 
     @pytest.mark.parametrize("operation", ["read", "exists, of a whole bucket", "create"])
+    @pytest.mark.integration
     def test_after_its_patience_it_says_how_long_it_tried(self, relay, direct, operation):
         """The usual sentence, and that more than a moment was given."""
         relay.cut()

@@ -139,6 +139,7 @@ def test_machines_get_one_json_object_and_people_a_sentence(capsys):
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2Jb", "M\udcfcller", "gnp.\u202ecod", "\x9b31m", "肺"])
+@pytest.mark.integration
 def test_names_are_printed_escaped(name, tmp_path):
     """In a result, an error, a warning and in wrong use, whatever the terminal's encoding: names are chosen by others."""
     for argv in (["verify", str(tmp_path / name)], ["verify", "--no-such", name], ["prepare", name]):

@@ -77,6 +77,7 @@ def files_of(folder: str) -> dict[bytes, bytes]:
 @example(part="{a,b}")
 @example(part="~")
 @example(part=" a ")
+@pytest.mark.integration
 def test_on_s3_a_delete_removes_its_own_keys_and_nothing_else(part, s3_root, s3_client):
     """Held to boto3: a folder, an object of the same name, and keys with empty names in it."""
     name, bucket = s3_root
@@ -97,6 +98,7 @@ def test_on_s3_a_delete_removes_its_own_keys_and_nothing_else(part, s3_root, s3_
 @example(part="exp[7]")
 @example(part="a?versionId=1")
 @example(part="trailing ")
+@pytest.mark.integration
 def test_on_s3_what_is_put_is_what_others_read_under_that_key(part, s3_root, s3_client):
     """Written, listed, read, looked for: all under the exact key, in a root that is itself spelled so."""
     name, bucket = s3_root
@@ -125,6 +127,7 @@ def test_on_s3_what_is_put_is_what_others_read_under_that_key(part, s3_root, s3_
 @example(part="~")
 @example(part="file:x")
 @example(part=" a ")
+@pytest.mark.integration
 def test_among_files_a_delete_removes_its_own_and_nothing_else(part):
     """Held to os.walk, with the name as root, as folder and as object."""
     with tempfile.TemporaryDirectory() as folder:
@@ -157,6 +160,7 @@ def test_in_memory_a_delete_removes_its_own_and_nothing_else(part):
     assert {one.path for one in bucket.listing()} == {f"{other}/1" for other in neighbours(part)}
 
 
+@pytest.mark.integration
 def test_more_keys_than_a_page_are_deleted_and_listed(s3_root, s3_client):
     """S3 lists and deletes a thousand at a time."""
     name, bucket = s3_root

@@ -268,6 +268,7 @@ def test_a_jpeg_with_rows_missing_or_bytes_too_many_is_refused():
         assert rule_of(data, raster.decode)[0] == "damaged", what
 
 
+@pytest.mark.integration
 def test_a_deflated_bomb_is_stopped_at_what_its_header_promises():
     """1 GB of zeros in 1 MB, behind a header of 48 x 64 pixels."""
     data = compressed(DeflatedExplicitVRLittleEndian)

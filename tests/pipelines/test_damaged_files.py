@@ -124,6 +124,7 @@ def check_nothing_left(peak: int) -> None:
     assert left_of(group) == []
 
 
+@pytest.mark.integration
 def test_damaged_files_end_as_samples_or_rows_and_the_sound_ones_are_published(tmp_path):
     found, peak = damage_for(20, tmp_path, seed=int(os.environ.get("CROSSDIM_DAMAGE_SEED", "0")))
 
@@ -187,6 +188,7 @@ def check_refused_alone(files: dict[str, bytes], folder: Path) -> dict[str, str]
     return rules
 
 
+@pytest.mark.integration
 def test_each_hostile_file_is_one_row_and_all_others_are_published(tmp_path):
     with memory_watched() as peak:
         rules = check_refused_alone(hostile_files(), tmp_path)
@@ -203,6 +205,7 @@ def test_each_hostile_file_is_one_row_and_all_others_are_published(tmp_path):
     check_nothing_left(peak[0])
 
 
+@pytest.mark.integration
 def test_the_shared_hostile_files_are_one_row_each(tmp_path):
     folder = REPOSITORY.parent / "shared" / "cases" / "files"
     if not folder.is_dir():

@@ -149,6 +149,7 @@ def test_padding_of_an_image_is_black_and_no_part_of_its_range(photometric, dtyp
     st.floats(0.01, 50).flatmap(lambda slope: st.sampled_from([slope, -slope])),
     st.floats(-2000, 2000),
 )
+@pytest.mark.integration
 def test_an_image_means_what_pydicom_reads_and_is_brighter_where_that_is_higher(dtype, slope, intercept):
     """Every depth, both signs of the slope, fractions too."""
     slope, intercept = float(f"{slope:.6g}"), float(f"{intercept:.6g}")

@@ -125,6 +125,7 @@ def test_a_weak_word_needs_an_image_of_the_same_size():
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
+@pytest.mark.integration
 def test_what_is_found_does_not_depend_on_the_order_of_the_listing(data):
     wanted = dict(named(" ".join(LAYOUTS.values())))
     paths = data.draw(st.permutations([path for path in wanted if not path.endswith(".dcm")]))

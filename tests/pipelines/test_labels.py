@@ -70,6 +70,7 @@ VALUES = WORDS.filter(lambda text: text and not is_missing(text) and not text.st
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     swapped=st.booleans(),
 )
+@pytest.mark.integration
 def test_tables_of_all_dialects_are_read_as_they_were_written(rows, dialect, encoding, swapped):
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, **dialect)

@@ -48,6 +48,7 @@ def rows(dataset: Path, table: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.integration
 def test_no_planted_text_is_in_a_published_byte(published, name):
     """Scratch, which records where files lie, is gone by then."""
     assert not (published[name] / "_work").exists()
@@ -56,6 +57,7 @@ def test_no_planted_text_is_in_a_published_byte(published, name):
     assert found_in(published[name], needles()) == []
 
 
+@pytest.mark.integration
 def test_the_search_finds_what_is_there(raw):
     """A guard for the guard."""
     found = found_in(raw, needles())
@@ -114,6 +116,7 @@ def test_two_patients_of_one_series_uid_are_two_volumes_with_their_annotation(pu
     assert all(uri.startswith("hashed:") for uri in sources)
 
 
+@pytest.mark.integration
 def test_the_same_key_gives_the_same_bytes_and_another_key_is_refused(published, raw, tmp_path, capsys):
     line = ["prepare", str(raw), *RECIPES["images"], "--json"]
     (tmp_path / "salt").write_bytes((raw / ".crossdim-salt").read_bytes())
@@ -133,6 +136,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_is_refused(published,
     assert not first & second
 
 
+@pytest.mark.integration
 def test_an_interrupted_preparation_goes_on_with_its_own_key_alone(raw, tmp_path, monkeypatch, capsys):
     """Rows under two keys would hold two hashes of one patient. What is left meanwhile is its owner's alone."""
     (tmp_path / "salt").write_bytes(b"the first secret key")

@@ -127,6 +127,7 @@ print(make_plan(results, resolve(sys.argv[2]), naming, {"name": "t"}).digest)
 
 
 @pytest.mark.parametrize("recipe", ["xray-pseudo3d:tiny", "mixed-superpatches:tiny"])
+@pytest.mark.integration
 def test_two_processes_make_one_plan_of_broken_headers(recipe, tmp_path):
     """Addresses and the order of sets differ between processes; a digest over them would refuse its own dataset."""
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")

@@ -146,6 +146,7 @@ def test_max_pixels_counts_the_channels_of_a_picture(mode, channels):
         raster.read_header(buffer.getvalue(), ReadRules(max_pixels=30 * channels - 1))
 
 
+@pytest.mark.integration
 def test_a_small_file_that_promises_a_large_image_is_refused_before_its_codec_runs():
     """6000 x 6000 pixels in a JPEG 2000 stream of a few hundred bytes, which says the same as the DICOM header."""
     stream = saved(np.zeros((6000, 6000), np.uint8), "JPEG2000", no_jp2=True)

@@ -105,6 +105,7 @@ def test_a_second_dataset_of_other_content_does_not_hide_that_the_first_one_is_o
     assert re.search(r"such as [vw]\.nii, changed", capsys.readouterr().err)
 
 
+@pytest.mark.integration
 def test_a_changed_object_of_a_store_is_told_by_its_etag_after_publishing(tmp_path, capsys, monkeypatch):
     moto_server = pytest.importorskip("moto.server")
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

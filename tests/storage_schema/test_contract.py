@@ -224,6 +224,7 @@ def values_of(field: pa.Field) -> st.SearchStrategy[object]:
 
 
 @given(st.sampled_from(list(Presentation)), st.data())
+@pytest.mark.integration
 def test_any_values_in_any_columns_are_checked_without_an_error(presentation, data):
     """A catalog comes from a stranger; what is found sound can be read without taking more memory than is allowed."""
     changed = rows(presentation)
@@ -244,6 +245,7 @@ def test_an_empty_catalog_keeps_the_contract():
     assert check_catalog(CATALOG_SCHEMA.empty_table(), manifest(IMAGE, num_samples=0)).problems == ()
 
 
+@pytest.mark.integration
 def test_a_million_rows_take_seconds():
     """Measured at 2 s, most of it the distinct keys; opening a dataset must not become the longest part of a short run."""
     count = 10**6

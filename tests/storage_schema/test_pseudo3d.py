@@ -429,6 +429,7 @@ def test_no_dtype_loses_a_bit(name, window, tiles, layout, mirrored, seed):
 
 
 @given(views(covered=False))
+@pytest.mark.integration
 def test_the_view_is_a_new_contiguous_array(case):
     """A caller that augments the view in place must not change the image that a neighbour still reads."""
     image, spec = case

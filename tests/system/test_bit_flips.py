@@ -18,6 +18,7 @@ def _held(folder: Path, flips: int, seed: int) -> None:
     assert table(counts)[-1].startswith(f"| all | {flips} ")
 
 
+@pytest.mark.integration
 def test_two_hundred_flips_over_every_kind(tmp_path: Path) -> None:
     """The short form: seven of each kind, in a few seconds. A look that finds a changed value raises."""
     _held(tmp_path, 203, SEED)

@@ -81,6 +81,7 @@ def _asked(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("path", [*FILES, "metrics", "events"])
+@pytest.mark.integration
 def test_a_run_with_a_damaged_file_is_told_of_and_goes_on(
     path: str, harm: str, made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,7 +144,7 @@ def test_metrics_that_are_damaged_stand_in_the_notes_of_the_report(
     segment = tmp_path / "run" / "metrics" / "00000002.jsonl"
     segment.write_bytes(segment.read_bytes().replace(b'"loss": ', b'"loss": 1', 1))
     capsys.readouterr()
-    line = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "larger"), "--twins", "1", "--folds", "2"]
+    line = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "larger"), "--baselines", "1", "--folds", "2"]
     assert main(line) == 0
     assert "the line of 1 step is damaged or missing" in capsys.readouterr().out
     assert "the line of 1 step is damaged or missing" in (tmp_path / "run" / "report.html").read_text()

@@ -54,6 +54,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.integration
 def test_help_needs_no_extra(verb: str) -> None:
     done = run_without(ALL, verb, "--help")
 
@@ -88,6 +89,7 @@ NEEDS = [
 
 
 @pytest.mark.parametrize(("verb", "package", "name", "extra"), NEEDS)
+@pytest.mark.integration
 def test_a_verb_says_which_extra_it_needs(verb: str, package: str, name: str, extra: str, images: Path, dataset: Path) -> None:
     """One line, and the exit code of wrong use: trying again does not help."""
     done = run_without(package, *lines_of(verb, images, dataset))
@@ -96,6 +98,7 @@ def test_a_verb_says_which_extra_it_needs(verb: str, package: str, name: str, ex
     assert done.returncode == 1
 
 
+@pytest.mark.integration
 def test_a_store_says_which_extra_it_needs(images: Path) -> None:
     done = run_without("s3fs", "verify", "s3://lab/set")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+import pytest
 from ray.scripts.scripts import cli
 
 from crossdim.cli import VERBS
@@ -24,6 +25,7 @@ def bare(text: str) -> Iterator[int]:
                 yield node.lineno
 
 
+@pytest.mark.integration
 def test_no_command_leaves_a_program_of_its_environment_to_the_path() -> None:
     """Where the environment is not activated there is none, or that of another version."""
     assert list(bare('a = ["ray", "start"]\nb = ("crossdim", "verify", x)\nc = ["ray", "torch"]\nd = [RAY, "start"]')) == [1, 2]

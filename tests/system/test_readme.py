@@ -57,6 +57,7 @@ def test_recipes_in_the_table_exist() -> None:
     assert {name for name, _ in table} == {name for name in KNOWN if ":" not in name}
 
 
+@pytest.mark.integration
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     """From an empty folder; and its features are those that evaluation sees."""
     torch.manual_seed(0)

@@ -75,7 +75,7 @@ def _walk(store: Store, urls: list[str], steps: int, cut: int) -> None:
     assert [r["loss"] for r in found] == pytest.approx([r["loss"] for r in expected], abs=1e-5)
     assert all(set(r["counts"].values()) == {6} for r in found)
 
-    out = crossdim("evaluate", f"{store.root}/cut", "--data", *urls, "--twins", "2", *store.arguments)
+    out = crossdim("evaluate", f"{store.root}/cut", "--data", *urls, "--baselines", "2", *store.arguments)
     assert re.search(r"\(pseudo3d\), linear, \d+ samples of \d+ patients: \d\.\d+ ± \d\.\d+, untrained", out)
     assert re.search(r"\(superpatch\), knn, \d+ samples of \d+ patients", out)
     page = cut_off.read("report.html").decode()

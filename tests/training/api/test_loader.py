@@ -144,6 +144,7 @@ def test_a_loader_goes_on_where_another_stopped(xr: Dataset, stop: int) -> None:
     assert flat == [key for batch in everything[stop : 4 if stop < 4 else 8] for key in batch["key"]]
 
 
+@pytest.mark.integration
 def test_a_new_process_goes_on_with_the_same_batches(xr: Dataset, flat: Bucket, tmp_path: Path) -> None:
     """As after a kill: nothing is known there but the state in a checkpoint."""
     loader = xr.loader(4, crop=CROP, seed=6)

@@ -50,6 +50,7 @@ def test_a_volume_of_equal_slices_is_segmented_as_its_slice() -> None:
 
 
 @pytest.mark.parametrize("rank", [4, 5])
+@pytest.mark.integration
 def test_plain_views_are_exported_and_equal(rank: int) -> None:
     network = CrossDUNet(SETTINGS, 2).double().eval()
     x = torch.randn(1, 1, *(8, 16, 16)[5 - rank :], dtype=torch.float64)
@@ -61,6 +62,7 @@ def test_plain_views_are_exported_and_equal(rank: int) -> None:
         assert torch.allclose(torch.export.export(plain, (x,)).module()(x), network(x), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.integration
 def test_images_and_volumes_train_one_set_of_weights() -> None:
     """A few steps on both lower both losses."""
     torch.manual_seed(0)

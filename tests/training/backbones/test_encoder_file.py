@@ -54,6 +54,7 @@ def test_what_is_saved_is_loaded(file: bytes) -> None:
 
 
 @pytest.mark.parametrize("age", ["new", "old"])
+@pytest.mark.integration
 def test_no_flipped_bit_changes_a_weight_unseen(age: str, file: bytes) -> None:
     """``torch.load`` alone takes most of them: it looks at no checksum. An older file has those of its archive."""
     file = OLD.read_bytes() if age == "old" else file
@@ -204,7 +205,7 @@ def test_a_network_of_more_layers_than_its_file_has_is_refused_while_it_is_built
 def test_a_view_that_states_more_numbers_than_the_file_has_is_refused_before_it_is_hashed(file: bytes) -> None:
     document: dict[str, Any] = _document(file)
     document["weights"][_first(document["weights"])] = torch.zeros(1).expand(10**6, 10**6)
-    with pytest.raises(RunError, match="its weights are no tensors"):
+    with pytest.raises(RunError, match="its weights are not tensors"):
         load_encoder(_stored(document))
 
 

@@ -61,6 +61,7 @@ def _loss(levels: list[Tensor]) -> Tensor:
 
 @backbones
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.integration
 def test_levels_are_three_and_the_last_has_the_size_of_the_input(settings: BackboneSettings, shape: tuple[int, int, int]) -> None:
     parts = _parts(settings)
     deepest = parts[0](torch.randn(2, 1, *shape))
@@ -214,6 +215,7 @@ def _batch(stream: Presentation, side: tuple[int, int, int], local: tuple[int, i
 
 
 @backbones
+@pytest.mark.integration
 def test_pcrlv2_steps_on_images_and_volumes_lower_its_loss(settings: BackboneSettings) -> None:
     """The same method, batches and optimizer for every architecture; at a fixed step, so that levels drawn are the same."""
     torch.manual_seed(0)

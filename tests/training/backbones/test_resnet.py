@@ -37,6 +37,7 @@ def _points(network: nn.Module) -> int:
 @pytest.mark.parametrize(
     ("classes", "counts"), [(1000, (11_689_512, 33_716_904, 33_780_712)), (165, (11_261_157, 33_288_549, 33_352_357))]
 )
+@pytest.mark.integration
 def test_parameters_are_as_many_as_published(classes: int, counts: tuple[int, int, int]) -> None:
     """Oracle 14, section 1.1; the published Cross-D network counts 7,516 that never had a gradient."""
     flat, solid, both = (_network(operator, width=64, classes=classes) for operator in ("conv2d", "conv3d", "crossd"))
@@ -101,6 +102,7 @@ def test_images_and_volumes_train_one_set_of_weights() -> None:
 
 @pytest.mark.parametrize("depth", [18, 50])
 @pytest.mark.parametrize("rank", [4, 5])
+@pytest.mark.integration
 def test_plain_views_are_exported_and_equal(depth: int, rank: int) -> None:
     """A plain Conv2d network with synthesised kernels, and a plain Conv3d network, out of the same weights."""
     network = _network(depth=depth).double().eval()
@@ -134,6 +136,7 @@ def test_blocks_can_be_recomputed_around_layers_that_recompute() -> None:
         assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.integration
 def test_the_whole_network_is_exported() -> None:
     network = _network().eval()
     for sides in ((64, 64), (32, 32, 32)):

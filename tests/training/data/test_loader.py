@@ -46,6 +46,7 @@ def test_batches_hold_one_presentation_each_and_their_global_size(flat: Bucket, 
     ]
 
 
+@pytest.mark.integration
 def test_threads_and_restarts_change_no_bit(flat: Bucket, solid: Bucket) -> None:
     """Chance belongs to positions, so a step resumed in another process with other threads is the same step."""
     whole = _steps(flat, solid, 0, 40)
@@ -53,6 +54,7 @@ def test_threads_and_restarts_change_no_bit(flat: Bucket, solid: Bucket) -> None
     assert all(_equal(a, b) for x, y in zip(whole[3:], resumed, strict=True) for a, b in zip(x, y, strict=True))
 
 
+@pytest.mark.integration
 def test_a_sample_met_again_in_the_next_pass_is_seen_otherwise(flat: Bucket, solid: Bucket) -> None:
     """Chance belongs to the position and not to the sample: frozen views would be a smaller dataset."""
     seen: dict[str, torch.Tensor] = {}
@@ -72,6 +74,7 @@ def test_datasets_of_one_presentation_share_a_batch(flat: Bucket) -> None:
     assert [(b.stream, b.global_size, len(b.keys)) for b in step] == [(Presentation.PSEUDO3D, 8, 8)]
 
 
+@pytest.mark.integration
 def test_ranks_together_hold_what_one_holds(flat: Bucket, solid: Bucket) -> None:
     alone = _steps(flat, solid, 0, 16)
     ranks = [_steps(flat, solid, 0, 16, rank=rank, world=3) for rank in range(3)]
@@ -93,6 +96,7 @@ def _plain(sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
     first=st.integers(0, 200),
     joint=st.booleans(),
 )
+@pytest.mark.integration
 def test_any_ranks_hold_a_step_once_and_those_without_a_sample_borrow_one(
     flat: Bucket, solid: Bucket, world: int, global_batch: int, weights: tuple[int, int, int], first: int, joint: bool
 ) -> None:
@@ -220,6 +224,7 @@ def test_a_sample_in_the_place_of_another_is_noticed(solid: Bucket) -> None:
         read_sample(mixed, 0, open_range_reader(solid))
 
 
+@pytest.mark.integration
 def test_many_threads_may_read_many_files_through_few_descriptors(tmp_path: object) -> None:
     """A descriptor pushed out of the cache must stay open while another thread reads through it."""
     from concurrent.futures import ThreadPoolExecutor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ def test_a_mixture_is_exact_in_every_cycle(parts: list[DatasetOrder], cycles: in
     batch=st.integers(1, 40),
     worlds=st.lists(st.integers(1, 29), min_size=1, max_size=4),
 )
+@pytest.mark.integration
 def test_any_world_size_sees_the_same_samples(parts: list[DatasetOrder], batch: int, worlds: list[int]) -> None:
     """Growing or shrinking the run must not change what a step is made of."""
     order = Order(7, tuple(parts))

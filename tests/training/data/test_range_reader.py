@@ -97,6 +97,7 @@ def _opened(client: Client, endpoint_url: str) -> RangeReader:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, CUT_SHORT])
+@pytest.mark.integration
 def test_a_store_that_stumbles_is_asked_again(status: int, store: _Stumbling, reader: RangeReader) -> None:
     store.script = [status, status]
     assert reader.get("a", 2, 4) == b"2345"
@@ -132,6 +133,7 @@ def test_a_refusal_is_an_answer(status: int, said: str, store: _Stumbling, reade
     assert store.asked == (2 if isinstance(reader, ObstoreRangeReader) and status == 400 else 1)
 
 
+@pytest.mark.integration
 def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, reader: RangeReader) -> None:
     """A catalog that points past its object is broken, and stays so."""
     store.script = [416] * 100
@@ -141,6 +143,7 @@ def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, reader: RangeRea
 
 
 @pytest.mark.parametrize("answer", ["none", "refused", 503])
+@pytest.mark.integration
 def test_who_has_no_patience_has_a_sentence_within_seconds(answer: str | int, store: _Stumbling) -> None:
     """Left to itself obstore asks for three minutes, and an evaluation would stand still meanwhile."""
     store.script = [503] * 1000
@@ -154,6 +157,7 @@ def test_who_has_no_patience_has_a_sentence_within_seconds(answer: str | int, st
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.integration
 def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, client: Client, tmp_path: Path) -> None:
     """It does not become trusted by itself."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -165,6 +169,7 @@ def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, 
 
 
 @pytest.mark.parametrize("opened", ["before", "after"])
+@pytest.mark.integration
 def test_a_forked_process_reads_what_its_parent_read(opened: str, store: _Stumbling, client: Client) -> None:
     """A loader that forks its workers: of threads that the parent's client needs, the child has none."""
     endpoint = f"http://127.0.0.1:{store.server_port}"

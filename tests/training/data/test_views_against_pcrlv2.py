@@ -68,6 +68,7 @@ def test_the_score_counts_tissue_now_and_two_slices_on() -> None:
     assert published.tissue_score(crop) == pytest.approx(1.5)
 
 
+@pytest.mark.integration
 def test_pure_tissue_is_rejected_for_every_size_but_the_largest_cube() -> None:
     """The bound grows with the crop before resizing: 0.15 x 96^3 exceeds all that the resized crop can score."""
     tissue = np.ones(published.CROP, np.float32)

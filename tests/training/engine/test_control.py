@@ -217,6 +217,7 @@ def _happened(run: Path) -> list[tuple[str, int]]:
     return [(event.kind, event.step) for event in events(Bucket(str(run)))]
 
 
+@pytest.mark.integration
 def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(flat: Bucket, tmp_path: Path) -> None:
     """No checkpoint is due before the end, so those that are there were asked for; and the losses know nothing of it."""
     run, whole = tmp_path / "run", tmp_path / "whole"

@@ -54,6 +54,7 @@ def _assert_near(found: list[StepRecord], expected: list[StepRecord], first: flo
     assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], abs=0.03)
 
 
+@pytest.mark.integration
 def test_computing_activations_again_changes_no_bit(steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]) -> None:
     """Running statistics too: recomputation must not count a batch twice."""
     records, learner = _trained(_config(channels_last=False, recompute=True), steps)
@@ -80,6 +81,7 @@ def test_computing_activations_again_keeps_fewer_bytes(steps: list[list[Batch]])
     assert saved(_config(recompute=True)) < 0.5 * saved(_config())
 
 
+@pytest.mark.integration
 def test_channels_last_differs_by_rounding_alone(steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]) -> None:
     _assert_near(_trained(_config(channels_last=True), steps)[0], plain[0], 1e-6)
 
@@ -97,6 +99,7 @@ def test_bfloat16_stays_near_and_its_losses_are_float32(steps: list[list[Batch]]
         assert any(cast[name].item() != plain[name].item() for name in plain)
 
 
+@pytest.mark.integration
 def test_the_average_follows_the_weights_and_is_what_is_kept(
     steps: list[list[Batch]], plain: tuple[list[StepRecord], Learner]
 ) -> None:

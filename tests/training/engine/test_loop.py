@@ -93,6 +93,7 @@ def _process(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.integration
 def test_two_processes_with_uneven_shares_train_as_one(tmp_path: Path) -> None:
     """Losses are weighted by global counts, so who holds which sample does not matter."""
     records, weight = _train(0, 1)
@@ -166,6 +167,7 @@ def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
+@pytest.mark.integration
 def test_ranks_without_a_sample_take_part_and_change_nothing(uneven: list[dict[str, Any]]) -> None:
     """Weights, losses, monitors and gradients are those of one process, whatever is borrowed, in one part or in several."""
     for sizes, parts in itertools.product(UNEVEN[len(uneven)], PARTS):
@@ -181,6 +183,7 @@ def test_ranks_without_a_sample_take_part_and_change_nothing(uneven: list[dict[s
             assert passes == 6 * sum(max(1, min(parts, size // len(uneven))) for size in sizes)
 
 
+@pytest.mark.integration
 def test_a_stop_asked_of_one_rank_stops_all_after_the_same_step(uneven: list[dict[str, Any]]) -> None:
     """As a save does, which all hear of at the step at which one was asked."""
     for rank in uneven:

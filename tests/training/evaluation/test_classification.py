@@ -44,6 +44,7 @@ samples = st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 4), min_
 
 
 @given(samples=samples)
+@pytest.mark.integration
 def test_auc_is_the_share_of_pairs_in_the_right_order(samples: list[tuple[int, list[int]]]) -> None:
     """Few distinct scores, so that ties are common; classes weigh alike, whatever their counts."""
     truth = np.array([0, 1, 2, *(label for label, _ in samples)])

@@ -32,6 +32,7 @@ def _data(count: int, patients: int, seed: int = 0) -> Labelled:
     )
 
 
+@pytest.mark.integration
 def test_features_that_know_the_class_are_found_and_noise_is_not() -> None:
     data, rng = _data(60, 60), np.random.default_rng(0)
     knowing = (np.eye(2)[data.labels.astype(int)] + rng.normal(0, 0.05, (60, 2))).astype(np.float32)
@@ -67,6 +68,7 @@ def test_statistics_are_those_of_the_data_and_the_original_is_left_alone() -> No
     assert module.training
 
 
+@pytest.mark.integration
 def test_the_report_is_one_file_with_the_numbers_beside_their_counts(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, solid.url, "--out", run, "--workers", "0", "--json"]
@@ -106,6 +108,7 @@ def test_fewer_than_two_folds_are_wrong_use(folds: str, tmp_path: Path, capsys: 
         assert f"{folds!r} is no number of folds: a cross-validation has 2 or more parts" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_what_the_reader_must_know_of_the_figures_is_said(
     flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_rare_class_is_not_outvoted(probe: str) -> None:
 
 
 @pytest.mark.parametrize("probe", ["knn", "linear"])
+@pytest.mark.integration
 def test_nothing_is_learnt_from_what_is_held_out(probe: str) -> None:
     """Oracle 22: neither other held-out samples nor those outside of a fold change a score, though they be absurd."""
     rng = np.random.default_rng(0)

@@ -38,6 +38,7 @@ def _norm_names(module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.integration
 def test_bright_is_told_from_dark(axes: int) -> None:
     """By one encoder, in images and in volumes."""
     data = noises(48, axes)
@@ -46,6 +47,7 @@ def test_bright_is_told_from_dark(axes: int) -> None:
     assert scores.mean() > 0.9
 
 
+@pytest.mark.integration
 def test_labels_at_random_stay_at_chance() -> None:
     """While the training part is learnt by heart: what was seen is no measure."""
     data = noises(60, 2, side=16)
@@ -75,6 +77,7 @@ def test_norms_and_the_linear_layer_learn_and_all_else_is_frozen(axes: int, oper
     assert [p.requires_grad for p in encoder.parameters()] == gradients
 
 
+@pytest.mark.integration
 def test_one_optimizer_holds_everything_from_the_first_step_and_its_rate_is_half_a_cosine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -100,6 +103,7 @@ def test_one_optimizer_holds_everything_from_the_first_step_and_its_rate_is_half
         assert list(rates) == [pytest.approx(1e-3 * (1 + math.cos(math.pi * number / 9)) / 2)]
 
 
+@pytest.mark.integration
 def test_repeated_it_is_the_same_bit_for_bit() -> None:
     """Whatever chance has done meanwhile, and chance goes on as if nothing had been; another seed is another order."""
     data, encoder = noises(20, 2), nn.Sequential(nn.Dropout(0.3), _encoder())
@@ -149,6 +153,7 @@ def test_dual_norms_are_norms() -> None:
 # ---- what is held out --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_nothing_is_learnt_from_what_is_held_out() -> None:
     """Oracle 22: whatever stands outside of a fold's training part, the score on its test part is the same."""
     data, encoder = noises(40, 2), _encoder()
@@ -162,6 +167,7 @@ def test_nothing_is_learnt_from_what_is_held_out() -> None:
     assert after[0] == 0.5  # equal inputs, equal answers
 
 
+@pytest.mark.integration
 def test_an_answer_does_not_depend_on_its_neighbours() -> None:
     data = noises(40, 2)
     x = torch.from_numpy(data.x_NC) + 0.2 * torch.randn(40, 1, 32, 32, generator=torch.Generator().manual_seed(0))

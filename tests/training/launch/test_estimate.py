@@ -48,6 +48,7 @@ class _Counted:
 
 
 @pytest.mark.parametrize("more", [(), ("--set", "compute.ema=0.9")])
+@pytest.mark.integration
 def test_sizes_and_requests_are_those_of_the_run(
     more: tuple[str, ...],
     flat: Bucket,
@@ -77,6 +78,7 @@ def test_sizes_and_requests_are_those_of_the_run(
     assert (held["average"] > 0) == bool(more)
 
 
+@pytest.mark.integration
 def test_the_fewest_samples_are_measured_and_scaled(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +94,7 @@ def test_the_fewest_samples_are_measured_and_scaled(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_mixture_in_blocks_is_seen_whole(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ class _Killed(Exception):
     """Stands for a power cut."""
 
 
+@pytest.mark.integration
 def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
     flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(states[0]["model"][name], states[1]["model"][name]) for name in states[0]["model"])
 
 
+@pytest.mark.integration
 def test_steps_made_in_vain_are_counted_over_all_starts(flat: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off after two steps without a checkpoint, and then after four with one of step 3: three were made in vain."""
     note, cuts = Pen.note, [2, 4]
@@ -117,6 +119,7 @@ def test_either_steps_or_seconds_say_when_to_save() -> None:
             Saving(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.integration
 def test_a_finished_run_says_so_and_the_recipe_may_be_left_out(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +131,7 @@ def test_a_finished_run_says_so_and_the_recipe_may_be_left_out(
     assert saved_config(Bucket(run)).steps == 2
 
 
+@pytest.mark.integration
 def test_the_mix_is_exact_in_every_step(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     urls = [f"{flat.url}:0.25", f"{solid.url}:0.75"]
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", *urls, "--out", str(tmp_path / "run"), "--workers", "0", "--json"]
@@ -143,6 +147,7 @@ def test_the_mix_is_exact_in_every_step(flat: Bucket, solid: Bucket, tmp_path: P
         ("joint", [{"pseudo3d": 4, "superpatch": 4}] * 4),
     ],
 )
+@pytest.mark.integration
 def test_every_mixing_trains(mode: str, counts: list[dict[str, int]], flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     alike = ("--set", "method.solid.global_side=[16, 16, 16]", "--set", "method.solid.local_side=[16, 8, 8]")
     mixing = ("--set", f"mixing.mode={mode}", "--set", "mixing.block_steps=2")
@@ -167,6 +172,7 @@ def test_bf16_on_a_cpu_is_refused(flat: Bucket, solid: Bucket, tmp_path: Path, c
     assert "bf16 needs --gpu" in _refused(capsys, code, 1)
 
 
+@pytest.mark.integration
 def test_an_average_is_kept_and_judged(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     """encoder.pt holds the averaged weights, and a resume goes on with both."""
     for steps in (2, 2):
@@ -185,6 +191,7 @@ def _refused(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> st
     return text
 
 
+@pytest.mark.integration
 def test_resuming_with_another_recipe_is_refused_with_the_difference(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +200,7 @@ def test_resuming_with_another_recipe_is_refused_with_the_difference(
     assert "holds another run: optimizer.lr was 0.03 and is 0.5" in _refused(capsys, code, 2)
 
 
+@pytest.mark.integration
 def test_resuming_on_data_prepared_otherwise_is_refused(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,6 +302,7 @@ def test_synchronised_batch_norm_needs_a_sample_of_each_dataset_of_every_worker(
         _admitted(config, 5, flat, solid)
 
 
+@pytest.mark.integration
 def test_the_encoder_loads_without_ray_and_without_an_object_store(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     """A colleague with PyTorch alone can use what was trained."""
     assert _pretrain(tmp_path, flat, solid, steps=2) == 0
@@ -313,6 +322,7 @@ assert spec.pseudo3d["window"] == 4 and len(spec.preprocessing_digests) == 2
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[3])
 
 
+@pytest.mark.integration
 def test_metrics_hold_every_step_once_and_tensorboard_has_them_too(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     assert _pretrain(tmp_path, flat, solid, steps=5) == 0
     assert [record["step"] for record in read_metrics(Bucket(str(tmp_path)))] == list(range(5))

@@ -25,6 +25,8 @@ from crossdim.training.recipes.cdssl_p3d import tiny
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.metrics import read_metrics
 
+pytestmark = pytest.mark.integration
+
 STEPS = 3
 CPU = torch.device("cpu")
 

@@ -48,6 +48,7 @@ def _embedded(layer: ACSConv) -> Tensor:
     st.tuples(*[st.integers(4, 10)] * 3),
 )
 @settings(max_examples=120)
+@pytest.mark.integration
 def test_acs_is_the_embedded_convolution(
     kernel: int,
     stride: tuple[int, int, int],

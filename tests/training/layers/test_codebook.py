@@ -92,6 +92,7 @@ def _rank(rank: int, port: int, folder: str, borrowed: bool) -> None:
 
 
 @pytest.mark.parametrize("borrowed", [False, True])
+@pytest.mark.integration
 def test_uneven_ranks_keep_one_book(borrowed: bool, tmp_path: Path) -> None:
     """Sums are taken over all ranks, so each of them holds the same entries, and living ones are those of the whole batch.
 

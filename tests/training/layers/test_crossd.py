@@ -333,6 +333,7 @@ def test_bfloat16_modules_and_autocast_run_and_train(form: Form) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rank", [4, 5])
+@pytest.mark.integration
 def test_exported_programs_take_any_batch(form: Form, rank: int) -> None:
     """Oracle 13; one program for each rank."""
     torch.manual_seed(0)
@@ -344,6 +345,7 @@ def test_exported_programs_take_any_batch(form: Form, rank: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.integration
 def test_compiled_layers_give_the_same_outputs_and_gradients(form: Form) -> None:
     """Without the code generator, which needs a C++ compiler: tracing and gradients are what can differ."""
     torch.compiler.reset()

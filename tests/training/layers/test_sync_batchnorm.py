@@ -42,6 +42,7 @@ def _process(rank: int, world: int, folder: str) -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.integration
 def test_gradients_and_statistics_are_those_of_one_process(world: int, tmp_path: Path) -> None:
     """Also where a rank holds a single sample, for which batch norm alone is undefined."""
     mp.spawn(_process, args=(world, str(tmp_path)), nprocs=world, join=True)

@@ -65,6 +65,7 @@ def test_patches_that_do_not_tile_are_refused() -> None:
 
 
 @given(patch=sizes, channels=st.integers(1, 3))
+@pytest.mark.integration
 def test_embedding_rows_is_a_strided_convolution(patch: tuple[int, int, int], channels: int) -> None:
     """O-D9."""
     embed = PatchEmbedding(channels, 12, patch)

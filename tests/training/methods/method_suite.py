@@ -49,6 +49,7 @@ class MethodSuite:
             assert all(math.isfinite(term.item()) for term in losses.values())
             assert total_of(losses).item() == pytest.approx(sum(term.item() for term in losses.values()), abs=1e-6)
 
+    @pytest.mark.integration
     def test_every_parameter_has_a_gradient_in_every_step(
         self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
     ) -> None:

@@ -57,6 +57,7 @@ CASES = [(Presentation.SUPERPATCH, (8, 16, 24), (8, 8, 8)), (Presentation.PSEUDO
 
 @pytest.mark.parametrize(("presentation", "side", "local"), CASES, ids=["solid", "flat"])
 @pytest.mark.parametrize("index", [0, 1, 2, 7])
+@pytest.mark.integration
 def test_terms_gradients_and_one_update_equal_the_published_step(
     presentation: Presentation, side: tuple[int, int, int], local: tuple[int, int, int], index: int
 ) -> None:

@@ -102,6 +102,7 @@ def test_one_class_is_none() -> None:
             CrossDSupervised(classes=classes)
 
 
+@pytest.mark.integration
 def test_labels_are_learnt_by_one_bank_in_both_dimensions() -> None:
     """Discs and balls of two sizes: thirty updates on each, taken in turns, and the training error of both falls."""
     config = supervised_tiny().method

@@ -171,6 +171,7 @@ def test_recomputing_gives_the_same_gradients() -> None:
 
 @pytest.mark.parametrize("config", [_tiny(), _everything()], ids=["plain", "switches"])
 @pytest.mark.filterwarnings("ignore:.*not a leaf.*:UserWarning")
+@pytest.mark.integration
 def test_networks_are_one_graph_each(config: Maesil) -> None:
     """What a compiler would have to break, it would slow down; captured here and run as it is."""
     network = _network(config)

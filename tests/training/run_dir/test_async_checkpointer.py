@@ -197,6 +197,7 @@ def _losses(run: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("full_at", [4, 6])
+@pytest.mark.integration
 def test_a_full_disk_ends_the_run_in_one_sentence_and_spares_the_checkpoint_before(
     full_at: int, flat: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +255,7 @@ def test_a_disk_that_is_really_full_spares_the_checkpoint_before(
         assert found.step == 2
 
 
+@pytest.mark.integration
 def test_checkpoints_by_time(flat: Bucket, tmp_path: Path) -> None:
     """A tenth of a second lies between any two but the last, which the end makes due."""
     assert _pretrain(tmp_path, flat, "--checkpoint-every", "0.1s", "--keep", "99", steps=60) == 0

@@ -234,6 +234,7 @@ def _choosing(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.integration
 def test_all_ranks_take_the_checkpoint_that_rank_0_found(tmp_path: Path) -> None:
     """Also when a newer one is there by the time that they look; and none where there is none."""
     checkpoint.save(Bucket(f"{tmp_path}/run"), _state(1), Saving(last=9))

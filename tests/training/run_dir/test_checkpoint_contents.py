@@ -155,6 +155,7 @@ def test_a_step_beyond_the_run_is_passed_over(step: int, trained: Path, tmp_path
     assert found.step == 3
 
 
+@pytest.mark.integration
 def test_a_run_goes_on_from_the_one_before_and_says_so(
     trained: Path, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ ACTS = st.lists(
 
 @settings(deadline=None)
 @given(ACTS)
+@pytest.mark.integration
 def test_what_was_stored_before_a_writer_looked_comes_before_what_it_writes(acts: list[_Act]) -> None:
     """For any interleaving of four writers and any error of their clocks; and no two events have one name."""
     run = _Interleaved(f"memory://{uuid4().hex}")

@@ -48,6 +48,7 @@ def kept(run: Bucket) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["exp[7]", "exp?", "ex*", "{exp7,x}"])
+@pytest.mark.integration
 def test_a_run_prunes_its_own_checkpoints_only(name: str, lab: Bucket, flat: Bucket) -> None:
     """Whatever its name would match as a pattern."""
     assert pretrain(flat.url, f"{lab.url}/exp7", "--checkpoint-every", "1", "--keep", "5", steps=3, store=lab) == 0
@@ -60,6 +61,7 @@ def test_a_run_prunes_its_own_checkpoints_only(name: str, lab: Bucket, flat: Buc
 
 
 @pytest.mark.parametrize("folder", ["set//one", "set [1] #2 %20 *?", "a/./b"])
+@pytest.mark.integration
 def test_a_dataset_below_any_prefix_is_trained_on(folder: str, lab: Bucket, tmp_path: Path) -> None:
     """Empty names, and names that URLs and patterns would read as more."""
     publish(lab.at(folder), images(6), "flat")
@@ -67,6 +69,7 @@ def test_a_dataset_below_any_prefix_is_trained_on(folder: str, lab: Bucket, tmp_
     assert pretrain(f"{lab.url}/{folder}/", str(tmp_path / "run"), store=lab) == 0
 
 
+@pytest.mark.integration
 def test_a_folder_whose_name_ends_like_a_weight_is_the_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With both there, the command says both readings; each has a spelling."""
     for name, seed in (("set", 0), ("set:2", 1), ("2026-05-01T10:30", 2)):

@@ -135,6 +135,7 @@ def _reading(run: Bucket) -> None:
     _assert_filled(tensors)
 
 
+@pytest.mark.integration
 def test_what_three_ranks_write_two_and_one_read(run: Bucket) -> None:
     """Axes that do not divide, empty parts, several axes; what all hold is stored once."""
     _on_ranks(WORLD, run, _writing)

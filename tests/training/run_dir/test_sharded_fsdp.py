@@ -189,12 +189,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.integration
 def test_what_two_ranks_saved_one_process_without_ranks_loads(saved: Path) -> None:
     """The copy is of the step at which it was made, though the ranks trained on while it was written."""
     _loading(str(saved), _module(seed=9))
 
 
 @pytest.mark.parametrize("world", [SAVED_BY, 3])
+@pytest.mark.integration
 def test_what_two_ranks_saved_any_number_loads(saved: Path, world: int) -> None:
     _on_ranks(world, saved, _loading)
 
@@ -223,6 +225,7 @@ def _first_rank_gathers(module: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.integration
 def test_one_step_is_the_step_of_the_whole_module(world: int, tmp_path: Path) -> None:
     """As with DDP: gradients are averaged over ranks, so a rank's mean loss is scaled by its share of samples and the world.
 

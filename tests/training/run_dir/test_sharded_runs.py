@@ -34,6 +34,8 @@ from crossdim.training.run_dir.events import events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.records import legible
 
+pytestmark = pytest.mark.integration
+
 STEPS = 8
 STOPPED = 5
 CPU = torch.device("cpu")

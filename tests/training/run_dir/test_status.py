@@ -224,6 +224,7 @@ def _asked(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.integration
 def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_datasets_are_called_by_their_folder_unless_two_are_called_alike() -> No
     assert short_names(["s3://lab/ct", "s3://other/ct"]) == ["s3://lab/ct", "s3://other/ct"]
 
 
+@pytest.mark.integration
 def test_every_lift_is_an_arm_and_every_arm_can_be_drawn_and_trained() -> None:
     """Views of each arm go through the network once; what a view holds is where it should be."""
     config = tiny()
@@ -130,6 +131,7 @@ def test_restorers_of_an_unknown_size_are_refused() -> None:
         study("restorers", recipe("maesil"))
 
 
+@pytest.mark.integration
 def test_restoring_arms_are_judged_by_what_they_restore(
     solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +145,7 @@ def test_restoring_arms_are_judged_by_what_they_restore(
     assert all(np.isfinite(s["value"]) for s in scores)
 
 
+@pytest.mark.integration
 def test_what_one_dimension_taught_is_judged_in_the_other(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     """Fed with images, probed on volumes as well, by three probes; the other direction is another arm of the same study."""
     arms = {arm.data: arm for arm in study("four-arms", replace(recipe("cross-d:tiny"), steps=1, global_batch=8)).arms}
@@ -169,6 +172,7 @@ def _line(out: Path, *data: Bucket) -> list[str]:
     return [*line, "--steps", "1", "--seeds", "1", "--set", "global_batch=8", "--json"]
 
 
+@pytest.mark.integration
 def test_a_study_from_the_command_line_and_once_more(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
