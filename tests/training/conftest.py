@@ -1,4 +1,4 @@
-"""Two small published datasets that the tests of this house share."""
+"""Two small published datasets that the tests of training share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets written with the contract alone, so that training is tested without the house that usually writes them."""
+"""Datasets written with the contract alone, so that training is tested without the pipelines that usually write them."""
 
 from __future__ import annotations
 

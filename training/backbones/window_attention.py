@@ -53,14 +53,14 @@ class WindowPartition:
         return d, h, w
 
     @property
-    def padded(self) -> Triple:
+    def padded_sides(self) -> Triple:
         """Sides of the padded map."""
         d, h, w = (count * edge for count, edge in zip(self.counts, self.edges, strict=True))
         return d, h, w
 
     def split(self, x_BDHWE: Tensor) -> Tensor:
         """(B, M, N, E); zeros where the map was padded."""
-        (d, h, w), (pd, ph, pw) = self.sides, self.padded
+        (d, h, w), (pd, ph, pw) = self.sides, self.padded_sides
         whole = F.pad(x_BDHWE, (0, 0, 0, pw - w, 0, ph - h, 0, pd - d)).roll([-s for s in self.shift], (1, 2, 3))
         (nd, nh, nw), (ed, eh, ew) = self.counts, self.edges
         cut = whole.reshape(-1, nd, ed, nh, eh, nw, ew, x_BDHWE.shape[-1]).permute(0, 1, 3, 5, 2, 4, 6, 7)
@@ -70,7 +70,7 @@ class WindowPartition:
         """(B, D, H, W, E): the inverse of :meth:`split`, without the padding."""
         (nd, nh, nw), (ed, eh, ew), (d, h, w) = self.counts, self.edges, self.sides
         apart = x_BMNE.reshape(-1, nd, nh, nw, ed, eh, ew, x_BMNE.shape[-1]).permute(0, 1, 4, 2, 5, 3, 6, 7)
-        whole = apart.reshape(-1, *self.padded, x_BMNE.shape[-1])
+        whole = apart.reshape(-1, *self.padded_sides, x_BMNE.shape[-1])
         return whole.roll(self.shift, (1, 2, 3))[:, :d, :h, :w]
 
     def neighbours(self, device: torch.device) -> Tensor | None:
@@ -79,14 +79,14 @@ class WindowPartition:
         A rolled window at the end has tokens from both ends of the map, and a padded one has padding; tokens attend only to
         those of the same kind, so that no row is empty.
         """
-        if self.padded == self.sides and not any(self.shift):
+        if self.padded_sides == self.sides and not any(self.shift):
             return None
-        kind_DHW = torch.zeros(self.padded, dtype=torch.long, device=device)
-        for axis, (side, padded, shift) in enumerate(zip(self.sides, self.padded, self.shift, strict=True)):
+        kind_DHW = torch.zeros(self.padded_sides, dtype=torch.long, device=device)
+        for axis, (side, padded, shift) in enumerate(zip(self.sides, self.padded_sides, self.shift, strict=True)):
             place = torch.arange(padded, device=device)
             kind = (place < shift).long() + 2 * (place >= side)
             kind_DHW = 3 * kind_DHW + kind.view([-1 if a == axis else 1 for a in range(3)])
-        tiled = WindowPartition(sides=self.padded, edges=self.edges, shift=self.shift)
+        tiled = WindowPartition(sides=self.padded_sides, edges=self.edges, shift=self.shift)
         kind_MN = tiled.split(kind_DHW[None, ..., None])[0, ..., 0]
         return kind_MN.unsqueeze(2) == kind_MN.unsqueeze(1)
 

@@ -111,13 +111,13 @@ def integer_weights(weights: Sequence[float]) -> list[int]:
         RunError: if a weight is not a positive number, or a share is below SMALLEST_SHARE.
     """
     if not weights or not all(math.isfinite(weight) and weight > 0 for weight in weights):
-        raise RunError(f"mixture weights are positive numbers; found {_listed(weights)}")
+        raise RunError(f"mixture weights are positive numbers; found {_format_weights(weights)}")
     exact = [Fraction(repr(float(weight))) for weight in weights]
     least = min(exact) / sum(exact)
     if least < SMALLEST_SHARE:
         raise RunError(
-            f"the mixture weights {_listed(weights)} give one dataset a share of {float(least):.2g} of the samples; the smallest "
-            f"is one in {SMALLEST_SHARE.denominator:,}: give it a larger weight, or leave it out"
+            f"the mixture weights {_format_weights(weights)} give one dataset a share of {float(least):.2g} of the samples; "
+            f"the smallest is one in {SMALLEST_SHARE.denominator:,}: give it a larger weight, or leave it out"
         )
     simple = [weight.limit_denominator(1000) for weight in exact]
     return _integers(simple if _alike(simple, exact) else exact)
@@ -140,5 +140,5 @@ def _alike(some: Sequence[Fraction], others: Sequence[Fraction]) -> bool:
     )
 
 
-def _listed(weights: Sequence[float]) -> str:
+def _format_weights(weights: Sequence[float]) -> str:
     return ", ".join(f"{weight:.17g}" for weight in weights) or "none"

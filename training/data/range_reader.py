@@ -43,9 +43,9 @@ class LocalRangeReader:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._open = functools.lru_cache(maxsize=OPEN_FILES)(self._opened)
+        self._open = functools.lru_cache(maxsize=OPEN_FILES)(self._open_file)
 
-    def _opened(self, path: str) -> _File:
+    def _open_file(self, path: str) -> _File:
         try:
             return _File(open_regular(self._bucket.full(path)))
         except OSError as error:

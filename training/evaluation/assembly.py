@@ -116,7 +116,7 @@ def average_over_shifts(restore: Restore, shifts: tuple[int, ...]) -> Restore:
     if 0 not in shifts or min(shifts) < 0:
         raise GeometryError(f"shifts are voxels of at least 0, and 0 is among them; found {shifts}")
 
-    def averaged(x_BCDHW: Tensor, number: int) -> Tensor:
+    def average(x_BCDHW: Tensor, number: int) -> Tensor:
         total, counts = torch.zeros_like(x_BCDHW), torch.zeros_like(x_BCDHW)
         depth, height, width = x_BCDHW.shape[2:]
         for s in shifts:
@@ -125,4 +125,4 @@ def average_over_shifts(restore: Restore, shifts: tuple[int, ...]) -> Restore:
             counts[:, :, : depth - s, : height - s, : width - s] += 1
         return total / counts
 
-    return averaged
+    return average

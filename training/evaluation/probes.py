@@ -154,14 +154,14 @@ def compare(data: Labelled, trained: Features, baselines: Sequence[Features], fo
     parts = folds_of(data, folds)
     results = []
     for probe in classifiers(len(data.labels)):
-        ours = scores(probe, trained, data, parts)
-        theirs = np.stack([scores(probe, baseline, data, parts) for baseline in baselines])
-        results.append(_result(data, probe, ours, theirs))
+        of_trained = scores(probe, trained, data, parts)
+        of_baselines = np.stack([scores(probe, baseline, data, parts) for baseline in baselines])
+        results.append(_result(data, probe, of_trained, of_baselines))
     return results
 
 
-def _result(data: Labelled, probe: str, ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> Result:
-    differences = ours[None] - theirs
+def _result(data: Labelled, probe: str, trained: npt.NDArray[np.float64], untrained: npt.NDArray[np.float64]) -> Result:
+    differences = trained[None] - untrained
     return Result(
         dataset=data.name,
         presentation=data.presentation,
@@ -169,11 +169,11 @@ def _result(data: Labelled, probe: str, ours: npt.NDArray[np.float64], theirs: n
         num_samples=len(data.labels),
         num_patients=len(set(data.patients.tolist())),
         num_classes=len(data.names),
-        num_folds=len(ours),
-        trained=float(ours.mean()),
-        trained_spread=float(ours.std()),
-        untrained=float(theirs.mean()),
-        untrained_spread=float(theirs.std()),
+        num_folds=len(trained),
+        trained=float(trained.mean()),
+        trained_spread=float(trained.std()),
+        untrained=float(untrained.mean()),
+        untrained_spread=float(untrained.std()),
         difference=float(differences.mean()),
         spread=float(differences.std()),
     )

@@ -90,9 +90,9 @@ def _gallery(
     dataset: PublishedDataset, sample: Sample, views: Views, whole: Views, config: MethodConfig, method: Method
 ) -> Gallery:
     stored = dataset.pseudo3d or Pseudo3D()
-    flat = sample.presentation is not Presentation.SUPERPATCH
-    spec = config.encoder_geometry(stored) if flat else None
-    source = image_of(sample, stored) if flat else middle(sample.unit(), None)
+    is_2d = sample.presentation is not Presentation.SUPERPATCH
+    spec = config.encoder_geometry(stored) if is_2d else None
+    source = image_of(sample, stored) if is_2d else middle(sample.unit(), None)
     rows = [("input", [Picture(caption="as stored", uri=png(source))])]
     if spec:
         slices = [Picture(caption=f"depth {d}", uri=png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)]
@@ -100,7 +100,7 @@ def _gallery(
     rows.append(
         ("views", [Picture(caption=name, uri=png(stretch_to_unit(middle(view, spec)))) for name, view in viewable(views)])
     )
-    if isinstance(method, Restorer) and not flat:
+    if isinstance(method, Restorer) and not is_2d:
         rows.append(("restored, as physical values", _panels(method, whole["target"], sample)))
     else:
         rows.append(("restored", _restoration_pictures(method, whole["x"], whole["target"], spec)))

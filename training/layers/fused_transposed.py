@@ -20,7 +20,7 @@ def upsample_and_convolve(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv
         up: kernel = stride, no padding.
         conv: kernel 3, stride 1, padding 1.
     """
-    return _fused(x_BCDHW, up, conv) if pays(x_BCDHW.shape, up, conv) else conv(up(x_BCDHW))
+    return _convolve_fused(x_BCDHW, up, conv) if pays(x_BCDHW.shape, up, conv) else conv(up(x_BCDHW))
 
 
 def pays(shape_BCDHW: torch.Size, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> bool:
@@ -42,7 +42,7 @@ def pays(shape_BCDHW: torch.Size, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> bo
     return as_one < apart and not thin
 
 
-def _fused(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
+def _convolve_fused(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
     """Output o of a row reads input i by up's tap a and conv's tap t if o = s i + a - t + 1: fused tap a - t + 2."""
     kernel = F.conv3d(up.weight, conv.weight, padding=2)  # (C_in, C_out, s + 2, ...)
     y = F.conv_transpose3d(x_BCDHW, kernel, conv.bias, stride=up.stride, padding=1)

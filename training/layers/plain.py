@@ -67,7 +67,7 @@ def _replacement(module: nn.Module, axes: Literal[2, 3], convolution: Callable[[
     if isinstance(module, CrossDConv):
         new = convolution(module)
     elif isinstance(module, CentreConvTranspose):
-        new = _transposed(module, axes)
+        new = _conv_transpose(module, axes)
     elif isinstance(module, anyrank.Pool):
         new = module.for_rank(axes)
     elif isinstance(module, anyrank.BatchNorm):
@@ -132,7 +132,7 @@ def _conv2d(layer: CrossDConv, shift_13: Tensor) -> nn.Module:
     return _load_tensors(new, {"weight": layer.planes(shift_13)[0], "bias": layer.bias})
 
 
-def _transposed(layer: CentreConvTranspose, axes: Literal[2, 3]) -> nn.Module:
+def _conv_transpose(layer: CentreConvTranspose, axes: Literal[2, 3]) -> nn.Module:
     kind: Any = nn.ConvTranspose2d if axes == 2 else nn.ConvTranspose3d
     weight = layer.weights_3d if axes == 3 else layer.weights_3d[:, :, layer.weights_3d.shape[2] // 2]
     geometry = {name: getattr(layer, name)[-axes:] for name in ("stride", "padding", "output_padding", "dilation")}

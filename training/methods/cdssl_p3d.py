@@ -78,9 +78,9 @@ class Views2D:
             shape_HW: of the image, pixels.
             rng: source of the draws.
         """
-        wide = draw_plan_2d(shape_HW, rng, count=2, side=self.global_side, area=self.global_area, holes=NUM_HOLES)
-        near = draw_plan_2d(shape_HW, rng, count=NUM_LOCAL, side=self.local_side, area=self.local_area, holes=0)
-        return wide, near
+        global_plan = draw_plan_2d(shape_HW, rng, count=2, side=self.global_side, area=self.global_area, holes=NUM_HOLES)
+        local_plan = draw_plan_2d(shape_HW, rng, count=NUM_LOCAL, side=self.local_side, area=self.local_area, holes=0)
+        return global_plan, local_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,8 +131,8 @@ class Views3D:
             key: of the sample, 32 hex digits.
             rng: source of the draws.
         """
-        pair, near = self.boxes(shape_DHW, key, rng)
-        return draw_plan_3d(pair, self.global_side, self.swaps, rng), draw_plan_3d(near, self.local_side, 0, rng)
+        pair, local_boxes = self.boxes(shape_DHW, key, rng)
+        return draw_plan_3d(pair, self.global_side, self.swaps, rng), draw_plan_3d(local_boxes, self.local_side, 0, rng)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,29 +195,37 @@ class CdsslP3D(MethodConfig):
 
     def _draw_2d(self, sample: Sample, spec: Pseudo3D, rng: np.random.Generator) -> Views:
         f, lift, stored_HW = self.flat, self._image_to_volume(spec), stored_image(sample, spec)
-        wide, near = f.plans((stored_HW.shape[0], stored_HW.shape[1]), rng)
+        global_plan, local_plan = f.plans((stored_HW.shape[0], stored_HW.shape[1]), rng)
         if self.render == "device":
             return (
-                _source_arrays(stored_HW, sample) | pack(wide, GLOBAL) | pack(near, LOCAL) | {"geometry": encode_geometry(spec)}
+                _source_arrays(stored_HW, sample)
+                | pack(global_plan, GLOBAL)
+                | pack(local_plan, LOCAL)
+                | {"geometry": encode_geometry(spec)}
             )
         image_HW = sample.scaling.unit(stored_HW)
-        clean, corrupted = make_views_2d(image_HW, wide, f.global_side, f.hole_side)
-        _, local = make_views_2d(image_HW, near, f.local_side, f.hole_side)
+        clean, corrupted = make_views_2d(image_HW, global_plan, f.global_side, f.hole_side)
+        _, local = make_views_2d(image_HW, local_plan, f.local_side, f.hole_side)
         first, second, target = self._to_volumes(np.stack([*corrupted, clean[0]]), lift)
         return {"view1": first, "view2": second, "clean1": target, "local": self._to_volumes(local, lift)}
 
     def _draw_3d(self, sample: Sample, rng: np.random.Generator) -> Views:
         s, stored_DHW = self.solid, sample.array[0]
-        wide, near = s.plans(_sides(stored_DHW), sample.key, rng)
+        global_plan, local_plan = s.plans(_sides(stored_DHW), sample.key, rng)
         if self.render == "device":
             places = {
-                f"{GLOBAL}.affine": wide.placement.affine(s.global_side),
-                f"{LOCAL}.affine": near.placement.affine(s.local_side),
+                f"{GLOBAL}.affine": global_plan.placement.affine(s.global_side),
+                f"{LOCAL}.affine": local_plan.placement.affine(s.local_side),
             }
-            return _source_arrays(stored_DHW, sample) | pack(wide.corruption, GLOBAL) | pack(near.corruption, LOCAL) | places
+            return (
+                _source_arrays(stored_DHW, sample)
+                | pack(global_plan.corruption, GLOBAL)
+                | pack(local_plan.corruption, LOCAL)
+                | places
+            )
         volume_DHW = sample.scaling.unit(stored_DHW)
-        clean, corrupted = make_views_3d(volume_DHW, wide, s.global_side)
-        _, local = make_views_3d(volume_DHW, near, s.local_side)
+        clean, corrupted = make_views_3d(volume_DHW, global_plan, s.global_side)
+        _, local = make_views_3d(volume_DHW, local_plan, s.local_side)
         return {"view1": corrupted[0][None], "view2": corrupted[1][None], "clean1": clean[0][None], "local": local[:, None]}
 
     @torch.no_grad()
@@ -247,9 +255,9 @@ class CdsslP3D(MethodConfig):
     def _render_3d(self, volumes_BDHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         s, shapes = self.solid, tensors["shape"]
         clean = views_3d_torch.resample(volumes_BDHW, shapes, tensors[f"{GLOBAL}.affine"], s.global_side)
-        near = views_3d_torch.resample(volumes_BDHW, shapes, tensors[f"{LOCAL}.affine"], s.local_side)
+        clean_local = views_3d_torch.resample(volumes_BDHW, shapes, tensors[f"{LOCAL}.affine"], s.local_side)
         corrupted = views_3d_torch.corrupt(clean, unpack(Corruption, tensors, GLOBAL))
-        local = views_3d_torch.corrupt(near, unpack(Corruption, tensors, LOCAL))
+        local = views_3d_torch.corrupt(clean_local, unpack(Corruption, tensors, LOCAL))
         return {"view1": corrupted[:, :1], "view2": corrupted[:, 1:], "clean1": clean[:, :1], "local": local[:, :, None]}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:

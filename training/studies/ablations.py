@@ -46,8 +46,8 @@ def pseudo3d_ablation(config: Pretraining) -> Study:
 
 def _with_way(method: CdsslP3D, lift: ImageToVolume) -> CdsslP3D:
     multiple = method.backbone.side_multiple
-    wide, near = (nearest_side(lift, side, multiple) for side in (method.flat.global_side, method.flat.local_side))
-    return replace(method, lift=lift, flat=replace(method.flat, global_side=wide, local_side=near))
+    global_side, local_side = (nearest_side(lift, side, multiple) for side in (method.flat.global_side, method.flat.local_side))
+    return replace(method, lift=lift, flat=replace(method.flat, global_side=global_side, local_side=local_side))
 
 
 def nearest_side(lift: ImageToVolume, side: int, multiple: int) -> int:

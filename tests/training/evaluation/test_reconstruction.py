@@ -240,7 +240,7 @@ def test_spread_is_over_volumes() -> None:
 
 
 @torch.no_grad()
-def test_hidden_voxels_are_judged_apart() -> None:
+def test_hidden_voxels_are_measured_separately() -> None:
     """A method that answers one constant: PSNR of hidden patches by hand."""
     network = recipes.tiny().method.build()
     assert isinstance(network, MaskedAutoencoder)

@@ -65,7 +65,7 @@ def test_the_order_of_tokens_does_not_matter(kind: str) -> None:
     assert torch.allclose(one[:, order], two, atol=1e-5)
 
 
-def test_a_token_that_sees_nobody_takes_its_own_value() -> None:
+def test_a_token_that_sees_no_other_takes_its_own_value() -> None:
     """No row of a mask is empty, whatever a backend of attention would make of one."""
     layer, x = SelfAttention(12, 3), torch.randn(2, 4, 12)
     own = layer.out(layer.qkv(x)[..., 24:])

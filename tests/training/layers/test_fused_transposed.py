@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossdim.training.layers.fused_transposed import _fused, pays, upsample_and_convolve
+from crossdim.training.layers.fused_transposed import _convolve_fused, pays, upsample_and_convolve
 
 STEPS = [(2, 2, 2), (1, 2, 2), (2, 1, 1)]
 
@@ -29,7 +29,7 @@ def test_values_and_gradients_are_those_of_both(step: tuple[int, int, int], side
     x = torch.randn(2, 5, *sides, dtype=torch.float64, requires_grad=True)
     weights = [x, *up.parameters(), *conv.parameters()]
     thin = min(s * side for s, side in zip(step, sides, strict=True)) == 1
-    one, two = (upsample_and_convolve if thin else _fused)(x, up, conv), conv(up(x))
+    one, two = (upsample_and_convolve if thin else _convolve_fused)(x, up, conv), conv(up(x))
     assert torch.allclose(one, two, atol=1e-12)
     ours = torch.autograd.grad(one.sin().sum(), weights)
     theirs = torch.autograd.grad(two.sin().sum(), weights)
@@ -50,11 +50,11 @@ def test_the_choice_is_the_one_with_fewer_operations(step: tuple[int, int, int],
     up, conv = _pair(step, width, width // 2, bias=False)
     x = torch.randn(2, width, *sides, dtype=torch.float64)
     chosen = _flops(lambda: upsample_and_convolve(x, up, conv))
-    assert chosen == min(_flops(lambda: _fused(x, up, conv)), _flops(lambda: conv(up(x))))
+    assert chosen == min(_flops(lambda: _convolve_fused(x, up, conv)), _flops(lambda: conv(up(x))))
 
 
 def test_at_the_size_of_the_paper_one_convolution_is_a_third_of_the_work() -> None:
     up, conv = nn.ConvTranspose3d(128, 128, 2, stride=2, device="meta"), nn.Conv3d(128, 64, 3, padding=1, device="meta")
     x = torch.empty(32, 128, 8, 28, 28, device="meta")
     assert pays(x.shape, up, conv)
-    assert _flops(lambda: conv(up(x))) / _flops(lambda: _fused(x, up, conv)) > 3.5
+    assert _flops(lambda: conv(up(x))) / _flops(lambda: _convolve_fused(x, up, conv)) > 3.5

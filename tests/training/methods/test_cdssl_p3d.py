@@ -74,7 +74,7 @@ class TestCdsslP3D(MethodSuite):
         losses = network(batch, Step(index=3, total=7, seed=0)).losses
         assert sum(term.item() for term in losses.values()) == pytest.approx(-2.0, abs=1e-5)
 
-    def test_restoring_is_judged_alike_in_image_and_pseudo_3d_space(self) -> None:
+    def test_restoring_is_measured_alike_in_image_and_pseudo_3d_space(self) -> None:
         """O-B12: for k = s the view is a permutation of pixels, so mean squared errors are equal."""
         rng = np.random.default_rng(0)
         x, y = (rng.random((1, 32, 32)) for _ in range(2))

@@ -17,7 +17,7 @@ TINY = sorted(name for name in RECIPES if name.endswith(":tiny"))
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.integration
-def test_a_recipe_trains_and_is_judged(
+def test_a_recipe_trains_and_is_evaluated(
     name: str, flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kind = recipe(name).method.kind

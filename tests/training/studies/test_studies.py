@@ -32,7 +32,7 @@ from crossdim.training.study_subjects import STUDY_SUBJECTS
 from tests.training.published import images
 
 
-def test_the_four_arms_differ_in_diet_and_batch_alone() -> None:
+def test_the_four_arms_differ_in_data_and_batch_alone() -> None:
     """Equal steps: as many samples of its own as the joint run gives a dimension. Equal samples: as many as it has in all."""
     arms = {arm.name: arm for arm in study("four-arms", tiny()).arms}
     joint = arms["joint"].config
@@ -132,7 +132,7 @@ def test_restorers_of_an_unknown_size_are_refused() -> None:
 
 
 @pytest.mark.integration
-def test_restoring_arms_are_judged_by_what_they_restore(
+def test_restoring_arms_are_evaluated_on_what_they_restore(
     solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Three PSNRs and SSIM for the masked method, one of each for the others, compression for all; on another dataset too."""
@@ -146,8 +146,8 @@ def test_restoring_arms_are_judged_by_what_they_restore(
 
 
 @pytest.mark.integration
-def test_what_one_dimension_taught_is_judged_in_the_other(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
-    """Fed with images, probed on volumes as well, by three probes; the other direction is another arm of the same study."""
+def test_what_one_dimension_taught_is_evaluated_in_the_other(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+    """Trained on images, probed on volumes as well, by three probes; the other direction is another arm of the same study."""
     arms = {arm.data: arm for arm in study("four-arms", replace(recipe("cross-d:tiny"), steps=1, global_batch=8)).arms}
     assert {DataSubset.IMAGES, DataSubset.VOLUMES, DataSubset.BOTH} <= set(arms)
     study_config = StudyConfig(
@@ -176,7 +176,7 @@ def _line(out: Path, *data: Bucket) -> list[str]:
 def test_a_study_from_the_command_line_and_once_more(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every arm is a run of its own with the right diet; asked again, nothing is trained twice and the table is the same."""
+    """Every arm is a run of its own with the right data; asked again, nothing is trained twice and the table is the same."""
     assert main(_line(tmp_path, flat, solid)) == 0
     document = json.loads(capsys.readouterr().out)
     assert {(s["arm"], s["dataset"], s["measure"]) for s in document["scores"]} == {
