@@ -16,17 +16,16 @@ from benchmarks.flip_outcome import Outcome, Target, UnseenError, expect
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError
 from crossdim.training.backbones import load_encoder
-from crossdim.training.config.pretraining import overridden
+from crossdim.training.config.pretraining import apply_overrides
 from crossdim.training.launch.driver import Workers, pretrain, saved_config
 from crossdim.training.launch.worker import Source
 from crossdim.training.recipes import recipe
-from crossdim.training.run_dir import checkpoint, sharded
-from crossdim.training.run_dir.async_checkpointer import ENCODER
+from crossdim.training.run_dir import checkpoint, layout, sharded
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.events import events, read_event
-from crossdim.training.run_dir.metrics import PROGRESS, read_log, read_progress
-from crossdim.training.run_dir.run_config import CONFIG
-from crossdim.training.run_dir.status import Status, status
+from crossdim.training.run_dir.layout import CONFIG, ENCODER
+from crossdim.training.run_dir.metrics import read_log, read_progress
+from crossdim.training.run_dir.status import Status, read_status
 from tests.training import boards
 
 ALONE = Workers(least=0, most=0, use_gpu=False, address=None, quiet=True)
@@ -38,7 +37,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.bucket, data = Bucket(str(folder / "run")), Bucket(str(folder / "superpatch"))
         small = ["steps=6", "global_batch=2", "method.backbone.widths=[2,2,4]", "method.crops.solid_side=16"]
-        self.config = overridden(recipe("ae:tiny"), small)
+        self.config = apply_overrides(recipe("ae:tiny"), small)
         self.sources = [Source(bucket=data, weight=1.0)]
         self.go_on()
         self.files = {stored.path: self.bucket.read(stored.path) for stored in self.bucket.listing()}
@@ -55,7 +54,7 @@ class Run:
 
     def asked(self) -> Status:
         """What ``status`` says."""
-        return status(self.bucket, 2e9)
+        return read_status(self.bucket, 2e9)
 
     def restore(self) -> None:
         """Put the folder back as it was."""
@@ -68,14 +67,14 @@ class Run:
 
     def targets(self) -> list[Target]:
         """The kinds of file in its folder."""
-        newest = f"{checkpoint.FOLDER}/{checkpoint.name_of(6)}"
+        newest = f"{layout.CHECKPOINTS}/{layout.checkpoint_name(6)}"
         looks: dict[str, tuple[str, Callable[[str], Outcome]]] = {
             "run: config.json": (CONFIG, self.look_at_config),
-            "run: latest": (checkpoint.LATEST, self.look_at_checkpoint),
-            "run: state.pt": (f"{newest}/{checkpoint.STATE}", self.look_at_checkpoint),
-            "run: hashes.json": (f"{newest}/{checkpoint.HASHES}", self.look_at_checkpoint),
+            "run: latest": (layout.LATEST, self.look_at_checkpoint),
+            "run: state.pt": (f"{newest}/{layout.STATE}", self.look_at_checkpoint),
+            "run: hashes.json": (f"{newest}/{layout.HASHES}", self.look_at_checkpoint),
             "run: metrics": ("metrics/", self.look_at_metrics),
-            "run: progress.json": (PROGRESS, self.look_at_progress),
+            "run: progress.json": (layout.PROGRESS, self.look_at_progress),
             "run: events": ("events/", self.look_at_event),
             "run: encoder.pt": (ENCODER, self.look_at_encoder),
             "run: tensorboard": ("tensorboard/", self.look_at_board),
@@ -112,7 +111,7 @@ class Run:
         expect(_equal(state, self.states[state.step]), f"the state of step {state.step}")
         asked = self.asked()
         if asked.ignored:  # a list of hashes that is none; whether hashes are right is not looked at
-            expect(asked.ignored == [f"{checkpoint.name_of(6)}: {passed[0]}"], "what status ignores")
+            expect(asked.ignored == [f"{layout.checkpoint_name(6)}: {passed[0]}"], "what status ignores")
             expect(asked.checkpoint_step == state.step, "the checkpoint that status counts on")
             known = self.status.checkpoint_step, self.status.checkpoint_age_s
             asked = replace(asked, ignored=[], checkpoint_step=known[0], checkpoint_age_s=known[1])
@@ -203,5 +202,5 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _equal(one: checkpoint.State, other: checkpoint.State) -> bool:
-    return all(_same(getattr(one, name), getattr(other, name)) for name in checkpoint.State.__dataclass_fields__)
+def _equal(one: checkpoint.CheckpointState, other: checkpoint.CheckpointState) -> bool:
+    return all(_same(getattr(one, name), getattr(other, name)) for name in checkpoint.CheckpointState.__dataclass_fields__)

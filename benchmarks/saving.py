@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.stopwatch import spread
 from crossdim.foundation.bucket import Bucket
+from crossdim.training.engine.control import StopControl
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir.checkpoint import Saving
@@ -34,7 +35,7 @@ def run(folder: str, steps: int, every: int) -> Bucket:
     solid = replace(recipe("cdssl-p3d:tiny").method.solid, global_side=(16, 32, 32))
     config = replace(config, method=replace(config.method, solid=solid), steps=steps, global_batch=4)
     job = Job(config=config.document(), sources=(Source(bucket=data, weight=1.0),), run=out, saving=Saving(every=every))
-    train(job, 0, 1, torch.device("cpu"))
+    train(job, 0, 1, torch.device("cpu"), StopControl())
     return out
 
 

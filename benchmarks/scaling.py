@@ -26,7 +26,8 @@ import torch.multiprocessing as mp
 from benchmarks.stopwatch import spread
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.engine import loop
-from crossdim.training.engine.train_state import Learner
+from crossdim.training.engine.control import StopControl
+from crossdim.training.engine.train_state import TrainState
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir.checkpoint import Saving
@@ -82,7 +83,7 @@ class Watch:
         self.begun: list[float] = []
         self.ended: list[float] = []
         self.spent: list[float] = []
-        self._gradient = loop._gradient
+        self._gradient = loop._compute_gradient
 
     def __call__(self, *arguments: Any) -> Any:
         """The gradient of a step."""
@@ -105,7 +106,7 @@ class Watch:
 
 def gradient_bytes(name: str) -> int:
     """Bytes of a recipe's gradients: of its weights."""
-    method = Learner.of(recipe(name), torch.device("cpu")).method
+    method = TrainState.build(recipe(name), torch.device("cpu")).method
     return sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
 
 
@@ -136,8 +137,8 @@ def process(index: int, case: Case, first_core: int, name: str, steps: int, fold
     sources = tuple(Source(bucket=Bucket(url), weight=1.0) for url in data)
     job = Job(config=config.document(), sources=sources, run=run, saving=Saving(every=steps), threads=1)
     watch = Watch()
-    loop._gradient = watch
-    train(job, rank, world, torch.device("cpu"))
+    loop._compute_gradient = watch
+    train(job, rank, world, torch.device("cpu"), StopControl())
     exchange = exchanged(gradient_bytes(name)) if case.one_run and world > 1 else 0.0
     if rank == 0:  # which alone has a log
         walked = watch.walked([record["wait_s"] for record in read_metrics(run)], exchange)

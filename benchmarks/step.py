@@ -23,8 +23,9 @@ from benchmarks.stopwatch import spread
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones import BACKBONES
 from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.config.execution import Execution
 from crossdim.training.data.collate import Batch
-from crossdim.training.engine.execution import Compute
+from crossdim.training.engine.execution import autocast, prepare
 from crossdim.training.methods.base import Method, Step, total_of
 from crossdim.training.methods.pyramid import PyramidNet
 from tests.oracles import pcrlv2 as published
@@ -75,12 +76,12 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
     return clock(device) - begun
 
 
-def ours(method: Method, compute: Compute, batch: Batch, device: torch.device, *, backward: bool) -> Callable[[], Tensor]:
+def ours(method: Method, compute: Execution, batch: Batch, device: torch.device, *, backward: bool) -> Callable[[], Tensor]:
     """One step of ours without the optimizer."""
 
     def step() -> Tensor:
         method.zero_grad(set_to_none=True)
-        with compute.autocast(device):
+        with autocast(compute, device):
             total = total_of(method(batch, STEP).losses)
         if backward:
             torch.autograd.backward(total)
@@ -124,11 +125,11 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-def measured(kind: str, compute: Compute, batch: int, runs: int, device: torch.device, threads: int) -> Figures:
+def measured(kind: str, compute: Execution, batch: int, runs: int, device: torch.device, threads: int) -> Figures:
     """A backbone at its default size, in a process of its own, so that its peak memory is its own."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    method = compute.prepare(PyramidNet(BACKBONES[kind](), "random"), device).train()
+    method = prepare(PyramidNet(BACKBONES[kind](), "random"), compute, device).train()
     data = views(batch, device)
     forward, both = (ours(method, compute, data, device, backward=b) for b in (False, True))
     with FlopCounterMode(display=False) as counter:
@@ -143,9 +144,9 @@ def measured(kind: str, compute: Compute, batch: int, runs: int, device: torch.d
 
 def backbones(kinds: Sequence[str], batch: int, runs: int, device: torch.device, threads: int) -> None:
     """Print a row for every backbone and way of computing."""
-    ways = {"fp32": Compute()}
+    ways = {"fp32": Execution()}
     if device.type == "cuda":
-        ways |= {"bf16": Compute(precision="bf16"), "bf16, compiled": Compute(precision="bf16", compiled=True)}
+        ways |= {"bf16": Execution(precision="bf16"), "bf16, compiled": Execution(precision="bf16", compiled=True)}
     limit = arithmetic(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
     print(f"\nbackbones at default size, {batch} images, {voxels(batch):,} voxels; limit {limit / 1e9:.0f} Gop/s")
     heads = f"{'forward, s':>22}{'and backward, s':>22}{'voxels/s':>12}{'Gop':>8}{'of limit':>10}{'peak MiB':>10}"
@@ -163,14 +164,14 @@ def beside(width: int, batch: int, runs: int, device: torch.device) -> None:
     """Print the published step and ours, in turns, at equal weights, views and draws."""
     mine, other = ours_and_published(0, width)
     mine, other, data = mine.float().to(device), other.float().to(device), views(batch, device)
-    last = Compute().prepare(PyramidNet(UNet3DSettings(base_width=width), "random"), device).train()
+    last = prepare(PyramidNet(UNet3DSettings(base_width=width), "random"), Execution(), device).train()
     last.load_state_dict(mine.state_dict())
-    plain = Compute(channels_last=False)
+    plain = Execution(channels_last=False)
     for backward in (False, True):
         cases = {
             "as published": theirs(other, data, backward=backward),
             "ours, plain layout": ours(mine, plain, data, device, backward=backward),
-            "ours": ours(last, Compute(), data, device, backward=backward),
+            "ours": ours(last, Execution(), data, device, backward=backward),
         }
         print(f"\nbase width {width}, {batch} images, forward{' and backward' if backward else ''}")
         times: dict[str, list[float]] = {name: [] for name in cases}

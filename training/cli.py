@@ -1,4 +1,4 @@
-"""The verbs of this house. Nothing heavy is imported until a verb runs."""
+"""The verbs of training: ``pretrain``, ``status``, ``evaluate``, ``study``. Nothing heavy is imported until a verb runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted(text, arguments) for text in arguments.data]
-    from crossdim.training.config.pretraining import overridden
+    from crossdim.training.config.pretraining import apply_overrides
     from crossdim.training.launch.driver import Workers, pretrain, saved_config
     from crossdim.training.launch.worker import Source
     from crossdim.training.recipes import recipe
@@ -44,9 +44,9 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
     config = recipe(arguments.recipe) if arguments.recipe else saved_config(run)
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
-    config = overridden(config, [*steps, *arguments.set])
+    config = apply_overrides(config, [*steps, *arguments.set])
     sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
-    _refuse_datasets(sources)
+    _check_datasets(sources)
     least, most = arguments.workers
     workers = Workers(
         least=least,
@@ -62,7 +62,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     except RunError as error:
         raise UsageError(f"--keep, --keep-every: {error}") from None
     if arguments.plan:
-        return _planned(arguments, config, sources, workers, run, saving)
+        return _plan(arguments, config, sources, workers, run, saving)
     before = pretrain(config, sources, run, workers, saving, arguments.threads)
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": without_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
@@ -75,7 +75,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _refuse_datasets(sources: Sequence[Source]) -> None:
+def _check_datasets(sources: Sequence[Source]) -> None:
     from crossdim.training.data.mixture import integer_weights
 
     urls = [source.bucket.url for source in sources]
@@ -89,15 +89,15 @@ def _refuse_datasets(sources: Sequence[Source]) -> None:
         raise UsageError(f"--data URL:WEIGHT: {error}") from None
 
 
-def _planned(
+def _plan(
     arguments: argparse.Namespace, config: Pretraining, sources: Sequence[Source], workers: Workers, run: Bucket, saving: Saving
 ) -> int:
     import torch
 
     from crossdim.training.launch.estimate import plan, probe
-    from crossdim.training.launch.validate import admit
+    from crossdim.training.launch.validate import validate_run
 
-    admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     if workers.use_gpu and not torch.cuda.is_available():
         raise UsageError("--plan measures in this process, and this machine has no GPU; leave --gpu out, or plan on one that has")
     least, most = max(1, workers.least), max(1, workers.most)
@@ -109,15 +109,15 @@ def _planned(
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from crossdim.training.run_dir.status import status
+    from crossdim.training.run_dir.status import read_status
 
-    found = status(open_bucket(arguments.run, arguments), time.time())
+    found = read_status(open_bucket(arguments.run, arguments), time.time())
     answer(asdict(found), str(found), as_json=arguments.json)
     return DONE if found.state in ("running", "restarting", "done") else FAILED
 
 
-def worker_range(text: str) -> tuple[int, int]:
-    """``4`` or ``2:16`` as the fewest and the most workers."""
+def parse_worker_range(text: str) -> tuple[int, int]:
+    """Read ``4`` or ``2:16`` as the fewest and the most workers."""
     least, _, most = text.partition(":")
     try:
         found = int(least), int(most or least)
@@ -128,8 +128,8 @@ def worker_range(text: str) -> tuple[int, int]:
     return found
 
 
-def cadence(text: str) -> tuple[int | None, float | None]:
-    """``100`` as steps or ``30s`` as seconds."""
+def parse_checkpoint_interval(text: str) -> tuple[int | None, float | None]:
+    """Read ``100`` as steps or ``30s`` as seconds."""
     try:
         steps, seconds = (None, float(text[:-1])) if text.endswith("s") else (int(text), None)
     except ValueError:
@@ -139,15 +139,15 @@ def cadence(text: str) -> tuple[int | None, float | None]:
     return steps, seconds
 
 
-def thread_count(text: str) -> int:
+def parse_thread_count(text: str) -> int:
     """Threads of a worker: 1 to 1024."""
     if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= 4 or not 1 <= int(text) <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of threads: 1 to {MAX_THREADS}")
     return int(text)
 
 
-def interval_s(text: str) -> float:
-    """Seconds: a number greater than 0."""
+def parse_seconds(text: str) -> float:
+    """Read seconds: a number greater than 0."""
     try:
         seconds = float(text)
     except ValueError:
@@ -157,8 +157,8 @@ def interval_s(text: str) -> float:
     return seconds
 
 
-def fold_count(text: str) -> int:
-    """The parts of a cross-validation: 2 or more."""
+def parse_fold_count(text: str) -> int:
+    """Read the number of parts of a cross-validation: 2 or more."""
     if not text.isascii() or not text.isdigit() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of folds: a cross-validation has 2 or more parts")
     return int(text)
@@ -178,7 +178,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _study(arguments: argparse.Namespace) -> int:
     out = open_bucket(arguments.out, arguments)
     datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.eval_data))
-    from crossdim.training.config.pretraining import overridden
+    from crossdim.training.config.pretraining import apply_overrides
     from crossdim.training.launch.driver import Workers
     from crossdim.training.launch.worker import Source
     from crossdim.training.recipes import recipe
@@ -186,7 +186,7 @@ def _study(arguments: argparse.Namespace) -> int:
     from crossdim.training.studies.run import StudyConfig, run_study
 
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
-    config = overridden(recipe(arguments.recipe), [*steps, *arguments.set])
+    config = apply_overrides(recipe(arguments.recipe), [*steps, *arguments.set])
     sources, eval_sources = (tuple(Source(bucket=found, weight=1.0) for found in buckets) for buckets in (datasets, others))
     workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
     study_config = StudyConfig(
@@ -205,7 +205,7 @@ def _study(arguments: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of this house."""
+    """Build the parser of the command line."""
     parser = Parser(prog="crossdim", description="Pretrain encoders on published datasets, and prove what they are worth.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_pretrain(verbs)
@@ -228,17 +228,17 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
     )
     spread = "Ray Train workers; MIN:MAX is elastic; 0 trains in this process without Ray"
-    verb.add_argument("--workers", type=worker_range, default=(1, 1), metavar="N|MIN:MAX", help=spread)
+    verb.add_argument("--workers", type=parse_worker_range, default=(1, 1), metavar="N|MIN:MAX", help=spread)
     verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     verb.add_argument(
-        "--threads", type=thread_count, default=2, metavar="N", help="threads a worker that read samples and draw views"
+        "--threads", type=parse_thread_count, default=2, metavar="N", help="threads a worker that read samples and draw views"
     )
     spacing = "steps between checkpoints, or seconds: 100 or 30s"
-    verb.add_argument("--checkpoint-every", type=cadence, default=(100, None), metavar="N|Ns", help=spacing)
+    verb.add_argument("--checkpoint-every", type=parse_checkpoint_interval, default=(100, None), metavar="N|Ns", help=spacing)
     verb.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints that stay")
     verb.add_argument("--keep-every", type=int, metavar="K", help="checkpoints of every K-th step stay for good")
     looks = "seconds between looks for more workers, in an elastic run"
-    verb.add_argument("--resize-every", type=interval_s, default=60.0, metavar="S", help=looks)
+    verb.add_argument("--resize-every", type=parse_seconds, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, checkpoint size and requests, from a few steps in this process; start and write nothing"
     verb.add_argument("--plan", action="store_true", help=measured)
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
@@ -262,7 +262,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument(
-        "--folds", type=fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
+        "--folds", type=parse_fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
     )
     verb.add_argument("--baselines", type=int, default=3, metavar="N", help="untrained encoders to compare with")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
@@ -285,21 +285,23 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
     )
     verb.add_argument(
-        "--folds", type=fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
+        "--folds", type=parse_fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
     )
     verb.add_argument("--weak", action="store_true", help="probe with batch norms and one layer trainable as well; takes minutes")
     verb.add_argument("--gpu", action="store_true", help="train on the GPU of this machine")
-    verb.add_argument("--threads", type=thread_count, default=2, metavar="N", help="threads that read samples and draw views")
+    verb.add_argument(
+        "--threads", type=parse_thread_count, default=2, metavar="N", help="threads that read samples and draw views"
+    )
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
 
 
-def _patient_threads() -> None:
+def _set_passive_threads() -> None:
     """Let idle OpenMP threads sleep: spinning, they take the processor from those that read samples (torch is not loaded yet)."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb of this house."""
-    _patient_threads()
+    """Run the verb of a command line, by default of this process; returns the exit code."""
+    _set_passive_threads()
     return run_verb(build_parser, argv)

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import pytest
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir import layout
 from crossdim.training.run_dir.events import events
-from crossdim.training.run_dir.metrics import PROGRESS, read_metrics, recent
-from crossdim.training.run_dir.records import legible
+from crossdim.training.run_dir.metrics import read_metrics, read_recent
+from crossdim.training.run_dir.records import read_records
 from tests.programs import RAY
 from tests.system.conftest import ended, start
 from tests.training.published import publish, superpatches
@@ -146,7 +147,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def stopped(process: subprocess.Popen[str], patience_s: float = PATIENCE_S) -> str:
-    """Ask a run to stop, as a scheduler does; its last sentence."""
+    """Request a run to stop, as a scheduler does; its last sentence."""
     process.send_signal(signal.SIGTERM)
     return failed(process, patience_s)
 
@@ -178,10 +179,10 @@ class Fixed:
         return max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True))
 
     def _reach(self, steps: int) -> None:
-        if len(recent(self._run, steps)) >= steps:
+        if len(read_recent(self._run, steps)) >= steps:
             return
         with started(*line(self.data, self._run, "--workers", "0", "--checkpoint-every", "1000")) as process:
-            awaited(self._run, process, lambda: (legible(self._run, PROGRESS) or [{"step": 0}])[0]["step"] >= steps)
+            awaited(self._run, process, lambda: (read_records(self._run, layout.PROGRESS) or [{"step": 0}])[0]["step"] >= steps)
             stopped(process)
 
 
@@ -199,14 +200,14 @@ def noted(run: Bucket, kind: str, after: int = 0) -> dict[str, Any] | None:
     """The first event of a kind with a number above ``after``, and its number."""
     for event in events(run):
         if event.kind == kind and event.number > after:
-            told = legible(run, event.path)
+            told = read_records(run, event.path)
             return told[0] | {"number": event.number} if told else None
     return None
 
 
 def stepped(run: Bucket, after_s: float) -> dict[str, Any] | None:
     """The progress note, if it is younger."""
-    note = legible(run, PROGRESS)
+    note = read_records(run, layout.PROGRESS)
     return note[0] if note and note[0]["time_s"] > after_s else None
 
 

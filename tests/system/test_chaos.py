@@ -22,8 +22,8 @@ import pytest
 from benchmarks.losses import Loss, cost, summary
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.run_dir.metrics import read_metrics
-from crossdim.training.run_dir.run_config import CONFIG
 from tests.system.conftest import crossdim
 from tests.system.nodes import (
     MARKS,

@@ -17,11 +17,11 @@ from benchmarks.flip_runs import Run
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.data.range_reader import LocalRangeReader
-from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint import name_of
+from crossdim.training.run_dir import checkpoint, layout
 from crossdim.training.run_dir.events import events, read_event
+from crossdim.training.run_dir.layout import CONFIG, checkpoint_name
 from crossdim.training.run_dir.metrics import read_metrics
-from crossdim.training.run_dir.run_config import CONFIG, read_run_config
+from crossdim.training.run_dir.run_config import read_run_config
 from tests.training.published import superpatches
 
 HARMS: dict[str, bytes] = {
@@ -39,8 +39,8 @@ HARMS: dict[str, bytes] = {
     "not a number": b'{"step": NaN, "loss": NaN, "time_s": Infinity, "step_s": NaN, "in_vain": NaN}',
     "somebody else's": b'{"model_type": "vit"}',
 }
-NEWEST = f"{checkpoint.FOLDER}/{name_of(4)}"
-FILES = (CONFIG, checkpoint.LATEST, f"{NEWEST}/{checkpoint.HASHES}", f"{NEWEST}/{checkpoint.STATE}", "progress.json")
+NEWEST = f"{layout.CHECKPOINTS}/{checkpoint_name(4)}"
+FILES = (CONFIG, layout.LATEST, f"{NEWEST}/{layout.HASHES}", f"{NEWEST}/{layout.STATE}", "progress.json")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(Bucket(str(folder / "superpatch")), superpatches(3, side=16))
     run = Run(folder)
     shutil.copytree(run.bucket.root, folder / "stopped")
-    shutil.rmtree(folder / "stopped" / checkpoint.FOLDER / name_of(6))
+    shutil.rmtree(folder / "stopped" / layout.CHECKPOINTS / checkpoint_name(6))
     return folder
 
 
@@ -105,7 +105,7 @@ def test_a_run_with_a_damaged_file_is_told_of_and_goes_on(
 def test_everything_damaged_at_once_but_one_checkpoint_is_gone_on_from(
     made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = f"{checkpoint.FOLDER}/{name_of(2)}"
+    kept = f"{layout.CHECKPOINTS}/{checkpoint_name(2)}"
     for stored in Bucket(str(stopped)).listing():
         if not stored.path.startswith(kept):
             (stopped / stored.path).write_bytes(b"\0garbage\xff")

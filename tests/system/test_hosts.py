@@ -28,9 +28,9 @@ from crossdim.storage_schema.errors import CrossdimError
 from crossdim.training.data.dataset import open_dataset
 from crossdim.training.run_dir.checkpoint_listing import newest_step
 from crossdim.training.run_dir.events import events
-from crossdim.training.run_dir.metrics import read_metrics, recent
-from crossdim.training.run_dir.records import legible
-from crossdim.training.run_dir.status import status
+from crossdim.training.run_dir.metrics import read_metrics, read_recent
+from crossdim.training.run_dir.records import read_records
+from crossdim.training.run_dir.status import read_status
 from tests.system.conftest import crossdim
 from tests.system.hosts import DESK, Hosts, address, name, obstacle
 from tests.system.lab import DOOMED, STEADY, STORE, Lab, awaited, laboratory
@@ -129,14 +129,14 @@ class Restart:
 def _at(run: Bucket, workers: int, step: int) -> bool:
     """Whether so many workers have trained beyond a step."""
     try:
-        now = status(run, time.time())
+        now = read_status(run, time.time())
     except CrossdimError:  # there is no run yet
         return False
     return now.workers == workers and now.step > step
 
 
 def _resumed(run: Bucket, workers: int, since: float) -> dict[str, Any] | None:
-    notes = (next(iter(legible(run, event.path)), None) for event in events(run) if event.kind == "resume")
+    notes = (next(iter(read_records(run, event.path)), None) for event in events(run) if event.kind == "resume")
     return next((n for n in notes if n and n["workers"] == workers and n["time_s"] > since), None)
 
 
@@ -145,7 +145,7 @@ def _restarted(lab: Lab, host: int, alive: bool, workers: int, since: float, bef
     run = lab.bucket("run")
     detected = awaited(lambda: lab.changed(host, alive, since), f"Ray sees that alive is {alive} of {name(host)}")
     note = awaited(lambda: _resumed(run, workers, since), f"{workers} workers go on")
-    steps = awaited(lambda: [m for m in recent(run, 10**6) if m["time_s"] > note["time_s"]], "a step is in storage")
+    steps = awaited(lambda: [m for m in read_recent(run, 10**6) if m["time_s"] > note["time_s"]], "a step is in storage")
     return Restart(
         detected_s=detected - since,
         started_s=note["time_s"] - since,
@@ -176,7 +176,7 @@ def _equals_one_process(lab: Lab, steps: int) -> None:
     run, whole = read_metrics(lab.bucket("run")), read_metrics(lab.bucket("whole"))
     assert [m["step"] for m in run] == list(range(steps))
     assert [m["samples"] for m in run] == [m["samples"] for m in whole]
-    assert status(lab.bucket("run"), time.time()).state == "done"
+    assert read_status(lab.bucket("run"), time.time()).state == "done"
 
 
 @pytest.mark.ray
@@ -184,11 +184,11 @@ def _equals_one_process(lab: Lab, steps: int) -> None:
 def test_a_run_goes_on_without_a_host_that_fell_silent_and_with_it_when_it_is_back(lab: Lab) -> None:
     """Neither end of a cut cable is told: Ray must notice, the workers start again, and the unit brings the host back."""
     driver = _two_at_work(lab, steps=400)
-    before, cut = status(lab.bucket("run"), time.time()).step, time.time()
+    before, cut = read_status(lab.bucket("run"), time.time()).step, time.time()
     lab.hosts.cut(DOOMED)
     alone = _restarted(lab, DOOMED, False, 1, cut, before)
     alone.tell("cut off")
-    before, healed = status(lab.bucket("run"), time.time()).step, time.time()
+    before, healed = read_status(lab.bucket("run"), time.time()).step, time.time()
     lab.hosts.heal(DOOMED)
     together = _restarted(lab, DOOMED, True, 2, healed, before)
     together.tell("healed")
@@ -202,7 +202,7 @@ def test_a_run_goes_on_without_a_host_that_fell_silent_and_with_it_when_it_is_ba
 def test_a_run_goes_on_without_a_host_that_lost_its_power(lab: Lab) -> None:
     """No process on it says goodbye, and it does not come back."""
     driver = _two_at_work(lab, steps=200)
-    before, killed = status(lab.bucket("run"), time.time()).step, time.time()
+    before, killed = read_status(lab.bucket("run"), time.time()).step, time.time()
     lab.hosts.kill(DOOMED)
     alone = _restarted(lab, DOOMED, False, 1, killed, before)
     alone.tell("powered off")
@@ -221,7 +221,7 @@ def test_a_thin_cable_to_the_store_shows_as_waiting_for_data(lab: Lab) -> None:
     run = lab.bucket("run")
     awaited(lambda: _at(run, 1, 100), "the worker trains")
     lab.hosts.limit(STORE, 200)
-    thin = len(recent(run, 10**6)) + 20  # by then what was fetched ahead is used up, and what was not yet noted is done
+    thin = len(read_recent(run, 10**6)) + 20  # by then what was fetched ahead is used up, and what was not yet noted is done
     lab.finish(driver)
     lines = read_metrics(run)
     bytes_a_step = 8 * statistics.mean(open_dataset(lab.bucket("solid")).table["length"].to_pylist())

@@ -18,8 +18,9 @@ import pytest
 
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint_listing import FOLDER, HASHES, LATEST, STATE, complete, name_of, newest_step
+from crossdim.training.run_dir.checkpoint_listing import complete_names, newest_step
 from crossdim.training.run_dir.events import Event, events
+from crossdim.training.run_dir.layout import CHECKPOINTS, HASHES, LATEST, STATE, checkpoint_name
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.system.conftest import crossdim, ended, start
 from tests.training.published import publish, superpatches
@@ -75,7 +76,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_and_ends_as_if_nothing_had_
     for column in ("step", "samples", "counts", "loss", "grad_norm"):
         assert [record[column] for record in one] == [record[column] for record in two], column
     assert killed.read("encoder.pt") == whole.read("encoder.pt")
-    assert [stored.path for stored in killed.listing(FOLDER)] == [stored.path for stored in whole.listing(FOLDER)]
+    assert [stored.path for stored in killed.listing(CHECKPOINTS)] == [stored.path for stored in whole.listing(CHECKPOINTS)]
     assert not list((tmp_path / "killed").rglob(f"{TEMPORARY_PREFIX}*"))
 
 
@@ -88,7 +89,7 @@ def _killed(folder: Path, steps: int, chance: random.Random) -> Wreck:
     """Start the run, or go on with it, and kill it while it writes a later checkpoint."""
     run = Bucket(str(folder / "killed"))
     more = chance.randint(1, MOST_CHECKPOINTS)
-    last, at = Path(run.root) / FOLDER / name_of(newest_step(run) + more), time.time()
+    last, at = Path(run.root) / CHECKPOINTS / checkpoint_name(newest_step(run) + more), time.time()
     process = start(*_line(folder, "killed", steps))
     try:
         deadline = time.monotonic() + PATIENCE_S
@@ -111,7 +112,7 @@ def _phase(run: Path) -> str:
     """How far the newest checkpoint is, by the objects that exist."""
     open_files = {str(path.parent.relative_to(run)) for path in run.rglob(f"{TEMPORARY_PREFIX}*")}
     where = f", in the middle of an object in {' and '.join(sorted(map(_kind, open_files)))}" if open_files else ""
-    folders = sorted((run / FOLDER).glob("step-*"))
+    folders = sorted((run / CHECKPOINTS).glob("step-*"))
     if not folders:
         return f"nothing yet{where}"
     newest = folders[-1]
@@ -122,9 +123,9 @@ def _phase(run: Path) -> str:
     pointer = run / LATEST
     if not pointer.exists() or pointer.read_text() != newest.name:
         return f"hashes, and the pointer is older{where}"
-    if len(complete(Bucket(str(run)))) > 3 or any(not (folder / STATE).exists() for folder in folders):
+    if len(complete_names(Bucket(str(run)))) > 3 or any(not (folder / STATE).exists() for folder in folders):
         return f"pointer, and an old one is not gone yet{where}"
-    told = any(event.kind == "checkpoint" and name_of(event.step) == newest.name for event in events(Bucket(str(run))))
+    told = any(event.kind == "checkpoint" and checkpoint_name(event.step) == newest.name for event in events(Bucket(str(run))))
     return f"{'event' if told else 'pointer'}{where}"
 
 

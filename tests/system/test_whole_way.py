@@ -16,7 +16,7 @@ from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.manifest import parse_manifest
 from crossdim.training.data.dataset import open_dataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
-from crossdim.training.run_dir.checkpoint_listing import complete
+from crossdim.training.run_dir.checkpoint_listing import complete_names
 from crossdim.training.run_dir.metrics import read_metrics
 from demo.phantoms import write_phantoms
 from tests.system.conftest import DATA, Store, crossdim, kill_at, start
@@ -67,7 +67,7 @@ def _walk(store: Store, urls: list[str], steps: int, cut: int) -> None:
     whole, cut_off = store.bucket("whole"), store.bucket("cut")
     kill_at(start(*line("cut")), cut_off, cut)
     assert 0 < len(read_metrics(cut_off)) < steps
-    assert complete(cut_off)
+    assert complete_names(cut_off)
     crossdim(*line("cut"))
     expected, found = read_metrics(whole), read_metrics(cut_off)
     assert [r["step"] for r in found] == list(range(steps))

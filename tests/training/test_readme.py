@@ -13,9 +13,8 @@ import torch
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
 from crossdim.training.backbones import encoder_bytes
 from crossdim.training.data.views import normalise
-from crossdim.training.evaluation import REPORT
 from crossdim.training.recipes import recipe
-from crossdim.training.run_dir import async_checkpointer, checkpoint, metrics, run_config
+from crossdim.training.run_dir import layout
 
 PACKAGE = Path(__file__).parents[2] / "training"
 TEXT = (PACKAGE / "README.md").read_text()
@@ -27,7 +26,7 @@ def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytes
     method = recipe("cdssl-p3d:tiny").method.build().eval()
     spec = dataclasses.replace(method.encoder_spec, pseudo3d=dataclasses.asdict(Pseudo3D()))
     (tmp_path / "runs/b").mkdir(parents=True)
-    (tmp_path / "runs/b" / async_checkpointer.ENCODER).write_bytes(encoder_bytes(method.encoder.state_dict(), spec))
+    (tmp_path / "runs/b" / layout.ENCODER).write_bytes(encoder_bytes(method.encoder.state_dict(), spec))
     monkeypatch.chdir(tmp_path)
     (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict[str, object] = {}
@@ -46,13 +45,13 @@ def test_every_package_has_its_line() -> None:
 
 def test_the_listing_of_a_run_has_the_names_that_are_written() -> None:
     listing = TEXT.split("## The folder of a run")[1].split("\n## ")[0]
-    state = f"{checkpoint.FOLDER}/{checkpoint.name_of(300)}/{checkpoint.STATE}"
+    state = f"{layout.CHECKPOINTS}/{layout.checkpoint_name(300)}/{layout.STATE}"
     names = (
-        run_config.CONFIG,
+        layout.CONFIG,
         state,
-        checkpoint.HASHES,
-        checkpoint.LATEST,
-        async_checkpointer.ENCODER,
-        f"{metrics.FOLDER}/00000300.jsonl",
+        layout.HASHES,
+        layout.LATEST,
+        layout.ENCODER,
+        f"{layout.METRICS}/00000300.jsonl",
     )
-    assert [name for name in (*names, metrics.PROGRESS, REPORT) if name not in listing] == []
+    assert [name for name in (*names, layout.PROGRESS, layout.REPORT) if name not in listing] == []

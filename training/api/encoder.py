@@ -221,7 +221,7 @@ def load_encoder(url: str | PathLike[str], **store_options: Any) -> Encoder:
         StorageError: if there is none, or its bytes are not those that were written.
         RunError: if it is none that this release can build.
     """
-    from crossdim.training.run_dir.async_checkpointer import ENCODER
+    from crossdim.training.run_dir.layout import ENCODER
 
     base, query = split_query(fspath(url))
     if base.endswith(".pt") and not os.path.isdir(base):

@@ -1,4 +1,4 @@
-"""Pretraining: everything that decides what a run computes, in one frozen tree, to JSON and back."""
+"""The configuration of a pretraining run: everything that decides what it computes, in one frozen tree, to JSON and back."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from crossdim.foundation.settings import Families, from_document, to_document, w
 from crossdim.storage_schema.errors import RunError, wrong_settings
 from crossdim.training.backbones import BACKBONES
 from crossdim.training.backbones.base import BackboneSettings
+from crossdim.training.config.execution import Execution
+from crossdim.training.config.optimizers import OPTIMIZERS, Optimizer, Sgd
 from crossdim.training.data.mixing import Mixing
-from crossdim.training.engine.execution import Compute
-from crossdim.training.engine.optim import OPTIMIZERS, Optimizer, Sgd
 from crossdim.training.methods import METHODS
 from crossdim.training.methods.base import MethodConfig
 from crossdim.training.methods.image_to_volume import IMAGE_TO_VOLUME, ImageToVolume
 
 FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS, ImageToVolume: IMAGE_TO_VOLUME}
 
-#: Folders of checkpoints have eight digits for the step.
+#: Names of checkpoints have eight digits for the step.
 MAX_STEPS = 10**8 - 1
 #: A step's samples are listed in memory by every worker.
 MAX_GLOBAL_BATCH = 2**20
@@ -29,11 +29,11 @@ MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pretraining:
-    """A run in words. Where data lie, where results go and how many workers there are is not part of it.
+    """A run. Where data and results are, and how many workers there are, is not part of it.
 
     Attributes:
         method: what is trained, and how samples become views.
-        optimizer: how.
+        optimizer: what moves the weights, with the learning rate by step.
         steps: optimizer steps of the whole run.
         global_batch: samples of all presentations and ranks together in one step; does not depend on the workers.
         seed: of weights, order, views and draws.
@@ -49,7 +49,7 @@ class Pretraining:
     seed: int = 0
     clip_norm: float | None = None
     mixing: Mixing = field(default_factory=Mixing)
-    compute: Compute = field(default_factory=Compute)
+    compute: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
         if found := wrong_settings(
@@ -63,13 +63,17 @@ class Pretraining:
             raise RunError(f"a run takes {most}; {least}; found {found}")
 
     def document(self) -> dict[str, Any]:
-        """The run as JSON values: what a run writes, a run can read."""
+        """The run as JSON values, which :func:`read_config` reads."""
         document: dict[str, Any] = to_document(self)
         return document
 
 
 def read_config(document: Any, subject: str) -> Pretraining:
-    """A run from its document.
+    """Read a run from its document.
+
+    Args:
+        document: JSON values.
+        subject: where they are from, for the message.
 
     Raises:
         DocumentError: listing every setting that is unknown, missing or of the wrong type.
@@ -77,6 +81,17 @@ def read_config(document: Any, subject: str) -> Pretraining:
     return from_document(Pretraining, document, subject=subject, families=FAMILIES)
 
 
-def overridden(config: Pretraining, overrides: Iterable[str]) -> Pretraining:
-    """A run with ``path=value`` texts applied."""
+def apply_overrides(config: Pretraining, overrides: Iterable[str]) -> Pretraining:
+    """Change settings of a run.
+
+    Args:
+        config: the run.
+        overrides: texts such as ``optimizer.lr=0.1``.
+
+    Returns:
+        A new configuration.
+
+    Raises:
+        UsageError: naming a setting that does not exist or takes no such value.
+    """
     return with_overrides(config, overrides, FAMILIES)

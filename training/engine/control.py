@@ -1,7 +1,7 @@
-"""Asks: what this process is asked to do once its step is done: to save, or to save and stop.
+"""Requests to a running training: to save a checkpoint, or to save and stop, once its step is done.
 
-Signals ask, and so does whoever watches over the workers. What one rank is asked all ranks do, at the end of the same step:
-the loop puts it into the sum that ends a step anyway.
+Signals make requests, and so does Ray's controller. A request to one rank is followed by all ranks at the end of the same step:
+the loop adds it to the sum that ends every step.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from types import FrameType
 from crossdim.foundation import signals
 
 
-class Ask(IntEnum):
-    """What is asked; the greater holds the smaller."""
+class Request(IntEnum):
+    """What is requested; the greater includes the smaller."""
 
     NOTHING = 0
     SAVE = 1
@@ -27,95 +27,92 @@ class Ask(IntEnum):
 
 #: SIGTERM is what a scheduler sends before it takes a machine away, SIGINT is Ctrl-C; SIGUSR1 is for people, and for Slurm's
 #: ``--signal``.
-SIGNALS = {signal.SIGUSR1: Ask.SAVE, signal.SIGTERM: Ask.STOP, signal.SIGINT: Ask.STOP}
+SIGNALS = {signal.SIGUSR1: Request.SAVE, signal.SIGTERM: Request.STOP, signal.SIGINT: Request.STOP}
 
 
-class Asks:
-    """One question box: threads and signals ask, the training thread takes and answers."""
+class StopControl:
+    """Passes requests from signals and other threads to the thread that trains, and its answers back."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         # A signal may come between any two operations of the thread that takes; what it puts here meanwhile is never lost.
-        self._asked: SimpleQueue[Ask] = SimpleQueue()
-        self._training = False
-        self._saves: list[int] = []
+        self._requests: SimpleQueue[Request] = SimpleQueue()
+        self._is_training = False
+        self._saved_steps: list[int] = []
 
-    def ask(self, what: Ask) -> None:
-        """Ask; what is asked already stays asked."""
-        self._asked.put(what)
+    def request(self, what: Request) -> None:
+        """Make a request; earlier ones stay."""
+        self._requests.put(what)
 
-    def take(self) -> Ask:
-        """What is asked; from now on nothing is."""
-        taken = Ask.NOTHING
+    def take(self) -> Request:
+        """Remove all requests and return the greatest of them."""
+        taken = Request.NOTHING
         with contextlib.suppress(Empty):
             while True:
-                taken = max(taken, self._asked.get_nowait())
+                taken = max(taken, self._requests.get_nowait())
         return taken
 
-    def saved(self, step: int) -> None:
-        """Tell those who wait that a checkpoint of ``step`` is safe."""
+    def confirm_saved(self, step: int) -> None:
+        """Tell those who wait that the checkpoint of ``step`` is stored."""
         signals.tell_written(written=True)
         with self._changed:
-            self._saves.append(step)
+            self._saved_steps.append(step)
             self._changed.notify_all()
 
-    def save(self, patience_s: float) -> int | None:
-        """Ask for a checkpoint, from another thread, and wait until one is safe.
+    def save(self, timeout_s: float) -> int | None:
+        """Request a checkpoint from another thread, and wait until one is stored.
 
         Returns:
-            The steps that are saved; None if nobody trains here, or there is no answer after ``patience_s``.
+            The step of the checkpoint; None if no thread trains here, or none is stored after ``timeout_s``.
         """
         with self._changed:
-            before = len(self._saves)
-            self.ask(Ask.SAVE)
-            self._changed.wait_for(lambda: len(self._saves) > before or not self._training, patience_s)
-            return self._saves[-1] if len(self._saves) > before else None
+            before = len(self._saved_steps)
+            self.request(Request.SAVE)
+            self._changed.wait_for(lambda: len(self._saved_steps) > before or not self._is_training, timeout_s)
+            return self._saved_steps[-1] if len(self._saved_steps) > before else None
 
     @contextlib.contextmanager
-    def answered(self) -> Iterator[None]:
-        """While the calling thread trains. In a main thread signals are heard meanwhile."""
+    def training(self) -> Iterator[None]:
+        """Context in which the calling thread trains and follows requests. In the main thread signals make requests meanwhile."""
         with self._changed:
-            if self.take() is Ask.STOP:  # who trains later must stop all the same; a save was asked of nobody
-                self.ask(Ask.STOP)
-            self._training, self._saves = True, []
+            if self.take() is Request.STOP:  # who trains later must stop all the same; a save was requested of nobody
+                self.request(Request.STOP)
+            self._is_training, self._saved_steps = True, []
         try:
-            with self.heard():
+            with self.handling_signals():
                 yield
         finally:
             with self._changed:
-                self._training = False
+                self._is_training = False
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
-        """Hear signals meanwhile, if the calling thread is the main one: only that may."""
-        before = self.hear() if threading.current_thread() is threading.main_thread() else {}
+    def handling_signals(self) -> Iterator[None]:
+        """Context in which signals make requests, if the calling thread is the main one: only that may set handlers."""
+        before = self.install_handlers() if threading.current_thread() is threading.main_thread() else {}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def hear(self) -> dict[signal.Signals, signal._HANDLER]:
-        """Hear signals from now on, in a main thread; what was done with them before. The second of a kind is not held up."""
+    def install_handlers(self) -> dict[signal.Signals, signal._HANDLER]:
+        """Install handlers of :data:`SIGNALS` that make requests; only in a main thread.
+
+        After the first request to stop, the same signal has its earlier handler again, so that a second one is not held up.
+
+        Returns:
+            The handlers that were installed before.
+        """
         before = {number: signal.getsignal(number) for number in SIGNALS}
 
-        def heard(number: int, frame: FrameType | None) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
             what = SIGNALS[signal.Signals(number)]
-            if what is Ask.STOP:
+            if what is Request.STOP:
                 signals.note(number)
                 signal.signal(number, before[signal.Signals(number)])
-            self.ask(what)
+            self.request(what)
 
         for number in SIGNALS:
-            signal.signal(number, heard)
+            signal.signal(number, handle)
         return before
-
-
-#: Of this process: signals come to a process, too.
-HERE = Asks()
-
-
-def save_here(patience_s: float) -> int | None:
-    """:meth:`Asks.save` of the process that it is called in: a function, so that it can be sent to a worker."""
-    return HERE.save(patience_s)

@@ -1,20 +1,23 @@
-"""Compute: how a step is carried out. It changes speed, memory and rounding, never what is minimised."""
+"""Apply the settings of a step to a model and its batches: precision, layout, recomputation, accumulation, sharding."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from crossdim.storage_schema.errors import RunError, UsageError, wrong_settings
+from crossdim.storage_schema.errors import UsageError
+from crossdim.training.config.execution import Execution
 from crossdim.training.data.collate import Batch
 from crossdim.training.layers.recompute import enable_recomputation
 from crossdim.training.layers.sync_batchnorm import convert_sync_batchnorm
@@ -24,94 +27,56 @@ from crossdim.training.methods.base import Method
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Compute:
-    """Switches of the step.
+def check_execution(execution: Execution, method: Method) -> None:
+    """Check that a method can be computed with these settings; its weights may be on the meta device.
 
-    Attributes:
-        precision: ``bf16`` runs networks in bfloat16 by autocast; losses stay in float32, weights and gradients too. ``tf32``
-            multiplies with 10 bits of mantissa, where the GPU can; ``fp32`` does not, whatever PyTorch's defaults are.
-        accumulate: parts that a rank's batch is cut into, one after the other; batch norm sees one part at a time.
-        recompute: keep only the borders of stages, and compute what lies between again in the backward pass.
-        compiled: compile the networks with ``torch.compile``.
-        channels_last: lay convolution weights out with channels last, in which 3D convolutions are faster.
-        sync_bn: batch norm over the samples of all ranks.
-        sharded: weights, gradients and the optimizer's state are cut over the ranks (FSDP2), for networks too large for one.
-        ema: decay of a moving average of the weights, which then is what is kept of the run; None for the weights themselves.
+    Args:
+        execution: settings of the step.
+        method: what will be trained.
+
+    Raises:
+        UsageError: if the method has batch norms and is to be sharded: their running statistics would differ between ranks,
+            and only those of one rank would be stored.
     """
-
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    accumulate: int = 1
-    recompute: bool = False
-    compiled: bool = False
-    channels_last: bool = True
-    sync_bn: bool = False
-    sharded: bool = False
-    ema: float | None = None
-
-    def __post_init__(self) -> None:
-        if found := wrong_settings(
-            self,
-            precision=self.precision in ("fp32", "tf32", "bf16"),
-            accumulate=self.accumulate >= 1,
-            ema=self.ema is None or 0 < self.ema < 1,
-        ):
-            message = "compute takes precision fp32, tf32 or bf16, accumulate of at least 1, ema between 0 and 1"
-            raise RunError(f"{message}; found {found}")
-        if self.sharded and self.ema is not None:
-            raise RunError("a sharded run keeps no moving average; leave compute.ema or compute.sharded out")
-
-    def refuse(self, method: Method) -> None:
-        """Look whether a method can be computed so; its weights may be on the meta device.
-
-        Raises:
-            UsageError: if it has batch norms and is to be cut: running statistics would differ between ranks, and one be kept.
-        """
-        if self.sharded and any(isinstance(layer, _BatchNorm) for layer in method.modules()):
-            raise UsageError(
-                "compute.sharded cannot go with batch norm, whose statistics stay apart on each rank; use another norm"
-            )
-
-    def prepare(self, method: Method, device: torch.device) -> Method:
-        """The method on its device, laid out, synchronised, recomputing, compiled and cut as asked; names of weights stay."""
-        self.refuse(method)
-        torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
-        torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
-        if self.sync_bn:
-            method = convert_sync_batchnorm(method, device)
-        for kernel in method.parameters() if self.channels_last else ():
-            if kernel.ndim in LAYOUTS:
-                kernel.data = kernel.data.contiguous(memory_format=LAYOUTS[kernel.ndim])
-        for unit in method.units() if self.recompute else ():
-            enable_recomputation(unit)
-        for network in method.networks() if self.compiled else ():
-            network.compile()
-        method = method.to(device)
-        return _cut(method, device) if self.sharded else method
-
-    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """The context that networks run in."""
-        if self.precision != "bf16":
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, torch.bfloat16)
-
-    def parts(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """Every batch in as many parts as accumulate asks for, or as the rank with the fewest samples can: all ranks alike."""
-        for batch in batches:
-            count = max(1, min(self.accumulate, batch.least))
-            for number in range(count):
-                yield _part(batch, number * len(batch.keys) // count, (number + 1) * len(batch.keys) // count)
-
-    def average(self, method: Method) -> torch.optim.swa_utils.AveragedModel | None:
-        """The moving average of the method's weights and buffers, if there is to be one."""
-        if self.ema is None:
-            return None
-        rule = torch.optim.swa_utils.get_ema_multi_avg_fn(self.ema)  # type: ignore[no-untyped-call]
-        return torch.optim.swa_utils.AveragedModel(method, multi_avg_fn=rule, use_buffers=True)
+    if execution.sharded and any(isinstance(layer, _BatchNorm) for layer in method.modules()):
+        raise UsageError("compute.sharded cannot go with batch norm, whose statistics stay apart on each rank; use another norm")
 
 
-def _cut(method: Method, device: torch.device) -> Method:
-    """Cut weights over the ranks, in place: units first, and the root last, which takes what is in none of them."""
+def prepare(method: Method, execution: Execution, device: torch.device) -> Method:
+    """Move a method to its device and apply the settings to it; names of weights do not change.
+
+    Sets PyTorch's precision of float32 products for the whole process.
+
+    Args:
+        method: freshly built, on the CPU; it is changed in place.
+        execution: settings of the step.
+        device: where to compute.
+
+    Returns:
+        The method: with synchronised batch norm, weights laid out with channels last, recomputing units, compiled networks and
+        weights sharded over the ranks, each if asked for.
+
+    Raises:
+        UsageError: see :func:`check_execution`.
+    """
+    check_execution(execution, method)
+    torch.set_float32_matmul_precision("highest" if execution.precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = execution.precision != "fp32"
+    if execution.sync_bn:
+        method = convert_sync_batchnorm(method, device)
+    for kernel in method.parameters() if execution.channels_last else ():
+        if kernel.ndim in LAYOUTS:
+            kernel.data = kernel.data.contiguous(memory_format=LAYOUTS[kernel.ndim])
+    for unit in method.units() if execution.recompute else ():
+        enable_recomputation(unit)
+    for network in method.networks() if execution.compiled else ():
+        network.compile()
+    method = method.to(device)
+    return _shard(method, device) if execution.sharded else method
+
+
+def _shard(method: Method, device: torch.device) -> Method:
+    """Shard weights over the ranks, in place: units first, and last the root, which takes what is in none of them."""
     if dist.is_initialized():
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         for module in (*method.units(), method):
@@ -119,7 +84,81 @@ def _cut(method: Method, device: torch.device) -> Method:
     return method
 
 
-def _part(batch: Batch, start: int, stop: int) -> Batch:
+def distribute(method: Method, device: torch.device, *, static: bool = False) -> nn.Module:
+    """Return the module whose gradients are averaged over the ranks, where there are several.
+
+    Args:
+        method: may be sharded over the ranks already; it then averages by itself.
+        device: where it lies.
+        static: whether every step is one forward and one backward pass of the same parameters.
+
+    Returns:
+        The method itself, or the method in ``DistributedDataParallel``.
+    """
+    if isinstance(method, FSDPModule) or not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return method
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=device_ids, gradient_as_bucket_view=True, static_graph=static)
+
+
+def is_distributed(module: nn.Module) -> bool:
+    """Whether ranks train this module together."""
+    return isinstance(module, DistributedDataParallel | FSDPModule)
+
+
+def skip_gradient_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Return the context of a backward pass in which gradients are added up and not yet averaged over ranks.
+
+    Args:
+        module: see :func:`distribute`.
+        last: whether this is the last backward pass of the step, after which gradients are averaged.
+    """
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+    if last or not isinstance(module, DistributedDataParallel):
+        return contextlib.nullcontext()
+    context = module.no_sync()
+    assert isinstance(context, AbstractContextManager)  # DDP's no_sync is untyped
+    return context
+
+
+def autocast(execution: Execution, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which networks run."""
+    if execution.precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def split_batches(batches: Sequence[Batch], accumulate: int) -> Iterator[Batch]:
+    """Split every batch into parts, one forward and backward pass each; all ranks make the same number of parts.
+
+    Args:
+        batches: this rank's batches of a step.
+        accumulate: parts of a batch; fewer where the rank with the fewest samples has fewer.
+
+    Yields:
+        The parts, in order.
+    """
+    for batch in batches:
+        count = max(1, min(accumulate, batch.least))
+        for number in range(count):
+            yield _slice(batch, number * len(batch.keys) // count, (number + 1) * len(batch.keys) // count)
+
+
+def _slice(batch: Batch, start: int, stop: int) -> Batch:
     if stop - start == len(batch.keys):
         return batch
     return replace(batch, keys=batch.keys[start:stop], tensors={name: t[start:stop] for name, t in batch.tensors.items()})
+
+
+def build_average(method: Method, decay: float | None) -> AveragedModel | None:
+    """Build the exponential moving average of a method's weights and buffers.
+
+    Args:
+        method: on its device.
+        decay: of the average, between 0 and 1; None for no average.
+    """
+    if decay is None:
+        return None
+    rule = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(method, multi_avg_fn=rule, use_buffers=True)

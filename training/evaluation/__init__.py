@@ -25,11 +25,11 @@ from crossdim.training.evaluation.restoring import RestorationResult, evaluate_r
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint_contents import check_contents
-from crossdim.training.run_dir.metrics import damage, read_log
+from crossdim.training.run_dir.layout import EVALUATION, REPORT
+from crossdim.training.run_dir.metrics import describe_damage, read_log
 from crossdim.training.run_dir.output_check import check_run_folder
 
 _LOG = logging.getLogger(__name__)
-REPORT, EVALUATION = "report.html", "evaluation.json"
 #: Seeds of untrained baselines start here, far from the seeds of runs.
 BASELINE_SEED = 1_000_003
 
@@ -153,7 +153,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
     metrics, damaged = read_log(run)
-    findings.notes += [damage(run, damaged)] if damaged else []
+    findings.notes += [describe_damage(run, damaged)] if damaged else []
     if not findings.results and not findings.restored and (before := _figures(run)):
         findings.notes.append(f"No figure could be found for these datasets; the report had {before} before, and is replaced.")
     run.put(REPORT, page(summary, findings.results, findings.restored, findings.notes, findings.shown, metrics))

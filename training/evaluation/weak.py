@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.engine.optim import AdamW
+from crossdim.training.config.optimizers import AdamW
 from crossdim.training.evaluation.classification import balanced_accuracy
 from crossdim.training.evaluation.features import Labelled
 from crossdim.training.evaluation.probes import Fold
@@ -115,7 +115,7 @@ def fit_weak_probe(encoder: nn.Module, x: Tensor, classes_N: Tensor, *, epochs: 
     steps = [part for _ in range(epochs) for part in torch.randperm(len(x), generator=order).tensor_split(-(-len(x) // batch))]
     for step, part in enumerate(steps):
         for group in optimizer.param_groups:
-            group["lr"] = OPTIMIZER.rate(step, len(steps))
+            group["lr"] = OPTIMIZER.learning_rate(step, len(steps))
         # Summed and then divided: a mean weighted within the batch would give rare classes less weight where several meet.
         loss = F.cross_entropy(reader(x[part]), classes_N[part], weight=weights, reduction="sum") / len(part)
         optimizer.zero_grad()

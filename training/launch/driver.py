@@ -1,4 +1,4 @@
-"""Launch: what the driver decides before a worker starts, and the Ray Train run that it starts then."""
+"""Starts a run: in this process, or in Ray Train, and follows its progress and signals meanwhile."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from crossdim.foundation.location import without_secrets
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
 from crossdim.storage_schema.names import escape_name
 from crossdim.training.config.pretraining import Pretraining, read_config
-from crossdim.training.engine.control import HERE, Ask
-from crossdim.training.launch.gpus import refuse_lack
-from crossdim.training.launch.validate import admit
+from crossdim.training.engine.control import Request
+from crossdim.training.launch.gpus import check_gpus
+from crossdim.training.launch.process_control import PROCESS_CONTROL
+from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Job, Source, ray_worker, train
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.checkpoint_listing import newest_step
 from crossdim.training.run_dir.events import EventLog
+from crossdim.training.run_dir.layout import CONFIG, RAY
 from crossdim.training.run_dir.metrics import read_progress
-from crossdim.training.run_dir.run_config import CONFIG, recorded, write_run_config
+from crossdim.training.run_dir.run_config import write_run_config
+from crossdim.training.run_dir.run_identity import read_identity
 
 _LOG = logging.getLogger(__name__)
 #: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
@@ -41,7 +44,7 @@ PATIENCE_S = 300.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
-    """How a run is spread: ``least`` to ``most`` Ray Train workers; 0 trains in this process, without Ray.
+    """The workers of a run: ``least`` to ``most`` of Ray Train; 0 trains in this process, without Ray.
 
     Where the two differ the run is elastic: Ray starts with what there is, restarts the workers when machines come or go,
     and each start goes on from the newest checkpoint with the same global batch, order and schedule. Every
@@ -62,107 +65,124 @@ class Workers:
 
 
 def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:
-    """Start a run, or go on with the one in ``run``; returns the steps done before."""
+    """Start a run, or go on with the one in ``run``, until it is done.
+
+    Args:
+        config: of the run.
+        sources: its datasets.
+        run: its folder.
+        workers: how it is spread.
+        saving: when checkpoints are written and which stay.
+        threads: of each worker that read samples and draw views.
+
+    Returns:
+        The steps that were done before.
+
+    Raises:
+        UsageError: if the run does not fit its data, its folder or its workers.
+        RunError: if another run is in the folder, or the run failed or was requested to stop.
+        StorageError: if a store does not answer.
+    """
     if workers.most:
         require("ray", "pretrain")
     if workers.use_gpu and (not workers.most or starts_here(workers.address)):
-        refuse_lack(torch.cuda.device_count(), *workers.span, "this machine")
-    admitted = admit(config, sources, run, workers.most, use_gpu=workers.use_gpu)
-    _sweep(run)
+        check_gpus(torch.cuda.device_count(), *workers.span, "this machine")
+    validated = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    _delete_temporary_files(run)
     state = checkpoint.load(run, check=check_contents)
     done = state.step if state else 0
     signals.tell_written(written=done > 0)
-    if admitted.damage:
-        _LOG.warning("%s", admitted.damage)
-        EventLog(run, workers.most, "driver").add("damaged", done, admitted.damage)
-    if admitted.damage or not run.exists(CONFIG):
-        write_run_config(run, admitted.identity, [without_secrets(escape_name(source.bucket.url)) for source in sources])
+    if validated.damage:
+        _LOG.warning("%s", validated.damage)
+        EventLog(run, workers.most, "driver").add("damaged", done, validated.damage)
+    if validated.damage or not run.exists(CONFIG):
+        write_run_config(run, validated.identity, [without_secrets(escape_name(source.bucket.url)) for source in sources])
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
         job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)
-        with _progress(run, done, config.steps, quiet=workers.quiet):
+        with _show_progress(run, done, config.steps, quiet=workers.quiet):
             if workers.most:
                 _train_on_ray(job, workers)
             else:
-                train(job, 0, 1, torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu"))
+                device = torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu")
+                train(job, 0, 1, device, PROCESS_CONTROL)
     return done
 
 
-def _sweep(run: Bucket) -> None:
-    """Remove files that a killed process was still writing: no name leads to them, so nothing else ever would."""
+def _delete_temporary_files(run: Bucket) -> None:
+    """Delete files that a killed process was still writing: no name leads to them, so nothing else ever would."""
     if run.is_local:
         for leftover in Path(run.root).rglob(f"{TEMPORARY_PREFIX}*"):
             leftover.unlink(missing_ok=True)
 
 
 def saved_config(run: Bucket) -> Pretraining:
-    """The configuration that a run was started with.
+    """Read the configuration that a run was started with.
 
     Raises:
         UsageError: if there is no run.
     """
-    found = recorded(run)
+    found = read_identity(run)
     if found is None:
         raise UsageError(f"{run.where('')} holds no run to go on with; name a --recipe to start one")
     return read_config(found.identity["config"], f"the configuration of {run.where('')}")
 
 
 def _train_on_ray(job: Job, workers: Workers) -> None:
-    """Hand the job to Ray Train; errors of workers come back as ours."""
+    """Train with Ray Train; errors of workers are raised as ours."""
     with ray_session(workers.address, num_cpus=max(workers.most, torch.get_num_threads())):
         import ray
         from ray.exceptions import RayError
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train import RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        from crossdim.training.launch.mailbox import DriverMailbox
         from crossdim.training.launch.ray_backend import LoopbackTorchConfig, is_loopback
-        from crossdim.training.launch.ray_callbacks import Box, Readiness, Warden
-        from crossdim.training.launch.ray_scaling import Trainer
+        from crossdim.training.launch.ray_callbacks import RunCallback, WorkerSetupCallback
+        from crossdim.training.launch.ray_failures import CheckpointFailurePolicy
+        from crossdim.training.launch.ray_scaling import RunTrainer
 
         where = ray.get_runtime_context().gcs_address
         group = LoopbackTorchConfig if is_loopback(where) else TorchConfig
         if workers.use_gpu:
-            refuse_lack(largest_count("GPU"), *workers.span, f"the Ray cluster at {where}")
-        # Where the controller is, too: a box on a machine that is lost would end the run.
+            check_gpus(largest_count("GPU"), *workers.span, f"the Ray cluster at {where}")
+        # Where the controller is, too: a mailbox on a machine that is lost would end the run.
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        box = ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
-        callbacks: list[Any] = [Warden(job.run, box), Readiness()]  # annotations are those of Ray Train's first version
-        trainer = Trainer(
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(DriverMailbox).remote()
+        # Annotations are those of Ray Train's first version.
+        callbacks: list[Any] = [RunCallback(job.run, mailbox), WorkerSetupCallback()]
+        trainer = RunTrainer(
             lambda: ray_worker(job),
+            failure_policy=CheckpointFailurePolicy(job.run, mailbox),
             torch_config=group(backend="nccl" if workers.use_gpu else "gloo"),
             scaling_config=ScalingConfig(use_gpu=workers.use_gpu, **_elasticity(workers)),
-            run_config=RunConfig(
-                name="ray",
-                failure_config=FailureConfig(max_failures=-1),  # the warden counts: Ray's budget does not know progress
-                callbacks=callbacks,
-                **_ray_storage(job.run),
-            ),
+            run_config=RunConfig(name=RAY, callbacks=callbacks, **_ray_storage(job.run)),
         )
         try:
-            with _relayed(box, job.run):
+            with _relay_requests(mailbox, job.run):
                 trainer.fit()
         except TrainingFailedError as error:
-            raise _worker_error(error) from error
+            raise _to_crossdim_error(error, mailbox) from error
         except RayError as error:  # of the controller: it lives on this machine, and as long as Ray does
-            raise RunError(_lost(job.run, where, " ".join(str(error).split())[:300])) from error
+            raise RunError(_describe_loss(job.run, where, " ".join(str(error).split())[:300])) from error
 
 
-def _lost(run: Bucket, where: str, how: str) -> str:
+def _describe_loss(run: Bucket, where: str, how: str) -> str:
     remedy = "if the head is gone, bring up another; the same line goes on from the newest checkpoint"
     return f"{run.where('')}: Ray at {where} was lost ({how}); {remedy}"
 
 
 @contextlib.contextmanager
-def _meanwhile(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
-    """Meanwhile, a thread does some work again and again."""
+def _repeat_in_thread(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
+    """Context in which a thread calls ``work`` every ``every_s`` seconds."""
     stop = threading.Event()
 
-    def again() -> None:
+    def repeat() -> None:
         while not stop.wait(every_s):
             work()
 
-    thread = threading.Thread(target=again, name=name, daemon=True)
+    thread = threading.Thread(target=repeat, name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -172,22 +192,22 @@ def _meanwhile(name: str, every_s: float, work: Callable[[], None]) -> Iterator[
 
 
 @contextlib.contextmanager
-def _relayed(box: Any, run: Bucket) -> Iterator[None]:
-    """Meanwhile, what signals ask of the driver lands in the box. A thread carries it: Ray is not called inside a signal."""
+def _relay_requests(mailbox: Any, run: Bucket) -> Iterator[None]:
+    """Context in which requests by signals to the driver are put into the mailbox, by a thread: handlers must not call Ray."""
     import ray
     from ray.exceptions import RayError
 
-    def carry() -> None:
-        asked, heard = HERE.take(), False
-        if asked is Ask.STOP:
+    def relay() -> None:
+        request, has_workers = PROCESS_CONTROL.take(), False
+        if request is Request.STOP:
             with contextlib.suppress(StorageError):
                 signals.tell_written(written=newest_step(run) > 0)
         with contextlib.suppress(RayError):
-            heard = bool(asked) and ray.get(box.ask.remote(asked))
-        if asked is Ask.STOP and not heard:
+            has_workers = bool(request) and ray.get(mailbox.put_request.remote(request))
+        if request is Request.STOP and not has_workers:
             signals.interrupt()  # no worker is there, so there is nothing to save
 
-    with HERE.heard(), _meanwhile("asks", 0.2, carry):
+    with PROCESS_CONTROL.handling_signals(), _repeat_in_thread("requests", 0.2, relay):
         yield
 
 
@@ -206,8 +226,14 @@ def _ray_storage(run: Bucket) -> dict[str, Any]:
     return {"storage_path": run.root, "storage_filesystem": PyFileSystem(FSSpecHandler(run.filesystem))}
 
 
-def _worker_error(error: Exception) -> CrossdimError:
-    """The sentence behind a failed Ray Train run."""
+def _to_crossdim_error(error: Exception, mailbox: Any) -> CrossdimError:
+    """Find the error behind a failed Ray Train run: the reason that the failure policy left, else an error of a worker."""
+    import ray
+    from ray.exceptions import RayError
+
+    with contextlib.suppress(RayError):
+        if reason := ray.get(mailbox.get_failure.remote()):
+            return RunError(reason)
     failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
     for failure in failures:
         cause = getattr(failure, "cause", None) or getattr(failure, "controller_failure", None) or failure
@@ -217,26 +243,26 @@ def _worker_error(error: Exception) -> CrossdimError:
 
 
 @contextlib.contextmanager
-def _progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[None]:
-    """A bar fed by the progress note of rank 0: the same whether workers are here or elsewhere."""
+def _show_progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[None]:
+    """Context with a progress bar, fed by the progress note of rank 0, wherever the workers are."""
     if quiet:
         yield
         return
     with tqdm(total=total, initial=done, unit="step", desc="pretrain", file=sys.stderr, dynamic_ncols=True) as bar:
 
-        def follow() -> None:
-            # A bar that cannot be moved is no news: what ails the store stops the run itself, with a sentence.
+        def update() -> None:
+            # A store that fails stops the run itself, with a sentence; the bar need not tell it.
             with contextlib.suppress(StorageError):
-                _shown(run, bar)
+                _update_bar(run, bar)
 
         try:
-            with _meanwhile("progress", 1.0, follow):
+            with _repeat_in_thread("progress", 1.0, update):
                 yield
         finally:
-            follow()
+            update()
 
 
-def _shown(run: Bucket, bar: Any) -> None:
+def _update_bar(run: Bucket, bar: Any) -> None:
     note = read_progress(run)
     if note and note["step"] > bar.n:
         share = note["wait_s"] / max(note["step_s"], 1e-9)

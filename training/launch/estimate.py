@@ -1,4 +1,4 @@
-"""Plan: what a run will take, from a few of its steps in this process. It writes nothing and starts nothing.
+"""Estimates what a run will take, from a few of its steps in this process. It writes nothing and starts nothing.
 
 A step's time and what its backward pass keeps are measured at the share of rank 0 of the most workers, and taken to grow with
 the samples of a worker. Sizes are those of this run's own weights and state; numbers of requests are arithmetic. Waiting for data
@@ -20,12 +20,15 @@ from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.collate import Batch
 from crossdim.training.data.dataset import open_dataset
 from crossdim.training.data.loader import Loading, step_batches
-from crossdim.training.engine.loop import StepRecord, fit
-from crossdim.training.engine.train_state import Learner
+from crossdim.training.engine.control import Request
+from crossdim.training.engine.loop import Schedule, fit
+from crossdim.training.engine.step_record import StepRecord
+from crossdim.training.engine.train_state import TrainState
 from crossdim.training.launch.worker import DatasetViews, Source, encoder_spec, identity, order_of
 from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.resume import capture
 
 #: Measured steps, at least; those of one cycle of the mixture go before them to warm up.
 MEASURED = 3
@@ -34,8 +37,8 @@ LONGEST = 16
 MB = 1e6
 
 
-class Watched(nn.Module):
-    """A method whose forward passes are watched: how many samples, and how many bytes are kept for the backward pass."""
+class MeasuredMethod(nn.Module):
+    """Measures the forward passes of a method: how many samples, and how many bytes are kept for the backward pass."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -43,7 +46,14 @@ class Watched(nn.Module):
         self.samples, self.kept_bytes = 0, 0
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """One part of a step. Parts follow one another, each with its backward pass, so the largest is what is needed."""
+        """Call the method with one part of a step, and measure it.
+
+        Parts follow one another, each with its backward pass, so the largest is what is needed.
+
+        Args:
+            batch: the part.
+            step: of the run.
+        """
         kept: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in self.method.parameters()}
 
@@ -58,6 +68,17 @@ class Watched(nn.Module):
         self.samples += len(batch.keys)
         self.kept_bytes = max(self.kept_bytes, sum(kept.values()))
         return outcome
+
+
+class _Records:
+    """A hook that keeps the record of each step."""
+
+    def __init__(self) -> None:
+        self.found: list[StepRecord] = []
+
+    def after_step(self, record: StepRecord, request: Request) -> None:
+        """Keep the record."""
+        self.found.append(record)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +105,17 @@ class Probe:
 
 
 def probe(config: Pretraining, sources: Sequence[Source], world: int, device: torch.device, threads: int) -> Probe:
-    """Walk the first steps of a run, as rank 0 of ``world`` would."""
+    """Measure the first steps of a run, as rank 0 of ``world`` would do them.
+
+    Args:
+        config: of the run.
+        sources: its datasets.
+        world: how many workers share a step.
+        device: where to compute.
+        threads: that read samples and draw views.
+    """
     datasets, weights = [open_dataset(source.bucket) for source in sources], [source.weight for source in sources]
-    learner = Learner.of(config, device)
+    train_state = TrainState.build(config, device)
     # Blocks hold what single steps hold, in longer rows: a few steps of the latter see every dataset.
     mixing = replace(config.mixing, mode="ratio") if config.mixing.mode == "block" else config.mixing
     order, batch = order_of(replace(config, mixing=mixing), datasets, weights), config.global_batch
@@ -94,34 +123,34 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
     steps = min(config.steps, LONGEST, cycle + -(-MEASURED // cycle) * cycle)
     loading = Loading(order=order, global_batch=batch, rank=0, world=world, joint=config.mixing.mode == "joint", threads=threads)
     batches = step_batches(loading, datasets, DatasetViews(config, datasets), 0, steps * batch)
-    watched, records = Watched(learner.method), list[StepRecord]()
-    fit(watched, learner.optimizer, config, batches, 0, device, lambda record, ask: records.append(record), learner.moved)
-    warm = records[min(cycle, steps // 2) :]
-    state = learner.state(config.steps, config.steps * batch, identity(config, datasets, weights))
-    spec = encoder_spec(config, learner, datasets)
-    parts = learner.tensors() if learner.in_parts else {}
+    measured, records = MeasuredMethod(train_state.method), _Records()
+    fit(replace(train_state, module=measured), batches, Schedule.from_config(config), [records])
+    warm = records.found[min(cycle, steps // 2) :]
+    state = capture(train_state, config.steps, config.steps * batch, identity(config, datasets, weights))
+    spec = encoder_spec(config, train_state, datasets)
+    parts = train_state.tensors() if train_state.sharded else {}
     held, moments = ({n: t for n, t in parts.items() if n.startswith("state.") is of} for of in (False, True))
     in_parts = {"parts": _bytes(parts)} if parts else {}
     return Probe(
         device=str(device),
         world=world,
         steps=len(warm),
-        samples=watched.samples / steps,
+        samples=measured.samples / steps,
         step_s=sum(record.step_s for record in warm) / len(warm),
         wait_s=sum(record.wait_s for record in warm) / len(warm),
-        kept_bytes=watched.kept_bytes,
+        kept_bytes=measured.kept_bytes,
         fixed_bytes={
             "weights": _bytes(state.model or held),
-            "gradients": _bytes([p.grad for p in learner.method.parameters()]),
+            "gradients": _bytes([p.grad for p in train_state.method.parameters()]),
             "optimizer": _bytes(state.optimizer.get("state", moments)),
             "average": _bytes(state.average),
         },
         stored_bytes={
             "state": len(checkpoint.state_bytes(state)),
             **in_parts,
-            "encoder": len(encoder_bytes(learner.encoder_weights() if parts else state.encoder, spec)),
+            "encoder": len(encoder_bytes(train_state.gather_encoder() if parts else state.encoder, spec)),
         },
-        sharded=learner.in_parts,
+        sharded=train_state.sharded,
     )
 
 
@@ -134,7 +163,17 @@ def _bytes(found: Any) -> int:
 
 
 def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Saving) -> tuple[dict[str, object], str]:
-    """What a run takes at each of several numbers of workers: a document, and sentences with the arithmetic in them."""
+    """Compute what a run takes at each of several numbers of workers.
+
+    Args:
+        config: of the run.
+        found: what was measured.
+        workers: numbers of workers.
+        saving: how often checkpoints are written.
+
+    Returns:
+        A document, and sentences with the arithmetic in them.
+    """
     steps, batch = config.steps, config.global_batch
     lines = [
         f"measured on {found.device} as rank 0 of {found.world}: {found.samples:g} samples a step in {found.step_s:.3g} s "
@@ -147,7 +186,7 @@ def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Savi
         step_s, kept = found.step_s * samples / found.samples, found.kept_bytes * samples / found.samples
         held = sum(found.fixed_bytes.values())
         fixed, hours, gets = held / number if found.sharded else held, steps * step_s / 3600, steps * samples
-        saves = saving.times(steps, step_s)
+        saves = saving.count(steps, step_s)
         numbers = {
             "samples": samples,
             "step_s": step_s,
@@ -164,8 +203,8 @@ def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Savi
             f"{saves} checkpoint{'' if saves == 1 else 's'}"
         )
     lines += [
-        f"memory whatever the samples: {_summed(found.fixed_bytes)}" + (", cut over the workers" if found.sharded else ""),
-        f"checkpoint: {_summed(found.stored_bytes)}",
+        f"memory whatever the samples: {_format_sum(found.fixed_bytes)}" + (", cut over the workers" if found.sharded else ""),
+        f"checkpoint: {_format_sum(found.stored_bytes)}",
         f"requests: {steps} steps x {batch} samples = {steps * batch} range GETs, one a sample, with any number of workers",
         "Nothing was started. Workers are taken to be like this machine; averaging gradients, writing checkpoints, starting Ray, "
         "and what libraries and kernels hold for themselves are not in it.",
@@ -174,5 +213,5 @@ def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Savi
     return document, "\n".join(lines)
 
 
-def _summed(found: dict[str, int]) -> str:
+def _format_sum(found: dict[str, int]) -> str:
     return " + ".join(f"{name} {size / MB:.1f}" for name, size in found.items()) + f" = {sum(found.values()) / MB:.1f} MB"

@@ -1,4 +1,4 @@
-"""GPUs: whether there are any for a run that asks for them, before anything waits for them."""
+"""Checks that there are GPUs for a run that needs them, before anything waits for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from crossdim.storage_schema.errors import UsageError
 _LOG = logging.getLogger(__name__)
 
 
-def refuse_lack(found: int, least: int, most: int, where: str) -> None:
-    """Refuse a run whose workers would have no GPU to wait for.
+def check_gpus(found: int, least: int, most: int, where: str) -> None:
+    """Check that workers have GPUs to wait for.
 
     Args:
         found: GPUs that there are, or that a cluster can bring up by itself.

@@ -1,4 +1,4 @@
-"""Network: by which interface this machine has an address."""
+"""Finds the network interface of this machine that has an address."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ SIOCGIFADDR = 0x8915
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface of this machine that has an IPv4 address; None if none has, or the machine is no Linux."""
+    """Find the network interface of this machine that has an IPv4 address; None if none has, or the machine is no Linux."""
     if sys.platform != "linux":
         return None
     import fcntl
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # an interface without an address
-                answer = fcntl.ioctl(asker, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                answer = fcntl.ioctl(sock, SIOCGIFADDR, struct.pack("256s", name.encode()))
                 if socket.inet_ntoa(answer[20:24]) == address:
                     return name
     return None

@@ -1,4 +1,4 @@
-"""Admission: a run is held against its data, its folder and its workers before anything starts."""
+"""Checks before anything starts that a run fits its data, its folder and its workers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
+from crossdim.training.engine.execution import check_execution
 from crossdim.training.launch.worker import Source, identity, order_of
 from crossdim.training.methods.base import Method
 from crossdim.training.network_limits import built_of_at_most
-from crossdim.training.run_dir.differences import run_differences
+from crossdim.training.run_dir.differences import describe_differences
 from crossdim.training.run_dir.output_check import check_run_folder
-from crossdim.training.run_dir.run_config import recorded
+from crossdim.training.run_dir.run_identity import read_identity
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
 BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
@@ -32,7 +33,7 @@ MAX_TENSORS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Admitted:
+class ValidatedRun:
     """A run that may start.
 
     Attributes:
@@ -44,8 +45,15 @@ class Admitted:
     damage: str | None
 
 
-def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> Admitted:
-    """Hold a run against its data, its folder and its workers before anything starts.
+def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> ValidatedRun:
+    """Check that a run fits its data, its folder and its workers.
+
+    Args:
+        config: of the run.
+        sources: its datasets.
+        run: its folder.
+        world: the most workers; 0 to train in this process.
+        use_gpu: whether each worker has a GPU.
 
     Raises:
         UsageError: if the folder holds other files, or is a dataset of the run or in one; if the network is too large; or
@@ -56,29 +64,29 @@ def admit(config: Pretraining, sources: Sequence[Source], run: Bucket, world: in
     check_run_folder(run)
     datasets = [open_dataset(source.bucket) for source in sources]
     weights = [source.weight for source in sources]
-    problems = _data_problems(config, datasets) + _world_problems(config, datasets, weights, world)
+    problems = _find_data_problems(config, datasets) + _find_world_problems(config, datasets, weights, world)
     if config.mixing.mode == "joint":
-        problems += _joint_problems(config, datasets)
+        problems += _find_joint_problems(config, datasets)
     if config.compute.precision == "bf16" and not use_gpu:
         problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
     if problems:
         raise UsageError(str(DocumentError(f"the run does not fit its data ({config.method.kind})", problems)))
-    method = _built_on_meta(config)
-    config.compute.refuse(method)
+    method = _build_on_meta(config)
+    check_execution(config.compute, method)
     if world == 0 and not use_gpu:
         _check_memory(method)
     mine = identity(config, datasets, weights)
-    before = recorded(run)
+    before = read_identity(run)
     if before is not None and before.identity != mine:
         raise RunError(
-            f"{run.where('')} holds another run: {run_differences(before.identity, mine)}. Give what it was started with "
+            f"{run.where('')} holds another run: {describe_differences(before.identity, mine)}. Give what it was started with "
             "(without --recipe, --set and --steps its own settings are taken), or choose another --out"
         )
-    return Admitted(identity=mine, damage=before.damage if before else None)
+    return ValidatedRun(identity=mine, damage=before.damage if before else None)
 
 
-def _built_on_meta(config: Pretraining) -> Method:
-    """The method as it will be, with nothing drawn or held."""
+def _build_on_meta(config: Pretraining) -> Method:
+    """Build the method without memory for its weights."""
     try:
         with torch.device("meta"), built_of_at_most(MAX_TENSORS):
             return config.method.build()
@@ -88,7 +96,7 @@ def _built_on_meta(config: Pretraining) -> Method:
 
 
 def _check_memory(method: Method) -> None:
-    """Weights and their gradients must fit into this machine."""
+    """Check that weights and their gradients fit into this machine."""
     numbers = sum(parameter.numel() for parameter in method.parameters())
     needed = 2 * sum(parameter.nbytes for parameter in method.parameters())
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -97,7 +105,7 @@ def _check_memory(method: Method) -> None:
         raise UsageError(f"{found}; this machine has {present / 1e9:,.1f} GB: make the network smaller")
 
 
-def _data_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) -> list[Problem]:
+def _find_data_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) -> list[Problem]:
     problems = []
     seen: dict[Presentation, str] = {}
     for dataset in datasets:
@@ -116,8 +124,8 @@ def _data_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) ->
     return problems
 
 
-def _joint_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) -> list[Problem]:
-    """Views of one sample of each dataset must have equal names and shapes to share a tensor."""
+def _find_joint_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) -> list[Problem]:
+    """Check that views of one sample of each dataset have equal names and shapes, as they share a tensor."""
     shapes = [
         {
             name: view.shape
@@ -136,7 +144,7 @@ def _joint_problems(config: Pretraining, datasets: Sequence[PublishedDataset]) -
     ]
 
 
-def _world_problems(
+def _find_world_problems(
     config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float], world: int
 ) -> list[Problem]:
     world, needed, parts = max(1, world), config.method.min_rank_batch, config.compute.accumulate

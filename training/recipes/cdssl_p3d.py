@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.config.optimizers import Sgd
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.engine.optim import Sgd
 from crossdim.training.methods.cdssl_p3d import CdsslP3D, Views2D, Views3D
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from crossdim.training.backbones.resnet import ResNetSettings
+from crossdim.training.config.optimizers import AdamW, Sgd
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.engine.optim import AdamW, Sgd
 from crossdim.training.methods.crossd import CrossD
 from crossdim.training.methods.crossd_supervised import CrossDSupervised
 from crossdim.training.methods.sample_views import ImageViews, SampleViews, VolumeViews

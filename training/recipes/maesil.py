@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from crossdim.training.backbones.strided import StridedSettings
 from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
+from crossdim.training.config.execution import Execution
+from crossdim.training.config.optimizers import AdamW
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.engine.execution import Compute
-from crossdim.training.engine.optim import AdamW
 from crossdim.training.methods.autoencoders import Ae, Vae, VqVae
 from crossdim.training.methods.base import MethodConfig
 from crossdim.training.methods.maesil import Maesil
@@ -34,7 +34,7 @@ def paper() -> Pretraining:
     1e-6. 50 epochs of a dataset of unknown size became 100,000 steps (ours); bfloat16 is ours.
     """
     optimizer = AdamW(lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=10_000)
-    compute = Compute(precision="bf16")
+    compute = Execution(precision="bf16")
     return Pretraining(method=Maesil(), steps=100_000, global_batch=4, optimizer=optimizer, clip_norm=1.0, compute=compute)
 
 

@@ -1,4 +1,4 @@
-"""Scribe: one thread that writes what it is handed, in order, while training goes on."""
+"""BackgroundWriter: one thread that does writing tasks in order while training goes on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from typing import ParamSpec
 Arguments = ParamSpec("Arguments")
 
 
-class Scribe:
-    """Nothing is lost silently: what went wrong in one task is raised when the next is handed over, or at the end."""
+class BackgroundWriter:
+    """Runs tasks one after the other in a thread; the error of a task is raised at the next :meth:`write`, or at the end."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scribe")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="background-writer")
         self._open: deque[Future[object]] = deque()
         self._failed = False
 
     def write(self, task: Callable[Arguments, object], *arguments: Arguments.args, **named: Arguments.kwargs) -> None:
-        """Hand a task over."""
-        self.check()
-        self._open.append(self._thread.submit(self._do, functools.partial(task, *arguments, **named)))
+        """Add a task, to be called with the arguments that follow.
 
-    def _do(self, task: Callable[[], object]) -> None:
-        """Later tasks may stand on earlier ones: after one that failed none is done."""
+        Raises:
+            Exception: what an earlier task raised.
+        """
+        self.check()
+        self._open.append(self._thread.submit(self._run, functools.partial(task, *arguments, **named)))
+
+    def _run(self, task: Callable[[], object]) -> None:
+        """Run a task unless one failed before: later tasks may depend on earlier ones."""
         if not self._failed:
             self._failed = True
             task()
@@ -33,16 +37,16 @@ class Scribe:
 
     @property
     def idle(self) -> bool:
-        """Whether all that was handed over is written."""
+        """Whether all tasks are done."""
         return all(task.done() for task in self._open)
 
     def check(self) -> None:
-        """Raise what went wrong so far."""
+        """Raise what a task raised so far."""
         while self._open and self._open[0].done():
             self._open.popleft().result()
 
     def finish(self) -> None:
-        """Wait until all is written."""
+        """Wait until all tasks are done, and raise what one of them raised."""
         while self._open:
             self._open.popleft().result()
 

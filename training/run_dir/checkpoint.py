@@ -1,8 +1,8 @@
-"""Checkpoint: the whole state of a run, written so that it is there or not there, and checked before it is believed.
+"""Checkpoints: the whole state of a run, stored completely or not at all, and checked by hashes when it is loaded.
 
-``checkpoints/step-00000030/state.pt``, then ``hashes.json`` beside it, then the pointer ``checkpoints/latest``, for people.
-A reader starts at the newest that has its hashes and goes back until a checkpoint's bytes are what they say. Of a sharded run
-weights and optimizer lie in ``parts/``, written by all ranks before that; their hashes stand in the same list.
+``checkpoints/step-00000030/state.pt`` is written first, then ``hashes.json`` beside it, then the pointer ``checkpoints/latest``,
+for people. A reader starts at the newest checkpoint that has its hashes and goes back until one has bytes of these hashes. Of a
+sharded run weights and optimizer lie in ``parts/``, written by all ranks before that; their hashes are in the same list.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import io
 import logging
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,31 +23,28 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import RunError, StorageError, UnreachableError, wrong_settings
 from crossdim.training.run_dir import sharded
-from crossdim.training.run_dir.checkpoint_listing import (
-    FOLDER,
+from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, complete_names, parse_hashes
+from crossdim.training.run_dir.layout import (
+    CHECKPOINTS,
     HASHES,
     LATEST,
     PARTS,
     STATE,
-    CheckpointListing,
-    complete,
-    name_of,
-    parse_hashes,
-    parts_of,
-    step_of,
+    checkpoint_name,
+    checkpoint_of,
+    checkpoint_step,
+    parts_path,
 )
 from crossdim.training.run_dir.records import is_count
 from crossdim.training.torch_file import load_document
 
-_PART = re.compile(r"checkpoints/(step-\d{8})/")
-
-#: Told a name and a reason.
-Told = Callable[[str, str], None]
+#: Called with the name of a checkpoint that is not taken, and the reason.
+OnSkip = Callable[[str, str], None]
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class State:
+class CheckpointState:
     """Everything that a run needs to go on.
 
     Attributes:
@@ -82,10 +78,14 @@ class State:
         return {name.removeprefix("encoder."): value for name, value in self.kept.items() if name.startswith("encoder.")}
 
 
-def state_bytes(state: State) -> bytes:
-    """A state as it is stored."""
+#: Raises a StorageError for a state that cannot be used.
+Check = Callable[[CheckpointState], None]
+
+
+def state_bytes(state: CheckpointState) -> bytes:
+    """Serialize a state as it is stored, without its parts."""
     buffer = io.BytesIO()
-    torch.save({name: getattr(state, name) for name in State.__dataclass_fields__ if name != "parts"}, buffer)
+    torch.save({name: getattr(state, name) for name in CheckpointState.__dataclass_fields__ if name != "parts"}, buffer)
     return buffer.getvalue()
 
 
@@ -112,28 +112,48 @@ class Saving:
         if found := wrong_settings(self, **{name: number is None or number > 0 for name, number in numbers.items()}):
             raise RunError(f"steps, seconds and numbers of checkpoints are greater than 0; found {found}")
 
-    def times(self, steps: int, step_s: float) -> int:
-        """How many checkpoints a run of ``steps`` steps writes."""
+    def count(self, steps: int, step_s: float) -> int:
+        """How many checkpoints a run writes.
+
+        Args:
+            steps: of the run.
+            step_s: seconds of a step.
+        """
         return math.ceil(steps / self.every if self.every else steps * step_s / (self.every_s or math.inf))
 
-    def stays(self, name: str, whole: list[str]) -> bool:
-        """Whether a checkpoint stays, where ``whole`` are there, oldest first; what is half-written does not."""
-        for_good = self.for_good is not None and step_of(name) % self.for_good == 0
+    def keeps(self, name: str, whole: list[str]) -> bool:
+        """Whether a checkpoint stays; one that is half-written does not.
+
+        Args:
+            name: of the checkpoint.
+            whole: names of the complete checkpoints, oldest first.
+        """
+        for_good = self.for_good is not None and checkpoint_step(name) % self.for_good == 0
         return name in whole and (for_good or name in whole[-self.last :])
 
 
-def save(run: Bucket, state: State, saving: Saving, parts: Mapping[str, str] = MappingProxyType({})) -> int:
-    """Write a checkpoint whose ``parts`` are written already, then let go of what does not stay; the bytes of the state."""
-    data, name = state_bytes(state), name_of(state.step)
+def save(run: Bucket, state: CheckpointState, saving: Saving, parts: Mapping[str, str] = MappingProxyType({})) -> int:
+    """Write a checkpoint, then delete older ones that need not stay.
+
+    Args:
+        run: folder of the run.
+        state: what to write.
+        saving: which older checkpoints stay.
+        parts: of a sharded run, the sha256 of every object in ``parts/``; these are written already.
+
+    Returns:
+        The size of ``state.pt`` in bytes.
+    """
+    data, name = state_bytes(state), checkpoint_name(state.step)
     hashes = {STATE: hashlib.sha256(data).hexdigest()} | {f"{PARTS}/{part}": sha256 for part, sha256 in parts.items()}
-    run.put(f"{FOLDER}/{name}/{STATE}", data)
-    run.put(f"{FOLDER}/{name}/{HASHES}", canonical_json(hashes))
-    _point_to(run, name)
-    _tidy(run, name, saving)
+    run.put(f"{CHECKPOINTS}/{name}/{STATE}", data)
+    run.put(f"{CHECKPOINTS}/{name}/{HASHES}", canonical_json(hashes))
+    _write_pointer(run, name)
+    _delete_old(run, name, saving)
     return len(data)
 
 
-def _point_to(run: Bucket, name: str) -> None:
+def _write_pointer(run: Bucket, name: str) -> None:
     """Write the pointer for people; no reader needs it, so one that cannot be written ends no run."""
     try:
         run.put(LATEST, name.encode())
@@ -143,51 +163,51 @@ def _point_to(run: Bucket, name: str) -> None:
         _LOG.warning("the pointer to the newest checkpoint is not written, and the run goes on without it: %s", error)
 
 
-def _tidy(run: Bucket, newest: str, saving: Saving) -> None:
+def _delete_old(run: Bucket, newest: str, saving: Saving) -> None:
     """Delete older checkpoints, whole or half-written, that do not stay."""
-    found = {match[1] for stored in run.listing(FOLDER) if (match := _PART.match(stored.path))}
-    whole = [name for name in complete(run) if name <= newest]  # what is named for later steps takes the place of none
+    found = {name for stored in run.listing(CHECKPOINTS) if (name := checkpoint_of(stored.path))}
+    whole = [name for name in complete_names(run) if name <= newest]  # what is named for later steps takes the place of none
     for name in sorted(found):
-        if name < newest and not saving.stays(name, whole):
-            run.delete(f"{FOLDER}/{name}")
+        if name < newest and not saving.keeps(name, whole):
+            run.delete(f"{CHECKPOINTS}/{name}")
 
 
 def load(
     run: Bucket,
-    passed_over: Told = lambda name, reason: None,
+    on_skip: OnSkip = lambda name, reason: None,
     below: int | None = None,
-    check: Callable[[State], None] = lambda state: None,
-) -> State | None:
-    """The newest checkpoint whose bytes are what was written; None for a run that has none yet.
+    check: Check = lambda state: None,
+) -> CheckpointState | None:
+    """Load the newest checkpoint whose bytes are what was written; None for a run that has none yet.
 
     Args:
         run: folder of the run.
-        passed_over: told the name of each checkpoint that is not whole, and why; the log is told too.
+        on_skip: called for each checkpoint that is not whole; the log is told too.
         below: take none of this step or a later one: its parts were found not to be whole.
-        check: raises a StorageError for a state that does not fit; it is passed over as well.
+        check: raises a StorageError for a state that does not fit; it is skipped as well.
 
     Raises:
         StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
     """
     found = CheckpointListing(run)
     for name in found.others:
-        _LOG.warning("%s is ignored: %s", run.where(f"{FOLDER}/{name}"), found.lack(name))
+        _LOG.warning("%s is ignored: %s", run.where(f"{CHECKPOINTS}/{name}"), found.find_fault(name))
     names = found.names
     for name in reversed(names):  # and not the pointer's first: a worker that was cut off may have set it back
-        if below is not None and name >= name_of(below):
+        if below is not None and name >= checkpoint_name(below):
             continue
-        state = _checked(run, name, passed_over, check)
+        state = _load_checked(run, name, on_skip, check)
         if state is not None:
             return state
-    named = names or _pointed_to(run)
+    named = names or _read_pointer(run)
     if named:
-        remedy = f"restore one, or start at another --out, or delete {run.where(FOLDER)} to train again from step 0"
-        raise StorageError(f"{run.where(FOLDER)}: none of {named} is whole; {remedy}")
+        remedy = f"restore one, or start at another --out, or delete {run.where(CHECKPOINTS)} to train again from step 0"
+        raise StorageError(f"{run.where(CHECKPOINTS)}: none of {named} is whole; {remedy}")
     return None
 
 
-def _pointed_to(run: Bucket) -> list[str]:
-    """The checkpoint that the pointer names: one that was there. A pointer that cannot be read is passed over."""
+def _read_pointer(run: Bucket) -> list[str]:
+    """Read the name of the checkpoint that the pointer names: one that was there. A damaged pointer is ignored."""
     if not run.exists(LATEST):
         return []
     try:
@@ -199,49 +219,57 @@ def _pointed_to(run: Bucket) -> list[str]:
         return []
 
 
-def load_step(run: Bucket, step: int) -> State:
-    """The checkpoint of one step.
+def load_step(run: Bucket, step: int) -> CheckpointState:
+    """Load the checkpoint of one step.
 
     Raises:
         StorageError: if it is not whole.
     """
     reasons: list[str] = []
-    state = _checked(run, name_of(step), lambda name, reason: reasons.append(reason), lambda state: None)
+    state = _load_checked(run, checkpoint_name(step), lambda name, reason: reasons.append(reason), lambda state: None)
     if state is None:
-        raise StorageError(f"{run.where(FOLDER)}/{name_of(step)} was whole for rank 0 and is not here: {reasons[0]}; start again")
+        raise StorageError(
+            f"{run.where(CHECKPOINTS)}/{checkpoint_name(step)} was whole for rank 0 and is not here: {reasons[0]}; start again"
+        )
     return state
 
 
-def restore(run: Bucket, state: State, module: nn.Module) -> None:
-    """Give a module the weights that the run is judged by."""
+def restore(run: Bucket, state: CheckpointState, module: nn.Module) -> None:
+    """Load into a module the weights that the run is judged by.
+
+    Args:
+        run: folder of the run.
+        state: a checkpoint of it.
+        module: the method of the run.
+    """
     if state.parts:
-        sharded.read(run, parts_of(state.step), state.parts, dict(module.state_dict()), None)
+        sharded.read(run, parts_path(state.step), state.parts, dict(module.state_dict()), None)
     else:
         module.load_state_dict(state.kept)
 
 
-def _checked(run: Bucket, name: str, passed_over: Told, check: Callable[[State], None]) -> State | None:
-    folder = f"{FOLDER}/{name}"
+def _load_checked(run: Bucket, name: str, on_skip: OnSkip, check: Check) -> CheckpointState | None:
+    folder = f"{CHECKPOINTS}/{name}"
     try:
         hashes, data = parse_hashes(run.read(f"{folder}/{HASHES}")), run.read(f"{folder}/{STATE}")
         if hashes.pop(STATE) == hashlib.sha256(data).hexdigest():
             parts = {path.removeprefix(f"{PARTS}/"): sha256 for path, sha256 in hashes.items()}
-            state = _sound(State(**load_document(data, STATE), parts=parts), name)
+            state = _check_types(CheckpointState(**load_document(data, STATE), parts=parts), name)
             check(state)
             return state
         reason = "its bytes do not have the recorded sha256"
     except (StorageError, ValueError, TypeError, RecursionError) as error:
         reason = str(error) or type(error).__name__
     _LOG.warning("checkpoint %s is passed over: %s", run.where(folder), reason)
-    passed_over(name, reason)
+    on_skip(name, reason)
     return None
 
 
-def _sound(state: State, name: str) -> State:
-    """A state itself, once its parts are of their types and it is of the step that its folder is named by."""
+def _check_types(state: CheckpointState, name: str) -> CheckpointState:
+    """Return the state if its members have their types and it is of the step that its folder is named by."""
     kinds = {"identity": dict, "model": dict, "optimizer": dict, "average": dict | None}
     wrong = [part for part, kind in kinds.items() if not isinstance(getattr(state, part), kind)]
     wrong += [part for part in ("step", "position") if not is_count(getattr(state, part))]
-    if wrong or name_of(state.step) != name:
+    if wrong or checkpoint_name(state.step) != name:
         raise ValueError(f"{STATE} has {', '.join(wrong)} of another type" if wrong else f"{STATE} is of step {state.step}")
     return state

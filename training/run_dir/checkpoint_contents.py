@@ -1,7 +1,7 @@
-"""What a checkpoint holds, compared with what its own configuration asks for.
+"""Checks that the contents of a checkpoint fit its own configuration.
 
-Hashes say that bytes are those that were written, not that they fit. Networks are built on the meta device, so nothing is
-drawn or held.
+Hashes show that bytes are those that were written, not that they fit. Networks are built on the meta device, so this takes no
+memory.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 from crossdim.training.config.pretraining import Pretraining, read_config
-from crossdim.training.run_dir.checkpoint import State
+from crossdim.training.run_dir.checkpoint import CheckpointState
 from crossdim.training.torch_file import check_tensor
 
 _WORDS = ("name", "manifest", "preprocessing")
 
 
-def check_contents(state: State) -> None:
-    """Look whether a run can go on from a state, and be judged by it.
+def check_contents(state: CheckpointState) -> None:
+    """Check that a run can go on from a state and be evaluated with it.
 
     Weights and optimizer of a sharded run lie in parts, which are checked when they are read.
 
@@ -31,7 +31,7 @@ def check_contents(state: State) -> None:
     Raises:
         StorageError: naming the first thing that does not fit the configuration in the state, or is not finite.
     """
-    config = _config(state)
+    config = _read_config(state)
     _check_progress(state, config)
     try:
         with torch.device("meta"):
@@ -48,7 +48,7 @@ def check_contents(state: State) -> None:
     _check_average(state, config, names)
 
 
-def _config(state: State) -> Pretraining:
+def _read_config(state: CheckpointState) -> Pretraining:
     identity = state.identity
     datasets, weights = identity.get("datasets"), identity.get("weights")
     fine = isinstance(datasets, list) and isinstance(weights, list) and len(datasets) == len(weights) > 0
@@ -60,7 +60,7 @@ def _config(state: State) -> Pretraining:
         raise StorageError(" ".join(str(error).split())) from error
 
 
-def _check_progress(state: State, config: Pretraining) -> None:
+def _check_progress(state: CheckpointState, config: Pretraining) -> None:
     if state.step > config.steps:
         raise StorageError(f"it is of step {state.step}, and the run has {config.steps}")
     if state.position != (expected := state.step * config.global_batch):
@@ -79,7 +79,7 @@ def _check_tensors(found: Mapping[str, Any], expected: Mapping[str, Any], subjec
             raise StorageError(f"{subject} {name} is {type(found[name]).__name__}, expected {type(value).__name__}")
 
 
-def _check_average(state: State, config: Pretraining, names: Mapping[str, Any]) -> None:
+def _check_average(state: CheckpointState, config: Pretraining, names: Mapping[str, Any]) -> None:
     if (config.compute.ema is None) != (state.average is None):
         raise StorageError(f"it has {'no' if state.average is None else 'an'} average, and compute.ema is {config.compute.ema}")
     if state.average is not None:
@@ -88,7 +88,7 @@ def _check_average(state: State, config: Pretraining, names: Mapping[str, Any]) 
         _check_tensors(state.average, expected | {"n_averaged": count}, "average")
 
 
-def _check_optimizer(state: State, config: Pretraining, optimizer: torch.optim.Optimizer) -> None:
+def _check_optimizer(state: CheckpointState, config: Pretraining, optimizer: torch.optim.Optimizer) -> None:
     """Rates and the like are the configuration's; what is read is the state of each parameter, by its number."""
     fresh = optimizer.state_dict()["param_groups"]
     groups, states = state.optimizer.get("param_groups"), state.optimizer.get("state")

@@ -1,17 +1,14 @@
-"""The folder of a run, looked at before anything is written into it: a run, nothing yet, or other people's files."""
+"""Checks the folder of a run before anything is written into it: it may hold a run or nothing, but no other files."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import EMPTY_FOLDER, check_output
 from crossdim.storage_schema.errors import DocumentError
-from crossdim.training.run_dir.run_config import CONFIG, parse_run_config
-
-#: What only a run has, also one whose configuration is damaged or lost.
-_OF_A_RUN = re.compile(r"checkpoints/(latest\Z|step-\d{8}/)|events/\d+-[^/]*\.json\Z|metrics/\d+\.jsonl\Z")
+from crossdim.training.run_dir.layout import CONFIG, is_of_a_run
+from crossdim.training.run_dir.run_config import parse_run_config
 
 
 def is_hidden(path: str) -> bool:
@@ -20,14 +17,19 @@ def is_hidden(path: str) -> bool:
 
 
 def check_run_folder(run: Bucket, option: str = "--out", remedy: str = EMPTY_FOLDER) -> None:
-    """Refuse a folder that holds files and no run; a run that has only just begun is one.
+    """Check that a folder holds a run, or no files; a run that has only just begun is one.
+
+    Args:
+        run: the folder.
+        option: of the command line, for the message.
+        remedy: what to do, for the message.
 
     Raises:
         UsageError: naming what is there.
     """
 
     def is_run(paths: Sequence[str]) -> bool:
-        if any(map(_OF_A_RUN.match, paths)):
+        if any(map(is_of_a_run, paths)):
             return True
         if CONFIG not in paths:
             return False

@@ -1,4 +1,6 @@
-"""Records: JSON objects of a run's folder, each with a crc32c of itself, so that a damaged one is left out and counted.
+"""Reads and writes records: JSON objects in a run's folder, each with its own crc32c.
+
+A damaged record is left out and counted.
 
 A record is one line of JSON whose last member is ``"crc32c"``, of the line without that member. Lines without it, which older
 releases wrote, are read as they are.
@@ -29,13 +31,13 @@ Record = dict[str, Any]
 
 
 def record_text(values: Mapping[str, Any]) -> str:
-    """A record of at least one value as one line of JSON, without the line's end."""
+    """Write a record of at least one value as one line of JSON, without the line's end."""
     text = json.dumps(values, sort_keys=True)
     return f'{text[:-1]}, {_MEMBER}: "{google_crc32c.value(text.encode()):08x}"}}'
 
 
 def parse_record(text: str) -> Record | None:
-    """The values of a record; None if it is none, or is not what was written."""
+    """Read the values of a record; None if the text is no record, or not what was written."""
     if (sealed := _SEALED.fullmatch(text)) and google_crc32c.value(f"{sealed[1]}}}".encode()) == int(sealed[2], 16):
         text = f"{sealed[1]}}}"
     elif _MEMBER in text:
@@ -47,14 +49,24 @@ def parse_record(text: str) -> Record | None:
 
 
 def read_lines(run: Bucket, path: str) -> list[str]:
-    """The lines of an object; none of one that is gone or cannot be read."""
+    """Read the lines of an object; none of one that is gone or cannot be read.
+
+    Args:
+        run: folder of the run.
+        path: of the object.
+    """
     with contextlib.suppress(StorageError):
         return [line for line in run.read(path).decode(errors="replace").split("\n") if line]
     return []
 
 
-def legible(run: Bucket, path: str) -> list[Record]:
-    """The records of an object that can be read: none of one that is gone; a half-written or damaged line is left out."""
+def read_records(run: Bucket, path: str) -> list[Record]:
+    """Read the records of an object, without half-written and damaged lines; none of one that is gone.
+
+    Args:
+        run: folder of the run.
+        path: of the object.
+    """
     return [record for line in read_lines(run, path) if (record := parse_record(line)) is not None]
 
 
@@ -82,10 +94,15 @@ def is_text(value: Any) -> bool:
 
 
 def is_table(of: Check) -> Check:
-    """Whether a value is an object all of whose values pass a check."""
+    """Make the check whether a value is an object all of whose values pass a check."""
     return lambda value: isinstance(value, dict) and all(map(of, value.values()))
 
 
-def only_sound(record: Mapping[str, Any], checks: Mapping[str, Check]) -> Record:
-    """The members that are known and of their type."""
+def keep_valid(record: Mapping[str, Any], checks: Mapping[str, Check]) -> Record:
+    """Return the members that are known and pass their check.
+
+    Args:
+        record: what was read.
+        checks: by name of the member.
+    """
     return {name: value for name, value in record.items() if name in checks and checks[name](value)}

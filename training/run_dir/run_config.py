@@ -1,7 +1,6 @@
-"""The configuration of a run as it stands in its folder: what the run is, and where its data lay when it was started.
+"""``config.json`` of a run's folder: the identity of the run, and where its data were when it was started.
 
-``config.json`` carries its own digest. One that is damaged is no end of a run: every checkpoint repeats the identity, and is
-checked by its hash.
+The document contains its own digest. ``run_identity`` restores a damaged one from a checkpoint.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from typing import Any
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.digest import canonical_json, digest
-from crossdim.storage_schema.errors import DocumentError, Problem, RunError, StorageError
-from crossdim.training.run_dir import checkpoint
-
-CONFIG = "config.json"
+from crossdim.storage_schema.errors import DocumentError, Problem
+from crossdim.training.run_dir.layout import CONFIG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,21 +35,12 @@ class RunConfig:
         return canonical_json(document | {"digest": digest(document)}) + b"\n"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recorded:
-    """What a run was started as.
-
-    Attributes:
-        identity: the same for all its starts.
-        damage: where ``config.json`` is not what was written, a sentence on it; the identity is then the checkpoint's.
-    """
-
-    identity: dict[str, Any]
-    damage: str | None = None
-
-
 def parse_run_config(data: bytes, subject: str) -> RunConfig:
-    """Read a run's configuration.
+    """Read the document of a run's configuration.
+
+    Args:
+        data: the document.
+        subject: where it is from, for messages.
 
     Raises:
         DocumentError: if it is not what was written, or none of ours.
@@ -86,7 +74,7 @@ def _digest(document: dict[str, Any]) -> str | None:
 
 
 def read_run_config(run: Bucket) -> RunConfig:
-    """The configuration that stands in a run's folder.
+    """Read the configuration in a run's folder.
 
     Raises:
         DocumentError: if it is not what was written, or none of ours.
@@ -95,41 +83,12 @@ def read_run_config(run: Bucket) -> RunConfig:
     return parse_run_config(run.read_document(CONFIG), run.where(CONFIG))
 
 
-def recorded(run: Bucket) -> Recorded | None:
-    """What the run in a folder was started as; None if its folder has no configuration.
-
-    The newest whole checkpoint decides where the configuration is damaged, or is too old to carry its own digest.
-
-    Raises:
-        RunError: if it is damaged or somebody else's, and there is no checkpoint.
-        StorageError: if it cannot be read, or there are checkpoints and none is whole.
-    """
-    if not run.exists(CONFIG):
-        return None
-    try:
-        found = read_run_config(run)
-    except DocumentError as error:
-        return _from_checkpoint(run, error)
-    if found.sealed or (state := checkpoint.load(run, check=_check_identity)) is None or state.identity == found.identity:
-        return Recorded(identity=found.identity)
-    damage = f"{run.where(CONFIG)} is not what the checkpoint of step {state.step} says of the run"
-    return Recorded(identity=state.identity, damage=damage)
-
-
-def _from_checkpoint(run: Bucket, error: DocumentError) -> Recorded:
-    told = " ".join(str(error).split())
-    state = checkpoint.load(run, check=_check_identity)
-    if state is None:
-        remedy = "choose another --out, or, if nothing in this folder is needed, delete it and start again"
-        raise RunError(f"{told}. There is no checkpoint to rebuild it from: {remedy}") from error
-    return Recorded(identity=state.identity, damage=f"{told}; it is rebuilt from the checkpoint of step {state.step}")
-
-
-def _check_identity(state: checkpoint.State) -> None:
-    if not isinstance(state.identity.get("config"), dict):
-        raise StorageError("its identity has no config")
-
-
 def write_run_config(run: Bucket, identity: dict[str, Any], sources: list[str]) -> None:
-    """Put the configuration of a run into its folder."""
+    """Write the configuration of a run into its folder.
+
+    Args:
+        run: the folder.
+        identity: of the run.
+        sources: URLs of its datasets.
+    """
     run.put(CONFIG, RunConfig(identity=identity, sources=tuple(sources)).to_bytes())

@@ -1,4 +1,4 @@
-"""Status: how a run is doing, read from its folder alone, from any machine, while it is written or long after.
+"""Reads how a run is doing from its folder alone, from any machine, while it is written or long after. Needs no torch.
 
 Durations between two things that rank 0 wrote, such as the age of a checkpoint, are of one clock. Only the silence compares
 rank 0's clock with the reader's; where the two differ by minutes, it is wrong by as much. After a move of rank 0 to another
@@ -17,17 +17,18 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import shown_location, without_secrets
 from crossdim.storage_schema.errors import DocumentError, RunError
 from crossdim.storage_schema.names import printable
-from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, name_of
+from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
 from crossdim.training.run_dir.events import Event, events, read_event
-from crossdim.training.run_dir.metrics import read_progress, recent
+from crossdim.training.run_dir.layout import CONFIG, checkpoint_name
+from crossdim.training.run_dir.metrics import read_progress, read_recent
 from crossdim.training.run_dir.records import Record, is_count
-from crossdim.training.run_dir.run_config import CONFIG, read_run_config
+from crossdim.training.run_dir.run_config import read_run_config
 
 #: Steps that rates are means of.
 WINDOW = 100
-#: A run is silent after this long without a word, or after as many steps' time as ``PATIENCE_STEPS`` if that is longer.
-PATIENCE_S = 120.0
-PATIENCE_STEPS = 10
+#: A run is silent after this long without a word, or after as many steps' time as ``SILENT_AFTER_STEPS`` if that is longer.
+SILENT_AFTER_S = 120.0
+SILENT_AFTER_STEPS = 10
 #: Newest events out of the ordinary that are told in full.
 TOLD = 3
 EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize", "preempted", "stopped")
@@ -118,8 +119,12 @@ class Status:
         return "\n".join(lines)
 
 
-def status(run: Bucket, now: float) -> Status:
-    """How the run in ``run`` is doing at ``now``, in seconds since 1970.
+def read_status(run: Bucket, now: float) -> Status:
+    """Read how a run is doing.
+
+    Args:
+        run: its folder.
+        now: the reader's clock, in seconds since 1970.
 
     Raises:
         RunError: if there is no run.
@@ -133,7 +138,7 @@ def status(run: Bucket, now: float) -> Status:
     waiting = Status(run=without_secrets(run.url), state="waiting", step=0, steps=total, events=counts, told=told)
     if begun is None:
         return waiting
-    lines = [line for line in recent(run, WINDOW) if line["step"] >= begun.step]
+    lines = [line for line in read_recent(run, WINDOW) if line["step"] >= begun.step]
     words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
     note = read_progress(run)
     # A progress note from before this start is of steps that are done again.
@@ -146,7 +151,7 @@ def status(run: Bucket, now: float) -> Status:
     rates = _rates(lines)
     state = _state(happened, now - last_word, rates)
     ignored = CheckpointListing(run).ignored(total if state in AT_WORK else 0)
-    kept = _kept([event for event in happened if name_of(event.step) not in ignored], begun)
+    kept = _newest_checkpoint([event for event in happened if checkpoint_name(event.step) not in ignored], begun)
     written = read_event(run, kept).get("time_s") if kept else None
     return Status(
         run=without_secrets(run.url),
@@ -163,7 +168,7 @@ def status(run: Bucket, now: float) -> Status:
         in_vain=start.get("in_vain", 0),
         events=counts,
         told=told,
-        ignored=[f"{name}: {lack}" for name, lack in ignored.items()],
+        ignored=[f"{name}: {fault}" for name, fault in ignored.items()],
         **rates,
     )
 
@@ -189,7 +194,7 @@ def _last(happened: Sequence[Event], *kinds: str) -> Event | None:
     return next((event for event in reversed(happened) if event.kind in kinds), None)
 
 
-def _kept(happened: Sequence[Event], begun: Event) -> Event | None:
+def _newest_checkpoint(happened: Sequence[Event], begun: Event) -> Event | None:
     """The newest checkpoint that holds: one since the newest start, or the one that was resumed from."""
     return _last([e for e in happened if e.place > begun.place or e.step == begun.step], "checkpoint")
 
@@ -209,8 +214,8 @@ def _state(happened: Sequence[Event], silence_s: float, rates: dict[str, float])
     last = _last(happened, "start", "resume", *STATES)
     if last and last.kind in STATES:
         return STATES[last.kind]
-    patience = max(PATIENCE_S, PATIENCE_STEPS / rates["steps_per_s"]) if rates else PATIENCE_S
-    return "silent" if silence_s > patience else "running"
+    limit_s = max(SILENT_AFTER_S, SILENT_AFTER_STEPS / rates["steps_per_s"]) if rates else SILENT_AFTER_S
+    return "silent" if silence_s > limit_s else "running"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Curves: the numbers of steps as an event file of TensorBoard, made in memory.
+"""TensorBoardWriter: the numbers of steps as an event file of TensorBoard, made in memory.
 
 TensorBoard reads the files of a folder in the order of their names. Each holds the steps between two checkpoints, so that no
 number is put into storage twice, however long a run is.
@@ -18,33 +18,38 @@ from tensorboardX.proto.summary_pb2 import Summary
 VERSION = "brain.Event:2"
 
 
-class Curves:
-    """Numbers of steps, and where they begin: what a reader already has of later steps it then takes back."""
+class TensorBoardWriter:
+    """Collects numbers of steps. A file says where it begins: readers then drop what they have of that step and later ones."""
 
     def __init__(self, first_step: int) -> None:
-        self._records = [_record(Event(file_version=VERSION))]
-        self._records.append(_record(Event(step=first_step, session_log=SessionLog(status=SessionLog.START))))
+        self._records = [_encode(Event(file_version=VERSION))]
+        self._records.append(_encode(Event(step=first_step, session_log=SessionLog(status=SessionLog.START))))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """The values of a step, by their names."""
+        """Add the values of a step.
+
+        Args:
+            step: its number.
+            values: by name.
+        """
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
-        self._records.append(_record(Event(step=step, summary=summary)))
+        self._records.append(_encode(Event(step=step, summary=summary)))
 
     def take(self) -> bytes:
-        """The file of the steps so far; the next one is begun."""
-        file, self._records = b"".join(self._records), [_record(Event(file_version=VERSION))]
+        """Return the file of the steps so far, and begin the next one."""
+        file, self._records = b"".join(self._records), [_encode(Event(file_version=VERSION))]
         return file
 
 
-def _record(event: Event) -> bytes:
-    """Length, its checksum, the event, its checksum."""
+def _encode(event: Event) -> bytes:
+    """Encode an event: length, its checksum, the event, its checksum."""
     event.wall_time = time.time()
     body: bytes = event.SerializeToString()
     length = struct.pack("<Q", len(body))
-    return length + _masked(length) + body + _masked(body)
+    return length + _mask(length) + body + _mask(body)
 
 
-def _masked(data: bytes) -> bytes:
+def _mask(data: bytes) -> bytes:
     """A crc32c that a file of checksums does not confuse: rotated by 15 bits, and a constant added."""
     crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -26,9 +26,9 @@ from crossdim.training.launch.driver import Workers, pretrain
 from crossdim.training.launch.worker import Source
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.output_check import is_hidden
-from crossdim.training.run_dir.run_config import CONFIG
 from crossdim.training.studies.base import Arm, DataSubset, Score, Study
 from crossdim.training.studies.run_summary import RunSummary, summarise_run
 from crossdim.training.studies.table import study_page

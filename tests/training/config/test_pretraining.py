@@ -7,7 +7,7 @@ import json
 import pytest
 
 from crossdim.storage_schema.errors import DocumentError, UsageError
-from crossdim.training.config.pretraining import overridden, read_config
+from crossdim.training.config.pretraining import apply_overrides, read_config
 from crossdim.training.recipes import RECIPES, recipe
 
 
@@ -23,7 +23,7 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
 
 
 def test_settings_are_changed_by_path_and_typed_by_their_field() -> None:
-    run = overridden(
+    run = apply_overrides(
         recipe("cdssl-p3d:tiny"), ["optimizer.lr=1e-4", "method.backbone.norm=gn", "clip_norm=1", "method.solid.swaps=0"]
     )
     assert (run.optimizer.lr, run.clip_norm) == (1e-4, 1.0)
@@ -42,7 +42,7 @@ def test_settings_are_changed_by_path_and_typed_by_their_field() -> None:
 )
 def test_a_wrong_override_is_one_sentence(override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        overridden(recipe("cdssl-p3d:tiny"), [override])
+        apply_overrides(recipe("cdssl-p3d:tiny"), [override])
 
 
 def test_a_document_names_all_its_faults_at_once() -> None:
@@ -57,4 +57,4 @@ def test_a_document_names_all_its_faults_at_once() -> None:
 
 def test_a_run_without_steps_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 1"):
-        overridden(recipe("cdssl-p3d:tiny"), ["steps=0"])
+        apply_overrides(recipe("cdssl-p3d:tiny"), ["steps=0"])

@@ -1,4 +1,4 @@
-"""Asks: what signals and other threads ask of a run is heard once, answered once, and never lost."""
+"""StopControl: what signals and other threads ask of a run is heard once, answered once, and never lost."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ import pytest
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.engine.control import HERE, SIGNALS, Ask, Asks, save_here
+from crossdim.training.engine.control import SIGNALS, Request, StopControl
+from crossdim.training.launch.process_control import PROCESS_CONTROL, save_in_this_process
 from crossdim.training.run_dir.events import events
 from crossdim.training.run_dir.metrics import read_metrics
-from crossdim.training.run_dir.records import legible
+from crossdim.training.run_dir.records import read_records
 
 STEPS = 150
 PATIENCE_S = 120.0
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGUSR1, Ask.SAVE), (signal.SIGTERM, Ask.STOP)])
-def test_a_signal_to_the_main_thread_asks_once(number: signal.Signals, expected: Ask) -> None:
-    asks = Asks()
-    with asks.answered():
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGUSR1, Request.SAVE), (signal.SIGTERM, Request.STOP)])
+def test_a_signal_to_the_main_thread_asks_once(number: signal.Signals, expected: Request) -> None:
+    control = StopControl()
+    with control.training():
         signal.raise_signal(number)
-        assert asks.take() is expected
-        assert asks.take() is Ask.NOTHING
+        assert control.take() is expected
+        assert control.take() is Request.NOTHING
 
 
 def test_who_asks_to_stop_asks_to_save_too() -> None:
     """In either order: a checkpoint that is asked for after the stop does not make it a checkpoint alone."""
-    asks = Asks()
-    for order in ((Ask.SAVE, Ask.STOP), (Ask.STOP, Ask.SAVE)):
+    control = StopControl()
+    for order in ((Request.SAVE, Request.STOP), (Request.STOP, Request.SAVE)):
         for what in order:
-            asks.ask(what)
-        assert asks.take() is Ask.STOP
-        assert asks.take() is Ask.NOTHING
+            control.request(what)
+        assert control.take() is Request.STOP
+        assert control.take() is Request.NOTHING
 
 
 def test_the_second_sigterm_is_not_held_up() -> None:
@@ -53,24 +54,24 @@ def test_the_second_sigterm_is_not_held_up() -> None:
     def theirs(number: int, frame: FrameType | None) -> None:
         held_up.append(number)
 
-    before, asks = signal.signal(signal.SIGTERM, theirs), Asks()
+    before, control = signal.signal(signal.SIGTERM, theirs), StopControl()
     try:
-        with asks.answered():
+        with control.training():
             for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
                 signal.raise_signal(number)
-            assert (asks.take(), held_up) == (Ask.STOP, [])
+            assert (control.take(), held_up) == (Request.STOP, [])
             signal.raise_signal(signal.SIGTERM)
-            assert (asks.take(), held_up) == (Ask.NOTHING, [signal.SIGTERM])
+            assert (control.take(), held_up) == (Request.NOTHING, [signal.SIGTERM])
         assert signal.getsignal(signal.SIGTERM) is theirs
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def test_handlers_are_put_back_also_when_training_fails() -> None:
-    before, asks = {number: signal.getsignal(number) for number in SIGNALS}, Asks()
+    before, control = {number: signal.getsignal(number) for number in SIGNALS}, StopControl()
 
     def training() -> None:
-        with asks.answered():
+        with control.training():
             assert all(signal.getsignal(number) is not before[number] for number in SIGNALS)
             raise RuntimeError("a step failed")
 
@@ -81,10 +82,10 @@ def test_handlers_are_put_back_also_when_training_fails() -> None:
 
 def test_a_thread_that_trains_leaves_signals_alone() -> None:
     """Ray trains in a thread, where Python refuses handlers; whoever has the main thread hears for it."""
-    before, asks = signal.getsignal(signal.SIGTERM), Asks()
+    before, control = signal.getsignal(signal.SIGTERM), StopControl()
 
     def training() -> object:
-        with asks.answered():
+        with control.training():
             return signal.getsignal(signal.SIGTERM)
 
     with ThreadPoolExecutor(1) as thread:
@@ -115,18 +116,22 @@ def _interrupted(work: Callable[[], object], code: object, at: int) -> bool:
     return seen >= at
 
 
-@pytest.mark.parametrize("verb", ["take", "ask"])
-def test_a_signal_in_the_midst_of_an_ask_is_not_lost(verb: str) -> None:
+@pytest.mark.parametrize("verb", ["take", "request"])
+def test_a_signal_in_the_midst_of_a_request_is_not_lost(verb: str) -> None:
     """Handlers run between any two opcodes of the thread that trains: one between reading and clearing must still be heard."""
     at, there = 0, True
     while there:
         at += 1
-        asks = Asks()
-        with asks.answered():
-            took: list[Ask] = []
-            work = {"take": lambda box=asks, took=took: took.append(box.take()), "ask": lambda box=asks: box.ask(Ask.SAVE)}[verb]
-            there = _interrupted(work, getattr(Asks, verb).__code__, at)
-            assert max(*took, Ask.NOTHING, asks.take()) is (Ask.STOP if there else [Ask.NOTHING, Ask.SAVE][verb == "ask"]), at
+        control = StopControl()
+        with control.training():
+            took: list[Request] = []
+            work = {
+                "take": lambda c=control, took=took: took.append(c.take()),
+                "request": lambda c=control: c.request(Request.SAVE),
+            }[verb]
+            there = _interrupted(work, getattr(StopControl, verb).__code__, at)
+            expected = Request.STOP if there else [Request.NOTHING, Request.SAVE][verb == "request"]
+            assert max(*took, Request.NOTHING, control.take()) is expected, at
     assert at > 5
 
 
@@ -139,73 +144,73 @@ def _until(true: Callable[[], object]) -> None:
 
 
 def test_a_save_from_another_thread_is_answered_by_the_step_that_was_saved() -> None:
-    asks = Asks()
-    with asks.answered(), ThreadPoolExecutor(1) as thread:
-        asks.saved(3)  # of before, and no answer
-        answer = thread.submit(asks.save, PATIENCE_S)
-        _until(lambda: asks.take() is Ask.SAVE)
+    control = StopControl()
+    with control.training(), ThreadPoolExecutor(1) as thread:
+        control.confirm_saved(3)  # of before, and no answer
+        answer = thread.submit(control.save, PATIENCE_S)
+        _until(lambda: control.take() is Request.SAVE)
         assert not answer.done()
-        asks.saved(7)
+        control.confirm_saved(7)
         assert answer.result(PATIENCE_S) == 7
-        assert asks.take() is Ask.NOTHING
+        assert control.take() is Request.NOTHING
 
 
 def test_two_who_wait_are_answered_by_one_checkpoint() -> None:
-    asks = Asks()
+    control = StopControl()
     asked = threading.Barrier(3)
 
     def save() -> int | None:
         asked.wait(PATIENCE_S)
-        return asks.save(PATIENCE_S)
+        return control.save(PATIENCE_S)
 
-    with asks.answered(), ThreadPoolExecutor(2) as threads:
+    with control.training(), ThreadPoolExecutor(2) as threads:
         answers = [threads.submit(save) for _ in range(2)]
         asked.wait(PATIENCE_S)
-        _until(lambda: len(asks._changed._waiters) == 2)  # type: ignore[attr-defined]
-        assert asks.take() is Ask.SAVE
-        asks.saved(4)
+        _until(lambda: len(control._changed._waiters) == 2)  # type: ignore[attr-defined]
+        assert control.take() is Request.SAVE
+        control.confirm_saved(4)
         assert [answer.result(PATIENCE_S) for answer in answers] == [4, 4]
-        assert asks.take() is Ask.NOTHING
+        assert control.take() is Request.NOTHING
 
 
 def test_nobody_answers_where_nobody_trains() -> None:
     """At once, with all the patience in the world; and what was asked in vain is not asked of the next run."""
-    assert save_here(3600.0) is None
-    with HERE.answered():
-        assert HERE.take() is Ask.NOTHING
+    assert save_in_this_process(3600.0) is None
+    with PROCESS_CONTROL.training():
+        assert PROCESS_CONTROL.take() is Request.NOTHING
 
 
 def test_who_must_stop_before_training_stops_at_its_first_step() -> None:
     """A machine may be taken away while a worker still loads its checkpoint."""
-    asks = Asks()
-    asks.ask(Ask.STOP)
-    asks.ask(Ask.SAVE)
-    with asks.answered():
-        assert asks.take() is Ask.STOP
+    control = StopControl()
+    control.request(Request.STOP)
+    control.request(Request.SAVE)
+    with control.training():
+        assert control.take() is Request.STOP
 
 
 def test_a_run_that_ends_meanwhile_answers_with_nothing() -> None:
-    asks, taken, over = Asks(), threading.Event(), threading.Event()
+    control, taken, over = StopControl(), threading.Event(), threading.Event()
 
     def training() -> None:
-        with asks.answered():
+        with control.training():
             taken.set()
             assert over.wait(PATIENCE_S)
 
     with ThreadPoolExecutor(2) as threads:
         run = threads.submit(training)
         assert taken.wait(PATIENCE_S)
-        answer = threads.submit(asks.save, 3600.0)
-        _until(lambda: asks.take() is Ask.SAVE)
+        answer = threads.submit(control.save, 3600.0)
+        _until(lambda: control.take() is Request.SAVE)
         over.set()
         run.result(PATIENCE_S)
         assert answer.result(PATIENCE_S) is None
 
 
 def test_no_answer_in_time_is_none() -> None:
-    asks = Asks()
-    with asks.answered():
-        assert asks.save(0.01) is None
+    control = StopControl()
+    with control.training():
+        assert control.save(0.01) is None
 
 
 def _line(run: Path, data: Bucket) -> list[str]:
@@ -224,7 +229,7 @@ def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(flat: Bucket, tmp_path
     command = [sys.executable, "-m", "training", *_line(run, flat)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3], env=os.environ) as process:
         try:
-            _until(lambda: legible(Bucket(str(run)), "progress.json") or process.poll() is not None)
+            _until(lambda: read_records(Bucket(str(run)), "progress.json") or process.poll() is not None)
             process.send_signal(signal.SIGUSR1)
             _until(lambda: "checkpoint" in dict(_happened(run)) or process.poll() is not None)
             process.send_signal(signal.SIGTERM)

@@ -18,14 +18,17 @@ from torch import nn
 from crossdim.storage_schema.errors import RunError
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import EncoderSpec
+from crossdim.training.config.execution import Execution
+from crossdim.training.config.optimizers import Sgd
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.collate import Batch
-from crossdim.training.engine.control import Ask
-from crossdim.training.engine.execution import Compute
-from crossdim.training.engine.loop import StepRecord, fit, key_hash, wrapped
-from crossdim.training.engine.optim import Sgd
+from crossdim.training.engine.control import Request, StopControl
+from crossdim.training.engine.loop import Schedule, fit
+from crossdim.training.engine.step_record import StepRecord, key_hash
+from crossdim.training.engine.train_state import TrainState
 from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.recipes.cdssl_p3d import tiny
+from tests.training.records import Records
 
 
 class _Line(Method):
@@ -44,6 +47,24 @@ class _Line(Method):
 
     def reconstruct(self, x: torch.Tensor) -> None:
         return None
+
+
+class _Scripted(StopControl):
+    """Requests by the number of the step, counted from 0."""
+
+    def __init__(self, requests: dict[int, Request]) -> None:
+        super().__init__()
+        self._steps, self._at = iter(range(1000)), requests
+
+    def take(self) -> Request:
+        return self._at.get(next(self._steps), Request.NOTHING)
+
+
+def _state(method: Method, config: Pretraining) -> TrainState:
+    """Of a method as it is; its gradients are averaged over the ranks where there are several."""
+    cpu, build = torch.device("cpu"), config.optimizer.build
+    state = TrainState(method=method, module=method, optimizer=build(method), average=None, sharded=False, device=cpu)
+    return state.distribute()
 
 
 def _config(steps: int) -> Pretraining:
@@ -71,19 +92,10 @@ def _steps(count: int, rank: int, world: int, sizes: tuple[int, int] = (5, 3)) -
 def _train(
     rank: int, world: int, sizes: tuple[int, int] = (5, 3), accumulate: int = 1, method: Method | None = None
 ) -> tuple[list[StepRecord], torch.Tensor]:
-    method, config = method or _Line(), replace(_config(6), compute=Compute(accumulate=accumulate))
-    records: list[StepRecord] = []
-    device = torch.device("cpu")
-    fit(
-        wrapped(method, device),
-        config.optimizer.build(method),
-        config,
-        _steps(6, rank, world, sizes),
-        0,
-        device,
-        lambda record, ask: records.append(record),
-    )
-    return records, method.state_dict()["encoder.weight"].clone()
+    method, config = method or _Line(), replace(_config(6), compute=Execution(accumulate=accumulate))
+    records = Records()
+    fit(_state(method, config), _steps(6, rank, world, sizes), Schedule.from_config(config), [records])
+    return records.found, method.state_dict()["encoder.weight"].clone()
 
 
 def _process(rank: int, world: int, folder: str) -> None:
@@ -128,19 +140,11 @@ PARTS = (1, 2)
 
 def _stopped(rank: int, world: int) -> tuple[list[int], bool]:
     """Rank 1 is asked to save once and to stop two steps later: what every rank was told at each step, and at the end."""
-    asked = {1: Ask.SAVE, 3: Ask.STOP} if rank == 1 else {}
-    steps, told, method, config = iter(range(6)), list[int](), _Line(), _config(6)
-    end = fit(
-        wrapped(method, torch.device("cpu")),
-        config.optimizer.build(method),
-        config,
-        _steps(6, rank, world),
-        0,
-        torch.device("cpu"),
-        lambda record, ask: told.append(int(ask)),
-        asked=lambda: asked.get(next(steps), Ask.NOTHING),
-    )
-    return told, end is Ask.STOP
+    requests = {1: Request.SAVE, 3: Request.STOP} if rank == 1 else {}
+    records, config = Records(), _config(6)
+    state, schedule = _state(_Line(), config), Schedule.from_config(config)
+    end = fit(state, _steps(6, rank, world), schedule, [records], _Scripted(requests))
+    return [int(request) for request in records.requests], end is Request.STOP
 
 
 def _uneven(rank: int, world: int, folder: str) -> None:
@@ -187,7 +191,7 @@ def test_ranks_without_a_sample_take_part_and_change_nothing(uneven: list[dict[s
 def test_a_stop_asked_of_one_rank_stops_all_after_the_same_step(uneven: list[dict[str, Any]]) -> None:
     """As a save does, which all hear of at the step at which one was asked."""
     for rank in uneven:
-        assert rank["stopped"] == ([Ask.NOTHING, Ask.SAVE, Ask.NOTHING, Ask.STOP], True)
+        assert rank["stopped"] == ([Request.NOTHING, Request.SAVE, Request.NOTHING, Request.STOP], True)
 
 
 def test_the_rank_that_comes_late_is_named_with_what_the_others_lost(uneven: list[dict[str, Any]]) -> None:
@@ -200,13 +204,9 @@ def test_the_rank_that_comes_late_is_named_with_what_the_others_lost(uneven: lis
 
 def test_a_stop_at_the_last_step_is_the_end() -> None:
     """All steps are done: there is nothing to go on with, and the run ends as one that nobody stopped."""
-    method, config, told = _Line(), _config(2), list[Ask]()
-    steps, build = _steps(2, 0, 1), config.optimizer.build(method)
-    device = torch.device("cpu")
-    end = fit(
-        method, build, config, steps, 0, device, lambda _, ask: told.append(ask), asked=lambda: [Ask.NOTHING, Ask.STOP][len(told)]
-    )
-    assert (told, end) == ([Ask.NOTHING, Ask.STOP], Ask.NOTHING)
+    config, records, control = _config(2), Records(), _Scripted({1: Request.STOP})
+    end = fit(_state(_Line(), config), _steps(2, 0, 1), Schedule.from_config(config), [records], control)
+    assert (records.requests, end) == ([Request.NOTHING, Request.STOP], Request.NOTHING)
 
 
 def test_a_step_is_one_update_of_both_streams_together() -> None:
@@ -217,7 +217,7 @@ def test_a_step_is_one_update_of_both_streams_together() -> None:
         error = batch.tensors["x"] @ torch.full((3, 1), 0.5, dtype=torch.float64) - batch.tensors["y"]
         gradient += (2 * error * batch.tensors["x"]).mean(0) / len(batches)
     method, config = _Line(), _config(1)
-    fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record, ask: None)
+    fit(_state(method, config), [batches], Schedule.from_config(config))
     decayed = 0.5 - 0.1 * (gradient + 1e-4 * 0.5)
     assert torch.allclose(method.encoder.weight[0], decayed, atol=1e-12)
 
@@ -226,19 +226,11 @@ def test_a_step_is_one_update_of_both_streams_together() -> None:
 def test_a_step_in_parts_is_the_step_as_a_whole(accumulate: int) -> None:
     """Nothing crosses samples here, so gradients, losses and monitors of uneven parts add up to those of the whole."""
     whole, weight = _train(0, 1)
-    method, config = _Line(), replace(_config(6), compute=Compute(accumulate=accumulate))
-    records: list[StepRecord] = []
-    fit(
-        method,
-        config.optimizer.build(method),
-        config,
-        _steps(6, 0, 1),
-        0,
-        torch.device("cpu"),
-        lambda record, ask: records.append(record),
-    )
+    method, config = _Line(), replace(_config(6), compute=Execution(accumulate=accumulate))
+    records = Records()
+    fit(_state(method, config), _steps(6, 0, 1), Schedule.from_config(config), [records])
     assert torch.allclose(method.encoder.weight, weight, atol=1e-12)
-    for part, one in zip(records, whole, strict=True):
+    for part, one in zip(records.found, whole, strict=True):
         assert part.terms == pytest.approx(one.terms, abs=1e-12)
         assert part.monitors == pytest.approx(one.monitors, abs=1e-12)
         assert (part.samples, part.voxels, part.counts) == (one.samples, one.voxels, one.counts)
@@ -259,7 +251,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples() -> None:
     method, config = _Line(), _config(1)
     before = method.encoder.weight.detach().clone()
     with pytest.raises(RunError, match=r"step 0: loss or gradient is not finite .*0-superpatch-0"):
-        fit(method, config.optimizer.build(method), config, [batches], 0, torch.device("cpu"), lambda record, ask: None)
+        fit(_state(method, config), [batches], Schedule.from_config(config))
     assert torch.equal(method.encoder.weight, before)
 
 

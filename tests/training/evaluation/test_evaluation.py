@@ -15,12 +15,12 @@ from torch import nn
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.engine.control import Ask
-from crossdim.training.engine.loop import StepRecord
+from crossdim.training.engine.control import Request
+from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.evaluation.features import Labelled, features
 from crossdim.training.evaluation.probes import compare, folds_of
 from crossdim.training.evaluation.statistics import recompute_statistics
-from crossdim.training.run_dir.logger import Pen
+from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from tests.training.published import images, publish
 
 
@@ -117,14 +117,14 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
     publish(unlabelled, [replace(sample, label=None) for sample in images(4)], "unlabelled")
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, "--out", run, "--workers", "0", "--json"]
     with monkeypatch.context() as patched:
-        note = Pen.note
+        after_step = AsyncCheckpointer.after_step
 
-        def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
-            note(self, record, ask)
+        def cut(self: AsyncCheckpointer, record: StepRecord, request: Request) -> None:
+            after_step(self, record, request)
             if record.step == 1:
                 raise OSError("power cut")
 
-        patched.setattr(Pen, "note", cut)
+        patched.setattr(AsyncCheckpointer, "after_step", cut)
         assert main([*line, "--steps", "4", "--set", "global_batch=8", "--checkpoint-every", "1"]) == 2
     evaluation = ["evaluate", run, "--baselines", "1", "--data"]
     capsys.readouterr()

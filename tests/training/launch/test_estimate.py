@@ -14,10 +14,10 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.training.data import loader
 from crossdim.training.data.collate import Batch
 from crossdim.training.data.range_reader import open_range_reader
-from crossdim.training.launch.estimate import Probe, Watched, plan
+from crossdim.training.launch.estimate import MeasuredMethod, Probe, plan
 from crossdim.training.methods.base import Step, StepOutput
 from crossdim.training.recipes import recipe
-from crossdim.training.run_dir import async_checkpointer, checkpoint
+from crossdim.training.run_dir import layout
 from crossdim.training.run_dir.checkpoint import Saving
 
 
@@ -27,7 +27,7 @@ def _line(run: Path, *data: Bucket, more: tuple[str, ...] = ()) -> int:
     return main([*line, "--set", "global_batch=8", *more])
 
 
-def _planned(capsys: pytest.CaptureFixture[str], run: Path, *data: Bucket, more: tuple[str, ...] = ()) -> dict[str, object]:
+def _plan(capsys: pytest.CaptureFixture[str], run: Path, *data: Bucket, more: tuple[str, ...] = ()) -> dict[str, object]:
     capsys.readouterr()
     assert _line(run, *data, more=("--plan", *more)) == 0
     document: dict[str, object] = json.loads(capsys.readouterr().out)
@@ -35,16 +35,16 @@ def _planned(capsys: pytest.CaptureFixture[str], run: Path, *data: Bucket, more:
 
 
 class _Counted:
-    """Range readers that count."""
+    """Ranges that count."""
 
     asked = 0
 
     def __init__(self, bucket: Bucket) -> None:
-        self._reader = open_range_reader(bucket)
+        self._ranges = open_range_reader(bucket)
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         type(self).asked += 1
-        return self._reader.get(path, offset, length)
+        return self._ranges.get(path, offset, length)
 
 
 @pytest.mark.parametrize("more", [(), ("--set", "compute.ema=0.9")])
@@ -58,14 +58,14 @@ def test_sizes_and_requests_are_those_of_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To the byte and to the request."""
-    found = _planned(capsys, tmp_path / "run", flat, solid, more=("--workers", "0", *more))
+    found = _plan(capsys, tmp_path / "run", flat, solid, more=("--workers", "0", *more))
     assert not (tmp_path / "run").exists()
     monkeypatch.setattr(loader, "open_range_reader", _Counted)
     monkeypatch.setattr(_Counted, "asked", 0)
     assert _line(tmp_path / "run", flat, solid, more=("--workers", "0", *more)) == 0
-    state = tmp_path / "run" / checkpoint.FOLDER / checkpoint.name_of(2) / checkpoint.STATE
+    state = tmp_path / "run" / layout.CHECKPOINTS / layout.checkpoint_name(2) / layout.STATE
     measured = Probe(**found["probe"])  # type: ignore[arg-type]
-    encoder = (tmp_path / "run" / async_checkpointer.ENCODER).stat().st_size
+    encoder = (tmp_path / "run" / layout.ENCODER).stat().st_size
     assert measured.stored_bytes == {"state": state.stat().st_size, "encoder": encoder}
     assert found["requests"] == _Counted.asked == 16
     assert [share["checkpoints"] for share in found["workers"]] == [1]  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ def test_the_fewest_samples_are_measured_and_scaled(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As rank 0 of the most workers; half as many take twice as long, hold twice the activations, and ask as often together."""
-    found = _planned(capsys, tmp_path, flat, solid, more=("--workers", "1:2", "--set", "global_batch=12", "--steps", "4"))
+    found = _plan(capsys, tmp_path, flat, solid, more=("--workers", "1:2", "--set", "global_batch=12", "--steps", "4"))
     measured, [one, two] = Probe(**found["probe"]), found["workers"]  # type: ignore[arg-type, misc]
     assert (measured.world, measured.samples, measured.steps) == (2, 6.0, 3)
     assert (one["workers"], two["workers"], two["samples"]) == (1, 2, 6.0)
@@ -99,9 +99,9 @@ def test_a_mixture_in_blocks_is_seen_whole(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first hundred steps hold images alone; what volumes take must be in the mean."""
-    both = _planned(capsys, tmp_path, flat, solid, more=("--workers", "0", "--set", "mixing.mode=block", "--steps", "200"))
+    both = _plan(capsys, tmp_path, flat, solid, more=("--workers", "0", "--set", "mixing.mode=block", "--steps", "200"))
     assert both["probe"]["steps"] == 4  # type: ignore[index]
-    images, volumes = (_kept(_planned(capsys, tmp_path, data, more=("--workers", "0", "--steps", "1"))) for data in (flat, solid))
+    images, volumes = (_kept(_plan(capsys, tmp_path, data, more=("--workers", "0", "--steps", "1"))) for data in (flat, solid))
     assert volumes > 1.2 * images
     assert _kept(both) > 0.95 * volumes
 
@@ -114,7 +114,7 @@ def _kept(found: dict[str, object]) -> int:
 def test_parts_hold_less(flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The parts of a step follow one another, so memory is that of the largest."""
     whole, parts = (
-        _planned(capsys, tmp_path, flat, more=("--workers", "0", "--steps", "1", "--set", f"compute.accumulate={number}"))
+        _plan(capsys, tmp_path, flat, more=("--workers", "0", "--steps", "1", "--set", f"compute.accumulate={number}"))
         for number in (1, 2)
     )
     assert 0.45 * _kept(whole) < _kept(parts) < 0.6 * _kept(whole)
@@ -134,13 +134,13 @@ class _Squared(nn.Module):
 
 def test_what_is_kept_is_counted_once_and_weights_are_not() -> None:
     """X for the first product, the exponential for itself and for the second product: 2 x 40 bytes a sample."""
-    watched = Watched(_Squared())  # type: ignore[arg-type]
+    measured = MeasuredMethod(_Squared())  # type: ignore[arg-type]
     for samples in (3, 5, 2):
         batch = Batch(
             keys=("k",) * samples, tensors={"x": torch.zeros(samples, 10)}, stream="s", counts={"s": samples}, least=samples
         )
-        watched(batch, Step(index=0, total=1, seed=0)).losses["loss"].backward()
-    assert (watched.samples, watched.kept_bytes) == (10, 5 * 80)
+        measured(batch, Step(index=0, total=1, seed=0)).losses["loss"].backward()
+    assert (measured.samples, measured.kept_bytes) == (10, 5 * 80)
 
 
 def test_the_arithmetic_stands_in_the_sentences() -> None:

@@ -12,7 +12,7 @@ import torch
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import UsageError
-from crossdim.training.launch.gpus import refuse_lack
+from crossdim.training.launch.gpus import check_gpus
 
 
 @pytest.mark.parametrize(
@@ -21,15 +21,15 @@ from crossdim.training.launch.gpus import refuse_lack
 )
 def test_no_gpu_at_all_is_refused_with_what_was_asked_for(least: int, most: int, wanted: str) -> None:
     with pytest.raises(UsageError, match=rf"the cluster has 0 GPUs; --gpu wants {wanted}: leave --gpu out"):
-        refuse_lack(0, least, most, "the cluster")
+        check_gpus(0, least, most, "the cluster")
 
 
 def test_too_few_gpus_are_waited_for_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """Machines of a cluster join one after the other."""
     with caplog.at_level(logging.WARNING):
-        refuse_lack(2, 2, 16, "the cluster")
+        check_gpus(2, 2, 16, "the cluster")
         assert caplog.text == ""
-        refuse_lack(1, 2, 16, "the cluster")
+        check_gpus(1, 2, 16, "the cluster")
     assert "the cluster has 1 GPUs; --gpu wants 2 to 16 workers of 1 GPU: waiting for more to join" in caplog.text
 
 

@@ -16,21 +16,21 @@ import torch
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError, UsageError
-from crossdim.training.cli import cadence
+from crossdim.training.cli import parse_checkpoint_interval
+from crossdim.training.config.execution import Execution
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.engine.control import Ask
-from crossdim.training.engine.execution import Compute
-from crossdim.training.engine.loop import StepRecord
+from crossdim.training.engine.control import Request
+from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.launch.driver import saved_config
-from crossdim.training.launch.validate import admit
+from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Source
 from crossdim.training.recipes import recipe
+from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.events import events
-from crossdim.training.run_dir.logger import Pen
 from crossdim.training.run_dir.metrics import read_metrics
-from crossdim.training.run_dir.records import legible
-from crossdim.training.run_dir.status import status
+from crossdim.training.run_dir.records import read_records
+from crossdim.training.run_dir.status import read_status
 from tests.training.boards import read
 from tests.training.published import images, publish, superpatches
 
@@ -57,19 +57,19 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
 ) -> None:
     """Cut after step 3, one step beyond a checkpoint: keys, losses and rates of all steps equal those of a run in one piece."""
     assert _pretrain(tmp_path / "whole", flat, solid) == 0
-    note = Pen.note
+    after_step = AsyncCheckpointer.after_step
 
-    def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
-        note(self, record, ask)
+    def cut(self: AsyncCheckpointer, record: StepRecord, request: Request) -> None:
+        after_step(self, record, request)
         if record.step == 2:
             raise _Killed
 
-    monkeypatch.setattr(Pen, "note", cut)
+    monkeypatch.setattr(AsyncCheckpointer, "after_step", cut)
     assert _pretrain(tmp_path / "cut", flat, solid) == 2
     monkeypatch.undo()
     assert _pretrain(tmp_path / "cut", flat, solid) == 0
     assert _agreeing(tmp_path / "cut") == _agreeing(tmp_path / "whole")
-    assert status(Bucket(str(tmp_path / "cut")), 0.0).in_vain == 1  # step 2 was made, and lost with the process
+    assert read_status(Bucket(str(tmp_path / "cut")), 0.0).in_vain == 1  # step 2 was made, and lost with the process
     states = [torch.load(tmp_path / run / "checkpoints/step-00000006/state.pt", weights_only=True) for run in ("cut", "whole")]
     assert all(torch.equal(states[0]["model"][name], states[1]["model"][name]) for name in states[0]["model"])
 
@@ -77,18 +77,18 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(
 @pytest.mark.integration
 def test_steps_made_in_vain_are_counted_over_all_starts(flat: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off after two steps without a checkpoint, and then after four with one of step 3: three were made in vain."""
-    note, cuts = Pen.note, [2, 4]
+    after_step, cuts = AsyncCheckpointer.after_step, [2, 4]
 
-    def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
-        note(self, record, ask)
+    def cut(self: AsyncCheckpointer, record: StepRecord, request: Request) -> None:
+        after_step(self, record, request)
         if record.step + 1 in cuts:
             cuts.remove(record.step + 1)
             raise _Killed
 
-    monkeypatch.setattr(Pen, "note", cut)
+    monkeypatch.setattr(AsyncCheckpointer, "after_step", cut)
     assert [_pretrain(tmp_path, flat, more=("--checkpoint-every", "3")) for _ in range(3)] == [2, 2, 0]
     run = Bucket(str(tmp_path))
-    starts = [legible(run, event.path)[0] for event in events(run) if event.kind in ("start", "resume")]
+    starts = [read_records(run, event.path)[0] for event in events(run) if event.kind in ("start", "resume")]
     assert [(start["step"], start["in_vain"], start["text"]) for start in starts] == [
         (0, 0, ""),
         (0, 2, "2 steps are done again"),
@@ -102,15 +102,15 @@ def test_steps_made_in_vain_are_counted_over_all_starts(flat: Bucket, tmp_path: 
     [("100", (100, None)), ("1", (1, None)), ("30s", (None, 30.0)), ("0.2s", (None, 0.2)), ("1e3s", (None, 1e3))],
 )
 def test_how_far_checkpoints_lie_apart_is_steps_or_seconds(text: str, expected: tuple[int | None, float | None]) -> None:
-    assert cadence(text) == expected
+    assert parse_checkpoint_interval(text) == expected
     every, every_s = expected
-    assert Saving(every=every, every_s=every_s).times(200, 0.5) == {"100": 2, "1": 200, "30s": 4, "0.2s": 500, "1e3s": 1}[text]
+    assert Saving(every=every, every_s=every_s).count(200, 0.5) == {"100": 2, "1": 200, "30s": 4, "0.2s": 500, "1e3s": 1}[text]
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "0s", "-1s", "s", "", "2.5", "10m", "nans", "infs", "ten"])
 def test_a_cadence_without_sense_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match=f"{text!r} does not say how far checkpoints lie apart"):
-        cadence(text)
+        parse_checkpoint_interval(text)
 
 
 def test_either_steps_or_seconds_say_when_to_save() -> None:
@@ -276,7 +276,7 @@ def test_too_many_workers_for_the_batch_are_refused_with_the_number(
 
 def _admitted(config: Pretraining, world: int, *data: Bucket) -> None:
     sources = [Source(bucket=bucket, weight=1.0) for bucket in data]
-    admit(config, sources, Bucket(data[0].url + "-run"), world, use_gpu=False)
+    validate_run(config, sources, Bucket(data[0].url + "-run"), world, use_gpu=False)
 
 
 def test_more_workers_than_samples_are_refused_with_the_number(flat: Bucket, solid: Bucket) -> None:
@@ -289,14 +289,14 @@ def test_more_workers_than_samples_are_refused_with_the_number(flat: Bucket, sol
 
 def test_a_method_without_batch_norm_lets_workers_be_without_a_sample_of_a_dataset(flat: Bucket, solid: Bucket) -> None:
     """Four of a batch of 5 have no image, or no superpatch; one that needs three of each is refused at two workers."""
-    _admitted(replace(recipe("maesil:tiny"), global_batch=5, compute=Compute(accumulate=4)), 4, flat, solid)
+    _admitted(replace(recipe("maesil:tiny"), global_batch=5, compute=Execution(accumulate=4)), 4, flat, solid)
     with pytest.raises(UsageError, match="leaves a worker 1 samples of one dataset at a time; cdssl-p3d needs 3"):
         _admitted(replace(recipe("cdssl-p3d:tiny"), global_batch=5), 2, flat, solid)
 
 
 def test_synchronised_batch_norm_needs_a_sample_of_each_dataset_of_every_worker(flat: Bucket, solid: Bucket) -> None:
     """Its statistics are of all workers' samples; a borrowed one would be counted among them."""
-    config = replace(recipe("cdssl-p3d:tiny"), global_batch=8, compute=Compute(sync_bn=True))
+    config = replace(recipe("cdssl-p3d:tiny"), global_batch=8, compute=Execution(sync_bn=True))
     _admitted(config, 4, flat, solid)
     with pytest.raises(UsageError, match="5 workers leave one without a sample of a dataset; synchronised batch norm"):
         _admitted(config, 5, flat, solid)

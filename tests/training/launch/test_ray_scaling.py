@@ -1,4 +1,4 @@
-"""Census: which machines are counted on, with a book keeper that answers as told.
+"""The scaling policy: which machines are counted on, with a coordinator that answers as told.
 
 With real machines that go: ``tests/system/test_chaos.py -k with_notice`` and ``tests/system/test_hosts.py``, by hand.
 """
@@ -13,13 +13,13 @@ from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 
-from crossdim.training.launch.ray_scaling import Staying, cluster_state
+from crossdim.training.launch.ray_scaling import DrainAwareScalingPolicy, cluster_state
 
 ANSWER = {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}, "c": {"CPU": 1.0}}
 
 
-class Books:
-    """What Ray's book keeper answers, and how often it was asked; its policy's own memory of a second stays in place."""
+class Coordinator:
+    """What Ray's coordinator answers, and how often it was asked; its policy's own memory of a second stays in place."""
 
     def __init__(self, policy: Any, monkeypatch: pytest.MonkeyPatch, going: dict[str, int]) -> None:
         self.asked, self.answer = 0, dict(ANSWER)
@@ -36,8 +36,8 @@ class Books:
         return dict(self.answer)
 
 
-def _policy() -> Staying:
-    return Staying(scaling_config=ScalingConfig(num_workers=(1, 4), elastic_resize_monitor_interval_s=0))
+def _policy() -> DrainAwareScalingPolicy:
+    return DrainAwareScalingPolicy(scaling_config=ScalingConfig(num_workers=(1, 4), elastic_resize_monitor_interval_s=0))
 
 
 def _on(*nodes: str) -> Any:
@@ -50,14 +50,14 @@ def test_nobody_is_started_on_a_machine_that_goes(monkeypatch: pytest.MonkeyPatc
     policy, theirs = _policy(), create_scaling_policy(_policy().scaling_config)
     assert isinstance(theirs, ElasticScalingPolicy)
     for each, expected in ((policy, 2), (theirs, 3)):
-        Books(each, monkeypatch, going={"b": 0})
+        Coordinator(each, monkeypatch, going={"b": 0})
         assert each.make_decision_for_non_running_worker_group().num_workers == expected
 
 
 def test_workers_stay_on_their_machine_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resize only because of the notice would come early, and a machine that goes is no reason to grow either."""
     policy = _policy()
-    Books(policy, monkeypatch, going={"b": 0, "c": 0})
+    Coordinator(policy, monkeypatch, going={"b": 0, "c": 0})
     decision: Any = policy.make_decision_for_running_worker_group(_on("a", "b"), None)
     assert not hasattr(decision, "num_workers")
     assert policy.make_decision_for_non_running_worker_group().num_workers == 1
@@ -65,10 +65,10 @@ def test_workers_stay_on_their_machine_until_it_is_gone(monkeypatch: pytest.Monk
 
 def test_an_answer_of_before_a_loss_is_not_used_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = _policy()
-    books = Books(policy, monkeypatch, going={})
+    coordinator = Coordinator(policy, monkeypatch, going={})
     policy.make_decision_for_running_worker_group(_on("a", "b", "c"), None)
-    del books.answer["c"]
+    del coordinator.answer["c"]
     assert policy.make_decision_for_non_running_worker_group().num_workers == 2
-    assert books.asked == 2
+    assert coordinator.asked == 2
     policy.make_decision_for_non_running_worker_group()
-    assert books.asked == 2  # while it waits for machines, Ray's second holds
+    assert coordinator.asked == 2  # while it waits for machines, Ray's second holds

@@ -12,27 +12,30 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.training.config.execution import Execution
+from crossdim.training.config.optimizers import Sgd
 from crossdim.training.config.pretraining import read_config
 from crossdim.training.data.dataset import open_dataset
 from crossdim.training.data.loader import Loading, step_batches
-from crossdim.training.engine.execution import Compute
-from crossdim.training.engine.loop import StepRecord, fit, wrapped
-from crossdim.training.engine.optim import Sgd
-from crossdim.training.engine.train_state import Learner
+from crossdim.training.engine.control import StopControl
+from crossdim.training.engine.loop import Schedule, fit
+from crossdim.training.engine.train_state import TrainState
 from crossdim.training.launch.worker import DatasetViews, Job, Source, order_of, train
 from crossdim.training.recipes import maesil
 from crossdim.training.recipes.cdssl_p3d import tiny
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.metrics import read_metrics
+from tests.training.records import Records
 
 pytestmark = pytest.mark.integration
 
 STEPS = 3
+
 CPU = torch.device("cpu")
 
 
 def _job(out: str, data: tuple[str, ...], *, sync_bn: bool) -> Job:
-    config = replace(tiny(), steps=STEPS, global_batch=14, compute=Compute(sync_bn=sync_bn, channels_last=False))
+    config = replace(tiny(), steps=STEPS, global_batch=14, compute=Execution(sync_bn=sync_bn, channels_last=False))
     sources = tuple(Source(bucket=Bucket(url), weight=1.0) for url in data)
     return Job(config=config.document(), sources=sources, run=Bucket(out), saving=Saving(every=STEPS))
 
@@ -40,7 +43,7 @@ def _job(out: str, data: tuple[str, ...], *, sync_bn: bool) -> Job:
 def _process(rank: int, world: int, folder: str, data: tuple[str, ...], sync_bn: bool) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    train(_job(f"{folder}/two", data, sync_bn=sync_bn), rank, world, torch.device("cpu"))
+    train(_job(f"{folder}/two", data, sync_bn=sync_bn), rank, world, torch.device("cpu"), StopControl())
     dist.destroy_process_group()
 
 
@@ -48,7 +51,7 @@ def _process(rank: int, world: int, folder: str, data: tuple[str, ...], sync_bn:
 def test_two_workers_with_uneven_shares(sync_bn: bool, flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
     """Seven samples of each dataset: three on one rank, four on the other."""
     data = (flat.url, solid.url)
-    train(_job(str(tmp_path / "one"), data, sync_bn=sync_bn), 0, 1, torch.device("cpu"))
+    train(_job(str(tmp_path / "one"), data, sync_bn=sync_bn), 0, 1, torch.device("cpu"), StopControl())
     mp.spawn(_process, args=(2, str(tmp_path), data, sync_bn), nprocs=2, join=True)
     one, two = (read_metrics(Bucket(str(tmp_path / run))) for run in ("one", "two"))
     for name in ("samples", "counts", "lr", "voxels"):
@@ -78,23 +81,23 @@ def _uneven(out: str, data: tuple[str, ...], global_batch: int) -> Job:
 def _static(job: Job, *, static: bool) -> list[float]:
     """Losses of a run of one dataset, with what DDP was told of its steps."""
     config, datasets = read_config(job.config, "the test"), [open_dataset(source.bucket) for source in job.sources]
-    learner, records = Learner.of(config, CPU), list[StepRecord]()
+    state, records = TrainState.build(config, CPU), Records()
     order, size = order_of(config, datasets, [1.0]), config.global_batch
     loading = Loading(order=order, global_batch=size, rank=dist.get_rank(), world=dist.get_world_size())
     batches = step_batches(loading, datasets, DatasetViews(config, datasets), 0, LONG * size)
-    module = wrapped(learner.method, CPU, static=static)
-    assert isinstance(module, DistributedDataParallel)
-    assert module.static_graph is static
-    fit(module, learner.optimizer, config, batches, 0, CPU, lambda record, ask: records.append(record))
-    return [record.loss for record in records]
+    state = state.distribute(static=static)
+    assert isinstance(state.module, DistributedDataParallel)
+    assert state.module.static_graph is static
+    fit(state, batches, Schedule.from_config(config), [records])
+    return [record.loss for record in records.found]
 
 
 def _several(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous-{world}", rank=rank, world_size=world)
     for batch in BATCHES:
-        train(_uneven(f"{folder}/{batch}-on-{world}", data, batch), rank, world, CPU)
-    train(_uneven(f"{folder}/one-dataset-on-{world}", data[:1], 5), rank, world, CPU)
+        train(_uneven(f"{folder}/{batch}-on-{world}", data, batch), rank, world, CPU, StopControl())
+    train(_uneven(f"{folder}/one-dataset-on-{world}", data[:1], 5), rank, world, CPU, StopControl())
     losses = {static: _static(_uneven("", data[:1], 5), static=static) for static in (True, False)}
     torch.save(losses, f"{folder}/static-{world}-{rank}.pt")
     dist.destroy_process_group()
@@ -105,8 +108,8 @@ def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) 
     """Folders of runs on one, two and three workers."""
     folder, data = tmp_path_factory.mktemp("runs"), (flat.url, solid.url)
     for batch in BATCHES:
-        train(_uneven(str(folder / f"{batch}-on-1"), data, batch), 0, 1, CPU)
-    train(_uneven(str(folder / "one-dataset-on-1"), data[:1], 5), 0, 1, CPU)
+        train(_uneven(str(folder / f"{batch}-on-1"), data, batch), 0, 1, CPU, StopControl())
+    train(_uneven(str(folder / "one-dataset-on-1"), data[:1], 5), 0, 1, CPU, StopControl())
     for world in (2, 3):
         mp.spawn(_several, args=(world, str(folder), data), nprocs=world, join=True)
     return folder

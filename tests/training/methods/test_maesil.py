@@ -247,9 +247,9 @@ def test_hounsfield_units_become_unit_range() -> None:
 def test_the_rate_falls_from_the_end_of_the_warm_up_to_the_end_of_the_run() -> None:
     """O-D16, counted in steps; counted in epochs and stepped every batch, it would rise to full again at step 95."""
     run = paper()
-    rates = [run.optimizer.rate(step, run.steps) for step in range(0, run.steps + 1, 100)]
+    rates = [run.optimizer.learning_rate(step, run.steps) for step in range(0, run.steps + 1, 100)]
     warm = run.optimizer.warmup_steps // 100
-    assert run.optimizer.rate(run.optimizer.warmup_steps - 1, run.steps) == run.optimizer.lr == max(rates)
+    assert run.optimizer.learning_rate(run.optimizer.warmup_steps - 1, run.steps) == run.optimizer.lr == max(rates)
     assert rates[-1] == pytest.approx(0, abs=1e-12)
     assert all(a < b for a, b in itertools.pairwise(rates[: warm + 1]))
     assert all(a > b for a, b in itertools.pairwise(rates[warm:]))

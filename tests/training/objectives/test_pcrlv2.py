@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossdim.training.engine.optim import Sgd
+from crossdim.training.config.optimizers import Sgd
 from crossdim.training.methods.base import Step
 from crossdim.training.objectives.pcrlv2 import (
     Pair,
@@ -56,7 +56,7 @@ def test_the_scale_weight_and_the_rate_fall_by_half_a_cosine() -> None:
     """O-B7: values at epochs 0, 60, 120, 180 and 240 of 240."""
     expected = [1.0, 0.853553, 0.5, 0.146447, 0.0]
     assert [scale_weight(e / 240) for e in (0, 60, 120, 180, 240)] == pytest.approx(expected, abs=1e-6)
-    assert [Sgd(lr=1.0).rate(e, 240) for e in (0, 60, 120, 180, 240)] == pytest.approx(expected, abs=1e-6)
+    assert [Sgd(lr=1.0).learning_rate(e, 240) for e in (0, 60, 120, 180, 240)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_restoration_of_grey_against_black_and_white_is_a_quarter() -> None:

@@ -1,4 +1,4 @@
-"""Saver: a checkpoint is of the step at which it was copied, whatever the store and the weights do meanwhile."""
+"""AsyncCheckpointer: a checkpoint is of the step at which it was copied, whatever the store and the weights do meanwhile."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ import crossdim.training.run_dir.async_checkpointer
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
-from crossdim.training.engine.control import HERE, Ask
-from crossdim.training.engine.loop import StepRecord
-from crossdim.training.engine.train_state import Learner
+from crossdim.training.engine.control import Request, StopControl
+from crossdim.training.engine.step_record import StepRecord
+from crossdim.training.engine.train_state import TrainState
 from crossdim.training.recipes.maesil import tiny
-from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.async_checkpointer import Saver, Title
-from crossdim.training.run_dir.background_writer import Scribe
-from crossdim.training.run_dir.checkpoint import Saving, State
+from crossdim.training.run_dir import checkpoint, checkpoint_listing
+from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer, RunHeader
+from crossdim.training.run_dir.background_writer import BackgroundWriter
+from crossdim.training.run_dir.checkpoint import CheckpointState, Saving
 from crossdim.training.run_dir.events import EventLog, events
 from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.resume import capture
 
 PATIENCE_S = 60.0
 CPU = torch.device("cpu")
@@ -52,16 +53,16 @@ class _Slow(Bucket):
         super().put(path, data)
 
 
-def _moved(learner: Learner, seed: int) -> None:
+def _update(state: TrainState, seed: int) -> None:
     """An update by a gradient of chance: weights and both moments are others afterwards."""
     generator = torch.Generator().manual_seed(seed)
-    for weight in learner.method.parameters():
+    for weight in state.method.parameters():
         weight.grad = torch.randn(weight.shape, generator=generator)
-    learner.optimizer.step()
-    learner.moved()
+    state.optimizer.step()
+    state.update_average()
 
 
-def _leaves(state: State) -> list[Tensor]:
+def _leaves(state: CheckpointState) -> list[Tensor]:
     tensors = pytree.tree_leaves([state.model, state.optimizer, state.average])
     return [tensor.clone() for tensor in tensors if isinstance(tensor, Tensor)]
 
@@ -72,20 +73,23 @@ def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Bench:
-    learner: Learner
-    scribe: Scribe
-    saver: Saver
+    state: TrainState
+    writer: BackgroundWriter
+    checkpointer: AsyncCheckpointer
+    control: StopControl
 
 
 @contextlib.contextmanager
 def _saving(run: Bucket, saving: Saving, *, ema: float | None = None) -> Iterator[_Bench]:
     """Rank 0 of 1, without steps."""
     config = replace(tiny(), steps=9, compute=replace(tiny().compute, ema=ema))
-    learner = Learner.of(config, CPU)
-    _moved(learner, seed=0)
-    title = Title(identity={"a": 1}, spec=learner.method.encoder_spec, steps=9, global_batch=4, rank=0, world=1)
-    with contextlib.closing(Scribe()) as scribe:
-        yield _Bench(learner=learner, scribe=scribe, saver=Saver(run, title, saving, learner, scribe, EventLog(run, 1)))
+    state = TrainState.build(config, CPU)
+    _update(state, seed=0)
+    header = RunHeader(identity={"a": 1}, spec=state.method.encoder_spec, steps=9, global_batch=4, rank=0, world=1)
+    with contextlib.closing(BackgroundWriter()) as writer:
+        control = StopControl()
+        checkpointer = AsyncCheckpointer(run, header, saving, state, writer, control, EventLog(run, 1))
+        yield _Bench(state=state, writer=writer, control=control, checkpointer=checkpointer)
 
 
 @pytest.fixture
@@ -99,20 +103,20 @@ def slow(tmp_path: Path) -> _Slow:
 def test_what_is_written_is_the_state_at_the_copy(ema: float | None, slow: _Slow) -> None:
     """The weights move on twice while the store takes its time; so do moments and average."""
     with _saving(slow, Saving(every=2), ema=ema) as bench:
-        expected = _leaves(bench.learner.state(2, 8, {}))
-        encoder = {name: t.clone() for name, t in bench.learner.state(2, 8, {}).encoder.items()}
-        bench.saver.save(2)
+        expected = _leaves(capture(bench.state, 2, 8, {}))
+        encoder = {name: t.clone() for name, t in capture(bench.state, 2, 8, {}).encoder.items()}
+        bench.checkpointer.save(2)
         assert _Slow.begun.wait(PATIENCE_S)
         for seed in (1, 2):
-            _moved(bench.learner, seed)
-        assert not bench.scribe.idle
+            _update(bench.state, seed)
+        assert not bench.writer.idle
         _Slow.released.set()
-        bench.scribe.finish()
+        bench.writer.finish()
         found = checkpoint.load(slow)
         assert found is not None
         assert (found.step, found.position, found.identity) == (2, 8, {"a": 1})
         assert _alike(_leaves(found), expected)
-        assert not _alike(_leaves(bench.learner.state(2, 8, {})), expected)
+        assert not _alike(_leaves(capture(bench.state, 2, 8, {})), expected)
         kept = torch.load(Path(slow.root, "encoder.pt"), weights_only=True)["weights"]
         assert kept.keys() == encoder.keys()
         assert all(torch.equal(kept[name], encoder[name]) for name in encoder)
@@ -121,19 +125,19 @@ def test_what_is_written_is_the_state_at_the_copy(ema: float | None, slow: _Slow
 def test_a_second_copy_waits_until_the_first_is_written(slow: _Slow) -> None:
     """It uses the memory of the first, so both would be spoiled; and it is no third copy of a large model."""
     with _saving(slow, Saving(every=2)) as bench, ThreadPoolExecutor(1) as thread:
-        first = _leaves(bench.learner.state(2, 8, {}))
-        bench.saver.save(2)
-        memory = {name: tensor.data_ptr() for name, tensor in bench.saver._kept.items()}
+        first = _leaves(capture(bench.state, 2, 8, {}))
+        bench.checkpointer.save(2)
+        memory = {name: tensor.data_ptr() for name, tensor in bench.checkpointer._copies.items()}
         assert _Slow.begun.wait(PATIENCE_S)
-        _moved(bench.learner, seed=1)
-        second = _leaves(bench.learner.state(4, 16, {}))
-        saving = thread.submit(bench.saver.save, 4)
+        _update(bench.state, seed=1)
+        second = _leaves(capture(bench.state, 4, 16, {}))
+        saving = thread.submit(bench.checkpointer.save, 4)
         with pytest.raises(TimeoutError):
             saving.result(0.2)
         _Slow.released.set()
         saving.result(PATIENCE_S)
-        bench.scribe.finish()
-        assert {name: tensor.data_ptr() for name, tensor in bench.saver._kept.items()} == memory
+        bench.writer.finish()
+        assert {name: tensor.data_ptr() for name, tensor in bench.checkpointer._copies.items()} == memory
         assert _alike(_leaves(checkpoint.load_step(slow, 2)), first)
         assert _alike(_leaves(checkpoint.load_step(slow, 4)), second)
 
@@ -145,9 +149,12 @@ def _record(step: int) -> StepRecord:
 
 def test_a_checkpoint_is_due_by_steps_by_an_ask_and_at_the_end(tmp_path: Path) -> None:
     with _saving(Bucket(str(tmp_path)), Saving(every=4)) as bench:
-        assert [bench.saver.due(_record(step), Ask.NOTHING) for step in range(9)] == [*([False] * 3 + [True]) * 2, True]
-        assert [bench.saver.due(_record(0), ask) for ask in Ask] == [False, True, True]
-        assert HERE.take() is Ask.NOTHING
+        assert [bench.checkpointer.is_due(_record(step), Request.NOTHING) for step in range(9)] == [
+            *([False] * 3 + [True]) * 2,
+            True,
+        ]
+        assert [bench.checkpointer.is_due(_record(0), ask) for ask in Request] == [False, True, True]
+        assert bench.control.take() is Request.NOTHING
 
 
 def test_a_checkpoint_that_time_makes_due_is_asked_for_so_that_all_ranks_save(
@@ -157,17 +164,17 @@ def test_a_checkpoint_that_time_makes_due_is_asked_for_so_that_all_ranks_save(
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now, perf_counter=lambda: 0.0)
     monkeypatch.setattr(crossdim.training.run_dir.async_checkpointer, "time", clock)
     with _saving(Bucket(str(tmp_path)), Saving(every=None, every_s=30.0)) as bench:
-        for now, asked in ((129.9, Ask.NOTHING), (130.0, Ask.SAVE)):
+        for now, asked in ((129.9, Request.NOTHING), (130.0, Request.SAVE)):
             clock.now = now
-            assert not bench.saver.due(_record(1), Ask.NOTHING)
-            assert HERE.take() is asked
+            assert not bench.checkpointer.is_due(_record(1), Request.NOTHING)
+            assert bench.control.take() is asked
         clock.now = 131.0
-        assert bench.saver.due(_record(2), Ask.SAVE)
-        bench.saver.save(3)
+        assert bench.checkpointer.is_due(_record(2), Request.SAVE)
+        bench.checkpointer.save(3)
         clock.now = 160.9  # counted from the copy, not from when it was due
-        assert not bench.saver.due(_record(3), Ask.NOTHING)
-        assert HERE.take() is Ask.NOTHING
-        bench.scribe.finish()
+        assert not bench.checkpointer.is_due(_record(3), Request.NOTHING)
+        assert bench.control.take() is Request.NOTHING
+        bench.writer.finish()
 
 
 def test_a_store_that_fails_is_heard_of_after_the_next_step(tmp_path: Path) -> None:
@@ -176,11 +183,11 @@ def test_a_store_that_fails_is_heard_of_after_the_next_step(tmp_path: Path) -> N
             raise StorageError(f"{path}: no space is left")
 
     with _saving(Full(str(tmp_path)), Saving(every=2)) as bench:
-        bench.saver.save(2)
-        while not bench.scribe.idle:
+        bench.checkpointer.save(2)
+        while not bench.writer.idle:
             pass
         with pytest.raises(StorageError, match="no space is left"):
-            bench.saver.note(_record(2), Ask.NOTHING)
+            bench.checkpointer.after_step(_record(2), Request.NOTHING)
 
 
 def _pretrain(run: Path, data: Bucket, *more: str, steps: int = 6) -> int:
@@ -274,7 +281,7 @@ def test_what_is_kept_is_the_newest_and_every_kth_and_nothing_half_written(flat:
     assert _pretrain(tmp_path, flat, "--checkpoint-every", "1", "--keep", "2", "--keep-every", "4", steps=7) == 0
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["latest", "step-00000004", "step-00000006", "step-00000007", "step-00000099"]
-    assert checkpoint.complete(Bucket(str(tmp_path))) == [f"step-{step:08d}" for step in (4, 6, 7)]
+    assert checkpoint_listing.complete_names(Bucket(str(tmp_path))) == [f"step-{step:08d}" for step in (4, 6, 7)]
 
 
 def test_the_encoder_is_that_of_the_newest_checkpoint(flat: Bucket, tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ import torch.multiprocessing as mp
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
-from crossdim.training.launch.worker import _chosen
-from crossdim.training.run_dir import checkpoint, checkpoint_listing
+from crossdim.training.run_dir import checkpoint, checkpoint_listing, layout
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, newest_step
+from crossdim.training.run_dir.resume import _choose
 
 PATIENCE_S = 60.0
 
 
-def _state(step: int) -> checkpoint.State:
+def _state(step: int) -> checkpoint.CheckpointState:
     weights = {"w": torch.full((3,), float(step))}
-    return checkpoint.State(
+    return checkpoint.CheckpointState(
         step=step, position=step * 4, identity={"config": {"steps": 9}}, model=weights, optimizer={"state": {}}
     )
 
@@ -73,7 +73,7 @@ def test_a_pointer_that_is_no_file_ends_no_run(run: Bucket, made: str, caplog: p
 def test_only_the_newest_are_kept(run: Bucket) -> None:
     for step in range(1, 6):
         checkpoint.save(run, _state(step), Saving(last=2))
-    assert checkpoint.complete(run) == ["step-00000004", "step-00000005"]
+    assert checkpoint_listing.complete_names(run) == ["step-00000004", "step-00000005"]
 
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "no hashes", "half hashes", "gone"])
@@ -152,11 +152,11 @@ def test_hashes_of_parts_stand_with_the_state_and_come_back(run: Bucket) -> None
 def test_what_is_half_written_goes_when_a_newer_one_is_whole(run: Bucket) -> None:
     """Not before, and nothing newer: another process may still be writing that."""
     for step in (1, 2, 4):
-        run.put(f"{checkpoint.parts_of(step)}/shard-00000-00000.bin", b"half")
+        run.put(f"{layout.parts_path(step)}/shard-00000-00000.bin", b"half")
     checkpoint.save(run, _state(3), Saving(last=3))
     folders = {stored.path.split("/")[1] for stored in run.listing("checkpoints")}
     assert folders == {"step-00000003", "step-00000004", "latest"}
-    assert (checkpoint.complete(run), newest_step(run)) == (["step-00000003"], 3)
+    assert (checkpoint_listing.complete_names(run), newest_step(run)) == (["step-00000003"], 3)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_what_is_no_complete_checkpoint_is_not_counted_and_told(
     for step in (1, 2, 3):
         checkpoint.save(run, _state(step), Saving(last=2))
     assert newest_step(run) == 3
-    assert [one for one in checkpoint.complete(run) if one != name] == ["step-00000002", "step-00000003"]
+    assert [one for one in checkpoint_listing.complete_names(run) if one != name] == ["step-00000002", "step-00000003"]
     ((ignored, told),) = CheckpointListing(run).ignored().items()
     assert ignored == name
     assert reason in told
@@ -199,7 +199,7 @@ def test_a_list_of_hashes_that_is_too_long_is_not_read(run: Bucket, monkeypatch:
 def test_of_those_for_good_none_is_counted_among_the_newest(run: Bucket) -> None:
     for step in range(1, 11):
         checkpoint.save(run, _state(step), Saving(last=2, for_good=4))
-    assert checkpoint.complete(run) == [f"step-{step:08d}" for step in (4, 8, 9, 10)]
+    assert checkpoint_listing.complete_names(run) == [f"step-{step:08d}" for step in (4, 8, 9, 10)]
 
 
 class _Appearing(Bucket):
@@ -224,11 +224,15 @@ def _choosing(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     passed: list[str] = []
-    told, cpu = (lambda name, reason: passed.append(name)), torch.device("cpu")
-    states = [_chosen(_Appearing(f"{folder}/run"), rank, cpu, None, told)]
+    cpu = torch.device("cpu")
+
+    def choose(run: Bucket, below: int | None = None) -> checkpoint.CheckpointState | None:
+        return _choose(run, cpu, rank, below, lambda name, reason: passed.append(name), lambda state: None)
+
+    states = [choose(_Appearing(f"{folder}/run"))]
     dist.barrier()
-    states += [_chosen(Bucket(f"{folder}/run"), rank, cpu, below, told) for below in (None, 2)]
-    states += [_chosen(Bucket(f"{folder}/none"), rank, cpu, None, told)]
+    states += [choose(Bucket(f"{folder}/run"), below) for below in (None, 2)]
+    states += [choose(Bucket(f"{folder}/none"))]
     found = [(state.step, state.model["w"]) if state else None for state in states]
     torch.save((found, passed), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

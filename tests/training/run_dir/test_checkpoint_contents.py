@@ -18,7 +18,7 @@ from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint import State
+from crossdim.training.run_dir.checkpoint import CheckpointState
 from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.events import events, read_event
 
@@ -198,11 +198,11 @@ def test_the_average_is_there_where_the_configuration_keeps_one(ema: float | Non
     document["identity"]["config"]["compute"]["ema"] = None if ema else 0.9
     document["average"] = document["average"] if ema else None
     with pytest.raises(StorageError, match="average, and compute"):
-        check_contents(State(**document))
+        check_contents(CheckpointState(**document))
 
 
 def test_a_state_of_step_0_needs_no_optimizer_state(trained: Path) -> None:
     """None was stepped yet."""
     document = _document(trained)
     document["optimizer"]["state"] = {}
-    check_contents(State(**document | {"step": 0, "position": 0}))
+    check_contents(CheckpointState(**document | {"step": 0, "position": 0}))

@@ -9,9 +9,9 @@ import pytest
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.config.pretraining import overridden
+from crossdim.training.config.pretraining import apply_overrides
 from crossdim.training.recipes import recipe
-from crossdim.training.run_dir.differences import run_differences
+from crossdim.training.run_dir.differences import describe_differences
 from tests.training.published import images, publish
 
 
@@ -20,7 +20,7 @@ def _dataset(name: str, manifest: str = "m", preprocessing: str = "p") -> dict[s
 
 
 def _identity(*datasets: dict[str, str], name: str = "cdssl-p3d:tiny", changes: tuple[str, ...] = ()) -> dict[str, Any]:
-    config = overridden(recipe(name), changes).document()
+    config = apply_overrides(recipe(name), changes).document()
     return {"config": config, "datasets": list(datasets), "weights": [1] * len(datasets)}
 
 
@@ -48,7 +48,7 @@ XR, CT = _dataset("xr"), _dataset("ct")
     ],
 )
 def test_each_difference_is_a_sentence(now: dict[str, Any], told: str) -> None:
-    assert run_differences(_identity(XR, CT), now) == told
+    assert describe_differences(_identity(XR, CT), now) == told
 
 
 def test_of_many_settings_five_are_named_and_the_rest_counted() -> None:
@@ -61,7 +61,7 @@ def test_of_many_settings_five_are_named_and_the_rest_counted() -> None:
         "optimizer.momentum=0",
         "mixing.mode=ratio",
     )
-    told = run_differences(_identity(XR), _identity(XR, changes=changes)).split("; ")
+    told = describe_differences(_identity(XR), _identity(XR, changes=changes)).split("; ")
     assert len(told) == 6
     assert told[-1] == "and 2 more settings"
     assert all(" was " in one and " and is " in one for one in told[:5])

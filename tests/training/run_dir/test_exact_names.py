@@ -13,7 +13,7 @@ import pytest
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.training.run_dir.checkpoint_listing import HASHES
-from crossdim.training.run_dir.run_config import CONFIG
+from crossdim.training.run_dir.layout import CONFIG
 from tests.training.published import images, publish
 
 

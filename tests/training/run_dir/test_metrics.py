@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.engine.loop import StepRecord
-from crossdim.training.run_dir.background_writer import Scribe
-from crossdim.training.run_dir.metrics import MetricLog, read_metrics
+from crossdim.training.engine.step_record import StepRecord
+from crossdim.training.run_dir.background_writer import BackgroundWriter
+from crossdim.training.run_dir.metric_log import MetricLog
+from crossdim.training.run_dir.metrics import read_metrics
 from tests.training.boards import read
 
 
@@ -30,17 +31,17 @@ def _record(step: int, loss: float) -> StepRecord:
 
 
 def _write(run: Bucket, first: int, stop: int, every: int, loss: float) -> None:
-    scribe = Scribe()
-    log = MetricLog(run, first, 20, scribe)
+    writer = BackgroundWriter()
+    log = MetricLog(run, first, 20, writer)
     for step in range(first, stop):
         record = _record(step, loss)
         log.add(record)
         if (step + 1) % every == 0:
-            log.checkpointed(record)
+            log.close_segment(record)
         elif step == stop - 1:
-            log.tell()
-    scribe.finish()
-    scribe.close()
+            log.flush()
+    writer.finish()
+    writer.close()
 
 
 def test_steps_that_are_done_again_are_logged_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.storage_schema.errors import UsageError
-from crossdim.training.launch.validate import admit
+from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Source
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir.output_check import check_run_folder
@@ -77,10 +77,10 @@ def test_datasets_in_a_store_are_not_written_into(s3_endpoint: str, s3_client: A
     source, config = Source(bucket=dataset, weight=1.0), recipe("cdssl-p3d:tiny")
     for url in ("s3://output-folders/xr", "s3a://output-folders/xr/run"):
         with pytest.raises(UsageError, match="lies inside the dataset s3://output-folders/xr"):
-            admit(config, [source], Bucket(url, options), 0, use_gpu=False)
+            validate_run(config, [source], Bucket(url, options), 0, use_gpu=False)
     with pytest.raises(UsageError, match="files that are no run of crossdim, such as xr/catalog"):
-        admit(config, [source], Bucket("s3://output-folders", options), 0, use_gpu=False)
-    assert admit(config, [source], Bucket("s3://output-folders/xr2", options), 0, use_gpu=False).damage is None
+        validate_run(config, [source], Bucket("s3://output-folders", options), 0, use_gpu=False)
+    assert validate_run(config, [source], Bucket("s3://output-folders/xr2", options), 0, use_gpu=False).damage is None
 
 
 def test_a_folder_that_is_empty_or_a_run_is_taken(tmp_path: Path) -> None:

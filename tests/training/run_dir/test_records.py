@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.run_dir.records import is_count, is_finite, is_seconds, legible, parse_record, record_text
+from crossdim.training.run_dir.records import is_count, is_finite, is_seconds, parse_record, read_records, record_text
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9)
 VALUES = st.dictionaries(st.text(max_size=5), SCALARS, min_size=1, max_size=5).filter(lambda values: "crc32c" not in values)
@@ -58,8 +58,8 @@ def test_damaged_lines_are_left_out_and_the_others_read(tmp_path: Path) -> None:
     run = Bucket(str(tmp_path))
     lines = [record_text({"step": number}) for number in range(4)]
     run.put("a", "\n".join([lines[0], lines[1].replace("1", "2", 1), "", "\0", lines[2][:-5], lines[3]]).encode() + b"\n\xff")
-    assert legible(run, "a") == [{"step": 0}, {"step": 3}]
-    assert legible(run, "nothing") == []
+    assert read_records(run, "a") == [{"step": 0}, {"step": 3}]
+    assert read_records(run, "nothing") == []
 
 
 @pytest.mark.parametrize("value", [None, True, "1", [], {}, math.nan, math.inf, -math.inf, 10**400, -(10**400)])

@@ -11,16 +11,15 @@ import torch
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import DocumentError, RunError, StorageError
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint import Saving, State
+from crossdim.training.run_dir.checkpoint import CheckpointState, Saving
+from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.run_dir.run_config import (
-    CONFIG,
-    Recorded,
     RunConfig,
     parse_run_config,
     read_run_config,
-    recorded,
     write_run_config,
 )
+from crossdim.training.run_dir.run_identity import StoredIdentity, read_identity
 
 IDENTITY = {
     "config": {"steps": 9, "seed": 3},
@@ -36,7 +35,7 @@ def run(tmp_path: Path) -> Bucket:
 
 
 def _save(run: Bucket, identity: dict[str, object] = IDENTITY) -> None:
-    state = State(step=4, position=16, identity=identity, model={"w": torch.zeros(3)}, optimizer={"state": {}})
+    state = CheckpointState(step=4, position=16, identity=identity, model={"w": torch.zeros(3)}, optimizer={"state": {}})
     checkpoint.save(run, state, Saving())
 
 
@@ -47,11 +46,11 @@ def _old(identity: dict[str, object]) -> bytes:
 def test_what_is_written_is_read(run: Bucket) -> None:
     write_run_config(run, IDENTITY, ["s3://lab/xr"])
     assert read_run_config(run) == RunConfig(identity=IDENTITY, sources=("s3://lab/xr",))
-    assert recorded(run) == Recorded(identity=IDENTITY)
+    assert read_identity(run) == StoredIdentity(identity=IDENTITY)
 
 
 def test_a_folder_without_one_holds_no_run(run: Bucket) -> None:
-    assert recorded(run) is None
+    assert read_identity(run) is None
 
 
 def test_no_bit_of_it_changes_unseen() -> None:
@@ -88,7 +87,7 @@ DAMAGE = [
 def test_a_damaged_one_is_rebuilt_from_the_newest_checkpoint(data: bytes, run: Bucket) -> None:
     _save(run)
     run.put(CONFIG, data)
-    found = recorded(run)
+    found = read_identity(run)
     assert found is not None
     assert found.identity == IDENTITY
     assert str(found.damage).endswith("it is rebuilt from the checkpoint of step 4")
@@ -98,32 +97,32 @@ def test_a_damaged_one_is_rebuilt_from_the_newest_checkpoint(data: bytes, run: B
 def test_a_damaged_one_without_a_checkpoint_is_a_sentence_that_says_what_to_do(data: bytes, run: Bucket) -> None:
     run.put(CONFIG, data)
     with pytest.raises(RunError, match="There is no checkpoint to rebuild it from: choose another --out"):
-        recorded(run)
+        read_identity(run)
 
 
 def test_an_older_one_is_held_against_the_checkpoint(run: Bucket) -> None:
     """It has no digest, so a flipped digit in it would be another run; the checkpoint has a hash."""
     run.put(CONFIG, _old(OTHER))
-    assert recorded(run) == Recorded(identity=OTHER)
+    assert read_identity(run) == StoredIdentity(identity=OTHER)
     _save(run)
-    found = recorded(run)
+    found = read_identity(run)
     assert found is not None
     assert (found.identity, "is not what the checkpoint of step 4 says" in str(found.damage)) == (IDENTITY, True)
     run.put(CONFIG, _old(IDENTITY))
-    assert recorded(run) == Recorded(identity=IDENTITY)
+    assert read_identity(run) == StoredIdentity(identity=IDENTITY)
 
 
 def test_a_sealed_one_is_believed_before_any_checkpoint(run: Bucket) -> None:
     """A checkpoint of another run in its folder is then refused by whoever resumes."""
     _save(run, OTHER)
     write_run_config(run, IDENTITY, [])
-    assert recorded(run) == Recorded(identity=IDENTITY)
+    assert read_identity(run) == StoredIdentity(identity=IDENTITY)
 
 
 def test_somebody_elses_is_named_by_what_it_holds(run: Bucket) -> None:
     run.put(CONFIG, b'{"model_type": "vit", "hidden_size": 768}')
     with pytest.raises(RunError, match=r"does not describe a run of crossdim.*holds hidden_size, model_type"):
-        recorded(run)
+        read_identity(run)
 
 
 def test_if_no_checkpoint_is_whole_none_is_believed(run: Bucket) -> None:
@@ -131,4 +130,4 @@ def test_if_no_checkpoint_is_whole_none_is_believed(run: Bucket) -> None:
     run.put(CONFIG, b"")
     run.put("checkpoints/step-00000004/state.pt", b"")
     with pytest.raises(StorageError, match="whole; restore one"):
-        recorded(run)
+        read_identity(run)

@@ -26,8 +26,9 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
+from crossdim.training.run_dir.layout import SHARD_INDEX
 from crossdim.training.run_dir.sharded import index, read, snapshot, write, writer
-from crossdim.training.run_dir.sharded.index import DTYPES, INDEX
+from crossdim.training.run_dir.sharded.index import DTYPES
 
 WORLD = 3
 #: First axes that do not divide by 3 ranks; that leave one with nothing; other axes, none, and no numbers at all.
@@ -143,7 +144,7 @@ def test_what_three_ranks_write_two_and_one_read(run: Bucket) -> None:
     read(run, "s", _recorded(run), alone, None)
     _assert_filled(alone)
     _on_ranks(2, run, _reading)
-    chunks = [(*chunk, name) for name, entry in json.loads(run.read(f"s/{INDEX}")).items() for chunk in entry["chunks"]]
+    chunks = [(*chunk, name) for name, entry in json.loads(run.read(f"s/{SHARD_INDEX}")).items() for chunk in entry["chunks"]]
     stored = sum(torch.Size(sizes).numel() for _, sizes, _, _, _ in chunks)
     assert stored == sum(_numbers(name).numel() for name in SHAPES)
     assert {name: obj[:5] for _, _, obj, _, name in chunks if name in ("everywhere", "plain", "number", "five")} == {
@@ -178,7 +179,7 @@ def test_any_tensors_come_back_bit_for_bit(drawn: list[tuple[tuple[int, ...], st
     with tempfile.TemporaryDirectory() as folder, patch.object(writer, "OBJECT_BYTES", object_bytes):
         hashes = write(Bucket(folder), "one", tensors, None)
         assert write(Bucket(folder), "two", tensors, None) == hashes
-        document = json.loads(Bucket(folder).read(f"one/{INDEX}"))
+        document = json.loads(Bucket(folder).read(f"one/{SHARD_INDEX}"))
         assert all(at % writer.ALIGNMENT == 0 for entry in document.values() for _, _, _, at in entry["chunks"])
         found = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
         read(Bucket(folder), "one", hashes, found, None)
@@ -190,7 +191,7 @@ def test_objects_stay_small(run: Bucket) -> None:
     tensors = {str(n): torch.full((10,), float(n)) for n in range(7)}
     with patch.object(writer, "OBJECT_BYTES", 100):
         hashes = write(run, "s", tensors, None)
-    assert sorted(hashes) == [INDEX, *(f"whole-00000-{n:05d}.bin" for n in range(4))]
+    assert sorted(hashes) == [SHARD_INDEX, *(f"whole-00000-{n:05d}.bin" for n in range(4))]
 
 
 @pytest.fixture
@@ -211,10 +212,10 @@ OTHER_BYTES = "its bytes do not have the recorded sha256"
 @pytest.mark.parametrize(
     ("name", "harm", "message"),
     [
-        *((name, "flipped", OTHER_BYTES) for name in (INDEX, SECOND)),
-        *((name, "gone", "is missing; the checkpoint is not whole") for name in (INDEX, SECOND)),
-        *((name, "unrecorded", "has no recorded sha256") for name in (INDEX, SECOND)),
-        *((INDEX, harm, OTHER_BYTES) for harm in ("cut", "longer")),
+        *((name, "flipped", OTHER_BYTES) for name in (SHARD_INDEX, SECOND)),
+        *((name, "gone", "is missing; the checkpoint is not whole") for name in (SHARD_INDEX, SECOND)),
+        *((name, "unrecorded", "has no recorded sha256") for name in (SHARD_INDEX, SECOND)),
+        *((SHARD_INDEX, harm, OTHER_BYTES) for harm in ("cut", "longer")),
         (SECOND, "cut", "has 4 bytes and not the 24 that were written"),
         (SECOND, "longer", "has 25 bytes and not the 24 that were written"),
     ],
@@ -236,8 +237,8 @@ def test_a_damaged_object_is_named(run: Bucket, hashes: dict[str, str], name: st
 
 def _with_index(run: Bucket, hashes: dict[str, str], data: bytes) -> dict[str, str]:
     """An index that somebody else wrote, with its hash."""
-    run.put(f"s/{INDEX}", data)
-    return hashes | {INDEX: hashlib.sha256(data).hexdigest()}
+    run.put(f"s/{SHARD_INDEX}", data)
+    return hashes | {SHARD_INDEX: hashlib.sha256(data).hexdigest()}
 
 
 class _Code:
@@ -255,7 +256,7 @@ def test_code_in_place_of_the_index_is_not_run(run: Bucket, hashes: dict[str, st
     ran, buffer = tmp_path / "ran", io.BytesIO()
     torch.save({"a": _Code(ran)}, buffer)
     for data in (pickle.dumps(_Code(ran)), buffer.getvalue()):
-        with pytest.raises(StorageError, match=f"{INDEX}: is no index of shards"):
+        with pytest.raises(StorageError, match=f"{SHARD_INDEX}: is no index of shards"):
             read(run, "s", _with_index(run, hashes, data), _room(), None)
     assert not ran.exists()
     pickle.loads(pickle.dumps(_Code(ran)))
@@ -283,7 +284,7 @@ def test_an_index_that_no_writer_wrote_is_refused(
     run: Bucket, hashes: dict[str, str], change: dict[str, Any], message: str
 ) -> None:
     """Before anything is allocated for it, and before a number is used."""
-    document = json.loads(run.read(f"s/{INDEX}"))
+    document = json.loads(run.read(f"s/{SHARD_INDEX}"))
     document["a"] |= change
     tensors = {"a": torch.zeros(4)}
     with pytest.raises(StorageError, match=message):

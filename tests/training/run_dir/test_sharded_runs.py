@@ -20,19 +20,19 @@ import torch.multiprocessing as mp
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.engine.control import Ask
-from crossdim.training.engine.execution import Compute
-from crossdim.training.engine.loop import StepRecord
-from crossdim.training.engine.optim import Sgd
+from crossdim.training.config.execution import Execution
+from crossdim.training.config.optimizers import Sgd
+from crossdim.training.engine.control import Request, StopControl
+from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.evaluation import load_trained
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.recipes.maesil import tiny
-from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.async_checkpointer import Saver
+from crossdim.training.run_dir import checkpoint_listing, layout
+from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.events import events
 from crossdim.training.run_dir.metrics import read_metrics
-from crossdim.training.run_dir.records import legible
+from crossdim.training.run_dir.records import read_records
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 
 def _job(out: str, data: tuple[str, ...], **compute: Any) -> Job:
     """MAESIL with a small rate, for rounding to stay small; uneven shares, and at 3 workers a rank without superpatches."""
-    switches = Compute(**{"sharded": True, **compute})
+    switches = Execution(**{"sharded": True, **compute})
     config = replace(tiny(), steps=STEPS, global_batch=5, optimizer=Sgd(lr=1e-2), compute=switches)
     sources = tuple(Source(bucket=Bucket(url), weight=1.0) for url in data)
     return Job(config=config.document(), sources=sources, run=Bucket(out), saving=Saving(every=2))
@@ -52,37 +52,37 @@ def _job(out: str, data: tuple[str, ...], **compute: Any) -> Job:
 @contextmanager
 def _terminated(step: int) -> Iterator[None]:
     """This process is sent a SIGTERM while it ends a step: it asks in the next one."""
-    due = Saver.due
+    is_due = AsyncCheckpointer.is_due
 
-    def terminated(self: Saver, record: StepRecord, ask: Ask) -> bool:
+    def terminated(self: AsyncCheckpointer, record: StepRecord, request: Request) -> bool:
         if record.step == step:
             signal.raise_signal(signal.SIGTERM)
-        return due(self, record, ask)
+        return is_due(self, record, request)
 
-    with mock.patch.object(Saver, "due", terminated):
+    with mock.patch.object(AsyncCheckpointer, "is_due", terminated):
         yield
 
 
 def _stopped(job: Job, rank: int, world: int) -> None:
     """Until one rank of them is told to stop: all are stopped after ``STOPPED`` steps."""
     with _terminated(STOPPED - 2 if rank == world - 1 else -1), pytest.raises(RunError, match="stopped as asked, and saved"):
-        train(job, rank, world, CPU)
+        train(job, rank, world, CPU, StopControl())
 
 
 def _two(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
-    train(_job(f"{folder}/whole-2", data), rank, world, CPU)
-    train(_job(f"{folder}/parts-2", data, accumulate=2, recompute=True), rank, world, CPU)
+    train(_job(f"{folder}/whole-2", data), rank, world, CPU, StopControl())
+    train(_job(f"{folder}/parts-2", data, accumulate=2, recompute=True), rank, world, CPU, StopControl())
     _stopped(_job(f"{folder}/stopped", data), rank, world)
 
 
 def _three(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
     for run in ("whole-3", "resumed-3", "damaged-3"):
-        train(_job(f"{folder}/{run}", data), rank, world, CPU)
+        train(_job(f"{folder}/{run}", data), rank, world, CPU, StopControl())
 
 
 def _grouped(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
     """One worker of Ray is a group of one."""
-    train(_job(f"{folder}/grouped-1", data), rank, world, CPU)
+    train(_job(f"{folder}/grouped-1", data), rank, world, CPU, StopControl())
 
 
 def _process(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
@@ -94,7 +94,7 @@ def _process(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
 
 def _damaged(run: Path) -> str:
     """Flip a bit of a part of the newest checkpoint; the checkpoint's name."""
-    name = checkpoint.complete(Bucket(str(run)))[-1]
+    name = checkpoint_listing.complete_names(Bucket(str(run)))[-1]
     part = max((run / "checkpoints" / name / "parts").glob("shard-*.bin"))
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
@@ -106,16 +106,16 @@ def _damaged(run: Path) -> str:
 def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of runs of the same configuration, but for ``plain``, which is not sharded."""
     folder, data = tmp_path_factory.mktemp("sharded"), (flat.url, solid.url)
-    train(_job(str(folder / "plain"), data, sharded=False), 0, 1, CPU)
-    train(_job(str(folder / "whole-1"), data), 0, 1, CPU)
+    train(_job(str(folder / "plain"), data, sharded=False), 0, 1, CPU, StopControl())
+    train(_job(str(folder / "whole-1"), data), 0, 1, CPU, StopControl())
     mp.spawn(_process, args=(1, str(folder), data), nprocs=1, join=True)
     mp.spawn(_process, args=(2, str(folder), data), nprocs=2, join=True)
     for run in ("resumed-3", "resumed-1", "damaged-3", "damaged-1"):
         shutil.copytree(folder / "stopped", folder / run)
-    assert {_damaged(folder / run) for run in ("damaged-3", "damaged-1")} == {checkpoint.name_of(STOPPED)}
+    assert {_damaged(folder / run) for run in ("damaged-3", "damaged-1")} == {layout.checkpoint_name(STOPPED)}
     mp.spawn(_process, args=(3, str(folder), data), nprocs=3, join=True)
     for run in ("resumed-1", "damaged-1"):
-        train(_job(str(folder / run), data), 0, 1, CPU)
+        train(_job(str(folder / run), data), 0, 1, CPU, StopControl())
     return folder
 
 
@@ -156,7 +156,7 @@ def test_the_network_that_is_kept_is_that_of_the_run(name: str, runs: Path) -> N
 
 def test_each_rank_writes_its_own_part_and_none_is_whole(runs: Path) -> None:
     for world in (1, 2, 3):
-        folder = runs / f"whole-{world}" / checkpoint.parts_of(STEPS)
+        folder = runs / f"whole-{world}" / layout.parts_path(STEPS)
         sizes = {path.name: path.stat().st_size for path in folder.glob("shard-*.bin")}
         ranks = sorted({int(name.split("-")[1]) for name in sizes})
         assert ranks == (list(range(world)) if world > 1 else [])  # one rank's parts are all whole
@@ -176,8 +176,8 @@ def test_a_damaged_part_sends_all_ranks_to_the_checkpoint_before_with_a_word(wor
     run = runs / f"damaged-{world}"
     begun = [event for event in events(_run(run)) if event.number > len(_happened(runs / "stopped"))]
     assert [(event.kind, event.step) for event in begun[:2]] == [("passed-over", 4), ("resume", 4)]
-    [passed], [resumed] = (legible(_run(run), event.path) for event in begun[:2])
-    assert passed["text"].startswith(checkpoint.name_of(STOPPED))
+    [passed], [resumed] = (read_records(_run(run), event.path) for event in begun[:2])
+    assert passed["text"].startswith(layout.checkpoint_name(STOPPED))
     assert "its bytes do not have the recorded sha256" in passed["text"]
     assert "1 step is done again" in resumed["text"]
 
@@ -196,17 +196,17 @@ def test_the_encoder_of_a_sharded_run_is_judged(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "more", "message", "code"),
+    ("recipe", "more", "message"),
     [
-        ("maesil:tiny", "compute.ema=0.9", "a sharded run keeps no moving average", 1),
-        ("cdssl-p3d:tiny", "steps=3", "compute.sharded cannot go with batch norm", 1),
+        ("maesil:tiny", "compute.ema=0.9", "a sharded run keeps no moving average"),
+        ("cdssl-p3d:tiny", "steps=3", "compute.sharded cannot go with batch norm"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused_in_one_sentence(
-    recipe: str, more: str, message: str, code: int, flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: str, more: str, message: str, flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["pretrain", "--recipe", recipe, "--data", flat.url, "--out", str(tmp_path), "--workers", "0", "--json"]
-    assert main([*line, "--set", "compute.sharded=true", "--set", more]) == code
+    assert main([*line, "--set", "compute.sharded=true", "--set", more]) == 1
     text = capsys.readouterr().err
     assert message in text
     assert len(text.strip().splitlines()) == 1

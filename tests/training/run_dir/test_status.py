@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +16,17 @@ import pytest
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.engine.control import Ask
-from crossdim.training.engine.loop import StepRecord
-from crossdim.training.run_dir import checkpoint, run_config
-from crossdim.training.run_dir.background_writer import Scribe
-from crossdim.training.run_dir.events import EVENTS, EventLog, events
-from crossdim.training.run_dir.logger import Pen
-from crossdim.training.run_dir.metrics import PROGRESS, MetricLog, read_metrics
-from crossdim.training.run_dir.status import PATIENCE_S, Status, status
+from crossdim.training.engine.control import Request
+from crossdim.training.engine.step_record import StepRecord
+from crossdim.training.run_dir import layout
+from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
+from crossdim.training.run_dir.background_writer import BackgroundWriter
+from crossdim.training.run_dir.events import EventLog, events
+from crossdim.training.run_dir.metric_log import MetricLog
+from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.status import SILENT_AFTER_S, Status, read_status
 
+VERSION_1 = Path(__file__).parents[2] / "golden" / "version_1" / "run"
 BEGIN_S = 1_800_000_000.0
 
 
@@ -46,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
 @pytest.fixture(params=["folder", "memory"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
     bucket = Bucket(str(tmp_path / "run") if request.param == "folder" else f"memory://{uuid4().hex}")
-    bucket.put(run_config.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
+    bucket.put(layout.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
     yield bucket
     if request.param == "memory":
         bucket.filesystem.store.clear()
@@ -54,9 +58,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
 
 def _walk(run: Bucket, clock: _Clock, first: int, stop: int) -> None:
     """Steps of 4 s, one of them spent waiting, 8 samples; a checkpoint of 2 s every second step. As a worker writes them."""
-    scribe = Scribe()
-    log, diary = MetricLog(run, first, 10, scribe), EventLog(run, workers=3)
-    diary.add("resume" if first else "start", first)
+    writer = BackgroundWriter()
+    log, event_log = MetricLog(run, first, 10, writer), EventLog(run, workers=3)
+    event_log.add("resume" if first else "start", first)
     for step in range(first, stop):
         clock.now += 4
         record = StepRecord(
@@ -77,19 +81,19 @@ def _walk(run: Bucket, clock: _Clock, first: int, stop: int) -> None:
         log.add(record)
         if step % 2:
             clock.now += 2
-            log.checkpointed(record)
-            scribe.finish()
-            diary.add("checkpoint", step + 1)
+            log.close_segment(record)
+            writer.finish()
+            event_log.add("checkpoint", step + 1)
         else:
-            log.tell()
-            scribe.finish()
-    scribe.close()
+            log.flush()
+            writer.finish()
+    writer.close()
 
 
 def test_a_running_run_in_numbers(run: Bucket, clock: _Clock) -> None:
     """By hand: seven steps of 4 s with three checkpoints of 2 s between them, the last checkpoint one step ago."""
     _walk(run, clock, 0, 7)
-    found = status(run, clock.now + 5)
+    found = read_status(run, clock.now + 5)
     assert (found.state, found.step, found.steps, found.workers) == ("running", 7, 10, 3)
     assert found.loss == pytest.approx(1 / 7)
     assert found.steps_per_s == pytest.approx(7 / 34)
@@ -108,8 +112,8 @@ def test_a_running_run_in_numbers(run: Bucket, clock: _Clock) -> None:
 
 def test_a_run_without_a_word_for_long_is_silent_and_not_running(run: Bucket, clock: _Clock) -> None:
     _walk(run, clock, 0, 3)
-    assert status(run, clock.now + PATIENCE_S).state == "running"
-    found = status(run, clock.now + PATIENCE_S + 60)
+    assert read_status(run, clock.now + SILENT_AFTER_S).state == "running"
+    found = read_status(run, clock.now + SILENT_AFTER_S + 60)
     assert (found.state, found.eta_s) == ("silent", None)
     assert "silent since 2027-01-15 08:00:14 UTC (3.0 min by this machine's clock)" in str(found)
 
@@ -117,13 +121,13 @@ def test_a_run_without_a_word_for_long_is_silent_and_not_running(run: Bucket, cl
 def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock: _Clock) -> None:
     _walk(run, clock, 0, 3)
     EventLog(run, workers=3).add("lost", 2, "the actor died: node 7 went away")
-    found = status(run, clock.now + 1)
+    found = read_status(run, clock.now + 1)
     assert found.state == "restarting"
     assert "lost at step 2: the actor died: node 7 went away" in str(found)
     EventLog(run, workers=2).add("resume", 2)
-    assert status(run, clock.now + 1).state == "running"
+    assert read_status(run, clock.now + 1).state == "running"
     EventLog(run, workers=2).add("stopped", 3, "by a signal")
-    assert status(run, clock.now + 1).state == "stopped"
+    assert read_status(run, clock.now + 1).state == "stopped"
 
 
 def test_a_worker_that_was_cut_off_leaves_the_run_to_others(run: Bucket, clock: _Clock) -> None:
@@ -143,23 +147,23 @@ def test_steps_made_in_vain_are_told(run: Bucket, clock: _Clock) -> None:
     """Three of nine: the newest start knows the sum over all starts."""
     _walk(run, clock, 0, 6)
     EventLog(run, workers=3).add("resume", 6, "3 steps are done again", in_vain=3)
-    found = status(run, clock.now + 1)
+    found = read_status(run, clock.now + 1)
     assert found.in_vain == 3
     assert "goodput: 66.7% of the steps made were of use, 3 were done again" in str(found)
 
 
 def test_slow_steps_are_no_silence(run: Bucket, clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of a quarter of an hour has nothing to say meanwhile."""
-    monkeypatch.setattr("crossdim.training.run_dir.status.PATIENCE_S", 1.0)
+    monkeypatch.setattr("crossdim.training.run_dir.status.SILENT_AFTER_S", 1.0)
     _walk(run, clock, 0, 1)
-    assert status(run, clock.now + 39).state == "running"
-    assert status(run, clock.now + 41).state == "silent"
+    assert read_status(run, clock.now + 39).state == "running"
+    assert read_status(run, clock.now + 41).state == "silent"
 
 
 def test_a_reader_whose_clock_is_behind_sees_a_running_run(run: Bucket, clock: _Clock) -> None:
     """Ages are differences of what rank 0 wrote, so they do not change with the reader."""
     _walk(run, clock, 0, 7)
-    found = status(run, clock.now - 3600)
+    found = read_status(run, clock.now - 3600)
     assert (found.state, found.silence_s, found.checkpoint_age_s) == ("running", 0.0, 4.0)
 
 
@@ -168,16 +172,16 @@ def test_what_is_done_again_is_not_counted_as_done(run: Bucket, clock: _Clock) -
     _walk(run, clock, 0, 9)
     clock.now += 1000
     EventLog(run, workers=2).add("passed-over", 6, "step-00000008: its bytes do not have the recorded sha256")
-    scribe = Scribe()
-    MetricLog(run, 6, 10, scribe)
+    writer = BackgroundWriter()
+    MetricLog(run, 6, 10, writer)
     EventLog(run, workers=2).add("resume", 6)
-    found = status(run, clock.now + 1)
+    found = read_status(run, clock.now + 1)
     assert (found.state, found.step, found.loss, found.steps_per_s, found.workers) == ("running", 6, None, None, 2)
     assert (found.checkpoint_step, found.checkpoint_age_s) == (6, 1014.0)
     assert "passed-over at step 6: step-00000008: its bytes" in str(found)
-    scribe.close()
+    writer.close()
     _walk(run, clock, 6, 8)
-    found = status(run, clock.now)
+    found = read_status(run, clock.now)
     assert (found.step, found.checkpoint_step, found.steps_per_s) == (8, 8, pytest.approx(2 / 8))
 
 
@@ -188,27 +192,27 @@ def test_no_moment_of_writing_makes_it_fail(run: Bucket, clock: _Clock) -> None:
         whole = run.read(path)
         for length in (0, 1, len(whole) // 2, len(whole) - 2):
             run.put(path, whole[:length])
-            if path == run_config.CONFIG:
+            if path == layout.CONFIG:
                 with pytest.raises(RunError, match="can be read"):
-                    status(run, clock.now)
+                    read_status(run, clock.now)
             else:
-                found = status(run, clock.now)
+                found = read_status(run, clock.now)
                 assert (found.state, str(found).count("\n") >= 1) == ("running", True), path
-                assert found.step == 3 or path.startswith(EVENTS), path
+                assert found.step == 3 or path.startswith(layout.EVENTS), path
         run.delete(path)
-        if path != run_config.CONFIG:
-            assert status(run, clock.now).steps == 10
+        if path != layout.CONFIG:
+            assert read_status(run, clock.now).steps == 10
         run.put(path, whole)
-    assert status(run, clock.now).step == 3
+    assert read_status(run, clock.now).step == 3
 
 
 def test_without_progress_note_or_without_metrics_the_other_tells_the_step(run: Bucket, clock: _Clock) -> None:
     _walk(run, clock, 0, 3)
-    run.put(PROGRESS, b'{"step": 3, "tot')
-    assert (status(run, clock.now).step, status(run, clock.now).loss) == (3, pytest.approx(1 / 3))
-    run.put(PROGRESS, json.dumps({"step": 3, "loss": 0.5, "time_s": clock.now}).encode())
+    run.put(layout.PROGRESS, b'{"step": 3, "tot')
+    assert (read_status(run, clock.now).step, read_status(run, clock.now).loss) == (3, pytest.approx(1 / 3))
+    run.put(layout.PROGRESS, json.dumps({"step": 3, "loss": 0.5, "time_s": clock.now}).encode())
     run.delete("metrics")
-    found = status(run, clock.now)
+    found = read_status(run, clock.now)
     assert (found.step, found.loss, found.steps_per_s) == (3, 0.5, None)
 
 
@@ -229,14 +233,14 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each stage is asked through the front door, with its exit code."""
-    note = Pen.note
+    after_step = AsyncCheckpointer.after_step
 
-    def cut(self: Pen, record: StepRecord, ask: Ask) -> None:
-        note(self, record, ask)
+    def cut(self: AsyncCheckpointer, record: StepRecord, request: Request) -> None:
+        after_step(self, record, request)
         if record.step == 2:
             raise RunError("the plug was pulled")
 
-    monkeypatch.setattr(Pen, "note", cut)
+    monkeypatch.setattr(AsyncCheckpointer, "after_step", cut)
     assert _trained(tmp_path, flat, solid) == 2
     monkeypatch.undo()
     code, found = _asked(tmp_path, capsys)
@@ -251,7 +255,7 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     assert [event.number for event in events(Bucket(str(tmp_path)))] == list(range(1, 7))
 
     run = Bucket(str(tmp_path))
-    run.put(f"{checkpoint.FOLDER}/{checkpoint.name_of(4)}/{checkpoint.STATE}", b"")
+    run.put(f"{layout.CHECKPOINTS}/{layout.checkpoint_name(4)}/{layout.STATE}", b"")
     assert _trained(tmp_path, flat, solid) == 0
     code, found = _asked(tmp_path, capsys)
     assert [told["kind"] for told in found["told"]] == ["failed", "passed-over"]  # type: ignore[index, attr-defined]
@@ -264,7 +268,7 @@ def test_where_no_run_is_a_sentence_says_so(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_run_whose_workers_are_not_up_yet_is_waiting(run: Bucket) -> None:
-    found = status(run, BEGIN_S)
+    found = read_status(run, BEGIN_S)
     assert isinstance(found, Status)
     assert (found.state, found.step, found.steps) == ("waiting", 0, 10)
     assert "no worker has written yet" in str(found)
@@ -272,8 +276,8 @@ def test_a_run_whose_workers_are_not_up_yet_is_waiting(run: Bucket) -> None:
 
 def test_a_first_note_that_is_half_written_is_no_old_one(run: Bucket) -> None:
     """Without its time the run would have been silent since 1970."""
-    run.put(f"{EVENTS}/000001-start-00000000.json", b'{"kind": "sta')
-    assert status(run, BEGIN_S).state == "waiting"
+    run.put(f"{layout.EVENTS}/000001-start-00000000.json", b'{"kind": "sta')
+    assert read_status(run, BEGIN_S).state == "waiting"
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -284,7 +288,7 @@ def test_what_is_no_checkpoint_is_said_to_be_ignored(ended: bool, run: Bucket, c
         EventLog(run, workers=3).add("stopped", 4)
     run.put("checkpoints/step-99999999/state.pt", b"x")
     run.put("checkpoints/step-00000006/state.pt", b"half")
-    found = status(run, clock.now)
+    found = read_status(run, clock.now)
     half = ["step-00000006: there is no hashes.json"] if ended else []
     assert found.ignored == [*half, "step-99999999: there is no hashes.json"]
     assert "\n  ignored among the checkpoints: step-99999999: there is no hashes.json\n" in str(found)
@@ -297,9 +301,9 @@ def test_the_last_checkpoint_is_the_newest_that_is_not_ignored(run: Bucket, cloc
     for step in (4, 6):
         run.put(f"checkpoints/step-{step:08d}/state.pt", b"x")
         run.put(f"checkpoints/step-{step:08d}/hashes.json", b'{"state.pt":"00"}')
-    assert status(run, clock.now).checkpoint_step == 6
+    assert read_status(run, clock.now).checkpoint_step == 6
     run.put("checkpoints/step-00000006/hashes.json", b'{"stave.pt":"00"}')
-    found = status(run, clock.now)
+    found = read_status(run, clock.now)
     assert (found.checkpoint_step, [one.partition(":")[0] for one in found.ignored]) == (4, ["step-00000006"])
     assert "  last checkpoint: step 4, " in str(found)
 
@@ -321,7 +325,7 @@ def test_a_run_that_ended_early_says_how_it_goes_on(
 ) -> None:
     EventLog(run, workers=3).add("start", 0)
     EventLog(run, workers=3).add(kind, 8, text)
-    shown = str(status(run, clock.now + 12))
+    shown = str(read_status(run, clock.now + 12))
     assert told in shown
     assert remedy in shown.splitlines()[-1]
     assert "\n  last progress 12 s ago\n" in shown
@@ -329,8 +333,8 @@ def test_a_run_that_ended_early_says_how_it_goes_on(
 
 def test_a_silent_run_says_what_to_do_and_a_running_one_does_not(run: Bucket, clock: _Clock) -> None:
     EventLog(run, workers=3).add("start", 0)
-    assert "run the same pretrain line" in str(status(run, clock.now + 500)).splitlines()[-1]
-    assert "pretrain" not in str(status(run, clock.now + 5))
+    assert "run the same pretrain line" in str(read_status(run, clock.now + 500)).splitlines()[-1]
+    assert "pretrain" not in str(read_status(run, clock.now + 5))
 
 
 def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,3 +342,14 @@ def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFi
     told = capsys.readouterr().err
     assert "s3://lab at no url cannot be asked" in told
     assert "holds no run" not in told
+
+
+def test_a_status_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
+    """It reads a few small objects; torch alone takes seconds of processor time and 300 MB."""
+    heavy = ("torch", "ray", "numpy", "pyarrow", "tensorboardX", "sklearn")
+    verb = f"from crossdim.cli import main; main(['status', {str(VERSION_1)!r}])"
+    code = f"import sys; {verb}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=VERSION_1.parents[3], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "step 4 of" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

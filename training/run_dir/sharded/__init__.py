@@ -1,4 +1,4 @@
-"""Shards: named tensors in a folder of a run, written by all ranks together and read by any number of them.
+"""Sharded checkpoints: named tensors in a folder of a run, written by all ranks together and read by any number of them.
 
 ``torch.distributed.checkpoint`` (DCP) plans who writes and reads what; bytes, hashes and the index are ours, because DCP's own
 files hold pickle. Tensors may be plain or DTensors. Each rank writes its parts as ``shard-<rank>-<number>.bin``, and what no rank

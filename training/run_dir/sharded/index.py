@@ -1,4 +1,7 @@
-"""Index: which tensors a folder holds, and where the bytes of each of their chunks lie. It is JSON: data and no program."""
+"""The index of a sharded checkpoint: which tensors a folder holds, and where the bytes of their chunks lie.
+
+It is JSON: data and no program.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,6 @@ from torch.distributed.checkpoint.metadata import (
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import StorageError
 
-INDEX = "index.json"
 #: Far above any index of ours (a chunk takes some 80 bytes), and below what would fill a host.
 MAX_INDEX_BYTES = 2**30
 DTYPES = {

@@ -1,4 +1,4 @@
-"""Ranks: work that all do together, and that fails on all if it fails on one."""
+"""Runs work on all ranks together, so that it fails on all if it fails on one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reader: tensors filled from a folder of shards, however they are sharded now. No byte is used before its hash was checked."""
+"""Reads tensors from a folder of shards, however they are sharded now. No byte is used before its hash is checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
-from crossdim.training.run_dir.sharded.index import INDEX, MAX_INDEX_BYTES, Index
+from crossdim.training.run_dir.layout import SHARD_INDEX
+from crossdim.training.run_dir.sharded.index import MAX_INDEX_BYTES, Index
 from crossdim.training.run_dir.sharded.ranks import are_several, failing_together
 
 
@@ -58,10 +59,10 @@ class _Objects:
         return cls(bucket=bucket, hashes=hashes, sizes=sizes)
 
     def index(self) -> Index:
-        found = self.sizes.get(INDEX, 0)
+        found = self.sizes.get(SHARD_INDEX, 0)
         if found > MAX_INDEX_BYTES:
-            raise StorageError(f"{self.bucket.where(INDEX)}: has {found} bytes; an index has at most {MAX_INDEX_BYTES}")
-        return Index.from_json(self.read(INDEX, found), self.bucket.where(INDEX))
+            raise StorageError(f"{self.bucket.where(SHARD_INDEX)}: has {found} bytes; an index has at most {MAX_INDEX_BYTES}")
+        return Index.from_json(self.read(SHARD_INDEX, found), self.bucket.where(SHARD_INDEX))
 
     def read(self, name: str, size: int) -> bytes:
         """An object of ``size`` bytes; nothing is allocated for one of another size."""
@@ -83,11 +84,11 @@ class _Objects:
 def _fill(objects: _Objects, tensors: dict[str, Tensor]) -> None:
     index = objects.index()
     for name, tensor in tensors.items():
-        _refuse_unlike(name, tensor, index, objects.bucket)
+        _check_like(name, tensor, index, objects.bucket)
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(dict(tensors), index.metadata)
     items = planner.create_local_plan().items
-    _refuse_gaps(tensors, items, objects.bucket)
+    _check_complete(tensors, items, objects.bucket)
     by_object: dict[str, list[ReadItem]] = defaultdict(list)
     for item in items:
         by_object[index.places[item.storage_index].object].append(item)
@@ -95,10 +96,10 @@ def _fill(objects: _Objects, tensors: dict[str, Tensor]) -> None:
     for name in sorted(by_object):
         data = bytearray(objects.read(name, sizes[name]))  # torch looks only at what it may write to
         for item in by_object[name]:
-            planner.resolve_tensor(item).detach().copy_(_stored(data, item, index))
+            planner.resolve_tensor(item).detach().copy_(_read_chunk(data, item, index))
 
 
-def _stored(data: bytearray, item: ReadItem, index: Index) -> Tensor:
+def _read_chunk(data: bytearray, item: ReadItem, index: Index) -> Tensor:
     """The part of a chunk that is asked for."""
     tensor = index.tensors[item.storage_index.fqn]
     (sizes,) = (chunk.sizes for chunk in tensor.chunks if chunk.offsets == item.storage_index.offset)
@@ -107,7 +108,7 @@ def _stored(data: bytearray, item: ReadItem, index: Index) -> Tensor:
     return chunk[tuple(slice(o, o + s) for o, s in zip(item.storage_offsets, item.lengths, strict=True))]
 
 
-def _refuse_unlike(name: str, tensor: Tensor, index: Index, bucket: Bucket) -> None:
+def _check_like(name: str, tensor: Tensor, index: Index, bucket: Bucket) -> None:
     stored = index.tensors.get(name)
     if stored is None:
         raise StorageError(f"{bucket.where('')}: holds no tensor {name}; take a checkpoint of the same model and optimizer")
@@ -118,7 +119,7 @@ def _refuse_unlike(name: str, tensor: Tensor, index: Index, bucket: Bucket) -> N
         )
 
 
-def _refuse_gaps(tensors: dict[str, Tensor], items: Sequence[ReadItem], bucket: Bucket) -> None:
+def _check_complete(tensors: dict[str, Tensor], items: Sequence[ReadItem], bucket: Bucket) -> None:
     """DCP leaves what no chunk covers as it was."""
     planned: dict[str, int] = defaultdict(int)
     for item in items:

@@ -1,4 +1,4 @@
-"""Snapshot: a copy in host memory of this rank's parts, made before the weights move on, to be written meanwhile."""
+"""Copies this rank's parts to host memory before the weights change, so that they can be written while training goes on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def snapshot(tensors: Mapping[str, Tensor], earlier: Mapping[str, Tensor] | None
         The copies by name; of CUDA tensors in pinned memory.
     """
     kept = earlier or {}
-    copies = {name: _room(tensor, kept.get(name)) for name, tensor in tensors.items()}
+    copies = {name: _allocate(tensor, kept.get(name)) for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         _local(copies[name]).copy_(_local(tensor), non_blocking=True)
     if any(tensor.is_cuda for tensor in tensors.values()):
@@ -33,11 +33,11 @@ def snapshot(tensors: Mapping[str, Tensor], earlier: Mapping[str, Tensor] | None
 
 
 def size_bytes(tensor: Tensor) -> int:
-    """Of a tensor as a whole, wherever its parts are."""
+    """The size in bytes of a tensor as a whole, wherever its parts are."""
     return tensor.numel() * tensor.element_size()
 
 
-def _room(tensor: Tensor, kept: Tensor | None) -> Tensor:
+def _allocate(tensor: Tensor, kept: Tensor | None) -> Tensor:
     if kept is not None and _layout(kept) == _layout(tensor):
         return kept
     pinned = tensor.is_cuda and _local(tensor).numel() > 0

@@ -1,4 +1,4 @@
-"""Writer: each rank's part of the tensors as objects of a bucket, and the index of all of them."""
+"""Writes each rank's part of the tensors as objects of a bucket, and the index of all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from torch.futures import Future
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
-from crossdim.training.run_dir.sharded.index import DTYPES, INDEX, Index, Place
+from crossdim.training.run_dir.layout import SHARD_INDEX, shard_name
+from crossdim.training.run_dir.sharded.index import DTYPES, Index, Place
 from crossdim.training.run_dir.sharded.ranks import are_several, failing_together
 
 #: An object ends where the next tensor would bring it above this: so much host memory does writing take, or one tensor's part.
@@ -94,7 +95,7 @@ class BucketWriter(StorageWriter):
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Write this rank's objects."""
         written: Future[list[WriteResult]] = Future()
-        objects = _objects(plan.items, plan.storage_data)
+        objects = _group_by_object(plan.items, plan.storage_data)
         written.set_result([result for name, items in objects for result in self._put(name, items, planner)])
         return written
 
@@ -124,17 +125,17 @@ class BucketWriter(StorageWriter):
         tensors = {name: t for name, t in metadata.state_dict_metadata.items() if isinstance(t, TensorStorageMetadata)}
         index = Index(tensors=tensors, places={key: place for key, (place, _) in written.items()})
         data = index.to_json()
-        self._bucket.put(INDEX, data)
+        self._bucket.put(SHARD_INDEX, data)
         hashes = {place.object: sha256 for place, sha256 in written.values()}
-        metadata.storage_data = hashes | {INDEX: hashlib.sha256(data).hexdigest()}
+        metadata.storage_data = hashes | {SHARD_INDEX: hashlib.sha256(data).hexdigest()}
 
 
-def _objects(items: list[WriteItem], rank: int) -> Iterator[tuple[str, list[WriteItem]]]:
-    """What a rank writes, by object. Whole tensors, which every reader needs, lie apart from shards, which few do."""
-    for kind, whole in (("whole", True), ("shard", False)):
+def _group_by_object(items: list[WriteItem], rank: int) -> Iterator[tuple[str, list[WriteItem]]]:
+    """Group what a rank writes by object. Whole tensors, which every reader needs, lie apart from shards, which few do."""
+    for whole in (True, False):
         chosen = [item for item in items if _is_whole(item) is whole]
-        for number, part in enumerate(_filled(chosen)):
-            yield f"{kind}-{rank:05d}-{number:05d}.bin", part
+        for number, part in enumerate(_group_by_size(chosen)):
+            yield shard_name(rank, number, whole=whole), part
 
 
 def _is_whole(item: WriteItem) -> bool:
@@ -142,16 +143,17 @@ def _is_whole(item: WriteItem) -> bool:
     return item.tensor_data.chunk.sizes == item.tensor_data.size
 
 
-def _filled(items: list[WriteItem]) -> Iterator[list[WriteItem]]:
+def _group_by_size(items: list[WriteItem]) -> Iterator[list[WriteItem]]:
+    """Group items so that an object has at most :data:`OBJECT_BYTES`, or one item."""
     part: list[WriteItem] = []
-    room = OBJECT_BYTES
+    left = OBJECT_BYTES
     for item in items:
         assert item.tensor_data is not None
         size = item.tensor_data.chunk.sizes.numel() * item.tensor_data.properties.dtype.itemsize
-        if part and size > room:
+        if part and size > left:
             yield part
-            part, room = [], OBJECT_BYTES
+            part, left = [], OBJECT_BYTES
         part.append(item)
-        room -= size
+        left -= size
     if part:
         yield part

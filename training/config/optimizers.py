@@ -1,4 +1,4 @@
-"""Optimizers and their schedule, as functions of a run's progress."""
+"""Settings of optimizers and their learning-rate schedule; each builds its own PyTorch optimizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossdim.storage_schema.errors import RunError, wrong_settings
 
 
 class Optimizer(ABC):
-    """How weights move. Subclasses are frozen, keyword-only dataclasses with a rate ``lr`` and ``warmup_steps``."""
+    """Settings of an optimizer. Subclasses are frozen, keyword-only dataclasses with a rate ``lr`` and ``warmup_steps``."""
 
     kind: ClassVar[str]
     lr: float
@@ -22,10 +22,15 @@ class Optimizer(ABC):
 
     @abstractmethod
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of a module's parameters."""
+        """Build the optimizer of a module's parameters."""
 
-    def rate(self, step: int, total: int) -> float:
-        """Learning rate of a step, counted from 0: a linear warm-up, then half a cosine down to 0."""
+    def learning_rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step: a linear warm-up, then half a cosine down to 0.
+
+        Args:
+            step: counted from 0.
+            total: steps of the whole run.
+        """
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
@@ -54,7 +59,7 @@ class Sgd(Optimizer):
             raise RunError(f"SGD needs lr > 0, 0 <= momentum < 1, weight_decay >= 0 and warmup_steps >= 0; found {found}")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Every parameter decays, norms and biases too: as in PCRLv2."""
+        """Build SGD in which every parameter decays, norms and biases too: as in PCRLv2."""
         return torch.optim.SGD(module.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
@@ -80,7 +85,7 @@ class AdamW(Optimizer):
             raise RunError(f"AdamW needs lr > 0, betas in [0, 1), weight_decay >= 0 and warmup_steps >= 0; found {found}")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Matrices and kernels decay; biases, norms and tokens (one axis that is no 1) do not."""
+        """Build AdamW in which matrices and kernels decay; biases, norms and tokens (one axis longer than 1) do not."""
         parameters = [p for p in module.parameters() if p.requires_grad]
         kernels = [p for p in parameters if sum(side > 1 for side in p.shape) > 1]
         chosen = {id(p) for p in kernels}
@@ -89,5 +94,5 @@ class AdamW(Optimizer):
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
 
 
-#: A new optimizer is a class and a place here.
+#: To add an optimizer, write a class and add it here.
 OPTIMIZERS: dict[str, type[Optimizer]] = {optimizer.kind: optimizer for optimizer in (Sgd, AdamW)}

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.engine.optim import AdamW, Sgd
+from crossdim.training.config.optimizers import AdamW, Sgd
 
 
 def test_the_rate_rises_in_a_line_and_falls_by_half_a_cosine() -> None:
-    rates = [AdamW(lr=1.0, warmup_steps=4).rate(step, 12) for step in range(13)]
+    rates = [AdamW(lr=1.0, warmup_steps=4).learning_rate(step, 12) for step in range(13)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert rates[8] == pytest.approx(0.5)

@@ -1,0 +1,108 @@
+"""Writes the metrics of a run: one record for each step, the same numbers for TensorBoard, and how far the run is.
+
+See ``metrics`` for the format. Segments begin where a checkpoint ended, so that a resumed run goes on at such a border.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import UnreachableError
+from crossdim.training.engine.step_record import StepRecord
+from crossdim.training.run_dir.background_writer import BackgroundWriter
+from crossdim.training.run_dir.layout import METRICS, PROGRESS, TENSORBOARD, metrics_path, tensorboard_path
+from crossdim.training.run_dir.metrics import list_segments, parse_step, read_recent, step_of
+from crossdim.training.run_dir.records import read_lines, record_text
+from crossdim.training.run_dir.tensorboard import TensorBoardWriter
+
+#: Seconds between writes of the open segment and of the progress note.
+EVERY_S = 2.0
+
+
+class MetricLog:
+    """Logs steps of rank 0, and removes what was logged of steps that are done again.
+
+    Args:
+        run: folder of the run.
+        first_step: the step that this start begins with.
+        total: steps of the whole run.
+        writer: writes the segments, in order with what else it writes.
+    """
+
+    def __init__(self, run: Bucket, first_step: int, total: int, writer: BackgroundWriter) -> None:
+        self._run, self._total, self._writer = run, total, writer
+        self._segment = first_step
+        #: Steps of the segment that is gone on from whose lines are damaged or missing.
+        self.damaged = 0
+        #: Steps that were logged before this start, and are done again: at least so many were made in vain.
+        self.done_again = self._remove_from(first_step)
+        self._lines: list[str] = []
+        self._written = 0.0
+        self._tensorboard = TensorBoardWriter(first_step)
+
+    def _remove_from(self, step: int) -> int:
+        """Remove what was logged of steps after the checkpoint that is resumed from; returns how many they were."""
+        logged = [record["step"] for record in read_recent(self._run, 1)]
+        logs = list_segments(self._run, METRICS)
+        after = [path for first, path in logs if first >= step]
+        for path in (*after, *(path for first, path in list_segments(self._run, TENSORBOARD) if first >= step)):
+            self._run.delete(path)
+        # A checkpoint that a lost worker still wrote may lie inside a segment of the next start.
+        for first, path in logs[: len(logs) - len(after)][-1:]:
+            lines = read_lines(self._run, path)
+            kept = [line for number, line in enumerate(lines, first) if step_of(line, number) < step]
+            self.damaged = max(0, step - first - sum(parse_step(line) is not None for line in kept))
+            if kept != lines:
+                self._run.put(path, "".join(f"{line}\n" for line in kept).encode())
+        return max(0, logged[-1] + 1 - step) if logged else 0
+
+    def add(self, record: StepRecord) -> None:
+        """Add a step; now and then have the open segment written."""
+        self._newest = record
+        self._lines.append(record_text(asdict(record) | record.rates | {"time_s": time.time()}))
+        self._tensorboard.add(record.step, _values(record))
+        if time.monotonic() - self._written > EVERY_S and self._writer.idle:
+            # What cannot be put now is put two seconds later, with more; only a checkpoint waits for the store.
+            self._write(record, self._try_put)
+
+    def flush(self) -> None:
+        """Have the open segment written, if it has steps."""
+        if self._lines:
+            self._write(self._newest, self._run.put)
+
+    def _try_put(self, path: str, data: bytes) -> None:
+        with contextlib.suppress(UnreachableError):
+            self._run.with_patience(0).put(path, data)
+
+    def _write(self, record: StepRecord, put: Callable[[str, bytes], None]) -> None:
+        """Have the open segment and the progress note written, each with ``put``."""
+        segment = metrics_path(self._segment)
+        self._writer.write(put, segment, ("\n".join(self._lines) + "\n").encode())
+        note = {
+            "step": record.step + 1,
+            "total": self._total,
+            "loss": record.loss,
+            "step_s": record.step_s,
+            "wait_s": record.wait_s,
+            "time_s": time.time(),
+        }
+        self._writer.write(put, PROGRESS, record_text(note).encode())
+        self._written = time.monotonic()
+
+    def close_segment(self, record: StepRecord) -> None:
+        """Have the open segment written, which ends with ``record``, and begin the next; for a checkpoint after this step."""
+        self._write(record, self._run.put)
+        self._writer.write(self._run.put, tensorboard_path(self._segment), self._tensorboard.take())
+        self._segment, self._lines = record.step + 1, []
+
+
+def _values(record: StepRecord) -> dict[str, float]:
+    """The numbers that TensorBoard shows, by name."""
+    values = {name: getattr(record, name) for name in ("loss", "lr", "grad_norm", "wait_s", "step_s")}
+    for folder in ("terms", "monitors", "counts", "rates"):
+        values |= {f"{folder}/{name}": value for name, value in getattr(record, folder).items()}
+    return values
