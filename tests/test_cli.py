@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -74,3 +75,14 @@ def test_a_verb_is_passed_to_its_package_with_its_arguments(monkeypatch):
 def test_one_version_in_both_places():
     """In pyproject.toml and in the package."""
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
+
+
+@pytest.mark.parametrize("package", ["pipelines", "training", "crossdim"])
+def test_packages_run_as_modules_from_the_top_of_the_repository(package):
+    """With nothing on the path but the current folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    line = [sys.executable, "-m", package, "--help"]
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "crossdim" in done.stdout

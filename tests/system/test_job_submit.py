@@ -80,6 +80,35 @@ def test_a_dataset_and_a_run_are_made_by_jobs(cluster: Supervised, sources: Path
     assert all(math.isfinite(row["loss"]) for row in found)
 
 
+#: What a job prints of the code that its driver and a worker import.
+WHERE = """
+import crossdim, ray
+ray.init(logging_level="ERROR")
+@ray.remote
+def code():
+    import crossdim.pipelines.jobs.prepare as prepare
+    return crossdim.__version__, prepare.__file__
+import crossdim.training.cli as cli
+print("driver", crossdim.__version__, cli.__file__)
+print("worker", *ray.get(code.remote()))
+"""
+
+
+@running
+def test_code_that_is_handed_in_wins_over_what_is_installed(cluster: Supervised, sources: Path, tmp_path: Path) -> None:
+    """In the driver and in its workers; the environment of the cluster has a crossdim of its own."""
+    changed = tmp_path / "changed"
+    shutil.copytree(sources, changed, symlinks=True)
+    init = changed / "crossdim/__init__.py"
+    init.write_text(re.sub(r"^__version__ = .*$", '__version__ = "0+changed"', init.read_text(), flags=re.MULTILINE))
+    (changed / "where.py").write_text(WHERE)
+    done, job = cluster.submit(changed, "python", "where.py", OMP_NUM_THREADS="1")
+
+    _succeeded(done, job)
+    found = re.findall(r"^(driver|worker) 0\+changed \S*/_ray_pkg_\w+/crossdim/", done.stdout, re.MULTILINE)
+    assert found == ["driver", "worker"], done.stdout
+
+
 @running
 def test_a_job_that_fails_is_reported_as_failed(cluster: Supervised, sources: Path) -> None:
     """A script that hands work in goes on only after work that was done."""
