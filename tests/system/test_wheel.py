@@ -116,7 +116,7 @@ def test_every_verb_works_beside_packages_of_the_same_names(python: str, lab: Pa
     for workers in ("0", "1"):
         assert "trained from step 0 to 2" in crossdim(*train, "--workers", workers, "--out", f"run{workers}")
         assert "done" in crossdim("status", f"run{workers}")
-    crossdim("evaluate", "run1", "--data", "xr", "--twins", "1", "--folds", "2")
+    crossdim("evaluate", "run1", "--data", "xr", "--folds", "2")
     assert (lab / "run1/report.html").stat().st_size > 10_000
     asked = """
 import ray
