@@ -22,6 +22,7 @@ from crossdim.training.launch.worker import Source
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import checkpoint, layout, sharded
 from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.events import events, read_event
 from crossdim.training.run_dir.layout import CONFIG, ENCODER
 from crossdim.training.run_dir.metrics import read_log, read_progress
@@ -202,5 +203,5 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _equal(one: checkpoint.CheckpointState, other: checkpoint.CheckpointState) -> bool:
-    return all(_same(getattr(one, name), getattr(other, name)) for name in checkpoint.CheckpointState.__dataclass_fields__)
+def _equal(one: CheckpointState, other: CheckpointState) -> bool:
+    return all(_same(getattr(one, name), getattr(other, name)) for name in CheckpointState.__dataclass_fields__)

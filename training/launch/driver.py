@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from crossdim.foundation import signals
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
@@ -25,6 +22,7 @@ from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.engine.control import Request
 from crossdim.training.launch.gpus import check_gpus
 from crossdim.training.launch.process_control import PROCESS_CONTROL
+from crossdim.training.launch.progress_bar import repeat_in_thread, show_progress
 from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Job, Source, ray_worker, train
 from crossdim.training.run_dir import checkpoint
@@ -33,7 +31,6 @@ from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.checkpoint_listing import newest_step
 from crossdim.training.run_dir.events import EventLog
 from crossdim.training.run_dir.layout import CONFIG, RAY
-from crossdim.training.run_dir.metrics import read_progress
 from crossdim.training.run_dir.run_config import write_run_config
 from crossdim.training.run_dir.run_identity import read_identity
 
@@ -100,7 +97,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
         job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)
-        with _show_progress(run, done, config.steps, quiet=workers.quiet):
+        with show_progress(run, done, config.steps, quiet=workers.quiet):
             if workers.most:
                 _train_on_ray(job, workers)
             else:
@@ -174,24 +171,6 @@ def _describe_loss(run: Bucket, where: str, how: str) -> str:
 
 
 @contextlib.contextmanager
-def _repeat_in_thread(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
-    """Context in which a thread calls ``work`` every ``every_s`` seconds."""
-    stop = threading.Event()
-
-    def repeat() -> None:
-        while not stop.wait(every_s):
-            work()
-
-    thread = threading.Thread(target=repeat, name=name, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-@contextlib.contextmanager
 def _relay_requests(mailbox: Any, run: Bucket) -> Iterator[None]:
     """Context in which requests by signals to the driver are put into the mailbox, by a thread: handlers must not call Ray."""
     import ray
@@ -207,7 +186,7 @@ def _relay_requests(mailbox: Any, run: Bucket) -> Iterator[None]:
         if request is Request.STOP and not has_workers:
             signals.interrupt()  # no worker is there, so there is nothing to save
 
-    with PROCESS_CONTROL.handling_signals(), _repeat_in_thread("requests", 0.2, relay):
+    with PROCESS_CONTROL.handling_signals(), repeat_in_thread("requests", 0.2, relay):
         yield
 
 
@@ -240,31 +219,3 @@ def _to_crossdim_error(error: Exception, mailbox: Any) -> CrossdimError:
         if isinstance(cause, CrossdimError):
             return cause
     return RunError(f"the workers failed: {error}")
-
-
-@contextlib.contextmanager
-def _show_progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[None]:
-    """Context with a progress bar, fed by the progress note of rank 0, wherever the workers are."""
-    if quiet:
-        yield
-        return
-    with tqdm(total=total, initial=done, unit="step", desc="pretrain", file=sys.stderr, dynamic_ncols=True) as bar:
-
-        def update() -> None:
-            # A store that fails stops the run itself, with a sentence; the bar need not tell it.
-            with contextlib.suppress(StorageError):
-                _update_bar(run, bar)
-
-        try:
-            with _repeat_in_thread("progress", 1.0, update):
-                yield
-        finally:
-            update()
-
-
-def _update_bar(run: Bucket, bar: Any) -> None:
-    note = read_progress(run)
-    if note and note["step"] > bar.n:
-        share = note["wait_s"] / max(note["step_s"], 1e-9)
-        bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
-        bar.update(note["step"] - bar.n)

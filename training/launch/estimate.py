@@ -26,8 +26,8 @@ from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.launch.worker import DatasetViews, Source, encoder_spec, identity, order_of
 from crossdim.training.methods.base import Method, Step, StepOutput
-from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.checkpoint_state import state_bytes
 from crossdim.training.run_dir.resume import capture
 
 #: Measured steps, at least; those of one cycle of the mixture go before them to warm up.
@@ -146,7 +146,7 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
             "average": _bytes(state.average),
         },
         stored_bytes={
-            "state": len(checkpoint.state_bytes(state)),
+            "state": len(state_bytes(state)),
             **in_parts,
             "encoder": len(encoder_bytes(train_state.gather_encoder() if parts else state.encoder, spec)),
         },

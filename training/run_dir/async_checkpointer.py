@@ -23,7 +23,8 @@ from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.run_dir import checkpoint, sharded
 from crossdim.training.run_dir.background_writer import BackgroundWriter
-from crossdim.training.run_dir.checkpoint import CheckpointState, Saving
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.events import EventLog
 from crossdim.training.run_dir.layout import ENCODER, parts_path
 from crossdim.training.run_dir.resume import capture

@@ -8,15 +8,12 @@ sharded run weights and optimizer lie in ``parts/``, written by all ranks before
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
-import torch
 from torch import nn
 
 from crossdim.foundation.bucket import Bucket
@@ -24,6 +21,7 @@ from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import RunError, StorageError, UnreachableError, wrong_settings
 from crossdim.training.run_dir import sharded
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, complete_names, parse_hashes
+from crossdim.training.run_dir.checkpoint_state import CheckpointState, state_bytes
 from crossdim.training.run_dir.layout import (
     CHECKPOINTS,
     HASHES,
@@ -43,50 +41,8 @@ OnSkip = Callable[[str, str], None]
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointState:
-    """Everything that a run needs to go on.
-
-    Attributes:
-        step: steps done.
-        position: samples consumed globally, T: the whole data state.
-        identity: what must agree on resume, see ``crossdim.training.launch.worker.identity``.
-        model: state of the method.
-        optimizer: state of the optimizer.
-        average: state of the moving average of the weights; None if the run keeps none.
-        parts: of a sharded run, the sha256 of every object in ``parts/``; model and optimizer are empty then.
-    """
-
-    step: int
-    position: int
-    identity: dict[str, Any]
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-    average: dict[str, Any] | None = None
-    parts: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def kept(self) -> dict[str, Any]:
-        """The method's state that the run is judged by: the average where there is one."""
-        if self.average is None:
-            return self.model
-        return {name.removeprefix("module."): value for name, value in self.average.items() if name != "n_averaged"}
-
-    @property
-    def encoder(self) -> dict[str, Any]:
-        """The weights of the encoder that the run is kept for."""
-        return {name.removeprefix("encoder."): value for name, value in self.kept.items() if name.startswith("encoder.")}
-
-
 #: Raises a StorageError for a state that cannot be used.
 Check = Callable[[CheckpointState], None]
-
-
-def state_bytes(state: CheckpointState) -> bytes:
-    """Serialize a state as it is stored, without its parts."""
-    buffer = io.BytesIO()
-    torch.save({name: getattr(state, name) for name in CheckpointState.__dataclass_fields__ if name != "parts"}, buffer)
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 from crossdim.training.config.pretraining import Pretraining, read_config
-from crossdim.training.run_dir.checkpoint import CheckpointState
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.torch_file import check_tensor
 
 _WORDS = ("name", "manifest", "preprocessing")

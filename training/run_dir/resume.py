@@ -12,8 +12,9 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.run_dir import checkpoint, sharded
-from crossdim.training.run_dir.checkpoint import Check, CheckpointState, OnSkip
+from crossdim.training.run_dir.checkpoint import Check, OnSkip
 from crossdim.training.run_dir.checkpoint_contents import check_contents
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.differences import describe_differences
 from crossdim.training.run_dir.layout import checkpoint_name, parts_path
 

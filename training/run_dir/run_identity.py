@@ -11,6 +11,7 @@ from typing import Any
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import DocumentError, RunError, StorageError
 from crossdim.training.run_dir import checkpoint
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.run_dir.run_config import read_run_config
 
@@ -58,6 +59,6 @@ def _read_from_checkpoint(run: Bucket, error: DocumentError) -> StoredIdentity:
     return StoredIdentity(identity=state.identity, damage=f"{told}; it is rebuilt from the checkpoint of step {state.step}")
 
 
-def _check_identity(state: checkpoint.CheckpointState) -> None:
+def _check_identity(state: CheckpointState) -> None:
     if not isinstance(state.identity.get("config"), dict):
         raise StorageError("its identity has no config")

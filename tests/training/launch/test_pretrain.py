@@ -16,7 +16,6 @@ import torch
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError, UsageError
-from crossdim.training.cli import parse_checkpoint_interval
 from crossdim.training.config.execution import Execution
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.engine.control import Request
@@ -24,6 +23,7 @@ from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.launch.driver import saved_config
 from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Source
+from crossdim.training.option_values import parse_checkpoint_interval
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from crossdim.training.run_dir.checkpoint import Saving

@@ -23,7 +23,8 @@ from crossdim.storage_schema.errors import (
 )
 from crossdim.training.launch.ray_failures import MAX_STARTS, CheckpointFailurePolicy, FailureCounter, summarize
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint import CheckpointState, Saving
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 
 LOST = RuntimeError("The actor died\n  because its node was lost")
 

@@ -32,7 +32,8 @@ from crossdim.training.recipes.maesil import tiny
 from crossdim.training.run_dir import checkpoint, checkpoint_listing
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer, RunHeader
 from crossdim.training.run_dir.background_writer import BackgroundWriter
-from crossdim.training.run_dir.checkpoint import CheckpointState, Saving
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.events import EventLog, events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.resume import capture

@@ -18,14 +18,15 @@ from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir import checkpoint, checkpoint_listing, layout
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, newest_step
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.resume import _choose
 
 PATIENCE_S = 60.0
 
 
-def _state(step: int) -> checkpoint.CheckpointState:
+def _state(step: int) -> CheckpointState:
     weights = {"w": torch.full((3,), float(step))}
-    return checkpoint.CheckpointState(
+    return CheckpointState(
         step=step, position=step * 4, identity={"config": {"steps": 9}}, model=weights, optimizer={"state": {}}
     )
 
@@ -226,7 +227,7 @@ def _choosing(rank: int, world: int, folder: str) -> None:
     passed: list[str] = []
     cpu = torch.device("cpu")
 
-    def choose(run: Bucket, below: int | None = None) -> checkpoint.CheckpointState | None:
+    def choose(run: Bucket, below: int | None = None) -> CheckpointState | None:
         return _choose(run, cpu, rank, below, lambda name, reason: passed.append(name), lambda state: None)
 
     states = [choose(_Appearing(f"{folder}/run"))]

@@ -18,8 +18,8 @@ from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint import CheckpointState
 from crossdim.training.run_dir.checkpoint_contents import check_contents
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.events import events, read_event
 
 Document = dict[str, Any]

@@ -11,7 +11,8 @@ import torch
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import DocumentError, RunError, StorageError
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint import CheckpointState, Saving
+from crossdim.training.run_dir.checkpoint import Saving
+from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.run_dir.run_config import (
     RunConfig,
