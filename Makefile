@@ -19,7 +19,8 @@ demo: $(VENV)/stamp-all  ## prepare, pretrain, resume and evaluate on sample ima
 	$(BIN)/python -m demo --out demo-out
 
 test: check $(VENV)/stamp-dev  ## everything that CI runs
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "(integration or ray or system) and not slow and not gpu"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "integration and not ray and not system and not slow and not gpu"
+	$(BIN)/python -m pytest -m "(ray or system) and not slow and not gpu"
 
 check: $(VENV)/stamp-dev  ## style, types, import contracts, quick tests; under 90 s on two cores
 	$(BIN)/ruff format --check .
