@@ -21,10 +21,10 @@ from benchmarks.stopwatch import in_turns, show
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.decoder_process import client
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
-from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.recipes import resolve
-from crossdim.pipelines.stages.named import Stage
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.sample import Sample
 from tests.pipelines.dicom_files import dicom_dataset
 from tests.pipelines.test_decoder_process import processes_of
@@ -89,7 +89,7 @@ def whole(item: RawItem, decode: Callable[[RawItem], Any]) -> None:
 
 def in_the_worker(item: RawItem, decoder: str, stages: Sequence[Stage] = ()) -> Sample:
     """What :func:`crossdim.pipelines.decoder_process.decode` does, in this process."""
-    return reduce(lambda sample, stage: stage(sample), stages, DECODERS[decoder](item))
+    return reduce(lambda sample, stage: stage(sample), stages, READERS[decoder].decode(item))
 
 
 def processor_clock() -> Callable[[], float]:

@@ -58,7 +58,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SRC", help="folder, bucket or file of images or volumes")
-    parser.add_argument("--recipe", required=True, metavar="NAME", help="such as xray-pseudo3d or ct-superpatches")
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="such as ct-superpatches, or module:function")
     parser.add_argument("--out", required=True, metavar="URL", help="where the dataset is published")
     parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE", help="change one recipe setting"
@@ -144,12 +144,12 @@ def _ray_data_session(address: str | None, verb: str) -> Iterator[None]:
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
     signals.tell_written(written=False)
-    from crossdim.pipelines.recipes import resolve
+    from crossdim.pipelines.recipes import default_name, resolve
 
     recipe = resolve(arguments.recipe, arguments.overrides)
     if arguments.burned_in:
         recipe = replace(recipe, read=replace(recipe.read, burned_in=arguments.burned_in))
-    name = arguments.name or arguments.recipe.replace(":", "-")
+    name = arguments.name or default_name(arguments.recipe)
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")
     from crossdim.pipelines.jobs.preparation import Preparation

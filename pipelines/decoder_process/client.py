@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.decoder_process.limits import Limits
 from crossdim.pipelines.decoder_process.messages import Channel, Ended, Message, NotAMessage, shared_memory
+from crossdim.pipelines.extensions import loaded_extensions
 from crossdim.storage_schema.errors import CrossdimError, SampleError
 
 #: What the decoder process inherits: enough to import the same code, and no secret.
@@ -52,6 +53,7 @@ class DecoderProcess:
     """A running decoder process."""
 
     def __init__(self) -> None:
+        self.extensions = loaded_extensions()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         requests, answers = shared_memory(), shared_memory()
         self._channel = Channel.of(ours, requests, answers)
@@ -60,7 +62,7 @@ class DecoderProcess:
         descriptors = [theirs.fileno(), answers, requests]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", SERVER, *map(str, descriptors)],
+                [sys.executable, "-P", "-m", SERVER, *map(str, descriptors), *self.extensions],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -186,6 +188,8 @@ atexit.register(discard)
 
 def _process() -> DecoderProcess:
     global _running
+    if _running is not None and _running[0] == os.getpid() and _running[1].extensions != loaded_extensions():
+        discard()  # it knows other readers than this process
     if _running is None or _running[0] != os.getpid():
         _running = (os.getpid(), DecoderProcess())
     return _running[1]

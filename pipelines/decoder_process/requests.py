@@ -14,15 +14,13 @@ from crossdim.pipelines.decoder_process.limits import Limits, limits_for
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Message, NotAMessage
 from crossdim.pipelines.decoder_process.settings_text import settings_text
 from crossdim.pipelines.readers.header_info import HeaderInfo
-from crossdim.pipelines.readers.probe import HEAD_BYTES
-from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.raw import HEAD_BYTES, RawItem, ReadRules
+from crossdim.pipelines.readers.registry import readers_of
 from crossdim.pipelines.readers.signatures import Unread
-from crossdim.pipelines.stages.named import Stage
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import CrossdimError
 from crossdim.storage_schema.sample import Sample
 
-#: Decoders of volumes, which have several files or slices; all others hold one picture.
-_VOLUMES = ("nifti", "dicom-series")
 #: Of an item, what its request tells by name; the rest travels as bytes, and as text of settings.
 _TOLD = [field.name for field in fields(RawItem) if field.name not in ("files", "rules")]
 
@@ -59,11 +57,11 @@ def _read_found(answer: dict[str, Any]) -> HeaderInfo | Unread:
         raise NotAMessage("the answer holds no header") from error
 
 
-def decode(decoder: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
-    """``DECODERS[decoder](item)`` and the stages behind it, in the decoder process.
+def decode(reader: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
+    """``READERS[reader].decode(item)`` and the stages behind it, in the decoder process.
 
     Args:
-        decoder: key of ``DECODERS``.
+        reader: key of ``READERS``.
         item: the input.
         stages: members of ``STAGES``, each of the result of the one before.
 
@@ -72,12 +70,12 @@ def decode(decoder: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
     """
     document = {
         "work": "decode",
-        "decoder": decoder,
+        "reader": reader,
         "item": {name: to_document(getattr(item, name)) for name in _TOLD},
         "rules": settings_text(item.rules),
         "stages": [[stage.name, settings_text(stage)] for stage in stages],
     }
-    return ask(document, item.files, limits_for(item, volume=decoder in _VOLUMES), _read_sample)
+    return ask(document, item.files, limits_for(item, volume=reader in [one.name for one in readers_of("volume")]), _read_sample)
 
 
 def _read_sample(message: Message) -> Sample:

@@ -1,4 +1,6 @@
-"""The decoder process: ``python -m crossdim.pipelines.decoder_process.server SOCKET ANSWERS REQUESTS``, started by the client.
+"""The decoder process: ``python -m crossdim.pipelines.decoder_process.server SOCKET ANSWERS REQUESTS [MODULE ...]``.
+
+The client starts it, with the modules whose readers and stages it has loaded itself.
 
 A supervisor imports every decoder once and forks a worker that answers requests. A worker that dies is replaced in
 milliseconds, by one that has met no input yet. Both end when the client does, however it ends.
@@ -28,13 +30,15 @@ from crossdim.foundation.settings import to_document
 from crossdim.pipelines.decoder_process.limits import Limits, enforce
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message
 from crossdim.pipelines.decoder_process.settings_text import settings_of
+from crossdim.pipelines.extensions import load_extensions
 from crossdim.pipelines.quarantine import quarantine_row
-from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text
-from crossdim.pipelines.stages.named import STAGES, Stage
+from crossdim.pipelines.stages.registry import STAGES
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality
@@ -73,7 +77,7 @@ def _decode(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     typed = {"hashes": tuple(told["hashes"]), "modality": Modality(told["modality"])}
     item = RawItem(**told | typed, files=files, rules=settings_of(ReadRules, request["rules"]))
     stages = [settings_of(STAGES[name], text) for name, text in request["stages"]]
-    sample = DECODERS[request["decoder"]](item)
+    sample = READERS[request["reader"]].decode(item)
     _refuse_warned()
     sample = _apply_stages(stages, sample)
     arrays = {name: np.ascontiguousarray(getattr(sample, name)) for name in ARRAYS if getattr(sample, name) is not None}
@@ -186,8 +190,9 @@ def _fork_worker(channel: Channel, taken: mmap.mmap) -> tuple[int, int]:
 
 def supervise() -> NoReturn:
     """Keep one worker alive, tell the client of each that died, and end with the client."""
+    load_extensions(sys.argv[4:])
     gc.freeze()
-    descriptor, outgoing, incoming = map(int, sys.argv[1:])
+    descriptor, outgoing, incoming = map(int, sys.argv[1:4])
     channel = Channel.of(socket.socket(fileno=descriptor), outgoing, incoming)
     taken = mmap.mmap(-1, _TAKEN.size)
     while True:

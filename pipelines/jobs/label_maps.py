@@ -17,10 +17,11 @@ from crossdim.pipelines.jobs.ray_data import each
 from crossdim.pipelines.jobs.recipe import Recipe
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo
-from crossdim.pipelines.readers.label_values import Values, values_of
-from crossdim.pipelines.readers.probe import promised_family
+from crossdim.pipelines.readers.header_info import HeaderInfo
+from crossdim.pipelines.readers.label_kinds import Values
 from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.reader import Reader
+from crossdim.pipelines.readers.registry import reader_of_format, reader_of_path
 from crossdim.pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
 from crossdim.pipelines.sources.listing import SourceFile, folder_name
 from crossdim.pipelines.sources.reading import read_whole
@@ -36,9 +37,9 @@ def find_named_maps(files: Sequence[SourceFile], sources: Sequence[Bucket]) -> s
 
     Names count as in the catalog: that of a source's own folder does where there are several sources, or if it is of a layout.
     """
-    chosen = [file for file in files if _family(file.path, None)]
-    found = find_by_name([_candidate(file, sources, promised_family(file.path) == "nifti", None) for file in chosen])
-    return {(chosen[index].source, chosen[index].path) for index in found.reasons}
+    chosen = [(file, reader) for file in files if (reader := _reader(file.path, None))]
+    found = find_by_name([_candidate(file, sources, reader, None) for file, reader in chosen])
+    return {(chosen[index][0].source, chosen[index][0].path) for index in found.reasons}
 
 
 def ignore_label_maps(
@@ -58,11 +59,12 @@ def ignore_label_maps(
         concurrency: largest number of tasks.
         quiet: no progress.
     """
-    chosen = [result for result in results if result.status != "ignored" and _family(result.path, result.header)]
-    named = find_by_name([_candidate_of(result, sources) for result in chosen])
+    pairs = [(one, reader) for one in results if one.status != "ignored" and (reader := _reader(one.path, one.header))]
+    chosen = [one for one, _ in pairs]
+    named = find_by_name([_candidate(one, sources, reader, one.header) for one, reader in pairs])
     reasons = {chosen[index].uri: reason for index, reason in named.reasons.items()}
     reasons |= {one.uri: "it is a DICOM segmentation" for one in results if one.header and _is_segmentation(one.header)}
-    if Format.NIFTI in recipe.formats:
+    if recipe.reads == "volume":
         volumes = _Volumes(chosen, named)
         candidates = volumes.candidates()
         read = read_values(candidates, sources, recipe.read, concurrency=concurrency, quiet=quiet)
@@ -73,30 +75,25 @@ def ignore_label_maps(
     ]
 
 
-def _family(path: str, info: HeaderInfo | None) -> str | None:
-    """Volume or picture; None for DICOM, where a segmentation is an object of its own class."""
-    family = info.format.family if info else promised_family(path)
-    return family if family in ("nifti", "picture") else None
+def _reader(path: str, info: HeaderInfo | None) -> Reader | None:
+    """The reader of a file whose name may say that it is a label map; None for others, such as DICOM, whose header says it."""
+    reader = reader_of_format(info.format) if info else reader_of_path(path)
+    return reader if reader and reader.named_label_maps else None
 
 
-def _candidate(file: SourceFile | ScanResult, sources: Sequence[Bucket], is_volume: bool, info: HeaderInfo | None) -> Candidate:
+def _candidate(file: SourceFile | ScanResult, sources: Sequence[Bucket], reader: Reader, info: HeaderInfo | None) -> Candidate:
     return Candidate(
         path=file.uri,
-        is_volume=is_volume,
+        is_volume=reader.kind == "volume",
         layout_path=f"{folder_name(sources[file.source].url)}/{file.path}",
         shape=info.shape if info else None,
-        lossless=info is None or info.format is not Format.JPEG,
+        lossless=info is None or reader.lossless,
     )
 
 
 def _is_segmentation(info: HeaderInfo) -> bool:
     """Whether DICOM says so: by its class or modality."""
     return info.slice is not None and info.slice.segmentation
-
-
-def _candidate_of(result: ScanResult, sources: Sequence[Bucket]) -> Candidate:
-    family = _family(result.path, result.header)
-    return _candidate(result, sources, family == "nifti", result.header)
 
 
 class _Volumes:
@@ -107,7 +104,7 @@ class _Volumes:
         sound = [
             result
             for index, result in enumerate(chosen)
-            if result.header and result.header.format is Format.NIFTI and index not in named.reasons
+            if result.header and reader_of_format(result.header.format).label_values and index not in named.reasons
         ]
         self._grids = by_grid(sound)
 
@@ -182,9 +179,9 @@ def read_values(
     quiet: bool = False,
 ) -> dict[str, Values]:
     """What the voxels of volumes are, by uri; a volume that cannot be read has no entry."""
-    files = [SourceFile(source=v.source, path=v.path, uri=v.uri, size=v.size) for v in candidates]
+    files = [(v.header.format, SourceFile(source=v.source, path=v.path, uri=v.uri, size=v.size)) for v in candidates if v.header]
     groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)]
-    documents = [json.dumps([to_document(file) for file in group]) for group in groups]
+    documents = [json.dumps([[name, to_document(file)] for name, file in group]) for group in groups]
     found: dict[str, Values] = {}
     if not documents:
         return found
@@ -199,15 +196,17 @@ def read_values(
 
 def _read_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
     answers = {}
-    for document in json.loads(group):
-        file = SourceFile(**document)
-        values = apply_steps(file.uri, file, [("label_map", partial(_values_of_file, sources=sources, rules=rules))])
+    for name, document in json.loads(group):
+        file, reader = SourceFile(**document), reader_of_format(name)
+        read = partial(_values_of_file, sources=sources, rules=rules, reader=reader)
+        values = apply_steps(file.uri, file, [("label_map", read)])
         answers[file.uri] = None if isinstance(values, Quarantined) else str(values)
     return json.dumps(answers)
 
 
-def _values_of_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> Values:
-    return values_of(read_whole(sources[file.source], file.path, file.size), rules)
+def _values_of_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules, reader: Reader) -> Values:
+    assert reader.label_values is not None
+    return reader.label_values(read_whole(sources[file.source], file.path, file.size), rules)
 
 
 def sentence_of_maps(results: Iterable[ScanResult]) -> str | None:

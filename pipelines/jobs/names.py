@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.readers.header_info import Format
-from crossdim.pipelines.readers.probe import known_ending, promised_family
+from crossdim.pipelines.readers.dicom_header import DICOM
+from crossdim.pipelines.readers.registry import known_ending, promised_family
 from crossdim.storage_schema.pseudonym import PseudonymKey
 
 #: ``by_format``: hashed in every source that holds DICOM, whose folders and files are often called after patients.
@@ -78,8 +78,8 @@ class SourceNames:
 def holds_dicom(result: ScanResult) -> bool:
     """Whether a file is DICOM by its content, or calls itself so, whatever became of it: report, index and damaged file too."""
     is_index = result.path.rpartition("/")[2].upper() == "DICOMDIR"
-    is_usable = result.header is not None and result.header.format is Format.DICOM
-    return result.is_dicom or is_usable or is_index or promised_family(result.path) == "dicom"
+    is_usable = result.header is not None and result.header.format == DICOM
+    return result.is_dicom or is_usable or is_index or promised_family(result.path) == DICOM
 
 
 def choose_names(
@@ -96,7 +96,8 @@ def choose_names(
     with_dicom = frozenset(result.source for result in results if holds_dicom(result))
     every = frozenset(result.source for result in results)
     hashed = {"by_format": with_dicom, "hashed": every, "relative": frozenset[int]()}[rule]
-    return SourceNames(key=load_key() if hashed or with_dicom or has_patients else None, hashed=hashed)
+    identified = any(result.header and (result.header.patient_id or result.header.series) for result in results)
+    return SourceNames(key=load_key() if hashed or with_dicom or has_patients or identified else None, hashed=hashed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,17 +19,18 @@ from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single
 from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo
-from crossdim.pipelines.readers.probe import promised_family
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import ReadRules, number_files
+from crossdim.pipelines.readers.reader import Reader
+from crossdim.pipelines.readers.registry import READERS, families_of, promised_family, readers_of
 from crossdim.pipelines.sources.labels import Known
+from crossdim.pipelines.stages.modality import ModalityStage
 from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.vocabulary import Modality
 
 #: Of the plan and of the code's reading of it: a new number makes old scratch markers strangers.
 PLAN_VERSION = 2
-SERIES = "dicom-series"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +153,7 @@ def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, ide
 
 def sort_results(results: Sequence[ScanResult], recipe: Recipe) -> tuple[list[ScanResult], list[Quarantined], list[Ignored]]:
     """Files that the recipe reads, files of its kind that are broken, and all others."""
-    families = {kind.family for kind in recipe.formats}
+    families = families_of(recipe.reads)
     usable: list[ScanResult] = []
     refused: list[Quarantined] = []
     ignored: list[Ignored] = []
@@ -195,6 +196,22 @@ def check_annotation(files: Sequence[ScanResult], rules: ReadRules) -> Sequence[
     return files
 
 
+def check_modality(files: Sequence[ScanResult], wanted: ModalityStage, naming: Naming) -> Sequence[ScanResult]:
+    """The files of an input of a wanted modality: what the first header states, else what options and folders say.
+
+    Args:
+        files: of one input.
+        wanted: by the recipe.
+        naming: says what options and folders say.
+
+    Raises:
+        SampleError: rule ``modality``, as the decoder's sample would be refused.
+    """
+    stated = files[0].header.modality if files[0].header else None
+    wanted.check(stated or naming.modality(files[0]))
+    return files
+
+
 def pack_images(usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Naming) -> tuple[list[Task], list[Quarantined]]:
     """Images in order, until a shard is full; those whose labels do not agree are refused here."""
     packs: list[list[Item]] = []
@@ -218,20 +235,24 @@ def pack_images(usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Namin
 
 def _image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:
     """The item of an image file, and about how many bytes its sample has."""
-    return naming.item(files[0].uri, files, str(info.format)), recipe.estimated_bytes(info)
+    reader = next(one for one in readers_of("image") if one.format_name == info.format)
+    return naming.item(files[0].uri, files, reader.name), recipe.estimated_bytes(info)
 
 
 def series_id(result: ScanResult) -> SeriesId | None:
-    """The series of a DICOM file: by UIDs and patient wherever it lies, by folder only where there is no series UID."""
+    """The series of a slice: by UIDs and patient wherever it lies, by folder only where there is no series UID.
+
+    None for a file of a format whose inputs are single files.
+    """
     info = result.header
-    if info is None or info.format is not Format.DICOM:
+    if info is None or not any(one.format_name == info.format and one.grouping == "series" for one in READERS.values()):
         return None
     place = "" if info.series else f"{result.source}:{result.path.rpartition('/')[0]}"
     return SeriesId(study=info.study, series=info.series, patient=info.patient_id or "", place=place)
 
 
 def group_series(usable: Iterable[ScanResult]) -> dict[SeriesId, list[ScanResult]]:
-    """DICOM files by series."""
+    """Slices by series."""
     series: dict[SeriesId, list[ScanResult]] = {}
     for result in usable:
         key = series_id(result)
@@ -241,20 +262,32 @@ def group_series(usable: Iterable[ScanResult]) -> dict[SeriesId, list[ScanResult
 
 
 def volume_items(usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Naming) -> tuple[list[Item], list[Quarantined]]:
-    """NIfTI files and DICOM series as items with reserved boxes; what headers alone rule out is refused here."""
-    inputs = [(v.uri, [v], str(Format.NIFTI)) for v in usable if v.header and v.header.format is Format.NIFTI]
-    inputs += [(naming.names.of_series(key, files), files, SERIES) for key, files in group_series(usable).items()]
+    """Volumes of all readers as items with reserved boxes; what headers alone rule out is refused here."""
+    inputs = [one for reader in readers_of("volume") for one in _inputs_of(reader, usable, naming)]
     items: list[Item] = []
     refused: list[Quarantined] = []
     for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
         make = partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming)
-        steps: list[Step] = [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)]
+        wanted = recipe.modality_stage
+        steps: list[Step] = [
+            ("plan", partial(check_annotation, rules=recipe.read)),
+            (wanted.name, partial(check_modality, wanted=wanted, naming=naming)),
+            ("plan", make),
+        ]
         item = apply_steps(uri, files, steps, [file.uri for file in files])
         if isinstance(item, Quarantined):
             refused.append(replace(item, num_files=len(files)))
         else:
             items.append(item)
     return items, refused
+
+
+def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming) -> list[tuple[str, list[ScanResult], str]]:
+    """Name, files and reader of each input of one reader."""
+    files = [one for one in usable if one.header and one.header.format == reader.format_name]
+    if reader.grouping == "file":
+        return [(one.uri, [one], reader.name) for one in files]
+    return [(naming.names.of_series(key, members), members, reader.name) for key, members in group_series(files).items()]
 
 
 def _volume_item(files: Sequence[ScanResult], uri: str, decoder: str, recipe: VolumeRecipe, naming: Naming) -> Item:

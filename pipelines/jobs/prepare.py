@@ -23,7 +23,7 @@ from crossdim.pipelines.jobs.output import check_free, check_objects, count_rows
 from crossdim.pipelines.jobs.plan import Naming, Plan, group_series, make_plan, series_id
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
 from crossdim.pipelines.jobs.ray_data import Session, each
-from crossdim.pipelines.jobs.recipe import READERS, Recipe, VolumeRecipe
+from crossdim.pipelines.jobs.recipe import RECIPE_FOR, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.request import request_digest
 from crossdim.pipelines.jobs.scan import scan
 from crossdim.pipelines.jobs.scan_result import ScanResult
@@ -34,7 +34,7 @@ from crossdim.pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unr
 from crossdim.pipelines.markers import Marker, finished_rows, marker_paths, read_markers, remove_scratch
 from crossdim.pipelines.publish import Bank, ManifestHeader, describe_refusals, publish
 from crossdim.pipelines.quarantine import Quarantined
-from crossdim.pipelines.readers.probe import promised_family
+from crossdim.pipelines.readers.registry import families_of, promised_family, reader_of_format
 from crossdim.pipelines.sources.folder_names import label_in, modality_in
 from crossdim.pipelines.sources.ignored_names import ignored_by_name
 from crossdim.pipelines.sources.label_matching import match_series, match_table
@@ -75,7 +75,7 @@ def find_labels(preparation: Preparation, sources: Sequence[Bucket], files: Sequ
 
 def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
     """Whether a file's name is one of the recipe's formats, or says nothing, as DICOM files are often named."""
-    families = {kind.family for kind in recipe.formats}
+    families = families_of(recipe.reads)
     promise, ending = promised_family(file.path), file.path.rpartition("/")[2].rpartition(".")[2]
     says_nothing = "." not in file.path.rpartition("/")[2] or ending.isdigit()
     return ignored_by_name(file.path) is None and (promise in families or (promise is None and says_nothing))
@@ -238,8 +238,9 @@ def prepare(preparation: Preparation, session: Session) -> PrepareResult:
 def sentence_of_other_recipe(recipe: Recipe, results: Sequence[ScanResult]) -> str:
     """Which recipe reads the files that this one does not; empty if none is known to."""
     found = Counter(result.header.format for result in results if result.header and result.header.format not in recipe.formats)
-    readers = {kind: name for name, formats in READERS.items() for kind in formats}
-    named = Counter({readers[kind]: number for kind, number in found.items() if kind in readers})
+    named = Counter[str]()
+    for name, number in found.items():
+        named[RECIPE_FOR[reader_of_format(name).kind]] += number
     return "; ".join(f"--recipe {name} reads {number} of them" for name, number in named.most_common())
 
 

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from crossdim.foundation import signals
+from crossdim.pipelines.extensions import load_extensions, loaded_extensions
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 
 #: Attempts at a task whose worker dies, for instance for want of memory. Ours.
@@ -32,7 +33,8 @@ def _run_one(document: str, work: Work) -> tuple[str, str]:
         return "", f"a task ran out of memory ({error}); let fewer run at a time with --concurrency"
 
 
-def _batch(batch: dict[str, list[str]], work: Work) -> dict[str, list[str]]:
+def _batch(batch: dict[str, list[str]], work: Work, extensions: tuple[str, ...]) -> dict[str, list[str]]:
+    load_extensions(extensions)
     answers = [_run_one(str(document), work) for document in batch["document"]]
     return {"answer": [answer for answer, _ in answers], "error": [error for _, error in answers]}
 
@@ -61,7 +63,7 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
         dataset = ray.data.from_items([{"document": text} for text in documents], override_num_blocks=len(documents)).map_batches(
             cast(Any, _batch),
             batch_size=1,
-            fn_kwargs={"work": work},
+            fn_kwargs={"work": work, "extensions": loaded_extensions()},
             num_cpus=1,
             concurrency=concurrency,
             max_retries=MAX_RETRIES,

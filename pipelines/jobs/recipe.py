@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import ClassVar
 
-from crossdim.foundation.settings import to_document
 from crossdim.pipelines.quarantine import Step
 from crossdim.pipelines.readers import DECODING_VERSION
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
-from crossdim.pipelines.stages.intensity import Intensity, store
-from crossdim.pipelines.stages.named import Stage
-from crossdim.pipelines.stages.orient import orient
-from crossdim.pipelines.stages.pseudo3d import Mode, present
-from crossdim.pipelines.stages.resample import Resample, resample
+from crossdim.pipelines.readers.reader import Kind
+from crossdim.pipelines.readers.registry import formats_of
+from crossdim.pipelines.stages.intensity import Intensity, IntensityStage
+from crossdim.pipelines.stages.modality import ModalityStage
+from crossdim.pipelines.stages.orient import OrientStage
+from crossdim.pipelines.stages.pseudo3d import Mode, Pseudo3DStage
+from crossdim.pipelines.stages.resample import Resample, ResampleStage
 from crossdim.pipelines.stages.resize import Fit, FitStage
-from crossdim.pipelines.stages.superpatch import boxes_of, cut_boxes
+from crossdim.pipelines.stages.stage import Stage
+from crossdim.pipelines.stages.superpatch import SuperpatchStage, boxes_of
 from crossdim.storage_schema.bank import BankLayout
-from crossdim.storage_schema.errors import SampleError, UsageError, wrong_settings
+from crossdim.storage_schema.errors import UsageError, wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.superpatch import SuperpatchGrid
@@ -29,11 +33,60 @@ from crossdim.storage_schema.vocabulary import Modality, Presentation
 Decoder = Callable[[RawItem], Sample]
 
 
-#: Recipes that a message names for files which the chosen one does not read.
-READERS = {
-    "xray-pseudo3d": frozenset({Format.PNG, Format.JPEG}),
-    "mixed-superpatches": frozenset({Format.NIFTI}),
-}
+#: Recipes that a message names for files which the chosen one does not read, by what their readers make of them.
+RECIPE_FOR: dict[Kind, str] = {"image": "xray-pseudo3d", "volume": "mixed-superpatches"}
+
+
+class StagedRecipe(ABC):
+    """What all recipes share: from :meth:`stages` follow both what is done to a sample and what is recorded of it.
+
+    Attributes:
+        reads: which readers' files it takes.
+        read: how far decoders go.
+    """
+
+    __slots__ = ()
+
+    reads: ClassVar[Kind]
+    read: ReadRules
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """What is done to a decoded sample, in order."""
+
+    def decoding(self) -> dict[str, object]:
+        """What decides values before the first stage."""
+        return {"decoding": DECODING_VERSION}
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Formats that it reads."""
+        return formats_of(self.reads)
+
+    def preprocessing(self) -> dict[str, object]:
+        """The configuration of what touches values, as JSON values."""
+        record = self.decoding()
+        for stage in self.stages():
+            record |= stage.preprocessing()
+        return record
+
+    @property
+    def decoder_stages(self) -> tuple[Stage, ...]:
+        """The first stages, as far as they run in the decoder process."""
+        return tuple(takewhile(lambda stage: stage.in_decoder, self.stages()))
+
+    def steps(self, decoder: Decoder) -> list[Step]:
+        """From one raw item to its samples.
+
+        Args:
+            decoder: gives the sample of an item behind :attr:`decoder_stages`, which it runs too.
+        """
+        rest = self.stages()[len(self.decoder_stages) :]
+        return [("decode", decoder), *((stage.name, stage) for stage in rest), ("collect", _as_list)]
+
+
+def _as_list(samples: Sample | list[Sample]) -> list[Sample]:
+    return samples if isinstance(samples, list) else [samples]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +106,10 @@ class ShardSize:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRecipe:
+class ImageRecipe(StagedRecipe):
     """Images to pseudo-3D samples, or to the images behind them."""
+
+    reads: ClassVar[Kind] = "image"
 
     read: ReadRules = field(default_factory=ReadRules)
     fit: Fit
@@ -71,27 +126,9 @@ class ImageRecipe:
         """What is published."""
         return Presentation.PSEUDO3D if self.mode == "stored" else Presentation.IMAGE
 
-    @property
-    def formats(self) -> frozenset[Format]:
-        """Formats that hold images."""
-        return frozenset({Format.PNG, Format.JPEG, Format.DICOM})
-
-    def preprocessing(self) -> dict[str, object]:
-        """The configuration of what touches pixels."""
-        return {"decoding": DECODING_VERSION, "fit": asdict(self.fit), "pseudo3d": asdict(self.pseudo3d), "mode": self.mode}
-
-    @property
-    def decoder_stages(self) -> tuple[Stage, ...]:
-        """What runs in the decoder process behind the decoder: an image comes back at the size that is published."""
-        return (FitStage(config=self.fit, spec=self.pseudo3d),)
-
-    def steps(self, decoder: Decoder) -> list[Step]:
-        """From one raw item to its samples; ``decoder`` runs :attr:`decoder_stages` too."""
-        return [
-            ("decode", decoder),
-            ("pseudo3d", partial(present, spec=self.pseudo3d, mode=self.mode)),
-            ("collect", lambda sample: [sample]),
-        ]
+    def stages(self) -> tuple[Stage, ...]:
+        """Resized, then as its view."""
+        return (FitStage(config=self.fit, spec=self.pseudo3d), Pseudo3DStage(spec=self.pseudo3d, mode=self.mode))
 
     def estimated_bytes(self, info: HeaderInfo) -> int:
         """About the size of the sample that a picture becomes."""
@@ -101,8 +138,10 @@ class ImageRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VolumeRecipe:
+class VolumeRecipe(StagedRecipe):
     """Volumes to superpatches in a bank. Without ``modalities``, every one is taken."""
+
+    reads: ClassVar[Kind] = "volume"
 
     read: ReadRules = field(default_factory=ReadRules)
     modalities: tuple[Modality, ...] = ()
@@ -121,49 +160,28 @@ class VolumeRecipe:
         return Presentation.SUPERPATCH
 
     @property
-    def formats(self) -> frozenset[Format]:
-        """Formats that hold volumes."""
-        return frozenset({Format.NIFTI, Format.DICOM})
-
-    @property
     def layout(self) -> BankLayout:
         """Shapes of the bank."""
         return BankLayout(side=self.superpatch.side, patches_per_shard=self.patches_per_shard)
 
-    def preprocessing(self) -> dict[str, object]:
-        """The configuration of what touches voxels."""
-        return {
-            "decoding": DECODING_VERSION,
-            "frames": self.read.frames,
-            "orient": "RAS",
-            "resample": {"spacing_mm": self.resample.spacing_mm},
-            "intensity": to_document(self.intensity),
-            "superpatch": asdict(self.superpatch),
-        }
+    def decoding(self) -> dict[str, object]:
+        """Also which frames of a file are read."""
+        return {"decoding": DECODING_VERSION, "frames": self.read.frames}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Of a wanted modality, oriented, resampled, as integers, in boxes."""
+        return (
+            self.modality_stage,
+            OrientStage(),
+            ResampleStage(config=self.resample),
+            IntensityStage(config=self.intensity),
+            SuperpatchStage(grid=self.superpatch),
+        )
 
     @property
-    def decoder_stages(self) -> tuple[Stage, ...]:
-        """None: a volume comes back as it was read, because memory of the decoder process is allowed for reading it."""
-        return ()
-
-    def steps(self, decoder: Decoder) -> list[Step]:
-        """From one raw item to its samples."""
-        return [
-            ("decode", decoder),
-            ("modality", self._of_wanted_modality),
-            ("orient", orient),
-            ("resample", partial(resample, config=self.resample)),
-            ("intensity", partial(store, config=self.intensity)),
-            ("superpatch", partial(cut_boxes, grid=self.superpatch)),
-        ]
-
-    def _of_wanted_modality(self, sample: Sample) -> Sample:
-        if self.modalities and sample.modality not in self.modalities:
-            wanted = " or ".join(self.modalities)
-            raise SampleError(
-                "modality", f"modality is {sample.modality}, the recipe takes {wanted}; if it is one, say --modality"
-            )
-        return sample
+    def modality_stage(self) -> ModalityStage:
+        """Which modalities are taken; the plan asks it too, before anything is decoded."""
+        return ModalityStage(wanted=self.modalities)
 
     def boxes(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> int:
         """How many boxes a volume can become: the positions that a plan reserves.

@@ -16,8 +16,8 @@ from crossdim.pipelines.jobs.ray_data import each
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.dicom_header import looks_like_dicom
-from crossdim.pipelines.readers.probe import promised_family
 from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.registry import promised_family
 from crossdim.pipelines.readers.signatures import Unread
 from crossdim.pipelines.sources import ignored_names
 from crossdim.pipelines.sources.listing import SourceFile

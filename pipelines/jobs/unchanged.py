@@ -9,8 +9,8 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.names import NamedFile
 from crossdim.pipelines.jobs.output import read_rows
-from crossdim.pipelines.readers.probe import known_ending
 from crossdim.pipelines.readers.raw import content_hash
+from crossdim.pipelines.readers.registry import known_ending
 from crossdim.pipelines.sources.ignored_names import ignored_by_name
 from crossdim.pipelines.sources.listing import SourceFile
 from crossdim.storage_schema.errors import StorageError

@@ -1,20 +1,10 @@
-"""Bytes to samples. The only package that sees (x, y, z): what leaves it is (C, H, W) or (C, D, H, W)."""
+"""Bytes to samples. The only package that sees (x, y, z): what leaves it is (C, H, W) or (C, D, H, W).
+
+A reader for one more format is a module with a ``Reader``, and an entry in ``registry.READERS``; one of another package is in a
+module that a recipe names (see "To add" in the README of pipelines).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from crossdim.pipelines.readers import dicom_image, nifti, raster, series
-from crossdim.pipelines.readers.raw import RawItem
-from crossdim.storage_schema.sample import Sample
-
 #: Of what decoders make of a file: a new number wherever values or places of a file that was read before change.
 DECODING_VERSION = 2
-#: How each kind of input is decoded. A new format is a module and a line here.
-DECODERS: dict[str, Callable[[RawItem], Sample]] = {
-    "png": raster.decode,
-    "jpeg": raster.decode,
-    "dicom": dicom_image.decode,
-    "dicom-series": series.decode,
-    "nifti": nifti.decode,
-}

@@ -12,12 +12,21 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_stream
 from crossdim.pipelines.readers.deflated import inflate_dataset
-from crossdim.pipelines.readers.dicom_header import FLOAT_TAGS, PALETTE, RGB, allow_image, integer, reading, slice_header
+from crossdim.pipelines.readers.dicom_header import (
+    FLOAT_TAGS,
+    PALETTE,
+    RGB,
+    allow_image,
+    integer,
+    reading,
+    slice_header,
+    stated_modality,
+)
 from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, uid_name
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.raw import ReadRules, check_expansion
 from crossdim.storage_schema.errors import SampleError
-from crossdim.storage_schema.vocabulary import MODALITY_WORDS, Modality
+from crossdim.storage_schema.vocabulary import Modality
 
 
 def check_single(header: SliceHeader, *, colour: bool = False) -> None:
@@ -127,6 +136,10 @@ def _check_stream(dataset: Any, header: SliceHeader) -> None:
 
 
 def modality_of(dataset: Any, fallback: Modality) -> Modality:
-    """Our word for the header's modality: OT for one that we have no word for, and the fallback only where it says nothing."""
-    told = str(dataset.get("Modality") or "").strip().lower()
-    return MODALITY_WORDS.get(told, Modality.OT) if told else fallback
+    """The modality that a header states, or the fallback where it states none.
+
+    Args:
+        dataset: the header.
+        fallback: what command line or folder say.
+    """
+    return stated_modality(dataset) or fallback

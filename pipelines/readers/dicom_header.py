@@ -15,11 +15,15 @@ from pydicom.tag import BaseTag
 
 from crossdim.pipelines.readers.deflated import inflate_dataset
 from crossdim.pipelines.readers.dicom_cut import HeaderStream, check_no_image, truncated_error
-from crossdim.pipelines.readers.dicom_terms import MODALITY_TERMS, SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid, term
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo, SliceHeader
-from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.dicom_terms import SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid
+from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
+from crossdim.pipelines.readers.raw import HEAD_BYTES, ReadRules
+from crossdim.pipelines.readers.signatures import Unread
 from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.vocabulary import MODALITY_WORDS, Modality
 
+#: Name of the format.
+DICOM = "dicom"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _SOP_CLASS_TAG = 0x00080016
 #: FloatPixelData, DoubleFloatPixelData and PixelData.
@@ -73,8 +77,8 @@ def _header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
     return dataset, seen[0] if seen else None
 
 
-def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo | None:
-    """What the header of a DICOM file says; None for a file that is no picture and claims none, such as a DICOMDIR.
+def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo | Unread:
+    """What the header of a DICOM file says, or that it is no picture and claims none: an index, a report, a plan.
 
     Args:
         data: the file, or its beginning.
@@ -97,7 +101,8 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
     if pixel_tag is None and not whole:
         raise EOFError("more bytes are needed")
     with reading("the DICOM header cannot be read"):
-        return _header_info(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
+        found = _header_info(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
+    return found or _without_pixels(data)
 
 
 def _header_info(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, ends_inside_element: bool) -> HeaderInfo | None:
@@ -114,16 +119,28 @@ def _header_info(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, e
     header = slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
     allow_image(header, rules)
     return HeaderInfo(
-        format=Format.DICOM,
+        format=DICOM,
         shape=(header.rows, header.columns),
         spacing_mm=header.spacing_mm,
-        modality=term(dataset.get("Modality"), MODALITY_TERMS) or None,
+        modality=stated_modality(dataset),
         patient_id=patient_identity(dataset) or None,
         study=text_of(dataset, "StudyInstanceUID"),
         series=text_of(dataset, "SeriesInstanceUID"),
         burned_in_annotation=burned_in_annotation(dataset),
         slice=header,
     )
+
+
+def _without_pixels(data: bytes) -> Unread:
+    """A DICOM object that is no image: an index of other files, a report, a plan."""
+    is_index = DIRECTORY_CLASS.encode() in data[:HEAD_BYTES]
+    return Unread(format="DICOMDIR" if is_index else "DICOM without pixels", is_image=is_index)
+
+
+def stated_modality(dataset: Any) -> Modality | None:
+    """Our word for the header's modality: OT for one that we have no word for; None where it states none."""
+    told = str(dataset.get("Modality") or "").strip().lower()
+    return MODALITY_WORDS.get(told, Modality.OT) if told else None
 
 
 def _sop_class(dataset: Any) -> str:

@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Format(StrEnum):
-    """Formats that we read, told apart by their first bytes."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-    DICOM = "dicom"
-    NIFTI = "nifti"
-
-    @property
-    def family(self) -> str:
-        """The kind of file that a name promises: within a family the content decides."""
-        return "picture" if self in (Format.PNG, Format.JPEG) else str(self)
+from crossdim.storage_schema.vocabulary import Modality
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,22 +33,23 @@ class HeaderInfo:
     """One file, by its header.
 
     Attributes:
+        format: that of the reader (``Reader.format_name``).
         shape: (H, W) of a picture, (D, H, W) of a volume.
         spacing_mm: along the axes of ``shape``, where the header tells.
-        modality: DICOM's term; ``unknown`` for a word that is none.
+        modality: where the header states one; OT for a word that we have no name for.
         patient_id: what tells one DICOM patient from another (see ``patient_identity``), and with ``study`` and ``series``
             (UIDs, empty where the header has none) what a series is told by. They may identify a patient: they are hashed with
             the dataset's key before anything is written.
         burned_in_annotation: whether the header says that text is burned into the pixels.
-        slice: for DICOM.
-        affine: of a NIfTI volume: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.
-        plain: whether a NIfTI file holds one frame of numbers that stand for themselves, as labels do.
+        slice: one slice of a series, as in DICOM.
+        affine: of a volume in one file: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.
+        plain: whether a volume's file holds one frame of numbers that stand for themselves, as labels do.
     """
 
-    format: Format
+    format: str
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...] | None = None
-    modality: str | None = None
+    modality: Modality | None = None
     patient_id: str | None = None
     study: str = ""
     series: str = ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from crossdim.pipelines.readers.inflate import GZIP_MAGIC
+from crossdim.pipelines.readers.label_kinds import Values
 from crossdim.pipelines.readers.nifti import header_bytes
 from crossdim.pipelines.readers.nifti_header import NiftiHeader, parse_header
 from crossdim.pipelines.readers.raw import ReadRules
@@ -26,16 +26,6 @@ MANY_VALUES = 256
 MIN_AGREEING = 0.5
 _STEP_BYTES = 1 << 20
 _TABLE_VALUES = 1 << 16
-
-
-class Values(StrEnum):
-    """What the voxels of a volume are."""
-
-    CONSTANT = "constant"  # one value
-    LABELS = "labels"
-    GAPPED_LABELS = "gapped_labels"  # labels, were there not voxels that are no numbers
-    FRACTIONS = "fractions"  # from 0 to 1, as probabilities of one label are
-    OTHER = "other"
 
 
 def values_of(data: bytes, rules: ReadRules) -> Values:

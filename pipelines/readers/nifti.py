@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo
-from crossdim.pipelines.readers.inflate import GZIP_MAGIC, inflate_head, inflate_start
-from crossdim.pipelines.readers.nifti_header import HEADER_BYTES, NiftiHeader, parse_header
+from crossdim.pipelines.readers.header_info import HeaderInfo
+from crossdim.pipelines.readers.inflate import GZIP_MAGIC, inflate_head, inflate_start, is_cut
+from crossdim.pipelines.readers.nifti_header import HEADER_BYTES, NiftiHeader, looks_like_nifti, parse_header
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
 from crossdim.pipelines.readers.volume_values import Mask, Volume, fill_outside, offset_note, range_of
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
 
+#: Name of the format.
+NIFTI = "nifti"
 #: Behind the last voxel: what writers fill blocks up with. More is a header that tells of fewer voxels than there are. Ours.
 MAX_TRAILING_BYTES = 1 << 16
 
@@ -22,8 +24,40 @@ def header_bytes(data: bytes) -> bytes:
     return inflate_head(data, HEADER_BYTES[2]) if data.startswith(GZIP_MAGIC) else data[: HEADER_BYTES[2]]
 
 
-def read_header(data: bytes, rules: ReadRules) -> HeaderInfo:
+def matches(head: bytes, *, is_promised: bool) -> bool:
+    """Whether the first bytes of a file are NIfTI, plain or in gzip.
+
+    Args:
+        head: the first bytes.
+        is_promised: whether the file's name ends as that of a NIfTI file; a damaged gzip stream is an error only then.
+
+    Raises:
+        SampleError: rule ``truncated`` or ``gzip`` for a file that is named so and is cut, or damaged, inside the header.
+    """
+    if not head.startswith(GZIP_MAGIC):
+        return looks_like_nifti(head)
+    try:
+        start = inflate_head(head, HEADER_BYTES[2])
+        if is_promised and len(start) < HEADER_BYTES[1] and is_cut(head):
+            told = f"the gzip stream ends after {len(start)} bytes of content, inside the NIfTI header; the file is cut"
+            raise SampleError("truncated", told)
+        return looks_like_nifti(start)
+    except SampleError:
+        if is_promised:
+            raise
+        return False
+
+
+def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo:
     """What the header of a NIfTI file says.
+
+    Args:
+        data: the file, or its beginning.
+        rules: the size guard.
+        whole: whether ``data`` is all of it; the header stands at the beginning, so that nothing depends on it.
+
+    Returns:
+        Shape (D, H, W), spacing in mm along the same axes, and the affine of voxels (x, y, z).
 
     Raises:
         SampleError: if the header is not sound.
@@ -33,7 +67,7 @@ def read_header(data: bytes, rules: ReadRules) -> HeaderInfo:
     sx, sy, sz = header.spacing_xyz_mm
     plain = header.num_frames == 1 and (header.slope, header.intercept) == (1.0, 0.0)
     return HeaderInfo(
-        format=Format.NIFTI,
+        format=NIFTI,
         shape=(z, y, x),
         spacing_mm=(sz, sy, sx),
         affine=tuple(tuple(float(v) for v in row) for row in header.affine_xyz),

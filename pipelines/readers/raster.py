@@ -13,13 +13,15 @@ from PIL import Image, UnidentifiedImageError
 
 from crossdim.pipelines.readers import jpeg
 from crossdim.pipelines.readers.exif import turn_upright
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
 from crossdim.pipelines.reasons import foreign_text
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample, Scaling
 from crossdim.storage_schema.vocabulary import Presentation
 
+#: Names of the formats.
+PNG, JPEG = "png", "jpeg"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 #: Place of the depth of a sample in a PNG.
@@ -29,14 +31,22 @@ DEEP_COLOUR_NOTE = "16-bit colour read as 8-bit"
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_header(data: bytes, rules: ReadRules) -> HeaderInfo:
+def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo:
     """What the header of a picture says.
+
+    Args:
+        data: the file, or its beginning.
+        rules: the size guard.
+        whole: whether ``data`` is all of it; sizes stand at the beginning, so that nothing depends on it.
+
+    Returns:
+        Format, and shape (H, W) in pixels.
 
     Raises:
         SampleError: if there is no picture, or it is larger than the guard.
     """
     picture = _open(data, rules)
-    kind = Format.PNG if data.startswith(PNG_MAGIC) else Format.JPEG
+    kind = PNG if data.startswith(PNG_MAGIC) else JPEG
     return HeaderInfo(format=kind, shape=(picture.height, picture.width))
 
 

@@ -18,6 +18,8 @@ FREE_VALUES = 1 << 25
 #: Values for each byte of the file above that: 0.04 bits for each, below what lossy codecs leave of an image that shows
 #: something; a blank one may have fewer. Ours.
 MAX_VALUES_PER_BYTE = 200
+#: Of a file, which are read first: enough for nearly every header; a longer one costs a second request.
+HEAD_BYTES = 256 * 1024
 Frames = Literal["first", "refuse"]
 BurnedIn = Literal["keep", "refuse"]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from crossdim.foundation.references import find_function, is_reference
 from crossdim.foundation.settings import with_overrides
-from crossdim.pipelines.jobs.recipe import Recipe
+from crossdim.pipelines.extensions import load_extension
+from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.recipes import images, volumes
 from crossdim.storage_schema.errors import UsageError, unknown_name
 
@@ -22,9 +24,24 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def resolve(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of that name with ``path=value`` overrides applied.
 
+    Args:
+        name: of a recipe of ours, or ``module:function`` of another package, whose readers and stages are registered then.
+        overrides: such as ``fit.max_side=512``.
+
     Raises:
-        UsageError: for an unknown name or setting, with the nearest ones.
+        UsageError: for an unknown name or setting, with the nearest ones; or for a function that returns no recipe.
     """
-    if name not in RECIPES:
-        raise UsageError(unknown_name("recipe", name, RECIPES))
-    return with_overrides(RECIPES[name](), overrides)
+    if name in RECIPES:
+        return with_overrides(RECIPES[name](), overrides)
+    if not is_reference(name):
+        raise UsageError(f"{unknown_name('recipe', name, RECIPES)}; one of your own is module:function")
+    module, _, function = name.partition(":")
+    recipe = find_function(load_extension(module), function)()
+    if not isinstance(recipe, ImageRecipe | VolumeRecipe):
+        raise UsageError(f"{name} returns {type(recipe).__name__}; a recipe is an ImageRecipe or a VolumeRecipe")
+    return with_overrides(recipe, overrides)
+
+
+def default_name(recipe: str) -> str:
+    """What a dataset is called unless the user says it: after its recipe, or after the function that makes it."""
+    return recipe.replace(":", "-") if recipe in RECIPES else recipe.rpartition(":")[2]

@@ -5,7 +5,7 @@ A path is looked at below its source only; what the source itself is called is t
 
 from __future__ import annotations
 
-from crossdim.pipelines.readers.probe import promised_family
+from crossdim.pipelines.readers.registry import promised_family
 
 #: Files, by their whole name in lower case.
 FILES = frozenset(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from crossdim.foundation.settings import to_document
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import SampleError, UsageError
 from crossdim.storage_schema.sample import Sample, Scaling
 from crossdim.storage_schema.vocabulary import Modality
@@ -87,3 +90,20 @@ def own_window(volume: npt.NDArray[np.float32], percentiles: tuple[float, float]
     if not low < high:
         raise SampleError("constant", f"percentiles {percentiles} of the voxels are both {low:g}; there is nothing to see")
     return low, high
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntensityStage(Stage):
+    """:func:`store` with its settings."""
+
+    name: ClassVar[str] = "intensity"
+
+    config: Intensity
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The volume as stored."""
+        return store(sample, self.config)
+
+    def preprocessing(self) -> dict[str, object]:
+        """The windows."""
+        return {self.name: to_document(self.config)}

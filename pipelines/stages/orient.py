@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.sample import Sample
 
@@ -58,3 +60,18 @@ def orient(sample: Sample) -> Sample:
         affine=tuple(tuple(float(v) for v in row) for row in turned),
         spacing_mm=tuple(sample.spacing_mm[axis] for axis in order),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrientStage(Stage):
+    """:func:`orient`, which has no settings."""
+
+    name: ClassVar[str] = "orient"
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The volume, oriented."""
+        return orient(sample)
+
+    def preprocessing(self) -> dict[str, object]:
+        """The orientation that all volumes get."""
+        return {self.name: "RAS"}

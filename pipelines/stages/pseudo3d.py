@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar, Literal
 
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
@@ -18,3 +19,21 @@ def present(sample: Sample, spec: Pseudo3D, mode: Mode) -> Sample:
     if mode == "virtual":
         return sample
     return replace(sample, presentation=Presentation.PSEUDO3D, array=unroll(sample.array, spec))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pseudo3DStage(Stage):
+    """:func:`present` with its settings."""
+
+    name: ClassVar[str] = "pseudo3d"
+
+    spec: Pseudo3D
+    mode: Mode
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The sample as it is published."""
+        return present(sample, self.spec, self.mode)
+
+    def preprocessing(self) -> dict[str, object]:
+        """Geometry of the view, and whether it is stored."""
+        return {self.name: asdict(self.spec), "mode": self.mode}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import GeometryError, SampleError, UsageError, wrong_settings
 from crossdim.storage_schema.sample import Array, Sample
 
@@ -155,3 +156,20 @@ def _move_affine(
     moved[:3, 3] += affine[:3, :3] @ ((ratios - 1) / 2)
     moved[:3, :3] = affine[:3, :3] * ratios
     return tuple(tuple(float(v) for v in row) for row in moved)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResampleStage(Stage):
+    """:func:`resample` with its settings."""
+
+    name: ClassVar[str] = "resample"
+
+    config: Resample
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The volume, resampled."""
+        return resample(sample, self.config)
+
+    def preprocessing(self) -> dict[str, object]:
+        """The voxel size; the guard changes no value."""
+        return {self.name: {"spacing_mm": self.config.spacing_mm}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crossdim.pipelines.readers.raw import with_note
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import SampleError, UsageError, wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D, to_gray
 from crossdim.storage_schema.sample import Array, Sample
@@ -62,10 +63,11 @@ def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FitStage:
-    """:func:`fit` with its settings, as a value that another process can be sent."""
+class FitStage(Stage):
+    """:func:`fit` with its settings. It runs in the decoder process: an image comes back at the size that is published."""
 
     name: ClassVar[str] = "fit"
+    in_decoder: ClassVar[bool] = True
 
     config: Fit
     spec: Pseudo3D
@@ -73,6 +75,10 @@ class FitStage:
     def __call__(self, sample: Sample) -> Sample:
         """The image, fitted."""
         return fit(sample, self.config, self.spec)
+
+    def preprocessing(self) -> dict[str, object]:
+        """Sizes; the view that the image shall give is recorded by the stage that makes it."""
+        return {self.name: asdict(self.config)}
 
 
 def _gray(image_CHW: Array) -> Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.bank import AIR
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.errors import SampleError
@@ -69,3 +71,20 @@ def _as_sample(volume: Sample, number: int, start: tuple[int, int, int], box: Ar
         foreground=share,
         extra={**volume.extra, "volume_shape": list(volume.array.shape[1:])},
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuperpatchStage(Stage):
+    """:func:`cut_boxes` with its settings."""
+
+    name: ClassVar[str] = "superpatch"
+
+    grid: SuperpatchGrid
+
+    def __call__(self, sample: Sample) -> list[Sample]:
+        """The boxes of the volume."""
+        return cut_boxes(sample, self.grid)
+
+    def preprocessing(self) -> dict[str, object]:
+        """The grid, and which boxes are kept."""
+        return {self.name: asdict(self.grid)}

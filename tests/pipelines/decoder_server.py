@@ -6,12 +6,16 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from crossdim.pipelines.decoder_process.server import supervise
-from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.reader import Reader
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample, Scaling
 from crossdim.storage_schema.vocabulary import Presentation
@@ -37,6 +41,10 @@ def sound(item: RawItem) -> Sample:
         patient=patient,
         extra={"seen": len(_seen), "pid": os.getpid()},
     )
+
+
+def reader(name: str, decode: Callable[[RawItem], Any]) -> Reader:
+    return replace(READERS["png"], name=name, decode=decode)
 
 
 def panic(_: RawItem) -> Sample:
@@ -73,7 +81,7 @@ def warned(item: RawItem) -> Sample:
 
 def poisonous(item: RawItem) -> Sample:
     """Answers, and leaves harm behind that ends whatever comes next."""
-    DECODERS["sound"] = lambda _: os.abort()
+    READERS["sound"] = reader("sound", lambda _: os.abort())
     return sound(item)
 
 
@@ -83,7 +91,7 @@ def dies_later(item: RawItem) -> Sample:
     return sound(item)
 
 
-DECODERS |= {
+BAD = {
     "sound": sound,
     "abort": lambda _: os.abort(),
     "segfault": lambda _: ctypes.string_at(0),
@@ -99,6 +107,7 @@ DECODERS |= {
     "dies_later": dies_later,
     "nonsense": lambda _: "no sample",
 }
+READERS |= {name: reader(name, decode) for name, decode in BAD.items()}
 
 if __name__ == "__main__":
     supervise()

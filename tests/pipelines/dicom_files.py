@@ -9,8 +9,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality
 
@@ -67,8 +67,8 @@ def series_bytes(volume_DHW: np.ndarray, **tags: object) -> tuple[bytes, ...]:
 
 
 def read_image(data: bytes, modality: Modality = Modality.OT) -> Sample:
-    return DECODERS["dicom"](RawItem(uri="x", files=(data,), modality=modality))
+    return READERS["dicom"].decode(RawItem(uri="x", files=(data,), modality=modality))
 
 
 def read_series(files: tuple[bytes, ...], modality: Modality = Modality.OT) -> Sample:
-    return DECODERS["dicom-series"](RawItem(uri="s", files=files, modality=modality))
+    return READERS["dicom-series"].decode(RawItem(uri="s", files=files, modality=modality))

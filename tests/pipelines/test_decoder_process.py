@@ -24,12 +24,12 @@ from crossdim.pipelines.decoder_process import client, limits, requests
 from crossdim.pipelines.decoder_process.limits import Limits, limits_for
 from crossdim.pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, shared_memory
 from crossdim.pipelines.quarantine import apply_steps
-from crossdim.pipelines.readers import DECODERS
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.recipes import resolve
-from crossdim.pipelines.stages.named import Stage
 from crossdim.pipelines.stages.resize import Fit, FitStage
+from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import CrossdimError, SampleError
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Sample
@@ -217,7 +217,7 @@ def test_samples_and_facts_are_those_of_the_decoder_itself(real_data):
     for name, decoder in zip(names, ("png", "jpeg", "dicom", "nifti"), strict=True):
         data = (real_data / name).read_bytes()
         item = RawItem(uri=name, files=(data,), label="l", num_values=10**7)
-        ours, theirs = decoder_process.decode(decoder, item), DECODERS[decoder](item)
+        ours, theirs = decoder_process.decode(decoder, item), READERS[decoder].decode(item)
 
         assert np.array_equal(ours.array, theirs.array)
         assert ours.array.dtype == theirs.array.dtype
@@ -229,7 +229,7 @@ def test_samples_and_facts_are_those_of_the_decoder_itself(real_data):
 
 def here(decoder: str, item: RawItem, stages: Sequence[Stage]) -> Sample:
     """What the decoder process does, in this process."""
-    return reduce(lambda sample, stage: stage(sample), stages, DECODERS[decoder](item))
+    return reduce(lambda sample, stage: stage(sample), stages, READERS[decoder].decode(item))
 
 
 def same(ours: Sample, theirs: Sample) -> bool:
@@ -287,7 +287,7 @@ def test_refusals_name_the_stage_that_gave_them(pixels, config, stage, rule):
         apply_steps("x", png(pixels), recipe.steps(partial(decode, "png", stages=recipe.decoder_stages)))
         for decode in (decoder_process.decode, here)
     )
-    alone = apply_steps("x", png(pixels), [("decode", DECODERS["png"]), ("fit", recipe.decoder_stages[0])])
+    alone = apply_steps("x", png(pixels), [("decode", READERS["png"].decode), ("fit", recipe.decoder_stages[0])])
 
     assert (found.stage, found.rule) == (stage, rule)
     assert found == alone
@@ -314,7 +314,7 @@ def test_the_mask_of_what_lies_outside_travels_too():
     volume = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
     volume[1, 2] = np.nan
     item = RawItem(uri="x", files=(nifti_bytes(volume, (1, 1, 1)),), num_values=volume.size)
-    ours, theirs = decoder_process.decode("nifti", item), DECODERS["nifti"](item)
+    ours, theirs = decoder_process.decode("nifti", item), READERS["nifti"].decode(item)
 
     assert theirs.outside is not None
     assert np.array_equal(ours.outside, theirs.outside)

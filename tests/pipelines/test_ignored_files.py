@@ -239,14 +239,14 @@ def test_dicom_objects_without_images_are_no_images_and_an_index_is_said(tmp_pat
 def test_dicom_objects_that_never_have_pixels_are_ignored_also_with_bytes_behind_them(sop_class, behind):
     data = dicom_bytes(np.ones((4, 4), np.uint16), SOPClassUID=sop_class, PixelData=None, Rows=None, Columns=None)
 
-    assert dicom_header.read_header(data + behind, ReadRules()) is None
+    assert isinstance(dicom_header.read_header(data + behind, ReadRules()), Unread)
 
 
 def test_a_private_object_without_pixels_is_ignored_and_a_cut_one_is_not():
     tags = {"SOPClassUID": "1.3.12.2.1107.5.9.1", "PixelData": None, "Rows": None, "Columns": None}
     data = dicom_bytes(np.ones((4, 4), np.uint16), **tags)
 
-    assert dicom_header.read_header(data, ReadRules()) is None
+    assert isinstance(dicom_header.read_header(data, ReadRules()), Unread)
     with pytest.raises(SampleError, match="truncated"):
         dicom_header.read_header(data[:-1], ReadRules())
 

@@ -19,7 +19,8 @@ from crossdim.pipelines.jobs import label_maps
 from crossdim.pipelines.jobs.label_maps import ignore_label_maps, sentence_of_maps
 from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.readers.label_values import Values, values_of
+from crossdim.pipelines.readers.label_kinds import Values
+from crossdim.pipelines.readers.label_values import values_of
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.sources.label_maps import Candidate, find_by_name

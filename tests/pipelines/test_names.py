@@ -19,7 +19,7 @@ from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.splits import check_patients
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo, SliceHeader
+from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.sources.labels import Known
 from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, list_sources
@@ -43,7 +43,7 @@ def slice_result(path: str, depth: int, **identity: object) -> ScanResult:
         spacing_mm=(2.0, 2.0),
         thickness_mm=2.0,
     )
-    info = HeaderInfo(format=Format.DICOM, shape=(40, 40), spacing_mm=(2.0, 2.0), slice=header, **identity)
+    info = HeaderInfo(format="dicom", shape=(40, 40), spacing_mm=(2.0, 2.0), slice=header, **identity)
     return ScanResult(source=0, path=path, uri=path, size=9, status="ok", header=info)
 
 
@@ -130,9 +130,7 @@ def test_one_dicom_file_hashes_the_names_of_its_whole_source_and_of_no_other():
         ScanResult(source=0, path="DOE^JANE.nii.gz", uri="x/DOE^JANE.nii.gz", size=1, status="ignored"),
         ScanResult(source=0, path="report.DOE", uri="x/report.DOE", size=1, status="ignored"),
         ScanResult(source=1, path="broken.dcm", uri="y/broken.dcm", size=1, status="refused"),
-        ScanResult(
-            source=2, path="b.png", uri="z/b.png", size=1, status="ok", header=HeaderInfo(format=Format.PNG, shape=(8, 8))
-        ),
+        ScanResult(source=2, path="b.png", uri="z/b.png", size=1, status="ok", header=HeaderInfo(format="png", shape=(8, 8))),
     ]
     names = choose_names(results, "by_format", has_patients=False, load_key=lambda: KEY)
     told = [names.of_file(result) for result in results]
@@ -150,7 +148,7 @@ def test_no_key_is_made_where_there_is_nothing_to_hash():
         raise AssertionError("asked for a key")
 
     results = [
-        ScanResult(source=0, path="b.png", uri="b.png", size=1, status="ok", header=HeaderInfo(format=Format.PNG, shape=(8, 8)))
+        ScanResult(source=0, path="b.png", uri="b.png", size=1, status="ok", header=HeaderInfo(format="png", shape=(8, 8)))
     ]
 
     assert choose_names(results, "by_format", has_patients=False, load_key=load_key).key_id == ""

@@ -12,7 +12,7 @@ import pytest
 from crossdim.pipelines.cli import main
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs import prepare
-from crossdim.pipelines.jobs.recipe import READERS
+from crossdim.pipelines.jobs.recipe import RECIPE_FOR
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.recipes import resolve
@@ -72,7 +72,7 @@ def test_files_that_another_recipe_reads_are_told_with_its_name_and_leave_nothin
     assert ".;" not in told
     assert ".." not in told
     assert not (tmp_path / "out" / "_work").exists()
-    assert all(formats <= resolve(name).formats for name, formats in READERS.items())
+    assert all(resolve(name).reads == kind for kind, name in RECIPE_FOR.items())
 
 
 def test_a_refused_preparation_makes_no_key(tmp_path: Path, capsys):

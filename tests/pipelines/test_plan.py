@@ -16,8 +16,9 @@ from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo
-from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.header_info import HeaderInfo
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.recipes import RECIPES, resolve
 from crossdim.pipelines.sources import reading
 from crossdim.pipelines.sources.folder_names import modality_in
@@ -119,9 +120,7 @@ def test_recipe_and_inputs_change_the_digest(tmp_path):
 
 def test_image_shards_are_full_by_count_or_by_bytes():
     results = [
-        ScanResult(
-            source=0, path=f"{n}", uri=f"{n:03}", size=9, status="ok", header=HeaderInfo(format=Format.PNG, shape=(100, 100))
-        )
+        ScanResult(source=0, path=f"{n}", uri=f"{n:03}", size=9, status="ok", header=HeaderInfo(format="png", shape=(100, 100)))
         for n in range(25)
     ]
 
@@ -131,7 +130,7 @@ def test_image_shards_are_full_by_count_or_by_bytes():
 
 def test_facts_that_no_plan_can_use_are_a_fault_of_their_file_alone():
     def result(name: str, shape: tuple[int, ...]) -> ScanResult:
-        return ScanResult(source=0, path=name, uri=name, size=9, status="ok", header=HeaderInfo(format=Format.PNG, shape=shape))
+        return ScanResult(source=0, path=name, uri=name, size=9, status="ok", header=HeaderInfo(format="png", shape=shape))
 
     made = plan([result("a", (0, 0)), result("b", ()), result("c", (100, 100))], "xray-pseudo3d")
 
@@ -149,7 +148,7 @@ def test_volumes_reserve_positions_that_never_overlap():
             uri=f"{n}",
             size=9,
             status="ok",
-            header=HeaderInfo(format=Format.NIFTI, shape=shape, spacing_mm=(2.0,) * 3),
+            header=HeaderInfo(format="nifti", shape=shape, spacing_mm=(2.0,) * 3),
         )
         for n, shape in enumerate(shapes)
     ]
@@ -259,15 +258,33 @@ def test_unknown_recipes_and_settings_name_the_nearest():
 def test_a_recipe_for_ct_refuses_other_modalities_and_says_how_to_insist(tmp_path):
     recipe = resolve("ct-superpatches")
     write_volumes(tmp_path)
-    from crossdim.pipelines.readers import DECODERS
-    from crossdim.pipelines.readers.raw import RawItem
-
     item = RawItem(uri="c", files=((tmp_path / "mr" / "c.nii").read_bytes(),), modality=Modality.MR)
-    found = apply_steps("c", item, recipe.steps(DECODERS["nifti"]))
+    found = apply_steps("c", item, recipe.steps(READERS["nifti"].decode))
 
     assert isinstance(found, Quarantined)
     assert found.rule == "modality"
     assert "--modality" in found.reason
+
+
+def test_another_modality_is_refused_by_the_plan_for_the_reason_that_its_sample_would_be(tmp_path):
+    """A header that states one wins over what option and folder say; where none does, these decide."""
+    write_volumes(tmp_path)
+    for path in (tmp_path / "ct" / "series").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.Modality = "MRI"  # in no list of DICOM's, and read all the same
+        dataset.save_as(path)
+    recipe, results = resolve("ct-superpatches"), scan_results_of(tmp_path)
+    naming = replace(NAMING, modality=lambda one: Modality.MR if one.path.startswith("mr/") else Modality.CT)
+    made = make_plan(results, recipe, naming, {"name": "t"})
+
+    assert {item.uri for task in made.tasks for item in task.items} == {"ct/a.nii.gz", "ct/b.nii"}
+    assert {(one.stage, one.rule, one.num_files) for one in made.refused} == {
+        ("modality", "modality", 24),
+        ("modality", "modality", 1),
+    }
+    item = RawItem(uri="c", files=((tmp_path / "mr" / "c.nii").read_bytes(),), modality=Modality.MR)
+    late = apply_steps("mr/c.nii", item, recipe.steps(READERS["nifti"].decode))
+    assert late in made.refused
 
 
 def test_notes_that_a_user_should_look_at_are_counted_by_input():

@@ -10,10 +10,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from crossdim.pipelines.readers import DECODERS
-from crossdim.pipelines.readers.header_info import Format, HeaderInfo
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.readers.signatures import Unread
 from crossdim.pipelines.stages.orient import orient
 from crossdim.storage_schema.errors import SampleError
@@ -83,11 +83,11 @@ def decoded(path: Path) -> Sample:
     """One file through probe and decoder, as the pipeline takes it."""
     info = found_in(path)
     assert info is not None
-    return DECODERS[str(info.format)](RawItem(uri=path.name, files=(path.read_bytes(),), rules=RULES))
+    return READERS[str(info.format)].decode(RawItem(uri=path.name, files=(path.read_bytes(),), rules=RULES))
 
 
 def decoded_series(folder: Path) -> Sample:
-    return DECODERS["dicom-series"](RawItem(uri=folder.name, files=tuple(p.read_bytes() for p in sorted(folder.iterdir()))))
+    return READERS["dicom-series"].decode(RawItem(uri=folder.name, files=tuple(p.read_bytes() for p in sorted(folder.iterdir()))))
 
 
 def reference(path: Path) -> np.ndarray:
@@ -251,6 +251,6 @@ def test_single_dicom_files_of_every_transfer_syntax_are_images(real_data):
         sample = decoded(path)
 
         assert info is not None
-        assert info.format is Format.DICOM
+        assert info.format == "dicom"
         assert sample.array.shape == (1, *info.shape)
         assert sample.array.dtype in (np.uint8, np.uint16)

@@ -18,6 +18,7 @@ from pydicom.uid import JPEG2000Lossless
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.readers import dicom_header, nifti, raster, series
 from crossdim.pipelines.readers.dicom import read_pixels
+from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.inflate import inflate, inflate_start
 from crossdim.pipelines.readers.raw import FREE_VALUES, MAX_VALUES_PER_BYTE, RawItem, ReadRules, check_expansion
 from crossdim.pipelines.recipes import resolve
@@ -130,7 +131,7 @@ def test_a_picture_of_no_size_is_refused_where_its_header_is_read(size):
 def test_max_pixels_holds_for_dicom_and_counts_channels(tags):
     data = dicom_bytes(np.arange(144, dtype=np.uint8).reshape(12, 12), **tags)
 
-    assert dicom_header.read_header(data, ReadRules(max_pixels=144)) is not None
+    assert isinstance(dicom_header.read_header(data, ReadRules(max_pixels=144)), HeaderInfo)
     for read in (lambda rules: dicom_header.read_header(data, rules), lambda rules: read_pixels(data, rules, colour=True)):
         with pytest.raises(SampleError, match=r"max_pixels.*too_large"):
             read(ReadRules(max_pixels=143))

@@ -1,0 +1,118 @@
+"""All readers. Formats, what names promise, decoders, and what each recipe reads derive from this one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from crossdim.pipelines.readers import dicom_header, dicom_image, label_values, nifti, raster, series
+from crossdim.pipelines.readers.reader import Kind, Reader
+from crossdim.storage_schema.errors import UsageError
+
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+#: By name, in the order in which they are asked whether a file is theirs. A new one is a module and an entry here.
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (
+        Reader(
+            name=raster.PNG,
+            family="picture",
+            suffixes=(".png",),
+            kind="image",
+            matches=lambda head, _: head.startswith(raster.PNG_MAGIC),
+            read_header=raster.read_header,
+            decode=raster.decode,
+        ),
+        Reader(
+            name=raster.JPEG,
+            family="picture",
+            suffixes=(".jpg", ".jpeg"),
+            kind="image",
+            matches=lambda head, _: head.startswith(raster.JPEG_MAGIC),
+            read_header=raster.read_header,
+            decode=raster.decode,
+            lossless=False,
+        ),
+        Reader(
+            name=dicom_header.DICOM,
+            suffixes=_DICOM_SUFFIXES,
+            kind="image",
+            matches=lambda head, _: dicom_header.looks_like_dicom(head),
+            read_header=dicom_header.read_header,
+            decode=dicom_image.decode,
+            named_label_maps=False,  # a segmentation is an object of its own class
+        ),
+        Reader(
+            name=nifti.NIFTI,
+            suffixes=(".nii", ".nii.gz", ".hdr"),
+            kind="volume",
+            matches=lambda head, is_promised: nifti.matches(head, is_promised=is_promised),
+            read_header=nifti.read_header,
+            decode=nifti.decode,
+            label_values=label_values.values_of,
+        ),
+        Reader(
+            name="dicom-series",
+            format=dicom_header.DICOM,
+            suffixes=_DICOM_SUFFIXES,
+            kind="volume",
+            grouping="series",
+            matches=lambda head, _: dicom_header.looks_like_dicom(head),
+            read_header=dicom_header.read_header,
+            decode=series.decode,
+            named_label_maps=False,
+        ),
+    )
+}
+
+
+def register_readers(readers: Iterable[Reader]) -> None:
+    """Add readers behind those that are there; one that is there already, as it is, is passed over.
+
+    Args:
+        readers: of another package.
+
+    Raises:
+        UsageError: for another reader under a name that is taken.
+    """
+    for reader in readers:
+        if READERS.setdefault(reader.name, reader) is not reader:
+            raise UsageError(f"there are two readers named {reader.name!r}; give the new one another name")
+
+
+def readers_of(kind: Kind) -> list[Reader]:
+    """All readers whose inputs become images, or volumes."""
+    return [reader for reader in READERS.values() if reader.kind == kind]
+
+
+def formats_of(kind: Kind) -> frozenset[str]:
+    """The formats that recipes of images, or of volumes, read."""
+    return frozenset(reader.format_name for reader in readers_of(kind))
+
+
+def families_of(kind: Kind) -> frozenset[str]:
+    """The families of these formats: what names of such files promise."""
+    return frozenset(reader.family_name for reader in readers_of(kind))
+
+
+def reader_of_format(name: str) -> Reader:
+    """The first reader of a format."""
+    return next(reader for reader in READERS.values() if reader.format_name == name)
+
+
+def reader_of_path(path: str) -> Reader | None:
+    """The first reader whose format a file's name promises; None if the name promises nothing."""
+    lower = path.lower()
+    return next((reader for reader in READERS.values() if lower.endswith(reader.suffixes)), None)
+
+
+def promised_family(path: str) -> str | None:
+    """The family of formats that a file's name promises."""
+    reader = reader_of_path(path)
+    return reader.family_name if reader else None
+
+
+def known_ending(path: str) -> str:
+    """The ending of a file's name if it is one that promises a format, in lower case; else empty, for it may be anything."""
+    endings = sorted({ending for reader in READERS.values() for ending in reader.suffixes}, key=len, reverse=True)
+    return next((ending for ending in endings if path.lower().endswith(ending)), "")

@@ -1,0 +1,1 @@
+"""A package outside of the tree, as a laboratory would write it."""
