@@ -26,6 +26,8 @@ from crossdim.training.run_dir.run_config import read_run_config
 from tests.ports import free_port
 
 LIMIT_S = 10
+#: For so long a server that hangs does not answer.
+HANGS_S = 60
 XML = "application/xml"
 
 
@@ -308,7 +310,7 @@ class _Hanging(_Always):
             self.server.reply = 200, {"Content-Type": XML}, _listing("<Key>a</Key><Size>3</Size>")  # type: ignore[attr-defined]
             super()._reply()
         else:
-            time.sleep(60)
+            time.sleep(HANGS_S)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _reply
 
@@ -324,7 +326,7 @@ def test_a_store_that_hangs_after_its_first_answer_is_said_without_patience(monk
         crossdim.training.cli.main(["status", "s3://lab/run", "--endpoint-url", url, "--access-key", "a", "--secret-key", "b"])
         == 2
     )
-    assert time.monotonic() - start < LIMIT_S
+    assert time.monotonic() - start < HANGS_S / 2  # whatever the load: nobody waited for the store
     assert "error: s3://lab/run/config.json: looking for failed" in capsys.readouterr().err
 
 
