@@ -12,7 +12,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from crossdim.foundation import signals
 from crossdim.foundation.extras import missing_in
@@ -27,7 +27,10 @@ Verb = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose wrong use is exit code 1."""
+    """An argument parser whose wrong use is exit code 1, and which takes no abbreviations: a misspelt option may be one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and where help is."""

@@ -86,3 +86,18 @@ def test_packages_run_as_modules_from_the_top_of_the_repository(package):
 
     assert done.returncode == 0, done.stderr
     assert "crossdim" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["prepare", "raw", "--recipe", "xray-pseudo3d", "--out", "out", "--label-colum", "finding"],
+        ["pretrain", "--recipe", "maesil:tiny", "--data", "set", "--out", "run", "--step", "2"],
+    ],
+)
+def test_an_option_is_not_abbreviated(line, capsys):
+    """A misspelt option that happens to begin like one would be taken for it."""
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main(line)
+    assert exit_code.value.code == 1
+    assert "unrecognized arguments" in capsys.readouterr().err

@@ -69,7 +69,8 @@ def _of_batch(batch: Mapping[str, Any]) -> Iterator[Input]:
 
 
 def _of_array(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]:
-    values = torch.as_tensor(data).float()
+    read_only = isinstance(data, np.ndarray) and not data.flags.writeable  # as a dataset's own arrays, which torch warns of
+    values = torch.as_tensor(data.copy() if read_only else data).float()
     named = axes or _told_apart(tuple(values.shape), in_channels)
     if named not in AXES or len(named) != values.ndim:
         raise GeometryError(

@@ -306,8 +306,10 @@ def mix(weights: Mapping[Dataset, float]) -> Mix:
 
     Raises:
         RunError: if there is none, a weight is no positive number, or one dataset has less than a millionth.
-        UsageError: if something else than an opened dataset is named.
+        UsageError: if ``weights`` is no mapping, or something else than an opened dataset is named.
     """
+    if not isinstance(weights, Mapping):
+        raise UsageError(f"mix takes weights by dataset, such as {{dataset: 0.6, other: 0.4}}; found {type(weights).__name__}")
     for dataset in weights:
         if not isinstance(dataset, Dataset):
             raise UsageError(f"mix takes datasets as crossdim.open returns them; found {type(dataset).__name__}")
