@@ -72,7 +72,6 @@ def lines_of(verb: str, folder: Path, dataset: Path) -> list[str]:
         "pretrain": ["pretrain", *train, "--workers", "1"],
         "study": ["study", "four-arms", *train],
         "evaluate": ["evaluate", str(folder), "--data", str(dataset)],
-        "status": ["status", str(folder)],
     }[verb]
 
 
@@ -81,7 +80,7 @@ NEEDS = [
     ("prepare", "pandas", "Ray Data", "ray"),
     ("verify", "ray", "Ray", "ray"),
     ("pretrain", "ray", "Ray", "ray"),
-    *((verb, "torch", "PyTorch", "train") for verb in ("pretrain", "study", "evaluate", "status")),
+    *((verb, "torch", "PyTorch", "train") for verb in ("pretrain", "study", "evaluate")),
     *((verb, "sklearn", "scikit-learn", "train") for verb in ("study", "evaluate")),
     *((verb, "scipy", "SciPy", "train") for verb in ("pretrain", "study", "evaluate")),
     ("evaluate", "jinja2", "Jinja2", "train"),
@@ -96,6 +95,14 @@ def test_a_verb_says_which_extra_it_needs(verb: str, package: str, name: str, ex
 
     assert done.stderr.splitlines() == [f"error: {verb} needs {name}: pip install 'crossdim[{extra}]'"]
     assert done.returncode == 1
+
+
+@pytest.mark.integration
+def test_status_needs_no_extra(dataset: Path) -> None:
+    """A folder without a run: looked at without torch and Ray."""
+    done = run_without(ALL, "status", str(dataset))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {dataset} holds no run")
 
 
 @pytest.mark.integration
