@@ -115,16 +115,38 @@ def listening() -> Iterator[None]:
             os.close(writing)  # ends the thread
 
 
-def _in_child() -> None:
+class _Fork(threading.local):
+    """The signals that a thread had blocked before it forked, while it forks."""
+
+    blocked: set[int] | None = None
+
+
+_fork = _Fork()
+
+
+def _before_fork() -> None:
+    """Let stop signals wait: one that comes to the child before its handlers are its own would be taken for its parent's."""
+    if _state.listening:
+        _fork.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
+
+
+def _after_fork() -> None:
+    if _fork.blocked is not None:
+        blocked, _fork.blocked = _fork.blocked, None
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _after_fork_in_child() -> None:
     """In a forked process: its signals are its own, not its parent's."""
     if _state.listening:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _state.listening = False
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 @contextlib.contextmanager
