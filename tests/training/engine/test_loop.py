@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from crossdim.storage_schema.errors import RunError
@@ -28,6 +26,7 @@ from crossdim.training.engine.step_record import StepRecord, key_hash
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.recipes.cdssl_p3d import tiny
+from tests.ranks import run_on_ranks
 from tests.training.records import Records
 
 
@@ -99,17 +98,15 @@ def _train(
 
 
 def _process(rank: int, world: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     torch.save([(r.loss, r.samples, r.voxels, r.monitors) for r in _train(rank, world)[0]], f"{folder}/{rank}.pt")
     torch.save(_train(rank, world)[1], f"{folder}/weight-{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.integration
 def test_two_processes_with_uneven_shares_train_as_one(tmp_path: Path) -> None:
     """Losses are weighted by global counts, so who holds which sample does not matter."""
     records, weight = _train(0, 1)
-    mp.spawn(_process, args=(2, str(tmp_path)), nprocs=2, join=True)
+    run_on_ranks(2, _process, str(tmp_path))
     for rank in range(2):
         logged = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert [loss for loss, *_ in logged] == pytest.approx([r.loss for r in records], abs=1e-12)
@@ -148,8 +145,6 @@ def _stopped(rank: int, world: int) -> tuple[list[int], bool]:
 
 
 def _uneven(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     found: dict[str, object] = {"stopped": _stopped(rank, world)}
     for sizes, parts in itertools.product(UNEVEN[world], PARTS):
         method = _Counted()
@@ -160,14 +155,13 @@ def _uneven(rank: int, world: int, folder: str) -> None:
         records, _ = _train(rank, world, method=_Counted(late_at=3 if rank == late else None))
         found[f"late {late}"] = [(r.skew_s, r.slowest) for r in records]
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module", params=sorted(UNEVEN))
 def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of several ranks found."""
     world, folder = request.param, tmp_path_factory.mktemp("uneven")
-    mp.spawn(_uneven, args=(world, str(folder)), nprocs=world, join=True)
+    run_on_ranks(world, _uneven, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from crossdim.foundation.bucket import Bucket
@@ -25,6 +24,7 @@ from crossdim.training.recipes import maesil
 from crossdim.training.recipes.cdssl_p3d import tiny
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.metrics import read_metrics
+from tests.ranks import run_on_ranks
 from tests.training.records import Records
 
 pytestmark = pytest.mark.integration
@@ -41,10 +41,7 @@ def _job(out: str, data: tuple[str, ...], *, sync_bn: bool) -> Job:
 
 
 def _process(rank: int, world: int, folder: str, data: tuple[str, ...], sync_bn: bool) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     train(_job(f"{folder}/two", data, sync_bn=sync_bn), rank, world, torch.device("cpu"), StopControl())
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("sync_bn", [True, False])
@@ -52,7 +49,7 @@ def test_two_workers_with_uneven_shares(sync_bn: bool, flat: Bucket, solid: Buck
     """Seven samples of each dataset: three on one rank, four on the other."""
     data = (flat.url, solid.url)
     train(_job(str(tmp_path / "one"), data, sync_bn=sync_bn), 0, 1, torch.device("cpu"), StopControl())
-    mp.spawn(_process, args=(2, str(tmp_path), data, sync_bn), nprocs=2, join=True)
+    run_on_ranks(2, _process, str(tmp_path), data, sync_bn)
     one, two = (read_metrics(Bucket(str(tmp_path / run))) for run in ("one", "two"))
     for name in ("samples", "counts", "lr", "voxels"):
         assert [record[name] for record in two] == [record[name] for record in one]
@@ -93,14 +90,11 @@ def _static(job: Job, *, static: bool) -> list[float]:
 
 
 def _several(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous-{world}", rank=rank, world_size=world)
     for batch in BATCHES:
         train(_uneven(f"{folder}/{batch}-on-{world}", data, batch), rank, world, CPU, StopControl())
     train(_uneven(f"{folder}/one-dataset-on-{world}", data[:1], 5), rank, world, CPU, StopControl())
     losses = {static: _static(_uneven("", data[:1], 5), static=static) for static in (True, False)}
     torch.save(losses, f"{folder}/static-{world}-{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +105,7 @@ def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) 
         train(_uneven(str(folder / f"{batch}-on-1"), data, batch), 0, 1, CPU, StopControl())
     train(_uneven(str(folder / "one-dataset-on-1"), data[:1], 5), 0, 1, CPU, StopControl())
     for world in (2, 3):
-        mp.spawn(_several, args=(world, str(folder), data), nprocs=world, join=True)
+        run_on_ranks(world, _several, str(folder), data)
     return folder
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.training.layers.codebook import DEAD_BELOW, Codebook
-from tests.ports import free_port
+from tests.ranks import run_on_ranks
 
 
 def _rng() -> np.random.Generator:
@@ -81,14 +79,12 @@ def test_a_book_learns_clusters() -> None:
     assert float((codes - quantised).abs().max()) < 0.1
 
 
-def _rank(rank: int, port: int, folder: str, borrowed: bool) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _rank(rank: int, world: int, folder: str, borrowed: bool) -> None:
     torch.manual_seed(0)
     book, codes = Codebook(8, 3, 0.9), torch.randn(3, 3, 2, 2, 2)
     mine = codes[:1] if rank == 0 else codes if borrowed else codes[1:]
     book.update(mine, book(mine)[1], _rng(), counted=rank > 0 or not borrowed)
     torch.save(book.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("borrowed", [False, True])
@@ -98,7 +94,7 @@ def test_uneven_ranks_keep_one_book(borrowed: bool, tmp_path: Path) -> None:
 
     So it is where the first rank has no sample of its own, and holds one of the other's.
     """
-    mp.spawn(_rank, (free_port(), str(tmp_path), borrowed), nprocs=2)  # type: ignore[no-untyped-call]
+    run_on_ranks(2, _rank, str(tmp_path), borrowed)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     torch.manual_seed(0)

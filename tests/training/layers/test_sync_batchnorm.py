@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from crossdim.training.layers.sync_batchnorm import SummedBatchNorm, convert_sync_batchnorm
+from tests.ranks import run_on_ranks
 
 CPU = torch.device("cpu")
 PARTS = {2: [slice(0, 2), slice(2, 7)], 3: [slice(0, 1), slice(1, 2), slice(2, 7)]}
@@ -32,20 +32,18 @@ def _gradients(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def _process(rank: int, world: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     found = _gradients(convert_sync_batchnorm(_network(), CPU), _input()[PARTS[world][rank]])
     for name, value in found.items():
         if "running" not in name:
             dist.all_reduce(value)
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.integration
 def test_gradients_and_statistics_are_those_of_one_process(world: int, tmp_path: Path) -> None:
     """Also where a rank holds a single sample, for which batch norm alone is undefined."""
-    mp.spawn(_process, args=(world, str(tmp_path)), nprocs=world, join=True)
+    run_on_ranks(world, _process, str(tmp_path))
     expected = _gradients(_network(), _input())
     for rank in range(world):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
@@ -20,6 +19,7 @@ from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, newest_step
 from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.resume import _choose
+from tests.ranks import run_on_ranks
 
 PATIENCE_S = 60.0
 
@@ -222,8 +222,6 @@ class _Appearing(Bucket):
 
 
 def _choosing(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     passed: list[str] = []
     cpu = torch.device("cpu")
 
@@ -236,14 +234,13 @@ def _choosing(rank: int, world: int, folder: str) -> None:
     states += [choose(Bucket(f"{folder}/none"))]
     found = [(state.step, state.model["w"]) if state else None for state in states]
     torch.save((found, passed), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.integration
 def test_all_ranks_take_the_checkpoint_that_rank_0_found(tmp_path: Path) -> None:
     """Also when a newer one is there by the time that they look; and none where there is none."""
     checkpoint.save(Bucket(f"{tmp_path}/run"), _state(1), Saving(last=9))
-    mp.spawn(_choosing, args=(2, str(tmp_path)), nprocs=2, join=True)
+    run_on_ranks(2, _choosing, str(tmp_path))
     for rank in range(2):
         found, passed = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert [state and (state[0], state[1].tolist()) for state in found] == [(n, [float(n)] * 3) for n in (1, 2, 1)] + [None]

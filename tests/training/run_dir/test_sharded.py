@@ -17,7 +17,6 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -29,6 +28,7 @@ from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir.layout import SHARD_INDEX
 from crossdim.training.run_dir.sharded import index, read, snapshot, write, writer
 from crossdim.training.run_dir.sharded.index import DTYPES
+from tests.ranks import run_on_ranks
 
 WORLD = 3
 #: First axes that do not divide by 3 ranks; that leave one with nothing; other axes, none, and no numbers at all.
@@ -77,15 +77,12 @@ class _Work(Protocol):
     def __call__(self, run: Bucket) -> None: ...
 
 
-def _process(rank: int, world: int, folder: str, work: _Work) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/{work.__name__}-{world}", rank=rank, world_size=world)  # type: ignore[attr-defined]
-    work(Bucket(f"{folder}/run"))
-    dist.destroy_process_group()
+def _process(rank: int, world: int, url: str, work: _Work) -> None:
+    work(Bucket(url))
 
 
 def _on_ranks(world: int, run: Bucket, work: _Work) -> None:
-    mp.spawn(_process, args=(world, run.url.removesuffix("/run"), work), nprocs=world, join=True)
+    run_on_ranks(world, _process, run.url, work)
 
 
 def _everybodys(value: object) -> list[object]:

@@ -12,7 +12,6 @@ from typing import ClassVar, cast
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -22,6 +21,7 @@ from torch.nn import functional
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.run_dir.sharded import read, snapshot, write
+from tests.ranks import run_on_ranks
 
 # Axes: B batch, N tokens, E embedding, V numbers of a patch.
 TOKENS, WIDTH, PATCH = 6, 8, 5
@@ -108,14 +108,11 @@ Work = Callable[[str], None]
 
 
 def _process(rank: int, world: int, folder: str, work: Work) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/{work.__name__}-{world}", rank=rank, world_size=world)
     work(folder)
-    dist.destroy_process_group()
 
 
 def _on_ranks(world: int, folder: object, work: Work) -> None:
-    mp.spawn(_process, args=(world, str(folder), work), nprocs=world, join=True)
+    run_on_ranks(world, _process, str(folder), work)
 
 
 class _Held(Bucket):

@@ -14,8 +14,6 @@ from unittest import mock
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
@@ -33,6 +31,7 @@ from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.events import events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.records import read_records
+from tests.ranks import run_on_ranks
 
 pytestmark = pytest.mark.integration
 
@@ -86,10 +85,7 @@ def _grouped(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
 
 
 def _process(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous-{world}", rank=rank, world_size=world)
     {1: _grouped, 2: _two, 3: _three}[world](rank, world, folder, data)
-    dist.destroy_process_group()
 
 
 def _damaged(run: Path) -> str:
@@ -108,12 +104,12 @@ def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) 
     folder, data = tmp_path_factory.mktemp("sharded"), (flat.url, solid.url)
     train(_job(str(folder / "plain"), data, sharded=False), 0, 1, CPU, StopControl())
     train(_job(str(folder / "whole-1"), data), 0, 1, CPU, StopControl())
-    mp.spawn(_process, args=(1, str(folder), data), nprocs=1, join=True)
-    mp.spawn(_process, args=(2, str(folder), data), nprocs=2, join=True)
+    run_on_ranks(1, _process, str(folder), data)
+    run_on_ranks(2, _process, str(folder), data)
     for run in ("resumed-3", "resumed-1", "damaged-3", "damaged-1"):
         shutil.copytree(folder / "stopped", folder / run)
     assert {_damaged(folder / run) for run in ("damaged-3", "damaged-1")} == {layout.checkpoint_name(STOPPED)}
-    mp.spawn(_process, args=(3, str(folder), data), nprocs=3, join=True)
+    run_on_ranks(3, _process, str(folder), data)
     for run in ("resumed-1", "damaged-1"):
         train(_job(str(folder / run), data), 0, 1, CPU, StopControl())
     return folder
