@@ -13,16 +13,17 @@ from functools import partial
 from typing import Any
 
 from crossdim.foundation.settings import to_document
-from crossdim.pipelines.jobs.names import SeriesId, SourceNames
+from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.jobs.series_groups import find_split_series, group_series
 from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single
 from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import ReadRules, number_files
 from crossdim.pipelines.readers.reader import Reader
-from crossdim.pipelines.readers.registry import READERS, families_of, promised_family, readers_of
+from crossdim.pipelines.readers.registry import families_of, promised_family, readers_of
 from crossdim.pipelines.sources.labels import Known
 from crossdim.pipelines.stages.modality import ModalityStage
 from crossdim.storage_schema.digest import digest
@@ -239,37 +240,17 @@ def _image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageReci
     return naming.item(files[0].uri, files, reader.name), recipe.estimated_bytes(info)
 
 
-def series_id(result: ScanResult) -> SeriesId | None:
-    """The series of a slice: by UIDs and patient wherever it lies, by folder only where there is no series UID.
-
-    None for a file of a format whose inputs are single files.
-    """
-    info = result.header
-    if info is None or not any(one.format_name == info.format and one.grouping == "series" for one in READERS.values()):
-        return None
-    place = "" if info.series else f"{result.source}:{result.path.rpartition('/')[0]}"
-    return SeriesId(study=info.study, series=info.series, patient=info.patient_id or "", place=place)
-
-
-def group_series(usable: Iterable[ScanResult]) -> dict[SeriesId, list[ScanResult]]:
-    """Slices by series."""
-    series: dict[SeriesId, list[ScanResult]] = {}
-    for result in usable:
-        key = series_id(result)
-        if key is not None:
-            series.setdefault(key, []).append(result)
-    return series
-
-
 def volume_items(usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Naming) -> tuple[list[Item], list[Quarantined]]:
     """Volumes of all readers as items with reserved boxes; what headers alone rule out is refused here."""
     inputs = [one for reader in readers_of("volume") for one in _inputs_of(reader, usable, naming)]
     items: list[Item] = []
     refused: list[Quarantined] = []
-    for uri, files, decoder in sorted(inputs, key=lambda one: one[0]):
-        make = partial(_volume_item, uri=uri, decoder=decoder, recipe=recipe, naming=naming)
+    for one in sorted(inputs, key=lambda one: one.uri):
+        uri, files = one.uri, one.files
+        make = partial(_volume_item, uri=uri, decoder=one.decoder, recipe=recipe, naming=naming)
         wanted = recipe.modality_stage
         steps: list[Step] = [
+            ("plan", partial(_check_fault, fault=one.fault)),
             ("plan", partial(check_annotation, rules=recipe.read)),
             (wanted.name, partial(check_modality, wanted=wanted, naming=naming)),
             ("plan", make),
@@ -282,12 +263,33 @@ def volume_items(usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Nam
     return items, refused
 
 
-def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming) -> list[tuple[str, list[ScanResult], str]]:
-    """Name, files and reader of each input of one reader."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Input:
+    """Files that one reader takes together, and what is wrong with their belonging together."""
+
+    uri: str
+    files: Sequence[ScanResult]
+    decoder: str
+    fault: SampleError | None = None
+
+
+def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming) -> list[_Input]:
+    """The inputs of one reader."""
     files = [one for one in usable if one.header and one.header.format == reader.format_name]
     if reader.grouping == "file":
-        return [(one.uri, [one], reader.name) for one in files]
-    return [(naming.names.of_series(key, members), members, reader.name) for key, members in group_series(files).items()]
+        return [_Input(uri=one.uri, files=[one], decoder=reader.name) for one in files]
+    series = group_series(files)
+    split = find_split_series(series)
+    return [
+        _Input(uri=naming.names.of_series(key, members), files=members, decoder=reader.name, fault=split.get(key))
+        for key, members in series.items()
+    ]
+
+
+def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequence[ScanResult]:
+    if fault is not None:
+        raise fault
+    return files
 
 
 def _volume_item(files: Sequence[ScanResult], uri: str, decoder: str, recipe: VolumeRecipe, naming: Naming) -> Item:

@@ -20,13 +20,14 @@ from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.label_maps import find_named_maps, ignore_label_maps, sentence_of_maps
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, readable
 from crossdim.pipelines.jobs.output import check_free, check_objects, count_rows, find_manifest, read_rows, refuse_other
-from crossdim.pipelines.jobs.plan import Naming, Plan, group_series, make_plan, series_id
+from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
 from crossdim.pipelines.jobs.ray_data import Session, each
 from crossdim.pipelines.jobs.recipe import RECIPE_FOR, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.request import request_digest
 from crossdim.pipelines.jobs.scan import scan
 from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.jobs.series_groups import group_series, series_id
 from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, count_parts, tell_parts
 from crossdim.pipelines.jobs.task import TaskContext, run_task
 from crossdim.pipelines.jobs.unchanged import check_unchanged

@@ -83,8 +83,15 @@ def _numbers_where(found: Iterable[bool]) -> tuple[int, ...]:
     return tuple(number for number, one in enumerate(found) if one)
 
 
-def _directions(header: SliceHeader) -> npt.NDArray[np.float64]:
-    """Rows: unit vectors (LPS) of the normal, of increasing row, of increasing column."""
+def slice_directions(header: SliceHeader) -> npt.NDArray[np.float64]:
+    """Rows: unit vectors (LPS) of the normal, of increasing row, of increasing column.
+
+    Args:
+        header: with an orientation.
+
+    Raises:
+        SampleError: rule ``orientation`` if it is none.
+    """
     along_row, down = np.array(header.orientation).reshape(2, 3)
     lengths = np.linalg.norm([along_row, down], axis=1)
     if np.abs(lengths - 1).max() > COSINE_TOLERANCE * 10 or abs(along_row @ down) > COSINE_TOLERANCE * 10:
@@ -106,7 +113,7 @@ def stack_slices(headers: Sequence[SliceHeader]) -> SeriesGeometry:
     if missing:
         told = f"{len(missing)} of {len(headers)} slices state no ImagePositionPatient; their place is unknown"
         raise SampleError("missing_position", told, missing)
-    axes = _directions(first)
+    axes = slice_directions(first)
     positions = np.array([h.position_mm for h in headers])
     order = np.argsort(positions @ axes[0], kind="stable")
     row_mm, column_mm = first.spacing_mm or (0.0, 0.0)

@@ -1,0 +1,67 @@
+"""Slices by the series that their headers name, and series that were torn apart by headers that do not agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from crossdim.pipelines.jobs.names import SeriesId
+from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.readers.interleaved import find_interleaved
+from crossdim.pipelines.readers.registry import READERS
+from crossdim.storage_schema.errors import SampleError
+
+
+def series_id(result: ScanResult) -> SeriesId | None:
+    """The series of a slice: by UIDs and patient wherever it lies, by folder only where there is no series UID.
+
+    None for a file of a format whose inputs are single files.
+    """
+    info = result.header
+    if info is None or not any(one.format_name == info.format and one.grouping == "series" for one in READERS.values()):
+        return None
+    place = "" if info.series else f"{result.source}:{result.path.rpartition('/')[0]}"
+    return SeriesId(study=info.study, series=info.series, patient=info.patient_id or "", place=place)
+
+
+def group_series(usable: Iterable[ScanResult]) -> dict[SeriesId, list[ScanResult]]:
+    """Slices by series."""
+    series: dict[SeriesId, list[ScanResult]] = {}
+    for result in usable:
+        key = series_id(result)
+        if key is not None:
+            series.setdefault(key, []).append(result)
+    return series
+
+
+def find_split_series(series: Mapping[SeriesId, Sequence[ScanResult]]) -> dict[SeriesId, SampleError]:
+    """Series that are parts of one scan: one SeriesInstanceUID (or folder), slices between each other's, another patient or study.
+
+    Each part may be an even stack, of twice the spacing; it is no volume that anybody scanned. Several patients of one
+    SeriesInstanceUID, as some anonymised data has them, lie beside or over each other and stay what they are.
+
+    Args:
+        series: the slices of each.
+
+    Returns:
+        The refusal of each part, rule ``split_series``.
+    """
+    by_uid: dict[tuple[str, str], list[SeriesId]] = {}
+    for one in series:
+        by_uid.setdefault((one.series, one.place), []).append(one)
+    refused: dict[SeriesId, SampleError] = {}
+    for members in by_uid.values():
+        stacks = [[file.header.slice for file in series[one] if file.header and file.header.slice] for one in members]
+        for parts in find_interleaved(stacks):
+            refused |= dict.fromkeys((members[part] for part in parts), _refusal([members[part] for part in parts]))
+    return refused
+
+
+def _refusal(parts: Sequence[SeriesId]) -> SampleError:
+    patients, studies = len({one.patient for one in parts}), len({one.study for one in parts})
+    stated = [f"{patients} patients (PatientID is empty in some, perhaps)"] * (patients > 1)
+    stated += [f"{studies} values of StudyInstanceUID"] * (studies > 1)
+    return SampleError(
+        "split_series",
+        f"slices of one series state {' and '.join(stated)}, and lie between each other as slices of one scan do; "
+        "correct their headers",
+    )
