@@ -34,7 +34,7 @@ def group_series(usable: Iterable[ScanResult]) -> dict[SeriesId, list[ScanResult
 
 
 def find_split_series(series: Mapping[SeriesId, Sequence[ScanResult]]) -> dict[SeriesId, SampleError]:
-    """Series that are parts of one scan: one SeriesInstanceUID (or folder), slices between each other's, another patient or study.
+    """Series that are parts of one scan: one series UID (or folder) under several patients or studies, interleaved.
 
     Each part may be an even stack, of twice the spacing; it is no volume that anybody scanned. Several patients of one
     SeriesInstanceUID, as some anonymised data has them, lie beside or over each other and stay what they are.

@@ -15,7 +15,14 @@ from tests.pipelines.dicom_files import AXIAL, dicom_bytes
 from tests.pipelines.test_plan import plan, scan_results_of
 
 VOLUME = blob((16, 24, 24), 1).astype(np.int16)
-SERIES = {**AXIAL, "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "PatientID": "7", "RescaleSlope": 1, "RescaleIntercept": 0}
+SERIES = {
+    **AXIAL,
+    "StudyInstanceUID": "1.2",
+    "SeriesInstanceUID": "1.2.3",
+    "PatientID": "7",
+    "RescaleSlope": 1,
+    "RescaleIntercept": 0,
+}
 
 
 def write(folder: Path, tags: Callable[[int], dict[str, object]]) -> Path:
