@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from crossdim import __version__
 from crossdim.foundation import signals
-from crossdim.storage_schema.errors import unknown_name
+from crossdim.storage_schema.errors import describe_unknown_name
 
 #: verb -> (package, what it does)
 VERBS = {
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"crossdim {__version__}\n")
         return 0
     if arguments[0] not in VERBS:
-        sys.stderr.write(f"error: {unknown_name('verb', arguments[0], VERBS)}\n")
+        sys.stderr.write(f"error: {describe_unknown_name('verb', arguments[0], VERBS)}\n")
         return 1
     package, _ = VERBS[arguments[0]]
     with signals.listening():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from crossdim.storage_schema.errors import UsageError, unknown_name
+from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 
 
 def is_reference(text: str) -> bool:
@@ -63,6 +63,6 @@ def find_function(module: ModuleType, name: str) -> Callable[[], Any]:
     found = getattr(module, name, None)
     if not callable(found):
         known = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
-        raise UsageError(unknown_name(f"function of {module.__name__}", name, known))
+        raise UsageError(describe_unknown_name(f"function of {module.__name__}", name, known))
     function: Callable[[], Any] = found
     return function

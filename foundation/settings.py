@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from crossdim.storage_schema.errors import CrossdimError, DocumentError, Problem, UsageError, unknown_name
+from crossdim.storage_schema.errors import CrossdimError, DocumentError, Problem, UsageError, describe_unknown_name
 
 Config = TypeVar("Config")
 
@@ -57,7 +57,7 @@ def _member(kind: Any, document: Any, loc: str, families: Families, problems: li
     table = families[kind]
     name = document.get(KIND) if isinstance(document, dict) else None
     if not isinstance(name, str) or name not in table:
-        problems.append(Problem(loc=f"{loc}.{KIND}".lstrip("."), message=unknown_name(KIND, str(name), table)))
+        problems.append(Problem(loc=f"{loc}.{KIND}".lstrip("."), message=describe_unknown_name(KIND, str(name), table)))
         return None
     return _read(table[name], {k: v for k, v in document.items() if k != KIND}, loc, families, problems)
 
@@ -76,7 +76,7 @@ def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list
     before = len(problems)
     inside = f"{loc}." if loc else ""
     missing = [n for n, f in known.items() if n not in document and f.default is MISSING and f.default_factory is MISSING]
-    problems += [Problem(loc=inside + n, message=unknown_name("setting", n, known)) for n in document if n not in known]
+    problems += [Problem(loc=inside + n, message=describe_unknown_name("setting", n, known)) for n in document if n not in known]
     problems += [Problem(loc=inside + n, message="is missing") for n in missing]
     values = {n: _read(hints[n], document[n], inside + n, families, problems) for n in known if n in document}
     return None if len(problems) > before else kind(**values)
@@ -147,7 +147,9 @@ def _replaced(config: Any, path: list[str], text: str, families: Families, whole
     name, *rest = path
     known = [f.name for f in fields(config)] if is_dataclass(config) else []
     if name not in known:
-        raise UsageError(f"--set {whole}: {unknown_name('setting', name, known) if known else f'{name} has no settings'}")
+        raise UsageError(
+            f"--set {whole}: {describe_unknown_name('setting', name, known) if known else f'{name} has no settings'}"
+        )
     if rest:
         return _with(config, name, _replaced(getattr(config, name), rest, text, families, whole), whole)
     problems: list[Problem] = []

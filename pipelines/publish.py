@@ -16,7 +16,7 @@ from crossdim.pipelines.quarantine import Ignored, Quarantined
 from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, bank_document
 from crossdim.pipelines.sinks.packed import PackedObject
 from crossdim.storage_schema.bank import BankLayout
-from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA, table_of
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA, build_table
 from crossdim.storage_schema.errors import CrossdimError, GeometryError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
 from crossdim.storage_schema.names import printable
@@ -39,7 +39,7 @@ def table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa.Schem
         PackedObject(
             path=f"{role}/part-{number:05d}.parquet",
             role=role,
-            data=parquet_bytes(table_of(rows[start : start + ROWS_PER_PART], schema)),
+            data=parquet_bytes(build_table(rows[start : start + ROWS_PER_PART], schema)),
             rows=(),
         )
         for number, start in enumerate(starts)

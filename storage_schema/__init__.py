@@ -1,1 +1,1 @@
-"""The format that pipelines and training share: values, documents, layouts and index arithmetic. It reads and writes nothing."""
+"""The format that pipelines and training share: values, documents, layouts and index arithmetic. It does no I/O."""

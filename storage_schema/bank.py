@@ -31,7 +31,15 @@ MAX_CHUNK_BYTES, BLOSC_OVERHEAD_BYTES = 2**31 - 1 - _BLOSC_HEADER.size, _BLOSC_H
 
 
 def bank_path(source: str, spacing: str) -> str:
-    """Path of a bank inside a dataset; all its patches share one spacing."""
+    """Path of a bank inside a dataset; all superpatches of a bank have one spacing.
+
+    Args:
+        source: name of the recipe that wrote the bank.
+        spacing: the spacing as text, such as ``1mm``.
+
+    Returns:
+        ``superpatches/<source>-<spacing>.zarr``.
+    """
     return f"superpatches/{source}-{spacing}.zarr"
 
 
@@ -53,7 +61,7 @@ class BankLayout:
         return self.patches_per_shard, self.side, self.side, self.side
 
     def array_shape(self, num_shards: int) -> tuple[int, int, int, int]:
-        """(N, S, S, S) of a bank with room for ``num_shards`` objects."""
+        """(N, S, S, S) of a bank that has space for ``num_shards`` objects."""
         return num_shards * self.patches_per_shard, self.side, self.side, self.side
 
     @staticmethod
@@ -62,11 +70,19 @@ class BankLayout:
         return f"c/{number}/0/0/0"
 
 
-def shard_extents(shard: bytes, patches: int) -> list[Extent | None]:
-    """Where each superpatch lies in a shard's bytes, read from the index at its end; None where there is none.
+def parse_shard_index(shard: bytes, patches: int) -> list[Extent | None]:
+    """Read the index at the end of a shard: where each superpatch lies in its bytes.
+
+    Args:
+        shard: all bytes of the object.
+        patches: positions of the shard, P.
+
+    Returns:
+        For each of the P positions its offset and length in bytes; None where there is no superpatch.
 
     Raises:
-        GeometryError: if the index points outside of the shard, or at less than a superpatch.
+        GeometryError: if the shard is shorter than its index, or the index points outside of the shard or at fewer bytes than
+            the shortest superpatch.
     """
     size = 16 * patches
     if len(shard) < size + CRC_BYTES:
@@ -83,13 +99,21 @@ def shard_extents(shard: bytes, patches: int) -> list[Extent | None]:
     return extents
 
 
-def blosc_frame(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> bytes:
-    """The blosc frame inside a stored chunk, once its header states the size that the catalog promised.
+def extract_blosc_frame(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> bytes:
+    """Return the blosc frame of a stored chunk after checking that its header states the size that the catalog promises.
 
-    Nothing is decompressed here; the check comes before anyone allocates.
+    Nothing is decompressed here: the sizes are checked before memory is allocated for them.
+
+    Args:
+        chunk: the stored bytes: a blosc frame and the 4 bytes of its crc32c.
+        shape: of the decompressed array, (1, S, S, S).
+        dtype: of the decompressed array.
+
+    Returns:
+        The frame, without the crc32c.
 
     Raises:
-        GeometryError: if the chunk is cut, or announces another size.
+        GeometryError: if the chunk is cut off, or states another size.
     """
     frame = memoryview(chunk)[:-CRC_BYTES]
     if len(frame) < _BLOSC_HEADER.size:

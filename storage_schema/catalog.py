@@ -1,4 +1,4 @@
-"""The catalog: one Arrow row a sample, enough to fetch its bytes with one range request and to know what they mean."""
+"""The catalog: one Arrow row per sample, enough to fetch its bytes with one range request and to know what they mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CATALOG_SCHEMA = pa.schema(
         pa.field("object", pa.string(), nullable=False),  # path inside the dataset
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("length", pa.int64(), nullable=False),
-        pa.field("crc32c", pa.uint32(), nullable=False),  # of the range, see summed()
+        pa.field("crc32c", pa.uint32(), nullable=False),  # of the range, see drop_checksum()
         pa.field("encoding", pa.string(), nullable=False),
         pa.field("position", pa.int64()),  # index n in the bank; null in shards
         pa.field("shape", pa.list_(pa.int32()), nullable=False),
@@ -75,16 +75,23 @@ ADDED_IN_VERSION_2 = frozenset({"burned_in_annotation", "num_files"})
 WORDS: dict[str, type[StrEnum]] = {"presentation": Presentation, "encoding": Encoding, "modality": Modality, "split": Split}
 
 
-def summed(data: bytes, encoding: Encoding) -> bytes:
-    """The part of a stored range that the catalog's crc32c is of.
+def drop_checksum(data: bytes, encoding: Encoding) -> bytes:
+    """Return the part of a stored range that the catalog's crc32c covers.
 
-    A chunk of the bank ends with a crc32c of its own, and the crc32c over a message and its crc32c is one and the same
-    number for every message: it would not tell two superpatches apart. So those last bytes are left out.
+    A chunk of the bank ends with its own crc32c, and the crc32c over a message followed by its crc32c is the same number for
+    every message: it would not tell two superpatches apart. So those last bytes are left out.
+
+    Args:
+        data: the stored range.
+        encoding: of the range, as the catalog states it.
+
+    Returns:
+        ``data`` of a ``.npy``; ``data`` without its last 4 bytes of a chunk.
     """
     return data[:-CRC_BYTES] if encoding is Encoding.ZARR_CHUNK else data
 
 
-def catalog_row(
+def build_catalog_row(
     sample: Sample,
     *,
     path: str,
@@ -96,7 +103,23 @@ def catalog_row(
     split: str,
     preprocessing_digest: str,
 ) -> dict[str, object]:
-    """The catalog row of a stored sample, as plain JSON values."""
+    """Build the catalog row of a stored sample, as plain JSON values.
+
+    Args:
+        sample: as it was stored.
+        path: of the object that holds it, inside the dataset.
+        offset: first byte of the sample in the object.
+        length: number of its bytes.
+        crc32c: of those bytes, see :func:`drop_checksum`.
+        encoding: of those bytes.
+        position: index n in the bank; None in a shard.
+        split: ``train`` or ``test``.
+        preprocessing_digest: the manifest's.
+
+    Returns:
+        A value for every column of ``CATALOG_SCHEMA``. Without a patient, the first 16 digits of the source's sha256 stand for
+        one.
+    """
     scaling, extra = sample.scaling, sample.extra
     return {
         "key": sample.key,
@@ -133,13 +156,21 @@ def catalog_row(
     }
 
 
-def table_of(rows: Sequence[dict[str, object]], schema: pa.Schema) -> pa.Table:
-    """Rows as an Arrow table of exactly this schema."""
+def build_table(rows: Sequence[dict[str, object]], schema: pa.Schema) -> pa.Table:
+    """Build an Arrow table of exactly this schema.
+
+    Args:
+        rows: one dictionary per row, with the names of the columns; a missing name is a null.
+        schema: of the table.
+
+    Returns:
+        The table, (len(rows), len(schema)).
+    """
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
 def conform(table: pa.Table, schema: pa.Schema, subject: str, *, version: int = FORMAT_VERSION) -> pa.Table:
-    """The table itself, once its columns are those of the schema; of an older version, with the columns added since as nulls.
+    """Check that a table has the columns of a schema, and add those that a table of an older version lacks, as nulls.
 
     Args:
         table: as read.
@@ -147,8 +178,12 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str, *, version: int = 
         subject: where the table came from, for the error.
         version: of the dataset.
 
+    Returns:
+        The same rows with the columns in the schema's order.
+
     Raises:
-        DocumentError: naming every column that is missing, unknown or of another type, and words outside of their list.
+        DocumentError: naming every column that is missing, unknown, repeated, of another type or null where it may not be, and
+            every word that is not in its column's list.
     """
     found = {field.name: field.type for field in table.schema}
     later = [field for field in schema if version == 1 and field.name in ADDED_IN_VERSION_2]
@@ -166,7 +201,7 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str, *, version: int = 
         for field in schema
         if not field.nullable and any(table.column(i).null_count for i in table.schema.get_all_field_indices(field.name))
     ]
-    problems = problems or _strange_words(table, schema)
+    problems = problems or _find_unknown_words(table, schema)
     if problems:
         raise DocumentError(f"{subject} is not a crossdim table", problems)
     for field in later:
@@ -174,7 +209,7 @@ def conform(table: pa.Table, schema: pa.Schema, subject: str, *, version: int = 
     return table.select(schema.names)
 
 
-def _strange_words(table: pa.Table, schema: pa.Schema) -> list[Problem]:
+def _find_unknown_words(table: pa.Table, schema: pa.Schema) -> list[Problem]:
     """Words that this version does not know, such as an encoding of a later one."""
     problems = []
     for name in WORDS.keys() & set(schema.names):

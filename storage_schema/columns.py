@@ -51,15 +51,39 @@ class Columns:
         return found
 
     def equals(self, name: str, value: str) -> Mask:
-        """Where a text has this value."""
+        """Rows in which a text column has this value.
+
+        Args:
+            name: of the column.
+            value: the whole text.
+
+        Returns:
+            (N,) bool; False where the column is null.
+        """
         return self._true(pc.equal(self.arrow(name), value))
 
     def matches(self, name: str, pattern: str) -> Mask:
-        """Where a text matches a regular expression from its beginning to its end."""
+        """Rows in which a text column matches a regular expression from its beginning to its end.
+
+        Args:
+            name: of the column.
+            pattern: in the syntax of RE2, without anchors.
+
+        Returns:
+            (N,) bool; False where the column is null.
+        """
         return self._true(pc.match_substring_regex(self.arrow(name), rf"\A(?:{pattern})\z"))
 
     def holds_one_of(self, name: str, values: tuple[str, ...]) -> Mask:
-        """Where a text is one of these."""
+        """Rows in which a text column has one of these values.
+
+        Args:
+            name: of the column.
+            values: the whole texts.
+
+        Returns:
+            (N,) bool; False where the column is null.
+        """
         return self._true(pc.is_in(self.arrow(name), value_set=pa.array(values)))
 
     @staticmethod
@@ -68,7 +92,16 @@ class Columns:
         return mask
 
     def lists(self, name: str, length: int) -> tuple[Floats, Mask]:
-        """Lists as a matrix (N, length), NaN where a list is null or has another length; and which rows have this one."""
+        """A column of lists as a matrix.
+
+        Args:
+            name: of the column.
+            length: that every list should have.
+
+        Returns:
+            (N, length) float64, NaN where a list is null or has another length; and (N,) bool, the rows whose list has this
+            length.
+        """
         column = self.arrow(name)
         fits = self._true(pc.equal(pc.list_value_length(column), length))
         values = np.full((len(self), length), np.nan)
@@ -88,12 +121,12 @@ class Columns:
 
     @property
     def rank(self) -> int:
-        """Axes of every array."""
+        """Number of axes of every array."""
         return 3 if self.presentation is Presentation.IMAGE else 4
 
     @property
     def role(self) -> str:
-        """Of the objects that hold samples."""
+        """The role, in the manifest, of the objects that hold samples."""
         return _ROLES[self.presentation]
 
     @cached_property
@@ -107,12 +140,12 @@ class Columns:
 
     @cached_property
     def shape(self) -> tuple[Floats, Mask]:
-        """Sides of each array; where there are as many as there should be."""
+        """Sides of each array, (N, rank), and the rows that have as many sides as they should, (N,)."""
         return self.lists("shape", self.rank)
 
     @cached_property
     def nbytes(self) -> Floats:
-        """Bytes of each decoded array; NaN where shape or dtype are not known. Exact below 2**53, far above the limit."""
+        """Bytes of each decoded array; NaN where shape or dtype is not known. Exact below 2**53, far above the limit."""
         sizes = np.array([*(float(np.dtype(name).itemsize) for name in DTYPES), np.nan])
         places = pc.index_in(self.arrow("dtype"), value_set=pa.array(DTYPES)).fill_null(len(DTYPES))
         product: Floats = self.shape[0].prod(axis=1) * sizes[places.to_numpy(zero_copy_only=False)]

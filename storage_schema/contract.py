@@ -1,8 +1,8 @@
-"""The contract: a published dataset's tables are held to it before any of their values is used.
+"""The contract of a published dataset: its tables are checked before any of their values is used.
 
 A table is parsed only if its bytes have the size and the sha256 of the manifest. Every value of the catalog that says what
 is read, how much memory it takes or what it means is then checked, column by column, in time linear in the rows. All
-problems are told at once, each with the number of rows and a first example.
+problems are reported at once, each with the number of rows and a first example.
 """
 
 from __future__ import annotations
@@ -36,11 +36,19 @@ MAX_TABLE_BYTES = 2**31
 _ENCODINGS = {"shard": Encoding.NPY, "bank": Encoding.ZARR_CHUNK}
 
 
-def published_bytes(data: bytes, entry: ObjectEntry, subject: str) -> bytes:
-    """The bytes of an object themselves, once they have the size and sha256 that the manifest gives them.
+def check_object_bytes(data: bytes, entry: ObjectEntry, subject: str) -> bytes:
+    """Check the bytes of an object against the size and sha256 in the manifest.
+
+    Args:
+        data: all bytes of the object, as read.
+        entry: the manifest's entry of the object.
+        subject: where the bytes came from, for the error.
+
+    Returns:
+        ``data`` itself.
 
     Raises:
-        StorageError: if they have not.
+        StorageError: if size or sha256 differ.
     """
     remedy = "run crossdim verify, and restore the object or prepare the dataset again"
     if len(data) != entry.size:
@@ -50,21 +58,24 @@ def published_bytes(data: bytes, entry: ObjectEntry, subject: str) -> bytes:
     return data
 
 
-def published_table(data: bytes, entry: ObjectEntry, schema: pa.Schema, subject: str, *, version: int) -> pa.Table:
-    """One part of a table, from bytes that are those which were published.
+def parse_published_table(data: bytes, entry: ObjectEntry, schema: pa.Schema, subject: str, *, version: int) -> pa.Table:
+    """Parse one part of a table, after checking that its bytes are those that were published.
 
     Args:
-        data: of the object, as read.
-        entry: what the manifest says of it.
+        data: all bytes of the Parquet file, as read.
+        entry: the manifest's entry of the file.
         schema: of the table.
         subject: where the bytes came from, for the error.
         version: of the dataset.
 
+    Returns:
+        The part, with the columns of ``schema``; columns that an older version lacks are nulls.
+
     Raises:
         StorageError: if the bytes are not those that were published; they are not parsed then.
-        DocumentError: if they are no table of this schema.
+        DocumentError: if they are no Parquet file, hold more than ``MAX_TABLE_BYTES``, or do not have this schema.
     """
-    source = io.BytesIO(published_bytes(data, entry, subject))
+    source = io.BytesIO(check_object_bytes(data, entry, subject))
     try:
         metadata = pq.read_metadata(source)
         size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
@@ -106,7 +117,7 @@ def _offset(rows: Columns) -> Mask:
 
 
 def _length(rows: Columns) -> Mask:
-    """Without a sum, which could overflow."""
+    """Compared without adding, which could overflow."""
     offset, length, known = rows.numbers("offset"), rows.numbers("length"), rows.sizes >= 0
     return (length < 1) | (known & (offset >= 0) & (length > rows.sizes - np.maximum(offset, 0)))
 
@@ -129,7 +140,10 @@ def _too_large(rows: Columns) -> Mask:
 
 
 def _not_held(rows: Columns) -> Mask:
-    """An .npy is its header and its numbers; a chunk of the bank is never longer than its numbers, a header and a checksum."""
+    """Whether the stored length is impossible for the array.
+
+    A ``.npy`` is its header and its numbers; a chunk of the bank is at most its numbers, a header and a checksum.
+    """
     length = rows.numbers("length").astype(np.float64)
     if rows.role == "bank":
         return (length < LEAST_CHUNK_BYTES) | (length > rows.nbytes + BLOSC_OVERHEAD_BYTES + CRC_BYTES)
@@ -162,7 +176,7 @@ def _affine(rows: Columns) -> Mask:
 
 
 def _origin(rows: Columns) -> Mask:
-    """Every superpatch has one: a volume is put together by it, so it bounds what that takes."""
+    """Every superpatch has an origin. Volumes are assembled by it, so it bounds the memory that this takes."""
     values, fits = rows.lists("origin_zyx", 3)
     given: Mask = rows.known("origin_zyx")
     if rows.presentation is Presentation.SUPERPATCH:
@@ -234,18 +248,21 @@ RULES: tuple[tuple[str, str, Callable[[Columns], Mask]], ...] = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogCheck:
-    """What is wrong with a catalog, and which of its rows nothing is wrong with, (N,)."""
+    """The problems of a catalog, and which of its rows have none, (N,) bool."""
 
     problems: tuple[Problem, ...]
     sound: Mask
 
 
 def check_catalog(table: pa.Table, manifest: Manifest) -> CatalogCheck:
-    """Hold every row of a catalog to the contract.
+    """Check every row of a catalog against the contract.
 
     Args:
-        table: all parts of the catalog together, of the catalog's schema.
+        table: all parts of the catalog together, (N, columns of ``CATALOG_SCHEMA``).
         manifest: of the dataset.
+
+    Returns:
+        One problem per broken rule, with the number of rows that break it and the first of them; and the rows without a problem.
     """
     rows, problems = Columns(table, manifest), []
     sound = np.ones(len(rows), bool)
@@ -253,7 +270,7 @@ def check_catalog(table: pa.Table, manifest: Manifest) -> CatalogCheck:
         with np.errstate(invalid="ignore", over="ignore"):
             broken = rule(rows)
         if broken.any():
-            problems.append(_problem(rows, column, expected, broken))
+            problems.append(_describe_problem(rows, column, expected, broken))
             sound &= ~broken
     if len(rows) != manifest.num_samples:
         found = f"the manifest says {manifest.num_samples}, the catalog holds {len(rows)}"
@@ -261,20 +278,23 @@ def check_catalog(table: pa.Table, manifest: Manifest) -> CatalogCheck:
     return CatalogCheck(problems=tuple(problems), sound=sound)
 
 
-def _problem(rows: Columns, column: str, expected: str, broken: Mask) -> Problem:
+def _describe_problem(rows: Columns, column: str, expected: str, broken: Mask) -> Problem:
     first, count = int(broken.argmax()), int(broken.sum())
     key, found = rows.arrow("key")[first].as_py(), rows.arrow(column)[first].as_py()
     message = f"{count:,} of {len(rows):,} rows break the contract; row {first}, sample {key!r}, holds {found!r}"
     return Problem(loc=f"catalog, column {column}", message=f"{message}; expected {expected}")
 
 
-def catalog_of(parts: list[pa.Table], manifest: Manifest, subject: str) -> pa.Table:
-    """All parts of a catalog as one table that keeps the contract.
+def join_catalog(parts: list[pa.Table], manifest: Manifest, subject: str) -> pa.Table:
+    """Join the parts of a catalog and check every row against the contract.
 
     Args:
-        parts: in the order of their paths, as :func:`published_table` returns them; at least one.
+        parts: in the order of their paths, as :func:`parse_published_table` returns them; at least one.
         manifest: of the dataset.
         subject: where the catalog came from, for the error.
+
+    Returns:
+        The catalog, (N, columns of ``CATALOG_SCHEMA``).
 
     Raises:
         DocumentError: listing every problem.

@@ -1,16 +1,16 @@
-"""The error tree: what a user, a file or a store got wrong, as sentences.
+"""The error classes: what is wrong with a command, a file or a store, as sentences.
 
     CrossdimError                 everything below; the process entry prints it without a traceback
     ├── UsageError                the command line or a recipe asks for something that does not exist    exit 1
     ├── DocumentError             a document breaks its schema; carries every problem at once           exit 2
     ├── GeometryError             shapes, windows or boxes do not fit together                           exit 2
-    ├── SampleError               one input cannot become a sample; ends as a quarantine row
+    ├── SampleError               one input cannot become a sample; becomes a quarantine row
     ├── StorageError              a bucket or folder does not answer as it should                        exit 2
-    │   └── UnreachableError      no answer, or not a whole one: the same question may be answered later
-    └── RunError                  a training run cannot start or go on                                   exit 2
-        └── StepError             a step failed in a way that may not come again: another try is worth it
+    │   └── UnreachableError      no answer, or an incomplete one: the same request may succeed later
+    └── RunError                  a training run cannot start or continue                                exit 2
+        └── StepError             a step failed in a way that may not happen again: worth another try
 
-Errors travel between Ray processes, so each hands all of its arguments to ``super().__init__`` and builds its text in
+Errors travel between Ray processes, so each passes all of its arguments to ``super().__init__`` and builds its text in
 ``__str__``: unpickling calls the class with ``args``.
 """
 
@@ -40,15 +40,15 @@ class StorageError(CrossdimError):
 
 
 class UnreachableError(StorageError):
-    """A store gives no answer, or not a whole one: the same question may be answered later."""
+    """A store gives no answer, or an incomplete one: the same request may succeed later."""
 
 
 class RunError(CrossdimError):
-    """A training run cannot start or go on."""
+    """A training run cannot start or continue."""
 
 
 class StepError(RunError):
-    """A step failed in a way that may not come again: another try is worth it."""
+    """A step failed in a way that may not happen again: it is worth another try."""
 
 
 class SampleError(CrossdimError):
@@ -56,9 +56,10 @@ class SampleError(CrossdimError):
 
     Args:
         rule: short machine-readable name of the broken rule, such as ``truncated``.
-        reason: one sentence: found, expected, remedy.
-        files: numbers, within an input of several files, of those at fault, if it is not all.
-        stage: that refused it, where whoever meets the error cannot know: it ran in another process.
+        reason: one sentence: what was found, what was expected, what to do.
+        files: for an input of several files, the indices of those at fault; empty if it is all of them.
+        stage: name of the stage that refused the input, where the code that catches the error cannot know it: it ran in another
+            process.
     """
 
     def __init__(self, rule: str, reason: str, files: tuple[int, ...] = (), stage: str = "") -> None:
@@ -74,7 +75,7 @@ class SampleError(CrossdimError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One thing wrong in a document: where, and what."""
+    """One thing that is wrong in a document: where, and what."""
 
     loc: str
     message: str
@@ -84,7 +85,7 @@ class Problem:
 
 
 class DocumentError(CrossdimError):
-    """A document breaks its schema. All problems are listed, not the first."""
+    """A document breaks its schema. Every problem is listed, not only the first."""
 
     def __init__(self, subject: str, problems: Sequence[Problem]) -> None:
         super().__init__(subject, tuple(problems))
@@ -97,14 +98,31 @@ class DocumentError(CrossdimError):
         return "\n  ".join([head, *map(str, self.problems)])
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """One sentence for a name that does not exist, with the nearest ones that do."""
+def describe_unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Describe a name that does not exist, with the nearest names that do.
+
+    Args:
+        kind: of thing that is named, such as ``recipe``.
+        name: that was asked for.
+        known: every name that exists.
+
+    Returns:
+        One sentence with up to three near names and all known ones.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "none is near."
     return f"unknown {kind} {name!r}; {hint} Known: {', '.join(names)}"
 
 
-def wrong_settings(config: object, **fine: bool) -> str:
-    """The settings of ``config`` that are not ``fine``, as ``name=value``; empty if all are."""
+def list_wrong_settings(config: object, **fine: bool) -> str:
+    """List the settings of a configuration that failed their check.
+
+    Args:
+        config: with the settings as attributes.
+        **fine: for each setting, whether its value is allowed.
+
+    Returns:
+        ``name=value`` of each that is not, joined by commas; empty if all are allowed.
+    """
     return ", ".join(f"{name}={getattr(config, name)}" for name, is_fine in fine.items() if not is_fine)

@@ -1,4 +1,4 @@
-"""The manifest: the one document whose presence makes a dataset, written last, naming every other object."""
+"""The manifest: the document that makes a folder a dataset. It is written last and names every other object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEY_ID = re.compile(r"([0-9a-f]{16})?\Z")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectEntry:
-    """One published object: its path inside the dataset, its size, its hash, and what it is for."""
+    """One published object: its path inside the dataset, its size in bytes, its hash, and its role."""
 
     path: str
     size: int
@@ -53,12 +53,12 @@ class FileCounts:
 class Manifest:
     """A published dataset.
 
-    ``preprocessing`` is the resolved configuration of every stage that touched a voxel; its digest is what a checkpoint
-    remembers, and a run refuses data with another one.
+    ``preprocessing`` is the resolved configuration of every stage that touched a voxel. A checkpoint stores its digest, and a
+    run refuses data with another one.
 
     Attributes:
         files: None in version 1, which does not count them.
-        patient_key_id: names the secret key that patients are hashed with, without telling it; empty where none was used.
+        patient_key_id: names the secret key that patients are hashed with, without revealing it; empty where none was used.
         version: of the format; a manifest that was read keeps its own, and so its digest.
     """
 
@@ -92,7 +92,7 @@ class Manifest:
         return [entry for entry in self.objects if entry.role == role]
 
     def document(self) -> dict[str, object]:
-        """The manifest as plain JSON values; since version 2 with its own digest, so that no bit of it changes unseen."""
+        """The manifest as plain JSON values; since version 2 with its own digest, so that no bit of it changes unnoticed."""
         return self._statements() if self.version == 1 else self._statements() | {"digest": self.digest}
 
     def _statements(self) -> dict[str, object]:
@@ -184,7 +184,7 @@ ADDED_IN_VERSION_2 = ("num_files", "num_files_used", "num_files_quarantined", "n
 OBJECT_FIELDS: dict[str, Check] = {"path": _inside, "size": _is(int, 0), "sha256": _sha256, "role": _one_of(*ROLES)}
 
 
-def _problems(document: object, fields: dict[str, Check], loc: str) -> list[Problem]:
+def _find_field_problems(document: object, fields: dict[str, Check], loc: str) -> list[Problem]:
     if not isinstance(document, dict):
         return [Problem(loc=loc or "document", message=f"found {type(document).__name__}; expected an object")]
     prefix = f"{loc}." if loc else ""
@@ -197,25 +197,25 @@ def _problems(document: object, fields: dict[str, Check], loc: str) -> list[Prob
     return problems
 
 
-def _all_problems(document: object) -> list[Problem]:
+def _find_problems(document: object) -> list[Problem]:
     version = document.get("version") if isinstance(document, dict) else None
     fields = {name: check for name, check in FIELDS.items() if not (version == 1 and name in ADDED_IN_VERSION_2)}
-    problems = _problems(document, fields, "")
+    problems = _find_field_problems(document, fields, "")
     if not isinstance(document, dict) or not isinstance(document.get("objects"), list):
         return problems
     for number, entry in enumerate(document["objects"]):
-        problems += _problems(entry, OBJECT_FIELDS, f"objects[{number}]")
+        problems += _find_field_problems(entry, OBJECT_FIELDS, f"objects[{number}]")
     counts = Counter(str(entry.get("path")) for entry in document["objects"] if isinstance(entry, dict))
     twice = sorted(path for path, count in counts.items() if count > 1)
     problems += [Problem(loc="objects", message=f"path {path!r} stands twice") for path in twice]
     preprocessing = document.get("preprocessing")
     if isinstance(preprocessing, dict) and document.get("preprocessing_digest", ...) not in (..., digest(preprocessing)):
         problems.append(Problem(loc="preprocessing_digest", message="does not belong to the preprocessing that stands beside it"))
-    return problems or _miscounted(document) or _changed_since_written(document)
+    return problems or _check_file_counts(document) or _check_digest(document)
 
 
-def _miscounted(document: dict[str, int]) -> list[Problem]:
-    """The files of a sound document of version 2 that are not accounted for."""
+def _check_file_counts(document: dict[str, int]) -> list[Problem]:
+    """The problem of a version 2 document whose used, quarantined and ignored files do not add up."""
     if document["version"] == 1:
         return []
     parts = [document[name] for name in ("num_files_used", "num_files_quarantined", "num_files_ignored")]
@@ -224,8 +224,8 @@ def _miscounted(document: dict[str, int]) -> list[Problem]:
     return [Problem(loc="num_files", message=f"found {document['num_files']}; used, quarantined and ignored are {parts}")]
 
 
-def _changed_since_written(document: dict[str, object]) -> list[Problem]:
-    """A sound document of version 2 that does not have the digest it was written with."""
+def _check_digest(document: dict[str, object]) -> list[Problem]:
+    """The problem of a version 2 document that does not have the digest it was written with."""
     found = digest({name: value for name, value in document.items() if name != "digest"})
     if document["version"] == 1 or document["digest"] == found:
         return []
@@ -233,11 +233,14 @@ def _changed_since_written(document: dict[str, object]) -> list[Problem]:
 
 
 def parse_manifest(data: bytes, subject: str) -> Manifest:
-    """Read a manifest.
+    """Parse and check a manifest.
 
     Args:
         data: the bytes of ``manifest.json``.
         subject: where they came from, for the error.
+
+    Returns:
+        The manifest, of whichever readable version it is.
 
     Raises:
         DocumentError: listing every problem.
@@ -247,7 +250,7 @@ def parse_manifest(data: bytes, subject: str) -> Manifest:
         canonical_json(document)  # Python reads NaN and lone surrogates, but no digest could be taken of them
     except (ValueError, RecursionError) as error:
         raise DocumentError(f"{subject} is not a manifest", [Problem(loc="document", message=f"not JSON: {error}")]) from error
-    problems = _all_problems(document)
+    problems = _find_problems(document)
     if problems:
         versions = " or ".join(map(str, READABLE_VERSIONS))
         raise DocumentError(f"{subject} is not a manifest of version {versions}", problems)
@@ -259,13 +262,13 @@ def parse_manifest(data: bytes, subject: str) -> Manifest:
         preprocessing=document["preprocessing"],
         plan_digest=document["plan_digest"],
         objects=tuple(ObjectEntry(**entry) for entry in document["objects"]),
-        files=_files(document),
+        files=_parse_file_counts(document),
         patient_key_id=document.get("patient_key_id", ""),
         version=document["version"],
     )
 
 
-def _files(document: dict[str, int]) -> FileCounts | None:
+def _parse_file_counts(document: dict[str, int]) -> FileCounts | None:
     if document["version"] == 1:
         return None
     return FileCounts(

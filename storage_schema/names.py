@@ -1,4 +1,4 @@
-r"""Names of files: how those that are not UTF-8 are written down, and how any of them is shown on a terminal.
+r"""Names of files: how names that are not UTF-8 are written, and how any name is shown on a terminal.
 
 The operating system gives names as bytes. Python keeps bytes that are not UTF-8 as lone surrogates, which neither JSON in
 UTF-8 nor Arrow can hold. In plans, catalogs and tables such a byte is written as ``\xfc`` (the file ``M\xfcller.png`` came
@@ -20,32 +20,35 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def escape_name(name: str) -> str:
-    """A name from the operating system (bytes that are not UTF-8 as surrogates) as it is written down: always UTF-8."""
+    """Write a name from the operating system, whose bytes that are not UTF-8 are surrogates, as valid UTF-8."""
     return _NOT_UTF8.sub(lambda found: rf"\x{ord(found[0]) & 0xFF:02x}", name)
 
 
 def unescape_name(written: str) -> str:
-    """The name that :func:`escape_name` wrote down so."""
-    return _WRITTEN.sub(lambda found: _meant(int(found[1], 16)), written)
+    """The name that :func:`escape_name` wrote."""
+    return _WRITTEN.sub(lambda found: _decode_escape(int(found[1], 16)), written)
 
 
-def _meant(byte: int) -> str:
+def _decode_escape(byte: int) -> str:
     return "\\" if byte == ord("\\") else chr(_FIRST_SURROGATE + byte)
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""``text`` for a terminal or a log: control, formatting and undecodable characters as escapes, such as ``\x1b``.
+    r"""Escape what could change a terminal or a log: control, formatting and undecodable characters, as ``\x1b``.
 
     Args:
         text: for example the name of a file, chosen by somebody else.
         keep: characters that stay, such as the newlines of a text of several lines.
+
+    Returns:
+        The text, with each such character as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c in keep or unicodedata.category(c) not in _UNPRINTABLE else _shown(c) for c in text)
+    return "".join(c if c in keep or unicodedata.category(c) not in _UNPRINTABLE else _escape(c) for c in text)
 
 
-def _shown(character: str) -> str:
+def _escape(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
         code -= _FIRST_SURROGATE

@@ -1,7 +1,7 @@
-"""The pseudo-3D view of an image: every sliding window laid along depth (im2col), and back.
+"""The pseudo-3D view of an image: the pixels of every sliding window moved to the depth axis (im2col), and back.
 
-Source: Gao et al., CDSSL-P3D (arXiv 2406.00947), abstract and figure 2b. The paper's text that could be read fixes the
-idea, not kernel, stride, order or channels: those defaults are ours (k = s = 4 makes the view a permutation of pixels).
+Source: Gao et al., CDSSL-P3D (arXiv 2406.00947), abstract and figure 2b. The parts of the paper that could be read state the
+idea but neither kernel, stride, order nor channels: those defaults are ours (k = s = 4 makes the view a permutation of pixels).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Pseudo3D:
 
     With layout ``offset`` voxel (c, d(i, j), y, x) is pixel (c, y * stride + i, x * stride + j) of the zero-padded image;
     d(i, j) is ``i * window + j`` in row-major order, and serpentine order reverses every odd row so that neighbouring
-    slices always differ by one pixel. Layout ``window`` is the same voxels with the axes exchanged: every window is a
-    slice. Channel modes: ``gray`` wants one channel, ``keep`` treats channels apart, ``depth`` lays them along depth.
+    slices always differ by one pixel. Layout ``window`` holds the same voxels with the axes exchanged: every window is a
+    slice. Channel modes: ``gray`` needs one channel, ``keep`` keeps the channels apart, ``depth`` stacks them along depth.
     """
 
     window: int = 4
@@ -63,8 +63,15 @@ class Pseudo3D:
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Number of window positions along rows and columns.
 
+        Args:
+            height: rows of the image, in pixels.
+            width: columns of the image, in pixels.
+
+        Returns:
+            (H', W'), each ``(side + 2 * padding - window) // stride + 1``.
+
         Raises:
-            GeometryError: if the image is smaller than one window, or rows or columns would be dropped unasked.
+            GeometryError: if the image is smaller than one window, or does not tile and ``allow_crop`` is off.
         """
         spans = [side + 2 * self.padding - self.window for side in (height, width)]
         if min(spans) < 0:
@@ -84,7 +91,18 @@ class Pseudo3D:
         return [(i, j) for i in rows for j in (rows[::-1] if serpentine and i % 2 else rows)]
 
     def slices(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
-        """For each depth index, the rows and columns of the padded image that it holds."""
+        """For each depth index, the rows and columns of the padded image that its slice holds.
+
+        Args:
+            height: rows of the image, in pixels.
+            width: columns of the image, in pixels.
+
+        Returns:
+            window * window pairs of slices, each selecting (H', W') pixels.
+
+        Raises:
+            GeometryError: as :meth:`grid`.
+        """
         grid_h, grid_w = self.grid(height, width)
         for i, j in self.offsets():
             yield (
@@ -93,7 +111,20 @@ class Pseudo3D:
             )
 
     def shape(self, channels: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(C, D, H', W') of the unrolled image."""
+        """Shape of the unrolled image.
+
+        Args:
+            channels: of the image, C.
+            height: rows of the image, in pixels.
+            width: columns of the image, in pixels.
+
+        Returns:
+            (C, k * k, H', W') with layout ``offset``, (C, H' * W', k, k) with layout ``window``; in channel mode ``depth`` C
+            moves into the depth.
+
+        Raises:
+            GeometryError: as :meth:`grid`.
+        """
         grid_h, grid_w = self.grid(height, width)
         outer, inner = (channels, 1) if self.channel_mode != "depth" else (1, channels)
         if self.layout == "window":
@@ -101,10 +132,18 @@ class Pseudo3D:
         return outer, inner * self.window**2, grid_h, grid_w
 
     def channels(self, view: tuple[int, ...], height: int, width: int) -> int:
-        """Channels of the image whose view has this shape.
+        """Number of channels of the image that a view came from.
+
+        Args:
+            view: shape of the view, (C, D, H', W').
+            height: rows of the image, in pixels.
+            width: columns of the image, in pixels.
+
+        Returns:
+            Channels of the image.
 
         Raises:
-            GeometryError: if no image of this size has such a view.
+            GeometryError: if no image of this size has a view of this shape.
         """
         number = 1
         if len(view) == 4:
@@ -116,7 +155,13 @@ class Pseudo3D:
 
 
 def to_gray(image_CHW: Array) -> Array:
-    """One channel from one or three: BT.601 luma, rounded back to the input's integers.
+    """Reduce three channels to one: BT.601 luma, rounded to integers where the input is integer.
+
+    Args:
+        image_CHW: (C, H, W), one or three channels; one channel is returned as it is.
+
+    Returns:
+        (1, H, W), dtype of the input.
 
     Raises:
         GeometryError: for any other number of channels.
@@ -133,9 +178,7 @@ def to_gray(image_CHW: Array) -> Array:
 
 
 def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
-    """Lay every window of an image along the depth of a volume.
-
-    Values are gathered, never resampled; the dtype stays.
+    """Move the pixels of every window of an image to the depth axis of a volume.
 
     Args:
         image_CHW: (C, H, W), numbers of any dtype; one or three channels in mode ``gray``.
@@ -145,7 +188,7 @@ def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
         (C, D, H', W') as given by :meth:`Pseudo3D.shape`, a new contiguous array.
 
     Raises:
-        GeometryError: if the image is no (C, H, W), is smaller than a window or does not tile.
+        GeometryError: if the image is not (C, H, W), is smaller than a window or does not tile.
     """
     if image_CHW.ndim != 3:
         raise GeometryError(f"an image is (C, H, W); found shape {image_CHW.shape}")
@@ -155,7 +198,7 @@ def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
     grid_h, grid_w = spec.grid(height, width)
     k = spec.window
     if spec.reversible and spec.depth_order == "row_major":
-        view = _permuted(np.ascontiguousarray(image_CHW[:, : grid_h * k, : grid_w * k]), k, spec.layout)
+        view = _permute(np.ascontiguousarray(image_CHW[:, : grid_h * k, : grid_w * k]), k, spec.layout)
     else:
         view = np.empty((channels, k * k, grid_h, grid_w), image_CHW.dtype)
         padded = np.pad(image_CHW, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2)) if spec.padding else image_CHW
@@ -166,11 +209,11 @@ def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
     return view.reshape(spec.shape(channels, height, width))
 
 
-def _permuted(image_CHW: Array, k: int, layout: Layout) -> Array:
-    """The view with stride = window = k of a contiguous image that tiles, many bytes moved at a time where that can be.
+def _permute(image_CHW: Array, k: int, layout: Layout) -> Array:
+    """Unroll a contiguous image that tiles, with stride = window = k, moving several bytes at a time where possible.
 
     NumPy's strided copies move one element at a time. Layout ``window`` moves a row of a window as one element. If that row
-    is a machine word, pixel j is the low part of the word that begins there, and cutting words down is a vectorised cast.
+    is a machine word, pixel j is the low part of the word that begins there, and narrowing words is a vectorised cast.
     """
     channels, height, width = image_CHW.shape
     grid_h, grid_w, size = height // k, width // k, image_CHW.itemsize
@@ -190,7 +233,19 @@ def _permuted(image_CHW: Array, k: int, layout: Layout) -> Array:
 
 
 def coverage(spec: Pseudo3D, height: int, width: int) -> Array:
-    """How many windows read each pixel: (H, W), int32. Zero marks a pixel that the view never saw."""
+    """Count how many windows read each pixel.
+
+    Args:
+        spec: the geometry.
+        height: rows of the image, in pixels.
+        width: columns of the image, in pixels.
+
+    Returns:
+        (H, W), int32; 0 marks a pixel that the view does not hold.
+
+    Raises:
+        GeometryError: as :meth:`Pseudo3D.grid`.
+    """
     padded = np.zeros((height + 2 * spec.padding, width + 2 * spec.padding), np.int32)
     for rows, columns in spec.slices(height, width):
         padded[rows, columns] += 1
@@ -200,8 +255,17 @@ def coverage(spec: Pseudo3D, height: int, width: int) -> Array:
 def counts_to_fold(spec: Pseudo3D, height: int, width: int, uncovered: float | None) -> Array:
     """The coverage that a fold divides by.
 
+    Args:
+        spec: the geometry.
+        height: rows of the image, in pixels.
+        width: columns of the image, in pixels.
+        uncovered: value of pixels that no window reads; None if there must be none.
+
+    Returns:
+        (H, W), int32.
+
     Raises:
-        GeometryError: if pixels are uncovered and ``uncovered`` gives no value for them.
+        GeometryError: if pixels are uncovered and ``uncovered`` is None.
     """
     counts = coverage(spec, height, width)
     missing = int((counts == 0).sum())
@@ -210,7 +274,7 @@ def counts_to_fold(spec: Pseudo3D, height: int, width: int, uncovered: float | N
     return counts
 
 
-def _in_offset_layout(volume: Array, spec: Pseudo3D, grid: tuple[int, int], channels: int) -> Array:
+def _to_offset_layout(volume: Array, spec: Pseudo3D, grid: tuple[int, int], channels: int) -> Array:
     k = spec.window
     if spec.layout == "window":
         volume = volume.reshape(channels, grid[0] * grid[1], k * k).swapaxes(1, 2)
@@ -218,7 +282,7 @@ def _in_offset_layout(volume: Array, spec: Pseudo3D, grid: tuple[int, int], chan
 
 
 def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: float | None = None) -> Array:
-    """The image that a pseudo-3D volume shows; overlapping windows are averaged.
+    """Turn a pseudo-3D volume back into its image; overlapping windows are averaged.
 
     Exact for every volume of integers or float32 that came from an image; for the output of a network it is the
     least-squares image.
@@ -234,11 +298,11 @@ def fold(volume: Array, spec: Pseudo3D, height: int, width: int, *, uncovered: f
         (C, H, W), same dtype (integers are rounded).
 
     Raises:
-        GeometryError: if the shape is not the one ``spec`` gives, or pixels are uncovered and no value was given.
+        GeometryError: if the shape is not the one that ``spec`` gives, or pixels are uncovered and no value was given.
     """
     channels = spec.channels(volume.shape, height, width)
     grid = spec.grid(height, width)
-    depth = _in_offset_layout(volume, spec, grid, channels)
+    depth = _to_offset_layout(volume, spec, grid, channels)
     if spec.reversible and (grid[0] * spec.window, grid[1] * spec.window) == (height, width):
         image = np.empty((channels, height, width), volume.dtype)
         for d, (rows, columns) in enumerate(spec.slices(height, width)):

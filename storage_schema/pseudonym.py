@@ -1,7 +1,7 @@
 """Pseudonyms: keyed hashes that stand for patients, UIDs and names of source files.
 
-A hash without a key hides nothing that can be guessed: all 7-digit patient numbers are tried in seconds. HMAC-SHA256 with a
-secret key gives nobody but the key's owner a way to test a guess. The key is never part of a dataset.
+A hash without a key hides nothing that can be guessed: all 7-digit patient numbers are tried in seconds. With HMAC-SHA256
+only the owner of the secret key can test a guess. The key is never part of a dataset.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HASHED_PREFIX = "hashed:"
 
 @dataclass(frozen=True, slots=True)
 class PseudonymKey:
-    """A secret key and the hashes made with it. Kinds are kept apart: a patient and a UID of one text have other hashes.
+    """A secret key and the hashes made with it. Patients, UIDs and names are hashed apart: equal texts have unequal hashes.
 
     Args:
         secret: at least ``MIN_KEY_BYTES`` bytes; not shown by ``repr``.
@@ -48,7 +48,7 @@ class PseudonymKey:
 
     @property
     def key_id(self) -> str:
-        """Names the key without telling it, so that two datasets can be seen to share one."""
+        """Identifies the key without revealing it, so that two datasets can be seen to share one."""
         return hmac.new(self.secret, b"key id", hashlib.sha256).hexdigest()[:SHORT_DIGITS]
 
     def patient(self, identifier: str) -> str:
@@ -60,9 +60,17 @@ class PseudonymKey:
         return self._hash("uid", uid, SHORT_DIGITS)
 
     def document(self, text: bytes) -> str:
-        """A digest of a document that nobody else can hold a guess of the document against."""
+        """A digest of a document that only the owner of the key can compare with a guess of the document."""
         return hmac.new(self.secret, b"document:" + text, hashlib.sha256).hexdigest()
 
     def name(self, path: str, ending: str = "") -> str:
-        """The pseudonym of a source file or series, with an ending such as ``.dcm`` that says its format."""
+        """The pseudonym of a source file or series.
+
+        Args:
+            path: of the file or series, relative to the source.
+            ending: suffix that states the format, such as ``.dcm``; it is kept as it is.
+
+        Returns:
+            ``hashed:``, 32 hex digits and the ending.
+        """
         return f"{HASHED_PREFIX}{self._hash('name', path, NAME_DIGITS)}{ending}"

@@ -1,4 +1,4 @@
-"""Sample: an array that knows what it is. A value; it has no verbs beyond reading itself in other units."""
+"""Sample: an array with its meaning: modality, scaling, spacing, origin and label."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Triple = tuple[float, float, float]
 class Scaling:
     """What stored numbers mean.
 
-    ``physical = stored * slope + intercept`` (HU for CT, DICOM's rule), and ``low``..``high`` in physical units is the
-    range that a network sees as 0..1.
+    ``physical = stored * slope + intercept`` (HU for CT, as in DICOM). ``low`` and ``high``, in physical units, are what a
+    network sees as 0 and 1.
     """
 
     slope: float = 1.0
@@ -58,19 +58,19 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One training example or one volume on its way to become some.
+    """One training sample, or a volume that training samples are cut from.
 
     Attributes:
         key: 32 hex digits, see :func:`crossdim.storage_schema.digest.sample_key`.
-        presentation: the form of ``array``; None while it is a whole volume between decoder and superpatch stage.
+        presentation: the form of ``array``; None while it is a whole volume between reader and superpatch stage.
         array: (C, H, W) for images, (C, D, H, W) otherwise; stored values, see ``scaling``.
         spacing_mm: voxel size along the spatial axes of ``array``; None where depth is no length (pseudo-3D) or unknown.
         affine: 4 x 4, maps (d, h, w, 1) of ``array`` to (right, anterior, superior) mm; None for images.
-        outside: (D, H, W) bool, voxels outside of the field of view, which have no value of their own: stored as air, and in
-            no percentile; None where there are none, and once intensities are stored.
-        origin_zyx: index of the first voxel in the volume that a superpatch was cut from.
+        outside: (D, H, W) bool, voxels outside of the field of view, which have no value of their own: stored as air, and left
+            out of percentiles; None where there are none, and once intensities are stored.
+        origin_zyx: index of the superpatch's first voxel in the volume that it was cut from.
         label: class name given by whoever published the data.
-        patient: hashed patient, or hashed source where no patient is known; splits never cut through it.
+        patient: hashed patient, or hashed source where no patient is known; all samples of one patient are in one split.
     """
 
     key: str

@@ -1,6 +1,6 @@
 """WebDataset layout: shard and member names, samples as member bytes, and reproducible tar bytes.
 
-A shard is a plain USTAR file that any reader opens. Members of a sample stand together, sorted by key; owner, mode and
+A shard is a plain USTAR file that any reader opens. Members of a sample are adjacent and sorted by key; owner, mode and
 time are constants, so equal samples are equal bytes.
 """
 
@@ -29,7 +29,15 @@ NPY_HEADER_LIMIT = 1024
 
 
 def shard_path(source: str, number: int) -> str:
-    """Path of an image shard inside a dataset."""
+    """Path of an image shard inside a dataset.
+
+    Args:
+        source: name of the recipe that wrote the shard.
+        number: of the shard, from 0; written with at least six digits.
+
+    Returns:
+        ``images/<source>-<number>.tar``.
+    """
     return f"images/{source}-{number:06d}.tar"
 
 
@@ -50,24 +58,32 @@ class Extent:
     length: int
 
 
-def npy_bytes(array: Array) -> bytes:
-    """An array as a .npy file, C order; arrays of objects are refused."""
+def encode_npy(array: Array) -> bytes:
+    """Encode an array as a ``.npy`` file in C order; arrays of objects are refused."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
 
-def npy_array(data: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    """The array in a .npy file, without a copy; read-only.
+def decode_npy(data: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """Decode a ``.npy`` file without a copy.
 
-    The header must state the shape and dtype that the catalog promised, so nothing is allocated on a stranger's word.
+    The header must state the shape and dtype that the catalog promises, so that a damaged file cannot make the reader allocate.
+
+    Args:
+        data: all bytes of the file.
+        shape: that the catalog promises.
+        dtype: that the catalog promises.
+
+    Returns:
+        The array, read-only, on the memory of ``data``.
 
     Raises:
-        GeometryError: if header, promise and length do not agree, or the promise is an array of objects or of nothing.
+        GeometryError: if header, promise and length disagree, or the promise is an array of objects or an empty one.
     """
     if dtype.hasobject:
         raise GeometryError("arrays of objects are refused (they need pickle)")
-    header, start = _npy_header(data)
+    header, start = _split_npy_header(data)
     promised = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}"
     if header not in (f"{promised}}}", f"{promised}, }}"):  # the second as NumPy writes it
         raise GeometryError(f".npy says {header[:200]!r}; the catalog promises {dtype.str} {shape}, rows first")
@@ -76,11 +92,11 @@ def npy_array(data: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic]) 
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
-def _npy_header(data: bytes) -> tuple[str, int]:
-    """The text of a .npy header and where the data start.
+def _split_npy_header(data: bytes) -> tuple[str, int]:
+    """The text of a ``.npy`` header and the offset of the data.
 
-    It is compared and not parsed, as NumPy does: Python 3.11's parser fails now and then where several threads parse at once
-    ("AST constructor recursion depth mismatch"), and samples are read by threads.
+    NumPy parses this text; here it is compared. Python 3.11's parser sometimes fails where several threads parse at once ("AST
+    constructor recursion depth mismatch"), and samples are read by threads.
     """
     width = _NPY_LENGTH_BYTES.get(data[:8])
     start = 0 if width is None else 8 + width + int.from_bytes(data[8 : 8 + width], "little")
@@ -89,8 +105,8 @@ def _npy_header(data: bytes) -> tuple[str, int]:
     return data[8 + width : start].decode("latin1").rstrip(" \n"), start
 
 
-def record_of(sample: Sample) -> dict[str, object]:
-    """What a sample says of itself beside its array: the .json member."""
+def build_record(sample: Sample) -> dict[str, object]:
+    """Build the ``.json`` member: everything that a sample states beside its array."""
     scaling = sample.scaling
     return {
         "key": sample.key,
@@ -110,18 +126,22 @@ def record_of(sample: Sample) -> dict[str, object]:
     }
 
 
-def members_of(sample: Sample) -> list[Member]:
-    """A sample as shard members: the array, then the record."""
+def build_members(sample: Sample) -> list[Member]:
+    """Build the shard members of a sample: the array, then the record.
+
+    Raises:
+        GeometryError: if the key holds a dot or a slash.
+    """
     if "." in sample.key or "/" in sample.key:
         raise GeometryError(f"key {sample.key!r} would be cut at its dot or slash by WebDataset readers")
     return [
-        Member(name=f"{sample.key}.{ARRAY_SUFFIX}", data=npy_bytes(sample.array)),
-        Member(name=f"{sample.key}.{RECORD_SUFFIX}", data=canonical_json(record_of(sample))),
+        Member(name=f"{sample.key}.{ARRAY_SUFFIX}", data=encode_npy(sample.array)),
+        Member(name=f"{sample.key}.{RECORD_SUFFIX}", data=canonical_json(build_record(sample))),
     ]
 
 
-def tar_bytes(members: Sequence[Member]) -> tuple[bytes, list[Extent]]:
-    """Pack members into a tar; also say where the bytes of each one lie."""
+def pack_tar(members: Sequence[Member]) -> tuple[bytes, list[Extent]]:
+    """Pack members into a tar, and report where the bytes of each one lie."""
     buffer = io.BytesIO()
     extents = []
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -134,10 +154,10 @@ def tar_bytes(members: Sequence[Member]) -> tuple[bytes, list[Extent]]:
 
 
 def parse_record(data: bytes) -> dict[str, object]:
-    """The .json member as a dictionary.
+    """Parse the ``.json`` member.
 
     Raises:
-        GeometryError: if it is no JSON object.
+        GeometryError: if it is not a JSON object.
     """
     try:
         record = json.loads(data)

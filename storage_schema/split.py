@@ -1,4 +1,4 @@
-"""How samples are divided into training and test parts: drawn by hash, so that the answer depends on nothing else."""
+"""How samples are divided into training and test parts: by a hash, so that the part depends on nothing else."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class SplitRule:
             raise UsageError(f"--split-by is patient or file; found {self.by!r}")
 
     def part_of(self, sample: Sample) -> Split:
-        """The part that a sample belongs to; where no patient is known, the content stands for one."""
+        """The part that a sample belongs to; a source without a known patient counts as a patient of its own."""
         content = sample.origin.sha256[:16]
         return self.draw(content if self.by == "file" else sample.patient or content)
 
     def draw(self, unit: str) -> Split:
-        """The part of one patient or file: the same in every dataset, and in the test part also for a larger fraction."""
+        """The part of one patient or file: the same in every dataset. A larger fraction only adds to the test part."""
         draw = int(hashlib.sha256(f"split:{unit}".encode()).hexdigest()[:_HASH_DIGITS], 16) / 16**_HASH_DIGITS
         return Split.TEST if draw < self.test_fraction else Split.TRAIN

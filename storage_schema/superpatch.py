@@ -1,4 +1,4 @@
-"""The superpatch grid: how a volume is cut into equal cubes, and put together again.
+"""The superpatch grid: how a volume is cut into equal cubes, and assembled from them.
 
 Source: MAESIL (arXiv 2604.00514): non-overlapping 128^3 boxes. Padding at the end of each axis, raster order and the
 foreground rule are ours.
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.storage_schema.sample import Array
 
 Edge = Literal["pad", "drop"]
@@ -21,7 +21,7 @@ Index = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuperpatchGrid:
-    """Boxes of ``side`` voxels. ``edge`` says what becomes of the rest: filled up with air, or left out.
+    """Boxes of ``side`` voxels. ``edge`` says what happens to an incomplete box: padded with air, or dropped.
 
     A box is kept when at least ``min_foreground`` of its voxels are brighter than ``foreground_above`` in unit range.
     """
@@ -32,7 +32,7 @@ class SuperpatchGrid:
     min_foreground: float = 0.05
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             side=self.side >= 1,
             edge=self.edge in ("pad", "drop"),
@@ -54,7 +54,20 @@ class SuperpatchGrid:
 
 
 def cut(volume_CDHW: Array, start: Index, side: int, fill: float) -> Array:
-    """One box of a volume: (C, side, side, side), filled up with ``fill`` beyond the border."""
+    """Cut one box from a volume.
+
+    Args:
+        volume_CDHW: (C, D, H, W).
+        start: first voxel of the box, (z, y, x).
+        side: of the box, S, in voxels.
+        fill: value of the voxels beyond the volume's end.
+
+    Returns:
+        (C, S, S, S), a new array with the volume's dtype.
+
+    Raises:
+        GeometryError: if the box lies outside of the volume.
+    """
     window = volume_CDHW[(slice(None), *(slice(s, s + side) for s in start))]
     if window.shape[1:] == (side, side, side):
         return window.copy()
@@ -66,12 +79,28 @@ def cut(volume_CDHW: Array, start: Index, side: int, fill: float) -> Array:
 
 
 def foreground_fraction(unit_box: Array, above: float) -> float:
-    """Share of voxels brighter than ``above`` in a box in unit range."""
+    """Share of voxels brighter than a threshold.
+
+    Args:
+        unit_box: values in unit range, any shape.
+        above: the threshold, 0 to 1; equal values do not count.
+
+    Returns:
+        From 0 to 1.
+    """
     return float(np.count_nonzero(unit_box > above) / unit_box.size)
 
 
 def assemble(boxes: Iterable[tuple[Index, Array]], shape_DHW: Index, fill: float) -> Array:
-    """Put boxes (C, S, S, S) back at their starts; what no box covers is ``fill``.
+    """Assemble a volume from boxes.
+
+    Args:
+        boxes: first voxel (z, y, x) and array (C, S, S, S) of each; what lies beyond the volume's end is cut off.
+        shape_DHW: of the volume, in voxels.
+        fill: value of the voxels that no box covers.
+
+    Returns:
+        (C, D, H, W), dtype of the boxes.
 
     Raises:
         GeometryError: if there is no box at all, so that channels and dtype are unknown.

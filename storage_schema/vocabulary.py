@@ -1,4 +1,4 @@
-"""Closed word lists of the format. One word for one thing, in every package."""
+"""Closed word lists of the format, which every package uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Presentation(StrEnum):
 
 
 class Modality(StrEnum):
-    """How a picture was made: DICOM's defined terms, as far as we treat them apart."""
+    """How an image was made: DICOM's defined terms, reduced to those that are handled differently."""
 
     CT = "CT"
     MR = "MR"
@@ -54,7 +54,7 @@ class Encoding(StrEnum):
 
 
 class Split(StrEnum):
-    """The part of a dataset that a sample belongs to; drawn by patient, never by sample."""
+    """The part of a dataset that a sample belongs to; drawn by patient or by input file, never by sample."""
 
     TRAIN = "train"
     TEST = "test"

@@ -20,13 +20,13 @@ from zarr.storage import MemoryStore
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT
-from crossdim.storage_schema.bank import blosc_frame
-from crossdim.storage_schema.catalog import summed
+from crossdim.storage_schema.bank import extract_blosc_frame
+from crossdim.storage_schema.catalog import drop_checksum
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import CrossdimError, Problem, StorageError
 from crossdim.storage_schema.manifest import ObjectEntry
 from crossdim.storage_schema.sample import Array
-from crossdim.storage_schema.shards import npy_array
+from crossdim.storage_schema.shards import decode_npy
 from crossdim.storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
 
 CatalogRow = dict[str, Any]
@@ -46,8 +46,8 @@ def decoded(data: bytes, row: CatalogRow) -> Array:
     """
     shape, dtype = tuple(row["shape"]), np.dtype(row["dtype"])
     if row["encoding"] == Encoding.NPY:
-        return npy_array(data, shape, dtype)
-    frame = Blosc().decode(blosc_frame(data, shape, dtype))
+        return decode_npy(data, shape, dtype)
+    frame = Blosc().decode(extract_blosc_frame(data, shape, dtype))
     return np.frombuffer(frame, dtype).reshape(shape)
 
 
@@ -57,7 +57,7 @@ def check_row(data: bytes, row: CatalogRow) -> Array | Problem:
     part = data[start:end]
     if not 0 <= start < end <= len(data):
         return Problem(loc=row["key"], message=f"lies at {start}+{row['length']} in an object of {len(data)} bytes")
-    if google_crc32c.value(summed(part, Encoding(row["encoding"]))) != row["crc32c"]:
+    if google_crc32c.value(drop_checksum(part, Encoding(row["encoding"]))) != row["crc32c"]:
         return Problem(loc=row["key"], message="bytes do not match their crc32c")
     try:
         return decoded(part, row)

@@ -24,7 +24,7 @@ from crossdim.pipelines.stages.resize import Fit, FitStage
 from crossdim.pipelines.stages.stage import Stage
 from crossdim.pipelines.stages.superpatch import SuperpatchStage, boxes_of
 from crossdim.storage_schema.bank import BankLayout
-from crossdim.storage_schema.errors import UsageError, wrong_settings
+from crossdim.storage_schema.errors import UsageError, list_wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.superpatch import SuperpatchGrid
@@ -97,7 +97,7 @@ class ShardSize:
     max_samples: int = 4096  # ours
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             target_bytes=self.target_bytes >= 1,
             max_samples=self.max_samples >= 1,

@@ -16,7 +16,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
 from crossdim.pipelines.jobs.ray_data import Session, each
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
-from crossdim.storage_schema.contract import check_catalog, published_table
+from crossdim.storage_schema.contract import check_catalog, parse_published_table
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import DocumentError, Problem, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
@@ -50,7 +50,7 @@ def read_tables(dataset: Bucket, manifest: Manifest, role: str, schema: pa.Schem
     for entry in manifest.with_role(role):
         try:
             data, where = dataset.read(entry.path), dataset.where(entry.path)
-            tables.append(published_table(data, entry, schema, where, version=manifest.version))
+            tables.append(parse_published_table(data, entry, schema, where, version=manifest.version))
         except DocumentError as error:
             problems += [Problem(loc=f"{entry.path}: {p.loc}", message=p.message) for p in error.problems]
         except StorageError as error:

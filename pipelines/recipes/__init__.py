@@ -9,7 +9,7 @@ from crossdim.foundation.settings import with_overrides
 from crossdim.pipelines.extensions import load_extension
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.recipes import images, volumes
-from crossdim.storage_schema.errors import UsageError, unknown_name
+from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 
 #: A new recipe is a function and a line here.
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -34,7 +34,7 @@ def resolve(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if name in RECIPES:
         return with_overrides(RECIPES[name](), overrides)
     if not is_reference(name):
-        raise UsageError(f"{unknown_name('recipe', name, RECIPES)}; one of your own is module:function")
+        raise UsageError(f"{describe_unknown_name('recipe', name, RECIPES)}; one of your own is module:function")
     module, _, function = name.partition(":")
     recipe = find_function(load_extension(module), function)()
     if not isinstance(recipe, ImageRecipe | VolumeRecipe):

@@ -15,8 +15,8 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from crossdim.pipelines.sinks.packed import PackedObject
-from crossdim.storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, shard_extents
-from crossdim.storage_schema.catalog import catalog_row, summed
+from crossdim.storage_schema.bank import AIR, BLOSC, DIMENSION_NAMES, DTYPE, BankLayout, parse_shard_index
+from crossdim.storage_schema.catalog import build_catalog_row, drop_checksum
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.sample import Array, Sample
 from crossdim.storage_schema.split import SplitRule
@@ -91,7 +91,7 @@ def pack_bank_shard(
         if not sample.array.any():
             raise GeometryError(f"superpatch {sample.key} is all air and has no bytes in the bank")
     data = shard_bytes({position: sample.array[0] for position, sample in samples.items()}, layout)
-    extents = shard_extents(data, layout.patches_per_shard)
+    extents = parse_shard_index(data, layout.patches_per_shard)
     name = f"{path}/{BankLayout.shard_object(number)}"
     rows = []
     for position, sample in sorted(samples.items()):
@@ -99,12 +99,12 @@ def pack_bank_shard(
         assert extent is not None, sample.key
         chunk = data[extent.offset : extent.offset + extent.length]
         rows.append(
-            catalog_row(
+            build_catalog_row(
                 sample,
                 path=name,
                 offset=extent.offset,
                 length=extent.length,
-                crc32c=google_crc32c.value(summed(chunk, Encoding.ZARR_CHUNK)),
+                crc32c=google_crc32c.value(drop_checksum(chunk, Encoding.ZARR_CHUNK)),
                 encoding=Encoding.ZARR_CHUNK,
                 position=number * layout.patches_per_shard + position,
                 split=split.part_of(sample),

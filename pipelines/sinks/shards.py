@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import google_crc32c
 
 from crossdim.pipelines.sinks.packed import PackedObject
-from crossdim.storage_schema.catalog import catalog_row
+from crossdim.storage_schema.catalog import build_catalog_row
 from crossdim.storage_schema.sample import Sample
-from crossdim.storage_schema.shards import members_of, tar_bytes
+from crossdim.storage_schema.shards import build_members, pack_tar
 from crossdim.storage_schema.split import SplitRule
 from crossdim.storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
 
@@ -24,10 +24,10 @@ def pack_shard(samples: Sequence[Sample], path: str, *, split: SplitRule, prepro
         preprocessing_digest: of the recipe that made the samples.
     """
     ordered = sorted(samples, key=lambda sample: sample.key)
-    data, extents = tar_bytes([member for sample in ordered for member in members_of(sample)])
+    data, extents = pack_tar([member for sample in ordered for member in build_members(sample)])
     arrays = [extent for extent in extents if extent.name.endswith(f".{ARRAY_SUFFIX}")]
     rows = tuple(
-        catalog_row(
+        build_catalog_row(
             sample,
             path=path,
             offset=extent.offset,

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from crossdim.storage_schema.errors import Problem, UsageError, unknown_name
+from crossdim.storage_schema.errors import Problem, UsageError, describe_unknown_name
 
 PATH_COLUMN = "path"
 #: The one of these by which the header holds the columns asked for is the table's.
@@ -112,7 +112,7 @@ def _find_delimiter(text: str, columns: Sequence[str], where: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     best = max(headers.values(), key=len)
-    missing = [unknown_name("column", column, [n for n in best if n]) for column in columns if column not in best]
+    missing = [describe_unknown_name("column", column, [n for n in best if n]) for column in columns if column not in best]
     told = "; ".join(missing) or "several delimiters fit its header"
     raise UsageError(f"{where}: {told}. Columns are told apart by a comma, semicolon, tab or |")
 
@@ -133,7 +133,7 @@ def parse_table(data: bytes, columns: Sequence[str], where: str) -> ParsedTable:
     skipped = 1 if delimiter else 0
     delimiter = delimiter or _find_delimiter(text, wanted, where)
     header = _header(text, delimiter)
-    problems = [unknown_name("column", name, [n for n in header if n]) for name in wanted if name not in header]
+    problems = [describe_unknown_name("column", name, [n for n in header if n]) for name in wanted if name not in header]
     problems += [f"column {name!r} stands {header.count(name)} times" for name in wanted if header.count(name) > 1]
     if problems:
         raise UsageError(f"{where}: {'; '.join(problems)}")

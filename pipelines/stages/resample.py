@@ -11,7 +11,7 @@ import numpy.typing as npt
 import SimpleITK
 
 from crossdim.pipelines.stages.stage import Stage
-from crossdim.storage_schema.errors import GeometryError, SampleError, UsageError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, SampleError, UsageError, list_wrong_settings
 from crossdim.storage_schema.sample import Array, Sample
 
 ITK: Any = SimpleITK  # its wrappers are not annotated
@@ -28,7 +28,7 @@ class Resample:
     max_voxels: int = 2**29  # ours: 2 GiB of float32, four times that at the peak; 1000 x 1000 x 500 fits
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             spacing_mm=0 < self.spacing_mm < math.inf,
             max_voxels=self.max_voxels > 0,

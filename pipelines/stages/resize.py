@@ -11,7 +11,7 @@ from PIL import Image
 
 from crossdim.pipelines.readers.raw import with_note
 from crossdim.pipelines.stages.stage import Stage
-from crossdim.storage_schema.errors import SampleError, UsageError, wrong_settings
+from crossdim.storage_schema.errors import SampleError, UsageError, list_wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D, to_gray
 from crossdim.storage_schema.sample import Array, Sample
 
@@ -28,7 +28,7 @@ class Fit:
     crop: Crop = "centre"
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             max_side=self.max_side >= 1,
             crop=self.crop in ("centre", "refuse"),

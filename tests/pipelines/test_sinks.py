@@ -21,7 +21,7 @@ from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.sinks.bank import bank_document, pack_bank_shard
 from crossdim.pipelines.sinks.shards import pack_shard
 from crossdim.storage_schema.bank import BankLayout
-from crossdim.storage_schema.catalog import CATALOG_SCHEMA, conform, table_of
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, build_table, conform
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.errors import GeometryError, StorageError
 from crossdim.storage_schema.sample import Origin, Sample, Scaling
@@ -137,7 +137,7 @@ def test_a_box_of_air_cannot_be_packed():
 
 def test_catalog_rows_fit_the_schema_and_parquet_repeats_itself():
     rows = [*shard(views(3)).rows, *bank_shard(dict(enumerate(boxes(3)))).rows]
-    table = table_of(rows, CATALOG_SCHEMA)
+    table = build_table(rows, CATALOG_SCHEMA)
 
     conform(table, CATALOG_SCHEMA, "test")
     assert parquet_bytes(table) == parquet_bytes(table)

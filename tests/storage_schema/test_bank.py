@@ -24,8 +24,8 @@ from crossdim.storage_schema.bank import (
     DTYPE,
     BankLayout,
     bank_path,
-    blosc_frame,
-    shard_extents,
+    extract_blosc_frame,
+    parse_shard_index,
 )
 from crossdim.storage_schema.errors import GeometryError
 
@@ -71,18 +71,18 @@ def shard(store) -> bytes:
 
 @pytest.fixture(scope="module")
 def chunk(shard) -> bytes:
-    extent = shard_extents(shard, LAYOUT.patches_per_shard)[0]
+    extent = parse_shard_index(shard, LAYOUT.patches_per_shard)[0]
     return shard[extent.offset : extent.offset + extent.length]
 
 
 def test_each_superpatch_is_one_range_of_the_shard(shard, patches):
     """The loader never loads zarr: index arithmetic, crc32c and numcodecs give the array that zarr-python was handed."""
-    extents = shard_extents(shard, LAYOUT.patches_per_shard)
+    extents = parse_shard_index(shard, LAYOUT.patches_per_shard)
 
     assert [n for n, extent in enumerate(extents) if extent] == list(FILLED)
     for number in FILLED:
         data = shard[extents[number].offset : extents[number].offset + extents[number].length]
-        raw = numcodecs.Blosc().decode(blosc_frame(data, LAYOUT.chunk_shape, DTYPE))
+        raw = numcodecs.Blosc().decode(extract_blosc_frame(data, LAYOUT.chunk_shape, DTYPE))
 
         assert google_crc32c.value(data[:-CRC_BYTES]) == int.from_bytes(data[-CRC_BYTES:], "little")
         assert np.array_equal(np.frombuffer(raw, DTYPE).reshape(LAYOUT.chunk_shape[1:]), patches[number])
@@ -107,7 +107,7 @@ def test_a_cut_shard_is_refused(shard, data):
     cut = shard[: data.draw(st.integers(0, len(shard) - 1))]
 
     with pytest.raises(GeometryError, match=r"at least|places superpatch"):
-        shard_extents(cut, LAYOUT.patches_per_shard)
+        parse_shard_index(cut, LAYOUT.patches_per_shard)
 
 
 def index(*entries: tuple[int, int], size: int = 400) -> bytes:
@@ -118,14 +118,14 @@ def index(*entries: tuple[int, int], size: int = 400) -> bytes:
 def test_an_index_that_points_outside_is_refused(entry):
     """Offsets and lengths are 64-bit; their sum may not wrap round into the shard."""
     with pytest.raises(GeometryError, match=f"places superpatch 1 at {entry[0]}"):
-        shard_extents(index((0, 100), entry), 2)
+        parse_shard_index(index((0, 100), entry), 2)
 
 
 @pytest.mark.parametrize("length", [0, 19])
 def test_an_index_entry_too_short_for_a_superpatch_is_refused(length):
     """A shard cut inside of a run of zeros would else be read as superpatches of no bytes."""
     with pytest.raises(GeometryError, match="places superpatch 1"):
-        shard_extents(index((0, 100), (100, length)), 2)
+        parse_shard_index(index((0, 100), (100, length)), 2)
 
 
 def header(chunk: bytes, *, num_bytes: int | None = None, compressed: int | None = None) -> bytes:
@@ -145,20 +145,20 @@ def test_a_chunk_that_announces_another_size_is_refused(chunk):
         chunk + b"0",
     ):
         with pytest.raises(GeometryError, match="superpatch announces"):
-            blosc_frame(lie, LAYOUT.chunk_shape, DTYPE)
+            extract_blosc_frame(lie, LAYOUT.chunk_shape, DTYPE)
 
 
 @pytest.mark.parametrize("length", [0, 3, 4, 19])
 def test_a_cut_chunk_is_refused(chunk, length):
     """Less than a header and a checksum is no superpatch."""
     with pytest.raises(GeometryError, match="is cut"):
-        blosc_frame(chunk[:length], LAYOUT.chunk_shape, DTYPE)
+        extract_blosc_frame(chunk[:length], LAYOUT.chunk_shape, DTYPE)
 
 
 def test_a_promise_too_large_for_64_bits_is_refused(chunk):
     """2**32 * 2**32 voxels wrap round to 0 in machine arithmetic."""
     with pytest.raises(GeometryError, match="the catalog promises 36893488147419103232"):
-        blosc_frame(chunk, (2**32, 2**32), DTYPE)
+        extract_blosc_frame(chunk, (2**32, 2**32), DTYPE)
 
 
 def test_a_bank_is_named_by_source_and_spacing():

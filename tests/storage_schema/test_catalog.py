@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crossdim.storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, conform, table_of
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, build_catalog_row, build_table, conform
 from crossdim.storage_schema.errors import DocumentError
 from crossdim.storage_schema.vocabulary import Encoding, Presentation
 from tests.strategies import sample
@@ -40,7 +40,7 @@ def row(of, **changes) -> dict[str, object]:
         "split": "train",
         "preprocessing_digest": "cd" * 32,
     }
-    return catalog_row(of, **(values | changes))
+    return build_catalog_row(of, **(values | changes))
 
 
 def parquet(table: pa.Table) -> pa.Table:
@@ -52,7 +52,7 @@ def parquet(table: pa.Table) -> pa.Table:
 def test_rows_come_back_from_parquet_as_they_went_in():
     """Offsets beyond 4 GB, unsigned checksums and absent fields are where a column of the wrong type loses something."""
     rows = [row(SUPERPATCH, position=7, encoding=Encoding.ZARR_CHUNK), row(PSEUDO3D)]
-    again = conform(parquet(table_of(rows, CATALOG_SCHEMA)), CATALOG_SCHEMA, "catalog").to_pylist()
+    again = conform(parquet(build_table(rows, CATALOG_SCHEMA)), CATALOG_SCHEMA, "catalog").to_pylist()
 
     assert again == rows
     assert again[0]["affine"][3] == -10.0
@@ -73,14 +73,14 @@ def test_a_sample_without_patient_is_its_own_patient():
 
 def test_columns_come_in_the_order_of_the_schema():
     """Readers may then take columns by position; another writer's order does not matter."""
-    table = table_of([row(PSEUDO3D)], CATALOG_SCHEMA)
+    table = build_table([row(PSEUDO3D)], CATALOG_SCHEMA)
 
     assert conform(table.select(CATALOG_SCHEMA.names[::-1]), CATALOG_SCHEMA, "catalog").schema.names == CATALOG_SCHEMA.names
 
 
 def test_all_problems_of_a_table_are_named_at_once():
     """Whoever exports a catalog from elsewhere must not find the faults one run at a time."""
-    table = table_of([{"uri": "a", "stage": "decode", "rule": "truncated", "reason": "cut"}], QUARANTINE_SCHEMA)
+    table = build_table([{"uri": "a", "stage": "decode", "rule": "truncated", "reason": "cut"}], QUARANTINE_SCHEMA)
     table = table.drop_columns(["uri"]).append_column("colour", pa.array(["red"])).append_column("uri", pa.array([1]))
     table = table.drop_columns(["stage"]).set_column(0, "rule", pa.array([None], pa.string()))
     with pytest.raises(DocumentError) as caught:
@@ -96,7 +96,7 @@ def test_all_problems_of_a_table_are_named_at_once():
 
 def test_a_column_that_stands_twice_is_a_problem_and_no_crash():
     """Arrow allows it, and then neither of the two can be asked for by name."""
-    table = table_of([{"uri": "a", "stage": "decode", "rule": "cut", "reason": "cut"}], QUARANTINE_SCHEMA)
+    table = build_table([{"uri": "a", "stage": "decode", "rule": "cut", "reason": "cut"}], QUARANTINE_SCHEMA)
     with pytest.raises(DocumentError, match="uri: column stands twice"):
         conform(table.append_column("uri", pa.array(["b"])), QUARANTINE_SCHEMA, "part-0")
 
@@ -108,13 +108,13 @@ def test_words_of_a_later_version_are_named_and_not_guessed_at():
         if not field.nullable:
             row[field.name] = [1] if pa.types.is_list(field.type) else "x" if pa.types.is_string(field.type) else 1
     with pytest.raises(DocumentError) as caught:
-        conform(table_of([row], CATALOG_SCHEMA), CATALOG_SCHEMA, "catalog")
+        conform(build_table([row], CATALOG_SCHEMA), CATALOG_SCHEMA, "catalog")
     assert {problem.loc for problem in caught.value.problems} == {"presentation", "encoding", "modality", "split"}
 
 
 def test_tables_of_version_1_are_read_with_the_added_columns_as_nulls():
     """Datasets outlive releases; a table that calls itself version 1 and has columns of version 2 is nobody's."""
-    table = table_of([row(PSEUDO3D)], CATALOG_SCHEMA)
+    table = build_table([row(PSEUDO3D)], CATALOG_SCHEMA)
     old = table.drop_columns(["burned_in_annotation"])
 
     assert conform(old, CATALOG_SCHEMA, "catalog", version=1).to_pylist() == table.to_pylist()

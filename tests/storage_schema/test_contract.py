@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, catalog_row, table_of
-from crossdim.storage_schema.contract import RULES, catalog_of, check_catalog, published_table
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, build_catalog_row, build_table
+from crossdim.storage_schema.contract import RULES, check_catalog, join_catalog, parse_published_table
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.storage_schema.manifest import FileCounts, Manifest, ObjectEntry
-from crossdim.storage_schema.shards import npy_bytes
+from crossdim.storage_schema.shards import encode_npy
 from crossdim.storage_schema.vocabulary import Encoding, Presentation
 from tests.strategies import sample
 
@@ -58,11 +58,11 @@ def rows(presentation: Presentation) -> list[dict[str, object]]:
     array = ARRAYS[presentation]
     found = sample(array, presentation, extra={} if flat else {"volume_shape": [8, 8, 8]}, origin_zyx=None if flat else (4, 0, 0))
     return [
-        catalog_row(
+        build_catalog_row(
             replace(found, key=sample_key("ab" * 32, str(number))),
             path=SHARD if flat else BANK,
             offset=1000 * number,
-            length=len(npy_bytes(array)) if flat else 60,
+            length=len(encode_npy(array)) if flat else 60,
             crc32c=7,
             encoding=Encoding.NPY if flat else Encoding.ZARR_CHUNK,
             position=None if flat else number,
@@ -77,7 +77,7 @@ def checked(of: Presentation, *, row: int = 1, **changes: object) -> list[str]:
     """The columns that are told of, where one row is changed."""
     changed = rows(of)
     changed[row] |= changes
-    found = check_catalog(table_of(changed, CATALOG_SCHEMA), manifest(of))
+    found = check_catalog(build_table(changed, CATALOG_SCHEMA), manifest(of))
     assert found.sound.tolist() == [not (changes and number == row) for number in range(3)]
     for problem in found.problems:
         assert "1 of 3 rows break the contract; row 1, sample '" in problem.message
@@ -87,8 +87,8 @@ def checked(of: Presentation, *, row: int = 1, **changes: object) -> list[str]:
 
 @pytest.mark.parametrize("presentation", Presentation)
 def test_sound_rows_keep_the_contract(presentation):
-    assert check_catalog(table_of(rows(presentation), CATALOG_SCHEMA), manifest(presentation)).problems == ()
-    assert catalog_of([table_of(rows(presentation), CATALOG_SCHEMA)], manifest(presentation), "catalog").num_rows == 3
+    assert check_catalog(build_table(rows(presentation), CATALOG_SCHEMA), manifest(presentation)).problems == ()
+    assert join_catalog([build_table(rows(presentation), CATALOG_SCHEMA)], manifest(presentation), "catalog").num_rows == 3
 
 
 IMAGE, VOLUME = Presentation.PSEUDO3D, Presentation.SUPERPATCH
@@ -178,7 +178,7 @@ def test_a_chunk_has_at_least_its_headers_and_at_most_what_cannot_be_compressed(
     assert checked(VOLUME, **({"length": length} if not kept else {})) == ([] if kept else ["length"])
     changed = rows(VOLUME)
     changed[1]["length"] = length
-    assert check_catalog(table_of(changed, CATALOG_SCHEMA), manifest(VOLUME)).sound[1] == kept
+    assert check_catalog(build_table(changed, CATALOG_SCHEMA), manifest(VOLUME)).sound[1] == kept
 
 
 def test_memory_is_bounded_before_it_is_taken():
@@ -192,7 +192,7 @@ def test_all_problems_are_told_at_once_with_counts_and_an_example():
     changed[0]["slope"] = changed[2]["slope"] = 0.0
     changed[1]["object"] = "../x"
     with pytest.raises(DocumentError) as caught:
-        catalog_of([table_of(changed, CATALOG_SCHEMA)], manifest(IMAGE, num_samples=4), "s3://lab/xr/catalog")
+        join_catalog([build_table(changed, CATALOG_SCHEMA)], manifest(IMAGE, num_samples=4), "s3://lab/xr/catalog")
     told = str(caught.value)
     assert told.startswith("s3://lab/xr/catalog does not keep the contract")
     assert "column object: 1 of 3 rows break the contract; row 1" in told
@@ -231,7 +231,7 @@ def test_any_values_in_any_columns_are_checked_without_an_error(presentation, da
     for row in changed:
         names = data.draw(st.lists(st.sampled_from(CATALOG_SCHEMA.names), max_size=4, unique=True))
         row |= {name: data.draw(values_of(CATALOG_SCHEMA.field(name))) for name in names}
-    found = check_catalog(table_of(changed, CATALOG_SCHEMA), manifest(presentation))
+    found = check_catalog(build_table(changed, CATALOG_SCHEMA), manifest(presentation))
     assert (found.problems == ()) == found.sound.all()
     for row, sound in zip(changed, found.sound, strict=True):
         if sound:
@@ -249,7 +249,7 @@ def test_an_empty_catalog_keeps_the_contract():
 def test_a_million_rows_take_seconds():
     """Measured at 2 s, most of it the distinct keys; opening a dataset must not become the longest part of a short run."""
     count = 10**6
-    base = table_of(rows(IMAGE)[:1], CATALOG_SCHEMA)
+    base = build_table(rows(IMAGE)[:1], CATALOG_SCHEMA)
     table = base.take(pa.array(np.zeros(count, np.int64)))
     keys = pa.array([f"{number:032x}" for number in range(count)])
     table = table.set_column(table.schema.get_field_index("key"), CATALOG_SCHEMA.field("key"), keys)
@@ -269,12 +269,12 @@ def entry(data: bytes) -> ObjectEntry:
 
 
 def opened(data: bytes, of: ObjectEntry, schema: pa.Schema = CATALOG_SCHEMA) -> pa.Table:
-    return published_table(data, of, schema, "catalog", version=2)
+    return parse_published_table(data, of, schema, "catalog", version=2)
 
 
 def test_no_bit_of_a_table_changes_unseen():
     """Without the hash 38 % of single flipped bits in a Parquet file changed values and nothing was said."""
-    data = parquet(table_of(rows(IMAGE), CATALOG_SCHEMA))
+    data = parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))
     assert opened(data, entry(data)).to_pylist() == rows(IMAGE)
     for bit in range(0, 8 * len(data), 101):
         changed = bytearray(data)
@@ -286,7 +286,7 @@ def test_no_bit_of_a_table_changes_unseen():
 @pytest.mark.parametrize("harmed", [b"", b"PAR1", b"\0"])
 def test_a_table_of_another_size_is_not_hashed(harmed):
     with pytest.raises(StorageError, match="bytes; the manifest says"):
-        opened(harmed, entry(parquet(table_of(rows(IMAGE), CATALOG_SCHEMA))))
+        opened(harmed, entry(parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))))
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1" * 4, b"\0" * 100])
@@ -297,7 +297,7 @@ def test_a_published_object_that_is_no_table_is_refused_in_words(data):
 
 def test_texts_that_are_no_utf_8_are_refused():
     """Arrow takes them, and fails when they become Python values."""
-    changed = table_of(rows(IMAGE), CATALOG_SCHEMA)
+    changed = build_table(rows(IMAGE), CATALOG_SCHEMA)
     harmed = pa.array([b"\xff\xfe"] * 3, pa.binary()).view(pa.string())
     changed = changed.set_column(changed.schema.get_field_index("patient"), CATALOG_SCHEMA.field("patient"), harmed)
     data = parquet(changed)
@@ -307,9 +307,9 @@ def test_texts_that_are_no_utf_8_are_refused():
 
 def test_a_table_that_would_fill_the_memory_is_not_opened(monkeypatch):
     """The file says how much it unpacks to."""
-    data = parquet(table_of([], QUARANTINE_SCHEMA))
+    data = parquet(build_table([], QUARANTINE_SCHEMA))
     assert opened(data, entry(data), QUARANTINE_SCHEMA).num_rows == 0
-    data = parquet(table_of(rows(IMAGE), CATALOG_SCHEMA))
+    data = parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))
     monkeypatch.setattr("crossdim.storage_schema.contract.MAX_TABLE_BYTES", 1000)
     with pytest.raises(DocumentError, match="at most 1,000"):
         opened(data, entry(data))

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from crossdim.storage_schema.errors import CrossdimError, DocumentError, Problem, SampleError, unknown_name
+from crossdim.storage_schema.errors import CrossdimError, DocumentError, Problem, SampleError, describe_unknown_name
 
 TWO = [Problem(loc="a.b", message="is missing"), Problem(loc="c", message="found 1; expected str")]
 
@@ -48,7 +48,7 @@ def test_a_sample_error_ends_with_its_rule():
 def test_an_unknown_name_is_answered_with_the_nearest_ones():
     """Typing errors are most of wrong use."""
     assert (
-        unknown_name("verb", "prepair", ["verify", "prepare"])
+        describe_unknown_name("verb", "prepair", ["verify", "prepare"])
         == "unknown verb 'prepair'; did you mean prepare? Known: prepare, verify"
     )
-    assert "none is near" in unknown_name("verb", "zzz", ["verify", "prepare"])
+    assert "none is near" in describe_unknown_name("verb", "zzz", ["verify", "prepare"])

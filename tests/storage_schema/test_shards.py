@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.sample import Array
-from crossdim.storage_schema.shards import Member, members_of, npy_array, npy_bytes, parse_record, shard_path, tar_bytes
+from crossdim.storage_schema.shards import Member, build_members, decode_npy, encode_npy, pack_tar, parse_record, shard_path
 from crossdim.storage_schema.vocabulary import Presentation
 from tests.strategies import arrays_of, sample
 
@@ -30,8 +30,8 @@ SMALL = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)).flatm
 
 def shard(arrays: list[Array]) -> tuple[list[Member], bytes, list]:
     samples = [sample(array, key=sample_key("ab" * 32, f"frame={i}"), label="disc") for i, array in enumerate(arrays)]
-    members = [member for each in samples for member in members_of(each)]
-    return members, *tar_bytes(members)
+    members = [member for each in samples for member in build_members(each)]
+    return members, *pack_tar(members)
 
 
 @given(st.lists(SMALL, min_size=1, max_size=4))
@@ -70,7 +70,7 @@ def test_extents_point_at_the_bytes_of_their_members(arrays):
 @given(st.lists(st.binary(max_size=1500), max_size=5))
 def test_extents_agree_with_tarfile_for_any_member_size(blobs):
     """Members are padded to blocks of 512; empty ones and ones that end on a block are where arithmetic goes wrong."""
-    data, extents = tar_bytes([Member(name=f"{i}.npy", data=blob) for i, blob in enumerate(blobs)])
+    data, extents = pack_tar([Member(name=f"{i}.npy", data=blob) for i, blob in enumerate(blobs)])
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert [(e.name, e.offset, e.length) for e in extents] == [(i.name, i.offset_data, i.size) for i in tar]
 
@@ -90,13 +90,13 @@ def test_equal_samples_are_equal_bytes():
 def test_keys_that_readers_would_cut_are_refused(key):
     """WebDataset splits a member's name at the first dot; two samples would become one."""
     with pytest.raises(GeometryError, match="dot or slash"):
-        members_of(sample(np.zeros((1, 2, 2), np.uint8), key=key))
+        build_members(sample(np.zeros((1, 2, 2), np.uint8), key=key))
 
 
 def test_the_record_is_plain_json_that_says_what_the_array_is():
     """Whoever unpacks a shard by hand finds units and origin beside the pixels."""
     view = sample(np.zeros((1, 16, 2, 2), np.uint8), Presentation.PSEUDO3D, extra={"image_height": 8, "image_width": 8})
-    record = parse_record(members_of(view)[1].data)
+    record = parse_record(build_members(view)[1].data)
 
     assert record["presentation"] == "pseudo3d"
     assert (record["slope"], record["intercept"], record["unit_low"], record["unit_high"]) == (1.0, -1024.0, -1000.0, 1000.0)
@@ -122,8 +122,8 @@ def test_shard_names_sort_as_numbers():
 @given(SMALL)
 def test_an_array_comes_back_read_only_and_without_a_copy(array):
     """The loader hands out views of the bytes it fetched; writing into them would change a neighbour's sample."""
-    data = npy_bytes(array)
-    found = npy_array(data, array.shape, array.dtype)
+    data = encode_npy(array)
+    found = decode_npy(data, array.shape, array.dtype)
 
     assert np.array_equal(found, array)
     assert not found.flags.writeable
@@ -134,7 +134,7 @@ def test_columns_first_arrays_are_stored_rows_first():
     """Bytes follow the values, not the memory order that a stage happened to leave."""
     array = np.asfortranarray(np.arange(6, dtype=np.int16).reshape(1, 2, 3))
 
-    assert npy_bytes(array) == npy_bytes(np.ascontiguousarray(array))
+    assert encode_npy(array) == encode_npy(np.ascontiguousarray(array))
 
 
 def lying(header: dict[str, object], payload: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
@@ -148,7 +148,7 @@ TRUE = {"descr": "<i2", "fortran_order": False, "shape": (1, 2, 3)}
 
 def test_the_plain_header_of_these_tests_is_accepted():
     """Otherwise every refusal below could be for another reason."""
-    assert npy_array(lying(TRUE, bytes(12)), *PROMISE).shape == (1, 2, 3)
+    assert decode_npy(lying(TRUE, bytes(12)), *PROMISE).shape == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_the_plain_header_of_these_tests_is_accepted():
 def test_an_npy_that_does_not_keep_the_promise_is_refused(data):
     """Header, catalog and length must agree before a byte is given memory on a stranger's word."""
     with pytest.raises(GeometryError):
-        npy_array(data, *PROMISE)
+        decode_npy(data, *PROMISE)
 
 
 def test_objects_are_refused_even_if_the_catalog_promises_them():
@@ -185,13 +185,13 @@ def test_objects_are_refused_even_if_the_catalog_promises_them():
     np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
 
     with pytest.raises(GeometryError, match="objects"):
-        npy_array(buffer.getvalue(), (1,), np.dtype(object))
+        decode_npy(buffer.getvalue(), (1,), np.dtype(object))
 
 
 def test_objects_are_refused_on_write():
     """What must not be read is not written either."""
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-        npy_bytes(np.array([{"a": 1}], object))
+        encode_npy(np.array([{"a": 1}], object))
     with pytest.raises(GeometryError, match="pickle"):
         sample(np.full((1, 1, 1), None, object))
 
@@ -200,7 +200,7 @@ def test_a_promise_too_large_for_64_bits_is_refused():
     """2**32 * 2**32 elements wrap round to 0 in machine arithmetic, which is exactly the length of nothing."""
     shape = (2**32, 2**32)
     with pytest.raises(GeometryError):
-        npy_array(lying({"descr": "<i2", "fortran_order": False, "shape": shape}), shape, np.dtype("<i2"))
+        decode_npy(lying({"descr": "<i2", "fortran_order": False, "shape": shape}), shape, np.dtype("<i2"))
 
 
 @given(st.integers(0, 139), st.integers(0, 255))
@@ -209,7 +209,7 @@ def test_one_wrong_byte_is_noticed_or_harmless(position, value):
     data = bytearray(lying(TRUE, bytes(12)))
     data[position] = value
     with contextlib.suppress(GeometryError):
-        assert npy_array(bytes(data), *PROMISE).shape == (1, 2, 3)
+        assert decode_npy(bytes(data), *PROMISE).shape == (1, 2, 3)
 
 
 def test_threads_that_read_at_once_do_not_disturb_each_other():
@@ -223,7 +223,7 @@ def test_threads_that_read_at_once_do_not_disturb_each_other():
     gc.set_threshold(5)
     try:
         with ThreadPoolExecutor(8) as threads:
-            found = threads.map(lambda _: {npy_array(data, shape, dtype).shape for _ in range(300)}, range(8))
+            found = threads.map(lambda _: {decode_npy(data, shape, dtype).shape for _ in range(300)}, range(8))
             assert set().union(*found) == {shape}
     finally:
         gc.set_threshold(*before)
@@ -232,7 +232,7 @@ def test_threads_that_read_at_once_do_not_disturb_each_other():
 
 def test_members_of_one_sample_share_its_key():
     """Grouping by key is how every reader of this layout finds what belongs together."""
-    members = members_of(replace(sample(np.zeros((1, 2, 2), np.uint8)), key="k" * 32))
+    members = build_members(replace(sample(np.zeros((1, 2, 2), np.uint8)), key="k" * 32))
 
     assert [m.name for m in members] == ["k" * 32 + ".npy", "k" * 32 + ".json"]
     assert json.loads(members[1].data)["key"] == "k" * 32

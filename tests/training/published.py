@@ -15,13 +15,13 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, shard_extents
-from crossdim.storage_schema.catalog import CATALOG_SCHEMA, catalog_row, summed, table_of
+from crossdim.storage_schema.bank import AIR, BLOSC, DTYPE, BankLayout, parse_shard_index
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, build_catalog_row, build_table, drop_checksum
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
 from crossdim.storage_schema.pseudo3d import Pseudo3D, fold, unroll
 from crossdim.storage_schema.sample import Origin, Sample, Scaling
-from crossdim.storage_schema.shards import members_of, tar_bytes
+from crossdim.storage_schema.shards import build_members, pack_tar
 from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation
 
 
@@ -115,7 +115,7 @@ def publish(
     data, rows = (_shard if flat else _bank)(samples, manifest.preprocessing_digest)
     rows = [row | {"split": split} for row, split in zip(rows, splits or [row["split"] for row in rows], strict=True)]
     catalog = io.BytesIO()
-    pq.write_table(table_of(rows, CATALOG_SCHEMA), catalog)
+    pq.write_table(build_table(rows, CATALOG_SCHEMA), catalog)
     objects = {
         rows[0]["object"]: (data, "shard" if flat else "bank"),
         "catalog/part-00000.parquet": (catalog.getvalue(), "catalog"),
@@ -141,12 +141,12 @@ def publish(
 def _row(
     sample: Sample, path: str, offset: int, data: bytes, encoding: Encoding, position: int | None, digest: str
 ) -> dict[str, object]:
-    return catalog_row(
+    return build_catalog_row(
         sample,
         path=path,
         offset=offset,
         length=len(data),
-        crc32c=google_crc32c.value(summed(data, encoding)),
+        crc32c=google_crc32c.value(drop_checksum(data, encoding)),
         encoding=encoding,
         position=position,
         split="train",
@@ -156,7 +156,7 @@ def _row(
 
 def _shard(samples: list[Sample], digest: str) -> tuple[bytes, list[dict[str, object]]]:
     path = "images/test-000000.tar"
-    data, extents = tar_bytes([member for sample in samples for member in members_of(sample)])
+    data, extents = pack_tar([member for sample in samples for member in build_members(sample)])
     arrays = [e for e in extents if e.name.endswith(".npy")]
     pairs = zip(samples, arrays, strict=True)
     return data, [_row(s, path, e.offset, data[e.offset : e.offset + e.length], Encoding.NPY, None, digest) for s, e in pairs]
@@ -178,7 +178,7 @@ def _bank(samples: list[Sample], digest: str) -> tuple[bytes, list[dict[str, obj
     array[:] = np.concatenate([sample.array for sample in samples])
     data = store._store_dict[layout.shard_object(0)].to_bytes()
     path = "superpatches/test-2mm.zarr/" + layout.shard_object(0)
-    extents = shard_extents(data, len(samples))
+    extents = parse_shard_index(data, len(samples))
     return data, [
         _row(s, path, e.offset, data[e.offset : e.offset + e.length], Encoding.ZARR_CHUNK, n, digest)
         for n, (s, e) in enumerate(zip(samples, extents, strict=True))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crossdim.storage_schema.errors import RunError, UsageError, unknown_name
+from crossdim.storage_schema.errors import RunError, UsageError, describe_unknown_name
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Array, Scaling
 from crossdim.storage_schema.vocabulary import Modality, Presentation, Split
@@ -273,7 +273,7 @@ def open_dataset(url: str | PathLike[str], split: Literal["train", "test"] | Non
         RunError: if the split holds no sample.
     """
     if split is not None and split not in list(Split):
-        raise UsageError(unknown_name("split", str(split), list(Split)))
+        raise UsageError(describe_unknown_name("split", str(split), list(Split)))
     chosen = None if split is None else Split(split)
     published = open_published(bucket_at(url, store_options), split=None)
     classes = tuple(sorted(label for label in pc.unique(published.table["label"]).to_pylist() if label is not None))

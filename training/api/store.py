@@ -9,7 +9,7 @@ from typing import Any
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.storage_arguments import open_bucket
-from crossdim.storage_schema.errors import UsageError, unknown_name
+from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 
 #: What ``**store_options`` may hold: the storage options of the command line, with underscores.
 STORE_OPTIONS: dict[str, Any] = {
@@ -36,7 +36,7 @@ def bucket_at(url: str | PathLike[str], options: dict[str, Any]) -> Bucket:
     """
     for name in options:
         if name not in STORE_OPTIONS:
-            raise UsageError(unknown_name("store option", name, STORE_OPTIONS))
+            raise UsageError(describe_unknown_name("store option", name, STORE_OPTIONS))
     try:
         return open_bucket(fspath(url), argparse.Namespace(**(STORE_OPTIONS | options)))
     except UsageError as error:  # worded for the command line

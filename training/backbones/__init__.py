@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdim.storage_schema.digest import digest
-from crossdim.storage_schema.errors import GeometryError, RunError, StorageError, unknown_name
+from crossdim.storage_schema.errors import GeometryError, RunError, StorageError, describe_unknown_name
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.backbones.crossd_unet import CrossDUNetSettings
 from crossdim.training.backbones.resenc import ResEncSettings
@@ -51,7 +51,7 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
         RunError: if the spec names a backbone that does not exist.
     """
     if spec.backbone not in BACKBONES:
-        raise RunError(unknown_name("backbone", spec.backbone, BACKBONES))
+        raise RunError(describe_unknown_name("backbone", spec.backbone, BACKBONES))
     return BACKBONES[spec.backbone](**spec.settings).encoder()
 
 
@@ -108,7 +108,7 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
         ValueError: if the spec does not fit its network, or a weight has another shape or type.
     """
     if spec.backbone not in BACKBONES:
-        raise RunError(unknown_name("backbone", spec.backbone, BACKBONES))
+        raise RunError(describe_unknown_name("backbone", spec.backbone, BACKBONES))
     settings = BACKBONES[spec.backbone](**spec.settings)
     with torch.device("meta"), built_of_at_most(len(weights)):
         expected = settings.encoder().state_dict()

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.layers import anyrank
 from crossdim.training.layers.crossd import CrossDConv
@@ -32,7 +32,7 @@ class CrossDUNetSettings(BackboneSettings):
     in_channels: int = 1
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             base_width=self.base_width >= 1,
             in_channels=self.in_channels >= 1,

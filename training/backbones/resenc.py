@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple, upsampling
 from crossdim.training.layers.dual_norm import NORMS, Norm
@@ -52,7 +52,7 @@ class ResEncSettings(BackboneSettings):
 
     def __post_init__(self) -> None:
         stages = {len(self.features_per_stage), len(self.blocks_per_stage), len(self.strides)}
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             in_channels=self.in_channels >= 1,
             features_per_stage=len(stages) == 1 and min(self.features_per_stage, default=0) >= 1,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.layers import anyrank
 from crossdim.training.layers.crossd import CrossDConv
@@ -62,7 +62,7 @@ class ResNetSettings(BackboneSettings):
     in_channels: int = 1
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             depth=self.depth in BLOCKS,
             operator=self.operator in get_args(Operator),

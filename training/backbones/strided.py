@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple
 from crossdim.training.layers.dual_norm import Norm
@@ -28,7 +28,7 @@ class StridedSettings(BackboneSettings):
     widths: tuple[int, ...] = (32, 64, 128, 256)
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             in_channels=self.in_channels >= 1,
             widths=min(self.widths, default=0) >= 1,

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple
 from crossdim.training.layers.attention import AttentionKind, Sites, blocks
@@ -61,7 +61,7 @@ class SuperpatchViTSettings(BackboneSettings):
     mixing_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             in_channels=self.in_channels >= 1,
             patch=min(self.patch) >= 1,

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple
 from crossdim.training.backbones.unit import unit
@@ -37,7 +37,7 @@ class UNet3DSettings(BackboneSettings):
     norm: Norm = "bn"
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             base_width=self.base_width >= 1,
             in_channels=self.in_channels >= 1,

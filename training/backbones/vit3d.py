@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple, upsampling
 from crossdim.training.backbones.initialisation import small_normal
@@ -44,7 +44,7 @@ class ViT3DSettings(BackboneSettings):
     decoder_norm: Norm = "bn"
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             in_channels=self.in_channels >= 1,
             width=self.width >= 1,

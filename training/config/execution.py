@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.errors import RunError, list_wrong_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Execution:
     ema: float | None = None
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             precision=self.precision in ("fp32", "tf32", "bf16"),
             accumulate=self.accumulate >= 1,

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.errors import RunError, list_wrong_settings
 
 
 class Optimizer(ABC):
@@ -49,7 +49,7 @@ class Sgd(Optimizer):
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             lr=self.lr > 0,
             momentum=0 <= self.momentum < 1,
@@ -75,7 +75,7 @@ class AdamW(Optimizer):
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             lr=self.lr > 0,
             betas=all(0 <= beta < 1 for beta in self.betas),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crossdim.foundation.settings import Families, from_document, to_document, with_overrides
-from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.training.backbones import BACKBONES
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.config.execution import Execution
@@ -52,7 +52,7 @@ class Pretraining:
     compute: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             steps=1 <= self.steps <= MAX_STEPS,
             global_batch=1 <= self.global_batch <= MAX_GLOBAL_BATCH,

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document
-from crossdim.storage_schema.bank import blosc_frame
-from crossdim.storage_schema.catalog import CATALOG_SCHEMA, summed
-from crossdim.storage_schema.contract import catalog_of, published_table
+from crossdim.storage_schema.bank import extract_blosc_frame
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, drop_checksum
+from crossdim.storage_schema.contract import join_catalog, parse_published_table
 from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Array, Origin, Sample, Scaling
-from crossdim.storage_schema.shards import npy_array
+from crossdim.storage_schema.shards import decode_npy
 from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation, Split
 from crossdim.training.data.range_reader import RangeReader
 
@@ -111,10 +111,10 @@ def open_dataset(bucket: Bucket, split: Split | None = Split.TRAIN) -> Published
     """
     manifest = read_manifest(bucket)
     parts = [
-        published_table(bucket.read(e.path), e, CATALOG_SCHEMA, bucket.where(e.path), version=manifest.version)
+        parse_published_table(bucket.read(e.path), e, CATALOG_SCHEMA, bucket.where(e.path), version=manifest.version)
         for e in manifest.with_role("catalog")
     ]
-    table = catalog_of(parts or [CATALOG_SCHEMA.empty_table()], manifest, bucket.where("catalog"))
+    table = join_catalog(parts or [CATALOG_SCHEMA.empty_table()], manifest, bucket.where("catalog"))
     if split is not None:
         table = table.filter(pc.equal(table["split"], split.value))
     if not table.num_rows:
@@ -126,8 +126,8 @@ def open_dataset(bucket: Bucket, split: Split | None = Split.TRAIN) -> Published
 
 def _decode(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
     if encoding is Encoding.NPY:
-        return npy_array(data, shape, dtype)
-    decoded = numcodecs.blosc.decompress(blosc_frame(data, shape, dtype))
+        return decode_npy(data, shape, dtype)
+    decoded = numcodecs.blosc.decompress(extract_blosc_frame(data, shape, dtype))
     return np.frombuffer(decoded, dtype).reshape(shape)
 
 
@@ -136,7 +136,7 @@ def _read_checked(row: dict[str, Any], reader: RangeReader, place: str, reread: 
     found = []
     for _ in range(2):
         data = reader.get(row["object"], row["offset"], row["length"])
-        found.append(google_crc32c.value(summed(data, Encoding(row["encoding"]))))
+        found.append(google_crc32c.value(drop_checksum(data, Encoding(row["encoding"]))))
         if found[-1] == row["crc32c"]:
             break
     else:

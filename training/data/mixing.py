@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.training.data.order import Order
 
 MixMode = Literal["paired", "ratio", "block", "joint"]
@@ -30,7 +30,7 @@ class Mixing:
     block_steps: int = 100
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             mode=self.mode in ("paired", "ratio", "block", "joint"),
             block_steps=self.block_steps >= 1,

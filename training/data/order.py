@@ -16,7 +16,7 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.training.data.mixture import Ints, Mixture
 
 _U64 = np.uint64
@@ -96,7 +96,7 @@ class DatasetOrder:
     shuffled: bool = True
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             num_samples=self.num_samples >= 1,
             weight=self.weight >= 1,

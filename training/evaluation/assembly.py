@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.storage_schema.sample import Array, Scaling
 from crossdim.storage_schema.superpatch import cut
 
@@ -40,7 +40,7 @@ class Tiling:
     overlap: int = 16
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             overlap=0 <= self.overlap < self.side,
             side=self.side > 0,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from crossdim.storage_schema.errors import GeometryError, RunError, unknown_name
+from crossdim.storage_schema.errors import GeometryError, RunError, describe_unknown_name
 
 #: MedMNIST's ordinal task is scored as ``multi-class``.
 Task = Literal["binary", "multi-class", "multi-label"]
@@ -85,7 +85,7 @@ def balanced_accuracy(truth: npt.NDArray[np.generic], answers: npt.NDArray[np.ge
 def _columns(truth: Truth, scores: Scores, task: Task) -> tuple[npt.NDArray[np.bool_], Scores]:
     """Every class or label as a binary question: (N, K) answers and scores; a binary task has one column."""
     if task not in get_args(Task):
-        raise GeometryError(unknown_name("task", task, get_args(Task)))
+        raise GeometryError(describe_unknown_name("task", task, get_args(Task)))
     columns = scores[:, None] if scores.ndim == 1 and task == "binary" else scores
     if task == "binary":
         columns = columns[:, -1:]

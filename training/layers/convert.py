@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import DocumentError, GeometryError, Problem, unknown_name
+from crossdim.storage_schema.errors import DocumentError, GeometryError, Problem, describe_unknown_name
 from crossdim.training.layers import anyrank
 from crossdim.training.layers.acs import ACSConv, MeanACSConv, PlaneConv, SoftACSConv, thirds
 from crossdim.training.layers.conv25d import Conv25D
@@ -42,7 +42,7 @@ class Conversion:
 
     def __post_init__(self) -> None:
         if self.to not in get_args(Target):
-            raise GeometryError(unknown_name("target", self.to, get_args(Target)))
+            raise GeometryError(describe_unknown_name("target", self.to, get_args(Target)))
 
 
 def convert(model_2d: nn.Module, *, to: Target, mode: Mode = "centered", inflation: Inflation = "i3d") -> nn.Module:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from crossdim.storage_schema.errors import GeometryError, unknown_name
+from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
 from crossdim.training.layers.circulant import shifted_middle
 from crossdim.training.layers.geometry import Geometry, PaddingMode, triple
 from crossdim.training.layers.per_sample import Form, convolve_each, planes
@@ -71,7 +71,7 @@ class CrossDConv(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in get_args(Mode):
-            raise GeometryError(unknown_name("mode", mode, get_args(Mode)))
+            raise GeometryError(describe_unknown_name("mode", mode, get_args(Mode)))
         self.geometry = Geometry(
             kernel=triple(kernel_size),
             stride=triple(stride),

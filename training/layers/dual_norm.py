@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import RunError, unknown_name
+from crossdim.storage_schema.errors import RunError, describe_unknown_name
 from crossdim.storage_schema.vocabulary import Presentation
 
 Norm = Literal["bn", "gn", "in", "dual_bn"]
@@ -109,6 +109,6 @@ def select_statistics(module: nn.Module, stream: str) -> None:
     if layers and stream == "joint":
         raise RunError("dual statistics need separate streams: a joint batch holds images and volumes. Use norm bn, gn or in")
     if layers and stream not in ROWS:
-        raise RunError(unknown_name("stream", stream, ROWS))
+        raise RunError(describe_unknown_name("stream", stream, ROWS))
     for layer in layers:
         layer.select(ROWS[stream])

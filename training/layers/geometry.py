@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from torch import Tensor
 from torch.nn import functional
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 
 Triple = tuple[int, int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -51,7 +51,7 @@ class Geometry:
     padding_mode: PaddingMode = "zeros"
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             kernel=min(self.kernel) >= 1,
             stride=min(self.stride) >= 1,

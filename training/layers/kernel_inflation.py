@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from crossdim.storage_schema.errors import GeometryError, unknown_name
+from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
 from crossdim.training.layers.geometry import Triple
 
 Inflation = Literal["centre", "i3d", "acs"]
@@ -35,7 +35,7 @@ def inflate_kernel(weight_OIYX: Tensor, how: Inflation, *, depth: int, across: T
         GeometryError: if ``how`` is unknown, or ``acs`` is given a kernel that is not a cube.
     """
     if how not in get_args(Inflation):
-        raise GeometryError(unknown_name("inflation", how, get_args(Inflation)))
+        raise GeometryError(describe_unknown_name("inflation", how, get_args(Inflation)))
     if how == "i3d":
         return (weight_OIYX / depth).unsqueeze(2).repeat(1, 1, depth, 1, 1)
     rows, columns = weight_OIYX.shape[2:]

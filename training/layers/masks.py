@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.training.layers.tokens import Counts
 
 MaskMode = Literal["tube_then_plane", "plane_x_axis", "random"]
@@ -42,7 +42,7 @@ class DualMask:
     depth: float = 0.5
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             mode=self.mode in _MODES,
             spatial=0 <= self.spatial < 1,

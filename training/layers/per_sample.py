@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from crossdim.storage_schema.errors import GeometryError, unknown_name
+from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
 from crossdim.training.layers.circulant import Term, mixing
 from crossdim.training.layers.geometry import Geometry
 from crossdim.training.layers.unfold import PIECE, multiply_unfolded, unfold_taps, unfolded_products
@@ -49,7 +49,7 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
         GeometryError: if the form does not exist, or is ``windows`` or ``shared`` and there are groups.
     """
     if form not in get_args(Form):
-        raise GeometryError(unknown_name("form", form, get_args(Form)))
+        raise GeometryError(describe_unknown_name("form", form, get_args(Form)))
     if form in ("windows", "shared") and geometry.groups != 1:
         raise GeometryError(f"form {form} takes one group of channels; found {geometry.groups}")
     chosen = cheapest(x_BCHW, weights_3d, geometry) if form == "auto" else form

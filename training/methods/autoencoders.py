@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import RunError, wrong_settings
+from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
@@ -188,7 +188,7 @@ class Vae(Ae):
     warmup: float = 0.1
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             features=self.features >= 1,
             weight=self.weight >= 0,
@@ -226,7 +226,7 @@ class VqVae(Ae):
     decay: float = 0.99
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             features=self.features >= 1,
             entries=self.entries >= 2,

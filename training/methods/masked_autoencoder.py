@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import UNIT_RANGE, EncoderSpec
 from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
@@ -57,7 +57,7 @@ class TokenDecoderSettings:
     smooth_channels: int = 0
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             width=self.width >= 1,
             depth=self.depth >= 1,

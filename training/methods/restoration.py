@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from crossdim.storage_schema.errors import GeometryError, wrong_settings
+from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
@@ -48,7 +48,7 @@ class Crops:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if found := wrong_settings(
+        if found := list_wrong_settings(
             self,
             solid_side=self.solid_side >= 1,
             flat_side=self.flat_side >= 1,

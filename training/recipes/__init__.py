@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crossdim.storage_schema.errors import UsageError, unknown_name
+from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.recipes import cdssl_p3d, crossd, maesil
 
@@ -36,5 +36,5 @@ def recipe(name: str) -> Pretraining:
         UsageError: naming the nearest recipes.
     """
     if name not in RECIPES:
-        raise UsageError(unknown_name("recipe", name, RECIPES))
+        raise UsageError(describe_unknown_name("recipe", name, RECIPES))
     return RECIPES[name]()

@@ -18,7 +18,7 @@ from torch import nn
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.digest import canonical_json
-from crossdim.storage_schema.errors import RunError, StorageError, UnreachableError, wrong_settings
+from crossdim.storage_schema.errors import RunError, StorageError, UnreachableError, list_wrong_settings
 from crossdim.training.run_dir import sharded
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, complete_names, parse_hashes
 from crossdim.training.run_dir.checkpoint_state import CheckpointState, state_bytes
@@ -65,7 +65,7 @@ class Saving:
         if (self.every is None) == (self.every_s is None):
             raise RunError(f"either steps or seconds say when to save; found every={self.every}, every_s={self.every_s}")
         numbers = {name: getattr(self, name) for name in ("every", "every_s", "last", "for_good")}
-        if found := wrong_settings(self, **{name: number is None or number > 0 for name, number in numbers.items()}):
+        if found := list_wrong_settings(self, **{name: number is None or number > 0 for name, number in numbers.items()}):
             raise RunError(f"steps, seconds and numbers of checkpoints are greater than 0; found {found}")
 
     def count(self, steps: int, step_s: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crossdim.storage_schema.errors import UsageError, unknown_name
+from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.studies.ablations import pseudo3d_ablation
 from crossdim.training.studies.arms import four_arms
@@ -29,5 +29,5 @@ def study(name: str, config: Pretraining) -> Study:
         UsageError: naming the nearest studies.
     """
     if name not in STUDIES:
-        raise UsageError(unknown_name("study", name, STUDIES))
+        raise UsageError(describe_unknown_name("study", name, STUDIES))
     return STUDIES[name](config)
