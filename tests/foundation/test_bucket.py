@@ -247,6 +247,7 @@ class TestMemory(StoreSuite):
         bucket.filesystem.store.clear()
 
 
+@pytest.mark.integration
 class TestS3(StoreSuite):
     @pytest.fixture
     def bucket(self, s3_bucket, s3_client):
@@ -284,6 +285,7 @@ OPERATIONS: dict[str, tuple[Callable[[Bucket], object], object]] = {
 }
 
 
+@pytest.mark.integration
 class TestOutage:
     """A store behind a door that can be shut."""
 
@@ -301,7 +303,6 @@ class TestOutage:
 
     @pytest.mark.parametrize("harm", [Relay.cut, Relay.stall])
     @pytest.mark.parametrize("operation", OPERATIONS)
-    @pytest.mark.integration
     def test_an_outage_is_outlasted(self, relay, direct, operation, harm, monkeypatch, caplog):
         """Until the first warning and a second more: no second warning, and then the answer."""
         monkeypatch.setattr(module, "READ_TIMEOUT_S", 1)
@@ -321,7 +322,6 @@ class TestOutage:
         assert "does not answer, asking again for up to" in caplog.messages[0]
 
     @pytest.mark.parametrize("operation", ["read", "exists, of a whole bucket", "create"])
-    @pytest.mark.integration
     def test_after_its_patience_it_says_how_long_it_tried(self, relay, direct, operation):
         """The usual sentence, and that more than a moment was given."""
         relay.cut()

@@ -229,7 +229,7 @@ def test_a_web_server_that_lists_no_sizes_is_refused_in_words(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             with pytest.raises(StorageError, match="without its size; copy the files"):
                 Bucket(f"http://127.0.0.1:{server.server_port}/").listing()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
+
 ROOT = Path(__file__).parents[2]
 #: Watches a socket of its own, which it then closes; ``how`` says what the main thread does meanwhile.
 WATCHER = """
@@ -47,7 +50,6 @@ def test_a_loss_ends_the_process_with_a_sentence(how: str) -> None:
     assert seconds < 20
 
 
-@pytest.mark.integration
 def test_a_head_that_may_come_back_is_waited_for() -> None:
     again = (
         "server.close()\ntime.sleep(1.5)\nserver = socket.create_server(('127.0.0.1', int(address.split(':')[1])))\ntime.sleep(1)"

@@ -25,6 +25,9 @@ from crossdim.training.data.dataset import read_manifest
 from crossdim.training.run_dir.run_config import read_run_config
 from tests.ports import free_port
 
+pytestmark = pytest.mark.integration
+
+
 LIMIT_S = 10
 #: For so long a server that hangs does not answer.
 HANGS_S = 60
@@ -71,7 +74,7 @@ def serving() -> Iterator[Serving]:
         def start(status: int, headers: dict[str, str], body: bytes) -> str:
             server = ThreadingHTTPServer(("127.0.0.1", 0), _Always)
             server.reply = (status, headers, body)  # type: ignore[attr-defined]
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
             return f"http://127.0.0.1:{server.server_port}"
@@ -121,7 +124,6 @@ OPTIONS = {"access_key": "k", "secret_key": "hunter2", "region": "us-east-1"}
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.integration
 def test_what_a_server_answers_is_named_with_its_remedy(answer, serving):
     """At the first question, with the address that was asked and without the secret."""
     status, headers, body, said = ANSWERS[answer]
@@ -157,7 +159,6 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.integration
 def test_where_nobody_answers_is_said_within_seconds(serving):
     """Refused, unknown, silent; a URL that is none, and https where http is spoken."""
     with silent() as url:
@@ -231,7 +232,6 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("answer", ["web page", "301", "access key", "no bucket"])
-@pytest.mark.integration
 def test_every_verb_says_so_and_ends_with_code_2(verb, answer, serving, tmp_path, capsys):
     """Whether it reads there or writes there, before Ray is started."""
     status, headers, body, _ = ANSWERS[answer]
@@ -252,7 +252,6 @@ def test_every_verb_says_so_and_ends_with_code_2(verb, answer, serving, tmp_path
 @pytest.mark.parametrize(
     "act", [lambda b: b.read("a"), lambda b: b.listing(), lambda b: b.put("a", b"1"), lambda b: b.delete("a")]
 )
-@pytest.mark.integration
 def test_later_too_what_waiting_cannot_mend_is_said_at_once(answer, act, serving):
     """Credentials expire and buckets go while a run waits with patience; only silence is waited for."""
     status, headers, body, _ = ANSWERS[answer]
@@ -315,7 +314,6 @@ class _Hanging(_Always):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _reply
 
 
-@pytest.mark.integration
 def test_a_store_that_hangs_after_its_first_answer_is_said_without_patience(monkeypatch, serving, capsys):
     """Before a run's work begins there is none: each of two attempts has its time, and s3fs makes no more of them."""
     assert store_options.IMPATIENT_READ_TIMEOUT_S * store_options.IMPATIENT_ATTEMPTS < 20
@@ -330,7 +328,6 @@ def test_a_store_that_hangs_after_its_first_answer_is_said_without_patience(monk
     assert "error: s3://lab/run/config.json: looking for failed" in capsys.readouterr().err
 
 
-@pytest.mark.integration
 def test_a_web_page_is_no_damaged_document(serving):
     """A gateway before the store may answer with one at any time."""
     page = b"\n<!DOCTYPE html><html>please sign in</html>"

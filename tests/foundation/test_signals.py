@@ -14,6 +14,9 @@ import pytest
 from crossdim.foundation import signals
 from crossdim.foundation.processes import descendants, started_with
 
+pytestmark = pytest.mark.integration
+
+
 ROOT = Path(__file__).parents[2]
 LINE = "interrupted; the same command goes on from here\n"
 

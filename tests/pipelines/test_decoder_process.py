@@ -36,6 +36,9 @@ from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality
 from tests.pipelines.corpora import nifti_bytes
 
+pytestmark = pytest.mark.integration
+
+
 ITEM = RawItem(uri="x", files=(b"pixels",), modality=Modality.CT, label="sick", patient="p")
 
 
@@ -106,7 +109,6 @@ def test_native_code_gets_no_more_memory_than_the_limit(misbehaving):
     assert refusal("memory_in_native_code").reason.endswith("0 GiB were given")
 
 
-@pytest.mark.integration
 def test_a_codec_that_does_not_come_to_an_end_is_ended(misbehaving, monkeypatch):
     monkeypatch.setattr(limits, "BASE_CPU_S", 1)
     monkeypatch.setattr(limits, "WALL_PER_CPU", 4)
@@ -168,7 +170,6 @@ def test_an_interrupted_request_leaves_no_answer_to_the_next(misbehaving, monkey
     assert bytes(decoder_process.decode("sound", ITEM).array) == b"pixels"
 
 
-@pytest.mark.integration
 def test_a_supervisor_that_was_killed_is_started_again(misbehaving):
     sound()
     assert client._running is not None
@@ -178,7 +179,6 @@ def test_a_supervisor_that_was_killed_is_started_again(misbehaving):
     assert sound()["seen"] == 1
 
 
-@pytest.mark.integration
 def test_no_process_is_left_when_its_owner_is_killed():
     """The owner gets SIGKILL while its decoder is at work; supervisor and decoder end within seconds."""
     program = (
@@ -322,7 +322,6 @@ def test_the_mask_of_what_lies_outside_travels_too():
 
 
 @pytest.mark.parametrize("num_bytes", [1, SHARED_BYTES, SHARED_BYTES + 1, 3 * SHARED_BYTES])
-@pytest.mark.integration
 def test_files_of_every_size_arrive_whole(misbehaving, num_bytes):
     """Through the memory that is used again, and in memory of their own."""
     data = np.random.default_rng(num_bytes).bytes(num_bytes)

@@ -22,6 +22,9 @@ from crossdim.pipelines.stages.registry import STAGES
 from crossdim.storage_schema.errors import SampleError, UsageError
 from tests.pipelines.corpora import blob, nifti_bytes, picture
 
+pytestmark = pytest.mark.integration
+
+
 OUTSIDE = Path(__file__).parent / "outside"
 
 

@@ -50,7 +50,7 @@ def web(tmp_path) -> Iterator[str]:
         (tmp_path / "web" / name).parent.mkdir(parents=True)
         Image.fromarray(picture(seed)).save(tmp_path / "web" / name)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -15,6 +15,9 @@ import pytest
 
 from tests.programs import PROGRAMS
 
+pytestmark = pytest.mark.integration
+
+
 SLURM = Path(__file__).parents[2] / "deploy/slurm.sh"
 
 

@@ -21,6 +21,9 @@ from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.recipes import recipe
 from tests.training.published import as_image, images, publish
 
+pytestmark = pytest.mark.integration
+
+
 METHODS = ("cdssl-p3d:tiny", "cross-d:tiny", "maesil:tiny")
 
 
@@ -97,7 +100,6 @@ def targets(config, dataset) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.integration
 def test_a_sample_its_batch_its_dataset_and_its_pixels_are_one_input(name: str, xr: Dataset, ct: Dataset, tmp_path: Path) -> None:
     """Whatever the form, and whatever an image shares a batch with: it is embedded without the zeros behind its ends."""
     encoder = encoder_of(name, tmp_path, Pseudo3D())

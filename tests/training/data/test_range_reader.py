@@ -27,6 +27,9 @@ from crossdim.training.data.range_reader import FsspecRangeReader, ObstoreRangeR
 from tests.ports import free_port
 from tests.training.published import images, publish
 
+pytestmark = pytest.mark.integration
+
+
 DATA = b"0123456789"
 LIMIT_S = 10
 CUT_SHORT, FLIPPED = 0, 1
@@ -70,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def store() -> Iterator[_Stumbling]:
     with _Stumbling() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
@@ -97,7 +100,6 @@ def _opened(client: Client, endpoint_url: str) -> RangeReader:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, CUT_SHORT])
-@pytest.mark.integration
 def test_a_store_that_stumbles_is_asked_again(status: int, store: _Stumbling, reader: RangeReader) -> None:
     store.script = [status, status]
     assert reader.get("a", 2, 4) == b"2345"
@@ -133,7 +135,6 @@ def test_a_refusal_is_an_answer(status: int, said: str, store: _Stumbling, reade
     assert store.asked == (2 if isinstance(reader, ObstoreRangeReader) and status == 400 else 1)
 
 
-@pytest.mark.integration
 def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, reader: RangeReader) -> None:
     """A catalog that points past its object is broken, and stays so."""
     store.script = [416] * 100
@@ -143,7 +144,6 @@ def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, reader: RangeRea
 
 
 @pytest.mark.parametrize("answer", ["none", "refused", 503])
-@pytest.mark.integration
 def test_who_has_no_patience_has_a_sentence_within_seconds(answer: str | int, store: _Stumbling) -> None:
     """Left to itself obstore asks for three minutes, and an evaluation would stand still meanwhile."""
     store.script = [503] * 1000
@@ -157,7 +157,6 @@ def test_who_has_no_patience_has_a_sentence_within_seconds(answer: str | int, st
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.integration
 def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, client: Client, tmp_path: Path) -> None:
     """It does not become trusted by itself."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -169,7 +168,6 @@ def test_a_certificate_that_is_not_trusted_is_not_waited_for(store: _Stumbling, 
 
 
 @pytest.mark.parametrize("opened", ["before", "after"])
-@pytest.mark.integration
 def test_a_forked_process_reads_what_its_parent_read(opened: str, store: _Stumbling, client: Client) -> None:
     """A loader that forks its workers: of threads that the parent's client needs, the child has none."""
     endpoint = f"http://127.0.0.1:{store.server_port}"

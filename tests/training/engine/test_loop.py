@@ -29,6 +29,8 @@ from crossdim.training.recipes.cdssl_p3d import tiny
 from tests.ranks import run_on_ranks
 from tests.training.records import Records
 
+pytestmark = pytest.mark.integration
+
 
 class _Line(Method):
     """A straight line: nothing crosses samples, so ranks must agree exactly."""
@@ -102,7 +104,6 @@ def _process(rank: int, world: int, folder: str) -> None:
     torch.save(_train(rank, world)[1], f"{folder}/weight-{rank}.pt")
 
 
-@pytest.mark.integration
 def test_two_processes_with_uneven_shares_train_as_one(tmp_path: Path) -> None:
     """Losses are weighted by global counts, so who holds which sample does not matter."""
     records, weight = _train(0, 1)
@@ -165,7 +166,6 @@ def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.integration
 def test_ranks_without_a_sample_take_part_and_change_nothing(uneven: list[dict[str, Any]]) -> None:
     """Weights, losses, monitors and gradients are those of one process, whatever is borrowed, in one part or in several."""
     for sizes, parts in itertools.product(UNEVEN[len(uneven)], PARTS):
@@ -181,7 +181,6 @@ def test_ranks_without_a_sample_take_part_and_change_nothing(uneven: list[dict[s
             assert passes == 6 * sum(max(1, min(parts, size // len(uneven))) for size in sizes)
 
 
-@pytest.mark.integration
 def test_a_stop_asked_of_one_rank_stops_all_after_the_same_step(uneven: list[dict[str, Any]]) -> None:
     """As a save does, which all hear of at the step at which one was asked."""
     for rank in uneven:

@@ -60,6 +60,7 @@ class MethodSuite:
                 total_of(method(self.batch(config, group), Step(index=index, total=3, seed=0)).losses).backward()
                 assert [name for name, p in method.named_parameters() if p.grad is None] == []
 
+    @pytest.mark.integration
     def test_equal_seed_position_and_step_give_equal_bits(
         self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
     ) -> None:
