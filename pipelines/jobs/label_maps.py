@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,13 +14,15 @@ from tqdm import tqdm
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import to_document
+from crossdim.pipelines import decoder_process
 from crossdim.pipelines.jobs.ray_data import each
 from crossdim.pipelines.jobs.recipe import Recipe
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.label_kinds import Values
-from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.neighbours import is_gray_picture
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import reader_of_format, reader_of_path
 from crossdim.pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
@@ -62,13 +65,17 @@ def ignore_label_maps(
     pairs = [(one, reader) for one in results if one.status != "ignored" and (reader := _reader(one.path, one.header))]
     chosen = [one for one, _ in pairs]
     named = find_by_name([_candidate(one, sources, reader, one.header) for one, reader in pairs])
+    read = partial(read_values, sources=sources, rules=recipe.read, concurrency=concurrency, quiet=quiet)
+    doubtful = {index: chosen[index] for index in named.reasons.keys() - named.by_layout if _may_be_image(chosen[index], recipe)}
+    gray = read([doubtful[index] for index in sorted(doubtful)], gray=True)
+    for index, result in doubtful.items():
+        if gray.get(result.uri) is Values.GRAY:
+            del named.reasons[index]
     reasons = {chosen[index].uri: reason for index, reason in named.reasons.items()}
     reasons |= {one.uri: "it is a DICOM segmentation" for one in results if one.header and _is_segmentation(one.header)}
     if recipe.reads == "volume":
         volumes = _Volumes(chosen, named)
-        candidates = volumes.candidates()
-        read = read_values(candidates, sources, recipe.read, concurrency=concurrency, quiet=quiet)
-        reasons |= volumes.reasons(read)
+        reasons |= volumes.reasons(read(volumes.candidates()))
     return [
         replace(result, status="ignored", rule=RULE, reason=reasons[result.uri], header=None) if result.uri in reasons else result
         for result in results
@@ -91,6 +98,14 @@ def _candidate(file: SourceFile | ScanResult, sources: Sequence[Bucket], reader:
     )
 
 
+def _may_be_image(result: ScanResult, recipe: Recipe) -> bool:
+    """Whether a file that is named as a label map is sound, of the kind that the recipe reads, and can be told by its values."""
+    if result.header is None:
+        return False
+    reader = reader_of_format(result.header.format)
+    return reader.kind == recipe.reads and (reader.kind == "image" or reader.shows_gray is not None)
+
+
 def _is_segmentation(info: HeaderInfo) -> bool:
     """Whether DICOM says so: by its class or modality."""
     return info.slice is not None and info.slice.segmentation
@@ -100,7 +115,8 @@ class _Volumes:
     """Sound volumes, by the grid that they share."""
 
     def __init__(self, chosen: Sequence[ScanResult], named: NamedMaps) -> None:
-        self._unsure = {chosen[index].uri: word for index, word in named.unsure.items()}
+        self._unsure = {one.uri: "its intent_code is of labels" for one in chosen if one.header and one.header.labels}
+        self._unsure |= {chosen[index].uri: f"its name says {word}" for index, word in named.unsure.items()}
         sound = [
             result
             for index, result in enumerate(chosen)
@@ -109,7 +125,7 @@ class _Volumes:
         self._grids = by_grid(sound)
 
     def candidates(self) -> list[ScanResult]:
-        """Volumes whose voxels decide: those of unsure names, and all of a grid that holds plain numbers and another volume."""
+        """Volumes whose voxels decide: those that are unsure, and all of a grid that holds plain numbers and another volume."""
         return [
             result
             for members in self._grids
@@ -124,9 +140,9 @@ class _Volumes:
         a phantom, and so may all volumes of a grid whose stored values are few, whatever they are scaled to.
         """
         found = {}
-        for uri, word in self._unsure.items():
+        for uri, why in self._unsure.items():
             if read.get(uri, Values.OTHER) is not Values.OTHER:
-                found[uri] = f"its name says {word}, and its voxels are {_WORDS[read[uri]]}"
+                found[uri] = f"{why}, and its voxels are {_WORDS[read[uri]]}"
         for members in self._grids:
             few = [one for one in members if read.get(one.uri) in _FEW and one.uri not in self._unsure]
             alike = [one.uri for one in few if read[one.uri] is Values.LABELS and _holds_plain_numbers(one)]
@@ -175,17 +191,31 @@ def read_values(
     sources: Sequence[Bucket],
     rules: ReadRules,
     *,
+    gray: bool = False,
     concurrency: int | None = None,
     quiet: bool = False,
 ) -> dict[str, Values]:
-    """What the voxels of volumes are, by uri; a volume that cannot be read has no entry."""
-    files = [(v.header.format, SourceFile(source=v.source, path=v.path, uri=v.uri, size=v.size)) for v in candidates if v.header]
+    """What the voxels of volumes are, by uri; a volume that cannot be read has no entry.
+
+    Args:
+        candidates: volumes; where ``gray``, pictures too.
+        sources: as folders.
+        rules: size guards.
+        gray: only tell ``Values.GRAY`` from ``Values.OTHER``, to the end of the files.
+        concurrency: largest number of tasks.
+        quiet: no progress.
+    """
+    files = [
+        (one.header, SourceFile(source=one.source, path=one.path, uri=one.uri, size=one.size)) for one in candidates if one.header
+    ]
     groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)]
-    documents = [json.dumps([[name, to_document(file)] for name, file in group]) for group in groups]
+    documents = [
+        json.dumps([[info.format, math.prod(info.shape), to_document(file)] for info, file in group]) for group in groups
+    ]
     found: dict[str, Values] = {}
     if not documents:
         return found
-    work = partial(_read_group, sources=tuple(sources), rules=rules)
+    work = partial(_read_group, sources=tuple(sources), rules=rules, gray=gray)
     with tqdm(total=len(files), desc="label maps", unit="file", disable=quiet) as bar:
         for answer in each(documents, work, concurrency=concurrency):
             answered = json.loads(answer)
@@ -194,11 +224,13 @@ def read_values(
     return found
 
 
-def _read_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
+def _read_group(group: str, sources: Sequence[Bucket], rules: ReadRules, *, gray: bool) -> str:
     answers = {}
-    for name, document in json.loads(group):
+    for name, num_values, document in json.loads(group):
         file, reader = SourceFile(**document), reader_of_format(name)
         read = partial(_values_of_file, sources=sources, rules=rules, reader=reader)
+        if gray:
+            read = partial(_shows_gray, sources=sources, rules=rules, reader=reader, num_values=num_values)
         values = apply_steps(file.uri, file, [("label_map", read)])
         answers[file.uri] = None if isinstance(values, Quarantined) else str(values)
     return json.dumps(answers)
@@ -207,6 +239,17 @@ def _read_group(group: str, sources: Sequence[Bucket], rules: ReadRules) -> str:
 def _values_of_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules, reader: Reader) -> Values:
     assert reader.label_values is not None
     return reader.label_values(read_whole(sources[file.source], file.path, file.size), rules)
+
+
+def _shows_gray(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules, reader: Reader, num_values: int) -> Values:
+    data = read_whole(sources[file.source], file.path, file.size)
+    if reader.kind == "image":
+        item = RawItem(uri=file.uri, files=(data,), rules=rules, num_values=num_values)
+        is_gray = is_gray_picture(decoder_process.decode(reader.name, item).array)
+    else:
+        assert reader.shows_gray is not None
+        is_gray = reader.shows_gray(data, rules)
+    return Values.GRAY if is_gray else Values.OTHER
 
 
 def sentence_of_maps(results: Iterable[ScanResult]) -> str | None:

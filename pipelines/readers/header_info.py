@@ -44,6 +44,7 @@ class HeaderInfo:
         slice: one slice of a series, as in DICOM.
         affine: of a volume in one file: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.
         plain: whether a volume's file holds one frame of numbers that stand for themselves, as labels do.
+        labels: whether a volume's header says that its numbers are labels.
     """
 
     format: str
@@ -57,3 +58,4 @@ class HeaderInfo:
     slice: SliceHeader | None = None
     affine: tuple[tuple[float, ...], ...] | None = None
     plain: bool = False
+    labels: bool = False

@@ -12,4 +12,5 @@ class Values(StrEnum):
     LABELS = "labels"
     GAPPED_LABELS = "gapped_labels"  # labels, were there not voxels that are no numbers
     FRACTIONS = "fractions"  # from 0 to 1, as probabilities of one label are
+    GRAY = "gray"  # as of an image: neighbours mostly differ; only volumes and pictures named as label maps are asked for it
     OTHER = "other"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from crossdim.pipelines.readers.inflate import GZIP_MAGIC
 from crossdim.pipelines.readers.label_kinds import Values
+from crossdim.pipelines.readers.neighbours import Pairs, Texture, distinct
 from crossdim.pipelines.readers.nifti import header_bytes
 from crossdim.pipelines.readers.nifti_header import NiftiHeader, parse_header
 from crossdim.pipelines.readers.raw import ReadRules
@@ -19,13 +20,12 @@ FEW_VALUES = 32
 #: Share of such neighbours that are both no background and have one value: a count of photons is noise, and below 0.65 where
 #: mostly 1 is counted. Ours.
 MIN_AGREEING_INSIDE = 0.7
-#: So many may be labels, if neighbours mostly agree. Ours: 8 bits hold the labels of whole-body models, and gray images too.
-MANY_VALUES = 256
-#: Share of neighbours, of which one is no background, that have one value, along each axis. Ours: label maps of 3 mm have
-#: above 0.6, gray images of 8 bits below 0.3.
+#: Share of neighbours, of which one is no background, that have one value, along each axis, where there are up to 256 values: 8
+#: bits hold the labels of whole-body models, and gray images too. Ours: label maps of 3 mm have above 0.6, gray ones below 0.3.
 MIN_AGREEING = 0.5
 _STEP_BYTES = 1 << 20
-_TABLE_VALUES = 1 << 16
+#: Fractions from 0 to 1 may leave that range where somebody interpolated them. Ours.
+_SOFT_RANGE = (-0.5, 1.5)
 
 
 def values_of(data: bytes, rules: ReadRules) -> Values:
@@ -39,42 +39,69 @@ def values_of(data: bytes, rules: ReadRules) -> Values:
         SampleError: if the header is not sound.
     """
     header = parse_header(header_bytes(data), rules)
-    seen: npt.NDArray[np.generic] = np.empty(0, header.dtype)
+    pairs = Pairs(header.dtype)
     low, high, whole, gaps = np.inf, -np.inf, True, False
-    agreeing = _Agreement()
     num_voxels = 0
     for stored in _slices(data, header):
-        slices = np.where(np.isfinite(stored), stored, 0) if stored.dtype.kind == "f" else stored
-        gaps = gaps or not np.isfinite(stored).all()
+        slices = _without_gaps(stored)
+        gaps = gaps or slices is not stored
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
-        whole = whole and (slices.dtype.kind in "iu" or bool((slices == np.rint(slices)).all()))
-        if whole and len(seen) <= MANY_VALUES:
-            seen = np.union1d(seen, _distinct(slices))
-        if (not whole or len(seen) > MANY_VALUES) and not (low >= 0 and high <= 1):
+        whole = whole and (slices.dtype.kind in "iu" or bool((slices == np.rint(slices)).all())) and pairs.meet(distinct(slices))
+        if whole:
+            pairs.add(slices)
+        elif not (low >= 0 and high <= 1):
             return Values.OTHER
-        agreeing.add(slices)
         num_voxels += slices.size
-    if num_voxels < int(np.prod(header.shape_xyz, dtype=object)):
+    if num_voxels < _num_voxels(header):
         return Values.OTHER  # cut or damaged, which its decoder will say
     if low == high:
         return Values.CONSTANT
-    few = len(seen) <= FEW_VALUES and agreeing.inside() >= MIN_AGREEING_INSIDE
-    if whole and (few or agreeing.lowest() >= MIN_AGREEING):
+    if whole and _agree(pairs):
         return Values.GAPPED_LABELS if gaps else Values.LABELS
     return Values.FRACTIONS if low >= 0 and high <= 1 else Values.OTHER
 
 
-def _distinct(slices: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """The different values, without sorting all of them where they span little."""
-    if slices.dtype.kind not in "iu" or slices.dtype.itemsize == 8:
-        return np.unique(slices)
-    low = slices.min()
-    span = int(slices.max()) - int(low) + 1
-    if span > _TABLE_VALUES:
-        return np.unique(slices)
-    met = np.zeros(span, bool)
-    met[slices.astype(np.int64).ravel() - int(low)] = True
-    return (np.flatnonzero(met) + int(low)).astype(slices.dtype)
+def _agree(pairs: Pairs) -> bool:
+    """Whether neighbours agree as those in label maps do, whatever their background is."""
+    few = len(pairs.values) <= FEW_VALUES and all(pairs.inside(one) >= MIN_AGREEING_INSIDE for one in pairs.backgrounds())
+    return few or all(pairs.lowest(one) >= MIN_AGREEING for one in pairs.backgrounds())
+
+
+def shows_gray(data: bytes, rules: ReadRules) -> bool:
+    """Whether a volume that is named as a label map is an image: neighbours mostly differ, and values are no fractions.
+
+    Args:
+        data: a NIfTI file.
+        rules: size guards.
+
+    Returns:
+        False also where the file is cut, or shows too little to tell.
+
+    Raises:
+        SampleError: if the header is not sound.
+    """
+    header = parse_header(header_bytes(data), rules)
+    texture, low, high, num_voxels = Texture(), np.inf, -np.inf, 0
+    for stored in _slices(data, header):
+        slices = _without_gaps(stored)
+        low, high = min(low, float(slices.min())), max(high, float(slices.max()))
+        texture.add(slices)
+        num_voxels += slices.size
+    ends = sorted(value * header.slope + header.intercept for value in (low, high))
+    soft = _SOFT_RANGE[0] <= ends[0] and ends[1] <= _SOFT_RANGE[1]
+    return num_voxels == _num_voxels(header) and not soft and texture.is_gray()
+
+
+def _num_voxels(header: NiftiHeader) -> int:
+    return int(np.prod(header.shape_xyz, dtype=object))
+
+
+def _without_gaps(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The values, with 0 for those that are no finite numbers."""
+    if stored.dtype.kind != "f":
+        return stored
+    finite = np.isfinite(stored)
+    return stored if finite.all() else np.where(finite, stored, 0)
 
 
 def _slices(data: bytes, header: NiftiHeader) -> Iterator[npt.NDArray[np.generic]]:
@@ -115,33 +142,3 @@ def _content(data: bytes, skip: int) -> Iterator[bytes]:
             start -= len(member.unused_data)
     except zlib.error:
         return
-
-
-class _Agreement:
-    """How often neighbours, of which one at least is not zero, have one value; counted along each axis."""
-
-    def __init__(self) -> None:
-        self._equal = [0, 0, 0]
-        self._pairs = [0, 0, 0]
-        self._inside = 0
-        self._last: npt.NDArray[np.generic] | None = None
-
-    def add(self, slices: npt.NDArray[np.generic]) -> None:
-        """Count the next slices (z, y, x)."""
-        deep = slices if self._last is None else np.concatenate([self._last, slices])
-        for axis, (one, other) in enumerate(
-            [(deep[1:], deep[:-1]), (slices[:, 1:], slices[:, :-1]), (slices[:, :, 1:], slices[:, :, :-1])]
-        ):
-            shown = (one != 0) | (other != 0)
-            self._pairs[axis] += int(np.count_nonzero(shown))
-            self._equal[axis] += int(np.count_nonzero((one == other) & shown))
-            self._inside += int(np.count_nonzero((one != 0) & (other != 0)))
-        self._last = slices[-1:]
-
-    def inside(self) -> float:
-        """The share of neighbours of which neither is zero; of a mask, however thin, all of them."""
-        return sum(self._equal) / self._inside if self._inside else 1.0
-
-    def lowest(self) -> float:
-        """The share along the axis where it is lowest."""
-        return min((equal / pairs for equal, pairs in zip(self._equal, self._pairs, strict=True) if pairs), default=1.0)

@@ -72,6 +72,7 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
         spacing_mm=(sz, sy, sx),
         affine=tuple(tuple(float(v) for v in row) for row in header.affine_xyz),
         plain=plain,
+        labels=header.labels,
     )
 
 

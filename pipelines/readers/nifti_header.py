@@ -16,6 +16,8 @@ from crossdim.storage_schema.errors import SampleError
 
 HEADER_BYTES = {1: 348, 2: 540}
 _MAGIC = {b"n+1\0": 1, b"n+2\0\r\n\x1a\n": 2}
+#: NIFTI_INTENT_LABEL and NIFTI_INTENT_NEURONAME: voxels are numbers in a list of names.
+_LABEL_INTENTS = frozenset({1002, 1003})
 _PAIR_MAGIC = (b"ni1\0", b"ni2\0\r\n\x1a\n")
 #: NIfTI datatype codes of real scalars: 1, 2, 4 and 8-byte integers, float32 and float64.
 SCALARS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -33,6 +35,7 @@ class NiftiHeader:
     intercept: float
     affine_xyz: npt.NDArray[np.float64]
     notes: tuple[str, ...]
+    labels: bool = False  # whether the intent is of labels
 
     @property
     def frame_bytes(self) -> int:
@@ -90,6 +93,7 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
         intercept=intercept,
         affine_xyz=placed.affine_xyz,
         notes=placed.notes,
+        labels=int(header["intent_code"]) in _LABEL_INTENTS,
     )
     # One frame is held, as float32 at least, whatever its size in the file.
     rules.allow_bytes(max(checked.frame_bytes, int(np.prod(shape_xyz, dtype=object)) * 4), shape_xyz)

@@ -55,7 +55,9 @@ class Reader:
         grouping: what one input is.
         lossless: whether the numbers of a label map survive in this format.
         named_label_maps: whether a file can be a label map by its name; not so where the header says it.
-        label_values: tells labels from grey values by a file's voxels; None where nobody can, and names decide alone.
+        label_values: tells labels from grey values by a volume's voxels; None where nobody can, and names decide alone.
+        shows_gray: whether the voxels of a volume that is named as a label map are grey values; None where nobody can tell. Of
+            readers of images, the decoded pixels tell.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Reader:
     lossless: bool = True
     named_label_maps: bool = True
     label_values: Callable[[bytes, ReadRules], Values] | None = None
+    shows_gray: Callable[[bytes, ReadRules], bool] | None = None
 
     @property
     def format_name(self) -> str:

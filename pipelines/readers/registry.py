@@ -50,6 +50,7 @@ READERS: dict[str, Reader] = {
             read_header=nifti.read_header,
             decode=nifti.decode,
             label_values=label_values.values_of,
+            shows_gray=label_values.shows_gray,
         ),
         Reader(
             name="dicom-series",

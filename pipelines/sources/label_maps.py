@@ -41,10 +41,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class NamedMaps:
-    """What names say: why a file is a label map, and which volumes only their voxels can tell; both by index."""
+    """What names say, by index.
+
+    Attributes:
+        reasons: why a file is a label map.
+        unsure: the words of volumes that only their voxels can tell.
+        by_layout: of ``reasons``, those that a layout gives, which nothing but a label map has.
+    """
 
     reasons: dict[int, str] = field(default_factory=dict)
     unsure: dict[int, str] = field(default_factory=dict)
+    by_layout: set[int] = field(default_factory=set)
 
 
 class _Images:
@@ -95,6 +102,7 @@ def find_by_name(candidates: Sequence[Candidate]) -> NamedMaps:
     for index, one in enumerate(candidates):
         if layout := layout_of_labels(one.layout_path, is_volume=one.is_volume):
             found.reasons[index] = f"label maps lie so in the layout of {layout}"
+            found.by_layout.add(index)
     beside_images = {(one.is_volume, parent) for one in candidates for parent in parents_of_images(one.path)}
     for index in by_folder:
         one = candidates[index]
