@@ -113,7 +113,7 @@ def dataset_targets(folder: Path) -> list[Target]:
 def _targets_of(bucket: Bucket, name: str) -> list[Target]:
     written = samples_of(bucket)
     by_kind: dict[str, list[str]] = {}
-    for stored in bucket.listing():
+    for stored in bucket.list_objects():
         folder, _, rest = stored.path.partition("/")
         kind = {"images": "tar shard", "superpatches": ZARR_DOCUMENT if rest.endswith(ZARR_DOCUMENT) else "bank shard"}
         by_kind.setdefault(kind.get(folder, folder), []).append(stored.path)

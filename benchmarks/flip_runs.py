@@ -41,7 +41,7 @@ class Run:
         self.config = apply_overrides(recipe("ae:tiny"), small)
         self.sources = [Source(bucket=data, weight=1.0)]
         self.go_on()
-        self.files = {stored.path: self.bucket.read(stored.path) for stored in self.bucket.listing()}
+        self.files = {stored.path: self.bucket.read(stored.path) for stored in self.bucket.list_objects()}
         self.states = {step: checkpoint.load_step(self.bucket, step) for step in (2, 4, 6)}
         self.records = {record["step"]: record for record in read_log(self.bucket)[0]}
         self.notes = {event.path: read_event(self.bucket, event) for event in events(self.bucket)}
@@ -59,7 +59,7 @@ class Run:
 
     def restore(self) -> None:
         """Put the folder back as it was."""
-        for stored in self.bucket.listing():
+        for stored in self.bucket.list_objects():
             if stored.path not in self.files:
                 self.bucket.delete(stored.path)
         for path, data in self.files.items():
@@ -188,7 +188,7 @@ def parts_target(folder: Path) -> Target:
             return Outcome(kind="refused", how="its hash; a resume takes the checkpoint before it")
         raise UnseenError("a part that is not what was written")
 
-    paths = tuple(stored.path for stored in bucket.listing())
+    paths = tuple(stored.path for stored in bucket.list_objects())
     return Target(kind="run: parts of a sharded checkpoint", bucket=bucket, paths=paths, look=look)
 
 

@@ -81,9 +81,9 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        from crossdim.foundation.extras import missing_in
+        from crossdim.foundation.extras import explain_import_error
 
-        if lack := missing_in(error, f"{__name__}.{name}"):
+        if lack := explain_import_error(error, f"{__name__}.{name}"):
             raise lack from error
         raise
     globals()[name] = value

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {describe_unknown_name('verb', arguments[0], VERBS)}\n")
         return 1
     package, _ = VERBS[arguments[0]]
-    with signals.listening():
+    with signals.listen():
         try:
             code: int = importlib.import_module(f"crossdim.{package}.cli").main(arguments)
         except KeyboardInterrupt:  # while a verb's modules are imported

@@ -1,1 +1,1 @@
-"""What pipelines and training share to reach the world: buckets, a Ray session, the terminal, and configuration as text."""
+"""What pipelines and training share to reach storage, Ray, the terminal and the process, and to read configuration."""

@@ -1,4 +1,4 @@
-"""Bucket: a folder of objects behind any URL, with atomic writes and errors in sentences."""
+"""Bucket: a folder of objects behind any URL, with atomic writes and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 import fsspec
 
-from crossdim.foundation.extras import missing
+from crossdim.foundation.extras import build_missing_error
 from crossdim.foundation.fsspec_objects import FsspecObjects
 from crossdim.foundation.local_files import LocalFiles, check_folder
 from crossdim.foundation.location import (
     S3_PROTOCOLS,
+    format_location,
+    hide_secrets,
     is_local,
     local_path,
     protocol_of,
-    shown_location,
     split_query,
-    without_secrets,
 )
 from crossdim.foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
-from crossdim.foundation.retry import Answer, client_errors, is_full, is_transient, patiently
-from crossdim.foundation.store_errors import meaning_of
+from crossdim.foundation.retry import Answer, ask_until_answered, client_errors, is_full, is_transient
+from crossdim.foundation.store_errors import explain_error
 from crossdim.foundation.store_options import StoreOptions
 from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.storage_schema.names import escape_name, unescape_name
@@ -33,11 +33,10 @@ __all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A root URL and how to reach it. A value: it travels to workers and opens its store there.
+    """A root URL and the options to reach it. Plain data: it is sent to workers, which open the store themselves.
 
     Paths of objects are written as :func:`crossdim.storage_schema.names.escape_name` writes names. No character of a path is a
-    pattern.
-    The query of a web address goes with every request and is part of no path.
+    pattern. The query of a web address is sent with every request and is part of no path.
     """
 
     url: str
@@ -60,7 +59,7 @@ class Bucket:
             filesystem = fsspec.filesystem(self.protocol, **self.options.filesystem_arguments(self.protocol))
         except (ValueError, ImportError) as error:
             if isinstance(error, ImportError) and self.protocol in S3_PROTOCOLS:
-                raise missing(self.url, "s3fs") from error
+                raise build_missing_error(self.url, "s3fs") from error
             raise StorageError(f"{self.where('')}: no store speaks {self.protocol}:// here ({error})") from error
         if self.protocol in S3_PROTOCOLS:
             filesystem.retries = 1  # around each of botocore's attempts s3fs makes five; no argument sets it
@@ -96,7 +95,7 @@ class Bucket:
         return f"{base.rstrip('/')}/{path}{query}"
 
     def with_patience(self, patience_s: float) -> Bucket:
-        """The same, asked for so long while its store does not answer."""
+        """The same bucket, which asks a store that does not answer again for this many seconds."""
         return replace(self, options=replace(self.options, patience_s=patience_s))
 
     def full(self, path: str) -> str:
@@ -106,10 +105,10 @@ class Bucket:
 
     def where(self, path: str) -> str:
         """The URL of an object, for messages."""
-        return shown_location(self._below(path) if path else self.url)
+        return format_location(self._below(path) if path else self.url)
 
-    def _asked(self, path: str, doing: str, ask: Callable[[bool], Answer]) -> Answer:
-        """What ``ask`` answers, with the store's errors as sentences of ours and its silences outlasted (see ``patiently``)."""
+    def _ask(self, path: str, doing: str, ask: Callable[[bool], Answer]) -> Answer:
+        """Call ``ask`` with the store's errors turned into our own, again while the store does not answer."""
 
         def once(again: bool) -> Answer:
             try:
@@ -117,13 +116,13 @@ class Bucket:
             except NotImplementedError as error:
                 raise StorageError(f"{self.where(path)}: {self.protocol}:// stores cannot be used for {doing}") from error
             except client_errors() as error:
-                raise self._sentence(error, path, doing) from error
+                raise self._explain(error, path, doing) from error
 
-        return patiently(once, self.where(path), self.options.patience_s)
+        return ask_until_answered(once, self.where(path), self.options.patience_s)
 
-    def _sentence(self, error: Exception, path: str, doing: str) -> StorageError:
-        where, told = self.where(path), without_secrets(str(error))
-        if not self.is_local and (meaning := meaning_of(error, self.options)):
+    def _explain(self, error: Exception, path: str, doing: str) -> StorageError:
+        where, told = self.where(path), hide_secrets(str(error))
+        if not self.is_local and (meaning := explain_error(error, self.options)):
             return StorageError(f"{where}: {doing} failed: {meaning}")
         if isinstance(error, FileNotFoundError):
             return StorageError(f"{where} does not exist; {doing} it needs an existing path")
@@ -141,13 +140,13 @@ class Bucket:
 
     def read(self, path: str) -> bytes:
         """All bytes of an object."""
-        return self._asked(path, "reading", lambda _: self._store.read(self.full(path)))
+        return self._ask(path, "reading", lambda _: self._store.read(self.full(path)))
 
     def read_document(self, path: str) -> bytes:
-        """All bytes of a JSON document.
+        """Read all bytes of a JSON document.
 
         Raises:
-            StorageError: also if a store answers with a web page, as a gateway before it does that wants a sign-in.
+            StorageError: as :meth:`read`, and if the answer is a web page, as from a gateway that asks for a sign-in.
         """
         data = self.read(path)
         if not self.is_local and data.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
@@ -158,44 +157,61 @@ class Bucket:
         return data
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``: one range request.
+        """Read part of an object with one range request.
+
+        Args:
+            path: of the object.
+            offset: first byte.
+            length: number of bytes; 0 sends no request.
+
+        Returns:
+            Exactly ``length`` bytes.
 
         Raises:
-            StorageError: also if the object ends earlier; stores answer that with fewer bytes and no complaint.
+            StorageError: if the store fails or the object ends earlier, which stores answer with fewer bytes and no error.
         """
         if length == 0:
             return b""  # HTTP has no empty range
-        data = self._asked(path, "reading", lambda _: self._store.read_range(self.full(path), offset, length))
+        data = self._ask(path, "reading", lambda _: self._store.read_range(self.full(path), offset, length))
         if len(data) != length:
             raise StorageError(f"{self.where(path)}: ends after {len(data)} of the {length} bytes from {offset}")
         return data
 
     def exists(self, path: str = "") -> bool:
         """Whether an object, or a folder with objects, is there."""
-        return self._asked(path, "looking for", lambda _: self._store.exists(self.full(path)))
+        return self._ask(path, "looking for", lambda _: self._store.exists(self.full(path)))
 
-    def listing(self, path: str = "", *, problems: bool = False) -> list[StoredObject]:
-        """Every object below ``path``, sorted by path; files and folders that links lead to are listed under the links' names.
+    def list_objects(self, path: str = "", *, problems: bool = False) -> list[StoredObject]:
+        """List every object below ``path``; files and folders that links lead to are listed under the links' names.
 
         Args:
             path: a folder, or an object (which is then listed alone).
-            problems: whether to list also what stands in the place of an object and cannot be read, with its problem.
+            problems: whether to list also entries that cannot be read, such as dangling links, with their problem.
+
+        Returns:
+            The objects, sorted by path; half-written local files are left out.
 
         Raises:
             StorageError: if there is nothing at ``path``.
         """
-        found = self._asked(path, "listing", lambda _: self._store.list(self.full(path)))
+        found = self._ask(path, "listing", lambda _: self._store.list(self.full(path)))
         below = f"{path}/" if path else ""
         named = (replace(one, path=f"{below}{escape_name(one.path)}" if one.path else path) for one in found)
         kept = (one for one in named if not _is_temporary(one.path) and (problems or not one.problem))
         return sorted(kept, key=lambda one: one.path)
 
     def put(self, path: str, data: bytes, *, private: bool = False) -> None:
-        """Write an object whole or not at all: one PUT, or a rename after fsync. A private file is its owner's alone."""
-        self._asked(path, "writing", lambda _: self._writer(private=private).put(self.full(path), data))
+        """Write an object completely or not at all: one PUT, or a rename after fsync.
+
+        Args:
+            path: of the object; an object that is there is replaced.
+            data: its bytes.
+            private: whether a file may be read by its owner only (mode 0600); no effect in other stores.
+        """
+        self._ask(path, "writing", lambda _: self._writer(private=private).put(self.full(path), data))
 
     def check_writable(self) -> None:
-        """Find out now, before hours of work, whether objects may be written and removed here. Nothing stays behind.
+        """Check, before hours of work, that objects may be written and removed here. Nothing is left behind.
 
         Raises:
             StorageError: if they may not.
@@ -209,14 +225,24 @@ class Bucket:
             self._store.put(trial, b"")
             self._store.delete(trial)
 
-        self.with_patience(0)._asked("", "writing", ask)
+        self.with_patience(0)._ask("", "writing", ask)
 
     def create(self, path: str, data: bytes, *, private: bool = False) -> bool:
-        """Write an object only if there is none; False when somebody was first. A private file is its owner's alone.
+        """Write an object only if there is none of this path.
 
-        When an answer is lost, the next attempt finds our own object; and attempts are not only ours: aiohttp sends a PUT
-        again, unasked, on a connection that was reset. So with patience the bytes decide: an object of a store that equals
-        ``data`` counts as ours, and several creators of equal bytes are all told True.
+        When an answer is lost, the next attempt finds our own object; and not only we repeat: aiohttp sends a PUT again by
+        itself on a
+        connection that was reset. So with patience the bytes decide: an object in a store that equals ``data`` counts as ours,
+        and
+        several creators of equal bytes all get True.
+
+        Args:
+            path: of the object.
+            data: its bytes.
+            private: whether a file may be read by its owner only (mode 0600); no effect in other stores.
+
+        Returns:
+            Whether the object is ours; False if there was another one before.
         """
 
         def ask(_: bool) -> bool:
@@ -227,10 +253,10 @@ class Bucket:
                 return bool(patient) and self._store.read(self.full(path)) == data
             return True
 
-        return self._asked(path, "creating", ask)
+        return self._ask(path, "creating", ask)
 
     def delete(self, path: str) -> None:
-        """Remove an object or a folder of objects, each by its exact name. Links are removed, never followed."""
+        """Remove an object or a folder of objects, each by its exact name. Links are removed, not followed."""
 
         def ask(again: bool) -> None:
             try:
@@ -239,7 +265,7 @@ class Bucket:
                 if not again:  # otherwise the attempt without an answer has removed it
                     raise
 
-        self._asked(path, "deleting", ask)
+        self._ask(path, "deleting", ask)
 
 
 def _is_temporary(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""A Ray session: join the cluster that is named, or start a small one on this machine."""
+"""A Ray session: joins the given cluster, or starts a small one on this machine."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crossdim.foundation.processes import descendants, kill, started_with
-from crossdim.foundation.ray_auth import AUTH_TOKEN, authenticated, private
+from crossdim.foundation.processes import find_descendants, find_started_with, kill
+from crossdim.foundation.ray_auth import AUTH_TOKEN, authenticate, keep_private
 from crossdim.foundation.ray_needs import refuse_machine
-from crossdim.foundation.ray_watch import Endpoint, watched
-from crossdim.foundation.signals import held, kept_handlers
+from crossdim.foundation.ray_watch import Endpoint, watch
+from crossdim.foundation.signals import hold, keep_handlers
 from crossdim.storage_schema.errors import RunError, UsageError
 
-#: Enough for rows of references and scan results: pixels never travel through Ray's object store.
+#: Enough for rows of references and scan results: pixels never pass through Ray's object store.
 OBJECT_STORE_BYTES = 200 * 2**20
 
-#: Set before Ray is imported, so that a user needs no environment variable. What the user has set stays.
+#: Set before Ray is imported, so that users need no environment variable. What a user has set is kept.
 ENVIRONMENT = {
-    # Nothing is sent to anybody.
+    # No usage statistics are sent.
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A worker that asks for no GPU still sees those of its machine: whether they are used is decided by --gpu.
+    # A worker that asks for no GPU still sees those of its machine; --gpu decides whether they are used.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ours is the one bar, and a log file holds none.
+    # We show one progress bar of our own, and none in a log file.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # Lines of several workers that look alike are several facts.
+    # Equal lines of several workers are all shown: each says something about its worker.
     "RAY_DEDUP_LOGS": "0",
     # How often a run looks for workers that died, were lost or have reported; Ray's 2 s are waited out at each of them.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -43,26 +43,31 @@ HEAD_PATIENCE_S = 50.0
 
 @contextlib.contextmanager
 def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_to_driver: bool = False) -> Iterator[None]:
-    """Hold a Ray session open.
+    """Keep a Ray session open inside a ``with`` block.
 
-    A session that is started here listens on the loopback interface alone, and takes a token that only its own processes know:
-    whoever can reach a Ray session runs code in it. Whether a cluster that is joined wants a token is asked of the cluster; where
-    the user's token lies, Ray knows (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token). A RAY_AUTH_MODE that the user has
-    set stays.
+    A session that is started here listens on the loopback interface only, and takes a token that only its own processes know:
+    whoever can reach a Ray session can run code in it. Whether a cluster that is joined needs a token is asked of the cluster;
+    Ray
+    itself finds the user's token (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token). A RAY_AUTH_MODE that the user has
+    set is
+    respected.
 
     Args:
-        address: of a running cluster, HOST:PORT ("auto" finds the one of this machine); None takes the cluster whose job we are
-            (Ray names it to its jobs), and otherwise starts one here and stops it afterwards.
-        num_cpus: logical CPUs of a session started here; None takes the machine's.
-        log_to_driver: whether what workers print is printed here.
+        address: of a running cluster, HOST:PORT ("auto" finds the one of this machine). None joins the cluster whose job this
+            process is (Ray sets RAY_ADDRESS for its jobs), and otherwise starts one here and stops it afterwards.
+        num_cpus: logical CPUs of a session started here; None takes all of the machine's.
+        log_to_driver: whether workers' output is printed here.
+
+    Yields:
+        Nothing; Ray is initialised inside the block. A session that is already open is used and left open.
 
     Raises:
-        UsageError: if the address is none of a cluster.
-        RunError: if the cluster does not answer, or does not let us in.
+        UsageError: if the address is not one of a cluster.
+        RunError: if the cluster does not answer, or does not accept this process.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
-        os.environ.pop("RAY_ADDRESS", None)  # set to nothing, it is an address that Ray cannot read
+        os.environ.pop("RAY_ADDRESS", None)  # an empty value is an address that Ray cannot parse
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -70,29 +75,29 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
     if ray.is_initialized():
         yield
         return
-    # "local": without it Ray would join whatever cluster was last started on this machine, whoever started it.
-    found = _found(address or "local")
-    with authenticated(found) if found else private():
+    # "local": without it Ray would join the cluster that was last started on this machine, by any user.
+    found = _find_cluster(address or "local")
+    with authenticate(found) if found else keep_private():
         try:
-            with held(), kept_handlers():  # half started, Ray's processes would be left behind
+            with hold(), keep_handlers():  # interrupted here, Ray would leave processes behind
                 if found:
                     _join(found, log_to_driver)
                 else:
                     _start(num_cpus, log_to_driver)
-            with watched(_needed(HEAD_PATIENCE_S if found else 0.0), lambda: None if found else _end_session()):
+            with watch(_find_endpoints(HEAD_PATIENCE_S if found else 0.0), lambda: None if found else _end_session()):
                 yield
         finally:
-            with held():
+            with hold():
                 ray.shutdown()
 
 
 def starts_here(address: str | None) -> bool:
-    """Whether a session with this address is started on this machine, not joined."""
+    """Whether a session with this address is started on this machine rather than joined."""
     return not (address or os.environ.get("RAY_ADDRESS"))
 
 
 def largest_count(resource: str) -> int:
-    """How many of a resource the cluster of the open session has, or can bring up by itself."""
+    """The amount of a resource that the cluster of the open session has, or can add by itself."""
     import ray
     from ray._private.state import state
 
@@ -101,8 +106,8 @@ def largest_count(resource: str) -> int:
     return int(max(could.get(resource, 0), have.get(resource, 0)))
 
 
-def _needed(head_patience_s: float) -> list[Endpoint]:
-    """The head, and the raylet that this process works through."""
+def _find_endpoints(head_patience_s: float) -> list[Endpoint]:
+    """The head of the cluster, and the raylet that this process is connected to."""
     import ray
 
     context = ray.get_runtime_context()
@@ -116,8 +121,8 @@ def _needed(head_patience_s: float) -> list[Endpoint]:
 
 
 def _end_session() -> None:
-    """Stop all processes of the session that this process started, at once."""
-    kill({*started_with(AUTH_TOKEN, os.environ[AUTH_TOKEN]), *descendants(os.getpid())})
+    """Kill all processes of the session that this process started."""
+    kill({*find_started_with(AUTH_TOKEN, os.environ[AUTH_TOKEN]), *find_descendants(os.getpid())})
 
 
 def _start(num_cpus: int | None, log_to_driver: bool) -> None:
@@ -152,8 +157,8 @@ def _join(address: str, log_to_driver: bool) -> None:
         raise RunError(f"the Ray cluster at {address} answers, but this process cannot join it: {said}") from error
 
 
-def _found(address: str) -> str | None:
-    """Where the cluster listens, as HOST:PORT; None for one that is still to be started here."""
+def _find_cluster(address: str) -> str | None:
+    """The cluster's HOST:PORT; None if a session is to be started here."""
     from ray._private.services import canonicalize_bootstrap_address  # what ray.init does with an address
 
     try:

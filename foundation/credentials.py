@@ -1,4 +1,4 @@
-"""Credentials of S3: from a file that the command line names, and from where AWS's own tools look."""
+"""Credentials of S3: from a file named on the command line, and from where AWS's own tools look."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
-    """Access key and secret key, and the token of temporary ones."""
+    """Access key and secret key, and the session token of temporary credentials."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -38,8 +38,8 @@ def read_credentials(path: str) -> Credentials:
     The section is that of the profile in the environment (AWS_PROFILE), else ``[default]``, else the only one.
 
     Raises:
-        StorageError: if there is no such file, or none that can be read. A pipe or device is never waited for.
-        UsageError: if there are no credentials in it. Nothing of its content is told.
+        StorageError: if there is no such file, or it cannot be read. Pipes and devices are refused without waiting for them.
+        UsageError: if there are no credentials in it. The message shows nothing of its content.
     """
     shown = printable(path)
     try:
@@ -60,10 +60,10 @@ def read_credentials(path: str) -> Credentials:
     except (configparser.Error, ValueError):
         form = "[default], aws_access_key_id = ..., aws_secret_access_key = ..."
         raise UsageError(f"--credentials-file {shown} is none in the form of ~/.aws/credentials: {form}") from None
-    return _of_section(sections, shown)
+    return _parse_section(sections, shown)
 
 
-def _of_section(sections: configparser.RawConfigParser, shown: str) -> Credentials:
+def _parse_section(sections: configparser.RawConfigParser, shown: str) -> Credentials:
     known = sections.sections()
     name = os.environ.get("AWS_PROFILE") or ("default" if "default" in known or len(known) != 1 else known[0])
     if name not in known:
@@ -77,8 +77,12 @@ def _of_section(sections: configparser.RawConfigParser, shown: str) -> Credentia
     return Credentials(access_key=access_key, secret_key=secret_key, session_token=section.get("aws_session_token") or None)
 
 
-def found_credentials() -> Callable[[], dict[str, Any]] | None:
-    """What AWS's tools would use here (environment, profile, instance role), as obstore asks for it; None if nothing."""
+def find_credentials() -> Callable[[], dict[str, Any]] | None:
+    """Find the credentials that AWS's tools would use here (environment, profile, instance role).
+
+    Returns:
+        A function that obstore calls for the current ones; None if there are none.
+    """
     import botocore.session
 
     found = botocore.session.Session().get_credentials()

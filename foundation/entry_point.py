@@ -1,6 +1,6 @@
-"""The entry of a process: arguments in, one sentence and an exit code out.
+"""The entry point of a process: parses arguments, runs a verb, and returns an exit code.
 
-Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples, 130 interrupted (Ctrl-C). After SIGTERM it is 2.
+Exit codes: 0 done, 1 usage error, 2 failed, 3 done with quarantined samples, 130 interrupted (Ctrl-C). After SIGTERM it is 2.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from crossdim.foundation import signals
-from crossdim.foundation.extras import missing_in
-from crossdim.foundation.location import without_secrets
+from crossdim.foundation.extras import explain_import_error
+from crossdim.foundation.location import hide_secrets
 from crossdim.storage_schema.errors import CrossdimError, UsageError
 from crossdim.storage_schema.names import printable
 
@@ -27,73 +27,95 @@ Verb = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose wrong use is exit code 1, and which takes no abbreviations: a misspelt option may be one."""
+    """An argument parser that exits with code 1 on a usage error, and takes no abbreviations: a misspelt option might be one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and where help is."""
-        self.exit(WRONG_USE, f"error: {_shown(message)}. See {self.prog} --help\n")
+        """Print what is wrong in one line, and where to find help."""
+        self.exit(WRONG_USE, f"error: {_make_printable(message)}. See {self.prog} --help\n")
 
 
-def _shown(text: str) -> str:
-    """Text of several lines for a terminal: whatever the names in it are, no control character reaches it."""
-    return printable(without_secrets(text), keep="\n\t")
+def _make_printable(text: str) -> str:
+    """Text of several lines for a terminal: no control character in a name reaches it, and no secret of a URL."""
+    return printable(hide_secrets(text), keep="\n\t")
 
 
 class _Formatter(logging.Formatter):
-    """Log lines whose names of files cannot move the cursor."""
+    """Log lines in which names of files cannot move the cursor."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _shown(super().format(record))
+        return _make_printable(super().format(record))
 
 
-def answer(document: dict[str, object], sentence: str, *, as_json: bool) -> None:
-    """Print a verb's result: a sentence for people, or one JSON object for machines."""
-    sys.stdout.write((json.dumps(document, sort_keys=True) if as_json else _shown(sentence)) + "\n")
+def print_result(document: dict[str, object], sentence: str, *, as_json: bool) -> None:
+    """Print a verb's result to standard output.
+
+    Args:
+        document: the result for machines, of JSON values.
+        sentence: the result for people; control characters in it are escaped.
+        as_json: whether to print ``document``, in one line, and not ``sentence``.
+    """
+    sys.stdout.write((json.dumps(document, sort_keys=True) if as_json else _make_printable(sentence)) + "\n")
     sys.stdout.flush()
 
 
-def _own_error(error: BaseException, verb: Verb) -> CrossdimError | None:
-    """The error of ours behind ``error``, or the sentence for a missing package; Ray wraps what a worker raised."""
+def _find_own_error(error: BaseException, verb: Verb) -> CrossdimError | None:
+    """The error of ours in ``error``, or the message for a missing package; Ray wraps what a worker raised."""
     name = verb.__name__.lstrip("_")
     for one in (getattr(error, "cause", None), error):
         if isinstance(one, CrossdimError):
             return one
-        if one is not None and (lack := missing_in(one, name)):
+        if one is not None and (lack := explain_import_error(one, name)):
             return lack
     return None
 
 
 def run(verb: Verb, arguments: argparse.Namespace) -> int:
-    """Run a verb; whatever ends it becomes an exit code."""
+    """Run a verb and turn every end of it, signals included, into an exit code.
+
+    Args:
+        verb: a function of the parsed arguments that returns an exit code.
+        arguments: as parsed.
+
+    Returns:
+        The exit code: see the module.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    with signals.listening():
-        return _ended(verb, arguments)
+    with signals.listen():
+        return _run_to_exit_code(verb, arguments)
 
 
-def _ended(verb: Verb, arguments: argparse.Namespace) -> int:
+def _run_to_exit_code(verb: Verb, arguments: argparse.Namespace) -> int:
     try:
         return verb(arguments)
     except KeyboardInterrupt:
         return signals.say(signals.received() or signals.SIGINT)
     except Exception as error:  # the process entry: the only place that may catch everything
-        ours = _own_error(error, verb)
+        ours = _find_own_error(error, verb)
         if stop := signals.received():  # what fails after it follows from it
-            return signals.say(stop, _shown(str(ours)) if ours else None)
+            return signals.say(stop, _make_printable(str(ours)) if ours else None)
         if ours is None:
-            sys.stderr.write(_shown(traceback.format_exc()))
+            sys.stderr.write(_make_printable(traceback.format_exc()))
             sys.stderr.write("error: this is a fault of crossdim, not of your input; please report the lines above\n")
             return FAILED
-        sys.stderr.write(f"error: {_shown(str(ours))}\n")
+        sys.stderr.write(f"error: {_make_printable(str(ours))}\n")
         return WRONG_USE if isinstance(ours, UsageError) else FAILED
 
 
 def main(build: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None = None) -> int:
-    """Parse arguments and run the verb they name."""
+    """Parse arguments and run the verb that they name.
+
+    Args:
+        build: returns the parser; the arguments that it parses hold the verb's function as ``verb``.
+        argv: the arguments; None takes those of the process.
+
+    Returns:
+        The exit code: see the module.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is escaped and no error
             stream.reconfigure(errors="backslashreplace")

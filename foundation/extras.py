@@ -1,4 +1,4 @@
-"""Extras: which optional package belongs to which extra of crossdim, and what to say where one is missing."""
+"""Extras: which optional package belongs to which extra of crossdim, and the error where one is missing."""
 
 from __future__ import annotations
 
@@ -26,23 +26,43 @@ EXTRAS = {
 }
 
 
-def missing(who: str, package: str) -> UsageError:
-    """The error of ``who`` needs a package that is not installed: a fault of the command here, that no retry mends."""
+def build_missing_error(who: str, package: str) -> UsageError:
+    """Build the error for a package that is not installed. It is a usage error, which no retry can repair.
+
+    Args:
+        who: what needs the package, such as the name of a verb.
+        package: as it is imported, a key of ``EXTRAS``.
+
+    Returns:
+        The error, with the ``pip install`` command that helps.
+    """
     name, extra = EXTRAS[package]
     return UsageError(f"{who} needs {name}: pip install 'crossdim[{extra}]'")
 
 
 def require(package: str, who: str) -> None:
-    """Say that a package is missing before anything is begun.
+    """Check that a package is installed before any work is done.
+
+    Args:
+        package: as it is imported, a key of ``EXTRAS``.
+        who: what needs the package, such as the name of a verb.
 
     Raises:
         UsageError: if it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise missing(who, package)
+        raise build_missing_error(who, package)
 
 
-def missing_in(error: BaseException, who: str) -> UsageError | None:
-    """The same for an import that failed; None if it is not for want of a package of an extra."""
+def explain_import_error(error: BaseException, who: str) -> UsageError | None:
+    """Turn the failed import of a package of an extra into an error that says how to install it.
+
+    Args:
+        error: any error.
+        who: what needs the package, such as the name of a verb.
+
+    Returns:
+        The error of :func:`build_missing_error`; None if ``error`` is another one, or of a package that is in no extra.
+    """
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    return missing(who, package) if package in EXTRAS else None
+    return build_missing_error(who, package) if package in EXTRAS else None

@@ -1,4 +1,4 @@
-"""Objects of any store that fsspec knows, by their exact names: only calls that take no patterns."""
+"""Objects of any store that fsspec knows, by their exact names: only calls that expand no patterns are used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ class FsspecObjects:
         return bytes(self._filesystem.cat_file(name))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``offset``; fewer where the object ends."""
+        """Read part of an object.
+
+        Args:
+            name: of the object.
+            offset: first byte.
+            length: number of bytes.
+
+        Returns:
+            ``length`` bytes, or fewer if the object ends earlier.
+        """
         return bytes(self._filesystem.cat_file(name, start=offset, end=offset + length))
 
     def exists(self, name: str) -> bool:
@@ -39,14 +48,27 @@ class FsspecObjects:
         # A web server's single file is found without a description.
         described = ((path, info or self._filesystem.info(path)) for path, info in found.items())
         files = ((path, info) for path, info in described if info["type"] == "file")
-        return [_stored(path[len(name) + 1 :], info) for path, info in files]
+        return [_build_stored_object(path[len(name) + 1 :], info) for path, info in files]
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object whole."""
+        """Write an object, or replace it.
+
+        Args:
+            name: of the object.
+            data: its bytes.
+        """
         self._filesystem.pipe_file(name, data)
 
     def create(self, name: str, data: bytes) -> None:
-        """Write an object if there is none; otherwise FileExistsError."""
+        """Write an object if there is none of its name.
+
+        Args:
+            name: of the object.
+            data: its bytes.
+
+        Raises:
+            FileExistsError: if there is one.
+        """
         self._filesystem.pipe_file(name, data, mode="create")
 
     def delete(self, name: str) -> None:
@@ -65,7 +87,7 @@ class FsspecObjects:
                 self._filesystem.rmdir(folder)
 
 
-def _stored(path: str, info: dict[str, Any]) -> StoredObject:
+def _build_stored_object(path: str, info: dict[str, Any]) -> StoredObject:
     if info.get("size") is None:  # a web server's pages name files and not their sizes
         raise ValueError(
             f"the store lists {path.partition('?')[0]} without its size; copy the files to a folder or an object store"

@@ -17,7 +17,7 @@ _Identity = tuple[int, int]  # device and inode: the same for every name of a fo
 
 
 class LocalFiles:
-    """Files by their absolute paths; those that are written are their owner's alone if ``private``."""
+    """Files by their absolute paths; files written with ``private`` can be read by their owner only."""
 
     def __init__(self, *, private: bool = False) -> None:
         self._mode = 0o600 if private else 0o666
@@ -28,7 +28,16 @@ class LocalFiles:
             return file.read()
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``offset``; fewer where the file ends."""
+        """Read part of a file.
+
+        Args:
+            name: its absolute path.
+            offset: first byte.
+            length: number of bytes.
+
+        Returns:
+            ``length`` bytes, or fewer if the file ends earlier.
+        """
         with open(open_regular(name), "rb") as file:
             file.seek(offset)
             return file.read(length)
@@ -41,17 +50,30 @@ class LocalFiles:
         """Every file below the folder ``name``, through links too, or the file itself under the path ""."""
         found = os.stat(name)
         if not stat.S_ISDIR(found.st_mode):
-            return [_described("", found)]
+            return [_build_stored_object("", found)]
         return _Walk(name, found).objects
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all: a rename after fsync."""
-        with _written_aside(name, data, self._mode) as aside:
+        """Write a file completely or not at all: a rename after fsync. Folders above it are made.
+
+        Args:
+            name: its absolute path.
+            data: its bytes.
+        """
+        with _write_aside(name, data, self._mode) as aside:
             os.replace(aside, name)
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a file whole if there is none; otherwise FileExistsError."""
-        with _written_aside(name, data, self._mode) as aside:
+        """Write a file completely if there is none of its name. Folders above it are made.
+
+        Args:
+            name: its absolute path.
+            data: its bytes.
+
+        Raises:
+            FileExistsError: if there is one.
+        """
+        with _write_aside(name, data, self._mode) as aside:
             os.link(aside, name)
 
     def delete(self, name: str) -> None:
@@ -63,10 +85,13 @@ class LocalFiles:
 
 
 def open_regular(name: str) -> int:
-    """A descriptor of the file ``name``, for reading. A pipe or device in its place is never waited for.
+    """Open the file ``name`` for reading, without waiting for a pipe or device in its place.
+
+    Returns:
+        The file descriptor.
 
     Raises:
-        OSError: if it cannot be opened, or is no regular file.
+        OSError: if it cannot be opened, or is not a regular file.
     """
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
@@ -79,7 +104,11 @@ def open_regular(name: str) -> int:
 
 
 def check_folder(path: str) -> None:
-    """Raise the error that writing into the folder ``path``, or making it, would meet; nothing is made."""
+    """Check that a folder can be written into, or made. Nothing is written.
+
+    Raises:
+        OSError: that writing would raise.
+    """
     place = path
     while not os.path.lexists(place):
         place = os.path.dirname(place)
@@ -90,9 +119,9 @@ def check_folder(path: str) -> None:
 
 
 class _Walk:
-    """The files of a folder. Each folder is listed once, and folders that are really here before those that links lead to.
+    """The files of a folder. Each folder is listed once, and real folders before those that links lead to.
 
-    So the time is that of the tree and not of its paths, of which links among folders make any number.
+    So the time is proportional to the tree and not to the number of paths, which links among folders can multiply without end.
     """
 
     def __init__(self, root: str, found: os.stat_result) -> None:
@@ -130,7 +159,7 @@ class _Walk:
                         folders.append((inner, identity, above))
                 else:
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                        self.objects.append(_described(inner, entry.stat(follow_symlinks=False)))
+                        self.objects.append(_build_stored_object(inner, entry.stat(follow_symlinks=False)))
 
     def _entries(self, path: str) -> list[os.DirEntry[str]]:
         try:
@@ -159,7 +188,7 @@ class _Walk:
             self._add_problem(path, "link_loop" if error.errno == errno.ELOOP else "dangling_link")
         else:
             if not stat.S_ISDIR(found.st_mode):
-                self.objects.append(_described(path, found))
+                self.objects.append(_build_stored_object(path, found))
             elif _identity(found) in self._listed:
                 self._add_problem(path, "link_loop" if _identity(found) in above else "repeated_link")
             else:
@@ -170,15 +199,15 @@ def _identity(found: os.stat_result) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-def _described(path: str, found: os.stat_result) -> StoredObject:
+def _build_stored_object(path: str, found: os.stat_result) -> StoredObject:
     if not stat.S_ISREG(found.st_mode):
         return StoredObject(path=path, size=0, problem="special_file")
     return StoredObject(path=path, size=found.st_size, version=str(found.st_mtime_ns))
 
 
 @contextlib.contextmanager
-def _written_aside(target: str, data: bytes, mode: int) -> Iterator[str]:
-    """A file beside ``target`` whose bytes are safe on disk; gone afterwards, unless it was renamed."""
+def _write_aside(target: str, data: bytes, mode: int) -> Iterator[str]:
+    """Write a temporary file beside ``target`` and fsync it; it is removed afterwards, unless it was renamed."""
     folder = os.path.dirname(target)
     os.makedirs(folder, exist_ok=True)
     aside = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")

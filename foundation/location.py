@@ -1,7 +1,7 @@
-"""Location: what a storage argument means: ``~``, doubled and trailing slashes, ``file://`` and weights are read here only.
+"""Location: the only place where storage arguments are parsed: ``~``, repeated and trailing slashes, ``file://`` and weights.
 
 A location is a folder of this machine, written as an absolute path, or a URL. In a path ``a//b`` is ``a/b``; in a URL of an
-object store it is not, because there a key may hold empty names. A slash at the end says "folder" and nothing more.
+object store it is not, because there a key may hold empty names. A slash at the end means "folder" and nothing more.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ LOCAL_PROTOCOLS = ("file", "local")
 S3_PROTOCOLS = ("s3", "s3a")
 WEB_PROTOCOLS = ("http", "https")
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-#: The usual protocols with one slash, or none, after the colon: a typing error that would otherwise name a folder ``s3:``.
+#: The usual protocols with one slash or none after the colon: a typing error that would otherwise mean a folder ``s3:``.
 _ONE_SLASH = re.compile(r"(s3a?|gs|gcs|abfss?|az|https?|file):(?!//)", re.IGNORECASE)
 
-#: The user information of a URL, alone and within a text; and the query of a web address. In keys of S3 ``?`` is a character.
+#: User information of a URL, alone and within a text; and the query of a web address. In S3 keys ``?`` is a plain character.
 _USER = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/]*@")
 _USER_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]*@")
 _QUERY_IN_TEXT = re.compile(r"(https?://[^\s?#'\"]*)\?[^\s'\"]+", re.IGNORECASE)
@@ -32,23 +32,23 @@ def protocol_of(url: str) -> str:
     return found[1].lower() if found else "file"
 
 
-def shown_location(location: str) -> str:
-    """A location for people: in one line, without what a user and a password or a signed query would tell."""
-    return printable(without_secrets(_USER.sub(r"\1***@", location)))
+def format_location(location: str) -> str:
+    """Format a location for messages: in one line, without user, password or signed query."""
+    return printable(hide_secrets(_USER.sub(r"\1***@", location)))
 
 
-def without_user(url: str) -> str:
+def remove_user(url: str) -> str:
     """A URL without user and password."""
     return _USER.sub(r"\1", url)
 
 
-def without_secrets(text: str) -> str:
-    """A text whose URLs show neither the user information nor, of web addresses, the query; both may be secrets."""
+def hide_secrets(text: str) -> str:
+    """Replace the user information of every URL in a text, and the query of web addresses; both may be secrets."""
     return _QUERY_IN_TEXT.sub(r"\1?***", _USER_IN_TEXT.sub(r"\1***@", text))
 
 
 def split_query(url: str) -> tuple[str, str]:
-    """A location without its query, and the query with its ``?``; only web addresses have one, and it may be a signature."""
+    """Split a location into the part before the query, and the query with its ``?``. Only web addresses have one."""
     base, mark, query = url.partition("?") if protocol_of(url) in WEB_PROTOCOLS else (url, "", "")
     return base, mark + query
 
@@ -59,25 +59,25 @@ def is_local(url: str) -> bool:
 
 
 def parse_location(text: str) -> str:
-    """The location that a user's argument names: an absolute path, or a URL without slashes at its end.
+    """Parse a user's storage argument: an absolute path, or a URL without slashes at its end.
 
     Raises:
-        UsageError: if it names none, or looks like a typing error.
+        UsageError: if it is not a location, or looks like a typing error.
     """
     if not text.strip():
         raise UsageError("an empty text names no folder; for the current one write .")
     if "\0" in text:
-        raise UsageError(f"{shown_location(text)} holds a NUL character, which no name of a file or object can")
+        raise UsageError(f"{format_location(text)} holds a NUL character, which no name of a file or object can")
     if (found := _ONE_SLASH.match(text)) and not os.path.exists(text):
-        meant = shown_location(f"{found[1].lower()}://{text[found.end() :].lstrip('/')}")
-        raise UsageError(f"{shown_location(text)} names no store; did you mean {meant}?")
+        meant = format_location(f"{found[1].lower()}://{text[found.end() :].lstrip('/')}")
+        raise UsageError(f"{format_location(text)} names no store; did you mean {meant}?")
     if is_local(text):
         return local_path(text)
     protocol, rest = protocol_of(text), text.split("://", 1)[1].rstrip("/")
     if not rest or (protocol in S3_PROTOCOLS and rest.startswith("/")):
-        raise UsageError(f"{shown_location(text)} names no bucket; write {protocol}://BUCKET/FOLDER")
+        raise UsageError(f"{format_location(text)} names no bucket; write {protocol}://BUCKET/FOLDER")
     if protocol in S3_PROTOCOLS and "?versionId=" in rest:
-        raise UsageError(f"{shown_location(text)}: versions of objects cannot be named; leave ?versionId= out")
+        raise UsageError(f"{format_location(text)}: versions of objects cannot be named; leave ?versionId= out")
     return f"{protocol}://{rest}"
 
 
@@ -87,24 +87,24 @@ def local_path(text: str) -> str:
     Raises:
         UsageError: for a home that does not exist, or a host in a ``file://`` URL.
     """
-    path = _without_protocol(text)
+    path = _strip_protocol(text)
     if path.startswith("~") and not os.path.lexists(path):
-        path = _in_home(path)
+        path = _expand_home(path)
     if ".." in path.split("/"):  # of a folder behind a link, the parent is where the link leads
         return os.path.realpath(path)
     return "/" + os.path.abspath(path).lstrip("/")  # POSIX lets two slashes at the start mean something else
 
 
-def _without_protocol(text: str) -> str:
+def _strip_protocol(text: str) -> str:
     if not _PROTOCOL.match(text):
         return text
     host, slash, path = text.split("://", 1)[1].partition("/")
     if host not in ("", "localhost") or not slash:
-        raise UsageError(f"{shown_location(text)}: a file URL holds an absolute path; write file:///FOLDER, or the path alone")
+        raise UsageError(f"{format_location(text)}: a file URL holds an absolute path; write file:///FOLDER, or the path alone")
     return f"/{path}"
 
 
-def _in_home(path: str) -> str:
+def _expand_home(path: str) -> str:
     expanded = os.path.expanduser(path)
     if expanded == path:
         name = path.split("/", 1)[0]
@@ -115,7 +115,7 @@ def _in_home(path: str) -> str:
 
 
 def split_weight(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
-    """``URL:WEIGHT`` as location and weight; a location alone weighs 1.
+    """Split ``URL:WEIGHT`` into location and weight; a location alone has weight 1.
 
     Names may end like weights, as ``set:2`` and ``2026-05-01T10:30`` do: what exists decides. A slash decides as well:
     ``set:2/`` is a name, ``set/:2`` a weight.
@@ -123,6 +123,9 @@ def split_weight(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
     Args:
         text: the argument.
         exists: whether there is something at a location.
+
+    Returns:
+        The parsed location, and the weight.
 
     Raises:
         UsageError: if both readings exist, or there is neither a weight nor such a location.
@@ -139,16 +142,16 @@ def split_weight(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
         if exists(whole):
             return whole, 1.0
         raise UsageError(
-            f"{shown_location(text)} does not exist, and {printable(last)!r} is no weight; "
+            f"{format_location(text)} does not exist, and {printable(last)!r} is no weight; "
             "a dataset is given as URL or URL:WEIGHT"
         ) from None
     if place.endswith("/") or not exists(whole):
         return parse_location(place), weight
     if exists(parse_location(place)):
-        shown = shown_location(text)
+        shown = format_location(text)
         raise UsageError(
-            f"{shown} can be read in two ways, and both exist: the dataset {shown}, or the dataset {shown_location(place)} with "
-            f"weight {last}. Write {shown}:1 for the first, {shown_location(place)}/:{last} for the second"
+            f"{shown} can be read in two ways, and both exist: the dataset {shown}, or the dataset {format_location(place)} with "
+            f"weight {last}. Write {shown}:1 for the first, {format_location(place)}/:{last} for the second"
         )
     return whole, 1.0
 
@@ -158,9 +161,14 @@ def _exists_not(_: str) -> bool:
 
 
 def contains(outer: str, inner: str) -> bool:
-    """Whether the location ``inner`` is ``outer`` or lies in it, whatever links lead to either; both as parsed.
+    """Whether one location is another or lies in it, after following links.
 
-    Folders that do not exist yet count by where they would be made.
+    Args:
+        outer: as parsed.
+        inner: as parsed. A folder that does not exist yet counts by where it would be made.
+
+    Returns:
+        True if ``inner`` is ``outer`` or lies in it.
     """
     if is_local(outer) != is_local(inner):
         return False
@@ -169,8 +177,16 @@ def contains(outer: str, inner: str) -> bool:
     return f"{_object_name(inner)}/".startswith(f"{_object_name(outer)}/")
 
 
-def same_place(first: str, second: str) -> bool:
-    """Whether two locations are one folder, whatever links lead to it."""
+def is_same_place(first: str, second: str) -> bool:
+    """Whether two locations are the same folder, after following links.
+
+    Args:
+        first: as parsed.
+        second: as parsed.
+
+    Returns:
+        True if each contains the other.
+    """
     return contains(first, second) and contains(second, first)
 
 
@@ -181,7 +197,7 @@ def _object_name(url: str) -> str:
 
 
 def _folder_contains(outer: str, inner: str) -> bool:
-    """By the folders that are named and by those that links lead to: what lies in a linked folder is read under both names."""
+    """By name and after following links: the content of a linked folder can be read under both names."""
     return any(_holds(os.path.realpath(outer), path) for path in (inner, os.path.realpath(inner)))
 
 

@@ -1,11 +1,11 @@
-"""Object store: what every kind of store does with objects by their exact names."""
+"""Object store: the interface of the three kinds of store, whose objects are addressed by exact names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Protocol
 
-#: Names of half-written local files start so; listings leave them out.
+#: Prefix of the names of half-written local files; listings leave them out.
 TEMPORARY_PREFIX = ".crossdim-tmp-"
 
 
@@ -26,7 +26,7 @@ class StoredObject:
     problem: str = ""
 
 
-#: What a listing may find in the place of an object, and what that means.
+#: Problems that a listing may find in the place of an object, and what they mean.
 PROBLEMS = {
     "dangling_link": "is a link to something that does not exist",
     "link_loop": "is a link that leads back to itself or to a folder that holds it",
@@ -36,18 +36,27 @@ PROBLEMS = {
 }
 
 
-#: Those of them that hide nothing: what such a link leads to is listed under another name.
+#: The problems that hide nothing: what such a link leads to is listed under another name.
 NOTHING_HIDDEN = frozenset({"link_loop", "repeated_link"})
 
 
 class ObjectStore(Protocol):
-    """Objects by their exact names: no character of a name is a pattern. Errors are those of the client, not ours."""
+    """Objects by their exact names: no character of a name is a pattern. Errors are those of the store's client."""
 
     def read(self, name: str) -> bytes:
         """All bytes of an object."""
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``offset``; fewer where the object ends."""
+        """Read part of an object.
+
+        Args:
+            name: of the object.
+            offset: first byte.
+            length: number of bytes.
+
+        Returns:
+            ``length`` bytes, or fewer if the object ends earlier.
+        """
 
     def exists(self, name: str) -> bool:
         """Whether an object, or a folder with objects, is there."""
@@ -56,10 +65,20 @@ class ObjectStore(Protocol):
         """Every object below the folder ``name``, or the object itself under the path ""; FileNotFoundError if there is none."""
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object whole or not at all."""
+        """Write an object completely or not at all.
+
+        Args:
+            name: of the object; one that is there is replaced.
+            data: its bytes.
+        """
 
     def create(self, name: str, data: bytes) -> None:
-        """Write an object whole if there is none of its name; otherwise FileExistsError."""
+        """Write an object completely if there is none of its name; otherwise raise FileExistsError.
+
+        Args:
+            name: of the object.
+            data: its bytes.
+        """
 
     def delete(self, name: str) -> None:
         """Remove an object and every object below it as a folder; FileNotFoundError if there is none."""

@@ -1,4 +1,4 @@
-"""The folder that a verb writes into, looked at before anything is written: nothing of ours lies among other people's files."""
+"""Checks of the output folder before anything is written: a verb never mixes its files with other people's."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def check_output(
     option: str = "--out",
     remedy: str = EMPTY_FOLDER,
 ) -> None:
-    """Refuse a folder that holds files which are not what the verb writes there.
+    """Refuse an output folder that holds files which the verb does not write.
 
     Args:
         out: the folder; it need not exist.
         kind: what the verb writes, such as ``dataset``.
-        is_ours: whether the paths in the folder are of something that the verb may go on with.
-        is_ignored: whether a file of that path is no reason to refuse a folder.
-        option: how the folder was named on the command line.
-        remedy: what to do.
+        is_ours: given the paths in the folder, whether the verb may continue with them.
+        is_ignored: given a path, whether that file is no reason to refuse the folder.
+        option: that named the folder on the command line.
+        remedy: what to do, for the message.
 
     Raises:
         UsageError: naming what is there.
     """
     if not out.exists():
         return
-    found = [entry.path for entry in out.listing(problems=True)]
+    found = [entry.path for entry in out.list_objects(problems=True)]
     if found == [""]:
         raise UsageError(f"{option} {out.where('')} is a file; name a folder, which is made if it does not exist")
     foreign = [path for path in found if not is_ignored(path)]
@@ -48,10 +48,15 @@ def check_output(
 
 
 def check_outside(out: Bucket, datasets: Iterable[Bucket], option: str = "--out") -> None:
-    """Refuse a folder that is a dataset which is read, or lies in one, whatever links lead to either.
+    """Refuse an output folder that is one of the datasets which are read, or lies in one, after following links.
+
+    Args:
+        out: the folder; it need not exist.
+        datasets: that are read.
+        option: that named the folder on the command line.
 
     Raises:
-        UsageError: naming the two.
+        UsageError: naming the folder and the dataset.
     """
     for dataset in datasets:
         if contains(dataset.url, out.url):

@@ -1,4 +1,4 @@
-"""Processes: those that this one started, found through /proc where there is one, and ended with what they started."""
+"""Processes that this one started: found through /proc where there is one, and killed together with their children."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def descendants(root: int) -> list[int]:
-    """Processes below ``root``; who has lost its parent is not among them."""
+def find_descendants(root: int) -> list[int]:
+    """Find the processes below ``root``; those whose parent has ended are not among them."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -24,8 +24,16 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def started_with(name: str, value: str) -> list[int]:
-    """Processes of this user that were started with this environment variable, also those that have lost their parent."""
+def find_started_with(name: str, value: str) -> list[int]:
+    """Find this user's processes that were started with an environment variable, including those whose parent has ended.
+
+    Args:
+        name: of the variable.
+        value: of the variable, exactly.
+
+    Returns:
+        Their process ids, in no order.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -35,7 +43,7 @@ def started_with(name: str, value: str) -> list[int]:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """Signal 9 for each; for this process never."""
+    """Send SIGKILL to each process but this one."""
     for pid in pids:
         if pid != os.getpid():
             with contextlib.suppress(OSError):

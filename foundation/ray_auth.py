@@ -1,4 +1,4 @@
-"""Authentication with Ray: which mode a cluster wants that is joined, and how one that is started here keeps others out."""
+"""Authentication with Ray: finds the mode that a joined cluster needs, and protects a session that is started here."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ AUTH_TOKEN = "RAY_AUTH_TOKEN"
 #: a session listens there alone. Ray's other way, ``_node_ip_address``, makes a loopback address a routable one again.
 ROUTABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
-#: A head that restarts is back within this; one that is away for longer is away.
+#: A head that restarts answers within this time; one that takes longer counts as gone.
 PATIENCE_S = 10
 
 
 @contextlib.contextmanager
-def authenticated(address: str) -> Iterator[None]:
-    """Hold Ray's mode of authentication at what the cluster at ``address`` wants.
+def authenticate(address: str) -> Iterator[None]:
+    """Set Ray's mode of authentication to what the cluster at ``address`` needs, inside a ``with`` block.
 
     Raises:
-        RunError: if the cluster does not answer, or wants a token that is not here.
+        RunError: if the cluster does not answer, or needs a token that is not found here.
     """
-    with _environment(AUTH_MODE):  # the next cluster of this process may want another
+    with _restore_environment(AUTH_MODE):  # the next cluster of this process may need another mode
         _agree(address, os.environ.get(AUTH_MODE))
         yield
 
 
 @contextlib.contextmanager
-def private() -> Iterator[None]:
-    """Keep others out of the session that is started meanwhile.
+def keep_private() -> Iterator[None]:
+    """Keep others out of a session that is started inside the ``with`` block.
 
-    The token is handed on through the environment. Ray by itself would write one into the user's home, which locks later
-    clusters of the same user out of each other.
+    The token is passed on through the environment. Ray by itself would write one into the user's home folder, which would lock
+    later clusters of the same user out of each other.
     """
     from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     routable = ray_constants.ENABLE_RAY_CLUSTER
-    with _environment(AUTH_MODE, AUTH_TOKEN, ROUTABLE):
+    with _restore_environment(AUTH_MODE, AUTH_TOKEN, ROUTABLE):
         os.environ[ROUTABLE] = "0"
         ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported
         os.environ[AUTH_TOKEN] = secrets.token_hex(32)
@@ -56,8 +56,8 @@ def private() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(*names: str) -> Iterator[None]:
-    """Put these variables back afterwards."""
+def _restore_environment(*names: str) -> Iterator[None]:
+    """Restore these variables after the ``with`` block."""
     before = {name: os.environ.get(name) for name in names}
     try:
         yield
@@ -76,7 +76,7 @@ def _set_mode(mode: str) -> None:
 
 
 def _agree(address: str, said: str | None) -> None:
-    """Set the mode that the cluster wants, or say why the user's cannot work."""
+    """Set the mode that the cluster needs, or explain why the mode set by the user cannot work."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     _set_mode("disabled")
@@ -87,16 +87,16 @@ def _agree(address: str, said: str | None) -> None:
         if wanted:
             raise RunError(f"{where} wants a token, and {AUTH_MODE}={said} keeps it back: unset {AUTH_MODE}")
         return
-    lack = _lack_of_token()
-    if lack and not wanted:  # with any token at all it would let us in
+    lack = _find_token_problem()
+    if lack and not wanted:  # with any token at all it would accept us
         raise RunError(f"{where} takes no token, {AUTH_MODE}={said} asks for one, and {lack}: unset {AUTH_MODE}")
     if wanted and (lack or _refuses(address)):
         remedy = "put the cluster's into ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
         raise RunError(f"{where} wants a token, and {lack or 'the one found here is another'}: {remedy}")
 
 
-def _lack_of_token() -> str | None:
-    """Why there is no token to send, if there is none."""
+def _find_token_problem() -> str | None:
+    """Why there is no token to send; None if there is one."""
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
@@ -108,9 +108,9 @@ def _lack_of_token() -> str | None:
 
 
 def _refuses(address: str) -> bool:
-    """Whether the cluster turns us away in the mode that is set.
+    """Whether the cluster refuses this process in the mode that is set.
 
-    Asked before ``ray.init``, which tells a wrong token from no cluster only in its own log, after 20 to 80 s.
+    Asked before ``ray.init``, which reports a wrong token only in its own log, after 20 to 80 s.
     """
     import grpc  # type: ignore[import-untyped]
     from ray._private.grpc_utils import init_grpc_channel

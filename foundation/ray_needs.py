@@ -1,4 +1,4 @@
-"""What Ray needs of a machine, looked at before it is started: without it Ray waits for a minute and says something else."""
+"""What Ray needs of a machine, checked before it is started: without it Ray waits for a minute and reports something else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def refuse_machine() -> None:
     """Refuse to start Ray where it cannot start.
 
     Raises:
-        RunError: naming all that is missing, and what to do about it.
+        RunError: naming everything that is missing, and what to do about it.
     """
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())

@@ -1,6 +1,6 @@
-"""Watch: whether the Ray processes that this one needs still answer.
+"""Watch whether the Ray processes that this one needs still answer.
 
-Without them Ray ends this process with the exit code of wrong use and no sentence, or lets it wait for a minute and longer.
+Without them Ray ends this process with the exit code of a usage error and no message, or lets it wait for a minute or longer.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ FAILED = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """A process of Ray: what it is, where it listens, and how long it may be silent before it counts as lost."""
+    """A process of Ray: its name, its HOST:PORT, and for how many seconds it may be silent before it counts as lost."""
 
     name: str
     address: str
     patience_s: float
 
     def answers(self) -> bool:
-        """Whether somebody listens there."""
+        """Whether a process listens there."""
         host, port = self.address.rsplit(":", 1)
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
@@ -40,12 +40,18 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[None]:
-    """Meanwhile, if an endpoint is lost, end this process with a sentence and exit code 2.
+def watch(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[None]:
+    """Inside the ``with`` block, end this process with a message and exit code 2 if an endpoint is lost.
 
     Args:
-        endpoints: all of which are needed.
-        end: called before; stops what would be left.
+        endpoints: the processes that are needed, every one of them.
+        end: called before this process ends, to stop processes that would be left behind.
+
+    Yields:
+        Nothing; a thread checks every 0.3 s until the block ends.
+
+    Raises:
+        Exception: whatever the block raises, if all endpoints still answer.
     """
     stop = threading.Event()
     heard = dict.fromkeys(endpoints, time.monotonic())
@@ -55,7 +61,7 @@ def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[
             if endpoint.answers():
                 heard[endpoint] = time.monotonic()
             elif (silence := time.monotonic() - heard[endpoint]) > max(endpoint.patience_s, EVERY_S):
-                _lost(endpoint, silence, end)
+                _end_process(endpoint, silence, end)
 
     def again() -> None:
         while not stop.wait(EVERY_S):
@@ -67,7 +73,7 @@ def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[
         yield
     except Exception:
         if not all(endpoint.answers() for endpoint in endpoints):
-            time.sleep(2 * EVERY_S)  # it follows from the loss, and Ray's own end would be quicker than the thread
+            time.sleep(2 * EVERY_S)  # caused by the loss; Ray could end the process before the thread reports it
             look()
         raise
     finally:
@@ -75,7 +81,7 @@ def watched(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[
         thread.join()
 
 
-def _lost(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) -> None:
+def _end_process(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) -> None:
     if stop := signals.received():  # a signal to all processes reaches Ray's, too
         code = signals.say(stop, after="\n")
     else:

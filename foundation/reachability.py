@@ -1,6 +1,6 @@
-"""First contact: one small question to an S3 store before any work, so that a wrong address or key is told within seconds.
+"""One small request to an S3 store before any work, so that a wrong address or key is reported within seconds.
 
-Later the store's silences are outlasted (see ``patience``); here they are not, for they mostly mean a typing error.
+Later requests wait for a store that does not answer (see ``retry``); this one does not, because a typing error is likelier.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from crossdim.foundation.location import shown_location
+from crossdim.foundation.location import format_location
 from crossdim.foundation.retry import TRANSIENT_STATUS, is_transient
-from crossdim.foundation.store_errors import MEANINGS, REGION_HEADER, meaning_of, meaning_of_answer, no_s3
+from crossdim.foundation.store_errors import MEANINGS, REGION_HEADER, describe_no_s3, explain_answer, explain_error
 from crossdim.foundation.store_options import StoreOptions
 from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.storage_schema.names import printable
 
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 5
-#: By when there is a sentence, whatever hangs: a name server has no time limit of its own.
+#: Time limit of the whole check: a name server has no time limit of its own.
 DEADLINE_S = 9.0
-#: An overloaded store is asked again until then.
+#: An overloaded store is asked again for so long.
 ASK_AGAIN_S = 4.0
 
 
@@ -36,40 +36,45 @@ class _Answer:
 
     @property
     def code(self) -> str:
-        """The code of an error; the status where the error is none of S3."""
+        """The error code of S3; the status where the error is not one of S3."""
         return str(self.document.get("Error", {}).get("Code", ""))
 
 
 class _FirstAnswer(Exception):
-    """Carries the first answer out of botocore, before it asks again, elsewhere or otherwise."""
+    """Carries the first answer out of botocore, before it asks again or follows a redirect."""
 
 
 @functools.cache
-def met(bucket: str, options: StoreOptions) -> StoreOptions:
-    """Ask for one key of ``bucket``; once in a process for the same bucket and options.
+def check_reachable(bucket: str, options: StoreOptions) -> StoreOptions:
+    """Ask a store to list one key of a bucket. The answer is cached for the process.
+
+    Args:
+        bucket: name of the bucket.
+        options: how the store is reached.
 
     Returns:
-        The options, with the region that the store names where none was given.
+        The options, with the region that the store names if none was given.
 
     Raises:
-        StorageError: if the store does not answer, is none, or refuses address or credentials; what to do is said.
+        StorageError: if the store does not answer, is not an S3 store, or refuses address or credentials; the message says what
+            to do.
     """
-    where = f"s3://{printable(bucket)} at {shown_location(options.endpoint_url or 'AWS')}"
-    answer = _within(DEADLINE_S, lambda: _first_answer(bucket, options, where), where)
+    where = f"s3://{printable(bucket)} at {format_location(options.endpoint_url or 'AWS')}"
+    answer = _run_within(DEADLINE_S, lambda: _get_first_answer(bucket, options, where), where)
     region = answer.document["ResponseMetadata"].get("HTTPHeaders", {}).get(REGION_HEADER)
     return options if options.region or not region else replace(options, region=region)
 
 
-def _first_answer(bucket: str, options: StoreOptions, where: str) -> _Answer:
-    """The answer to a listing of one key. A refusal of rights is one too, for other requests may be allowed."""
+def _get_first_answer(bucket: str, options: StoreOptions, where: str) -> _Answer:
+    """The answer to a listing of one key. A refusal of rights is an answer too: other requests may be allowed."""
     until = time.monotonic() + ASK_AGAIN_S
-    while (answer := _asked(bucket, options, where)).status in TRANSIENT_STATUS:
+    while (answer := _ask(bucket, options, where)).status in TRANSIENT_STATUS:
         if time.monotonic() > until:
             raise UnreachableError(
                 f"{where} answers that it is overloaded or away (HTTP status {answer.status}); try again later"
             )
         time.sleep(1)
-    if meaning := meaning_of_answer(answer.document, options):
+    if meaning := explain_answer(answer.document, options):
         raise StorageError(f"{where}: {meaning}")
     if answer.code == "AccessDenied" or answer.status == 403:
         return answer
@@ -77,11 +82,11 @@ def _first_answer(bucket: str, options: StoreOptions, where: str) -> _Answer:
         told = printable(str(answer.document["Error"].get("Message", "")))
         raise StorageError(f"{where}: the store refuses a listing: {printable(answer.code)}: {told}")
     if answer.status != 200 or "Name" not in answer.document:  # which S3 always repeats
-        raise StorageError(f"{where}: {no_s3(f' (HTTP status {answer.status})')}")
+        raise StorageError(f"{where}: {describe_no_s3(f' (HTTP status {answer.status})')}")
     return answer
 
 
-def _asked(bucket: str, options: StoreOptions, where: str) -> _Answer:
+def _ask(bucket: str, options: StoreOptions, where: str) -> _Answer:
     from botocore.exceptions import ParamValidationError, SSLError
 
     try:
@@ -96,14 +101,16 @@ def _asked(bucket: str, options: StoreOptions, where: str) -> _Answer:
             f"{where} cannot be trusted: {error}; check --endpoint-url, http or https, and certificates"
         ) from error
     except Exception as error:  # of botocore, whose errors have no common class; each ends as a sentence
-        if meaning := meaning_of(error, options):
+        if meaning := explain_error(error, options):
             raise StorageError(f"{where}: {meaning}") from error
         if is_transient(error):
-            raise UnreachableError(f"{where} does not answer: {_reason(error)}; check --endpoint-url and the network") from error
+            raise UnreachableError(
+                f"{where} does not answer: {_describe_silence(error)}; check --endpoint-url and the network"
+            ) from error
         raise StorageError(f"{where} cannot be asked: {error}; check --endpoint-url and the credentials") from error
 
 
-def _reason(error: Exception) -> str:
+def _describe_silence(error: Exception) -> str:
     """Why there is no answer, without the address of the request."""
     from urllib3.exceptions import NameResolutionError
 
@@ -138,8 +145,8 @@ def _list_one(bucket: str, options: StoreOptions) -> NoReturn:
     raise AssertionError(client.list_objects_v2(Bucket=bucket, MaxKeys=1))
 
 
-def _within(seconds: float, ask: Callable[[], _Answer], place: str) -> _Answer:
-    """What ``ask`` answers; a thread that hangs is left behind."""
+def _run_within(seconds: float, ask: Callable[[], _Answer], place: str) -> _Answer:
+    """Call ``ask`` in a thread and return its answer; a thread that hangs is left behind."""
     found: list[_Answer] = []
     failed: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""Functions of other packages by reference, such as ``my_lab.recipes:chest_ct``."""
+"""Functions of other packages, given as text such as ``my_lab.recipes:chest_ct``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text is ``module:function`` of a module that is there; names of recipes may hold a colon too."""
+    """Whether a text is ``module:function`` and the module exists; names of recipes may hold a colon too."""
     module, colon, function = text.partition(":")
     return bool(colon) and function.isidentifier() and _is_there(module)
 
@@ -40,7 +40,7 @@ def import_module(name: str) -> ModuleType:
         name: such as ``my_lab.recipes``.
 
     Raises:
-        UsageError: if it is not there, or imports something that is not.
+        UsageError: if the module does not exist, or imports something that does not.
     """
     if not _is_there(name):
         raise UsageError(f"there is no module {name}; install its package, or start in the folder that holds it")
@@ -51,14 +51,17 @@ def import_module(name: str) -> ModuleType:
 
 
 def find_function(module: ModuleType, name: str) -> Callable[[], Any]:
-    """A function of a module by its name.
+    """Find a function of a module by its name.
 
     Args:
         module: that holds it.
         name: of the function, which is called without arguments.
 
+    Returns:
+        The function.
+
     Raises:
-        UsageError: with the nearest names that there are.
+        UsageError: if there is none, with the nearest names.
     """
     found = getattr(module, name, None)
     if not callable(found):

@@ -1,4 +1,4 @@
-"""Patience: which failures of a store mean "not now", and asking again until it answers."""
+"""Retrying: which failures of a store are temporary, and asking again until it answers."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ TRANSIENT_STATUS = frozenset({429, 500, 502, 503, 504})
 STORE_FULL_STATUS = 507
 
 _LOG = logging.getLogger(__name__)
-_JITTER = random.Random()  # its own: the global generator belongs to whoever seeds it
+_JITTER = random.Random()  # its own generator: the global one belongs to whoever seeds it
 Answer = TypeVar("Answer")
 
 
-def patiently(ask: Callable[[bool], Answer], place: str, patience_s: float) -> Answer:
-    """What ``ask`` answers; while the store does not answer it is asked again, with growing waits.
+def ask_until_answered(ask: Callable[[bool], Answer], place: str, patience_s: float) -> Answer:
+    """Call ``ask``, and call it again, with growing waits, while the store does not answer.
 
     Args:
-        ask: is told whether an earlier attempt stayed without an answer; that may have done its work all the same.
+        ask: gets whether an earlier attempt remained without an answer; that attempt may have done its work all the same.
         place: URL, for the log.
-        patience_s: after which the error is raised. An attempt under way is not cut off: READ_TIMEOUT_S may come on top,
-            for an upload also what its bytes may take.
+        patience_s: seconds after which the error is raised; 0 tries once. An attempt under way is not cut off: READ_TIMEOUT_S
+            may be added, and for an upload the time that its bytes take.
+
+    Returns:
+        What ``ask`` returned.
 
     Raises:
         UnreachableError: of the last attempt.
@@ -52,7 +55,7 @@ def patiently(ask: Callable[[bool], Answer], place: str, patience_s: float) -> A
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """What store clients raise; only those whose client is in use. A ValueError is an endpoint that is no URL."""
+    """Errors that store clients raise, of those clients that are in use. A ValueError means an endpoint that is not a URL."""
     return (
         OSError,
         ValueError,
@@ -74,13 +77,21 @@ def _silences() -> tuple[type[Exception], ...]:
 
 
 def error_classes(module: str, *names: str) -> tuple[type[Exception], ...]:
-    """Errors of a client that is in use; none of one that another thread is just importing."""
+    """Error classes of a client, if the client is in use.
+
+    Args:
+        module: that defines them.
+        *names: of the classes.
+
+    Returns:
+        The classes; none if the module is not imported, or another thread is still importing it.
+    """
     loaded = sys.modules.get(module)
     return tuple(getattr(loaded, name) for name in names if hasattr(loaded, name))
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same question may be answered later. A certificate that is not trusted stays so."""
+    """Whether the same request may succeed later. An untrusted certificate is not transient."""
     causes = list(causes_of(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return False
@@ -88,12 +99,12 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether there is no room left."""
+    """Whether the store or disk has no space left."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or STORE_FULL_STATUS in map(_status, causes_of(error))
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was made from; s3fs turns answers of a store into an OSError, behind which they stand."""
+    """An error and the errors that caused it; s3fs turns answers of a store into an OSError, which they caused."""
     while error:
         yield error
         error = error.__cause__ or error.__context__

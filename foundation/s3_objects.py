@@ -1,7 +1,7 @@
 """S3 objects by their exact keys.
 
-s3fs is asked for single requests only: its own calls by path take ``*``, ``?`` and ``[ ]`` for patterns when they delete, cut
-a key at ``?versionId=``, drop slashes at its end, and keep quiet about what could not be deleted.
+s3fs is used for single requests only: its own calls by path treat ``*``, ``?`` and ``[ ]`` as patterns when they delete, cut
+a key at ``?versionId=``, drop slashes at its end, and do not report what could not be deleted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from s3fs.core import S3FileSystem, _error_wrapper
 from crossdim.foundation import store_options
 from crossdim.foundation.object_store import StoredObject
 
-#: Sending an object may take READ_TIMEOUT_S and its bytes at this rate; a store that takes longer does not answer. Ours.
+#: An upload may take READ_TIMEOUT_S and the time of its bytes at this rate; a slower store counts as silent. Our choice.
 SLOWEST_BYTES_PER_S = 200_000
-#: A larger object is read in ranges of this size, several at a time; written, it is sent in parts. As s3fs does.
+#: A larger object is read in ranges of this size, several at a time, and written in parts, as s3fs does.
 PART_BYTES = 50 * 2**20
 PARALLEL_READS = 10
 KEYS_PER_DELETE = 1000  # S3's limit
@@ -43,7 +43,16 @@ class S3Objects:
         return bytes(sync(self._filesystem.loop, self._read, self._key(name)))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``offset``: one range request; fewer where the object ends."""
+        """Read part of an object with one range request.
+
+        Args:
+            name: ``bucket/key``.
+            offset: first byte.
+            length: number of bytes.
+
+        Returns:
+            ``length`` bytes, or fewer if the object ends earlier.
+        """
         return bytes(sync(self._filesystem.loop, self._get, self._key(name), offset, length))
 
     async def _read(self, key: str) -> bytes:
@@ -62,7 +71,7 @@ class S3Objects:
         return bytes(data)
 
     async def _get(self, key: str, offset: int | None = None, length: int = 0, **how: str) -> Any:
-        """The bytes of a range; of a whole object its bytes, or its size and a condition if it should be read in parts."""
+        """The bytes of a range. For a whole object its bytes; its size and a condition if it should be read in parts."""
         span = {} if offset is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
 
         async def ask() -> Any:
@@ -93,11 +102,11 @@ class S3Objects:
         return True
 
     def _folder(self, name: str) -> str:
-        """What the keys below a folder begin with."""
+        """The prefix of the keys below a folder."""
         return f"{key}/" if (key := self._key(name)) else ""
 
     def _pages(self, prefix: str, **how: Any) -> Iterator[list[dict[str, Any]]]:
-        """The pages of a listing that hold something."""
+        """The pages of a listing that are not empty."""
         after: dict[str, str] = {}
         while True:
             page = self._call("list_objects_v2", Prefix=prefix, **after, **how)
@@ -112,25 +121,38 @@ class S3Objects:
             after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def list(self, name: str) -> list[StoredObject]:
-        """Every object below the folder ``name``, or the object itself under the path "". Folder markers say nothing."""
+        """Every object below the folder ``name``, or the object itself under the path ""; no markers of empty folders."""
         prefix = self._folder(name)
         below = [entry for page in self._pages(prefix) for entry in page]
         if below or not prefix:
             marked = (entry for entry in below if entry.get("Size") != 0 or not entry["Key"].endswith("/"))
-            return [_stored(entry["Key"], len(prefix), entry.get("Size"), entry.get("ETag")) for entry in marked]
+            return [_build_stored_object(entry["Key"], len(prefix), entry.get("Size"), entry.get("ETag")) for entry in marked]
         itself = self._call("head_object", Key=(key := self._key(name)))
-        return [_stored(key, len(key), itself.get("ContentLength"), itself.get("ETag"))]
+        return [_build_stored_object(key, len(key), itself.get("ContentLength"), itself.get("ETag"))]
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object: one PUT, or parts that become an object at once."""
+        """Write an object, or replace it: one PUT, or a multipart upload, which is visible only when it is complete.
+
+        Args:
+            name: ``bucket/key``.
+            data: its bytes.
+        """
         self._send(name, data)
 
     def create(self, name: str, data: bytes) -> None:
-        """Write an object if there is none; otherwise FileExistsError."""
+        """Write an object if there is none of its name.
+
+        Args:
+            name: ``bucket/key``.
+            data: its bytes.
+
+        Raises:
+            FileExistsError: if there is one.
+        """
         self._send(name, data, IfNoneMatch="*")
 
     def _send(self, name: str, data: bytes, **how: str) -> None:
-        """Upload. No timeout of s3fs holds while a request is being sent: a stalled store would be waited for without end."""
+        """Upload with a timeout of our own: s3fs has none while a request is being sent, and a stalled store would hang."""
         timeout = store_options.READ_TIMEOUT_S + len(data) / SLOWEST_BYTES_PER_S
         if len(data) < 2 * PART_BYTES:
             self._call("put_object", Key=self._key(name), Body=data, timeout=timeout, **how)
@@ -160,7 +182,7 @@ class S3Objects:
             raise kind(f"{len(refused)} objects stay, such as {first.get('Key')}: {first.get('Code')}: {first.get('Message')}")
 
 
-def _stored(key: str, start: int, size: int | None, etag: str | None) -> StoredObject:
+def _build_stored_object(key: str, start: int, size: int | None, etag: str | None) -> StoredObject:
     """An object whose path is its key from ``start`` on; not every store has ETags."""
     if size is None:
         raise ValueError(f"the store lists {key} without its size; copy the files to a folder or another object store")

@@ -1,4 +1,4 @@
-"""Configuration trees as text: frozen dataclasses to plain documents and back, and typed overrides by dotted path."""
+"""Configurations as documents: frozen dataclasses to JSON values and back, and typed overrides by dotted path."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Families = Mapping[Any, Mapping[str, type]]
 KIND = "kind"
 
 
-#: What most fields hold; looked at first, because documents are made for every file that is decoded.
+#: Types of most fields; checked first, because documents are made for every file that is decoded.
 _PLAIN = (str, int, float, bool, type(None))
 
 
 def to_document(value: Any) -> Any:
-    """A configuration as JSON values; members of a family carry their name under ``kind``."""
+    """A configuration as JSON values; members of a family have their name under ``kind``."""
     if type(value) in _PLAIN:
         return value
     if is_dataclass(value) and not isinstance(value, type):
@@ -42,9 +42,9 @@ def to_document(value: Any) -> Any:
     return value
 
 
-#: Types of what is in a JSON document, and what is made of it.
+#: Types in a JSON document, and what is made of them.
 _OF_DOCUMENTS = (bool, int, float, str, list, tuple, dict)
-#: Annotations are texts; making types of them costs more than all the rest.
+#: Annotations are texts; resolving them to types costs more than all the rest.
 _hints = functools.cache(typing.get_type_hints)
 
 
@@ -53,7 +53,7 @@ def _fields(kind: Any) -> dict[str, Field[Any]]:
     return {f.name: f for f in fields(kind)}
 
 
-def _member(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
+def _read_member(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
     table = families[kind]
     name = document.get(KIND) if isinstance(document, dict) else None
     if not isinstance(name, str) or name not in table:
@@ -62,7 +62,7 @@ def _member(kind: Any, document: Any, loc: str, families: Families, problems: li
     return _read(table[name], {k: v for k, v in document.items() if k != KIND}, loc, families, problems)
 
 
-def _tree(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
+def _read_tree(kind: Any, document: Any, loc: str, families: Families, problems: list[Problem]) -> Any:
     if not isinstance(document, dict):
         problems.append(Problem(loc=loc or "document", message=f"found {document!r}; expected an object"))
         return None
@@ -87,9 +87,9 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
     if type(value) is kind and kind in (int, str, bool):
         return value
     if kind in families:
-        return _member(kind, value, loc, families, problems)
+        return _read_member(kind, value, loc, families, problems)
     if is_dataclass(kind):
-        return _tree(kind, value, loc, families, problems)
+        return _read_tree(kind, value, loc, families, problems)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -124,6 +124,15 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
 def from_document(kind: type[Config], document: Any, *, subject: str, families: Families | None = None) -> Config:
     """Build a configuration from its document.
 
+    Args:
+        kind: dataclass of the configuration.
+        document: JSON values, as :func:`to_document` writes them; settings with a default may be missing.
+        subject: where the document came from, for the error.
+        families: for each field type that is a family, its members by name.
+
+    Returns:
+        An instance of ``kind``.
+
     Raises:
         DocumentError: listing every setting that is unknown, missing or of the wrong type.
     """
@@ -143,7 +152,7 @@ def _parse(text: str) -> Any:
         return text
 
 
-def _replaced(config: Any, path: list[str], text: str, families: Families, whole: str) -> Any:
+def _replace(config: Any, path: list[str], text: str, families: Families, whole: str) -> Any:
     name, *rest = path
     known = [f.name for f in fields(config)] if is_dataclass(config) else []
     if name not in known:
@@ -151,7 +160,7 @@ def _replaced(config: Any, path: list[str], text: str, families: Families, whole
             f"--set {whole}: {describe_unknown_name('setting', name, known) if known else f'{name} has no settings'}"
         )
     if rest:
-        return _with(config, name, _replaced(getattr(config, name), rest, text, families, whole), whole)
+        return _set_field(config, name, _replace(getattr(config, name), rest, text, families, whole), whole)
     problems: list[Problem] = []
     kind = typing.get_type_hints(type(config))[name]
     value = _read(kind, _parse(text), name, families, problems)
@@ -160,25 +169,33 @@ def _replaced(config: Any, path: list[str], text: str, families: Families, whole
         value, problems = text, []
     if problems:
         raise UsageError(f"--set {whole}: {problems[0].message}")
-    return _with(config, name, value, whole)
+    return _set_field(config, name, value, whole)
 
 
-def _with(config: Any, name: str, value: Any, whole: str) -> Any:
+def _set_field(config: Any, name: str, value: Any, whole: str) -> Any:
     try:
         return replace(config, **{name: value})
     except CrossdimError as error:  # a value of the right type that the configuration refuses
         raise UsageError(f"--set {whole}: {error}") from None
 
 
-def with_overrides(config: Config, overrides: Iterable[str], families: Families | None = None) -> Config:
-    """A configuration with ``a.b=value`` texts applied, each typed by its field.
+def override_settings(config: Config, overrides: Iterable[str], families: Families | None = None) -> Config:
+    """Apply ``a.b=value`` texts to a configuration.
+
+    Args:
+        config: dataclass of settings; it is not changed.
+        overrides: in the order in which they are applied. Each value is read as JSON, or as text, by the type of its field.
+        families: for each field type that is a family, its members by name.
+
+    Returns:
+        A copy with the overrides.
 
     Raises:
-        UsageError: for a path that does not exist (with the nearest names) or a value of the wrong type.
+        UsageError: for a path that does not exist (with the nearest names), or a value that has the wrong type or is refused.
     """
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals:
             raise UsageError(f"--set takes path=value; found {override!r}")
-        config = _replaced(config, path.split("."), text, families or {}, override)
+        config = _replace(config, path.split("."), text, families or {}, override)
     return config

@@ -1,7 +1,7 @@
-"""Signals: Ctrl-C (SIGINT) and SIGTERM end a verb once, with one line; the second one ends the process at once.
+"""Signals: the first Ctrl-C (SIGINT) or SIGTERM ends a verb with one line; a second one ends the process at once.
 
 The first raises ``KeyboardInterrupt`` in the main thread, or asks a running training to save and stop. A thread watches for the
-second: the main thread may be inside a call that does not return.
+second, because the main thread may be inside a call that does not return.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-from crossdim.foundation.processes import descendants, kill
+from crossdim.foundation.processes import find_descendants, kill
 
 SIGINT = signal.SIGINT
-#: Exit codes of a process that was stopped. SIGTERM has always counted as work that is not done.
+#: Exit codes of a process that was stopped. SIGTERM counts as work that failed.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 2}
-#: How the line about a stop begins: with a sentence of the verb behind it, and without one.
+#: How the line about a stop begins: if a sentence of the verb follows, and if none does.
 LINES = {signal.SIGINT: ("interrupted; ", "interrupted; "), signal.SIGTERM: ("error: ", "error: stopped by SIGTERM; ")}
-#: How it ends, by whether the same command finds something to go on from.
+#: How it ends: whether the same command has something to continue from.
 GOES_ON, NOTHING = "the same command goes on from here", "nothing was written yet"
-#: Signals so close together are one: ``timeout`` and job managers signal a process and then its group.
+#: Signals this close together count as one: ``timeout`` and job managers signal a process and then its group.
 TOGETHER_S = 0.3
-#: A stop that takes so long is spoken of: work may be waiting for a store that is away.
+#: A stop that takes longer prints a line: work may be waiting for a store that does not answer.
 SLOW_S = 15.0
 
 
 @dataclass(kw_only=True, slots=True)
 class _State:
-    """What this process has been told, and whether it may be interrupted now."""
+    """The signals that this process received, and whether it may be interrupted now."""
 
     listening: bool = False
     first: signal.Signals | None = None
@@ -52,31 +52,34 @@ _state = _State()
 
 
 def received() -> signal.Signals | None:
-    """The stop signal that came first, if one came while this process listened."""
+    """The stop signal that came first, if one came while this process listened; otherwise None."""
     return _state.first if _state.listening else None
 
 
 def tell_written(*, written: bool) -> None:
-    """Say whether the verb has left anything that the same command goes on from: the line about a stop tells it."""
+    """State whether the verb has written anything that the same command can continue from; the line about a stop says so."""
     _state.written = written
 
 
 def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -> int:
-    """Print the one line about a stop, unless it is printed; the exit code.
+    """Print the line about a stop, once in a process.
 
     Args:
         stop: the signal.
-        sentence: what was saved; without it the line says whether the same command goes on.
-        after: what goes before the line, such as the end of a line that a progress bar has left open.
+        sentence: what was saved; without it the line says whether the same command continues.
+        after: printed before the line, such as a newline after a progress bar.
+
+    Returns:
+        The exit code for this signal.
     """
     if not _state.said:
         _state.said = True
-        sys.stderr.write(after + _line(stop, sentence))
+        sys.stderr.write(after + _format_line(stop, sentence))
         sys.stderr.flush()
     return EXIT_CODES[stop]
 
 
-def _line(stop: signal.Signals, sentence: str | None = None) -> str:
+def _format_line(stop: signal.Signals, sentence: str | None = None) -> str:
     told, alone = LINES[stop]
     if sentence:
         return f"{told}{sentence}\n"
@@ -84,7 +87,7 @@ def _line(stop: signal.Signals, sentence: str | None = None) -> str:
 
 
 def note(number: int) -> bool:
-    """Remember a stop signal; whether it is the first."""
+    """Remember a stop signal. Returns whether it is the first."""
     if _state.first is not None:
         return False
     _state.first, _state.first_at = signal.Signals(number), time.monotonic()
@@ -92,8 +95,11 @@ def note(number: int) -> bool:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
-    """Meanwhile, stop signals are heard as above, if the calling thread is the main one. After one came they stay so."""
+def listen() -> Iterator[None]:
+    """Handle stop signals inside a ``with`` block of the main thread, as the module says.
+
+    After a signal came, the handlers stay.
+    """
     global _state
     if _state.listening or threading.current_thread() is not threading.main_thread():
         yield
@@ -150,8 +156,8 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Keep the first stop signal until the block is done, and interrupt then: what is done here must not be left half done."""
+def hold() -> Iterator[None]:
+    """Delay the first stop signal until the ``with`` block ends, for work that must not be left half done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -166,8 +172,8 @@ def held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept_handlers() -> Iterator[None]:
-    """Put handlers of stop signals back afterwards: Ray sets its own, which end the process without a word."""
+def keep_handlers() -> Iterator[None]:
+    """Restore the handlers of stop signals after the ``with`` block: Ray's own end the process without a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -180,7 +186,7 @@ def kept_handlers() -> Iterator[None]:
 
 
 def check() -> None:
-    """Interrupt again if a stop signal came and yet work goes on.
+    """Raise ``KeyboardInterrupt`` again if a stop signal came and work continues all the same.
 
     The first ``KeyboardInterrupt`` is lost where it is raised inside a callback from C++, whose errors Python only prints or
     drops (seen in 1 of 50 starts of Ray Data). Loops over results of such libraries call this at each result.
@@ -193,7 +199,7 @@ def check() -> None:
 
 
 def interrupt() -> None:
-    """From another thread, interrupt the main one for a stop signal that was noted, and that nobody can answer."""
+    """Interrupt the main thread, from another one, for a stop signal that was noted and that nothing else will handle."""
     _state.kept = True
     _thread.interrupt_main(_state.first or signal.SIGINT)
 
@@ -228,24 +234,24 @@ def _watch(reading: int) -> None:
 
 
 def _write(text: str) -> None:
-    """To standard error, past Python's own stream: the main thread may be holding it."""
+    """Write to standard error without Python's own stream, whose lock the main thread may hold."""
     with contextlib.suppress(OSError):
         os.write(2, text.encode())
 
 
 def _end_at_once(stop: signal.Signals) -> NoReturn:
-    """End this process and all that it started."""
+    """End this process and everything that it started."""
     if not _state.said:
-        _write("\n" + _line(stop))
-    kill(descendants(os.getpid()))
+        _write("\n" + _format_line(stop))
+    kill(find_descendants(os.getpid()))
     os._exit(EXIT_CODES[_state.first if _state.said and _state.first else stop])
 
 
 def exit_as_told() -> None:
-    """For the entry of a process, before all else: once the line about a stop is printed, its exit code stays.
+    """Keep the exit code of a stop whose line is printed; called first in the entry point of a process.
 
-    While Python takes itself down, signals have their default actions again, and a second one would end the process by itself.
-    So the process ends where that begins, after all other exit handlers.
+    While Python shuts down, signals have their default actions again, and a second one would end the process with another code.
+    So the process ends at the start of the shutdown, after all other exit handlers.
     """
     atexit.register(_exit_as_told, os.getpid())
 

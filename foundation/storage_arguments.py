@@ -1,4 +1,4 @@
-"""Storage arguments: the options of every verb that reads or writes storage, and the buckets that they lead to."""
+"""Storage arguments: the options of every verb that reads or writes storage, and the buckets built from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.foundation.credentials import read_credentials
 from crossdim.foundation.location import S3_PROTOCOLS, local_path, parse_location, split_weight
-from crossdim.foundation.reachability import met
+from crossdim.foundation.reachability import check_reachable
 from crossdim.storage_schema.errors import StorageError, UsageError
 
 _ABOUT = """\
@@ -18,7 +18,7 @@ AWS_SESSION_TOKEN), the profile (AWS_PROFILE, or default in ~/.aws), the role of
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """The options that every verb with a storage argument takes."""
+    """Add the options that every verb with a storage argument takes."""
     group = parser.add_argument_group("storage", _ABOUT)
     group.add_argument("--endpoint-url", metavar="URL", help="address of an S3-compatible store")
     group.add_argument("--credentials-file", metavar="FILE", help="keys in the form of ~/.aws/credentials; workers need no file")
@@ -29,8 +29,8 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--anonymous", action="store_true", help="do not sign requests")
 
 
-def store_options(arguments: argparse.Namespace) -> StoreOptions:
-    """How stores are reached, as the arguments say.
+def parse_store_options(arguments: argparse.Namespace) -> StoreOptions:
+    """Build the store options from parsed arguments.
 
     Raises:
         UsageError: if they contradict each other.
@@ -68,43 +68,65 @@ def _check_endpoint(url: str) -> None:
         )
 
 
-def bucket(location: str, arguments: argparse.Namespace) -> Bucket:
-    """The bucket at ``location``, reached as the arguments say; a relative folder is one of this process, not of a worker's."""
-    return Bucket(parse_location(location), store_options(arguments))
+def build_bucket(location: str, arguments: argparse.Namespace) -> Bucket:
+    """Build a bucket without asking its store.
+
+    Args:
+        location: a folder, relative to this process's working directory, or a URL.
+        arguments: with the storage options.
+
+    Returns:
+        The bucket.
+    """
+    return Bucket(parse_location(location), parse_store_options(arguments))
 
 
 def open_bucket(location: str, arguments: argparse.Namespace) -> Bucket:
-    """The same, whose store has answered: a wrong endpoint, region, bucket or credential is told now, within seconds.
+    """Build a bucket and ask its store once, so that a wrong endpoint, region, bucket or credential is reported within seconds.
+
+    Args:
+        location: a folder, relative to this process's working directory, or a URL.
+        arguments: with the storage options.
+
+    Returns:
+        The bucket, with the region that its store names.
 
     Raises:
-        StorageError: what is wrong, and the option that mends it.
+        StorageError: what is wrong, and the option that corrects it.
     """
-    return _met(bucket(location, arguments))
+    return _check_reachable(build_bucket(location, arguments))
 
 
-def _met(found: Bucket) -> Bucket:
+def _check_reachable(found: Bucket) -> Bucket:
     if found.protocol not in S3_PROTOCOLS:
         return found
     _ = found.filesystem  # says what to install if S3 is not spoken here
-    return replace(found, options=met(found.root.split("/", 1)[0], found.options))
+    return replace(found, options=check_reachable(found.root.split("/", 1)[0], found.options))
 
 
-def open_weighted(text: str, arguments: argparse.Namespace) -> tuple[Bucket, float]:
-    """The bucket and the weight that ``LOCATION`` or ``LOCATION:WEIGHT`` names; what exists decides between two readings.
+def open_weighted_bucket(text: str, arguments: argparse.Namespace) -> tuple[Bucket, float]:
+    """Open the bucket that ``LOCATION`` or ``LOCATION:WEIGHT`` names; what exists decides between two readings.
+
+    Args:
+        text: the argument.
+        arguments: with the storage options.
+
+    Returns:
+        The bucket, and its weight; 1.0 if none is given.
 
     Raises:
         UsageError: if both readings exist.
         StorageError: as :func:`open_bucket`.
     """
-    options = store_options(arguments)
+    options = parse_store_options(arguments)
 
     def exists(location: str) -> bool:
         try:
-            return _met(Bucket(location, options)).exists()
+            return _check_reachable(Bucket(location, options)).exists()
         except StorageError as error:
             if isinstance(error.__cause__, PermissionError):  # how stores answer for what is missing, to those who may not list
                 return False
             raise
 
     location, weight = split_weight(text, exists)
-    return _met(Bucket(location, options)), weight
+    return _check_reachable(Bucket(location, options)), weight

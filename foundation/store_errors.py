@@ -1,11 +1,11 @@
-"""Store errors: what an S3 store's answer means, in one sentence with the option that mends it."""
+"""Store errors: what an answer of an S3 store means, in one sentence with the option that corrects it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from crossdim.foundation.location import shown_location
+from crossdim.foundation.location import format_location
 from crossdim.foundation.retry import causes_of, error_classes
 from crossdim.foundation.store_options import StoreOptions
 from crossdim.storage_schema.names import printable
@@ -50,22 +50,30 @@ _OF_CLIENT = {
 }
 
 
-def no_s3(how: str = "") -> str:
-    """What answers is no S3 store; ``how`` is that seen, with a leading space."""
+def describe_no_s3(how: str = "") -> str:
+    """Say that the answer is not from an S3 store; ``how`` is what was seen, with a leading space."""
     return f"what answers there is no S3 store{how}; check --endpoint-url (scheme, host and port of the store's S3 interface)"
 
 
-def meaning_of(error: BaseException, options: StoreOptions) -> str | None:
-    """What an error of an S3 client means and what to do about it; None if it is none that waiting or other options mend."""
+def explain_error(error: BaseException, options: StoreOptions) -> str | None:
+    """Explain an error of an S3 client.
+
+    Args:
+        error: as raised by s3fs, botocore or aiohttp.
+        options: how the store was reached.
+
+    Returns:
+        What it means and what to do about it; None if neither waiting nor other options would help.
+    """
     for cause in causes_of(error):
         if name := next((name for name in _OF_CLIENT if isinstance(cause, error_classes("botocore.exceptions", name))), None):
             return _OF_CLIENT[name]
         if isinstance(cause, error_classes("botocore.parsers", "ResponseParserError")):
-            return no_s3()
+            return describe_no_s3()
         if isinstance(answer := getattr(cause, "response", None), dict) and "ResponseMetadata" in answer:
             # The answer to a HEAD has no body; of what type it would be, some stores say wrongly.
             headless = getattr(cause, "operation_name", "").startswith("Head") and status_of(answer) == 404
-            return None if headless else meaning_of_answer(answer, options)
+            return None if headless else explain_answer(answer, options)
     return None
 
 
@@ -74,25 +82,33 @@ def status_of(answer: Mapping[str, Any]) -> int:
     return int(answer["ResponseMetadata"].get("HTTPStatusCode", 0))
 
 
-def meaning_of_answer(answer: Mapping[str, Any], options: StoreOptions) -> str | None:
-    """The same for an error document of S3, as botocore parses it."""
+def explain_answer(answer: Mapping[str, Any], options: StoreOptions) -> str | None:
+    """Explain an error answer of an S3 store.
+
+    Args:
+        answer: the error document, as botocore parses it.
+        options: how the store was reached.
+
+    Returns:
+        What it means and what to do about it; None if neither waiting nor other options would help.
+    """
     error, told = answer.get("Error", {}), answer["ResponseMetadata"]
     code, headers = str(error.get("Code", "")), told.get("HTTPHeaders", {})
-    if region := _other_region(code, error, headers, options):
+    if region := _explain_region(code, error, headers, options):
         return region
     if code in MEANINGS:
         return MEANINGS[code]
     status = status_of(answer)
     if status in (301, 302, 307, 308) and "location" in headers and code not in _OF_REGION:
-        return no_s3(f" (it sends on to {shown_location(headers['location'])})")
+        return describe_no_s3(f" (it sends on to {format_location(headers['location'])})")
     if "html" in headers.get("content-type", "") and status < 500:
-        return no_s3(f" (a web page, HTTP status {status})")
+        return describe_no_s3(f" (a web page, HTTP status {status})")
     if code == "400":  # of a HEAD, whose answer has no body
         return f"the store refuses the request without a reason: mostly --region, http for https, or credentials; {_CREDENTIALS}"
     return None
 
 
-def _other_region(code: str, error: Mapping[str, Any], headers: Mapping[str, str], options: StoreOptions) -> str | None:
+def _explain_region(code: str, error: Mapping[str, Any], headers: Mapping[str, str], options: StoreOptions) -> str | None:
     region = headers.get(REGION_HEADER) or error.get("Region")
     if code not in _OF_REGION and not (code in ("301", "400") and region):
         return None

@@ -1,4 +1,4 @@
-"""Store options: how a store is reached."""
+"""Store options: how to reach a store."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from crossdim.foundation.location import S3_PROTOCOLS
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-#: Who has no patience is to have a sentence within about 16 s: so long may each of two attempts wait for an answer.
+#: Without patience an error comes within about 16 s: each of two attempts waits this long for an answer.
 IMPATIENT_READ_TIMEOUT_S = 8
 IMPATIENT_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreOptions:
-    """How to reach a store. Empty fields leave the choice to the usual places (environment, profile, instance role).
+    """How to reach a store. Options that are left empty are taken from the usual places (environment, profile, instance role).
 
     Attributes:
         endpoint_url: address of an S3-compatible store.
@@ -24,7 +24,9 @@ class StoreOptions:
         session_token: of temporary credentials.
         region: region of the bucket.
         anonymous: do not sign requests.
-        patience_s: how long a store that does not answer is asked again before that is an error. Files are never waited for.
+        patience_s: for how many seconds a store that does not answer is asked again before that is an error. Local files are
+        never
+            retried.
     """
 
     endpoint_url: str | None = None
@@ -50,7 +52,7 @@ class StoreOptions:
             "config_kwargs": {
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": READ_TIMEOUT_S if self.patience_s else IMPATIENT_READ_TIMEOUT_S,
-                # Who has patience asks again itself: stalled, a client with retries of its own may not be heard of for minutes.
+                # With patience we ask again ourselves: a client that retries by itself may be silent for minutes.
                 "retries": {"total_max_attempts": 1 if self.patience_s else IMPATIENT_ATTEMPTS, "mode": "standard"},
             },
         }

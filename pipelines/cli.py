@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from crossdim.foundation import entry_point, signals
 from crossdim.foundation.cluster import ray_session
 from crossdim.foundation.extras import require
-from crossdim.foundation.location import shown_location
+from crossdim.foundation.location import format_location
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.pipelines.counts import count
 from crossdim.storage_schema.errors import UsageError
@@ -171,7 +171,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         quiet=arguments.json,
     )
     outcome = run(order, partial(_ray_data_session, arguments.ray_address, "prepare"))
-    entry_point.answer(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
+    entry_point.print_result(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
 
@@ -201,7 +201,7 @@ def _document(outcome: PrepareResult) -> dict[str, object]:
 def _sentences(outcome: PrepareResult, out: str) -> str:
     from crossdim.pipelines.jobs.unread import sentence_of_unread
 
-    manifest, out = outcome.manifest, shown_location(out)
+    manifest, out = outcome.manifest, format_location(out)
     size = f"{count(manifest.num_samples, 'sample')}, {count(len(manifest.objects), 'object')}, {outcome.num_bytes / 1e6:.1f} MB"
     quarantined = count(manifest.num_quarantined, "input")
     if outcome.already_published:
@@ -242,13 +242,13 @@ def verify(arguments: argparse.Namespace) -> int:
     if report.problems:
         sentence = "\n  ".join(
             [
-                f"{shown_location(arguments.dataset)}: {count(len(report.problems), 'problem')} in {told}",
+                f"{format_location(arguments.dataset)}: {count(len(report.problems), 'problem')} in {told}",
                 *map(str, report.problems),
             ]
         )
     else:
-        sentence = f"{shown_location(arguments.dataset)} is whole: {told}, every byte and every sample checked"
-    entry_point.answer(report.document(), sentence, as_json=arguments.json)
+        sentence = f"{format_location(arguments.dataset)} is whole: {told}, every byte and every sample checked"
+    entry_point.print_result(report.document(), sentence, as_json=arguments.json)
     return entry_point.FAILED if report.problems else entry_point.DONE
 
 

@@ -82,7 +82,7 @@ def marker_paths(out: Bucket) -> list[str]:
     """Everything in scratch that is, or pretends to be, a marker of some plan."""
     if not out.exists(WORK):
         return []
-    return [entry.path for entry in out.listing(WORK) if entry.path != INPUTS]
+    return [entry.path for entry in out.list_objects(WORK) if entry.path != INPUTS]
 
 
 def files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
@@ -111,7 +111,7 @@ def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
     in_work = marker_paths(out)
     if not in_work:
         return {}
-    sizes = {entry.path: entry.size for entry in out.listing()}
+    sizes = {entry.path: entry.size for entry in out.list_objects()}
     ours = f"{WORK}/{plan_digest[:16]}/"
     strangers = sum(not path.startswith(ours) for path in in_work)
     if strangers:
@@ -159,7 +159,7 @@ def remove_scratch(out: Bucket) -> None:
     """Remove the scratch of a published dataset, also what a run left that died right after its commit; nothing of others."""
     if not out.exists(WORK):
         return
-    found = [scratch_of(entry.path) for entry in out.listing(WORK, problems=True)]
+    found = [scratch_of(entry.path) for entry in out.list_objects(WORK, problems=True)]
     if all(found):
         out.delete(WORK)
         return
@@ -174,7 +174,7 @@ def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Mar
         StorageError: if one cannot be trusted; nothing may be published then.
     """
     wanted = list(rows)
-    markers = _sound_markers(out, plan_digest, wanted, {entry.path: entry.size for entry in out.listing()})
+    markers = _sound_markers(out, plan_digest, wanted, {entry.path: entry.size for entry in out.list_objects()})
     if len(markers) < len(wanted):
         raise StorageError(
             f"{len(wanted) - len(markers)} finished rows of {out.where('')} were changed or lost while others were written, so "

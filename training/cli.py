@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crossdim.foundation import signals
-from crossdim.foundation.entry_point import DONE, FAILED, Parser, answer
+from crossdim.foundation.entry_point import DONE, FAILED, Parser, print_result
 from crossdim.foundation.entry_point import main as run_verb
-from crossdim.foundation.location import same_place, shown_location, without_secrets
-from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted
+from crossdim.foundation.location import format_location, hide_secrets, is_same_place
+from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted_bucket
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training.option_values import (
     parse_checkpoint_interval,
@@ -38,7 +38,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     signals.tell_written(written=False)
     started = time.monotonic()
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
-    datasets = [open_weighted(text, arguments) for text in arguments.data]
+    datasets = [open_weighted_bucket(text, arguments) for text in arguments.data]
     from crossdim.training.config.pretraining import apply_overrides
     from crossdim.training.launch.driver import Workers, pretrain, saved_config
     from crossdim.training.launch.worker import Source
@@ -68,11 +68,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         return _plan(arguments, config, sources, workers, run, saving)
     before = pretrain(config, sources, run, workers, saving, arguments.threads)
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
-    document = {"out": without_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
+    document = {"out": hide_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
-    answer(
+    print_result(
         document,
-        f"{run.where('')} {how}. Next: crossdim evaluate {shlex.join([run.where(''), '--data', *map(shown_location, urls)])}",
+        f"{run.where('')} {how}. Next: crossdim evaluate {shlex.join([run.where(''), '--data', *map(format_location, urls)])}",
         as_json=arguments.json,
     )
     return DONE
@@ -82,9 +82,9 @@ def _check_datasets(sources: Sequence[Source]) -> None:
     from crossdim.training.data.mixture import integer_weights
 
     urls = [source.bucket.url for source in sources]
-    if twice := next((url for number, url in enumerate(urls) if any(map(partial(same_place, url), urls[:number]))), None):
+    if twice := next((url for number, url in enumerate(urls) if any(map(partial(is_same_place, url), urls[:number]))), None):
         raise UsageError(
-            f"--data names {shown_location(twice)} twice; name each dataset once, with a weight as in {shown_location(twice)}:2"
+            f"--data names {format_location(twice)} twice; name each dataset once, with a weight as in {format_location(twice)}:2"
         )
     try:
         integer_weights([source.weight for source in sources])
@@ -107,7 +107,7 @@ def _plan(
     counts = sorted({min(most, least << doubled) for doubled in range(most.bit_length() + 1)})
     found = probe(config, sources, most, torch.device("cuda" if workers.use_gpu else "cpu"), arguments.threads)
     document, sentences = plan(config, found, counts, saving)
-    answer(document, sentences, as_json=arguments.json)
+    print_result(document, sentences, as_json=arguments.json)
     return DONE
 
 
@@ -115,7 +115,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from crossdim.training.run_dir.status import read_status
 
     found = read_status(open_bucket(arguments.run, arguments), time.time())
-    answer(asdict(found), str(found), as_json=arguments.json)
+    print_result(asdict(found), str(found), as_json=arguments.json)
     return DONE if found.state in ("running", "restarting", "done") else FAILED
 
 
@@ -126,7 +126,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from crossdim.training.evaluation import evaluate
 
     document, sentence = evaluate(run, datasets, folds=arguments.folds, baselines=arguments.baselines, quiet=arguments.json)
-    answer(document, sentence, as_json=arguments.json)
+    print_result(document, sentence, as_json=arguments.json)
     return DONE
 
 
@@ -155,7 +155,7 @@ def _study(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
     )
     document, table = run_study(study(arguments.name, config), study_config)
-    answer(document, f"{table}\ntable: {out.where('study.md')}", as_json=arguments.json)
+    print_result(document, f"{table}\ntable: {out.where('study.md')}", as_json=arguments.json)
     return DONE
 
 

@@ -63,7 +63,7 @@ def check_objects(out: Bucket, manifest: Manifest) -> None:
     Raises:
         StorageError: if one is missing or has another size.
     """
-    sizes = {entry.path: entry.size for entry in out.listing()}
+    sizes = {entry.path: entry.size for entry in out.list_objects()}
     lost = [entry.path for entry in manifest.objects if sizes.get(entry.path) != entry.size]
     if lost:
         raise StorageError(

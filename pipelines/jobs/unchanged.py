@@ -86,7 +86,7 @@ def check_unchanged(
         StorageError: if one holds other content than the dataset was made from.
     """
     recorded = {one.path: one for one in names}
-    contents = Contents(sources, recorded, int(out.listing(MANIFEST_PATH)[0].version) if out.is_local else None)
+    contents = Contents(sources, recorded, int(out.list_objects(MANIFEST_PATH)[0].version) if out.is_local else None)
     looked_at = [file for file in files if not ignored_by_name(file.path) and not file.problem]
     if not recorded and not any(map(contents.may_have_changed, looked_at)):
         return []

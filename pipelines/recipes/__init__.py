@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from crossdim.foundation.references import find_function, is_reference
-from crossdim.foundation.settings import with_overrides
+from crossdim.foundation.settings import override_settings
 from crossdim.pipelines.extensions import load_extension
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.recipes import images, volumes
@@ -32,14 +32,14 @@ def resolve(name: str, overrides: Sequence[str] = ()) -> Recipe:
         UsageError: for an unknown name or setting, with the nearest ones; or for a function that returns no recipe.
     """
     if name in RECIPES:
-        return with_overrides(RECIPES[name](), overrides)
+        return override_settings(RECIPES[name](), overrides)
     if not is_reference(name):
         raise UsageError(f"{describe_unknown_name('recipe', name, RECIPES)}; one of your own is module:function")
     module, _, function = name.partition(":")
     recipe = find_function(load_extension(module), function)()
     if not isinstance(recipe, ImageRecipe | VolumeRecipe):
         raise UsageError(f"{name} returns {type(recipe).__name__}; a recipe is an ImageRecipe or a VolumeRecipe")
-    return with_overrides(recipe, overrides)
+    return override_settings(recipe, overrides)
 
 
 def default_name(recipe: str) -> str:

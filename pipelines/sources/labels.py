@@ -72,7 +72,7 @@ def read_labels(
         StorageError: if there is no such table.
     """
     folder, name = as_folder(table)
-    found = table.listing()
+    found = table.list_objects()
     if [one.path for one in found] != [""]:
         raise UsageError(f"{table.where('')} is a folder, or no file; --labels takes a CSV file")
     if found[0].size > MAX_TABLE_BYTES:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket, StoredObject
-from crossdim.foundation.location import split_query, without_user
+from crossdim.foundation.location import remove_user, split_query
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.names import escape_name, printable
 
@@ -47,7 +47,7 @@ def is_kept_by_prepare(path: str) -> bool:
 
 def folder_name(url: str) -> str:
     """The last part of a URL, as names are written: without a query, a user or a password, which may be secrets."""
-    return escape_name(without_user(split_query(url)[0]).rstrip("/").rsplit("/", 1)[-1])
+    return escape_name(remove_user(split_query(url)[0]).rstrip("/").rsplit("/", 1)[-1])
 
 
 def as_folder(source: Bucket) -> tuple[Bucket, str]:
@@ -62,7 +62,7 @@ def _file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:
 
 
 def _list_source(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[SourceFile]]:
-    found = source.listing(problems=True)
+    found = source.list_objects(problems=True)
     if [entry.path for entry in found] == [""]:  # the source is itself an object
         source, name = as_folder(source)
         return source, [_file(number, name, name, found[0])]

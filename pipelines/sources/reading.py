@@ -36,7 +36,7 @@ def _of_input(read: Callable[[], bytes], source: Bucket, path: str, version: str
 def _version_now(source: Bucket, path: str) -> str:
     """The version of an input at this moment."""
     try:
-        found = source.listing(path)
+        found = source.list_objects(path)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise _missing_error() from error

@@ -33,7 +33,7 @@ def read_key(salt_file: Bucket) -> PseudonymKey:
     """
     if not salt_file.exists():
         raise StorageError(f"{salt_file.where('')} does not exist; make the secret key with: head -c 32 /dev/urandom > FILE")
-    found = salt_file.listing()
+    found = salt_file.list_objects()
     if [entry.path for entry in found] != [""]:
         raise UsageError(
             f"{salt_file.where('')} is a folder, or no file; --salt-file takes a file of at least {MIN_KEY_BYTES} random bytes"

@@ -91,26 +91,28 @@ class StoreSuite:
         for path in ("b/2.bin", "b/10.bin", "a.bin", "b/c/d/e.bin"):
             bucket.put(path, b"x" * len(path))
 
-        assert bucket.listing() == [StoredObject(path=p, size=len(p)) for p in ("a.bin", "b/10.bin", "b/2.bin", "b/c/d/e.bin")]
-        assert [o.path for o in bucket.listing("b")] == ["b/10.bin", "b/2.bin", "b/c/d/e.bin"]
-        assert [o.path for o in bucket.at("b").listing("c")] == ["c/d/e.bin"]
+        assert bucket.list_objects() == [
+            StoredObject(path=p, size=len(p)) for p in ("a.bin", "b/10.bin", "b/2.bin", "b/c/d/e.bin")
+        ]
+        assert [o.path for o in bucket.list_objects("b")] == ["b/10.bin", "b/2.bin", "b/c/d/e.bin"]
+        assert [o.path for o in bucket.at("b").list_objects("c")] == ["c/d/e.bin"]
 
     def test_a_listing_ends_at_the_folder_name(self, bucket):
         """``b`` is not the beginning of ``bb``: in an object store both are only prefixes."""
         bucket.put("b/1", b"")
         bucket.put("bb/1", b"")
 
-        assert [o.path for o in bucket.listing("b")] == ["b/1"]
+        assert [o.path for o in bucket.list_objects("b")] == ["b/1"]
 
     def test_a_listing_sees_what_others_wrote(self, bucket):
         """Clients cache listings; a resumed run must see the objects of the killed one."""
         bucket.put("a/1", b"")
-        assert len(bucket.listing()) == 1
+        assert len(bucket.list_objects()) == 1
         assert not bucket.exists("a/2")
         self.write_as_another_process(bucket, "a/2")
 
         assert bucket.exists("a/2")
-        assert len(bucket.listing()) == 2
+        assert len(bucket.list_objects()) == 2
 
     def write_as_another_process(self, bucket: Bucket, path: str) -> None:
         bucket.put(path, b"")
@@ -127,12 +129,12 @@ class StoreSuite:
         bucket.put(path, b"1")
 
         assert bucket.read(path) == b"1"
-        assert [o.path for o in bucket.listing()] == [path]
+        assert [o.path for o in bucket.list_objects()] == [path]
 
     def test_what_is_missing_is_said_in_a_sentence_with_its_url(self, bucket):
         """The URL as the user typed it, not as a client spells it."""
         bucket.put("present", b"")
-        for act in (bucket.read, bucket.listing, lambda path: bucket.read_range(path, 0, 4)):
+        for act in (bucket.read, bucket.list_objects, lambda path: bucket.read_range(path, 0, 4)):
             with pytest.raises(StorageError, match="does not exist") as caught:
                 act("absent/x.bin")
             assert f"{bucket.url}/absent/x.bin" in str(caught.value)
@@ -143,7 +145,7 @@ class StoreSuite:
             bucket.put(path, b"")
         bucket.delete("a")
 
-        assert [o.path for o in bucket.listing()] == ["keep"]
+        assert [o.path for o in bucket.list_objects()] == ["keep"]
         assert not bucket.exists("a")
 
     def test_a_bucket_travels_to_workers(self, bucket):
@@ -165,7 +167,7 @@ class TestFolder(StoreSuite):
         bucket.put("a", b"1")
 
         assert Bucket(f"file://{bucket.url}").read("a") == b"1"
-        assert Bucket(bucket.url + "/").listing() == bucket.listing()
+        assert Bucket(bucket.url + "/").list_objects() == bucket.list_objects()
 
     def test_a_relative_path_is_found(self, tmp_path, monkeypatch):
         """``crossdim prepare raw --out data``."""
@@ -173,14 +175,14 @@ class TestFolder(StoreSuite):
         Bucket("data").put("x/a", b"1")
 
         assert (tmp_path / "data/x/a").read_bytes() == b"1"
-        assert [o.path for o in Bucket("data").listing()] == ["x/a"]
+        assert [o.path for o in Bucket("data").list_objects()] == ["x/a"]
 
     def test_half_written_files_are_not_listed(self, bucket):
         """A killed writer leaves them behind; nobody may take one for a sample."""
         bucket.put("a/1", b"")
         Path(bucket.full(f"a/{TEMPORARY_PREFIX}7")).write_bytes(b"half")
 
-        assert [o.path for o in bucket.listing()] == ["a/1"]
+        assert [o.path for o in bucket.list_objects()] == ["a/1"]
 
     @pytest.mark.parametrize("write", [Bucket.put, Bucket.create])
     def test_a_reader_never_sees_half_an_object(self, bucket, write, monkeypatch):
@@ -195,7 +197,7 @@ class TestFolder(StoreSuite):
             with pytest.raises(StorageError, match="power cut"):
                 write(bucket, path, b"x" * 100)
 
-        assert [(o.path, o.size) for o in bucket.listing()] == [("old", 3)]
+        assert [(o.path, o.size) for o in bucket.list_objects()] == [("old", 3)]
         assert os.listdir(bucket.root) == ["old"]
 
     def test_a_folder_in_the_way_of_an_object_is_said(self, bucket):
@@ -261,7 +263,7 @@ class TestS3(StoreSuite):
     def test_a_bucket_that_does_not_exist_is_said(self, bucket):
         """The commonest typing error of all."""
         absent = Bucket("s3://no-such-bucket/x", bucket.options)
-        for act in (absent.listing, lambda: absent.read("a"), lambda: absent.put("a", b"1")):
+        for act in (absent.list_objects, lambda: absent.read("a"), lambda: absent.put("a", b"1")):
             with pytest.raises(StorageError, match=r"s3://no-such-bucket/x"):
                 act()
 
@@ -278,7 +280,7 @@ OPERATIONS: dict[str, tuple[Callable[[Bucket], object], object]] = {
     "read_range": (lambda bucket: bucket.read_range("a", 2, 3), b"234"),
     "exists": (lambda bucket: bucket.exists("a"), True),
     "exists, of a whole bucket": (lambda bucket: Bucket(f"s3://{bucket.root.split('/')[0]}", bucket.options).exists(), True),
-    "listing": (lambda bucket: [stored.path for stored in bucket.listing()], ["a"]),
+    "listing": (lambda bucket: [stored.path for stored in bucket.list_objects()], ["a"]),
     "put": (lambda bucket: bucket.put("b", b"1"), None),
     "create": (lambda bucket: bucket.create("b", b"1"), True),
     "delete": (lambda bucket: bucket.delete("a"), None),

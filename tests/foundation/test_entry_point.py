@@ -113,7 +113,7 @@ def test_store_options_reach_the_bucket():
     arguments = parser().parse_args(
         ["s3://lab", "--endpoint-url", "http://h:9000", "--access-key", "k", "--secret-key", "s", "--region", "r"]
     )
-    bucket = storage_arguments.bucket(arguments.where, arguments)
+    bucket = storage_arguments.build_bucket(arguments.where, arguments)
     found = bucket.options.filesystem_arguments(bucket.protocol)
 
     assert (bucket.url, found["endpoint_url"], found["key"], found["secret"]) == ("s3://lab", "http://h:9000", "k", "s")
@@ -124,14 +124,14 @@ def test_store_options_reach_the_bucket():
 def test_a_relative_folder_is_made_absolute_before_it_travels(tmp_path, monkeypatch):
     """A worker elsewhere would look for it below its own folder."""
     monkeypatch.chdir(tmp_path)
-    assert storage_arguments.bucket("runs/b", parser().parse_args(["x"])).url == str(tmp_path / "runs" / "b")
-    assert storage_arguments.bucket("s3://lab/runs", parser().parse_args(["x"])).url == "s3://lab/runs"
+    assert storage_arguments.build_bucket("runs/b", parser().parse_args(["x"])).url == str(tmp_path / "runs" / "b")
+    assert storage_arguments.build_bucket("s3://lab/runs", parser().parse_args(["x"])).url == "s3://lab/runs"
 
 
 def test_machines_get_one_json_object_and_people_a_sentence(capsys):
     """Either, never a mixture: a script pipes it into a JSON parser."""
-    entry_point.answer({"b": 1, "a": [2]}, "one sample", as_json=True)
-    entry_point.answer({"b": 1}, "one sample", as_json=False)
+    entry_point.print_result({"b": 1, "a": [2]}, "one sample", as_json=True)
+    entry_point.print_result({"b": 1}, "one sample", as_json=False)
     first, second = capsys.readouterr().out.splitlines()
 
     assert json.loads(first) == {"a": [2], "b": 1}

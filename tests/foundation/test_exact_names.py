@@ -111,8 +111,8 @@ def test_on_s3_what_is_put_is_what_others_read_under_that_key(part, s3_root, s3_
     expected = {f"{prefix}/{path}".lstrip("/") for path in (f"{part}//{part}", f"{part}/end/", "one")}
 
     assert set(s3_keys(s3_client, name)) == expected
-    assert {one.path for one in inner.listing()} == {f"{part}//{part}", f"{part}/end/", "one"}
-    for one in inner.listing():
+    assert {one.path for one in inner.list_objects()} == {f"{part}//{part}", f"{part}/end/", "one"}
+    for one in inner.list_objects():
         assert inner.exists(one.path)
         if one.path != "one":
             assert inner.read(one.path) == one.path.encode() == inner.read_range(one.path, 0, one.size)
@@ -144,7 +144,7 @@ def test_among_files_a_delete_removes_its_own_and_nothing_else(part):
         Bucket(f"{folder}/{part}").delete(part)
         assert files_of(folder) == {name: data for name, data in everything.items() if name not in own}
 
-        for one in Bucket(folder).listing():
+        for one in Bucket(folder).list_objects():
             Bucket(folder).delete(one.path)
         assert files_of(folder) == {}
 
@@ -157,7 +157,7 @@ def test_in_memory_a_delete_removes_its_own_and_nothing_else(part):
         bucket.put(f"{other}/1", other.encode())
     bucket.delete(part)
 
-    assert {one.path for one in bucket.listing()} == {f"{other}/1" for other in neighbours(part)}
+    assert {one.path for one in bucket.list_objects()} == {f"{other}/1" for other in neighbours(part)}
 
 
 @pytest.mark.integration
@@ -169,7 +169,7 @@ def test_more_keys_than_a_page_are_deleted_and_listed(s3_root, s3_client):
         s3_client.put_object(Bucket=name, Key=f"many/{number}", Body=b"")
     s3_client.put_object(Bucket=name, Key="many2/1", Body=b"")
 
-    assert len(bucket.listing("many")) == 1003
+    assert len(bucket.list_objects("many")) == 1003
     bucket.delete("many")
     assert list(s3_keys(s3_client, name)) == ["many2/1"]
     bucket.delete("many2")
@@ -216,7 +216,7 @@ def test_files_whose_names_are_not_utf8_are_listed_and_read(name):
         place = os.path.join(os.fsencode(folder), name)
         with open(place, "wb") as file:
             file.write(b"1")
-        [one] = Bucket(folder).listing()
+        [one] = Bucket(folder).list_objects()
         assert one.path.encode()
         assert one.path == escape_name(os.fsdecode(name))
         assert Bucket(folder).read(one.path) == b"1"
@@ -232,6 +232,6 @@ def test_a_web_server_that_lists_no_sizes_is_refused_in_words(tmp_path):
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             with pytest.raises(StorageError, match="without its size; copy the files"):
-                Bucket(f"http://127.0.0.1:{server.server_port}/").listing()
+                Bucket(f"http://127.0.0.1:{server.server_port}/").list_objects()
         finally:
             server.shutdown()

@@ -19,7 +19,7 @@ from crossdim.storage_schema.errors import StorageError
 
 def listed(folder: Path | str) -> dict[str, str]:
     """What is listed, with its problem."""
-    return {one.path: one.problem for one in Bucket(str(folder)).listing(problems=True)}
+    return {one.path: one.problem for one in Bucket(str(folder)).list_objects(problems=True)}
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_linked_files_and_folders_are_listed_under_the_names_of_the_links(tree):
     bucket = Bucket(str(tree / "src"))
 
     assert listed(tree / "src") == dict.fromkeys(["file", "folder/d/in", "real", "sub/twice"], "")
-    assert {one.path: one.size for one in bucket.listing()} == {"file": 2, "folder/d/in": 2, "real": 1, "sub/twice": 2}
-    assert [bucket.read(one.path) for one in bucket.listing()] == [b"23", b"23", b"1", b"23"]
+    assert {one.path: one.size for one in bucket.list_objects()} == {"file": 2, "folder/d/in": 2, "real": 1, "sub/twice": 2}
+    assert [bucket.read(one.path) for one in bucket.list_objects()] == [b"23", b"23", b"1", b"23"]
 
 
 def test_a_source_that_is_a_link_is_listed(tree):
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_told_by_name(tree):
 
     assert listed(src) == expected
     assert set(expected.values()) - {""} <= set(PROBLEMS)
-    assert [one.path for one in Bucket(str(src)).listing()] == ["real", "sub/up/store/d/in"]
+    assert [one.path for one in Bucket(str(src)).list_objects()] == ["real", "sub/up/store/d/in"]
 
 
 def test_a_folder_is_listed_once_and_by_its_own_name_first(tree):
@@ -102,7 +102,7 @@ def test_a_folder_that_may_not_be_read_is_told(ordinary_user):
 
     assert listed(ordinary_user) == {"closed": "unreadable", "real": ""}
     with pytest.raises(StorageError, match="not allowed"):
-        Bucket(str(closed)).listing()
+        Bucket(str(closed)).list_objects()
 
 
 def test_links_among_folders_do_not_multiply(tmp_path):
@@ -148,7 +148,7 @@ def test_every_file_that_links_lead_to_is_listed(seed):
             (folders[low] / f"l{number}").symlink_to(target)
         walked = [Path(where, file) for where, _, names in os.walk(folders[0], followlinks=True) for file in names]
         reached = {os.path.realpath(place) for place in walked}
-        found = Bucket(str(folders[0])).listing(problems=True)
+        found = Bucket(str(folders[0])).list_objects(problems=True)
         read = [one for one in found if not one.problem]
 
         assert {os.path.realpath(folders[0] / one.path) for one in read} == reached

@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 WATCHER = """
 import os, socket, sys, time
 from crossdim.foundation import signals
-from crossdim.foundation.ray_watch import Endpoint, watched
-with socket.create_server(("127.0.0.1", 0)) as server, signals.listening():
+from crossdim.foundation.ray_watch import Endpoint, watch
+with socket.create_server(("127.0.0.1", 0)) as server, signals.listen():
     server.listen(100)
     address = "127.0.0.1:%d" % server.getsockname()[1]
     head = Endpoint(name="the head", address=address, patience_s={patience_s})
-    with watched([head], lambda: print("ended", flush=True)):
+    with watch([head], lambda: print("ended", flush=True)):
         time.sleep(0.5)
         {how}
 print("left", flush=True)

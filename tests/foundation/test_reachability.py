@@ -18,7 +18,7 @@ import crossdim.pipelines.cli
 import crossdim.training.cli
 from crossdim.foundation import reachability, store_options
 from crossdim.foundation.bucket import Bucket, StoreOptions
-from crossdim.foundation.reachability import met
+from crossdim.foundation.reachability import check_reachable
 from crossdim.pipelines.jobs.output import find_manifest
 from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.training.data.dataset import read_manifest
@@ -129,7 +129,7 @@ def test_what_a_server_answers_is_named_with_its_remedy(answer, serving):
     status, headers, body, said = ANSWERS[answer]
     url, start = serving(status, headers, body), time.monotonic()
     with pytest.raises(StorageError, match=said) as caught:
-        met("lab", StoreOptions(endpoint_url=url, **OPTIONS))
+        check_reachable("lab", StoreOptions(endpoint_url=url, **OPTIONS))
 
     assert time.monotonic() - start < LIMIT_S
     assert url in str(caught.value)
@@ -141,7 +141,7 @@ def test_a_denied_listing_is_no_reason_to_stop(serving):
     """Who may read objects may be forbidden to list them."""
     options = StoreOptions(endpoint_url=serving(403, {"Content-Type": XML}, error_xml("AccessDenied")), **OPTIONS)
 
-    assert met("lab", options) == options
+    assert check_reachable("lab", options) == options
 
 
 def test_the_region_that_a_store_names_is_used(serving):
@@ -149,7 +149,7 @@ def test_the_region_that_a_store_names_is_used(serving):
     page = b"<?xml version='1.0'?><ListBucketResult><Name>lab</Name></ListBucketResult>"
     url = serving(200, {"Content-Type": XML, "x-amz-bucket-region": "eu-north-1"}, page)
 
-    assert met("lab", StoreOptions(endpoint_url=url, access_key="k", secret_key="s")).region == "eu-north-1"
+    assert check_reachable("lab", StoreOptions(endpoint_url=url, access_key="k", secret_key="s")).region == "eu-north-1"
 
 
 @contextlib.contextmanager
@@ -171,7 +171,7 @@ def test_where_nobody_answers_is_said_within_seconds(serving):
         }.items():
             start = time.monotonic()
             with pytest.raises(StorageError, match=said):
-                met("lab", StoreOptions(endpoint_url=endpoint, **OPTIONS))
+                check_reachable("lab", StoreOptions(endpoint_url=endpoint, **OPTIONS))
             assert time.monotonic() - start < LIMIT_S
 
 
@@ -180,7 +180,7 @@ def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(reachability, "DEADLINE_S", 0.5)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2) or [])
     with pytest.raises(UnreachableError, match="does not answer within"):
-        met("lab", StoreOptions(endpoint_url=f"http://store-{uuid4().hex}.local", **OPTIONS))
+        check_reachable("lab", StoreOptions(endpoint_url=f"http://store-{uuid4().hex}.local", **OPTIONS))
 
 
 def test_no_credentials_and_a_wrong_profile_are_said(monkeypatch, tmp_path):
@@ -191,16 +191,16 @@ def test_no_credentials_and_a_wrong_profile_are_said(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     options = StoreOptions(endpoint_url="http://127.0.0.1:9", region="us-east-1")
     with pytest.raises(StorageError, match=r"no credentials were found.*--credentials-file.*AWS_PROFILE.*--anonymous"):
-        met("lab", options)
+        check_reachable("lab", options)
     monkeypatch.setenv("AWS_PROFILE", "absent")
     with pytest.raises(StorageError, match="AWS_PROFILE"):
-        met("lab2", options)
+        check_reachable("lab2", options)
 
 
 def test_no_bucket_is_called_so():
     """Before anything is sent."""
     with pytest.raises(StorageError, match=r"no name of a bucket; write s3://BUCKET/FOLDER"):
-        met("My Bucket", StoreOptions(endpoint_url="http://127.0.0.1:9", **OPTIONS))
+        check_reachable("My Bucket", StoreOptions(endpoint_url="http://127.0.0.1:9", **OPTIONS))
 
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
@@ -250,7 +250,7 @@ def test_every_verb_says_so_and_ends_with_code_2(verb, answer, serving, tmp_path
 
 @pytest.mark.parametrize("answer", ["page not found", "301", "400", "access key", "secret key", "no bucket", "clock"])
 @pytest.mark.parametrize(
-    "act", [lambda b: b.read("a"), lambda b: b.listing(), lambda b: b.put("a", b"1"), lambda b: b.delete("a")]
+    "act", [lambda b: b.read("a"), lambda b: b.list_objects(), lambda b: b.put("a", b"1"), lambda b: b.delete("a")]
 )
 def test_later_too_what_waiting_cannot_mend_is_said_at_once(answer, act, serving):
     """Credentials expire and buckets go while a run waits with patience; only silence is waited for."""
@@ -273,7 +273,7 @@ def _listing(entry: str, more: str = "<IsTruncated>false</IsTruncated>") -> byte
 def test_an_object_without_etag_has_no_version(more, serving):
     """Not every store that speaks S3 has ETags, or says when an object was written."""
     url = serving(200, {"Content-Type": XML}, _listing(f"<Key>raw/a.png</Key><Size>3</Size>{more}"))
-    found = Bucket("s3://lab/raw", StoreOptions(endpoint_url=url, **OPTIONS)).listing()
+    found = Bucket("s3://lab/raw", StoreOptions(endpoint_url=url, **OPTIONS)).list_objects()
     assert [(one.path, one.size, one.version) for one in found] == [("a.png", 3, "")]
 
 
@@ -298,7 +298,7 @@ def test_bytes_are_read_without_an_etag(serving, monkeypatch):
 def test_a_listing_that_lacks_what_is_needed_is_said(answer, said, serving):
     bucket = Bucket("s3://lab/raw", StoreOptions(endpoint_url=serving(200, {"Content-Type": XML}, answer), **OPTIONS))
     with pytest.raises(StorageError, match=said):
-        bucket.listing()
+        bucket.list_objects()
 
 
 class _Hanging(_Always):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.foundation.settings import from_document, to_document, with_overrides
+from crossdim.foundation.settings import from_document, override_settings, to_document
 from crossdim.storage_schema.errors import DocumentError, UsageError
 
 
@@ -85,7 +85,7 @@ def problems(document: object) -> dict[str, str]:
 
 
 def override(*texts: str) -> Recipe:
-    return with_overrides(Recipe(name="a"), texts, FAMILIES)
+    return override_settings(Recipe(name="a"), texts, FAMILIES)
 
 
 @given(RECIPES)
@@ -177,7 +177,7 @@ def test_a_text_field_takes_any_text():
 
 def test_an_optional_field_can_be_emptied():
     """``null`` is how JSON says it."""
-    assert with_overrides(Recipe(name="a", limit=3), ["limit=null"]).limit is None
+    assert override_settings(Recipe(name="a", limit=3), ["limit=null"]).limit is None
 
 
 def test_later_overrides_win_and_reach_into_families():

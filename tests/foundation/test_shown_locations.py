@@ -12,8 +12,8 @@ import pytest
 from crossdim import cli
 from crossdim.foundation import entry_point
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.location import shown_location, without_secrets
-from crossdim.foundation.storage_arguments import add_store_options, store_options
+from crossdim.foundation.location import format_location, hide_secrets
+from crossdim.foundation.storage_arguments import add_store_options, parse_store_options
 from crossdim.storage_schema.errors import DocumentError, Problem
 from crossdim.training.run_dir.status import Status
 
@@ -36,7 +36,7 @@ SECRET = "s3cr3tVALUE9"
 )
 def test_a_location_is_shown_in_one_line_without_its_secrets(location: str, shown: str) -> None:
     """Alone, and as a bucket says where it is."""
-    assert shown_location(location) == shown
+    assert format_location(location) == shown
     assert Bucket(location).where("") == shown
 
 
@@ -66,7 +66,7 @@ def test_an_address_is_taken_as_it_is(endpoint: str) -> None:
     """With a port and a path."""
     parser = argparse.ArgumentParser()
     add_store_options(parser)
-    assert store_options(parser.parse_args(["--endpoint-url", endpoint])).endpoint_url == endpoint
+    assert parse_store_options(parser.parse_args(["--endpoint-url", endpoint])).endpoint_url == endpoint
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # fsspec's FTP client, never connected
@@ -99,7 +99,7 @@ def test_a_log_line_shows_no_password() -> None:
     """Whoever writes it."""
     record = logging.LogRecord("x", logging.INFO, "", 0, f"reading ftp://u:{SECRET}@h/a", (), None)
     assert entry_point._Formatter("%(message)s").format(record) == "reading ftp://***@h/a"
-    assert without_secrets("mail a@b or see http://h/x? and y@z") == "mail a@b or see http://h/x? and y@z"
+    assert hide_secrets("mail a@b or see http://h/x? and y@z") == "mail a@b or see http://h/x? and y@z"
 
 
 def test_a_newline_in_a_location_ends_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

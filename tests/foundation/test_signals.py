@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crossdim.foundation import signals
-from crossdim.foundation.processes import descendants, started_with
+from crossdim.foundation.processes import find_descendants, find_started_with
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +82,7 @@ def test_two_signals_at_once_are_one() -> None:
 #: Calls that hold the main thread: Python's handlers do not run before they are over.
 DEAF = {
     "in a call of C that keeps no ear open": "import ctypes\nctypes.CDLL(None).sleep(60)\nctypes.CDLL(None).sleep(60)",
-    "where the first is kept": "with signals.held():\n    time.sleep(60)",
+    "where the first is kept": "with signals.hold():\n    time.sleep(60)",
     "in what is put away at the end": "try:\n    time.sleep(60)\nfinally:\n    time.sleep(60)",
 }
 
@@ -125,7 +125,7 @@ def test_once_the_line_is_printed_the_code_stays(body: str, second: signal.Signa
 
 
 def test_a_kept_signal_interrupts_when_its_block_is_done() -> None:
-    body = "with signals.held():\n    time.sleep(1)\n    print('whole', flush=True)\nprint('never', flush=True)"
+    body = "with signals.hold():\n    time.sleep(1)\n    print('whole', flush=True)\nprint('never', flush=True)"
     with start(body) as process:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
@@ -169,10 +169,10 @@ def test_what_fails_after_a_signal_follows_from_it(after: str, line: str) -> Non
 def test_the_second_signal_takes_all_that_was_started_along() -> None:
     """Also a child's child, in a session of its own."""
     child = "import subprocess, sys, time; subprocess.Popen(['sleep', '61'], start_new_session=True); time.sleep(61)"
-    body = f"import subprocess\nsubprocess.Popen([sys.executable, '-c', {child!r}])\nwith signals.held():\n    time.sleep(60)"
+    body = f"import subprocess\nsubprocess.Popen([sys.executable, '-c', {child!r}])\nwith signals.hold():\n    time.sleep(60)"
     with start(body) as process:
         deadline = time.monotonic() + 20
-        while len(below := descendants(process.pid)) < 2:
+        while len(below := find_descendants(process.pid)) < 2:
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGINT)
         time.sleep(2)  # a busy machine may hear signals late, and take two that it hears together for one
@@ -200,7 +200,7 @@ for wait_s in [0] * 20 + [0.5]:
 
 def test_handlers_are_put_back_and_a_new_verb_begins_anew() -> None:
     before = [signal.getsignal(number) for number in signals.EXIT_CODES]
-    with signals.listening():
+    with signals.listen():
         assert signal.getsignal(signal.SIGTERM) is not before[1]
         assert signals.received() is None
     assert [signal.getsignal(number) for number in signals.EXIT_CODES] == before
@@ -209,6 +209,6 @@ def test_handlers_are_put_back_and_a_new_verb_begins_anew() -> None:
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 def test_processes_are_found_by_what_they_were_started_with() -> None:
     with subprocess.Popen(["sleep", "60"], env={"CROSSDIM_TEST": "a=b"}) as process:
-        assert started_with("CROSSDIM_TEST", "a=b") == [process.pid]
-        assert started_with("CROSSDIM_TEST", "a=") == []
+        assert find_started_with("CROSSDIM_TEST", "a=b") == [process.pid]
+        assert find_started_with("CROSSDIM_TEST", "a=") == []
         process.kill()

@@ -14,7 +14,13 @@ import pytest
 import crossdim.pipelines.cli
 from crossdim.foundation import entry_point
 from crossdim.foundation.bucket import Bucket, StoreOptions
-from crossdim.foundation.storage_arguments import add_store_options, bucket, open_bucket, open_weighted, store_options
+from crossdim.foundation.storage_arguments import (
+    add_store_options,
+    build_bucket,
+    open_bucket,
+    open_weighted_bucket,
+    parse_store_options,
+)
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.training.data.range_reader import FsspecRangeReader, ObstoreRangeReader, open_range_reader
 
@@ -46,7 +52,7 @@ def credentials(tmp_path, monkeypatch) -> Path:
 
 def test_keys_of_a_file_travel_with_the_bucket(credentials, caplog):
     """A worker on another machine has no such file."""
-    found = bucket("s3://lab", parsed("--credentials-file", str(credentials))).options
+    found = build_bucket("s3://lab", parsed("--credentials-file", str(credentials))).options
 
     assert (found.access_key, found.secret_key, found.session_token) == ("AKIA", "hunter2", None)
     assert found.filesystem_arguments("s3")["secret"] == "hunter2"
@@ -57,23 +63,23 @@ def test_keys_of_a_file_travel_with_the_bucket(credentials, caplog):
 def test_the_profile_in_the_environment_chooses_the_section(credentials, monkeypatch):
     """As it does for AWS's own tools; and temporary credentials have a token."""
     monkeypatch.setenv("AWS_PROFILE", "other")
-    assert store_options(parsed("--credentials-file", str(credentials))).secret_key == "C="
+    assert parse_store_options(parsed("--credentials-file", str(credentials))).secret_key == "C="
     credentials.write_text("[only]\naws_access_key_id=a\naws_secret_access_key=b\naws_session_token=t%2F%\n")
     monkeypatch.delenv("AWS_PROFILE")
-    assert store_options(parsed("--credentials-file", str(credentials))).session_token == "t%2F%"
+    assert parse_store_options(parsed("--credentials-file", str(credentials))).session_token == "t%2F%"
 
 
 def test_a_home_folder_is_understood(credentials, monkeypatch):
     """``--credentials-file=~/x`` is not expanded by a shell."""
     monkeypatch.setenv("HOME", str(credentials.parent))
-    assert store_options(parsed("--credentials-file=~/lab credentials")).access_key == "AKIA"
+    assert parse_store_options(parsed("--credentials-file=~/lab credentials")).access_key == "AKIA"
 
 
 def test_a_file_that_others_may_read_is_told(credentials, caplog):
     """It is used, with a line that says how to mend it."""
     credentials.chmod(0o644)
     with caplog.at_level(logging.WARNING):
-        store_options(parsed("--credentials-file", str(credentials)))
+        parse_store_options(parsed("--credentials-file", str(credentials)))
     assert "chmod 600" in caplog.text
     assert "hunter2" not in caplog.text
 
@@ -95,7 +101,7 @@ def test_a_file_without_credentials_is_refused_and_not_quoted(credentials, conte
     """What stands in it may be a secret."""
     credentials.write_bytes(content)
     with pytest.raises(UsageError, match=said) as caught:
-        store_options(parsed("--credentials-file", str(credentials)))
+        parse_store_options(parsed("--credentials-file", str(credentials)))
     assert "hunter2" not in str(caught.value)
 
 
@@ -110,19 +116,19 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, name, link):
         (tmp_path / "link").symlink_to(place)
         place = tmp_path / "link"
     with pytest.raises(StorageError, match=rf"^--credentials-file {place} cannot be read: .*; name a regular file"):
-        store_options(parsed("--credentials-file", str(place)))
+        parse_store_options(parsed("--credentials-file", str(place)))
 
 
 def test_a_link_to_a_file_of_credentials_is_followed(tmp_path, credentials):
     """As dotfile managers and mounted secrets make them."""
     (tmp_path / "link").symlink_to(credentials)
-    assert store_options(parsed("--credentials-file", str(tmp_path / "link"))).access_key == "AKIA"
+    assert parse_store_options(parsed("--credentials-file", str(tmp_path / "link"))).access_key == "AKIA"
 
 
 def test_a_file_that_is_not_there_is_said():
     """With its name."""
     with pytest.raises(StorageError, match=r"/nowhere/keys cannot be read: No such file"):
-        store_options(parsed("--credentials-file", "/nowhere/keys"))
+        parse_store_options(parsed("--credentials-file", "/nowhere/keys"))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +144,7 @@ def test_a_file_that_is_not_there_is_said():
 def test_options_that_contradict_each_other_are_refused(arguments, said):
     """Which of two was used would otherwise be anybody's guess."""
     with pytest.raises(UsageError, match=said):
-        store_options(parsed(*arguments))
+        parse_store_options(parsed(*arguments))
 
 
 def test_help_says_the_order_and_warns_of_the_command_line(capsys):
@@ -175,7 +181,7 @@ def test_a_dataset_whose_name_ends_like_a_weight_is_found_in_a_store(lab, s3_end
     options = parsed("--endpoint-url", s3_endpoint, "--access-key", "k", "--secret-key", "s", "--region", "us-east-1")
 
     def read(text: str) -> tuple[str, float]:
-        found, weight = open_weighted(f"s3://{lab}{text}", options)
+        found, weight = open_weighted_bucket(f"s3://{lab}{text}", options)
         return found.url.removeprefix(f"s3://{lab}"), weight
 
     assert [read(text) for text in ("/set:2", "/other:2", "/set", ":0.5")] == [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdim.foundation.settings import with_overrides
+from crossdim.foundation.settings import override_settings
 from crossdim.pipelines.jobs.recipe import ShardSize
 from crossdim.pipelines.stages.resample import Resample
 from crossdim.pipelines.stages.resize import Fit
@@ -46,7 +46,7 @@ def test_a_value_that_a_configuration_refuses_is_wrong_use_and_names_the_option(
     with pytest.raises(UsageError, match=r"\A--set seed=-1: a run takes .* needs .*; found seed=-1\Z"):
         apply_overrides(recipe("cdssl-p3d:tiny"), ["seed=-1"])
     with pytest.raises(UsageError, match=r"\A--set max_side=0: fit needs .*; found max_side=0\Z"):
-        with_overrides(Fit(max_side=3), ["max_side=0"])
+        override_settings(Fit(max_side=3), ["max_side=0"])
 
 
 def test_no_message_holds_a_whole_configuration() -> None:

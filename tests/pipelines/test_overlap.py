@@ -100,5 +100,9 @@ def test_scratch_of_others_stays(tmp_path):
     (tmp_path / "set" / WORK / "link").symlink_to(far)
     remove_scratch(out)
 
-    assert [found.path for found in out.listing(WORK)] == [f"{WORK}/0123/4.json", f"{WORK}/link/precious", f"{WORK}/notes.txt"]
+    assert [found.path for found in out.list_objects(WORK)] == [
+        f"{WORK}/0123/4.json",
+        f"{WORK}/link/precious",
+        f"{WORK}/notes.txt",
+    ]
     remove_scratch(Bucket(str(tmp_path / "nothing")))

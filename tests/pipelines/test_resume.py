@@ -40,7 +40,7 @@ def begun(tmp_path: Path) -> tuple[Bucket, Bucket]:
     for name in ("a.png", "b.png", "c.png"):
         source.put(name, name.encode() * 5)
     hold(source, out)
-    listed = source.listing()[0]
+    listed = source.list_objects()[0]
     sha256 = hashlib.sha256(source.read("a.png")).hexdigest()
     read = FileRead(source=0, path="a.png", size=listed.size, version=listed.version, sha256=sha256)
     out.put("images/x-000000.tar", b"12345")
@@ -125,7 +125,7 @@ def test_as_long_as_no_row_is_finished_other_inputs_begin_anew(begun):
 def test_a_changed_object_of_a_store_is_refused_by_its_etag(s3_bucket, tmp_path):
     source, out = s3_bucket.at("raw"), Bucket(str(tmp_path / "out"))
     source.put("a.png", b"12345")
-    version = source.listing()[0].version
+    version = source.list_objects()[0].version
     hold(source, out)
     out.put(marker_path(PLAN, 0), b"{}")
     assert read_whole(source, "a.png", 5, version=version) == b"12345"
@@ -139,7 +139,7 @@ def test_a_changed_object_of_a_store_is_refused_by_its_etag(s3_bucket, tmp_path)
 
 def test_a_file_that_changes_while_it_is_prepared_is_told(begun):
     source, _ = begun
-    listed = source.listing()[0]
+    listed = source.list_objects()[0]
     assert read_whole(source, "a.png", listed.size, version=listed.version) == b"a.png" * 5
     write_anew(source, "a.png", b"b.png" * 5)
 

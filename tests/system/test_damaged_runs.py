@@ -108,7 +108,7 @@ def test_everything_damaged_at_once_but_one_checkpoint_is_gone_on_from(
     made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = f"{layout.CHECKPOINTS}/{checkpoint_name(2)}"
-    for stored in Bucket(str(stopped)).listing():
+    for stored in Bucket(str(stopped)).list_objects():
         if not stored.path.startswith(kept):
             (stopped / stored.path).write_bytes(b"\0garbage\xff")
     assert _resumed(made, stopped) == 0, capsys.readouterr().err

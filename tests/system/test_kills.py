@@ -76,7 +76,9 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_and_ends_as_if_nothing_had_
     for column in ("step", "samples", "counts", "loss", "grad_norm"):
         assert [record[column] for record in one] == [record[column] for record in two], column
     assert killed.read("encoder.pt") == whole.read("encoder.pt")
-    assert [stored.path for stored in killed.listing(CHECKPOINTS)] == [stored.path for stored in whole.listing(CHECKPOINTS)]
+    assert [stored.path for stored in killed.list_objects(CHECKPOINTS)] == [
+        stored.path for stored in whole.list_objects(CHECKPOINTS)
+    ]
     assert not list((tmp_path / "killed").rglob(f"{TEMPORARY_PREFIX}*"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.processes import started_with
+from crossdim.foundation.processes import find_started_with
 from tests.listening import LOOPBACK, command_line, listening
 from tests.system.test_stops import MARK, STEPS, pretraining, running
 from tests.training.published import images, publish
@@ -25,7 +25,7 @@ def test_no_process_of_a_run_listens_where_others_reach_it(workers: int, tmp_pat
     publish(Bucket(str(tmp_path / "data")), images(30), "flat")
     with running(*pretraining(tmp_path / "data", tmp_path / "run", workers, 100_000)) as verb:
         verb.until(STEPS)
-        found = {pid: listening(pid) for pid in started_with(MARK, verb.mark)}
+        found = {pid: listening(pid) for pid in find_started_with(MARK, verb.mark)}
         training = {pid for pid in found if "RayTrainWorker" in command_line(pid)}
 
         assert len(training) == workers

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.processes import kill, started_with
+from crossdim.foundation.processes import find_started_with, kill
 from crossdim.training.run_dir.checkpoint_listing import newest_step
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.system.conftest import REPOSITORY, crossdim
@@ -80,7 +80,7 @@ class Verb:
         """Signal 9 for the process of Ray with this name."""
         (pid,) = [
             pid
-            for pid in started_with(MARK, self.mark)
+            for pid in find_started_with(MARK, self.mark)
             if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(f"/{name}".encode())
         ]
         kill([pid])
@@ -89,7 +89,7 @@ class Verb:
         """Exit code and the lines that are no progress; nothing that the verb started is left."""
         code = self.process.wait(STOPPED_S)
         deadline = time.monotonic() + GONE_S
-        while left := started_with(MARK, self.mark):
+        while left := find_started_with(MARK, self.mark):
             assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
             time.sleep(0.2)
         self._reader.join(5)
@@ -103,7 +103,7 @@ def running(*arguments: str) -> Iterator[Verb]:
     try:
         yield verb
     finally:
-        kill(started_with(MARK, verb.mark))
+        kill(find_started_with(MARK, verb.mark))
         verb.process.wait()
         assert verb.process.stdout is not None
         verb.process.stdout.close()
@@ -161,7 +161,7 @@ def test_the_second_ctrl_c_ends_a_preparation_at_once(raw: Path, tmp_path: Path)
     """Sent while Ray starts, which is not left half done for the first."""
     with running(*preparing(raw, tmp_path / "out")) as verb:
         deadline = time.monotonic() + PATIENCE_S
-        while not any(b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in started_with(MARK, verb.mark)):
+        while not any(b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in find_started_with(MARK, verb.mark)):
             assert time.monotonic() < deadline
         verb.signal(signal.SIGINT)
         time.sleep(2)  # a busy machine may hear signals late, and take two that it hears together for one
@@ -211,7 +211,9 @@ def test_ctrl_c_before_a_run_has_workers_ends_it_at_once(dataset: Path, tmp_path
     """There is nothing to save, and nobody to ask: with more workers than the machine can hold it would wait for ever."""
     with running(*pretraining(dataset, tmp_path / "run", 1, 100_000), "--ray-address", "") as verb:
         deadline = time.monotonic() + PATIENCE_S
-        while not any(b"TrainController" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in started_with(MARK, verb.mark)):
+        while not any(
+            b"TrainController" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in find_started_with(MARK, verb.mark)
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         verb.signal(signal.SIGINT)

@@ -87,7 +87,7 @@ def _opens_elsewhere(store: Store, urls: list[str], folder: Path) -> None:
     """Shards read by the webdataset library and the bank opened by zarr hold, bit for bit, what our reader gives."""
     for url in urls:
         bucket = Bucket(url, store.options)
-        for stored in bucket.listing():
+        for stored in bucket.list_objects():
             Bucket(str(folder)).put(stored.path, bucket.read(stored.path))
         dataset, reader = open_dataset(bucket, split=None), open_range_reader(bucket)
         theirs: dict[str, np.ndarray] = {}

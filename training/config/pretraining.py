@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from crossdim.foundation.settings import Families, from_document, to_document, with_overrides
+from crossdim.foundation.settings import Families, from_document, override_settings, to_document
 from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.training.backbones import BACKBONES
 from crossdim.training.backbones.base import BackboneSettings
@@ -94,4 +94,4 @@ def apply_overrides(config: Pretraining, overrides: Iterable[str]) -> Pretrainin
     Raises:
         UsageError: naming a setting that does not exist or takes no such value.
     """
-    return with_overrides(config, overrides, FAMILIES)
+    return override_settings(config, overrides, FAMILIES)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, Protocol, cast
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.credentials import found_credentials
+from crossdim.foundation.credentials import find_credentials
 from crossdim.foundation.local_files import open_regular
 from crossdim.foundation.location import S3_PROTOCOLS
 from crossdim.foundation.store_options import CONNECT_TIMEOUT_S, IMPATIENT_READ_TIMEOUT_S, READ_TIMEOUT_S
@@ -94,7 +94,7 @@ class ObstoreRangeReader:
             "skip_signature": options.anonymous or None,
         }
         # Left to itself obstore knows the environment but no profiles.
-        provider = None if options.access_key or options.anonymous else found_credentials()
+        provider = None if options.access_key or options.anonymous else find_credentials()
         self._bucket = bucket
         self._store = S3Store(
             name,

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.location import without_secrets
+from crossdim.foundation.location import hide_secrets
 from crossdim.foundation.output import check_outside
 from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.manifest import Manifest
@@ -142,7 +142,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
         findings.notes += filter(None, [_preparation_note(identity, read_manifest(bucket))])
         _evaluate_dataset(bucket, config, method, others, folds, findings)
     summary = {
-        "out": without_secrets(run.url),
+        "out": hide_secrets(run.url),
         "recipe": config.method.kind,
         "step": step,
         "steps": config.steps,

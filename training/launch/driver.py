@@ -15,7 +15,7 @@ from crossdim.foundation import signals
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
 from crossdim.foundation.cluster import largest_count, ray_session, starts_here
 from crossdim.foundation.extras import require
-from crossdim.foundation.location import without_secrets
+from crossdim.foundation.location import hide_secrets
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
 from crossdim.storage_schema.names import escape_name
 from crossdim.training.config.pretraining import Pretraining, read_config
@@ -93,7 +93,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
         _LOG.warning("%s", validated.damage)
         EventLog(run, workers.most, "driver").add("damaged", done, validated.damage)
     if validated.damage or not run.exists(CONFIG):
-        write_run_config(run, validated.identity, [without_secrets(escape_name(source.bucket.url)) for source in sources])
+        write_run_config(run, validated.identity, [hide_secrets(escape_name(source.bucket.url)) for source in sources])
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
         job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)

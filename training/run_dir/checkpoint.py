@@ -121,7 +121,7 @@ def _write_pointer(run: Bucket, name: str) -> None:
 
 def _delete_old(run: Bucket, newest: str, saving: Saving) -> None:
     """Delete older checkpoints, whole or half-written, that do not stay."""
-    found = {name for stored in run.listing(CHECKPOINTS) if (name := checkpoint_of(stored.path))}
+    found = {name for stored in run.list_objects(CHECKPOINTS) if (name := checkpoint_of(stored.path))}
     whole = [name for name in complete_names(run) if name <= newest]  # what is named for later steps takes the place of none
     for name in sorted(found):
         if name < newest and not saving.keeps(name, whole):

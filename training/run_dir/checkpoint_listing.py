@@ -34,7 +34,7 @@ class CheckpointListing:
 
     def __init__(self, run: Bucket) -> None:
         self._run = run
-        stored = run.listing(CHECKPOINTS) if run.exists(CHECKPOINTS) else []
+        stored = run.list_objects(CHECKPOINTS) if run.exists(CHECKPOINTS) else []
         self._sizes = {one.path.removeprefix(f"{CHECKPOINTS}/"): one.size for one in stored if one.path != LATEST}
         found = {path.partition("/")[0] for path in self._sizes}
         listed = {name for name in found if is_checkpoint_name(name) and f"{name}/{HASHES}" in self._sizes}

@@ -75,7 +75,7 @@ def events(run: Bucket) -> list[Event]:
 
 
 def _list(run: Bucket) -> list[Event]:
-    paths = [stored.path for stored in run.listing(EVENTS)] if run.exists(EVENTS) else []
+    paths = [stored.path for stored in run.list_objects(EVENTS)] if run.exists(EVENTS) else []
     found = [Event(path=path, **name._asdict()) for path in paths if (name := parse_event_path(path))]
     return sorted(found, key=lambda event: (event.place, event.path))
 

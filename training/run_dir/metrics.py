@@ -148,6 +148,6 @@ def list_segments(run: Bucket, folder: str) -> list[tuple[int, str]]:
         folder: that of metrics or of TensorBoard's files.
     """
     with contextlib.suppress(StorageError):
-        paths = [stored.path for stored in run.listing(folder)] if run.exists(folder) else []
+        paths = [stored.path for stored in run.list_objects(folder)] if run.exists(folder) else []
         return sorted((first, path) for path in paths if (first := first_step_of(path)) is not None)
     return []

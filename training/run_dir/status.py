@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.location import shown_location, without_secrets
+from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.storage_schema.errors import DocumentError, RunError
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
@@ -87,13 +87,13 @@ class Status:
 
     def __str__(self) -> str:
         if self.last_word_s is None:
-            return f"{shown_location(self.run)}: waiting; no worker has written yet, {self.steps} steps to do"
+            return f"{format_location(self.run)}: waiting; no worker has written yet, {self.steps} steps to do"
         state: str = self.state
         if state == "silent":
             since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
             state = f"silent since {since} ({_duration(self.silence_s or 0.0)} by this machine's clock)"
         loss = "" if self.loss is None else f", loss {self.loss:.4f}"
-        lines = [f"{shown_location(self.run)}: {state}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
+        lines = [f"{format_location(self.run)}: {state}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
         if self.steps_per_s is not None:
             left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
             rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"
@@ -135,7 +135,7 @@ def read_status(run: Bucket, now: float) -> Status:
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     told = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
     start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
-    waiting = Status(run=without_secrets(run.url), state="waiting", step=0, steps=total, events=counts, told=told)
+    waiting = Status(run=hide_secrets(run.url), state="waiting", step=0, steps=total, events=counts, told=told)
     if begun is None:
         return waiting
     lines = [line for line in read_recent(run, WINDOW) if line["step"] >= begun.step]
@@ -154,7 +154,7 @@ def read_status(run: Bucket, now: float) -> Status:
     kept = _newest_checkpoint([event for event in happened if checkpoint_name(event.step) not in ignored], begun)
     written = read_event(run, kept).get("time_s") if kept else None
     return Status(
-        run=without_secrets(run.url),
+        run=hide_secrets(run.url),
         state=state,
         step=max(step, happened[-1].step),  # a failure knows it to the step, the numbers of the last two seconds may be lost
         steps=total,

@@ -252,7 +252,7 @@ def test_a_disk_that_is_really_full_spares_the_checkpoint_before(
 ) -> None:
     """Room for one checkpoint and half of another: after that not even a note of the failure may find room."""
     assert _pretrain(tmp_path / "whole", flat, "--keep", "1") == 0
-    sizes = {stored.path: stored.size for stored in Bucket(str(tmp_path / "whole")).listing()}
+    sizes = {stored.path: stored.size for stored in Bucket(str(tmp_path / "whole")).list_objects()}
     room = sum(sizes.values()) + sizes["checkpoints/step-00000006/state.pt"] // 2
     with _disk(tmp_path / "disk", room):
         assert _pretrain(tmp_path / "disk" / "run", flat, "--checkpoint-every", "2") == 2

@@ -155,7 +155,7 @@ def test_what_is_half_written_goes_when_a_newer_one_is_whole(run: Bucket) -> Non
     for step in (1, 2, 4):
         run.put(f"{layout.parts_path(step)}/shard-00000-00000.bin", b"half")
     checkpoint.save(run, _state(3), Saving(last=3))
-    folders = {stored.path.split("/")[1] for stored in run.listing("checkpoints")}
+    folders = {stored.path.split("/")[1] for stored in run.list_objects("checkpoints")}
     assert folders == {"step-00000003", "step-00000004", "latest"}
     assert (checkpoint_listing.complete_names(run), newest_step(run)) == (["step-00000003"], 3)
 

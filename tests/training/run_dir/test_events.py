@@ -102,7 +102,7 @@ def test_events_that_are_written_at_one_moment_have_one_order_for_every_reader(t
     rank.add("checkpoint", 4)
     controller.add("failed", 4)
     assert [(event.number, event.kind) for event in events(run)] == [(1, "start"), (2, "lost"), (2, "checkpoint"), (3, "failed")]
-    assert [event.path for event in events(run)] == [stored.path for stored in run.listing()]
+    assert [event.path for event in events(run)] == [stored.path for stored in run.list_objects()]
 
 
 def test_a_controller_and_a_rank_take_turns_in_one_numbering(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def pretrain(data: str, out: str, *more: str, steps: int = 2, store: Bucket | No
 
 def kept(run: Bucket) -> list[str]:
     """The checkpoints of a run."""
-    return [found.path.split("/")[1] for found in run.listing() if found.path.endswith(HASHES)]
+    return [found.path.split("/")[1] for found in run.list_objects() if found.path.endswith(HASHES)]
 
 
 @pytest.mark.parametrize("name", ["exp[7]", "exp?", "ex*", "{exp7,x}"])
@@ -52,10 +52,10 @@ def kept(run: Bucket) -> list[str]:
 def test_a_run_prunes_its_own_checkpoints_only(name: str, lab: Bucket, flat: Bucket) -> None:
     """Whatever its name would match as a pattern."""
     assert pretrain(flat.url, f"{lab.url}/exp7", "--checkpoint-every", "1", "--keep", "5", steps=3, store=lab) == 0
-    before = {found.path: found.version for found in lab.at("exp7").listing()}
+    before = {found.path: found.version for found in lab.at("exp7").list_objects()}
     assert pretrain(flat.url, f"{lab.url}/{name}", "--checkpoint-every", "1", "--keep", "1", steps=3, store=lab) == 0
 
-    assert {found.path: found.version for found in lab.at("exp7").listing()} == before
+    assert {found.path: found.version for found in lab.at("exp7").list_objects()} == before
     assert kept(lab.at("exp7")) == [f"step-0000000{step}" for step in (1, 2, 3)]
     assert kept(lab.at(name)) == ["step-00000003"]
 

@@ -15,7 +15,7 @@ VERSION_1 = Path(__file__).parents[2] / "golden" / "version_1" / "run"
 
 
 def _paths(folder: Path) -> list[str]:
-    return [stored.path for stored in Bucket(str(folder)).listing()]
+    return [stored.path for stored in Bucket(str(folder)).list_objects()]
 
 
 def _strange(folder: Path) -> list[str]:

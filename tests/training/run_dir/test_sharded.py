@@ -105,7 +105,9 @@ def _writing(run: Bucket) -> None:
     copies = snapshot(_tensors())
     hashes = write(run, "s", copies, None)
     assert _everybodys(hashes) == [hashes] * WORLD
-    assert hashes == {stored.path: hashlib.sha256(run.at("s").read(stored.path)).hexdigest() for stored in run.at("s").listing()}
+    assert hashes == {
+        stored.path: hashlib.sha256(run.at("s").read(stored.path)).hexdigest() for stored in run.at("s").list_objects()
+    }
     if dist.get_rank() == 0:
         run.put("hashes.json", json.dumps(hashes).encode())
     refused = torch.zeros(2, dtype=torch.complex64 if dist.get_rank() == 1 else torch.float32)
@@ -311,7 +313,7 @@ def test_what_is_no_tensor_is_refused(run: Bucket) -> None:
     with pytest.raises(StorageError, match="lr is no tensor; store only tensors of bool"):
         write(run, "s", cast(dict[str, Tensor], {"w": torch.ones(1), "lr": 0.1}), None)
     with contextlib.suppress(StorageError):
-        assert run.listing() == []
+        assert run.list_objects() == []
 
 
 def test_a_snapshot_is_apart_from_what_it_was_taken_of() -> None:

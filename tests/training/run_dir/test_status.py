@@ -188,7 +188,7 @@ def test_what_is_done_again_is_not_counted_as_done(run: Bucket, clock: _Clock) -
 def test_no_moment_of_writing_makes_it_fail(run: Bucket, clock: _Clock) -> None:
     """Every object cut at every length, or gone: some stores show a file while it is written."""
     _walk(run, clock, 0, 3)
-    for path in [stored.path for stored in run.listing() if stored.path.endswith((".json", ".jsonl"))]:
+    for path in [stored.path for stored in run.list_objects() if stored.path.endswith((".json", ".jsonl"))]:
         whole = run.read(path)
         for length in (0, 1, len(whole) // 2, len(whole) - 2):
             run.put(path, whole[:length])

@@ -55,7 +55,7 @@ class _Objects:
 
     @classmethod
     def of(cls, bucket: Bucket, hashes: dict[str, str]) -> _Objects:
-        sizes = {stored.path: stored.size for stored in bucket.listing()}
+        sizes = {stored.path: stored.size for stored in bucket.list_objects()}
         return cls(bucket=bucket, hashes=hashes, sizes=sizes)
 
     def index(self) -> Index:
