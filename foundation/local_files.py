@@ -188,7 +188,7 @@ class _Walk:
             self._add_problem(path, "link_loop" if error.errno == errno.ELOOP else "dangling_link")
         else:
             if not stat.S_ISDIR(found.st_mode):
-                self.objects.append(_build_stored_object(path, found))
+                self.objects.append(_build_stored_object(path, found, os.lstat(self._full(path))))
             elif _identity(found) in self._listed:
                 self._add_problem(path, "link_loop" if _identity(found) in above else "repeated_link")
             else:
@@ -199,10 +199,12 @@ def _identity(found: os.stat_result) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-def _build_stored_object(path: str, found: os.stat_result) -> StoredObject:
+def _build_stored_object(path: str, found: os.stat_result, link: os.stat_result | None = None) -> StoredObject:
+    """A file, and the link that leads to it, if one does: a link to another file is a change too."""
     if not stat.S_ISREG(found.st_mode):
         return StoredObject(path=path, size=0, problem="special_file")
-    return StoredObject(path=path, size=found.st_size, version=str(found.st_mtime_ns))
+    changed_at = max(one.st_ctime_ns for one in (found, link) if one)
+    return StoredObject(path=path, size=found.st_size, version=str(found.st_mtime_ns), changed_at=changed_at)
 
 
 @contextlib.contextmanager

@@ -17,12 +17,15 @@ class StoredObject:
         path: relative to what was listed, as :func:`crossdim.storage_schema.names.escape_name` writes it.
         size: in bytes; 0 if there is a problem.
         version: changes when the content does: the ETag of a store, the modification time (ns) of a file; "" if unknown.
+        changed_at: when the store last wrote it or what is told of it, in ns since 1970; 0 if unknown. Nobody sets it back, as
+            modification times are; stores count it in seconds.
         problem: why the object cannot be read, a key of :data:`PROBLEMS`; "" if it can.
     """
 
     path: str
     size: int
     version: str = field(default="", compare=False)
+    changed_at: int = field(default=0, compare=False)
     problem: str = ""
 
 

@@ -7,7 +7,8 @@ a key at ``?versionId=``, drop slashes at its end, and do not report what could 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from fsspec.asyn import sync
@@ -126,9 +127,9 @@ class S3Objects:
         below = [entry for page in self._pages(prefix) for entry in page]
         if below or not prefix:
             marked = (entry for entry in below if entry.get("Size") != 0 or not entry["Key"].endswith("/"))
-            return [_build_stored_object(entry["Key"], len(prefix), entry.get("Size"), entry.get("ETag")) for entry in marked]
+            return [_build_stored_object(entry["Key"], len(prefix), entry.get("Size"), entry) for entry in marked]
         itself = self._call("head_object", Key=(key := self._key(name)))
-        return [_build_stored_object(key, len(key), itself.get("ContentLength"), itself.get("ETag"))]
+        return [_build_stored_object(key, len(key), itself.get("ContentLength"), itself)]
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object, or replace it: one PUT, or a multipart upload, which is visible only when it is complete.
@@ -182,8 +183,10 @@ class S3Objects:
             raise kind(f"{len(refused)} objects stay, such as {first.get('Key')}: {first.get('Code')}: {first.get('Message')}")
 
 
-def _build_stored_object(key: str, start: int, size: int | None, etag: str | None) -> StoredObject:
+def _build_stored_object(key: str, start: int, size: int | None, told: Mapping[str, Any]) -> StoredObject:
     """An object whose path is its key from ``start`` on; not every store has ETags."""
     if size is None:
         raise ValueError(f"the store lists {key} without its size; copy the files to a folder or another object store")
-    return StoredObject(path=key[start:], size=int(size), version=(etag or "").strip('"'))
+    written = told.get("LastModified")
+    changed_at = int(written.timestamp() * 1e9) if isinstance(written, datetime) else 0
+    return StoredObject(path=key[start:], size=int(size), version=(told.get("ETag") or "").strip('"'), changed_at=changed_at)

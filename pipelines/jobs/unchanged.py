@@ -18,6 +18,20 @@ from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.pseudonym import PseudonymKey
 
+#: Two clocks may differ by this much, in ns. Ours.
+_TWO_CLOCKS = 300 * 10**9
+#: Stores tell whole seconds, filesystems whole ticks of the kernel's clock.
+_ONE_SECOND = 10**9
+_TICK = 2 * 10**7
+
+
+def _slack_between(source: Bucket, out: Bucket) -> int:
+    """By how many ns a time in a source may seem to be before one in the dataset that it is after."""
+    if source.is_local and out.is_local:
+        return _TICK
+    same = not source.is_local and not out.is_local and source.options.endpoint_url == out.options.endpoint_url
+    return _ONE_SECOND if same else _TWO_CLOCKS
+
 
 class Contents:
     """The contents of source files, read only where no record tells them.
@@ -25,21 +39,33 @@ class Contents:
     Args:
         sources: as folders.
         recorded: rows of the table of names, by path; empty where there is none.
-        published_at: modification time of the manifest in nanoseconds; None where the store tells none.
+        out: the dataset.
     """
 
-    def __init__(self, sources: Sequence[Bucket], recorded: Mapping[str, NamedFile], published_at: int | None) -> None:
+    def __init__(self, sources: Sequence[Bucket], recorded: Mapping[str, NamedFile], out: Bucket) -> None:
         self._sources = sources
         self._recorded = recorded
-        self._published_at = published_at
+        (manifest,) = out.list_objects(MANIFEST_PATH)
+        self._published_at = int(manifest.version) if out.is_local else manifest.changed_at
+        self._slack = [_slack_between(source, out) for source in sources]
 
     def may_have_changed(self, file: SourceFile) -> bool:
-        """Whether a file was written anew: its version is not the recorded one, or later than the dataset."""
+        """Whether a file was written anew: its version is not the recorded one, or it was changed after the dataset.
+
+        A copy that keeps modification times sets them back, so what counts is when the store wrote it. Clocks that may
+        differ are no reason to trust it, only to read it again.
+        """
+        return self._is_later(file, self._slack[file.source])
+
+    def seems_changed(self, file: SourceFile) -> bool:
+        """The same for a file that no reading can tell of: as its store's clock has it."""
+        return self._is_later(file, 0)
+
+    def _is_later(self, file: SourceFile, slack: int) -> bool:
         record = self._recorded.get(file.uri)
         if record is not None and record.version:
             return record.version != file.version
-        on_this_machine = self._sources[file.source].is_local and self._published_at is not None
-        return on_this_machine and int(file.version or 0) > (self._published_at or 0)
+        return bool(file.changed_at and self._published_at) and file.changed_at + slack > self._published_at
 
     def recorded_sha256(self, file: SourceFile) -> str:
         """The hash that a file had when it was prepared; empty if that is not recorded."""
@@ -69,7 +95,7 @@ def check_unchanged(
     """Compare files that may have been written anew since a dataset was published with what it was made from.
 
     A file counts as written anew if its version (modification time, ETag) is not the one in the table of names; without a
-    table, if both the file and the dataset lie on this machine and it was modified after the dataset was published.
+    table, if its store changed it after the dataset was published.
 
     Args:
         out: the dataset.
@@ -86,7 +112,7 @@ def check_unchanged(
         StorageError: if one holds other content than the dataset was made from.
     """
     recorded = {one.path: one for one in names}
-    contents = Contents(sources, recorded, int(out.list_objects(MANIFEST_PATH)[0].version) if out.is_local else None)
+    contents = Contents(sources, recorded, out)
     looked_at = [file for file in files if not ignored_by_name(file.path) and not file.problem]
     if not recorded and not any(map(contents.may_have_changed, looked_at)):
         return []
@@ -101,7 +127,7 @@ def check_unchanged(
             inputs.setdefault(name, []).append(file)
     changed = [example for name, members in inputs.items() if (example := _changed(members, known[name], contents))]
     unknown: list[SourceFile] = []
-    for file in filter(contents.may_have_changed, others):
+    for file in filter(contents.seems_changed, others):
         before = contents.recorded_sha256(file)
         if not before:
             unknown.append(file)

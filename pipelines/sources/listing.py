@@ -23,6 +23,7 @@ class SourceFile:
             neither host nor mount point, so that a moved bucket gives the same bytes.
         size: in bytes.
         version: changes when the content does (see ``StoredObject``).
+        changed_at: when the store last wrote it (see ``StoredObject``).
         problem: why it cannot be read, a key of :data:`crossdim.foundation.object_store.PROBLEMS`; "" if it can.
     """
 
@@ -31,6 +32,7 @@ class SourceFile:
     uri: str
     size: int
     version: str = ""
+    changed_at: int = 0
     problem: str = ""
 
 
@@ -58,7 +60,15 @@ def as_folder(source: Bucket) -> tuple[Bucket, str]:
 
 
 def _file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:
-    return SourceFile(source=number, path=path, uri=uri, size=found.size, version=found.version, problem=found.problem)
+    return SourceFile(
+        source=number,
+        path=path,
+        uri=uri,
+        size=found.size,
+        version=found.version,
+        changed_at=found.changed_at,
+        problem=found.problem,
+    )
 
 
 def _list_source(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[SourceFile]]:

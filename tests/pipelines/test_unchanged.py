@@ -105,6 +105,93 @@ def test_a_second_dataset_of_other_content_does_not_hide_that_the_first_one_is_o
     assert re.search(r"such as [vw]\.nii, changed", capsys.readouterr().err)
 
 
+def write_pictures(folder: Path) -> None:
+    """Two volumes and a damaged one, none of which needs a hashed name."""
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f"{number}.nii").write_bytes(nifti_bytes(blob((24, 24, 24), number), (2.0, 2.0, 2.0)))
+    (folder / "broken.nii").write_bytes(b"\x5c\x01\0\0" + bytes(600))
+
+
+def copy_with_times(new: Path, old: Path) -> None:
+    """As ``rsync -t`` and ``cp -p`` do: the modification time of the new file is years before."""
+    shutil.copy(new, old)
+    os.utime(old, ns=(10**18, 10**18))
+
+
+def move_over(new: Path, old: Path) -> None:
+    """A file of the same time takes the other's place."""
+    times = os.stat(old)
+    moved = old.with_name(".tmp")
+    shutil.copy(new, moved)
+    os.utime(moved, ns=(times.st_atime_ns, times.st_mtime_ns))
+    moved.rename(old)
+
+
+@pytest.mark.parametrize("replace", [copy_with_times, move_over])
+@pytest.mark.parametrize("content", ["other", "equal"])
+def test_a_file_that_was_replaced_by_an_older_one_is_told_where_names_are_readable(content, replace, tmp_path, capsys):
+    write_pictures(tmp_path / "raw")
+    assert main(prepare_all(tmp_path)) == 3
+    (tmp_path / "new.nii").write_bytes((tmp_path / "raw" / "1.nii").read_bytes())
+    if content == "other":
+        rewrite(tmp_path / "new.nii", change=True)
+    replace(tmp_path / "new.nii", tmp_path / "raw" / "1.nii")
+    capsys.readouterr()
+
+    assert main(prepare_all(tmp_path)) == (2 if content == "other" else 3)
+    told = capsys.readouterr()
+    assert ("such as 1.nii, changed after it was published" in told.err) == (content == "other")
+    assert ("is already published" in told.out) == (content == "equal")
+
+
+def test_a_link_that_leads_to_another_file_is_told(tmp_path, capsys):
+    """As dataset managers change it: the file that it leads to is older than the dataset."""
+    write_pictures(tmp_path / "kept")
+    write_pictures(tmp_path / "raw")
+    (tmp_path / "raw" / "1.nii").unlink()
+    (tmp_path / "raw" / "1.nii").symlink_to(tmp_path / "kept" / "1.nii")
+    rewrite(tmp_path / "kept" / "2.nii", change=True)
+    os.utime(tmp_path / "kept" / "2.nii", ns=(10**18, 10**18))
+    assert main(prepare_all(tmp_path)) == 3
+    (tmp_path / "raw" / "1.nii").unlink()
+    (tmp_path / "raw" / "1.nii").symlink_to(tmp_path / "kept" / "2.nii")
+
+    assert main(prepare_all(tmp_path)) == 2
+    assert "such as 1.nii, changed after it was published" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("out", ["s3://{}/out", "out"])
+def test_a_changed_object_of_a_store_is_told_where_names_are_readable(out, tmp_path, capsys, monkeypatch):
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.chdir(tmp_path)
+        endpoint = f"http://{host}:{port}"
+        bucket = f"readable-{len(out)}"  # all servers of a process share their buckets
+        source = Bucket(f"s3://{bucket}/raw", StoreOptions(endpoint_url=endpoint, access_key="key", secret_key="secret"))
+        source.filesystem.mkdir(bucket)
+        write_pictures(tmp_path / "raw")
+        for path in (tmp_path / "raw").iterdir():
+            source.put(path.name, path.read_bytes())
+        line = ["prepare", f"s3://{bucket}/raw", *RECIPE, "--out", out.format(bucket), "--endpoint-url", endpoint, "--json"]
+        assert main(line) == 3
+        assert main(line) == 3
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["already_published"] is True
+        rewrite(tmp_path / "raw" / "1.nii", change=True)
+        source.put("1.nii", (tmp_path / "raw" / "1.nii").read_bytes())
+
+        assert main(line) == 2
+        assert "such as 1.nii, changed after it was published" in capsys.readouterr().err
+    finally:
+        server.stop()
+
+
 @pytest.mark.integration
 def test_a_changed_object_of_a_store_is_told_by_its_etag_after_publishing(tmp_path, capsys, monkeypatch):
     moto_server = pytest.importorskip("moto.server")
