@@ -29,12 +29,14 @@ from crossdim.pipelines.jobs.scan import scan
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.series_groups import group_series, series_id
 from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, count_parts, tell_parts
+from crossdim.pipelines.jobs.table_patients import tell_overridden
 from crossdim.pipelines.jobs.task import TaskContext, run_task
 from crossdim.pipelines.jobs.unchanged import check_unchanged
 from crossdim.pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
 from crossdim.pipelines.markers import Marker, finished_rows, marker_paths, read_markers, remove_scratch
 from crossdim.pipelines.publish import Bank, ManifestHeader, describe_refusals, publish
 from crossdim.pipelines.quarantine import Quarantined
+from crossdim.pipelines.readers.geometry import place_of
 from crossdim.pipelines.readers.registry import families_of, promised_family, reader_of_format
 from crossdim.pipelines.sources.folder_names import label_in, modality_in
 from crossdim.pipelines.sources.ignored_names import ignored_by_name
@@ -92,7 +94,8 @@ def _naming(preparation: Preparation, sources: Sequence[Bucket], labels: Labels,
 
     def known(files: Sequence[ScanResult]) -> Known:
         series = files[0].header.series if files[0].header else None
-        return labels.of([(file.source, file.path) for file in files], series)
+        places = [place_of(file.header.slice if file.header else None, number) for number, file in enumerate(files)]
+        return labels.of([(file.source, file.path) for file in files], series, places)
 
     def modality(result: ScanResult) -> Modality:
         return preparation.modality or modality_in(result.path, folders[result.source])
@@ -172,6 +175,8 @@ def _plan_under(
         raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
     items = [item for task in plan.tasks for item in task.items]
     notes = check_patients((item.patient for item in items), preparation.split)
+    if labels.names_patients:
+        notes += tell_overridden(items, results, names)
     if preparation.pseudonyms.names == "relative" and any(map(holds_dicom, results)):
         notes.append("names of DICOM files and folders are published readable (--source-names relative); they may name patients")
     annotated = sum(item.burned_in_annotation for item in items)

@@ -154,6 +154,10 @@ def one_per_position(headers: Sequence[SliceHeader]) -> list[int]:
     """Numbers of the headers whose position is not taken by an earlier one; what the plan counts before contents are known."""
     seen: dict[tuple[float, ...], int] = {}
     for number, header in enumerate(headers):
-        place = tuple(round(v, 3) for v in header.position_mm) if header.position_mm else (float(number),)
-        seen.setdefault(place, number)
+        seen.setdefault(place_of(header, number), number)
     return list(seen.values())
+
+
+def place_of(header: SliceHeader | None, number: int) -> tuple[float, ...]:
+    """Where a slice lies, to be compared; the number of its file where the header does not tell."""
+    return tuple(round(v, 3) for v in header.position_mm) if header and header.position_mm else (float(number),)

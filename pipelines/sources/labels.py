@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossdim.foundation.bucket import Bucket
@@ -107,24 +107,39 @@ class Labels:
         by_file = {file: Known(label=label, patient_id=patients.get(file)) for file, label in names.items()}
         return Labels(by_file=by_file, by_series=self.by_series)
 
-    def of(self, files: Iterable[FileKey], series: str | None = None) -> Known:
+    def of(self, files: Sequence[FileKey], series: str | None = None, places: Sequence[object] = ()) -> Known:
         """What is known of one input: a file, or all files of a series.
 
-        A series is named by a row with its UID, by rows of its folders, or by rows of any of its files; all must agree.
+        A series is named by a row with its UID, or by rows of its folders or files: then of all its slices, since what is known
+        of one slice need not hold for the others. All rows must agree.
+
+        Args:
+            files: of the input.
+            series: its SeriesInstanceUID.
+            places: of each file, where it lies in the series; of files of one place, which are copies, one row is enough. By
+                default each lies at its own.
 
         Raises:
-            SampleError: rule ``label_conflict`` or ``patient_conflict``.
+            SampleError: rule ``label_conflict`` or ``patient_conflict``, ``partial_label`` or ``partial_patient``.
         """
-        found = [self.by_file[file] for file in files if file in self.by_file]
-        found += [self.by_series[series]] if series and series in self.by_series else []
+        by_place: dict[object, list[Known]] = {}
+        for file, place in zip(files, places or range(len(files)), strict=True):
+            by_place.setdefault(place, []).append(self.by_file.get(file, Known()))
+        own = self.by_series.get(series or "", Known())
+        slices = list(by_place.values())
         return Known(
-            label=_agree([known.label for known in found], "label"),
-            patient_id=_agree([known.patient_id for known in found], "patient"),
+            label=_agree([[known.label for known in copies] for copies in slices], own.label, "label"),
+            patient_id=_agree([[known.patient_id for known in copies] for copies in slices], own.patient_id, "patient"),
         )
 
 
-def _agree(values: Iterable[str | None], what: str) -> str | None:
-    counts = Counter(value for value in values if value is not None)
+def _agree(slices: Sequence[Sequence[str | None]], own: str | None, what: str) -> str | None:
+    """The one value that the rows of a series give it, of its own or of each of its slices.
+
+    Raises:
+        SampleError: as :meth:`Labels.of`; the values of labels are named, those of patients are not.
+    """
+    counts = Counter(value for copies in (*slices, [own]) for value in copies if value is not None)
     if len(counts) > 1:
         told = (
             f"{len(counts)} values of {what}"
@@ -132,4 +147,11 @@ def _agree(values: Iterable[str | None], what: str) -> str | None:
             else ", ".join(f"{value!r} ({count})" for value, count in sorted(counts.items()))
         )
         raise SampleError(f"{what}_conflict", f"files of one series do not agree on their {what}: {told}")
+    named = sum(any(value is not None for value in copies) for copies in slices)
+    if own is None and 0 < named < len(slices):
+        raise SampleError(
+            f"partial_{what}",
+            f"the table names a {what} for {named} of {len(slices)} slices of this series, which need not hold for the others; "
+            "name its folder, its SeriesInstanceUID or every slice",
+        )
     return next(iter(counts), None)

@@ -106,7 +106,7 @@ def test_a_series_is_labelled_by_its_uid_and_refused_if_its_slices_do_not_agree(
     for number in range(3):
         write_series(tmp_path / "raw" / f"s{number}", blob((8, 24, 20), number), f"1.2.840.{number}")
     slices = sorted(path.name for path in (tmp_path / "raw" / "s2").iterdir())
-    table = f"path,kind\n1.2.840.0,x\ns1/{slices[3]},y\ns2/{slices[0]},x\ns2/{slices[1]},y\n"
+    table = f"path,kind\n1.2.840.0,x\ns1,y\ns2/{slices[0]},x\ns2/{slices[1]},y\n"
     (tmp_path / "t.csv").write_text(table)
     line = ["prepare", str(tmp_path / "raw"), *VOLUMES, "--labels", str(tmp_path / "t.csv"), "--label-column", "kind"]
 
@@ -154,3 +154,49 @@ def test_a_row_with_a_uid_that_two_patients_share_is_a_row_for_two_inputs(tmp_pa
         assert main(["prepare", str(tmp_path / "raw"), *recipe, *line]) == 1
         assert "line 2: '1.2.3.4.5' names 2 inputs" in capsys.readouterr().err
     assert not (tmp_path / "out" / MANIFEST_PATH).exists()
+
+
+def write_scan(folder: Path, uid: str, patient: str, seed: int) -> None:
+    write_series(folder, blob((12, 24, 24), seed), uid)
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = patient
+        dataset.save_as(path)
+
+
+def test_a_row_for_one_slice_gives_the_series_no_label_and_says_so(tmp_path, capsys):
+    """The other series has a row of its own, and one of its slices is stored twice without a row."""
+    write_scan(tmp_path / "raw" / "a", "1.2.1", "A", 1)
+    write_scan(tmp_path / "raw" / "b", "1.2.2", "B", 2)
+    shutil.copy(next((tmp_path / "raw" / "b").iterdir()), tmp_path / "raw" / "copy.dcm")
+    (tmp_path / "t.csv").write_text("path,finding\na/07.dcm,x\nb,y\n")
+    line = ["prepare", str(tmp_path / "raw"), *VOLUMES, "--labels", str(tmp_path / "t.csv"), "--label-column", "finding"]
+
+    assert main([*line, "--out", str(tmp_path / "out")]) == 3
+    assert {row["label"] for row in rows(tmp_path / "out", "catalog")} == {"y"}
+    assert [(row["rule"], row["num_files"]) for row in rows(tmp_path / "out", "quarantine")] == [
+        ("partial_label", 12),
+        ("duplicate", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("a,A\nb,A\nc,B\n", []),
+        ("a,1\nb,1\nc,2\n", ["in 3 inputs; the table's is taken"]),
+        ("a,1\nb,2\nc,3\n", ["in 3 inputs; the table's is taken", "inputs of 1 patient of the headers are of several patients"]),
+        ("a,1\n", ["in 1 input; the table's is taken", "inputs of 1 patient of the headers are of several patients"]),
+        ("c,A\n", ["in 1 input; the table's is taken"]),
+    ],
+)
+def test_a_patient_of_the_table_that_is_not_the_headers_is_told(table, told, tmp_path, capsys):
+    for name, uid, patient in (("a", "1.2.1", "A"), ("b", "1.2.2", "A"), ("c", "1.2.3", "B")):
+        write_scan(tmp_path / "raw" / name, uid, patient, len(uid) + ord(name))
+    (tmp_path / "t.csv").write_text(f"path,who\n{table}")
+    line = ["prepare", str(tmp_path / "raw"), *VOLUMES, "--labels", str(tmp_path / "t.csv"), "--patient-column", "who"]
+
+    assert main([*line, "--out", str(tmp_path / "out")]) == 0
+    said = [one for one in capsys.readouterr().out.splitlines() if one.startswith("patients:")]
+    assert len(said) == len(told)
+    assert all(wanted in one for wanted, one in zip(told, said, strict=True))

@@ -256,11 +256,11 @@ def test_a_table_that_names_no_file_or_says_nothing_of_them_is_refused():
     assert "no value for any of them in column 'kind'" in refusal("path,kind\na.png,nan\nb.png,\n")
 
 
-def test_a_series_takes_its_label_from_its_folder_any_slice_or_its_uid():
+def test_a_series_takes_its_label_from_its_folder_its_uid_or_all_of_its_slices():
     slices = [f"s/{n}.dcm" for n in range(4)]
     keys = [(0, path) for path in slices]
-    for row in ("s", "s/2.dcm", "raw/s", "1.2.840.55.7"):
-        labels, _ = match_files(table(f"path,kind\n{row},x\n"), files_of(*slices), ["raw"])
+    for rows in (["s"], ["raw/s"], ["1.2.840.55.7"], slices, ["s", "s/2.dcm"], ["1.2.840.55.7", "s/2.dcm"]):
+        labels, _ = match_files(table("\n".join(["path,kind", *(f"{row},x" for row in rows)])), files_of(*slices), ["raw"])
         assert labels.of(keys, "1.2.840.55.7").label == "x"
     with pytest.raises(SampleError) as caught:
         match_files(table("path,kind\ns/1.dcm,x\ns/2.dcm,y\n"), files_of(*slices), ["raw"])[0].of(keys)
@@ -271,6 +271,28 @@ def test_a_series_takes_its_label_from_its_folder_any_slice_or_its_uid():
         labels.of(keys)
     assert caught.value.rule == "patient_conflict"
     assert "'x'" not in caught.value.reason
+
+
+@pytest.mark.parametrize("what", ["label", "patient"])
+@pytest.mark.parametrize("rows", [["s/2.dcm,x"], ["s/0.dcm,x", "s/1.dcm,x", "s/2.dcm,x"], ["s,x", "s/3.dcm,nan"]])
+def test_what_a_table_says_of_some_slices_is_not_said_of_the_series(rows, what):
+    """A finding in one slice, or a row that was forgotten: which it is cannot be known."""
+    columns = {"label": None, "patient": "kind"} if what == "patient" else {}
+    slices = [f"s/{n}.dcm" for n in range(4)]
+    labels, _ = match_files(table("\n".join(["path,kind", *rows]), **columns), files_of(*slices), ["raw"])
+    with pytest.raises(SampleError, match=rf"names a {what} for \d of 4 slices .* name its folder") as caught:
+        labels.of([(0, path) for path in slices], "1.2.840.55.7")
+    assert caught.value.rule == f"partial_{what}"
+
+
+def test_a_row_of_one_copy_of_a_slice_is_enough():
+    files = ["a/0.dcm", "a/1.dcm", "b/0.dcm", "b/1.dcm"]
+    keys = [(0, path) for path in files]
+    labels, _ = match_files(table("path,kind\na,x\n"), files_of(*files), ["raw"])
+
+    assert labels.of(keys, places=[0, 1, 0, 1]).label == "x"
+    with pytest.raises(SampleError, match="2 of 3 slices"):
+        labels.of(keys, places=[0, 1, 0, 2])
 
 
 def test_rows_with_the_uid_of_a_series_are_held_against_the_scan():
