@@ -18,7 +18,7 @@ from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.series_groups import find_split_series, group_series
 from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, apply_steps
-from crossdim.pipelines.readers.dicom import check_single
+from crossdim.pipelines.readers.dicom import check_single, common_modality
 from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import ReadRules, number_files
@@ -198,7 +198,7 @@ def check_annotation(files: Sequence[ScanResult], rules: ReadRules) -> Sequence[
 
 
 def check_modality(files: Sequence[ScanResult], wanted: ModalityStage, naming: Naming) -> Sequence[ScanResult]:
-    """The files of an input of a wanted modality: what the first header states, else what options and folders say.
+    """The files of an input of one wanted modality: what headers state, else what options and folders say.
 
     Args:
         files: of one input.
@@ -206,9 +206,9 @@ def check_modality(files: Sequence[ScanResult], wanted: ModalityStage, naming: N
         naming: says what options and folders say.
 
     Raises:
-        SampleError: rule ``modality``, as the decoder's sample would be refused.
+        SampleError: rule ``modality`` or ``mixed_modality``, as the decoder's sample would be refused.
     """
-    stated = files[0].header.modality if files[0].header else None
+    stated = common_modality([file.header.modality if file.header else None for file in files])
     wanted.check(stated or naming.modality(files[0]))
     return files
 

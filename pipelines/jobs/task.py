@@ -7,17 +7,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.duplicates import Duplicate
 from crossdim.pipelines.jobs.plan import Item, ItemFile, Task
-from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
+from crossdim.pipelines.jobs.recipe import Decoder, ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.markers import FileRead, Marker, Used, marker_path
 from crossdim.pipelines.publish import WrittenObject, put
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
-from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem
 from crossdim.pipelines.sinks.bank import pack_bank_shard
 from crossdim.pipelines.sinks.shards import pack_shard
 from crossdim.pipelines.sources.reading import read_whole
@@ -77,7 +78,7 @@ class ItemResult:
         item: the input.
         samples: made of it; none if it was refused or repeats another.
         instead: why there are none.
-        left_out: its files whose content another of its files has: decoders take one of them.
+        left_out: its files whose content another of its files has, or that are damaged and have a sound copy.
         files: as they were read; none if one of them could not be.
     """
 
@@ -110,10 +111,12 @@ def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
     met: set[str] = set()
     for item in task.items:
         hashes: list[str] = []
+        damaged: list[Quarantined] = []
+        decode = partial(decoder_process.decode, item.decoder, stages=context.recipe.decoder_stages)
         steps: list[Step] = [
             ("read", partial(raw, context=context)),
             ("read", partial(_note_hashes, hashes=hashes)),
-            *context.recipe.steps(partial(decoder_process.decode, item.decoder, stages=context.recipe.decoder_stages)),
+            *context.recipe.steps(partial(_decode, decode=decode, item=item, damaged=damaged)),
             ("plan", partial(_within_reserve, item)),
         ]
         found = apply_steps(item.uri, item, steps, [file.uri for file in item.files])
@@ -130,7 +133,7 @@ def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
             item=item,
             samples=[] if isinstance(found, Quarantined) or instead else found,
             instead=instead,
-            left_out=tuple(_stored_twice(read)),
+            left_out=(*_stored_twice(read), *damaged),
             files=tuple(
                 FileRead(source=file.source, path=file.path, size=file.size, version=file.version, sha256=sha256)
                 for file, sha256 in read
@@ -142,6 +145,16 @@ def _note_hashes(raw_item: RawItem, hashes: list[str]) -> RawItem:
     """The item itself; the hashes of its files are added to ``hashes``."""
     hashes += raw_item.hashes
     return raw_item
+
+
+def _decode(raw_item: RawItem, decode: Decoder, item: Item, damaged: list[Quarantined]) -> Sample:
+    """The item's sample; rows of files that the decoder left out, because a sound copy is there, are added to ``damaged``."""
+    sample = decode(raw_item)
+    told: Any = sample.extra.get(LEFT_OUT, [])
+    for number, rule, reason in told:
+        row = Quarantined(uri=item.files[number].uri, stage="decode", rule=rule, reason=f"{reason}; a sound copy is used")
+        damaged.append(row)
+    return replace(sample, extra={name: value for name, value in sample.extra.items() if name != LEFT_OUT})
 
 
 def _stored_twice(read: Sequence[tuple[ItemFile, str]]) -> Iterator[Quarantined]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -133,6 +135,24 @@ def _check_stream(dataset: Any, header: SliceHeader) -> None:
             rows=header.rows, columns=header.columns, samples=header.samples_per_pixel, bits=int(dataset.BitsAllocated)
         )
         check_code_stream(dataset.PixelData, syntax, promised)
+
+
+def common_modality(stated: Sequence[Modality | None]) -> Modality | None:
+    """The one modality that the slices of a series state; None if none does.
+
+    Args:
+        stated: by each slice, or None.
+
+    Raises:
+        SampleError: rule ``mixed_modality`` if they state several, with the slices that differ from most.
+    """
+    counts = Counter(one for one in stated if one is not None)
+    if len(counts) > 1:
+        usual = counts.most_common(1)[0][0]
+        odd = tuple(number for number, one in enumerate(stated) if one not in (usual, None))
+        told = ", ".join(f"{one} ({number})" for one, number in sorted(counts.items()))
+        raise SampleError("mixed_modality", f"slices of one series differ in Modality: {told}; correct their headers", odd)
+    return next(iter(counts), None)
 
 
 def modality_of(dataset: Any, fallback: Modality) -> Modality:

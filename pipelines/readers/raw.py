@@ -20,6 +20,8 @@ FREE_VALUES = 1 << 25
 MAX_VALUES_PER_BYTE = 200
 #: Of a file, which are read first: enough for nearly every header; a longer one costs a second request.
 HEAD_BYTES = 256 * 1024
+#: Key of a sample's ``extra`` under which a decoder tells the task of files that it left out; it is never published.
+LEFT_OUT = "left_out"
 Frames = Literal["first", "refuse"]
 BurnedIn = Literal["keep", "refuse"]
 

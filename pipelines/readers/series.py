@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.readers.dicom import modality_of, read_pixels
-from crossdim.pipelines.readers.dicom_header import burned_in_annotation, reading, stated_annotation
+from crossdim.pipelines.readers.dicom import common_modality, read_pixels
+from crossdim.pipelines.readers.dicom_header import burned_in_annotation, read_header, reading, stated_annotation, stated_modality
 from crossdim.pipelines.readers.dicom_patient import check_one_patient
-from crossdim.pipelines.readers.geometry import stack_slices
-from crossdim.pipelines.readers.header_info import SliceHeader
+from crossdim.pipelines.readers.geometry import place_of, stack_slices
+from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, modality_transform
 from crossdim.pipelines.readers.nifti_affine import check_axes
 from crossdim.pipelines.readers.padding import find_padding
-from crossdim.pipelines.readers.raw import RawItem, check_expansion, number_files, with_note
+from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, check_expansion, number_files, with_note
 from crossdim.pipelines.readers.volume_values import Mask, Volume, fill_outside, offset_note, range_of
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample
@@ -41,22 +41,25 @@ class Slice:
 
 
 def decode(item: RawItem) -> Sample:
-    """All files of one series as a volume. Files with equal content count once.
+    """All files of one series as a volume. Files with equal content count once, and a damaged one with a sound copy not at all.
 
     Returns:
         (1, D, H, W) float32 in physical units, each slice by its own modality LUT or rescale; D along the slice normal.
+        ``extra`` tells under ``LEFT_OUT`` number, rule and reason of damaged files.
 
     Raises:
-        SampleError: for a slice that cannot be read, and slices of several patients or that make no straight, even volume.
+        SampleError: for a slice that can be read from no file, and slices of several patients or modalities, or that make no
+            straight, even volume.
     """
     check_expansion(item.num_values, sum(len(data) for data in item.files))
-    read = _slices(item)
+    read, left_out = _slices(item)
     names_note = check_one_patient([one.dataset for one in read])
     with number_files([one.number for one in read]):
         geometry = stack_slices([one.header for one in read])
     check_axes(np.array(geometry.affine))
     item.rules.allow_bytes(4 * int(np.prod(geometry.shape, dtype=object)), geometry.shape)
-    modality = modality_of(read[0].dataset, item.modality)
+    with number_files([one.number for one in read]):
+        modality = common_modality([stated_modality(one.dataset) for one in read]) or item.modality
     slices = [read[place] for place in geometry.order]
     shown = display_note([one.header for one in slices], modality)
     volume_DHW, outside_DHW, notes = _values(slices, modality)
@@ -74,12 +77,13 @@ def decode(item: RawItem) -> Sample:
         outside=outside_DHW,
         label=item.label,
         patient=patient,
-        extra=stated_annotation([burned_in_annotation(one.dataset) for one in read]),
+        extra=stated_annotation([burned_in_annotation(one.dataset) for one in read]) | ({LEFT_OUT: left_out} if left_out else {}),
     )
-    twice = len(item.files) - len(read)
+    twice = len(item.files) - len(read) - len(left_out)
     return with_note(
         sample,
         f"{count(twice, 'file')} stood there twice" if twice else None,
+        f"{count(len(left_out), 'damaged file')} left out, with a sound copy" if left_out else None,
         names_note,
         geometry.note,
         *notes,
@@ -89,17 +93,42 @@ def decode(item: RawItem) -> Sample:
     )
 
 
-def _slices(item: RawItem) -> list[Slice]:
-    """Every file whose content no earlier one has."""
+def _slices(item: RawItem) -> tuple[list[Slice], list[list[object]]]:
+    """Every file whose content no earlier one has.
+
+    Returns:
+        The slices; and of damaged files that lie where a sound slice does, number, rule and reason.
+
+    Raises:
+        SampleError: for a damaged file without a sound copy.
+    """
     first: dict[bytes, int] = {}
     for number, data in enumerate(item.files):
         first.setdefault(hashlib.sha256(data).digest(), number)
-    slices = []
+    slices, damaged = [], {}
     for number in first.values():
-        with number_files([number]):
-            dataset, header, stored = read_pixels(item.files[number], item.rules)
+        try:
+            with number_files([number]):
+                dataset, header, stored = read_pixels(item.files[number], item.rules)
+        except SampleError as error:
+            damaged[number] = error
+            continue
         slices.append(Slice(number=number, dataset=dataset, header=header, stored=stored))
-    return slices
+    sound = {place_of(one.header, one.number) for one in slices}
+    for number, found in damaged.items():
+        if _place_in(item, number) not in sound:
+            raise found
+    return slices, [[number, found.rule, found.reason] for number, found in damaged.items()]
+
+
+def _place_in(item: RawItem, number: int) -> tuple[float, ...] | None:
+    """Where the slice of a damaged file lies, if its header tells."""
+    try:
+        info = read_header(item.files[number], item.rules)
+    except SampleError:
+        return None
+    header = info.slice if isinstance(info, HeaderInfo) else None
+    return place_of(header, number) if header and header.position_mm else None
 
 
 def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | None:

@@ -287,6 +287,33 @@ def test_another_modality_is_refused_by_the_plan_for_the_reason_that_its_sample_
     assert late in made.refused
 
 
+@pytest.mark.parametrize(
+    ("stated", "rule"),
+    [
+        (["CT", *["MR"] * 7], "mixed_modality"),
+        (["MR"] * 5 + ["PT"] * 3, "mixed_modality"),
+        (["", *["MR"] * 7], None),
+        (["MR", *[""] * 7], None),
+        (["MR", *["MRI"] * 7], None),
+    ],
+)
+def test_a_series_of_several_modalities_is_refused_and_one_that_some_slices_state_is_its_own(stated, rule, tmp_path):
+    """Whichever slice comes first, by the plan and by the decoder alike."""
+    write_series(tmp_path / "ct", blob((8, 12, 12), 1), "1.2.1")
+    paths = sorted((tmp_path / "ct").iterdir())
+    for path, modality in zip(paths, stated, strict=True):
+        dataset = pydicom.dcmread(path)
+        dataset.Modality, dataset.RescaleIntercept = modality, 0
+        dataset.save_as(path)
+    naming = replace(NAMING, modality=lambda _: Modality.CT)
+    made = make_plan(scan_results_of(tmp_path), resolve("mixed-superpatches:tiny"), naming, {"name": "t"})
+    item = RawItem(uri="s", files=tuple(path.read_bytes() for path in paths), modality=Modality.CT)
+    sample = apply_steps("s", item, [("decode", READERS["dicom-series"].decode)])
+
+    assert [one.rule for one in made.refused] == ([rule] if rule else [])
+    assert (sample.rule if isinstance(sample, Quarantined) else str(sample.modality)) == (rule or "MR")
+
+
 def test_notes_that_a_user_should_look_at_are_counted_by_input():
     """Boxes of one volume are one input; notes that only tell of a rule are not in the outcome."""
     doubtful = f"first of 3 frames; {FLAGGED[0]}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 
@@ -56,6 +58,61 @@ def test_slices_stored_twice_count_once_and_give_the_samples_of_the_series_alone
     banks = [[one for one in bank if not one[0].startswith(("catalog", "quarantine", "ignored"))] for bank in banks]
     assert len(banks[0]) > 1
     assert banks[0] == banks[1]
+
+
+def damage(path: Path, how: str) -> None:
+    """Make one file of a slice unreadable; its header stays."""
+    data = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(data[:-100])
+    else:
+        ds = pydicom.dcmread(path)
+        ds.BitsStored, ds.HighBit = 40, 39
+        ds.save_as(path)
+
+
+@pytest.mark.parametrize("how", ["cut", "bits"])
+@pytest.mark.parametrize("twice", [1, 8])
+def test_a_damaged_file_with_a_sound_copy_is_left_out_and_told(how, twice, tmp_path, capsys):
+    """One slice or the whole series is stored twice; the series is that of its sound files."""
+    write_slices(tmp_path / "once" / "a", 8)
+    paths = write_slices(tmp_path / "raw" / "a", 8)
+    (tmp_path / "raw" / "b").mkdir()
+    for path in paths[:twice]:
+        shutil.copy(path, tmp_path / "raw" / "b")
+    damage(paths[0], how)
+    once, found = (outcome_of(tmp_path / raw, tmp_path / f"out_{raw}", capsys) for raw in ("once", "raw"))
+
+    assert (once["code"], found["code"]) == (0, 3)
+    quarantine = pq.read_table(tmp_path / "out_raw" / "quarantine").to_pylist()
+    assert Counter(row["rule"] for row in quarantine)["duplicate"] == twice - 1
+    (row,) = [row for row in quarantine if row["rule"] != "duplicate"]
+    assert (row["uri"], row["stage"]) == (f"a/{paths[0].name}", "decode")
+    assert row["rule"] == ("truncated" if how == "cut" else "damaged")
+    assert row["reason"].endswith("; a sound copy is used")
+    assert found["files"] == {"total": 8 + twice, "used": 8, "quarantined": twice, "ignored": 0}
+    catalogs = [pq.read_table(tmp_path / f"out_{raw}" / "catalog").to_pylist() for raw in ("once", "raw")]
+    assert [row["crc32c"] for row in catalogs[0]] == [row["crc32c"] for row in catalogs[1]]
+    assert all("1 damaged file left out, with a sound copy" in row["note"] for row in catalogs[1])
+    assert main(["verify", str(tmp_path / "out_raw")]) == 0
+
+
+@pytest.mark.parametrize("copies", ["none", "damaged", "elsewhere"])
+def test_a_damaged_slice_without_a_sound_copy_refuses_its_series(copies, tmp_path, capsys):
+    paths = write_slices(tmp_path / "raw" / "a", 8)
+    copy = tmp_path / "raw" / "b.dcm"
+    if copies != "none":
+        shutil.copy(paths[0], copy)
+    if copies == "damaged":
+        damage(copy, "bits")
+    if copies == "elsewhere":  # of another series
+        ds = pydicom.dcmread(copy)
+        ds.SeriesInstanceUID = "1.2.9"
+        ds.save_as(copy)
+    damage(paths[0], "cut")
+    found = outcome_of(tmp_path / "raw", tmp_path / "out", capsys)
+
+    assert found.get("files", {"used": 0})["used"] == (copies == "elsewhere")
 
 
 @pytest.mark.parametrize("same_size", [True, False])

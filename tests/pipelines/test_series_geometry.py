@@ -172,6 +172,8 @@ def test_the_slice_at_fault_is_named_by_its_number():
         ("rescale", {"RescaleSlope": 0}),
         ("missing_rescale", {"RescaleSlope": None, "RescaleIntercept": None}),
         ("truncated", {"PixelData": ("OW", b"\0\0")}),
+        ("mixed_modality", {"Modality": "MR"}),
+        ("mixed_modality", {"Modality": "XX"}),
     ],
 )
 @pytest.mark.parametrize("place", [0, 3, 8])
