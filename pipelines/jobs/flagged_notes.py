@@ -1,15 +1,16 @@
-"""Notes of readers that the user should look at, counted for the outcome of a preparation."""
+"""Notes that the user should look at, counted for the outcome of a preparation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.series_groups import LACKS_SLICES
 from crossdim.pipelines.readers.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
 from crossdim.pipelines.readers.volume_values import OFFSET_NOTE
 
 #: Values that may not be what the recipe takes them for. Other notes tell of decisions that follow a rule.
-FLAGGED = (NO_RESCALE, NOT_HOUNSFIELD, OFFSET_NOTE)
+FLAGGED = (NO_RESCALE, NOT_HOUNSFIELD, OFFSET_NOTE, LACKS_SLICES)
 
 
 def tell_flagged(catalog: Iterable[Mapping[str, object]]) -> list[str]:

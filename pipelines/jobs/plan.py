@@ -16,7 +16,7 @@ from crossdim.foundation.settings import to_document
 from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.jobs.series_groups import find_split_series, group_series
+from crossdim.pipelines.jobs.series_groups import Folder, find_split_series, find_unreadable, group_series, note_of_series
 from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single, common_modality
 from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
@@ -53,6 +53,7 @@ class Item:
         uri: its name in the dataset.
         patient: hashed with the dataset's key.
         burned_in_annotation: whether a header says that text is burned into the pixels.
+        note: what the plan has to say of it in the catalog.
     """
 
     uri: str
@@ -64,6 +65,7 @@ class Item:
     num_values: int = 0
     boxes: int = 0
     burned_in_annotation: bool = False
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +139,7 @@ def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, ide
     if isinstance(recipe, ImageRecipe):
         tasks, more = pack_images(usable, recipe, naming)
     else:
-        items, more = volume_items(usable, recipe, naming)
+        items, more = volume_items(usable, recipe, naming, find_unreadable(results))
         tasks = pack_volumes(items, recipe)
     refused += more
     refused.sort(key=lambda one: one.uri)
@@ -180,6 +182,8 @@ def _identity_of(task: Task) -> dict[str, Any]:
     """
     document: dict[str, Any] = to_document(task)
     for item in document["items"]:
+        if item["note"] is None:
+            del item["note"]  # plans without notes have the digests that they always had
         for file in item["files"]:
             del file["path"], file["version"]
     return document
@@ -240,14 +244,23 @@ def _image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageReci
     return naming.item(files[0].uri, files, reader.name), recipe.estimated_bytes(info)
 
 
-def volume_items(usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Naming) -> tuple[list[Item], list[Quarantined]]:
-    """Volumes of all readers as items with reserved boxes; what headers alone rule out is refused here."""
-    inputs = [one for reader in readers_of("volume") for one in _inputs_of(reader, usable, naming)]
+def volume_items(
+    usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Naming, unreadable: frozenset[Folder] = frozenset()
+) -> tuple[list[Item], list[Quarantined]]:
+    """Volumes of all readers as items with reserved boxes; what headers alone rule out is refused here.
+
+    Args:
+        usable: files that the recipe reads.
+        recipe: the recipe.
+        naming: labels, patients and modalities.
+        unreadable: folders of files that may be slices and cannot be read.
+    """
+    inputs = [one for reader in readers_of("volume") for one in _inputs_of(reader, usable, naming, unreadable)]
     items: list[Item] = []
     refused: list[Quarantined] = []
     for one in sorted(inputs, key=lambda one: one.uri):
         uri, files = one.uri, one.files
-        make = partial(_volume_item, uri=uri, decoder=one.decoder, recipe=recipe, naming=naming)
+        make = partial(_volume_item, uri=uri, decoder=one.decoder, note=one.note, recipe=recipe, naming=naming)
         wanted = recipe.modality_stage
         steps: list[Step] = [
             ("plan", partial(_check_fault, fault=one.fault)),
@@ -265,15 +278,16 @@ def volume_items(usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Nam
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Input:
-    """Files that one reader takes together, and what is wrong with their belonging together."""
+    """Files that one reader takes together, what is wrong with their belonging together, and what is to be noted of them."""
 
     uri: str
     files: Sequence[ScanResult]
     decoder: str
     fault: SampleError | None = None
+    note: str | None = None
 
 
-def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming) -> list[_Input]:
+def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder]) -> list[_Input]:
     """The inputs of one reader."""
     files = [one for one in usable if one.header and one.header.format == reader.format_name]
     if reader.grouping == "file":
@@ -281,7 +295,13 @@ def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming) -> 
     series = group_series(files)
     split = find_split_series(series)
     return [
-        _Input(uri=naming.names.of_series(key, members), files=members, decoder=reader.name, fault=split.get(key))
+        _Input(
+            uri=naming.names.of_series(key, members),
+            files=members,
+            decoder=reader.name,
+            fault=split.get(key),
+            note=note_of_series(members, unreadable),
+        )
         for key, members in series.items()
     ]
 
@@ -292,9 +312,11 @@ def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequ
     return files
 
 
-def _volume_item(files: Sequence[ScanResult], uri: str, decoder: str, recipe: VolumeRecipe, naming: Naming) -> Item:
+def _volume_item(
+    files: Sequence[ScanResult], uri: str, decoder: str, note: str | None, recipe: VolumeRecipe, naming: Naming
+) -> Item:
     boxes = recipe.boxes(*_grid(files))
-    return replace(naming.item(uri, files, decoder), boxes=boxes)
+    return replace(naming.item(uri, files, decoder), boxes=boxes, note=note)
 
 
 def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from crossdim.pipelines.jobs.names import SeriesId
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.interleaved import find_interleaved
-from crossdim.pipelines.readers.registry import READERS
+from crossdim.pipelines.readers.registry import READERS, promised_family
 from crossdim.storage_schema.errors import SampleError
+
+#: In the catalog: whether a file that cannot be read was a slice, and of which series, nobody can know.
+LACKS_SLICES = "files beside its slices cannot be read, so that it may lack some at its ends"
+
+#: The number of a source, and a folder in it.
+Folder = tuple[int, str]
+
+
+def find_unreadable(results: Sequence[ScanResult]) -> frozenset[Folder]:
+    """Folders with files that cannot be read and may be slices.
+
+    They are DICOM by content or name, or no name says what they are; an empty one is ignored, unless it is called as slices are.
+    """
+    families = {one.family_name for one in READERS.values() if one.grouping == "series"}
+    names = {_pattern(one) for one in results if series_id(one) is not None}
+    return frozenset(
+        _folder(one)
+        for one in results
+        if (one.status == "refused" and (one.is_dicom or promised_family(one.path) in {*families, None}))
+        or (one.status == "ignored" and one.size == 0 and _pattern(one) in names)
+    )
+
+
+def _pattern(result: ScanResult) -> tuple[int, str]:
+    """The path of a file, with any number in its name as one."""
+    folder, _, name = result.path.rpartition("/")
+    return result.source, f"{folder}/{re.sub('[0-9]+', '0', name)}"
+
+
+def note_of_series(files: Sequence[ScanResult], unreadable: frozenset[Folder]) -> str | None:
+    """What is to be noted of a series: a slice that is missing between others makes it uneven, one at its end nothing shows.
+
+    Args:
+        files: its slices.
+        unreadable: from :func:`find_unreadable`. Where each slice has a folder of its own, the folders above them count.
+    """
+    folders = {_folder(one) for one in files}
+    alone = len(folders) == len(files)
+    above = {(source, path.rpartition("/")[0]) for source, path in folders} if alone else set()
+    lacks = folders & unreadable or above & {(source, path.rpartition("/")[0]) for source, path in unreadable}
+    return LACKS_SLICES if lacks else None
+
+
+def _folder(result: ScanResult) -> Folder:
+    return result.source, result.path.rpartition("/")[0]
 
 
 def series_id(result: ScanResult) -> SeriesId | None:
@@ -19,7 +65,8 @@ def series_id(result: ScanResult) -> SeriesId | None:
     info = result.header
     if info is None or not any(one.format_name == info.format and one.grouping == "series" for one in READERS.values()):
         return None
-    place = "" if info.series else f"{result.source}:{result.path.rpartition('/')[0]}"
+    source, folder = _folder(result)
+    place = "" if info.series else f"{source}:{folder}"
     return SeriesId(study=info.study, series=info.series, patient=info.patient_id or "", place=place)
 
 

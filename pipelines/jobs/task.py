@@ -18,7 +18,7 @@ from crossdim.pipelines.jobs.recipe import Decoder, ImageRecipe, Recipe, VolumeR
 from crossdim.pipelines.markers import FileRead, Marker, Used, marker_path
 from crossdim.pipelines.publish import WrittenObject, put
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
-from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem
+from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, with_note
 from crossdim.pipelines.sinks.bank import pack_bank_shard
 from crossdim.pipelines.sinks.shards import pack_shard
 from crossdim.pipelines.sources.reading import read_whole
@@ -148,13 +148,14 @@ def _note_hashes(raw_item: RawItem, hashes: list[str]) -> RawItem:
 
 
 def _decode(raw_item: RawItem, decode: Decoder, item: Item, damaged: list[Quarantined]) -> Sample:
-    """The item's sample; rows of files that the decoder left out, because a sound copy is there, are added to ``damaged``."""
+    """The item's sample with the plan's note; ``damaged`` gets rows of files that were left out because a sound copy is there."""
     sample = decode(raw_item)
     told: Any = sample.extra.get(LEFT_OUT, [])
     for number, rule, reason in told:
         row = Quarantined(uri=item.files[number].uri, stage="decode", rule=rule, reason=f"{reason}; a sound copy is used")
         damaged.append(row)
-    return replace(sample, extra={name: value for name, value in sample.extra.items() if name != LEFT_OUT})
+    published = {name: value for name, value in sample.extra.items() if name != LEFT_OUT}
+    return with_note(replace(sample, extra=published), item.note)
 
 
 def _stored_twice(read: Sequence[tuple[ItemFile, str]]) -> Iterator[Quarantined]:
