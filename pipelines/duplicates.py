@@ -1,21 +1,45 @@
-"""Equal content under several names: one is kept, unless the names carry labels that do not agree."""
+"""Equal content under several names: the one that most is known of is kept, unless what is known does not agree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from crossdim.pipelines.quarantine import Quarantined
+
+#: Digits of a content's hash that stand for a patient who is not known.
+_UNKNOWN_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Duplicate:
-    """An input whose content stands in the catalog under another name already."""
+    """An input whose content stands in the catalog under another name already.
+
+    Attributes:
+        uri: its name in the dataset.
+        sha256: of its content.
+        label: that came with this name.
+        patient: hashed, that came with this name; None if none did.
+        num_files: that it has.
+    """
 
     uri: str
     sha256: str
     label: str | None
+    patient: str | None = None
     num_files: int = 1
+
+
+def known_patient(row: Mapping[str, Any]) -> str | None:
+    """The patient of a catalog row, hashed; None if none is known."""
+    patient = str(row["patient"])
+    return None if patient == str(row["source_sha256"])[:_UNKNOWN_DIGITS] else patient
+
+
+def tells_more(label: str | None, patient: str | None) -> tuple[bool, bool]:
+    """How much is known of an input, to be compared with another of the same content: a label first, then a patient."""
+    return label is not None, patient is not None
 
 
 def settle_duplicates(
@@ -29,26 +53,30 @@ def settle_duplicates(
         num_files: of the inputs that have rows, by their names; one file each where it says nothing.
 
     Returns:
-        The rows that are kept: those of the first name, or of none where labels differ; and a quarantine row for every other
-        name, with rule ``duplicate`` or ``label_conflict``.
+        The rows that are kept: those of the first name that most is known of, or of none where labels or patients differ; and a
+        quarantine row for every other name, with rule ``duplicate``, ``label_conflict`` or ``patient_conflict``.
     """
     rows, counts = list(rows), num_files or {}
     names: dict[str, dict[str, Duplicate]] = {}
     for row in rows:
         uri, sha256 = str(row["source_uri"]), str(row["source_sha256"])
         label = None if row["label"] is None else str(row["label"])
-        names.setdefault(sha256, {}).setdefault(uri, Duplicate(uri=uri, sha256=sha256, label=label, num_files=counts.get(uri, 1)))
+        one = Duplicate(uri=uri, sha256=sha256, label=label, patient=known_patient(row), num_files=counts.get(uri, 1))
+        names.setdefault(sha256, {}).setdefault(uri, one)
+    with_rows = {uri for same in names.values() for uri in same}
     for duplicate in duplicates:
         names[duplicate.sha256][duplicate.uri] = duplicate
     kept: set[str] = set()
     refused: list[Quarantined] = []
-    for same in names.values():
-        first, *others = same.values()
-        if len({one.label for one in same.values()} - {None}) > 1:
-            refused += _in_conflict(list(same.values()))
+    for same in (list(found.values()) for found in names.values()):
+        if len({one.label for one in same} - {None}) > 1:
+            refused += _in_conflict(same)
+        elif len({one.patient for one in same} - {None}) > 1:
+            refused += _of_several_patients(same)
         else:
-            kept.add(first.uri)
-            refused += [_as_duplicate(one, first) for one in others]
+            best = max((one for one in same if one.uri in with_rows), key=lambda one: tells_more(one.label, one.patient))
+            kept.add(best.uri)
+            refused += [_as_duplicate(one, best) for one in same if one is not best]
     return [row for row in rows if row["source_uri"] in kept], refused
 
 
@@ -56,6 +84,7 @@ def _as_duplicate(duplicate: Duplicate, kept: Duplicate) -> Quarantined:
     lost = (
         f", without this one's label {duplicate.label!r}" if duplicate.label != kept.label and duplicate.label is not None else ""
     )
+    lost += ", without this one's patient" if duplicate.patient != kept.patient and duplicate.patient is not None else ""
     reason = f"has the same content as {kept.uri}, which is kept{lost}"
     return Quarantined(uri=duplicate.uri, stage="publish", rule="duplicate", reason=reason, num_files=duplicate.num_files)
 
@@ -68,3 +97,18 @@ def _in_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
         reason = f"has label {one.label!r}, but the same content as {others}; keep one of them"
         rows.append(Quarantined(uri=one.uri, stage="publish", rule="label_conflict", reason=reason, num_files=one.num_files))
     return rows
+
+
+def _of_several_patients(same: Sequence[Duplicate]) -> list[Quarantined]:
+    """All names of one content that are of several patients: whose it is cannot be known."""
+    reason = "has the same content as {}, of another patient or of none; correct the table of patients, or keep one of them"
+    return [
+        Quarantined(
+            uri=one.uri,
+            stage="publish",
+            rule="patient_conflict",
+            reason=reason.format(", ".join(other.uri for other in same if other is not one)),
+            num_files=one.num_files,
+        )
+        for one in same
+    ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.duplicates import known_patient
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.split import SplitRule
 from crossdim.storage_schema.vocabulary import Split
@@ -15,8 +16,6 @@ from crossdim.storage_schema.vocabulary import Split
 #: A share of samples that is further from the share asked for is told. Ours.
 FAR = 0.1
 _OTHER_OUT = ", and another --out, for this one holds finished rows of this split"
-#: Digits of a content's hash that stand for the patient of a sample whose patient is not known.
-_UNKNOWN_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +46,11 @@ def count_parts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Part]:
     for row in rows:
         part, key = str(row["split"]), str(row["key"])
         keys[part].add(key)
-        if row["patient"] == str(row["source_sha256"])[:_UNKNOWN_DIGITS]:
+        patient = known_patient(row)
+        if patient is None:
             unknown[part].add(key)
         else:
-            patients[part].add(str(row["patient"]))
+            patients[part].add(patient)
     return {
         part: Part(samples=len(keys[part]), patients=len(patients[part]), without_patient=len(unknown[part]))
         for part in sorted(keys)

@@ -13,9 +13,10 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.duplicates import Duplicate
-from crossdim.pipelines.jobs.plan import Item, ItemFile, Task
+from crossdim.pipelines.jobs.item_result import ItemResult, duplicate_of, find_stored_twice, knows_more, without_repeats
+from crossdim.pipelines.jobs.plan import Item, Task
 from crossdim.pipelines.jobs.recipe import Decoder, ImageRecipe, Recipe, VolumeRecipe
-from crossdim.pipelines.markers import FileRead, Marker, Used, marker_path
+from crossdim.pipelines.markers import FileRead, Marker, marker_path
 from crossdim.pipelines.publish import WrittenObject, put
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, with_note
@@ -70,45 +71,12 @@ def _within_reserve(item: Item, samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ItemResult:
-    """What became of one item.
-
-    Attributes:
-        item: the input.
-        samples: made of it; none if it was refused or repeats another.
-        instead: why there are none.
-        left_out: its files whose content another of its files has, or that are damaged and have a sound copy.
-        files: as they were read; none if one of them could not be.
-    """
-
-    item: Item
-    samples: list[Sample]
-    instead: Quarantined | Duplicate | None
-    left_out: tuple[Quarantined, ...]
-    files: tuple[FileRead, ...]
-
-    @property
-    def quarantine(self) -> tuple[Quarantined, ...]:
-        """Its quarantine rows: one of the whole item, or one of each file that is left out."""
-        if self.instead:
-            return (self.instead,) if isinstance(self.instead, Quarantined) else ()
-        return self.left_out
-
-    @property
-    def repeats(self) -> tuple[Duplicate, ...]:
-        """The item, if it repeats another of its task."""
-        return (self.instead,) if isinstance(self.instead, Duplicate) else ()
-
-    @property
-    def used(self) -> tuple[Used, ...]:
-        """The item, if samples were made of it."""
-        return () if self.instead else (Used(uri=self.item.uri, num_files=len(self.item.files) - len(self.left_out)),)
-
-
 def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
-    """What becomes of every item of a task."""
-    met: set[str] = set()
+    """What becomes of every item of a task.
+
+    Of equal content the first has samples, and then each that more is known of; which is kept is settled once all are known.
+    """
+    met: dict[str, Item] = {}
     for item in task.items:
         hashes: list[str] = []
         damaged: list[Quarantined] = []
@@ -124,16 +92,16 @@ def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
         instead: Quarantined | Duplicate | None = None
         if isinstance(found, Quarantined):
             instead = replace(found, num_files=num_files)
-        elif found[0].origin.sha256 in met:
-            instead = Duplicate(uri=item.uri, sha256=found[0].origin.sha256, label=item.label, num_files=num_files)
+        elif not knows_more(item, met.get(found[0].origin.sha256)):
+            instead = duplicate_of(item, found[0].origin.sha256, num_files)
         else:
-            met.add(found[0].origin.sha256)
+            met[found[0].origin.sha256] = item
         read = list(zip(item.files, hashes, strict=False))  # no hashes of an item that could not be read
         yield ItemResult(
             item=item,
             samples=[] if isinstance(found, Quarantined) or instead else found,
             instead=instead,
-            left_out=(*_stored_twice(read), *damaged),
+            left_out=(*find_stored_twice(read), *damaged),
             files=tuple(
                 FileRead(source=file.source, path=file.path, size=file.size, version=file.version, sha256=sha256)
                 for file, sha256 in read
@@ -158,19 +126,9 @@ def _decode(raw_item: RawItem, decode: Decoder, item: Item, damaged: list[Quaran
     return with_note(replace(sample, extra=published), item.note)
 
 
-def _stored_twice(read: Sequence[tuple[ItemFile, str]]) -> Iterator[Quarantined]:
-    """The quarantine rows of files that another file of the same series equals."""
-    first: dict[str, ItemFile] = {}
-    for file, sha256 in read:
-        kept = first.setdefault(sha256, file)
-        if kept is not file:
-            reason = f"has the same content as {kept.uri} of the same series, which is kept"
-            yield Quarantined(uri=file.uri, stage="read", rule="duplicate", reason=reason)
-
-
 def write_images(task: Task, context: TaskContext) -> Marker:
     """A task of images as one shard."""
-    made = list(run_items(task, context))
+    made = without_repeats(list(run_items(task, context)))
     samples = [sample for one in made for sample in one.samples]
     written = []
     if samples:

@@ -200,3 +200,39 @@ def test_a_patient_of_the_table_that_is_not_the_headers_is_told(table, told, tmp
     said = [one for one in capsys.readouterr().out.splitlines() if one.startswith("patients:")]
     assert len(said) == len(told)
     assert all(wanted in one for wanted, one in zip(told, said, strict=True))
+
+
+@pytest.mark.parametrize("max_samples", [1, 4096])
+@pytest.mark.parametrize("kind", ["images", "volumes"])
+@pytest.mark.parametrize(
+    ("table", "rule", "wanted"),
+    [
+        ("b,x,\n", "duplicate", {("b", "x")}),
+        ("a,x,\n", "duplicate", {("a", "x")}),
+        ("c,x,p\n", "duplicate", {("c", "x")}),
+        ("b,x,\nc,x,p\n", "duplicate", {("c", "x")}),
+        ("a,x,p\nb,x,q\n", "patient_conflict", set()),
+        ("b,x,\nc,y,\n", "label_conflict", set()),
+    ],
+)
+def test_of_equal_files_the_one_that_most_is_known_of_is_kept(table, rule, wanted, kind, max_samples, tmp_path, capsys):
+    """In one object or in several; what is published can be read to the end."""
+    (tmp_path / "raw").mkdir()
+    for name in "abcd":
+        if kind == "images":
+            Image.fromarray(picture(name == "d")).save(tmp_path / "raw" / f"{name}.png")
+        else:
+            write(tmp_path / "raw" / f"{name}.nii", blob((24, 20, 18), name == "d"))
+    end = ".png" if kind == "images" else ".nii"
+    rows_of_table = "".join(f"{line.replace(',', end + ',', 1)}\n" for line in table.splitlines())
+    (tmp_path / "t.csv").write_text(f"path,finding,who\n{rows_of_table}d{end},z,r\n")
+    recipe = [*IMAGES, "--set", f"shard.max_samples={max_samples}"]
+    recipe = recipe if kind == "images" else [*VOLUMES, "--set", f"patches_per_shard={min(max_samples, 32)}"]
+    line = ["prepare", str(tmp_path / "raw"), *recipe, "--labels", str(tmp_path / "t.csv"), "--label-column", "finding"]
+    assert main([*line, "--patient-column", "who", "--out", str(tmp_path / "out")]) == 3
+
+    kept = {(row["source_uri"], row["label"]) for row in rows(tmp_path / "out", "catalog")}
+    assert kept == {(f"{name}{end}", label) for name, label in wanted | {("d", "z")}}
+    quarantine = rows(tmp_path / "out", "quarantine")
+    assert [row["rule"] for row in quarantine] == [rule] * (3 - len(wanted))
+    assert main(["verify", str(tmp_path / "out")]) == 0

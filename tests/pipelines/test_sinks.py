@@ -169,8 +169,9 @@ def test_markers_survive_their_own_bytes():
     assert parse_marker(marker.to_bytes()).to_bytes() == marker.to_bytes()
 
 
-def row_of(uri: str, sha256: str, label: str | None = None, part: int = 0) -> dict:
-    return {"key": f"{sha256}{part}", "source_uri": uri, "source_sha256": sha256, "label": label}
+def row_of(uri: str, sha256: str, label: str | None = None, part: int = 0, patient: str | None = None) -> dict:
+    key = f"{sha256}{part}"
+    return {"key": key, "source_uri": uri, "source_sha256": sha256, "label": label, "patient": patient or sha256[:16]}
 
 
 def test_of_equal_content_the_first_is_kept_and_the_others_are_told():
@@ -197,6 +198,26 @@ def test_equal_content_with_labels_that_differ_is_kept_under_no_name():
     assert "'sick'" in told["1"]
     assert "3 ('well')" in told["1"]
     assert "'well'" in told["6"]
+
+
+def test_of_equal_content_the_name_that_most_is_known_of_is_kept():
+    rows = [row_of("1", "a"), row_of("2", "a", "sick"), row_of("3", "a", "sick", patient="p"), row_of("4", "a", patient="p")]
+    kept, repeats = settle_duplicates(rows, [Duplicate(uri="5", sha256="a", label=None, patient="p")])
+
+    assert [row["source_uri"] for row in kept] == ["3"]
+    assert [(one.uri, one.rule) for one in repeats] == [(uri, "duplicate") for uri in "1245"]
+    kept, (repeat,) = settle_duplicates([row_of("1", "a", patient="p"), row_of("2", "a", "sick")], [])
+    assert [row["source_uri"] for row in kept] == ["2"]
+    assert repeat.reason.endswith("which is kept, without this one's patient")
+
+
+def test_equal_content_of_several_patients_is_kept_under_no_name():
+    rows = [row_of("1", "a", "sick", patient="p"), row_of("2", "a", "sick"), row_of("3", "b", patient="p")]
+    kept, repeats = settle_duplicates(rows, [Duplicate(uri="4", sha256="a", label="sick", patient="q")])
+
+    assert [row["source_uri"] for row in kept] == ["3"]
+    assert [(one.uri, one.rule) for one in repeats] == [(uri, "patient_conflict") for uri in "124"]
+    assert "content as 2, 4," in repeats[0].reason
 
 
 def test_a_dataset_without_samples_names_its_first_refusal_by_its_path(tmp_path):
