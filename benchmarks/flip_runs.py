@@ -17,13 +17,13 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError
 from crossdim.training.backbones import load_encoder
 from crossdim.training.config.pretraining import apply_overrides
-from crossdim.training.launch.driver import Workers, pretrain, saved_config
+from crossdim.training.launch.driver import Workers, pretrain, read_saved_config
 from crossdim.training.launch.worker import Source
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import checkpoint, layout, sharded
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_state import CheckpointState
-from crossdim.training.run_dir.events import events, read_event
+from crossdim.training.run_dir.events import list_events, read_event
 from crossdim.training.run_dir.layout import CONFIG, ENCODER
 from crossdim.training.run_dir.metrics import read_log, read_progress
 from crossdim.training.run_dir.status import Status, read_status
@@ -44,7 +44,7 @@ class Run:
         self.files = {stored.path: self.bucket.read(stored.path) for stored in self.bucket.list_objects()}
         self.states = {step: checkpoint.load_step(self.bucket, step) for step in (2, 4, 6)}
         self.records = {record["step"]: record for record in read_log(self.bucket)[0]}
-        self.notes = {event.path: read_event(self.bucket, event) for event in events(self.bucket)}
+        self.notes = {event.path: read_event(self.bucket, event) for event in list_events(self.bucket)}
         self.progress = read_progress(self.bucket)
         self.encoder = load_encoder(self.bucket.full(ENCODER))
         self.status = self.asked()
@@ -93,7 +93,7 @@ class Run:
             told = False
         except RunError:
             told = True
-        expect(saved_config(self.bucket) == self.config, "the configuration that is resumed")
+        expect(read_saved_config(self.bucket) == self.config, "the configuration that is resumed")
         expect(self.go_on() == 6, "the step that is resumed at")
         now = self.bucket.read(path)
         self.restore()
@@ -145,7 +145,7 @@ class Run:
 
     def look_at_event(self, path: str) -> Outcome:
         """Read as status does."""
-        found = {event.path: read_event(self.bucket, event) for event in events(self.bucket)}
+        found = {event.path: read_event(self.bucket, event) for event in list_events(self.bucket)}
         expect(list(found) == list(self.notes), "the order of events")
         expect(self.asked().events == self.status.events, "how many events there were")
         for name, note in found.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.records import read_records
 
@@ -54,7 +54,7 @@ def summary(losses: Sequence[Loss]) -> str:
 
 def cost(run: Bucket, at: float, resumed: dict[str, Any]) -> Loss:
     """What the loss at ``at`` cost, after which the run went on with the event ``resumed``."""
-    lost = next(note for e in events(run) if e.kind == "lost" for note in read_records(run, e.path) if note["time_s"] >= at)
+    lost = next(note for e in list_events(run) if e.kind == "lost" for note in read_records(run, e.path) if note["time_s"] >= at)
     lines = read_metrics(run)
     first = next(record for record in lines if record["step"] >= resumed["step"])
     kept = next(record for record in lines if record["step"] == resumed["step"] - 1)

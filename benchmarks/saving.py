@@ -22,7 +22,7 @@ from crossdim.training.engine.control import StopControl
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir.checkpoint import Saving
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.training.published import publish, superpatches
 
@@ -52,7 +52,7 @@ def copies_s(size_bytes: int, runs: int = 7) -> list[float]:
 
 def figures(out: Bucket, every: int) -> dict[str, list[float]]:
     """Seconds, by what they are of; the first checkpoint, which makes room for its copy, and the last are left out."""
-    notes = [json.loads(out.read(event.path)) for event in events(out) if event.kind == "checkpoint"][1:-1]
+    notes = [json.loads(out.read(event.path)) for event in list_events(out) if event.kind == "checkpoint"][1:-1]
     lines = read_metrics(out)[every:]
     found: dict[str, list[float]] = {name: [note[name] for note in notes] for name in ("held_s", "written_s")}
     found["apart"] = [later["time_s"] - note["time_s"] for note, later in itertools.pairwise(notes)]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.backbones import encoder_bytes
+from crossdim.training.backbones import serialise_encoder
 from crossdim.training.recipes import recipe
 from tests.training.published import images, publish, superpatches
 
@@ -33,7 +33,7 @@ def demo(tmp_path: Path) -> Path:
     publish(Bucket(str(folder / "volumes")), superpatches(24, side=32), "demo-volumes")
     torch.manual_seed(0)
     method = recipe("cdssl-p3d:tiny").method.build()
-    Bucket(str(folder / "run")).put("encoder.pt", encoder_bytes(method.encoder.state_dict(), method.encoder_spec))
+    Bucket(str(folder / "run")).put("encoder.pt", serialise_encoder(method.encoder.state_dict(), method.encoder_spec))
     return tmp_path
 
 

@@ -40,12 +40,12 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted_bucket(text, arguments) for text in arguments.data]
     from crossdim.training.config.pretraining import apply_overrides
-    from crossdim.training.launch.driver import Workers, pretrain, saved_config
+    from crossdim.training.launch.driver import Workers, pretrain, read_saved_config
     from crossdim.training.launch.worker import Source
     from crossdim.training.recipes import recipe
     from crossdim.training.run_dir.checkpoint import Saving
 
-    config = recipe(arguments.recipe) if arguments.recipe else saved_config(run)
+    config = recipe(arguments.recipe) if arguments.recipe else read_saved_config(run)
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = apply_overrides(config, [*steps, *arguments.set])
     sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]

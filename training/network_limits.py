@@ -14,7 +14,7 @@ SPARE = 1000
 
 
 @contextmanager
-def built_of_at_most(num_tensors: int) -> Iterator[None]:
+def limit_parts(num_tensors: int) -> Iterator[None]:
     """While a network of about so many tensors is built; one of far more is refused before it is whole.
 
     Args:

@@ -15,7 +15,7 @@ import pytest
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.run_dir import layout
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.metrics import read_metrics, read_recent
 from crossdim.training.run_dir.records import read_records
 from tests.programs import RAY
@@ -191,14 +191,14 @@ def awaited(run: Bucket, process: Any, what: Callable[[], T | None], patience_s:
     deadline = time.monotonic() + patience_s
     while not (found := what()):
         assert process.poll() is None, f"the run ended: {process.communicate()}"
-        assert time.monotonic() < deadline, f"nothing after {patience_s} s; events: {[e.path for e in events(run)]}"
+        assert time.monotonic() < deadline, f"nothing after {patience_s} s; events: {[e.path for e in list_events(run)]}"
         time.sleep(0.1)
     return found
 
 
 def noted(run: Bucket, kind: str, after: int = 0) -> dict[str, Any] | None:
     """The first event of a kind with a number above ``after``, and its number."""
-    for event in events(run):
+    for event in list_events(run):
         if event.kind == kind and event.number > after:
             told = read_records(run, event.path)
             return told[0] | {"number": event.number} if told else None

@@ -21,7 +21,7 @@ import pytest
 
 from benchmarks.losses import Loss, cost, summary
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.system.conftest import crossdim
@@ -147,7 +147,7 @@ def test_a_run_whose_driver_is_killed_goes_on_with_the_same_line(nodes: Nodes, f
         at = time.time()
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    newest = events(run)[-1].number
+    newest = list_events(run)[-1].number
     with started(*command) as process:
         resumed = workers_train(run, process, None, after=newest)
         stopped(process)
@@ -216,7 +216,7 @@ def test_a_step_that_fails_whenever_it_is_tried_ends_the_run_after_three_starts(
     assert re.search(
         r"3 starts in a row from step 0 failed .*1\. .*not finite.* 2\. .*not finite.* 3\. .*not finite", sentence
     ), sentence
-    assert [event.kind for event in events(run)].count("start") == 3
+    assert [event.kind for event in list_events(run)].count("start") == 3
 
 
 def test_a_worker_that_refuses_ends_the_run_at_once(fixed: Fixed, run: Bucket) -> None:
@@ -224,11 +224,11 @@ def test_a_worker_that_refuses_ends_the_run_at_once(fixed: Fixed, run: Bucket) -
     few = ("--steps", "3", "--workers")
     crossdim(*line(fixed.data, run, *few, "0"))
     run.delete(CONFIG)
-    known = len(events(run))
+    known = len(list_events(run))
     with started(*line(fixed.data, run, *few, "1", "--set", "seed=1", "--steps", "4")) as process:
         sentence = failed(process)
     assert "the checkpoint of step 3 is of another run: seed was" in sentence
-    assert [event.kind for event in events(run)[known:]] == ["lost", "failed"]
+    assert [event.kind for event in list_events(run)[known:]] == ["lost", "failed"]
 
 
 @pytest.mark.slow

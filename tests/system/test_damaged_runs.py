@@ -20,7 +20,7 @@ from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.data.range_reader import LocalRangeReader
 from crossdim.training.run_dir import checkpoint, layout
-from crossdim.training.run_dir.events import events, read_event
+from crossdim.training.run_dir.events import list_events, read_event
 from crossdim.training.run_dir.layout import CONFIG, checkpoint_name
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.run_config import read_run_config
@@ -94,7 +94,7 @@ def test_a_run_with_a_damaged_file_is_told_of_and_goes_on(
     assert _resumed(made, stopped) == 0, capsys.readouterr().err
     whole = _losses(made / "run")
     assert {step: loss for step, loss in _losses(stopped).items() if step >= 4} == {step: whole[step] for step in (4, 5)}
-    run, kinds = Bucket(str(stopped)), [event.kind for event in events(Bucket(str(stopped)))]
+    run, kinds = Bucket(str(stopped)), [event.kind for event in list_events(Bucket(str(stopped)))]
     state = checkpoint.load(run)
     assert state is not None
     assert state.step == 6
@@ -179,7 +179,7 @@ def test_samples_that_came_wrong_once_are_counted_in_events_and_change_no_loss(
     assert _resumed(made, tmp_path) == 0, capsys.readouterr().err
     assert _losses(tmp_path) == _losses(made / "run")
     run = Bucket(str(tmp_path))
-    notes = [read_event(run, event) for event in events(run) if event.kind == "reread"]
+    notes = [read_event(run, event) for event in list_events(run) if event.kind == "reread"]
     assert sum(note["samples"] for note in notes) == len(_Flipping.wrong) == 12
     assert len(notes) <= 4
     assert all("read once more" in note["text"] for note in notes)

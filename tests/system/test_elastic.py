@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from tests.system.nodes import MARKS, TOLERANCE, Fixed, Nodes, cluster, line, started, stopped, workers_train
 
 pytestmark = [*MARKS, pytest.mark.timeout(900)]
@@ -30,7 +30,7 @@ def test_one_worker_becomes_three_becomes_two(nodes: Nodes, tmp_path: Path) -> N
         first = workers_train(run, process, 1, after=0)
         nodes.add(2)
         three = workers_train(run, process, 3, after=first["number"])
-        before = [event for event in events(run) if event.kind == "resize" and event.number < three["number"]]
+        before = [event for event in list_events(run) if event.kind == "resize" and event.number < three["number"]]
         assert before[-1].step == three["step"], "the step that was saved before the resize is the one that is resumed"
         nodes.kill(2)
         workers_train(run, process, 2, after=three["number"])

@@ -27,7 +27,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CrossdimError
 from crossdim.training.data.dataset import open_dataset
 from crossdim.training.run_dir.checkpoint_listing import newest_step
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.metrics import read_metrics, read_recent
 from crossdim.training.run_dir.records import read_records
 from crossdim.training.run_dir.status import read_status
@@ -136,7 +136,7 @@ def _at(run: Bucket, workers: int, step: int) -> bool:
 
 
 def _resumed(run: Bucket, workers: int, since: float) -> dict[str, Any] | None:
-    notes = (next(iter(read_records(run, event.path)), None) for event in events(run) if event.kind == "resume")
+    notes = (next(iter(read_records(run, event.path)), None) for event in list_events(run) if event.kind == "resume")
     return next((n for n in notes if n and n["workers"] == workers and n["time_s"] > since), None)
 
 

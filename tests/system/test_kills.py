@@ -19,7 +19,7 @@ import pytest
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint_listing import complete_names, newest_step
-from crossdim.training.run_dir.events import Event, events
+from crossdim.training.run_dir.events import Event, list_events
 from crossdim.training.run_dir.layout import CHECKPOINTS, HASHES, LATEST, STATE, checkpoint_name
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.system.conftest import crossdim, ended, start
@@ -71,7 +71,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_and_ends_as_if_nothing_had_
     crossdim(*_line(tmp_path, "whole", steps))
 
     killed, whole = Bucket(str(tmp_path / "killed")), Bucket(str(tmp_path / "whole"))
-    _each_start_goes_on_from_the_newest(events(killed), wrecks)
+    _each_start_goes_on_from_the_newest(list_events(killed), wrecks)
     one, two = read_metrics(killed), read_metrics(whole)
     for column in ("step", "samples", "counts", "loss", "grad_norm"):
         assert [record[column] for record in one] == [record[column] for record in two], column
@@ -107,7 +107,7 @@ def _killed(folder: Path, steps: int, chance: random.Random) -> Wreck:
     assert process.returncode == -signal.SIGKILL, err[-3000:]
     assert "Traceback" not in err
     state = checkpoint.load(run)
-    return Wreck(whole=state.step if state else 0, events=len(events(run)), phase=_phase(Path(run.root)))
+    return Wreck(whole=state.step if state else 0, events=len(list_events(run)), phase=_phase(Path(run.root)))
 
 
 def _phase(run: Path) -> str:
@@ -127,7 +127,9 @@ def _phase(run: Path) -> str:
         return f"hashes, and the pointer is older{where}"
     if len(complete_names(Bucket(str(run)))) > 3 or any(not (folder / STATE).exists() for folder in folders):
         return f"pointer, and an old one is not gone yet{where}"
-    told = any(event.kind == "checkpoint" and checkpoint_name(event.step) == newest.name for event in events(Bucket(str(run))))
+    told = any(
+        event.kind == "checkpoint" and checkpoint_name(event.step) == newest.name for event in list_events(Bucket(str(run)))
+    )
     return f"{'event' if told else 'pointer'}{where}"
 
 

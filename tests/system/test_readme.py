@@ -17,7 +17,7 @@ from crossdim.cli import VERBS
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
-from crossdim.training.backbones import encoder_bytes
+from crossdim.training.backbones import serialise_encoder
 from crossdim.training.cli import build_parser as training_parser
 from crossdim.training.data.views import normalise
 from crossdim.training.recipes import RECIPES as PRETRAIN_RECIPES
@@ -63,7 +63,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = recipe("cdssl-p3d:tiny").method.build()
     (tmp_path / "runs/a").mkdir(parents=True)
-    (tmp_path / "runs/a/encoder.pt").write_bytes(encoder_bytes(method.encoder.state_dict(), method.encoder_spec))
+    (tmp_path / "runs/a/encoder.pt").write_bytes(serialise_encoder(method.encoder.state_dict(), method.encoder_spec))
     publish(Bucket(str(tmp_path / "data/xr")), images(9), "xr")
     cubes = superpatches(3)
     publish(Bucket(str(tmp_path / "data/ct")), cubes, "ct")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
-from crossdim.training.backbones import encoder_bytes
+from crossdim.training.backbones import serialise_encoder
 from crossdim.training.data.views import normalise
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import layout
@@ -26,7 +26,7 @@ def test_the_encoder_loads_as_the_readme_says(tmp_path: Path, monkeypatch: pytes
     method = recipe("cdssl-p3d:tiny").method.build().eval()
     spec = dataclasses.replace(method.encoder_spec, pseudo3d=dataclasses.asdict(Pseudo3D()))
     (tmp_path / "runs/b").mkdir(parents=True)
-    (tmp_path / "runs/b" / layout.ENCODER).write_bytes(encoder_bytes(method.encoder.state_dict(), spec))
+    (tmp_path / "runs/b" / layout.ENCODER).write_bytes(serialise_encoder(method.encoder.state_dict(), spec))
     monkeypatch.chdir(tmp_path)
     (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict[str, object] = {}

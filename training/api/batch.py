@@ -14,7 +14,7 @@ from crossdim.storage_schema.errors import GeometryError
 Floats = npt.NDArray[np.float32]
 
 
-def cropped(array: Floats, crop: tuple[int, ...], rng: np.random.Generator | None) -> Floats:
+def crop_array(array: Floats, crop: tuple[int, ...], rng: np.random.Generator | None) -> Floats:
     """A box of an array, or all of it along the axes where it is not larger than the box.
 
     Args:
@@ -27,7 +27,7 @@ def cropped(array: Floats, crop: tuple[int, ...], rng: np.random.Generator | Non
     return array[(slice(None), *(slice(start, start + wanted) for start, wanted in zip(starts, crop, strict=True)))]
 
 
-def stacked(arrays: Sequence[Floats], least: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
+def stack_and_pad(arrays: Sequence[Floats], least: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
     """Arrays (C, ...) as one tensor with zeros behind the ends of the smaller ones.
 
     Args:
@@ -65,7 +65,7 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         GeometryError: if images do not have one number of channels and axes.
     """
-    image, size = stacked([np.asarray(sample["image"], np.float32) for sample in samples])
+    image, size = stack_and_pad([np.asarray(sample["image"], np.float32) for sample in samples])
     batch: dict[str, Any] = {"image": image}
     for name in samples[0]:
         if name != "image":

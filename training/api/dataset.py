@@ -19,7 +19,7 @@ from crossdim.storage_schema.errors import RunError, UsageError, describe_unknow
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Array, Scaling
 from crossdim.storage_schema.vocabulary import Modality, Presentation, Split
-from crossdim.training.api.store import bucket_at
+from crossdim.training.api.store import open_bucket_at
 from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.dataset import open_dataset as open_published
 from crossdim.training.data.range_reader import RangeReader, open_range_reader
@@ -240,18 +240,18 @@ class Dataset:
         labels = Counter("(none)" if label is None else label for label in self.table["label"].to_pylist())
         lines = [
             f"Dataset {self.name!r} at {self.url}: {len(self)} {_FORMS[self.presentation]}, {split}",
-            f"  shape   ({sides}), {', '.join(_distinct(self.table, 'dtype'))}",
-            f"  imaged  {', '.join(_distinct(self.table, 'modality'))}",
-            f"  labels  {_counted(labels)}",
+            f"  shape   ({sides}), {', '.join(_list_distinct(self.table, 'dtype'))}",
+            f"  imaged  {', '.join(_list_distinct(self.table, 'modality'))}",
+            f"  labels  {_format_counts(labels)}",
         ]
         return "\n".join(lines)
 
 
-def _distinct(table: pa.Table, name: str) -> list[str]:
+def _list_distinct(table: pa.Table, name: str) -> list[str]:
     return sorted(np.dtype(v).name if name == "dtype" else v for v in pc.unique(table[name]).to_pylist())
 
 
-def _counted(labels: Counter[str], most: int = 8) -> str:
+def _format_counts(labels: Counter[str], most: int = 8) -> str:
     """Names with their numbers, the commonest first."""
     shown = ", ".join(f"{name}: {count}" for name, count in labels.most_common(most))
     return f"{shown} and {len(labels) - most} more" if len(labels) > most else shown
@@ -275,14 +275,14 @@ def open_dataset(url: str | PathLike[str], split: Literal["train", "test"] | Non
     if split is not None and split not in list(Split):
         raise UsageError(describe_unknown_name("split", str(split), list(Split)))
     chosen = None if split is None else Split(split)
-    published = open_published(bucket_at(url, store_options), split=None)
+    published = open_published(open_bucket_at(url, store_options), split=None)
     classes = tuple(sorted(label for label in pc.unique(published.table["label"]).to_pylist() if label is not None))
     if chosen is not None:
         table = published.table.filter(pc.equal(published.table["split"], chosen.value))
         if not table.num_rows:
             raise RunError(
                 f"{published.bucket.where('')} holds no sample of split {chosen}; it has "
-                f"{', '.join(_distinct(published.table, 'split'))}, and split=None opens all {len(published)} samples"
+                f"{', '.join(_list_distinct(published.table, 'split'))}, and split=None opens all {len(published)} samples"
             )
         published = replace(published, table=table)
     return Dataset(published, chosen, classes)

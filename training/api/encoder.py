@@ -16,8 +16,8 @@ from crossdim.foundation.location import split_query
 from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
 from crossdim.storage_schema.names import escape_name
 from crossdim.storage_schema.pseudo3d import LUMA_RGB, Pseudo3D
-from crossdim.training.api.inputs import Axes, Input, inputs_of
-from crossdim.training.api.store import bucket_at
+from crossdim.training.api.inputs import Axes, Input, split_inputs
+from crossdim.training.api.store import open_bucket_at
 from crossdim.training.backbones import load_encoder as read_encoder
 from crossdim.training.backbones.base import PER_SAMPLE, UNIT_RANGE, EncoderSpec
 from crossdim.training.layers.crossd import CrossDConv
@@ -95,7 +95,7 @@ class Encoder:
         modes = {layer: layer.training for layer in self.module.modules()}
         self.module.eval()
         try:
-            inputs = inputs_of(data, self.spec.in_channels, axes)
+            inputs = split_inputs(data, self.spec.in_channels, axes)
             found = [part for chunk in iter(lambda: list(islice(inputs, BATCH)), []) for part in self._features(chunk)]
         finally:
             for layer, mode in modes.items():
@@ -105,7 +105,7 @@ class Encoder:
     def _features(self, inputs: list[Input]) -> list[Tensor]:
         """Features of each input; equal sizes share a pass through the network."""
         groups: dict[tuple[bool, torch.Size], list[int]] = {}
-        prepared = [self._prepared(one) for one in inputs]
+        prepared = [self._prepare_one(one) for one in inputs]
         for number, (one, x) in enumerate(zip(inputs, prepared, strict=True)):
             groups.setdefault((self._is_flat(one), x.shape), []).append(number)
         found: dict[int, Tensor] = {}
@@ -128,8 +128,8 @@ class Encoder:
         Raises:
             GeometryError: as :meth:`embed`; and if inputs differ in size or kind, so that no tensor holds all of them.
         """
-        inputs = list(inputs_of(data, self.spec.in_channels, axes))
-        prepared = [self._prepared(one) for one in inputs]
+        inputs = list(split_inputs(data, self.spec.in_channels, axes))
+        prepared = [self._prepare_one(one) for one in inputs]
         if len({(x.shape, self._is_flat(one)) for one, x in zip(inputs, prepared, strict=True)}) != 1:
             shapes = ", ".join(sorted({str(tuple(x.shape)) for x in prepared})) or "no input"
             raise GeometryError(f"one tensor holds inputs of one size and kind; found {shapes}. Crop them alike, or take embed")
@@ -143,20 +143,20 @@ class Encoder:
     def _select(self, flat: bool) -> None:
         select_statistics(self.module, "pseudo3d" if flat else "superpatch")
 
-    def _prepared(self, one: Input) -> Tensor:
+    def _prepare_one(self, one: Input) -> Tensor:
         x, view_of = one.values.to(self.device), one.view_of
         if view_of is not None and (self.takes_images or view_of != self.geometry):
-            x, view_of = _folded(x, view_of), None
+            x, view_of = _fold(x, view_of), None
         if x.ndim == 3 and x.shape[0] == 3 and self.spec.in_channels == 1:
             x = torch.tensordot(torch.tensor(LUMA_RGB, device=x.device), x, dims=1)[None]
-        x = self._normalised(x)
+        x = self._normalise(x)
         if x.ndim == 3 and not self.takes_images:
-            x = self._unrolled(x)
+            x = self._unroll(x)
         if x.shape[0] != self.spec.in_channels:
             raise GeometryError(f"the encoder takes {self.spec.in_channels} channels; found {tuple(one.values.shape)}")
-        return _filled(x, self.spec.side_multiple)
+        return _pad(x, self.spec.side_multiple)
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         if self.spec.normalisation == PER_SAMPLE:
             deviation = x.std(correction=0)
             return (x - x.mean()) / torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
@@ -167,7 +167,7 @@ class Encoder:
             )
         return x
 
-    def _unrolled(self, image_CHW: Tensor) -> Tensor:
+    def _unroll(self, image_CHW: Tensor) -> Tensor:
         geometry = self.geometry
         if geometry is None:
             raise GeometryError("the encoder was trained on volumes alone and knows no way to unroll an image; give it volumes")
@@ -186,7 +186,7 @@ class Encoder:
         )
 
 
-def _folded(view_CDHW: Tensor, geometry: Pseudo3D) -> Tensor:
+def _fold(view_CDHW: Tensor, geometry: Pseudo3D) -> Tensor:
     """The image behind a stored view."""
     if not geometry.reversible:
         raise GeometryError(
@@ -204,7 +204,7 @@ def _side_that_tiles(side: int, geometry: Pseudo3D, multiple: int) -> int:
     return (windows - 1) * geometry.stride + geometry.window - 2 * geometry.padding
 
 
-def _filled(x: Tensor, multiple: int) -> Tensor:
+def _pad(x: Tensor, multiple: int) -> Tensor:
     """Zeros behind the ends of the spatial axes, so that all are multiples."""
     ends = [end for side in reversed(x.shape[1:]) for end in (0, -side % multiple)]
     return functional.pad(x, ends) if any(ends) else x
@@ -226,9 +226,9 @@ def load_encoder(url: str | PathLike[str], **store_options: Any) -> Encoder:
     base, query = split_query(fspath(url))
     if base.endswith(".pt") and not os.path.isdir(base):
         folder, slash, name = base.rpartition("/")
-        bucket, path = bucket_at((folder or slash or ".") + query, store_options), escape_name(name)
+        bucket, path = open_bucket_at((folder or slash or ".") + query, store_options), escape_name(name)
     else:
-        bucket, path = bucket_at(url, store_options), ENCODER
+        bucket, path = open_bucket_at(url, store_options), ENCODER
     if not bucket.exists(path):
         raise StorageError(
             f"{bucket.where(path)} does not exist; a run writes {ENCODER} with its first checkpoint. Name the folder of a "

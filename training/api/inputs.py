@@ -36,7 +36,7 @@ class Input:
         return self.values.ndim == 3
 
 
-def inputs_of(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]:
+def split_inputs(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]:
     """The inputs that ``data`` holds, in order.
 
     Args:
@@ -48,19 +48,19 @@ def inputs_of(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]
         GeometryError: if the axes cannot be told apart, or do not fit.
     """
     if isinstance(data, np.ndarray | Tensor):
-        yield from _of_array(data, in_channels, axes)
+        yield from _split_array(data, in_channels, axes)
     elif axes is not None:
         raise GeometryError("axes are those of an array or a tensor; a sample or a batch says itself what it is")
     elif isinstance(data, DatasetSample):
         yield Input(values=torch.from_numpy(data.unit()), view_of=data.pseudo3d)
     elif isinstance(data, Mapping):
-        yield from _of_batch(data)
+        yield from _split_batch(data)
     else:
         for sample in data:
-            yield from inputs_of(sample, in_channels, None)
+            yield from split_inputs(sample, in_channels, None)
 
 
-def _of_batch(batch: Mapping[str, Any]) -> Iterator[Input]:
+def _split_batch(batch: Mapping[str, Any]) -> Iterator[Input]:
     if missing := [name for name in ("image", "size", "pseudo3d") if name not in batch]:
         raise GeometryError(f"a batch of a loader holds image, size and pseudo3d; {missing[0]} is missing")
     for image, size, view_of in zip(batch["image"], batch["size"].tolist(), batch["pseudo3d"], strict=True):
@@ -68,10 +68,10 @@ def _of_batch(batch: Mapping[str, Any]) -> Iterator[Input]:
         yield Input(values=image[(slice(None), *map(slice, size))].float(), view_of=view_of)
 
 
-def _of_array(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]:
+def _split_array(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]:
     read_only = isinstance(data, np.ndarray) and not data.flags.writeable  # as a dataset's own arrays, which torch warns of
     values = torch.as_tensor(data.copy() if read_only else data).float()
-    named = axes or _told_apart(tuple(values.shape), in_channels)
+    named = axes or _infer_axes(tuple(values.shape), in_channels)
     if named not in AXES or len(named) != values.ndim:
         raise GeometryError(
             f"axes are one of {', '.join(AXES)}, a letter for each; found {named!r} for shape {tuple(values.shape)}"
@@ -82,7 +82,7 @@ def _of_array(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]
         yield Input(values=one)
 
 
-def _told_apart(shape: tuple[int, ...], channels: int) -> Axes:
+def _infer_axes(shape: tuple[int, ...], channels: int) -> Axes:
     if len(shape) == 2:
         return "HW"
     if len(shape) == 3:

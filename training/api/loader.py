@@ -18,7 +18,7 @@ from torch import Tensor, tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from crossdim.storage_schema.errors import GeometryError, RunError, UsageError
-from crossdim.training.api.batch import Floats, cropped, stacked
+from crossdim.training.api.batch import Floats, crop_array, stack_and_pad
 from crossdim.training.api.dataset import UNLABELLED, Dataset, DatasetSample
 from crossdim.training.data.mixture import integer_weights
 from crossdim.training.data.order import DatasetOrder, Order, rng_at
@@ -186,7 +186,7 @@ class Loader(IterableDataset[dict[str, Any]]):
 
             def submit() -> None:
                 if step := next(steps, None):
-                    pending.append((step[1], self._submitted(*step, pool)))
+                    pending.append((step[1], self._submit(*step, pool)))
 
             try:
                 for _ in range(AHEAD + 1):
@@ -201,7 +201,7 @@ class Loader(IterableDataset[dict[str, Any]]):
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submitted(self, first: int, stop: int, pool: ThreadPoolExecutor) -> _Pending:
+    def _submit(self, first: int, stop: int, pool: ThreadPoolExecutor) -> _Pending:
         positions = np.arange(first, stop, dtype=np.int64)
         numbers, samples = self._order.locate(positions)
         count, rank, world = len(positions), self._rank, self._world
@@ -218,7 +218,7 @@ class Loader(IterableDataset[dict[str, Any]]):
         sample = self._datasets[number][index]
         image, rng = sample.unit(), rng_at(self._seed, position)
         if self._crop is not None:
-            image = cropped(image, self._crop, rng if self._shuffle else None)
+            image = crop_array(image, self._crop, rng if self._shuffle else None)
         if self._transform is not None:
             image = np.asarray(self._transform(image, rng), np.float32)
         return image, sample
@@ -226,7 +226,7 @@ class Loader(IterableDataset[dict[str, Any]]):
     def _batch(self, pending: _Pending) -> dict[str, Any]:
         futures, sides = pending
         images, samples = zip(*(future.result() for future in futures), strict=True)
-        image, size = stacked(images, sides)
+        image, size = stack_and_pad(images, sides)
         return {
             "image": image,
             "size": size,

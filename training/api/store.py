@@ -23,7 +23,7 @@ STORE_OPTIONS: dict[str, Any] = {
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 
 
-def bucket_at(url: str | PathLike[str], options: dict[str, Any]) -> Bucket:
+def open_bucket_at(url: str | PathLike[str], options: dict[str, Any]) -> Bucket:
     """The folder or bucket at ``url``, whose store has answered.
 
     Args:

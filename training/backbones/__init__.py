@@ -23,7 +23,7 @@ from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
 from crossdim.training.backbones.swin3d import Swin3DSettings
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.backbones.vit3d import ViT3DSettings
-from crossdim.training.network_limits import built_of_at_most
+from crossdim.training.network_limits import limit_parts
 from crossdim.training.torch_file import check_tensor, load_document, tensor_hashes
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
     return BACKBONES[spec.backbone](**spec.settings).encoder()
 
 
-def encoder_bytes(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
+def serialise_encoder(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
     """An encoder as a file that loads with ``weights_only=True``: its spec, its weights by name, and the hashes of both.
 
     Args:
@@ -65,11 +65,11 @@ def encoder_bytes(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
     buffer = io.BytesIO()
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     document = spec.document()
-    torch.save({"spec": document, "weights": plain, "sha256": _hashes(document, plain)}, buffer)
+    torch.save({"spec": document, "weights": plain, "sha256": _compute_hashes(document, plain)}, buffer)
     return buffer.getvalue()
 
 
-def _hashes(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def _compute_hashes(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"spec": digest(spec), "weights": tensor_hashes(weights)}
 
 
@@ -89,7 +89,7 @@ def load_encoder(file: str | PathLike[str] | io.BytesIO, subject: str | None = N
     data, name = (file.getvalue(), "encoder") if isinstance(file, io.BytesIO) else (Path(file).read_bytes(), str(file))
     subject = subject or name
     document = load_document(data, subject)
-    weights = _checked_weights(document, subject)
+    weights = _check_weights(document, subject)
     try:
         spec = EncoderSpec(**document["spec"])
         _check_network(spec, weights)
@@ -110,7 +110,7 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
     if spec.backbone not in BACKBONES:
         raise RunError(describe_unknown_name("backbone", spec.backbone, BACKBONES))
     settings = BACKBONES[spec.backbone](**spec.settings)
-    with torch.device("meta"), built_of_at_most(len(weights)):
+    with torch.device("meta"), limit_parts(len(weights)):
         expected = settings.encoder().state_dict()
     of_network = EncoderSpec.of(settings)
     for name in ("in_channels", "num_features", "side_multiple"):
@@ -126,7 +126,7 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
         check_tensor(weights[name], like, name)
 
 
-def _checked_weights(document: Any, subject: str) -> dict[str, Tensor]:
+def _check_weights(document: Any, subject: str) -> dict[str, Tensor]:
     """The weights of an encoder's document, after checking its members and its hashes."""
     members = set(document) if isinstance(document, dict) else set()
     if members not in ({"spec", "weights", "sha256"}, {"spec", "weights"}):
@@ -142,12 +142,12 @@ def _checked_weights(document: Any, subject: str) -> dict[str, Tensor]:
         _LOG.warning("%s was written before encoders had hashes: its values are not checked", subject)
         return weights
     try:
-        found = _hashes(spec, weights)
+        found = _compute_hashes(spec, weights)
     except (TypeError, ValueError) as error:  # of a spec that is no JSON
         raise RunError(f"{subject}: its spec is no settings: {error}") from error
     if found != document["sha256"]:
         remedy = "restore it; a run that goes on writes it anew with its next checkpoint"
-        raise StorageError(f"{subject}: {_difference(found, document['sha256'])}; {remedy}")
+        raise StorageError(f"{subject}: {_describe_difference(found, document['sha256'])}; {remedy}")
     return weights
 
 
@@ -156,7 +156,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout is torch.strided and value.nbytes <= value.untyped_storage().nbytes()
 
 
-def _difference(found: dict[str, Any], stated: Any) -> str:
+def _describe_difference(found: dict[str, Any], stated: Any) -> str:
     theirs = stated.get("weights") if isinstance(stated, dict) else None
     names = [name for name, sha256 in found["weights"].items() if not isinstance(theirs, dict) or theirs.get(name) != sha256]
     if not names:

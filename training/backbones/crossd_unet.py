@@ -71,7 +71,7 @@ class CrossDUNetSettings(BackboneSettings):
         return CrossDUNetEncoder(self)
 
 
-def unit(width_in: int, width_out: int) -> nn.Sequential:
+def build_unit(width_in: int, width_out: int) -> nn.Sequential:
     """Two times convolution with 3 taps along every axis, batch norm and ReLU.
 
     Args:
@@ -95,7 +95,7 @@ class CrossDUNetEncoder(nn.Module):
         super().__init__()
         widths = (settings.in_channels, *settings.pyramid_widths)
         self.multiple = settings.side_multiple
-        self.levels = nn.ModuleList(unit(w, out) for w, out in itertools.pairwise(widths))
+        self.levels = nn.ModuleList(build_unit(w, out) for w, out in itertools.pairwise(widths))
         self.pool = anyrank.MaxPool(2)
 
     def units(self) -> list[nn.Module]:
@@ -128,7 +128,7 @@ class CrossDUNet(nn.Module):
         self.encoder = CrossDUNetEncoder(settings)
         coarser = tuple(reversed(settings.pyramid_widths))
         self.enlarge = anyrank.Upsample(2, linear=True)
-        self.refine = nn.ModuleList(unit(deep + skip, skip) for deep, skip in itertools.pairwise(coarser))
+        self.refine = nn.ModuleList(build_unit(deep + skip, skip) for deep, skip in itertools.pairwise(coarser))
         self.classify = CrossDConv(settings.base_width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import itertools
 from torch import Tensor, nn
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.training.backbones.unit import unit
+from crossdim.training.backbones.unit import build_unit
 from crossdim.training.layers.dual_norm import Norm
 from crossdim.training.layers.fused_transposed import upsample_and_convolve
 
@@ -44,8 +44,8 @@ class Level(nn.Module):
     def __init__(self, width_in: int, width_out: int, step: Triple, norm: Norm) -> None:
         super().__init__()
         self.up = nn.ConvTranspose3d(width_in, width_in, step, stride=step)
-        self.first = unit(width_in, width_out, norm)
-        self.second = unit(width_out, width_out, norm)
+        self.first = build_unit(width_in, width_out, norm)
+        self.second = build_unit(width_out, width_out, norm)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """The level's feature map."""
@@ -65,7 +65,8 @@ class Decoder3D(nn.Module):
         super().__init__()
         *deeper, _, _, _ = steps = upsampling(reduction)
         self.rise = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose3d(width_in, width_in, s, stride=s), unit(width_in, width_in, norm)) for s in deeper
+            nn.Sequential(nn.ConvTranspose3d(width_in, width_in, s, stride=s), build_unit(width_in, width_in, norm))
+            for s in deeper
         )
         pairs = itertools.pairwise((width_in, *widths))
         self.levels = nn.ModuleList(Level(a, b, step, norm) for (a, b), step in zip(pairs, steps[-3:], strict=True))

@@ -93,7 +93,7 @@ class ResidualEncoder3D(nn.Module):
         shape = zip(itertools.pairwise(widths), settings.blocks_per_stage, settings.strides, strict=True)
         self.stem = nn.ModuleDict({"convs": nn.Sequential(ConvNormReLU(settings.in_channels, widths[0]))})
         self.stages = nn.ModuleList(
-            nn.ModuleDict({"blocks": _stage(before, after, blocks, stride)}) for (before, after), blocks, stride in shape
+            nn.ModuleDict({"blocks": _build_stage(before, after, blocks, stride)}) for (before, after), blocks, stride in shape
         )
         self.apply(_initialise)
 
@@ -164,7 +164,7 @@ class ResidualBlock(nn.Module):
         return y
 
 
-def _stage(width_in: int, width_out: int, blocks: int, stride: Triple) -> nn.Sequential:
+def _build_stage(width_in: int, width_out: int, blocks: int, stride: Triple) -> nn.Sequential:
     first = ResidualBlock(width_in, width_out, stride)
     return nn.Sequential(first, *(ResidualBlock(width_out, width_out, (1, 1, 1)) for _ in range(blocks - 1)))
 

@@ -120,7 +120,7 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = parts.conv(width, width, 3, padding=1, bias=False)
         self.bn2 = parts.norm(width)
-        self.downsample = shortcut(parts, width_in, width, stride)
+        self.downsample = build_shortcut(parts, width_in, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """The block."""
@@ -142,7 +142,7 @@ class Bottleneck(nn.Module):
         self.conv3 = parts.conv(width, 4 * width, 1, bias=False)
         self.bn3 = parts.norm(4 * width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(parts, width_in, 4 * width, stride)
+        self.downsample = build_shortcut(parts, width_in, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """The block."""
@@ -153,7 +153,7 @@ class Bottleneck(nn.Module):
         return result
 
 
-def shortcut(parts: Parts, width_in: int, width_out: int, stride: int) -> nn.Sequential | None:
+def build_shortcut(parts: Parts, width_in: int, width_out: int, stride: int) -> nn.Sequential | None:
     """A convolution of one tap if a block changes size or width; None otherwise.
 
     Args:
@@ -228,7 +228,7 @@ class ResNet(ResNetEncoder):
         return scores
 
 
-def published_weights(document: dict[str, Any]) -> dict[str, Tensor]:
+def extract_published_weights(document: dict[str, Any]) -> dict[str, Tensor]:
     """The weights of a checkpoint of the Cross-D authors, with the names of ``ResNet``.
 
     Such a document is a state or has one under ``model``, and may come from a compiled network. Their layers have mode

@@ -66,7 +66,7 @@ class StridedSettings(BackboneSettings):
         return StridedDecoder(self)
 
 
-def _norm_and_activation(layer: nn.Module, width: int) -> nn.Sequential:
+def _add_norm(layer: nn.Module, width: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.InstanceNorm3d(width, affine=True), nn.LeakyReLU(0.01))
 
 
@@ -81,7 +81,7 @@ class StridedEncoder(nn.Module):
         self._side = settings.side_multiple
         pairs = itertools.pairwise((settings.in_channels, *settings.widths))
         layers = [nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in pairs]
-        self.stages = nn.ModuleList([*(_norm_and_activation(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
+        self.stages = nn.ModuleList([*(_add_norm(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """The code.
@@ -107,7 +107,7 @@ class StridedDecoder(nn.Module):
         super().__init__()
         pairs = itertools.pairwise((*settings.widths[::-1], settings.in_channels))
         layers = [nn.ConvTranspose3d(a, b, 4, stride=2, padding=1) for a, b in pairs]
-        self.stages = nn.ModuleList([*(_norm_and_activation(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
+        self.stages = nn.ModuleList([*(_add_norm(layer, layer.out_channels) for layer in layers[:-1]), layers[-1]])
 
     def forward(self, code_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W), unbounded."""

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple
-from crossdim.training.layers.attention import AttentionKind, Sites, blocks
+from crossdim.training.layers.attention import AttentionKind, Sites, build_blocks
 from crossdim.training.layers.dual_norm import Norm
 from crossdim.training.layers.tokens import (
     AXES,
     Counts,
     PatchEmbedding,
+    count_tokens,
     gather_tokens,
     patchify,
     sinusoids,
     spatial_shape,
-    token_counts,
 )
 
 
@@ -110,7 +110,7 @@ class SuperpatchViT(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.embed = PatchEmbedding(s.in_channels, s.width, s.patch, s.mixing_tokens)
-        self.blocks = blocks(s.attention, s.depth, s.width, s.heads, s.hidden)
+        self.blocks = build_blocks(s.attention, s.depth, s.width, s.heads, s.hidden)
         self.norm = nn.LayerNorm(s.width)
         self.pe_scale = None if s.pe_scale is None else nn.Parameter(torch.tensor(s.pe_scale))
 
@@ -127,7 +127,7 @@ class SuperpatchViT(nn.Module):
         Raises:
             GeometryError: if patches do not tile the input.
         """
-        counts = token_counts(spatial_shape(x_BCDHW), self.settings.patch)
+        counts = count_tokens(spatial_shape(x_BCDHW), self.settings.patch)
         tokens = self._tokens(x_BCDHW, ids_BV, counts)
         return tokens if ids_BV is not None else tokens.transpose(1, 2).reshape(len(x_BCDHW), -1, *counts)
 

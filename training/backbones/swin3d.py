@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple, upsampling
-from crossdim.training.backbones.initialisation import small_normal
+from crossdim.training.backbones.initialisation import initialise_small_normal
 from crossdim.training.backbones.window_attention import WindowAttention
-from crossdim.training.layers.attention import feed_forward
+from crossdim.training.layers.attention import build_feed_forward
 from crossdim.training.layers.dual_norm import NORMS, Norm
 
 STAGES = 3
@@ -103,7 +103,7 @@ class Swin3D(nn.Module):
         )
         self.merge = nn.ModuleList(Merging(width) for width in settings.widths[:-1])
         self.norm = nn.LayerNorm(settings.num_features)
-        self.apply(small_normal)
+        self.apply(initialise_small_normal)
 
     def units(self) -> list[nn.Module]:
         """The blocks."""
@@ -137,7 +137,7 @@ class SwinBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = WindowAttention(width, heads, window, shifted)
-        self.feed = feed_forward(width, 4 * width)
+        self.feed = build_feed_forward(width, 4 * width)
 
     def forward(self, x_BDHWE: Tensor) -> Tensor:
         """The same shape."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple
-from crossdim.training.backbones.unit import unit
+from crossdim.training.backbones.unit import build_unit
 from crossdim.training.layers.dual_norm import NORMS, Norm
 
 POOLINGS = 3
@@ -76,10 +76,10 @@ class Encoder3D(nn.Module):
     def __init__(self, settings: UNet3DSettings) -> None:
         super().__init__()
         b, norm = settings.base_width, settings.norm
-        self.down0 = nn.Sequential(unit(settings.in_channels, b, norm), unit(b, 2 * b, norm))
-        self.down1 = nn.Sequential(unit(2 * b, 2 * b, norm), unit(2 * b, 4 * b, norm))
-        self.down2 = nn.Sequential(unit(4 * b, 4 * b, norm), unit(4 * b, 8 * b, norm))
-        self.down3 = nn.Sequential(unit(8 * b, 8 * b, norm), unit(8 * b, 16 * b, norm))
+        self.down0 = nn.Sequential(build_unit(settings.in_channels, b, norm), build_unit(b, 2 * b, norm))
+        self.down1 = nn.Sequential(build_unit(2 * b, 2 * b, norm), build_unit(2 * b, 4 * b, norm))
+        self.down2 = nn.Sequential(build_unit(4 * b, 4 * b, norm), build_unit(4 * b, 8 * b, norm))
+        self.down3 = nn.Sequential(build_unit(8 * b, 8 * b, norm), build_unit(8 * b, 16 * b, norm))
         self.pool = nn.MaxPool3d(2)
 
     def units(self) -> list[nn.Module]:

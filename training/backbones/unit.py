@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from crossdim.training.layers.dual_norm import Norm, normalisation
+from crossdim.training.layers.dual_norm import Norm, build_norm
 
 
-def unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:
+def build_unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:
     """3x3x3 convolution with bias, normalisation, ReLU; (B, width_in, D, H, W) -> (B, width_out, D, H, W).
 
     Args:
@@ -15,4 +15,4 @@ def unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:
         width_out: output channels.
         norm: name of the norm.
     """
-    return nn.Sequential(nn.Conv3d(width_in, width_out, 3, padding=1), normalisation(norm, width_out), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.Conv3d(width_in, width_out, 3, padding=1), build_norm(norm, width_out), nn.ReLU(inplace=True))

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.decoder import Triple, upsampling
-from crossdim.training.backbones.initialisation import small_normal
+from crossdim.training.backbones.initialisation import initialise_small_normal
 from crossdim.training.layers.attention import FullBlock, Sites
 from crossdim.training.layers.dual_norm import NORMS, Norm
-from crossdim.training.layers.tokens import AXES, sinusoids, spatial_shape, token_counts
+from crossdim.training.layers.tokens import AXES, count_tokens, sinusoids, spatial_shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +91,7 @@ class ViT3D(nn.Module):
         width, heads = settings.width, settings.heads
         self.blocks = nn.ModuleList(FullBlock(width, heads, 4 * width) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(width)
-        self.apply(small_normal)
+        self.apply(initialise_small_normal)
 
     def units(self) -> list[nn.Module]:
         """The blocks."""
@@ -103,7 +103,7 @@ class ViT3D(nn.Module):
         Raises:
             GeometryError: if patches do not tile the input.
         """
-        counts = token_counts(spatial_shape(x_BCDHW), self._patch)
+        counts = count_tokens(spatial_shape(x_BCDHW), self._patch)
         width = self.norm.normalized_shape[0]
         x_BNE = self.embed(x_BCDHW).flatten(2).transpose(1, 2)
         # Positions in the dtype of the weights, so that under autocast the residual stream is float32.

@@ -79,7 +79,7 @@ class StopControl:
                 self.request(Request.STOP)
             self._is_training, self._saved_steps = True, []
         try:
-            with self.handling_signals():
+            with self.handle_signals():
                 yield
         finally:
             with self._changed:
@@ -87,7 +87,7 @@ class StopControl:
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def handling_signals(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """Context in which signals make requests, if the calling thread is the main one: only that may set handlers."""
         before = self.install_handlers() if threading.current_thread() is threading.main_thread() else {}
         try:

@@ -18,9 +18,9 @@ from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.data.dataset import open_dataset, read_manifest
-from crossdim.training.evaluation.features import classes, features, read_labelled
-from crossdim.training.evaluation.probes import Result, compare, usable_folds
-from crossdim.training.evaluation.report import Gallery, galleries, page
+from crossdim.training.evaluation.features import classes, compute_features, read_labelled
+from crossdim.training.evaluation.probes import Result, compare, count_usable_folds
+from crossdim.training.evaluation.report import Gallery, build_galleries, render_page
 from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir import checkpoint
@@ -96,7 +96,7 @@ def _evaluate_dataset(
 ) -> None:
     """Draw pictures of one dataset, reconstruct its volumes if the method can, and probe it if it has labels."""
     dataset = open_dataset(bucket, split=None)
-    findings.shown += galleries(dataset, config.method, method)
+    findings.shown += build_galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
     name, (_, single) = dataset.manifest.name, classes(dataset)
@@ -106,8 +106,8 @@ def _evaluate_dataset(
     if data is None:
         findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
         return
-    trained, *untrained = (features(m.encoder, data.x_NC) for m in (method, *baselines))
-    used = usable_folds(data, folds)
+    trained, *untrained = (compute_features(m.encoder, data.x_NC) for m in (method, *baselines))
+    used = count_usable_folds(data, folds)
     if used < folds:
         findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {used} patients.")
     findings.results += compare(data, trained, untrained, folds)
@@ -156,7 +156,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
     findings.notes += [describe_damage(run, damaged)] if damaged else []
     if not findings.results and not findings.restored and (before := _figures(run)):
         findings.notes.append(f"No figure could be found for these datasets; the report had {before} before, and is replaced.")
-    run.put(REPORT, page(summary, findings.results, findings.restored, findings.notes, findings.shown, metrics))
+    run.put(REPORT, render_page(summary, findings.results, findings.restored, findings.notes, findings.shown, metrics))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
         "restored": [restoration.document() for restoration in findings.restored],

@@ -85,7 +85,7 @@ def read_labelled(dataset: PublishedDataset, method: MethodConfig, threads: int 
 
 
 @torch.no_grad()
-def features(encoder: nn.Module, x_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def compute_features(encoder: nn.Module, x_NC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean of the deepest feature map over space, with batch-norm statistics of these inputs.
 
     Args:

@@ -17,7 +17,7 @@ SHOWN_SIDE = 112
 COLOURS = ("#3b6ea8", "#c8553d", "#4f8a5b", "#8c6bb1", "#b8860b", "#4a9a9a", "#a0527c", "#707070")
 
 
-def png(image_HW: Floats) -> str:
+def encode_png(image_HW: Floats) -> str:
     """A unit-range image as a data URI."""
     factor = max(1, round(SHOWN_SIDE / min(image_HW.shape)))
     grey = (np.clip(image_HW, 0, 1) * 255).astype(np.uint8)
@@ -40,7 +40,7 @@ class Curve:
     legend: list[tuple[str, str]]
 
 
-def curve(series: Mapping[str, Sequence[float]], width: int = 640, height: int = 220) -> Curve:
+def draw_curve(series: Mapping[str, Sequence[float]], width: int = 640, height: int = 220) -> Curve:
     """Draw lines over the steps of a run, each in its own colour.
 
     Args:

@@ -85,7 +85,7 @@ def _patients(data: Labelled) -> dict[str, int]:
     return {name: len(set(data.patients[data.labels == name].tolist())) for name in data.names}
 
 
-def usable_folds(data: Labelled, folds: int) -> int:
+def count_usable_folds(data: Labelled, folds: int) -> int:
     """Number of parts of the cross-validation: at most the number of patients of the smallest class.
 
     Args:
@@ -95,7 +95,7 @@ def usable_folds(data: Labelled, folds: int) -> int:
     return min(folds, *_patients(data).values())
 
 
-def folds_of(data: Labelled, folds: int) -> list[Fold]:
+def split_folds(data: Labelled, folds: int) -> list[Fold]:
     """Train and test indices: stratified by class, grouped by patient, repeated with different draws.
 
     A fold that lacks a class in its training or test part is left out: its figure would be over other classes.
@@ -111,7 +111,7 @@ def folds_of(data: Labelled, folds: int) -> list[Fold]:
         RunError: if a class has too few patients to be in both parts.
     """
     patients = _patients(data)
-    usable = usable_folds(data, folds)
+    usable = count_usable_folds(data, folds)
     if usable < 2:
         raise RunError(f"{data.name}: a probe needs 2 patients in every class; found {patients}")
     draws = (StratifiedGroupKFold(usable, shuffle=True, random_state=seed) for seed in range(REPEATS))
@@ -122,14 +122,14 @@ def folds_of(data: Labelled, folds: int) -> list[Fold]:
     return whole
 
 
-def scores(probe: str, x_NF: Features, data: Labelled, folds: Sequence[Fold]) -> npt.NDArray[np.float64]:
+def compute_scores(probe: str, x_NF: Features, data: Labelled, folds: Sequence[Fold]) -> npt.NDArray[np.float64]:
     """Balanced accuracy of a probe on the test part of each fold.
 
     Args:
         probe: name in :func:`classifiers`.
         x_NF: features.
         data: labels.
-        folds: of :func:`folds_of`.
+        folds: of :func:`split_folds`.
 
     Returns:
         (folds,).
@@ -151,11 +151,11 @@ def compare(data: Labelled, trained: Features, baselines: Sequence[Features], fo
         baselines: (N, F) features of each untrained encoder.
         folds: parts of the cross-validation.
     """
-    parts = folds_of(data, folds)
+    parts = split_folds(data, folds)
     results = []
     for probe in classifiers(len(data.labels)):
-        of_trained = scores(probe, trained, data, parts)
-        of_baselines = np.stack([scores(probe, baseline, data, parts) for baseline in baselines])
+        of_trained = compute_scores(probe, trained, data, parts)
+        of_baselines = np.stack([compute_scores(probe, baseline, data, parts) for baseline in baselines])
         results.append(_result(data, probe, of_trained, of_baselines))
     return results
 

@@ -31,7 +31,7 @@ from crossdim.training.data.order import rng_at
 from crossdim.training.evaluation.assembly import Restore, Tiling, average_over_shifts, restore_in_slabs
 from crossdim.training.evaluation.patterns import GridPattern
 from crossdim.training.evaluation.quality import Comparison, psnr
-from crossdim.training.layers.tokens import patchify, spatial_shape, token_counts, unpatchify, visible_mask
+from crossdim.training.layers.tokens import count_tokens, patchify, spatial_shape, unpatchify, visible_mask
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
 from crossdim.training.methods.restoration import Restorer
 
@@ -117,7 +117,7 @@ class MaskedBoxes:
             (B, V).
         """
         mask = self._method.mask_of(STREAM)
-        counts = token_counts(spatial_shape(x_BCDHW), self._method.patch)
+        counts = count_tokens(spatial_shape(x_BCDHW), self._method.patch)
         chance = torch.from_numpy(mask.draw(counts, rng_at(self._seed, number)))
         return mask.visible(chance.expand(x_BCDHW.shape[0], -1, -1).to(x_BCDHW.device))
 
@@ -181,7 +181,7 @@ def evaluate_volumes(method: Restorer, volumes: Iterable[Volume], protocol: Prot
     whole = method.compression((side, side, side))
     sizes = {"unmasked": whole}
     if isinstance(method, MaskedAutoencoder):
-        counts = token_counts((side, side, side), method.patch)
+        counts = count_tokens((side, side, side), method.patch)
         sizes["masked"] = sizes["hidden"] = whole * math.prod(counts) / method.mask_of(STREAM).num_visible(counts)
     return [Figure(name=n, values=tuple(row[n] for row in rows), compression=sizes[n.split()[0]]) for n in rows[0]]
 
@@ -219,7 +219,7 @@ def panels(method: Restorer, x_CDHW: Floats, scaling: Scaling, seed: int = 0) ->
         ids = boxes.ids(x, 0)
         rows = patchify(x, method.patch)
         seen = visible_mask(ids, rows.shape[1])[..., None]
-        shown["masked"] = unpatchify(rows * seen, method.patch, token_counts(spatial_shape(x), method.patch))
+        shown["masked"] = unpatchify(rows * seen, method.patch, count_tokens(spatial_shape(x), method.patch))
         restored = boxes(x, 0)
     else:
         restored = _require_volume(method.reconstruct(x))

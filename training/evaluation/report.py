@@ -19,7 +19,7 @@ from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.order import rng_at
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.data.views import image_of
-from crossdim.training.evaluation.pictures import Curve, Floats, curve, png, stretch_to_unit
+from crossdim.training.evaluation.pictures import Curve, Floats, draw_curve, encode_png, stretch_to_unit
 from crossdim.training.evaluation.probes import Result
 from crossdim.training.evaluation.reconstruction import panels
 from crossdim.training.evaluation.restoring import NO_LPIPS, RestorationResult
@@ -67,7 +67,7 @@ def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
     return np.asarray(fold(view, spec, height, width)[0])
 
 
-def galleries(dataset: PublishedDataset, config: MethodConfig, method: Method) -> list[Gallery]:
+def build_galleries(dataset: PublishedDataset, config: MethodConfig, method: Method) -> list[Gallery]:
     """Pictures of the first samples of a dataset: stored, as views of the method, and reconstructed.
 
     Args:
@@ -81,24 +81,26 @@ def galleries(dataset: PublishedDataset, config: MethodConfig, method: Method) -
     inputs = torch.from_numpy(np.stack([whole["x"] for whole in wholes]))
     fitted = recompute_statistics(method, lambda copy: copy.reconstruct, [inputs]) if len(first) > 1 else method
     return [
-        _gallery(dataset, sample, config.draw(sample, dataset.pseudo3d, rng_at(0, index)), whole, config, fitted)
+        _build_gallery(dataset, sample, config.draw(sample, dataset.pseudo3d, rng_at(0, index)), whole, config, fitted)
         for index, (sample, whole) in enumerate(zip(first[:SHOWN_SAMPLES], wholes, strict=False))
     ]
 
 
-def _gallery(
+def _build_gallery(
     dataset: PublishedDataset, sample: Sample, views: Views, whole: Views, config: MethodConfig, method: Method
 ) -> Gallery:
     stored = dataset.pseudo3d or Pseudo3D()
     is_2d = sample.presentation is not Presentation.SUPERPATCH
     spec = config.encoder_geometry(stored) if is_2d else None
     source = image_of(sample, stored) if is_2d else middle(sample.unit(), None)
-    rows = [("input", [Picture(caption="as stored", uri=png(source))])]
+    rows = [("input", [Picture(caption="as stored", uri=encode_png(source))])]
     if spec:
-        slices = [Picture(caption=f"depth {d}", uri=png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)]
+        slices = [
+            Picture(caption=f"depth {d}", uri=encode_png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)
+        ]
         rows.append(("pseudo-3D slices", slices))
     rows.append(
-        ("views", [Picture(caption=name, uri=png(stretch_to_unit(middle(view, spec)))) for name, view in viewable(views)])
+        ("views", [Picture(caption=name, uri=encode_png(stretch_to_unit(middle(view, spec)))) for name, view in viewable(views)])
     )
     if isinstance(method, Restorer) and not is_2d:
         rows.append(("restored, as physical values", _panels(method, whole["target"], sample)))
@@ -125,7 +127,7 @@ def _panels(method: Restorer, target: Floats, sample: Sample) -> list[Picture]:
     pictures = []
     for name, slice_HW in panels(method, target, scaling).items():
         low, high = (-span / 10, span / 10) if name == "error" else (scaling.low, scaling.high)
-        uri = png(np.asarray(np.clip((slice_HW - low) / (high - low), 0, 1), np.float32))
+        uri = encode_png(np.asarray(np.clip((slice_HW - low) / (high - low), 0, 1), np.float32))
         pictures.append(Picture(caption=f"{name}, {low:.4g} to {high:.4g} {unit}", uri=uri))
     return pictures
 
@@ -138,24 +140,24 @@ def _restoration_pictures(method: Method, x: Floats, target: Floats, spec: Pseud
     restored: Floats = output[0].numpy()
     error = np.abs(restored - target)
     return [
-        Picture(caption="input", uri=png(stretch_to_unit(middle(x, spec)))),
-        Picture(caption="restored", uri=png(np.clip(middle(restored, spec), 0, 1))),
-        Picture(caption="target", uri=png(middle(target, spec))),
-        Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=png(np.clip(middle(error, spec) * 2, 0, 1))),
+        Picture(caption="input", uri=encode_png(stretch_to_unit(middle(x, spec)))),
+        Picture(caption="restored", uri=encode_png(np.clip(middle(restored, spec), 0, 1))),
+        Picture(caption="target", uri=encode_png(middle(target, spec))),
+        Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=encode_png(np.clip(middle(error, spec) * 2, 0, 1))),
     ]
 
 
-def curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
+def draw_curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
     """The loss of a run and its terms, with titles."""
     if len(metrics) < 2:
         return []
     common = set.intersection(*(set(record["terms"]) for record in metrics))
     terms: dict[str, list[float]] = {name: [record["terms"][name] for record in metrics] for name in sorted(common)}
-    loss = ("loss", curve({"loss": [record["loss"] for record in metrics]}))
-    return [loss, ("terms, weighted", curve(terms))] if terms else [loss]
+    loss = ("loss", draw_curve({"loss": [record["loss"] for record in metrics]}))
+    return [loss, ("terms, weighted", draw_curve(terms))] if terms else [loss]
 
 
-def page(
+def render_page(
     run: dict[str, Any],
     results: list[Result],
     restored: list[RestorationResult],
@@ -185,5 +187,5 @@ def page(
         no_lpips=NO_LPIPS,
         notes=notes,
         galleries=shown,
-        curves=curves(metrics),
+        curves=draw_curves(metrics),
     ).encode()

@@ -9,7 +9,7 @@ from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.data.dataset import PublishedDataset
 from crossdim.training.evaluation.assembly import Tiling
 from crossdim.training.evaluation.reconstruction import Figure, Protocol, evaluate_volumes
-from crossdim.training.evaluation.volumes import held_out, volumes_of
+from crossdim.training.evaluation.volumes import assemble_volumes, find_held_out
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Crops, Restorer
 
@@ -59,7 +59,7 @@ def evaluate_restoration(name: str, dataset: PublishedDataset, config: MethodCon
     crops = getattr(config, "crops", None)
     if not isinstance(method, Restorer) or not isinstance(crops, Crops) or dataset.manifest.presentation.is_2d:
         return None
-    split, sources = held_out(dataset)
+    split, sources = find_held_out(dataset)
     protocol = Protocol(tiling=Tiling(side=crops.solid_side, overlap=crops.solid_side // OVERLAP))
-    figures = evaluate_volumes(method, volumes_of(dataset, sources), protocol)
+    figures = evaluate_volumes(method, assemble_volumes(dataset, sources), protocol)
     return RestorationResult(dataset=name, split=split, volumes=tuple(sources), figures=tuple(figures))

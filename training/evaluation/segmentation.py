@@ -80,7 +80,7 @@ class Summary:
     assd_mm: float
 
 
-def agreement(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) -> Agreement:
+def compare_masks(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) -> Agreement:
     """Compare two masks of one structure.
 
     Args:
@@ -94,7 +94,7 @@ def agreement(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) -> Agree
     _check(predicted, true, spacing_mm)
     diagonal_mm = math.hypot(*(size * step for size, step in zip(true.shape, spacing_mm, strict=True)))
     if not (predicted.any() and true.any()):
-        return _without_surfaces(predicted, true, diagonal_mm)
+        return _compare_without_surfaces(predicted, true, diagonal_mm)
     to_true, to_predicted = surface_distances(predicted, true, spacing_mm)
     both = np.concatenate([to_true, to_predicted])
     return Agreement(
@@ -161,7 +161,7 @@ def _distances(edge: Mask, other_edge: Mask, spacing_mm: Sequence[float]) -> Dis
     return np.asarray(nearest_mm[edge], np.float64)
 
 
-def _without_surfaces(predicted: Mask, true: Mask, diagonal_mm: float) -> Agreement:
+def _compare_without_surfaces(predicted: Mask, true: Mask, diagonal_mm: float) -> Agreement:
     """Figures if a mask is empty."""
     presence = Presence.MISSED if true.any() else Presence.INVENTED if predicted.any() else Presence.ABSENT
     charge_mm = 0.0 if presence == Presence.ABSENT else diagonal_mm

@@ -27,7 +27,7 @@ class Significance:
     p_value: float
 
 
-def corrected_t(differences: Numbers, test_to_train: float) -> Significance:
+def compute_corrected_t(differences: Numbers, test_to_train: float) -> Significance:
     """The corrected resampled t-test: is the mean difference over folds zero?
 
     t = mean / sqrt((1 / n + test_to_train) * variance), against Student's t with n - 1 degrees of freedom. The second term

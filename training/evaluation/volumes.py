@@ -13,14 +13,14 @@ from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.evaluation.reconstruction import Volume
 
 
-def held_out(dataset: PublishedDataset) -> tuple[Split, list[str]]:
+def find_held_out(dataset: PublishedDataset) -> tuple[Split, list[str]]:
     """The split from which volumes are reconstructed, and their sources: test, or train if no volume was held out."""
     pairs = list(zip(dataset.column("split"), dataset.column("source_uri"), strict=True))
     split = Split.TEST if any(found == Split.TEST for found, _ in pairs) else Split.TRAIN
     return split, sorted({str(source) for found, source in pairs if found == split})
 
 
-def volumes_of(dataset: PublishedDataset, sources: list[str]) -> Iterator[Volume]:
+def assemble_volumes(dataset: PublishedDataset, sources: list[str]) -> Iterator[Volume]:
     """Each source as a volume in stored values, up to the end of its last boxes; boxes that were left out are filled with air.
 
     Args:

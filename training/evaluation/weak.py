@@ -162,7 +162,7 @@ def weak_scores(
     Args:
         encoder: takes ``data.x_NC`` and answers with its deepest map; left as it is.
         data: inputs, classes, patients.
-        folds: of :func:`crossdim.training.evaluation.probes.folds_of`.
+        folds: of :func:`crossdim.training.evaluation.probes.split_folds`.
         epochs: passes over a training part.
         batch: samples per step, at most.
         seed: of the order of samples.

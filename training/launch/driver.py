@@ -24,7 +24,7 @@ from crossdim.training.launch.gpus import check_gpus
 from crossdim.training.launch.process_control import PROCESS_CONTROL
 from crossdim.training.launch.progress_bar import repeat_in_thread, show_progress
 from crossdim.training.launch.validate import validate_run
-from crossdim.training.launch.worker import Job, Source, ray_worker, train
+from crossdim.training.launch.worker import Job, Source, run_ray_worker, train
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_contents import check_contents
@@ -113,7 +113,7 @@ def _delete_temporary_files(run: Bucket) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def saved_config(run: Bucket) -> Pretraining:
+def read_saved_config(run: Bucket) -> Pretraining:
     """Read the configuration that a run was started with.
 
     Raises:
@@ -150,7 +150,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
         # Annotations are those of Ray Train's first version.
         callbacks: list[Any] = [RunCallback(job.run, mailbox), WorkerSetupCallback()]
         trainer = RunTrainer(
-            lambda: ray_worker(job),
+            lambda: run_ray_worker(job),
             failure_policy=CheckpointFailurePolicy(job.run, mailbox),
             torch_config=group(backend="nccl" if workers.use_gpu else "gloo"),
             scaling_config=ScalingConfig(use_gpu=workers.use_gpu, **_elasticity(workers)),
@@ -186,7 +186,7 @@ def _relay_requests(mailbox: Any, run: Bucket) -> Iterator[None]:
         if request is Request.STOP and not has_workers:
             signals.interrupt()  # no worker is there, so there is nothing to save
 
-    with PROCESS_CONTROL.handling_signals(), repeat_in_thread("requests", 0.2, relay):
+    with PROCESS_CONTROL.handle_signals(), repeat_in_thread("requests", 0.2, relay):
         yield
 
 

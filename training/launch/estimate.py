@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossdim.training.backbones import encoder_bytes
+from crossdim.training.backbones import serialise_encoder
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.collate import Batch
 from crossdim.training.data.dataset import open_dataset
@@ -24,10 +24,10 @@ from crossdim.training.engine.control import Request
 from crossdim.training.engine.loop import Schedule, fit
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.engine.train_state import TrainState
-from crossdim.training.launch.worker import DatasetViews, Source, encoder_spec, identity, order_of
+from crossdim.training.launch.worker import DatasetViews, Source, build_encoder_spec, build_identity, build_order
 from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.run_dir.checkpoint import Saving
-from crossdim.training.run_dir.checkpoint_state import state_bytes
+from crossdim.training.run_dir.checkpoint_state import serialise_state
 from crossdim.training.run_dir.resume import capture
 
 #: Measured steps, at least; those of one cycle of the mixture go before them to warm up.
@@ -118,7 +118,7 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
     train_state = TrainState.build(config, device)
     # Blocks hold what single steps hold, in longer rows: a few steps of the latter see every dataset.
     mixing = replace(config.mixing, mode="ratio") if config.mixing.mode == "block" else config.mixing
-    order, batch = order_of(replace(config, mixing=mixing), datasets, weights), config.global_batch
+    order, batch = build_order(replace(config, mixing=mixing), datasets, weights), config.global_batch
     cycle = lcm(batch, order.period) // batch
     steps = min(config.steps, LONGEST, cycle + -(-MEASURED // cycle) * cycle)
     loading = Loading(order=order, global_batch=batch, rank=0, world=world, joint=config.mixing.mode == "joint", threads=threads)
@@ -126,8 +126,8 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
     measured, records = MeasuredMethod(train_state.method), _Records()
     fit(replace(train_state, module=measured), batches, Schedule.from_config(config), [records])
     warm = records.found[min(cycle, steps // 2) :]
-    state = capture(train_state, config.steps, config.steps * batch, identity(config, datasets, weights))
-    spec = encoder_spec(config, train_state, datasets)
+    state = capture(train_state, config.steps, config.steps * batch, build_identity(config, datasets, weights))
+    spec = build_encoder_spec(config, train_state, datasets)
     parts = train_state.tensors() if train_state.sharded else {}
     held, moments = ({n: t for n, t in parts.items() if n.startswith("state.") is of} for of in (False, True))
     in_parts = {"parts": _bytes(parts)} if parts else {}
@@ -146,9 +146,9 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
             "average": _bytes(state.average),
         },
         stored_bytes={
-            "state": len(state_bytes(state)),
+            "state": len(serialise_state(state)),
             **in_parts,
-            "encoder": len(encoder_bytes(train_state.gather_encoder() if parts else state.encoder, spec)),
+            "encoder": len(serialise_encoder(train_state.gather_encoder() if parts else state.encoder, spec)),
         },
         sharded=train_state.sharded,
     )

@@ -18,9 +18,9 @@ from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.engine.execution import check_execution
-from crossdim.training.launch.worker import Source, identity, order_of
+from crossdim.training.launch.worker import Source, build_identity, build_order
 from crossdim.training.methods.base import Method
-from crossdim.training.network_limits import built_of_at_most
+from crossdim.training.network_limits import limit_parts
 from crossdim.training.run_dir.differences import describe_differences
 from crossdim.training.run_dir.output_check import check_run_folder
 from crossdim.training.run_dir.run_identity import read_identity
@@ -75,7 +75,7 @@ def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, wo
     check_execution(config.compute, method)
     if world == 0 and not use_gpu:
         _check_memory(method)
-    mine = identity(config, datasets, weights)
+    mine = build_identity(config, datasets, weights)
     before = read_identity(run)
     if before is not None and before.identity != mine:
         raise RunError(
@@ -88,7 +88,7 @@ def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, wo
 def _build_on_meta(config: Pretraining) -> Method:
     """Build the method without memory for its weights."""
     try:
-        with torch.device("meta"), built_of_at_most(MAX_TENSORS):
+        with torch.device("meta"), limit_parts(MAX_TENSORS):
             return config.method.build()
     except (RuntimeError, ArithmeticError, TypeError, ValueError, MemoryError) as error:
         told = " ".join(str(error).split())[:200]
@@ -151,7 +151,7 @@ def _find_world_problems(
     if world > config.global_batch:
         found = f"{world} workers share a global_batch of {config.global_batch}: some would never have a sample"
         return [Problem(loc="workers", message=f"{found}; at most {config.global_batch} workers, or a larger global_batch")]
-    order = order_of(config, datasets, weights)
+    order = build_order(config, datasets, weights)
     if config.compute.sync_bn:  # statistics are of all workers' samples together, and nobody's are borrowed
         if not config.mixing.smallest_batch(order, config.global_batch, world):
             message = f"{world} workers leave one without a sample of a dataset; synchronised batch norm needs one of each"

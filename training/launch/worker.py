@@ -52,7 +52,7 @@ class Job:
     threads: int = 2
 
 
-def order_of(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> Order:
+def build_order(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> Order:
     """Build the order in which a run goes through its samples.
 
     Args:
@@ -65,7 +65,7 @@ def order_of(config: Pretraining, datasets: Sequence[PublishedDataset], weights:
     return Order(config.seed, tuple(orders), config.mixing.stretch(config.global_batch))
 
 
-def identity(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> dict[str, Any]:
+def build_identity(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> dict[str, Any]:
     """Collect what makes a run the same run: only runs of equal identities share checkpoints.
 
     Args:
@@ -112,11 +112,11 @@ def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, con
     datasets = [open_dataset(source.bucket) for source in job.sources]
     weights = [source.weight for source in job.sources]
     state = TrainState.build(config, device)
-    mine = identity(config, datasets, weights)
+    mine = build_identity(config, datasets, weights)
     done, skipped = resume(job.run, state, mine, rank)
     state = state.distribute(static=len(datasets) == 1 and config.compute.accumulate == 1)
     loading = Loading(
-        order=order_of(config, datasets, weights),
+        order=build_order(config, datasets, weights),
         global_batch=config.global_batch,
         rank=rank,
         world=world,
@@ -125,7 +125,7 @@ def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, con
     )
     header = RunHeader(
         identity=mine,
-        spec=encoder_spec(config, state, datasets),
+        spec=build_encoder_spec(config, state, datasets),
         steps=config.steps,
         global_batch=config.global_batch,
         rank=rank,
@@ -167,7 +167,7 @@ class DatasetViews:
         return self._method.draw(sample, self._geometry[sample.presentation], rng)
 
 
-def encoder_spec(config: Pretraining, state: TrainState, datasets: Sequence[PublishedDataset]) -> EncoderSpec:
+def build_encoder_spec(config: Pretraining, state: TrainState, datasets: Sequence[PublishedDataset]) -> EncoderSpec:
     """Describe the encoder and how its data were prepared: all that its users must know.
 
     Args:
@@ -183,7 +183,7 @@ def encoder_spec(config: Pretraining, state: TrainState, datasets: Sequence[Publ
     )
 
 
-def ray_worker(job: Job) -> None:
+def run_ray_worker(job: Job) -> None:
     """Train in a worker of Ray Train, which calls this in each of them."""
     import ray.train
     import ray.train.torch

@@ -94,7 +94,7 @@ class FactorisedAttention(nn.Module):
         return mean.flatten(1, 2) if sites.ids_BV is None else gather_tokens(mean.flatten(1, 2), sites.ids_BV)
 
 
-def feed_forward(width: int, hidden: int) -> nn.Sequential:
+def build_feed_forward(width: int, hidden: int) -> nn.Sequential:
     """Two linear layers with GELU between them.
 
     Args:
@@ -110,7 +110,7 @@ class FullBlock(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention, self.feed = SelfAttention(width, heads), feed_forward(width, hidden)
+        self.attention, self.feed = SelfAttention(width, heads), build_feed_forward(width, hidden)
 
     def forward(self, x_BVE: Tensor, sites: Sites) -> Tensor:
         """Apply the block; positions are in the embeddings only.
@@ -133,7 +133,7 @@ class FactorisedBlock(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention, self.feed = FactorisedAttention(width, heads), feed_forward(width, hidden)
+        self.attention, self.feed = FactorisedAttention(width, heads), build_feed_forward(width, hidden)
 
     def forward(self, x_BVE: Tensor, sites: Sites) -> Tensor:
         """Apply the block.
@@ -150,7 +150,7 @@ class FactorisedBlock(nn.Module):
         return result
 
 
-def blocks(kind: AttentionKind, depth: int, width: int, heads: int, hidden: int) -> nn.ModuleList:
+def build_blocks(kind: AttentionKind, depth: int, width: int, heads: int, hidden: int) -> nn.ModuleList:
     """A stack of blocks, initialised like masked autoencoders: Xavier-uniform matrices, biases 0.
 
     Args:

@@ -20,7 +20,7 @@ from crossdim.training.layers.geometry import Triple
 Term = tuple[Tensor, Tensor]
 
 
-def circulant(shift_B: Tensor, taps: int) -> tuple[Tensor, Tensor]:
+def build_circulant(shift_B: Tensor, taps: int) -> tuple[Tensor, Tensor]:
     """The matrix that shifts a row of taps, (B, n, m): its real part, and the part that the Nyquist frequency makes imaginary.
 
     The imaginary part is zero for an odd number of taps; then the real part is orthogonal.
@@ -42,7 +42,7 @@ def circulant(shift_B: Tensor, taps: int) -> tuple[Tensor, Tensor]:
     return (wave + sign * torch.cos(phase)) / taps, sign * torch.sin(phase) / taps
 
 
-def shifted_middle(shift_B3: Tensor, kernel: Triple) -> list[Term]:
+def build_middle_terms(shift_B3: Tensor, kernel: Triple) -> list[Term]:
     """The map that shifts a kernel by (s0, s1, s2) taps and takes its middle slice, as terms to be summed.
 
     With circulants S = a + i b of the three axes, the real part of their product is
@@ -52,14 +52,14 @@ def shifted_middle(shift_B3: Tensor, kernel: Triple) -> list[Term]:
         shift_B3: shifts of each sample, (depth, row, column).
         kernel: taps (Z, Y, X).
     """
-    (a0, b0), (a1, b1), (a2, b2) = (circulant(shift_B3[:, axis], taps) for axis, taps in enumerate(kernel))
+    (a0, b0), (a1, b1), (a2, b2) = (build_circulant(shift_B3[:, axis], taps) for axis, taps in enumerate(kernel))
     middle = kernel[0] // 2
     if all(taps % 2 for taps in kernel):
         return [(a0[:, middle], _product(a1, a2))]
     return [(a0[:, middle], _product(a1, a2) - _product(b1, b2)), (-b0[:, middle], _product(a1, b2) + _product(b1, a2))]
 
 
-def mixing(terms: list[Term]) -> Tensor:
+def build_mixing(terms: list[Term]) -> Tensor:
     """The terms as one matrix from the taps of a kernel to those of its plane, (B, P, Q)."""
     return torch.stack([(row[:, None, :, None] * plane[:, :, None, :]).flatten(2) for row, plane in terms]).sum(0)
 

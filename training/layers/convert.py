@@ -69,7 +69,7 @@ def convert(model_2d: nn.Module, *, to: Target, mode: Mode = "centered", inflati
     problems = []
     for name, module in model.named_modules():
         try:
-            done[id(module)] = _replacement(module, conversion)
+            done[id(module)] = _replace_module(module, conversion)
         except GeometryError as error:
             problems.append(Problem(loc=name or "(root)", message=str(error)))
     if problems:
@@ -81,13 +81,13 @@ def convert(model_2d: nn.Module, *, to: Target, mode: Mode = "centered", inflati
     return done[id(model)]
 
 
-def _replacement(module: nn.Module, conversion: Conversion) -> nn.Module:
+def _replace_module(module: nn.Module, conversion: Conversion) -> nn.Module:
     """The module for volumes; the module itself if it does not depend on the number of axes."""
     kind = type(module)
     if isinstance(module, nn.Conv2d) and kind is nn.Conv2d:
-        return _copy_state(_convolution(module, conversion), module)
+        return _copy_state(_build_convolution(module, conversion), module)
     if isinstance(module, nn.ConvTranspose2d) and kind is nn.ConvTranspose2d:
-        return _copy_state(_transposed_convolution(module, conversion), module)
+        return _copy_state(_build_transposed_convolution(module, conversion), module)
     if kind in OTHERS:
         return _copy_state(OTHERS[kind](module), module)
     if isinstance(module, (*OTHERS, nn.Conv2d, nn.ConvTranspose2d)):
@@ -112,7 +112,7 @@ def _copy_state(new: nn.Module, old: nn.Module) -> nn.Module:
     return new.train(old.training)
 
 
-def _same_for_both(numbers: Any, what: str) -> int:
+def _check_same_for_both(numbers: Any, what: str) -> int:
     """The number that both axes have.
 
     Raises:
@@ -124,24 +124,24 @@ def _same_for_both(numbers: Any, what: str) -> int:
     return both[0]
 
 
-def _padding(conv: nn.Conv2d, kernel: int, dilation: int) -> int:
+def _check_padding(conv: nn.Conv2d, kernel: int, dilation: int) -> int:
     if conv.padding == "valid":
         return 0
     if conv.padding == "same":
         if kernel % 2 == 0:
             raise GeometryError("padding 'same' of an even kernel pads one side more than the other, which is not supported")
         return dilation * (kernel // 2)
-    return _same_for_both(conv.padding, "padding")
+    return _check_same_for_both(conv.padding, "padding")
 
 
-def _convolution(conv: nn.Conv2d, conversion: Conversion) -> nn.Module:
-    kernel, dilation = _same_for_both(conv.kernel_size, "kernel"), _same_for_both(conv.dilation, "dilation")
+def _build_convolution(conv: nn.Conv2d, conversion: Conversion) -> nn.Module:
+    kernel, dilation = _check_same_for_both(conv.kernel_size, "kernel"), _check_same_for_both(conv.dilation, "dilation")
     arguments: dict[str, Any] = {
         "in_channels": conv.in_channels,
         "out_channels": conv.out_channels,
         "kernel_size": kernel,
-        "stride": _same_for_both(conv.stride, "stride"),
-        "padding": _padding(conv, kernel, dilation),
+        "stride": _check_same_for_both(conv.stride, "stride"),
+        "padding": _check_padding(conv, kernel, dilation),
         "dilation": dilation,
         "groups": conv.groups,
         "bias": conv.bias is not None,
@@ -169,16 +169,16 @@ def _convolution(conv: nn.Conv2d, conversion: Conversion) -> nn.Module:
     return new
 
 
-def _transposed_convolution(conv: nn.ConvTranspose2d, conversion: Conversion) -> nn.Module:
+def _build_transposed_convolution(conv: nn.ConvTranspose2d, conversion: Conversion) -> nn.Module:
     """The same for all targets: a cube that is zero except for a plane. Only ACS has planes across other axes than depth."""
     new = PlaneConvTranspose(
         conv.in_channels,
         conv.out_channels,
-        _same_for_both(conv.kernel_size, "kernel"),
-        stride=_same_for_both(conv.stride, "stride"),
-        padding=_same_for_both(conv.padding, "padding"),
-        output_padding=_same_for_both(conv.output_padding, "output padding"),
-        dilation=_same_for_both(conv.dilation, "dilation"),
+        _check_same_for_both(conv.kernel_size, "kernel"),
+        stride=_check_same_for_both(conv.stride, "stride"),
+        padding=_check_same_for_both(conv.padding, "padding"),
+        output_padding=_check_same_for_both(conv.output_padding, "output padding"),
+        dilation=_check_same_for_both(conv.dilation, "dilation"),
         groups=conv.groups,
         bias=conv.bias is not None,
         split=thirds(conv.out_channels) if conversion.to == "acs" else (conv.out_channels, 0, 0),
@@ -203,25 +203,25 @@ def _norm(kind: type[anyrank.BatchNorm] | type[anyrank.InstanceNorm]) -> Callabl
     return norm
 
 
-def _max_pool(old: Any) -> nn.Module:
+def _build_max_pool(old: Any) -> nn.Module:
     if old.return_indices:
         raise GeometryError("MaxPool2d returns indices, which is not supported")
     return anyrank.MaxPool(
-        _same_for_both(old.kernel_size, "kernel"),
-        stride=_same_for_both(old.stride, "stride"),
-        padding=_same_for_both(old.padding, "padding"),
-        dilation=_same_for_both(old.dilation, "dilation"),
+        _check_same_for_both(old.kernel_size, "kernel"),
+        stride=_check_same_for_both(old.stride, "stride"),
+        padding=_check_same_for_both(old.padding, "padding"),
+        dilation=_check_same_for_both(old.dilation, "dilation"),
         ceil_mode=old.ceil_mode,
     )
 
 
-def _avg_pool(old: Any) -> nn.Module:
+def _build_avg_pool(old: Any) -> nn.Module:
     if old.divisor_override is not None:
         raise GeometryError("AvgPool2d has a divisor_override, which would mean another number of voxels in volumes")
     return anyrank.AvgPool(
-        _same_for_both(old.kernel_size, "kernel"),
-        stride=_same_for_both(old.stride, "stride"),
-        padding=_same_for_both(old.padding, "padding"),
+        _check_same_for_both(old.kernel_size, "kernel"),
+        stride=_check_same_for_both(old.stride, "stride"),
+        padding=_check_same_for_both(old.padding, "padding"),
         ceil_mode=old.ceil_mode,
         count_include_pad=old.count_include_pad,
     )
@@ -231,7 +231,7 @@ def _adaptive(maximum: bool) -> Callable[[Any], nn.Module]:
     def adaptive(old: Any) -> nn.Module:
         if maximum and old.return_indices:
             raise GeometryError("AdaptiveMaxPool2d returns indices, which is not supported")
-        return anyrank.AdaptivePool(_same_for_both(old.output_size, "output size"), maximum=maximum)
+        return anyrank.AdaptivePool(_check_same_for_both(old.output_size, "output size"), maximum=maximum)
 
     return adaptive
 
@@ -245,8 +245,8 @@ def _upsample(old: Any) -> nn.Module:
 OTHERS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     nn.BatchNorm2d: _norm(anyrank.BatchNorm),
     nn.InstanceNorm2d: _norm(anyrank.InstanceNorm),
-    nn.MaxPool2d: _max_pool,
-    nn.AvgPool2d: _avg_pool,
+    nn.MaxPool2d: _build_max_pool,
+    nn.AvgPool2d: _build_avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive(maximum=False),
     nn.AdaptiveMaxPool2d: _adaptive(maximum=True),
     nn.Upsample: _upsample,

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
-from crossdim.training.layers.circulant import shifted_middle
+from crossdim.training.layers.circulant import build_middle_terms
 from crossdim.training.layers.geometry import Geometry, PaddingMode, triple
-from crossdim.training.layers.per_sample import Form, convolve_each, planes
+from crossdim.training.layers.per_sample import Form, convolve_each, mix_planes
 from crossdim.training.layers.recompute import enable_recomputation
 from crossdim.training.layers.rotation import RotationNet, shift_of
 
@@ -114,7 +114,7 @@ class CrossDConv(nn.Module):
             return functional.conv2d(
                 padded, self.weights_3d[:, :, 0], self.bias, geometry.stride[1:], padding[1:], (1, 1), geometry.groups
             )
-        terms = shifted_middle(self.shifts(x), geometry.kernel)
+        terms = build_middle_terms(self.shifts(x), geometry.kernel)
         result = convolve_each(padded, self.weights_3d, terms, replace(geometry, padding=padding), self.form)
         return result if self.bias is None else result + self.bias.to(result.dtype)[:, None, None]
 
@@ -129,8 +129,8 @@ class CrossDConv(nn.Module):
 
     def planes(self, shift_B3: Tensor) -> Tensor:
         """The 2D kernels (B, O, I, H, W) for given shifts."""
-        terms = shifted_middle(shift_B3, self.geometry.kernel)
-        return planes(self.weights_3d.to(shift_B3.dtype), terms).to(self.weights_3d.dtype)
+        terms = build_middle_terms(shift_B3, self.geometry.kernel)
+        return mix_planes(self.weights_3d.to(shift_B3.dtype), terms).to(self.weights_3d.dtype)
 
     @torch.no_grad()
     def center(self) -> None:

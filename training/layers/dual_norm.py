@@ -25,7 +25,7 @@ ROW_2D, ROW_3D = 0, 1
 ROWS = {str(presentation): ROW_2D if presentation.is_2d else ROW_3D for presentation in Presentation}
 
 
-def normalisation(kind: Norm, channels: int) -> nn.Module:
+def build_norm(kind: Norm, channels: int) -> nn.Module:
     """The normalisation layer after a convolution, for (B, C, D, H, W).
 
     Args:

@@ -19,9 +19,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
-from crossdim.training.layers.circulant import Term, mixing
+from crossdim.training.layers.circulant import Term, build_mixing
 from crossdim.training.layers.geometry import Geometry
-from crossdim.training.layers.unfold import PIECE, multiply_unfolded, unfold_taps, unfolded_products
+from crossdim.training.layers.unfold import PIECE, multiply_unfolded, unfold_and_multiply, unfold_taps
 
 Form = Literal["auto", "planes", "windows", "shared"]
 #: Largest kernel, in taps, for which one product over all taps is faster than two, over depth and over the plane. Measured.
@@ -38,9 +38,9 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
     Args:
         x_BCHW: already padded unless with zeros.
         weights_3d: (O, I, Z, Y, X), shared by all.
-        terms: of :func:`crossdim.training.layers.circulant.shifted_middle`, for each sample.
+        terms: of :func:`crossdim.training.layers.circulant.build_middle_terms`, for each sample.
         geometry: its padding is with zeros and remains to be done.
-        form: ``planes`` computes a plane for each pair of channels and sample and uses a grouped convolution; ``windows``
+        form: ``mix_planes`` computes a plane for each pair of channels and sample and uses a grouped convolution; ``windows``
             does it for some output channels at a time and multiplies with unfolded windows; ``shared`` mixes the windows
             and not the weights, so that there are no weights per sample, at Z times the multiplications. ``auto`` takes the
             cheapest.
@@ -52,7 +52,7 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
         raise GeometryError(describe_unknown_name("form", form, get_args(Form)))
     if form in ("windows", "shared") and geometry.groups != 1:
         raise GeometryError(f"form {form} takes one group of channels; found {geometry.groups}")
-    chosen = cheapest(x_BCHW, weights_3d, geometry) if form == "auto" else form
+    chosen = choose_form(x_BCHW, weights_3d, geometry) if form == "auto" else form
     dtype = x_BCHW.dtype
     if torch.is_autocast_enabled(x_BCHW.device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x_BCHW.device.type)
@@ -61,19 +61,21 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
         wide = weights_3d.to(terms[0][0].dtype)
         x = x_BCHW.to(dtype)
         if chosen == "windows":
-            return unfolded_products(x, wide, mixing(terms), geometry)
+            return unfold_and_multiply(x, wide, build_mixing(terms), geometry)
         if type(x.shape[0]) is not int or x.shape[0] == 0:
             # A convolution needs at least one group, but a batch may be empty, or of unknown size to an exporter.
-            return multiply_unfolded(unfold_taps(x, geometry), wide.flatten(2), mixing(terms), geometry.groups)
+            return multiply_unfolded(unfold_taps(x, geometry), wide.flatten(2), build_mixing(terms), geometry.groups)
         if chosen == "shared":
-            return _in_pieces(
-                partial(_with_shared, geometry=geometry), x, wide, [mixing(terms)], _numbers_of_windows(x, geometry)
+            return _convolve_in_pieces(
+                partial(_convolve_shared, geometry=geometry), x, wide, [build_mixing(terms)], _numbers_of_windows(x, geometry)
             )
         numbers = geometry.plane_taps * wide.shape[0] * wide.shape[1]
-        return _in_pieces(partial(_with_planes, geometry=geometry), x, wide, [t for term in terms for t in term], numbers)
+        return _convolve_in_pieces(
+            partial(_convolve_planes, geometry=geometry), x, wide, [t for term in terms for t in term], numbers
+        )
 
 
-def cheapest(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
+def choose_form(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
     """The form that should be fastest.
 
     Args:
@@ -88,12 +90,12 @@ def cheapest(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
     return "shared" if pixels <= (SHARED_PIXELS_TRAINING if torch.is_grad_enabled() else SHARED_PIXELS) else "windows"
 
 
-def planes(weights_3d: Tensor, terms: list[Term]) -> Tensor:
+def mix_planes(weights_3d: Tensor, terms: list[Term]) -> Tensor:
     """The plane of every sample for every pair of channels.
 
     Args:
         weights_3d: (O, I, Z, Y, X).
-        terms: of :func:`crossdim.training.layers.circulant.shifted_middle`.
+        terms: of :func:`crossdim.training.layers.circulant.build_middle_terms`.
 
     Returns:
         (B, O, I, Y, X).
@@ -101,7 +103,7 @@ def planes(weights_3d: Tensor, terms: list[Term]) -> Tensor:
     out_channels, in_channels, _, *plane = weights_3d.shape
     batch = terms[0][0].shape[0]
     if weights_3d[0, 0].numel() <= DENSE_TAPS:
-        mixed = mixing(terms).flatten(0, 1) @ weights_3d.flatten(2).flatten(0, 1).t()
+        mixed = build_mixing(terms).flatten(0, 1) @ weights_3d.flatten(2).flatten(0, 1).t()
         return mixed.view(batch, *plane, out_channels, in_channels).permute(0, 3, 4, 1, 2)
     slices_ZNP = weights_3d.flatten(3).flatten(0, 1).transpose(0, 1).flatten(1)
     middles = [((row @ slices_ZNP).view(batch, out_channels * in_channels, -1), map_) for row, map_ in terms]
@@ -112,7 +114,7 @@ def planes(weights_3d: Tensor, terms: list[Term]) -> Tensor:
     )
 
 
-def _in_pieces(
+def _convolve_in_pieces(
     function: Callable[..., Tensor], x_BCHW: Tensor, weights_3d: Tensor, of_samples: list[Tensor], numbers_of_sample: int
 ) -> Tensor:
     """Apply the function to a few samples at a time; the backward pass recomputes intermediate results."""
@@ -125,10 +127,10 @@ def _in_pieces(
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
-def _with_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geometry: Geometry) -> Tensor:
+def _convolve_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geometry: Geometry) -> Tensor:
     terms = list(zip(flat_terms[::2], flat_terms[1::2], strict=True))
     batch, _, *sides = x_BCHW.shape
-    each = planes(weights_3d, terms).flatten(0, 1).to(x_BCHW.dtype).contiguous()
+    each = mix_planes(weights_3d, terms).flatten(0, 1).to(x_BCHW.dtype).contiguous()
     result = functional.conv2d(
         x_BCHW.reshape(1, -1, *sides),
         each,
@@ -141,7 +143,7 @@ def _with_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geomet
     return result.view(batch, -1, *result.shape[2:])
 
 
-def _with_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
+def _convolve_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
     window = unfold_taps(x_BCHW, geometry)
     batch, taps, _, height, width = window.shape
     # Pixels outermost, then channels, taps innermost, as in the weights, so that no product needs a transposed matrix.

@@ -19,16 +19,16 @@ from crossdim.training.layers.crossd import CrossDConv
 from crossdim.training.layers.transposed import CentreConvTranspose
 
 
-def plain_3d(network: nn.Module) -> nn.Module:
+def convert_to_plain_3d(network: nn.Module) -> nn.Module:
     """The network for volumes: every Cross-D convolution becomes a ``Conv3d`` with its kernel, without rotation nets.
 
     Outputs for (B, C, D, H, W) are those of the network, in training mode too. The copy shares no tensors.
     """
-    return _replace_for_rank(network, 3, lambda layer: _conv3d(layer))
+    return _replace_for_rank(network, 3, lambda layer: _build_conv3d(layer))
 
 
 @torch.no_grad()
-def plain_2d(network: nn.Module, reference_BCHW: Tensor) -> nn.Module:
+def convert_to_plain_2d(network: nn.Module, reference_BCHW: Tensor) -> nn.Module:
     """The network for images: every Cross-D convolution becomes a ``Conv2d`` with the kernel of the reference images' mean shift.
 
     Plain convolutions have one kernel for all images. For a single reference image, outputs are those of the network for it
@@ -43,7 +43,7 @@ def plain_2d(network: nn.Module, reference_BCHW: Tensor) -> nn.Module:
     for layer in _layers(network):
         layer.register_forward_pre_hook(partial(_record_shift, shifts))
     network(reference_BCHW)
-    return _replace_for_rank(network, 2, lambda layer: _conv2d(layer, shifts[layer]))
+    return _replace_for_rank(network, 2, lambda layer: _build_conv2d(layer, shifts[layer]))
 
 
 def _record_shift(shifts: dict[CrossDConv, Tensor], layer: CrossDConv, inputs: tuple[Tensor, ...]) -> None:
@@ -57,17 +57,17 @@ def _layers(network: nn.Module) -> list[CrossDConv]:
 
 
 def _replace_for_rank(network: nn.Module, axes: Literal[2, 3], convolution: Callable[[CrossDConv], nn.Module]) -> nn.Module:
-    done = {module: _replacement(module, axes, convolution) for module in network.modules()}
+    done = {module: _replace_module(module, axes, convolution) for module in network.modules()}
     memo: dict[int, Any] = {id(old): new for old, new in done.items() if new is not None}
     return copy.deepcopy(network, memo)
 
 
-def _replacement(module: nn.Module, axes: Literal[2, 3], convolution: Callable[[CrossDConv], nn.Module]) -> nn.Module | None:
+def _replace_module(module: nn.Module, axes: Literal[2, 3], convolution: Callable[[CrossDConv], nn.Module]) -> nn.Module | None:
     """PyTorch's module for a number of spatial axes; None for what is copied as it is."""
     if isinstance(module, CrossDConv):
         new = convolution(module)
     elif isinstance(module, CentreConvTranspose):
-        new = _conv_transpose(module, axes)
+        new = _build_conv_transpose(module, axes)
     elif isinstance(module, anyrank.Pool):
         new = module.for_rank(axes)
     elif isinstance(module, anyrank.BatchNorm):
@@ -100,7 +100,7 @@ def _load_tensors(new: nn.Module, state: dict[str, Tensor | None]) -> nn.Module:
     return new
 
 
-def _conv3d(layer: CrossDConv) -> nn.Module:
+def _build_conv3d(layer: CrossDConv) -> nn.Module:
     g = layer.geometry
     new = nn.Conv3d(
         layer.in_channels,
@@ -116,7 +116,7 @@ def _conv3d(layer: CrossDConv) -> nn.Module:
     return _load_tensors(new, {"weight": layer.weights_3d, "bias": layer.bias})
 
 
-def _conv2d(layer: CrossDConv, shift_13: Tensor) -> nn.Module:
+def _build_conv2d(layer: CrossDConv, shift_13: Tensor) -> nn.Module:
     g = layer.geometry
     new = nn.Conv2d(
         layer.in_channels,
@@ -132,7 +132,7 @@ def _conv2d(layer: CrossDConv, shift_13: Tensor) -> nn.Module:
     return _load_tensors(new, {"weight": layer.planes(shift_13)[0], "bias": layer.bias})
 
 
-def _conv_transpose(layer: CentreConvTranspose, axes: Literal[2, 3]) -> nn.Module:
+def _build_conv_transpose(layer: CentreConvTranspose, axes: Literal[2, 3]) -> nn.Module:
     kind: Any = nn.ConvTranspose2d if axes == 2 else nn.ConvTranspose3d
     weight = layer.weights_3d if axes == 3 else layer.weights_3d[:, :, layer.weights_3d.shape[2] // 2]
     geometry = {name: getattr(layer, name)[-axes:] for name in ("stride", "padding", "output_padding", "dilation")}

@@ -19,7 +19,7 @@ Counts = tuple[int, int, int]
 AXES = 3
 
 
-def token_counts(shape_DHW: Counts, patch: Counts) -> Counts:
+def count_tokens(shape_DHW: Counts, patch: Counts) -> Counts:
     """Number of patches along each axis.
 
     Args:
@@ -52,7 +52,7 @@ def patchify(x_BCDHW: Tensor, patch: Counts) -> Tensor:
         (B, N, X).
     """
     batch, channels = x_BCDHW.shape[:2]
-    (nz, ny, nx), (pz, py, px) = token_counts(spatial_shape(x_BCDHW), patch), patch
+    (nz, ny, nx), (pz, py, px) = count_tokens(spatial_shape(x_BCDHW), patch), patch
     split = x_BCDHW.reshape(batch, channels, nz, pz, ny, py, nx, px)
     return split.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(batch, nz * ny * nx, pz * py * px * channels)
 

@@ -45,13 +45,13 @@ def _reach(tap: int, outputs: int, geometry: Geometry, axis: int) -> slice:
     return slice(start, start + (outputs - 1) * geometry.stride[axis] + 1, geometry.stride[axis])
 
 
-def unfolded_products(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
+def unfold_and_multiply(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
     """Convolve every image with the planes that its own matrix mixes from the weights.
 
     Args:
         x_BCHW: images, in the dtype of the convolution.
         weights_3d: (O, C, Z, Y, X).
-        mixing_BPQ: of :func:`crossdim.training.layers.circulant.mixing`.
+        mixing_BPQ: of :func:`crossdim.training.layers.circulant.build_mixing`.
         geometry: of one group.
 
     Returns:
@@ -76,7 +76,7 @@ def multiply_unfolded(window_BPCHW: Tensor, weights_OIQ: Tensor, mixing_BPQ: Ten
     Args:
         window_BPCHW: of :func:`unfold_taps`.
         weights_OIQ: shared by all samples.
-        mixing_BPQ: of :func:`crossdim.training.layers.circulant.mixing`.
+        mixing_BPQ: of :func:`crossdim.training.layers.circulant.build_mixing`.
         groups: of channels.
 
     Returns:

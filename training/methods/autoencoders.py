@@ -23,7 +23,7 @@ from crossdim.training.backbones.base import UNIT_RANGE, EncoderSpec
 from crossdim.training.backbones.strided import StridedSettings
 from crossdim.training.data.collate import Batch, Views
 from crossdim.training.layers.codebook import Codebook
-from crossdim.training.layers.tokens import Counts, token_counts
+from crossdim.training.layers.tokens import Counts, count_tokens
 from crossdim.training.methods.base import MethodConfig, Step, StepOutput, Terms
 from crossdim.training.methods.restoration import FLOAT_BITS, Crops, Restorer, sides_of, target_of
 from crossdim.training.objectives.latent import commitment, divergence, linear_warmup, straight_through
@@ -66,7 +66,7 @@ class ConvAutoencoder(Restorer):
 
     def code_bits(self, shape_DHW: Counts) -> float:
         """Size of a code of real numbers, in bits."""
-        return FLOAT_BITS * self._features * math.prod(token_counts(shape_DHW, self._backbone.reduction))
+        return FLOAT_BITS * self._features * math.prod(count_tokens(shape_DHW, self._backbone.reduction))
 
     def networks(self) -> list[nn.Module]:
         """Encoder and decoder."""
@@ -129,7 +129,7 @@ class Quantised(ConvAutoencoder):
 
     def code_bits(self, shape_DHW: Counts) -> float:
         """Size of a code of codebook indices, in bits."""
-        return math.log2(self._config.entries) * math.prod(token_counts(shape_DHW, self._backbone.reduction))
+        return math.log2(self._config.entries) * math.prod(count_tokens(shape_DHW, self._backbone.reduction))
 
 
 def perplexity(chosen_M: Tensor, entries: int) -> Tensor:
@@ -199,7 +199,7 @@ class Vae(Ae):
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
         """The views of :class:`Crops`, and the ``noise`` of the code."""
         views = self.crops.draw(sample, pseudo3d, rng)
-        places = token_counts(sides_of(views["x"]), self.backbone.reduction)
+        places = count_tokens(sides_of(views["x"]), self.backbone.reduction)
         return views | {"noise": rng.standard_normal((self.features, *places), dtype=np.float32)}
 
     def build(self) -> Variational:

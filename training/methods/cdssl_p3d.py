@@ -25,8 +25,8 @@ from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.data.collate import Batch, Views
 from crossdim.training.data.views import Floats, image_of, normalise, views_2d_torch, views_3d_torch
-from crossdim.training.data.views.boxes import Boxes, Side3, box_pair, sub_boxes
-from crossdim.training.data.views.filters_torch import unit_range
+from crossdim.training.data.views.boxes import Boxes, Side3, draw_box_pair, draw_sub_boxes
+from crossdim.training.data.views.filters_torch import to_unit_range
 from crossdim.training.data.views.packing import pack, unpack
 from crossdim.training.data.views.source import stored_image, unit_factors
 from crossdim.training.data.views.views_2d import Plan2D, draw_plan_2d, make_views_2d
@@ -120,8 +120,8 @@ class Views3D:
         """
         if self.frozen_pairs is not None:
             rng = np.random.default_rng([int(key, 16), int(rng.integers(self.frozen_pairs)), 0xB0C5])
-        pair = box_pair(shape_DHW, self.global_boxes, rng)
-        return pair, sub_boxes(pair, shape_DHW, self.local_boxes, NUM_LOCAL, rng)
+        pair = draw_box_pair(shape_DHW, self.global_boxes, rng)
+        return pair, draw_sub_boxes(pair, shape_DHW, self.local_boxes, NUM_LOCAL, rng)
 
     def plans(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[Plan3D, Plan3D]:
         """Draw the plans of the global and of the local views of a volume.
@@ -234,7 +234,7 @@ class CdsslP3D(MethodConfig):
         tensors = batch.tensors
         source = tensors["source"]
         with torch.autocast(source.device.type, enabled=False):
-            unit = unit_range(source, tensors["scale"])
+            unit = to_unit_range(source, tensors["scale"])
             return self._render_2d(unit, tensors) if "geometry" in tensors else self._render_3d(unit, tensors)
 
     def _render_2d(self, images_BHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
 from crossdim.training.data.collate import Views
 from crossdim.training.layers.masks import DualMask
-from crossdim.training.layers.tokens import token_counts
+from crossdim.training.layers.tokens import count_tokens
 from crossdim.training.methods.base import MethodConfig
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
 from crossdim.training.methods.restoration import Crops, sides_of
@@ -51,7 +51,7 @@ class Maesil(MethodConfig):
 
     def __post_init__(self) -> None:
         side = self.crops.solid_side
-        token_counts((side, side, side), self.backbone.patch)
+        count_tokens((side, side, side), self.backbone.patch)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
         """The views of :class:`Crops`, and ``chance``, the uniform numbers from which the mask follows.
@@ -60,7 +60,7 @@ class Maesil(MethodConfig):
             GeometryError: if patches do not tile the view.
         """
         views = self.crops.draw(sample, pseudo3d, rng)
-        counts = token_counts(sides_of(views["x"]), self.backbone.patch)
+        counts = count_tokens(sides_of(views["x"]), self.backbone.patch)
         mask = self.mask if sample.presentation is Presentation.SUPERPATCH else self.flat_mask
         return views | {"chance": mask.draw(counts, rng)}
 

@@ -18,16 +18,16 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import UNIT_RANGE, EncoderSpec
 from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
 from crossdim.training.data.collate import Batch
-from crossdim.training.layers.attention import AttentionKind, Sites, blocks
+from crossdim.training.layers.attention import AttentionKind, Sites, build_blocks
 from crossdim.training.layers.masks import DualMask
 from crossdim.training.layers.tokens import (
     AXES,
     Counts,
+    count_tokens,
     patchify,
     scatter_tokens,
     sinusoids,
     spatial_shape,
-    token_counts,
     unpatchify,
     visible_mask,
 )
@@ -81,7 +81,7 @@ class TokenDecoder(nn.Module):
         self._patch = backbone.patch
         self.bridge = nn.Linear(backbone.width, s.width)
         self.mask_token = nn.Parameter(torch.randn(s.width) * 0.02)
-        self.blocks = blocks(s.attention, s.depth, s.width, s.heads, s.hidden)
+        self.blocks = build_blocks(s.attention, s.depth, s.width, s.heads, s.hidden)
         self.norm = nn.LayerNorm(s.width)
         self.head = nn.Linear(s.width, math.prod(backbone.patch) * backbone.in_channels)
         self.smooth = SmoothHead(backbone.in_channels, s.smooth_channels) if s.smooth_channels else None
@@ -169,7 +169,7 @@ class MaskedAutoencoder(Restorer):
         Returns:
             (B, N, X).
         """
-        counts = token_counts(spatial_shape(x_BCDHW), self.patch)
+        counts = count_tokens(spatial_shape(x_BCDHW), self.patch)
         patches: Tensor = self.decoder(self.encoder(x_BCDHW, ids_BV), ids_BV, counts)
         return patches
 
@@ -185,18 +185,18 @@ class MaskedAutoencoder(Restorer):
         """
         if self._norm_pix:  # mean and deviation of a patch are not predicted
             return None
-        counts = token_counts(spatial_shape(x_BCDHW), self.patch)
+        counts = count_tokens(spatial_shape(x_BCDHW), self.patch)
         wide = torch.promote_types(x_BCDHW.dtype, torch.float32)
         return unpatchify(self.predict_patches(x_BCDHW, ids_BV), self.patch, counts).to(wide).clamp(0, 1)
 
     def reconstruct(self, x: Tensor) -> Tensor | None:
         """Volumes reconstructed with every token visible."""
-        count = math.prod(token_counts(spatial_shape(x), self.patch))
+        count = math.prod(count_tokens(spatial_shape(x), self.patch))
         return self.restore(x, torch.arange(count, device=x.device).expand(x.shape[0], -1))
 
     def code_bits(self, shape_DHW: Counts) -> float:
         """Size of the code of all tokens, in bits; that of visible tokens is smaller in proportion."""
-        return FLOAT_BITS * self.encoder_spec.num_features * math.prod(token_counts(shape_DHW, self.patch))
+        return FLOAT_BITS * self.encoder_spec.num_features * math.prod(count_tokens(shape_DHW, self.patch))
 
     def networks(self) -> list[nn.Module]:
         """Encoder and decoder."""

@@ -12,7 +12,7 @@ from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.data.collate import Views
 from crossdim.training.data.views import Floats, image_of, normalise
-from crossdim.training.data.views.boxes import Side3, box_pair
+from crossdim.training.data.views.boxes import Side3, draw_box_pair
 from crossdim.training.data.views.views_2d import draw_plan_2d, make_views_2d
 from crossdim.training.data.views.views_3d import draw_plan_3d, make_views_3d, resample_box
 
@@ -69,7 +69,7 @@ class SampleViews:
         """
         if sample.presentation is Presentation.SUPERPATCH:
             volume, s = sample.unit()[0], self.solid
-            boxes = box_pair(sides(volume), s.boxes, rng)
+            boxes = draw_box_pair(sides(volume), s.boxes, rng)
             _, (one, two) = make_views_3d(volume, draw_plan_3d(boxes, s.side, 0, rng), s.side)
         else:
             image, f = image_of(sample, pseudo3d or IMAGE_VIEW), self.flat

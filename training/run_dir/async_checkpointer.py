@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.backbones import encoder_bytes
+from crossdim.training.backbones import serialise_encoder
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.engine.control import Request, StopControl
 from crossdim.training.engine.step_record import StepRecord
@@ -35,7 +35,7 @@ class RunHeader:
     """What is the same in everything that a run writes.
 
     Attributes:
-        identity: see ``crossdim.training.launch.worker.identity``.
+        identity: see ``crossdim.training.launch.worker.build_identity``.
         spec: of the encoder.
         steps: of the whole run.
         global_batch: samples of a step.
@@ -142,7 +142,7 @@ class AsyncCheckpointer:
         if self._events is None:
             return
         size = checkpoint.save(self._run, state, self._saving, hashes) + sum(map(sharded.size_bytes, parts.values()))
-        self._run.put(ENCODER, encoder_bytes(weights or state.encoder, self._header.spec))
+        self._run.put(ENCODER, serialise_encoder(weights or state.encoder, self._header.spec))
         written_s = time.perf_counter() - began
         text = f"{size / 1e6:.1f} MB, training held for {held_s:.3f} s, written in {written_s:.2f} s"
         self._events.add("checkpoint", state.step, text, held_s=held_s, written_s=written_s)

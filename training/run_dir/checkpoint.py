@@ -21,7 +21,7 @@ from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import RunError, StorageError, UnreachableError, list_wrong_settings
 from crossdim.training.run_dir import sharded
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing, complete_names, parse_hashes
-from crossdim.training.run_dir.checkpoint_state import CheckpointState, state_bytes
+from crossdim.training.run_dir.checkpoint_state import CheckpointState, serialise_state
 from crossdim.training.run_dir.layout import (
     CHECKPOINTS,
     HASHES,
@@ -100,7 +100,7 @@ def save(run: Bucket, state: CheckpointState, saving: Saving, parts: Mapping[str
     Returns:
         The size of ``state.pt`` in bytes.
     """
-    data, name = state_bytes(state), checkpoint_name(state.step)
+    data, name = serialise_state(state), checkpoint_name(state.step)
     hashes = {STATE: hashlib.sha256(data).hexdigest()} | {f"{PARTS}/{part}": sha256 for part, sha256 in parts.items()}
     run.put(f"{CHECKPOINTS}/{name}/{STATE}", data)
     run.put(f"{CHECKPOINTS}/{name}/{HASHES}", canonical_json(hashes))

@@ -16,7 +16,7 @@ class CheckpointState:
     Attributes:
         step: steps done.
         position: samples consumed globally, T: the whole data state.
-        identity: what must agree on resume, see ``crossdim.training.launch.worker.identity``.
+        identity: what must agree on resume, see ``crossdim.training.launch.worker.build_identity``.
         model: state of the method.
         optimizer: state of the optimizer.
         average: state of the moving average of the weights; None if the run keeps none.
@@ -44,7 +44,7 @@ class CheckpointState:
         return {name.removeprefix("encoder."): value for name, value in self.kept.items() if name.startswith("encoder.")}
 
 
-def state_bytes(state: CheckpointState) -> bytes:
+def serialise_state(state: CheckpointState) -> bytes:
     """Serialize a state as it is stored, without its parts."""
     buffer = io.BytesIO()
     torch.save({name: getattr(state, name) for name in CheckpointState.__dataclass_fields__ if name != "parts"}, buffer)

@@ -17,7 +17,7 @@ def describe_differences(before: Identity, now: Identity) -> str:
     """Describe where two identities differ.
 
     Args:
-        before: identity of the run in the folder, see ``crossdim.training.launch.worker.identity``.
+        before: identity of the run in the folder, see ``crossdim.training.launch.worker.build_identity``.
         now: of the run of the command line.
 
     Returns:

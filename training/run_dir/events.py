@@ -67,7 +67,7 @@ class Event:
         return self.number, self.writer
 
 
-def events(run: Bucket) -> list[Event]:
+def list_events(run: Bucket) -> list[Event]:
     """List every event of a run, in order, without reading one; none if the folder cannot be listed."""
     with contextlib.suppress(StorageError):
         return _list(run)

@@ -12,7 +12,7 @@ from crossdim.storage_schema.errors import CrossdimError
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir.background_writer import BackgroundWriter
-from crossdim.training.run_dir.events import EventLog, events, read_newest_start
+from crossdim.training.run_dir.events import EventLog, list_events, read_newest_start
 from crossdim.training.run_dir.metric_log import MetricLog
 from crossdim.training.run_dir.metrics import describe_damage
 
@@ -46,7 +46,7 @@ class RunLogger:
     def _write_start(self) -> None:
         """Write the event of the start, with the steps that were made in vain by all starts before it together."""
         again = self._metrics.done_again
-        in_vain = again + read_newest_start(self._run, events(self._run)).get("in_vain", 0)
+        in_vain = again + read_newest_start(self._run, list_events(self._run)).get("in_vain", 0)
         text = f"{again} step{' is' if again == 1 else 's are'} done again" if again else ""
         self._events.add("resume" if self._done else "start", self._done, text, in_vain=in_vain)
 

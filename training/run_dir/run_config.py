@@ -20,7 +20,7 @@ class RunConfig:
     """What a run is.
 
     Attributes:
-        identity: see ``crossdim.training.launch.worker.identity``.
+        identity: see ``crossdim.training.launch.worker.build_identity``.
         sources: URLs of its datasets when it was started.
         sealed: whether the document had a digest, as older ones have not.
     """

@@ -18,7 +18,7 @@ from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.storage_schema.errors import DocumentError, RunError
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
-from crossdim.training.run_dir.events import Event, events, read_event
+from crossdim.training.run_dir.events import Event, list_events, read_event
 from crossdim.training.run_dir.layout import CONFIG, checkpoint_name
 from crossdim.training.run_dir.metrics import read_progress, read_recent
 from crossdim.training.run_dir.records import Record, is_count
@@ -131,7 +131,7 @@ def read_status(run: Bucket, now: float) -> Status:
         StorageError: if the store does not answer. What is half-written or just being replaced is left out instead.
     """
     total = _steps(run)
-    happened = events(run)
+    happened = list_events(run)
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     told = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
     start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))

@@ -18,8 +18,8 @@ from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
 from crossdim.training.evaluation import build_untrained, load_trained
-from crossdim.training.evaluation.features import features, read_labelled
-from crossdim.training.evaluation.probes import classifiers, folds_of, scores
+from crossdim.training.evaluation.features import compute_features, read_labelled
+from crossdim.training.evaluation.probes import classifiers, compute_scores, split_folds
 from crossdim.training.evaluation.restoring import evaluate_restoration
 from crossdim.training.evaluation.weak import weak_scores
 from crossdim.training.launch.driver import Workers, pretrain
@@ -31,7 +31,7 @@ from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.output_check import is_hidden
 from crossdim.training.studies.base import Arm, DataSubset, Score, Study
 from crossdim.training.studies.run_summary import RunSummary, summarise_run
-from crossdim.training.studies.table import study_page
+from crossdim.training.studies.table import render_study
 
 #: Configuration of one of a study's runs, which is the first file that a study writes.
 _OF_A_STUDY = re.compile(rf"[^/]+/seed-\d+/{re.escape(CONFIG)}\Z")
@@ -103,7 +103,7 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
         "courses": {name: [asdict(one) for one in several] for name, several in courses.items()},
         "scores": [asdict(score) for score in found],
     }
-    text = study_page(study.title, [arm.name for arm in study.arms], courses, found)
+    text = render_study(study.title, [arm.name for arm in study.arms], courses, found)
     study_config.out.put("study.json", json.dumps(document, sort_keys=True, indent=1).encode())
     study_config.out.put("study.md", text.encode())
     return document, text
@@ -162,8 +162,8 @@ def _probe(config: Pretraining, method: Method, dataset: PublishedDataset, study
     data = read_labelled(dataset, config.method)
     if data is None:
         return []
-    x_NF, parts = features(method.encoder, data.x_NC), folds_of(data, study_config.folds)
-    found = {probe: scores(probe, x_NF, data, parts) for probe in classifiers(len(data.labels))}
+    x_NF, parts = compute_features(method.encoder, data.x_NC), split_folds(data, study_config.folds)
+    found = {probe: compute_scores(probe, x_NF, data, parts) for probe in classifiers(len(data.labels))}
     if study_config.weak:
         found["weak"] = weak_scores(method.encoder, data, parts)
     return [(probe, float(np.mean(values))) for probe, values in found.items()]

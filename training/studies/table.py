@@ -10,7 +10,7 @@ from crossdim.training.studies.base import Score
 from crossdim.training.studies.run_summary import RunSummary
 
 
-def study_page(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[RunSummary]], scores: Sequence[Score]) -> str:
+def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[RunSummary]], scores: Sequence[Score]) -> str:
     """Two tables: the scores, and how the runs went.
 
     Args:

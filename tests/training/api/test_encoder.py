@@ -13,10 +13,10 @@ import crossdim
 from crossdim import Dataset, Encoder, Pseudo3D
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
-from crossdim.training.backbones import BACKBONES, build_encoder, encoder_bytes
+from crossdim.training.backbones import BACKBONES, build_encoder, serialise_encoder
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.data.dataset import open_dataset
-from crossdim.training.evaluation.features import BATCH, features, read_labelled
+from crossdim.training.evaluation.features import BATCH, compute_features, read_labelled
 from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.recipes import recipe
 from tests.training.published import as_image, images, publish
@@ -44,7 +44,7 @@ def encoder_of(name: str, folder: Path, pseudo3d: Pseudo3D | None = None) -> Enc
     method = config.build()
     seen = config.encoder_geometry(pseudo3d)
     spec = dataclasses.replace(method.encoder_spec, pseudo3d=dataclasses.asdict(seen) if seen else None)
-    (folder / "encoder.pt").write_bytes(encoder_bytes(method.encoder.state_dict(), spec))
+    (folder / "encoder.pt").write_bytes(serialise_encoder(method.encoder.state_dict(), spec))
     return crossdim.load_encoder(folder)
 
 
@@ -69,7 +69,7 @@ def test_features_are_those_of_evaluation(name: str, which: str, flat: Bucket, s
     encoder = encoder_of(name, tmp_path, Pseudo3D())
     data = read_labelled(dataset, config)
     assert data is not None
-    expected = features(encoder.module, data.x_NC)
+    expected = compute_features(encoder.module, data.x_NC)
 
     parts = torch.from_numpy(data.x_NC[np.random.default_rng(0).permutation(len(data.x_NC))])
     fresh = recompute_statistics(encoder.module, lambda copy: copy, parts.tensor_split(-(-len(parts) // BATCH)))

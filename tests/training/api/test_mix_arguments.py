@@ -7,7 +7,7 @@ import pytest
 
 import crossdim
 from crossdim.storage_schema.errors import UsageError
-from crossdim.training.api.inputs import inputs_of
+from crossdim.training.api.inputs import split_inputs
 
 
 def test_a_list_is_no_mapping_of_weights() -> None:
@@ -19,6 +19,6 @@ def test_a_read_only_array_is_copied_and_not_warned_of() -> None:
     """Warnings are errors in tests; arrays of a dataset are read-only."""
     array = np.zeros((1, 8, 8), np.float32)
     array.setflags(write=False)
-    [one] = inputs_of(array, 1, None)
+    [one] = split_inputs(array, 1, None)
     one.values.add_(1)
     assert not array.any()

@@ -9,7 +9,7 @@ from torch import nn
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.backbones.crossd_unet import CrossDUNet, CrossDUNetSettings
 from crossdim.training.layers.crossd import CrossDConv
-from crossdim.training.layers.plain import plain_2d, plain_3d
+from crossdim.training.layers.plain import convert_to_plain_2d, convert_to_plain_3d
 
 SETTINGS = CrossDUNetSettings(base_width=4, poolings=3)
 
@@ -54,7 +54,7 @@ def test_a_volume_of_equal_slices_is_segmented_as_its_slice() -> None:
 def test_plain_views_are_exported_and_equal(rank: int) -> None:
     network = CrossDUNet(SETTINGS, 2).double().eval()
     x = torch.randn(1, 1, *(8, 16, 16)[5 - rank :], dtype=torch.float64)
-    plain = plain_3d(network) if rank == 5 else plain_2d(network, x)
+    plain = convert_to_plain_3d(network) if rank == 5 else convert_to_plain_2d(network, x)
     kind = nn.Conv3d if rank == 5 else nn.Conv2d
     assert sum(type(m) is kind for m in plain.modules()) == sum(isinstance(m, CrossDConv) for m in network.modules())
     with torch.no_grad():

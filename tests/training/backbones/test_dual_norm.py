@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.evaluation.statistics import recompute_statistics
-from crossdim.training.layers.dual_norm import ROWS, DualBatchNorm3d, normalisation, select_statistics
+from crossdim.training.layers.dual_norm import ROWS, DualBatchNorm3d, build_norm, select_statistics
 from crossdim.training.layers.sync_batchnorm import convert_sync_batchnorm
 
 FLAT_X, SOLID_X = torch.randn(4, 3, 2, 4, 4) + 2, torch.randn(2, 3, 4, 4, 4) * 3 - 1
@@ -151,4 +151,4 @@ def test_a_network_trains_with_it_and_uses_every_parameter_for_each_stream() -> 
 
 @pytest.mark.parametrize("channels", [1, 6, 8, 12])
 def test_groups_divide_any_number_of_channels(channels: int) -> None:
-    assert normalisation("gn", channels)(torch.randn(2, channels, 2, 2, 2)).shape == (2, channels, 2, 2, 2)
+    assert build_norm("gn", channels)(torch.randn(2, channels, 2, 2, 2)).shape == (2, channels, 2, 2, 2)

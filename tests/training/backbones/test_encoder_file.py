@@ -16,7 +16,7 @@ import torch
 from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError
 from crossdim.training import backbones
-from crossdim.training.backbones import build_encoder, encoder_bytes, load_encoder
+from crossdim.training.backbones import build_encoder, load_encoder, serialise_encoder
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.backbones.strided import StridedSettings
 from crossdim.training.backbones.vit3d import ViT3DSettings
@@ -30,7 +30,7 @@ SEED = 20261126
 @pytest.fixture(scope="module")
 def file() -> bytes:
     torch.manual_seed(0)
-    return encoder_bytes(build_encoder(SPEC).state_dict(), SPEC)
+    return serialise_encoder(build_encoder(SPEC).state_dict(), SPEC)
 
 
 def _document(data: bytes) -> dict[str, object]:

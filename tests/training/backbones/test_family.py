@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.vocabulary import Presentation
-from crossdim.training.backbones import BACKBONES, encoder_bytes, load_encoder
+from crossdim.training.backbones import BACKBONES, load_encoder, serialise_encoder
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.backbones.resenc import ResEncSettings
 from crossdim.training.backbones.swin3d import Swin3DSettings
@@ -117,7 +117,7 @@ def test_the_encoder_reloads_from_its_file(settings: BackboneSettings) -> None:
     encoder = _parts(settings)[0]
     x = torch.randn(2, 1, 8, 16, 16)
     encoder(x)
-    reloaded, spec = load_encoder(io.BytesIO(encoder_bytes(encoder.state_dict(), EncoderSpec.of(settings))))
+    reloaded, spec = load_encoder(io.BytesIO(serialise_encoder(encoder.state_dict(), EncoderSpec.of(settings))))
     assert torch.equal(reloaded(x), encoder.eval()(x))
     assert BACKBONES[spec.backbone](**spec.settings) == settings
     assert (spec.num_features, spec.side_multiple) == (settings.num_features, 8)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.training.backbones.resnet import Operator, ResNet, ResNetSettings, published_weights
+from crossdim.training.backbones.resnet import Operator, ResNet, ResNetSettings, extract_published_weights
 from crossdim.training.layers.crossd import CrossDConv
-from crossdim.training.layers.plain import plain_2d, plain_3d
+from crossdim.training.layers.plain import convert_to_plain_2d, convert_to_plain_3d
 from crossdim.training.layers.recompute import enable_recomputation
 from crossdim.training.layers.rotation import RotationNet
 from tests.oracles.crossd_fft import transcribed
@@ -107,7 +107,7 @@ def test_plain_views_are_exported_and_equal(depth: int, rank: int) -> None:
     """A plain Conv2d network with synthesised kernels, and a plain Conv3d network, out of the same weights."""
     network = _network(depth=depth).double().eval()
     x = torch.randn(1, 3, *(32, 64, 64)[5 - rank :], dtype=torch.float64)
-    plain = plain_3d(network) if rank == 5 else plain_2d(network, x)
+    plain = convert_to_plain_3d(network) if rank == 5 else convert_to_plain_2d(network, x)
     assert not any(isinstance(m, CrossDConv | RotationNet) for m in plain.modules())
     assert all(type(m).__module__.startswith(("torch.nn.", "crossdim.training.backbones.")) for m in plain.modules())
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_published_checkpoints_load_and_are_centered() -> None:
     for module in loaded.modules():
         if isinstance(module, CrossDConv):
             module.mode = "paper"
-    loaded.load_state_dict(published_weights(torch.load(file, weights_only=True)))
+    loaded.load_state_dict(extract_published_weights(torch.load(file, weights_only=True)))
     assert torch.equal(loaded.layer1[0].conv1.weights_3d, network.layer1[0].conv1.weights_3d)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():

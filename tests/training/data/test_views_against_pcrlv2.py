@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crossdim.training.data.views.boxes import box_pair, overlap
+from crossdim.training.data.views.boxes import draw_box_pair, overlap
 from crossdim.training.data.views.views_3d import resample_box
 from crossdim.training.methods.cdssl_p3d import Views3D
 from tests.oracles import pcrlv2_crops as published
@@ -38,7 +38,7 @@ def test_pairs_of_a_volume_without_its_margins_have_the_published_distribution()
     old, new = random.Random(1), np.random.default_rng(2)
     theirs = np.array([published.overlapping(SHAPE_XYZ, old) for _ in range(PAIRS)], float)[:, :, [2, 0, 1]]
     inside = tuple(SHAPE_XYZ[axis] - 2 * published.MARGIN[axis] for axis in (2, 0, 1))
-    pairs = [box_pair((inside[0], inside[1], inside[2]), Views3D().global_boxes, new) for _ in range(PAIRS)]
+    pairs = [draw_box_pair((inside[0], inside[1], inside[2]), Views3D().global_boxes, new) for _ in range(PAIRS)]
     margin = np.array([published.MARGIN[axis] for axis in (2, 0, 1)])
     ours = np.array([[p.start[0] + margin, p.size[0], p.start[1] + margin, p.size[1]] for p in pairs])
     for axis in range(3):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.training.data.views.boxes import Boxes, Side3, box_pair, overlap, sub_boxes
+from crossdim.training.data.views.boxes import Boxes, Side3, draw_box_pair, draw_sub_boxes, overlap
 
 seeds = st.integers(0, 2**32 - 1)
 GLOBAL: tuple[Side3, ...] = ((64, 96, 96), (96, 96, 96), (64, 112, 112), (32, 64, 64))
@@ -28,8 +28,8 @@ def test_pairs_overlap_and_sub_boxes_stay_inside_any_volume(seed: int, extra: tu
     """From one that a single size fits into, to a whole chest."""
     rng = np.random.default_rng(seed)
     shape = (32 + extra[0], 64 + extra[1], 64 + extra[2])
-    pair = box_pair(shape, GLOBAL, rng)
-    near = sub_boxes(pair, shape, LOCAL, 6, rng)
+    pair = draw_box_pair(shape, GLOBAL, rng)
+    near = draw_sub_boxes(pair, shape, LOCAL, 6, rng)
     assert overlap(*(side for number in range(2) for side in (pair.start[number], pair.size[number]))) > 0.3
     low, high = pair.start.min(0) - 3, (pair.start + pair.size).max(0) + 3
     assert (pair.start >= 0).all()
@@ -52,7 +52,7 @@ def test_pairs_have_the_distribution_of_plain_rejection() -> None:
     """Kolmogorov-Smirnov on places, shifts and sizes of 1,500 pairs; seeds are fixed, and every p is above 0.01."""
     shape, sizes = (40, 52, 48), ((16, 20, 20), (20, 20, 20), (12, 26, 26), (40, 16, 16))
     rng = np.random.default_rng(3)
-    pairs = [box_pair(shape, sizes, rng) for _ in range(1500)]
+    pairs = [draw_box_pair(shape, sizes, rng) for _ in range(1500)]
     found = Boxes(start=np.stack([p.start for p in pairs], 1), size=np.stack([p.size for p in pairs], 1))
     expected = _by_rejection(shape, sizes, np.random.default_rng(4), 1500)
     for axis in range(3):
@@ -63,8 +63,8 @@ def test_pairs_have_the_distribution_of_plain_rejection() -> None:
 def test_boxes_that_cannot_fit_are_refused() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(GeometryError, match="no two boxes"):
-        box_pair((16, 16, 16), ((32, 32, 32),), rng)
+        draw_box_pair((16, 16, 16), ((32, 32, 32),), rng)
     with pytest.raises(GeometryError, match=r"no two boxes .* overlap by 1\.0 inside"):
-        box_pair((64, 64, 64), ((32, 32, 32),), rng, min_overlap=1.0)
+        draw_box_pair((64, 64, 64), ((32, 32, 32),), rng, min_overlap=1.0)
     with pytest.raises(GeometryError, match="no local box"):
-        sub_boxes(box_pair((16, 16, 16), ((8, 8, 8),), rng), (16, 16, 16), ((32, 32, 32),), 6, rng)
+        draw_sub_boxes(draw_box_pair((16, 16, 16), ((8, 8, 8),), rng), (16, 16, 16), ((32, 32, 32),), 6, rng)

@@ -43,7 +43,7 @@ def batched(arrays: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
 def test_blur_has_scipys_taps_reach_and_border(sigma: float, length: int) -> None:
     """Widths around those where the number of taps changes; lengths down to fewer voxels than a filter has taps."""
     line = np.random.default_rng(length).random(length)
-    matrix = filters_torch.gaussian_matrices(torch.tensor([sigma], dtype=torch.float64), length, 2.0)[0]
+    matrix = filters_torch.build_gaussian_matrices(torch.tensor([sigma], dtype=torch.float64), length, 2.0)[0]
     expected = ndimage.gaussian_filter(line, sigma)
     assert np.allclose(matrix.double().numpy() @ line, expected, atol=1e-6)
 
@@ -222,7 +222,7 @@ def test_nothing_is_made_on_another_device_than_the_batch_is_on() -> None:
     plan = views_2d.draw_plan_2d((30, 30), np.random.default_rng(0), count=2, side=16, area=(0.3, 1.0), holes=2)
     image = {"source": np.zeros((30, 30), np.uint8), "shape": np.array([30, 30]), "scale": np.ones(2, np.float32)}
     t = {name: tensor.to("meta") for name, tensor in batched([image | pack(plan, "p")] * 2).items()}
-    unit = filters_torch.unit_range(t["source"], t["scale"])
+    unit = filters_torch.to_unit_range(t["source"], t["scale"])
     assert views_2d_torch.make_views_2d(unit, t["shape"], unpack(views_2d.Plan2D, t, "p"), 16, 4)[1].is_meta
 
 

@@ -20,7 +20,7 @@ from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.engine.control import SIGNALS, Request, StopControl
 from crossdim.training.launch.process_control import PROCESS_CONTROL, save_in_this_process
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.records import read_records
 
@@ -219,7 +219,7 @@ def _line(run: Path, data: Bucket) -> list[str]:
 
 
 def _happened(run: Path) -> list[tuple[str, int]]:
-    return [(event.kind, event.step) for event in events(Bucket(str(run)))]
+    return [(event.kind, event.step) for event in list_events(Bucket(str(run)))]
 
 
 @pytest.mark.integration

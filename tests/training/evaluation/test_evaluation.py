@@ -17,8 +17,8 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
-from crossdim.training.evaluation.features import Labelled, features
-from crossdim.training.evaluation.probes import compare, folds_of
+from crossdim.training.evaluation.features import Labelled, compute_features
+from crossdim.training.evaluation.probes import compare, split_folds
 from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from tests.training.published import images, publish
@@ -47,13 +47,13 @@ def test_features_that_know_the_class_are_found_and_noise_is_not() -> None:
 
 def test_a_fold_never_cuts_through_a_patient() -> None:
     data = _data(60, 15)
-    for train, test in folds_of(data, 5):
+    for train, test in split_folds(data, 5):
         assert not set(data.patients[train]) & set(data.patients[test])
 
 
 def test_a_class_with_one_patient_cannot_be_probed() -> None:
     with pytest.raises(RunError, match="2 patients in every class"):
-        folds_of(_data(10, 1), 5)
+        split_folds(_data(10, 1), 5)
 
 
 def test_statistics_are_those_of_the_data_and_the_original_is_left_alone() -> None:
@@ -94,7 +94,7 @@ def test_features_do_not_depend_on_the_order_of_the_catalog_and_see_what_differs
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4))
     x = np.repeat(np.linspace(0, 10, 64, dtype=np.float32), 8).reshape(64, 1, 2, 2, 2)
-    found = features(encoder, x)
+    found = compute_features(encoder, x)
     assert found.std(axis=0) == pytest.approx(np.ones(4), abs=0.1)  # of all 64, not of 16 neighbours
     assert np.abs(np.diff(np.argsort(found[:, 0]))).max() == 1  # every row belongs to its input
 

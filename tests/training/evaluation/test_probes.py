@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize, one_hot
 
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.evaluation.probes import classifiers, folds_of, scores
+from crossdim.training.evaluation.probes import classifiers, compute_scores, split_folds
 from tests.training.evaluation.made import labelled
 
 
@@ -48,7 +48,7 @@ def test_a_rare_class_is_not_outvoted(probe: str) -> None:
     labels = (np.arange(40) % 10 == 0).astype(int)
     x = np.stack([1 + 0.01 * np.random.default_rng(0).normal(0, 1, 40), 0.3 * labels], axis=1)
     data = labelled(x, labels)
-    assert scores(probe, data.x_NC, data, folds_of(data, 4)).min() == 1
+    assert compute_scores(probe, data.x_NC, data, split_folds(data, 4)).min() == 1
 
 
 @pytest.mark.parametrize("probe", ["knn", "linear"])
@@ -61,13 +61,13 @@ def test_nothing_is_learnt_from_what_is_held_out(probe: str) -> None:
     train, test, rest = np.split(np.arange(60), [30, 45])
     corrupted = data.x_NC.copy()
     corrupted[rest] = rng.normal(1e4, 1e4, (15, 6))
-    before = scores(probe, data.x_NC, data, [(train, test)])
+    before = compute_scores(probe, data.x_NC, data, [(train, test)])
     assert 0.5 < before[0] < 1
-    assert scores(probe, corrupted, data, [(train, test)]) == before
+    assert compute_scores(probe, corrupted, data, [(train, test)]) == before
     both = np.concatenate([test, rest])
-    alone = scores(probe, corrupted, data, [(train, np.array([i])) for i in both])
+    alone = compute_scores(probe, corrupted, data, [(train, np.array([i])) for i in both])
     expected = np.mean([alone[labels[both] == k].mean() for k in (0, 1)])
-    assert scores(probe, corrupted, data, [(train, both)])[0] == pytest.approx(expected)
+    assert compute_scores(probe, corrupted, data, [(train, both)])[0] == pytest.approx(expected)
 
 
 patients = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), min_size=0, max_size=12)
@@ -81,7 +81,7 @@ def test_folds_keep_their_promises(patients: list[tuple[int, int]], folds: int, 
     labels = np.concatenate([[label] * count for label, count in every])
     owners = np.concatenate([[number] * count for number, (_, count) in enumerate(every)])
     data = labelled(np.zeros((len(labels), 1)), labels, owners)
-    for train, test in folds_of(data, folds):
+    for train, test in split_folds(data, folds):
         assert set(data.labels[train]) == set(data.labels[test]) == set(data.names)
         assert not set(data.patients[train]) & set(data.patients[test])
         assert sorted([*train, *test]) == list(range(len(labels)))
@@ -91,11 +91,11 @@ def test_the_published_split_of_sorted_labels_would_not_do() -> None:
     """The first fifth of sorted samples is of one class; five folds of ours hold 20 of each."""
     data = labelled(np.zeros((200, 1)), np.repeat([0, 1], 100))
     assert len(set(data.labels[:40])) == 1
-    assert [np.bincount(data.labels[test].astype(int)).tolist() for _, test in folds_of(data, 5)] == [[20, 20]] * 15
+    assert [np.bincount(data.labels[test].astype(int)).tolist() for _, test in split_folds(data, 5)] == [[20, 20]] * 15
 
 
 def test_without_a_whole_fold_nothing_is_probed() -> None:
     """Three patients of two classes each: every class has two patients, and whoever is alone on a side lacks one."""
     data = labelled(np.zeros((6, 1)), np.array([0, 1, 0, 2, 1, 2]), np.array([0, 0, 1, 1, 2, 2]))
     with pytest.raises(RunError, match="none of 6 folds has every class on both sides"):
-        folds_of(data, 2)
+        split_folds(data, 2)

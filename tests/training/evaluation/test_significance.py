@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.evaluation.significance import corrected_t, holm
+from crossdim.training.evaluation.significance import compute_corrected_t, holm
 
 DIFFERENCES = np.array([1, 3, 0, 2, 4, 1, 2, 5, -1, 2, 3, 1, 0, 2, 3]) / 100
 
 
 def test_fifteen_folds_that_look_certain_are_not() -> None:
     """Oracle 21: the plain test calls p = 0.0005 what the corrected one calls 0.057."""
-    corrected, plain = corrected_t(DIFFERENCES, 0.25), corrected_t(DIFFERENCES, 0)
+    corrected, plain = compute_corrected_t(DIFFERENCES, 0.25), compute_corrected_t(DIFFERENCES, 0)
     assert corrected.t == pytest.approx(2.0763131, abs=1e-6)
     assert corrected.p_value == pytest.approx(0.0567629, abs=1e-6)
     assert plain.t == pytest.approx(4.5252, abs=1e-4)
@@ -34,10 +34,10 @@ numbers = st.lists(st.integers(-100, 100).map(float), min_size=2, max_size=20)
 def test_the_correction_widens_the_plain_test_by_a_known_factor(numbers: list[float], share: float) -> None:
     """sqrt(1 + n share), and nothing else changes; turning the question around turns the sign alone."""
     differences = np.array(numbers)
-    theirs, ours = stats.ttest_1samp(differences, 0), corrected_t(differences, share)
+    theirs, ours = stats.ttest_1samp(differences, 0), compute_corrected_t(differences, share)
     assert ours.t * math.sqrt(1 + len(numbers) * share) == pytest.approx(theirs.statistic, rel=1e-9, abs=1e-12)
-    assert corrected_t(differences, 0).p_value == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert corrected_t(-differences, share).t == pytest.approx(-ours.t)
+    assert compute_corrected_t(differences, 0).p_value == pytest.approx(theirs.pvalue, rel=1e-9)
+    assert compute_corrected_t(-differences, share).t == pytest.approx(-ours.t)
 
 
 def test_false_alarms_over_dependent_folds_are_rarer() -> None:
@@ -46,21 +46,21 @@ def test_false_alarms_over_dependent_folds_are_rarer() -> None:
     for _ in range(400):
         edge = (rng.random(50) < 0.5).astype(float) - (rng.random(50) < 0.5)
         folds = [edge[part].mean() for _ in range(3) for part in np.array_split(rng.permutation(50), 5)]
-        alarms += [corrected_t(np.array(folds), share).p_value < 0.05 for share in (0, 0.25)]
+        alarms += [compute_corrected_t(np.array(folds), share).p_value < 0.05 for share in (0, 0.25)]
     assert alarms[0] / 400 > 0.15
     assert alarms[1] / 400 < 0.07
 
 
 def test_equal_differences_have_no_spread() -> None:
-    assert corrected_t(np.full(6, 0.1), 0.25).p_value == 0
-    assert corrected_t(np.full(6, -0.1), 0.25).t == -math.inf
-    assert corrected_t(np.zeros(6), 0.25).p_value == 1
+    assert compute_corrected_t(np.full(6, 0.1), 0.25).p_value == 0
+    assert compute_corrected_t(np.full(6, -0.1), 0.25).t == -math.inf
+    assert compute_corrected_t(np.zeros(6), 0.25).p_value == 1
 
 
 @pytest.mark.parametrize(("differences", "share"), [([0.1], 0.25), ([0.1, math.nan], 0.25), ([0.1, 0.2], -1)])
 def test_what_cannot_be_tested_is_refused(differences: list[float], share: float) -> None:
     with pytest.raises(RunError, match="two or more finite"):
-        corrected_t(np.array(differences), share)
+        compute_corrected_t(np.array(differences), share)
 
 
 @given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=6))

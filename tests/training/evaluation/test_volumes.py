@@ -11,7 +11,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.sample import Origin, Sample
 from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.data.dataset import open_dataset
-from crossdim.training.evaluation.volumes import held_out, volumes_of
+from crossdim.training.evaluation.volumes import assemble_volumes, find_held_out
 from tests.training.published import publish, superpatches
 
 SIDE = 64
@@ -30,7 +30,7 @@ def _boxes() -> list[Sample]:
 def test_boxes_lie_where_they_were_cut_and_the_rest_is_air(tmp_path: Path) -> None:
     bucket, boxes = Bucket(str(tmp_path)), _boxes()
     publish(bucket, boxes, "solid")
-    one, other = volumes_of(open_dataset(bucket, split=None), ["one", "other"])
+    one, other = assemble_volumes(open_dataset(bucket, split=None), ["one", "other"])
     assert one.array_CDHW.shape == (1, SIDE, 2 * SIDE, 2 * SIDE)
     for sample in boxes[:3]:
         assert sample.origin_zyx is not None
@@ -44,4 +44,4 @@ def test_boxes_lie_where_they_were_cut_and_the_rest_is_air(tmp_path: Path) -> No
 def test_volumes_come_from_what_was_held_out_or_from_training_where_nothing_was(tmp_path: Path) -> None:
     bucket = Bucket(str(tmp_path))
     publish(bucket, _boxes(), "solid")
-    assert held_out(open_dataset(bucket, split=None)) == (Split.TRAIN, ["one", "other"])
+    assert find_held_out(open_dataset(bucket, split=None)) == (Split.TRAIN, ["one", "other"])

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.backbones.resnet import ResNetSettings
 from crossdim.training.evaluation.features import Labelled
-from crossdim.training.evaluation.probes import folds_of
+from crossdim.training.evaluation.probes import split_folds
 from crossdim.training.evaluation.weak import WeakProbe, fit_weak_probe, predict_classes, weak_scores
 from crossdim.training.layers.dual_norm import DualBatchNorm3d
 from tests.training.evaluation.made import labelled, noises
@@ -42,7 +42,7 @@ def _norm_names(module: nn.Module) -> set[str]:
 def test_bright_is_told_from_dark(axes: int) -> None:
     """By one encoder, in images and in volumes."""
     data = noises(48, axes)
-    scores = weak_scores(_encoder(), data, folds_of(data, 2)[:2], batch=8)
+    scores = weak_scores(_encoder(), data, split_folds(data, 2)[:2], batch=8)
     assert scores.shape == (2,)
     assert scores.mean() > 0.9
 
@@ -54,7 +54,7 @@ def test_labels_at_random_stay_at_chance() -> None:
     shuffled = replace(data, labels=np.random.default_rng(1).permutation(data.labels))
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Conv2d(1, 32, 3, stride=2), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 256, 3), nn.ReLU())
-    scores = weak_scores(encoder, shuffled, folds_of(shuffled, 5), epochs=20)
+    scores = weak_scores(encoder, shuffled, split_folds(shuffled, 5), epochs=20)
     assert scores.mean() == pytest.approx(0.5, abs=0.1)
     assert weak_scores(encoder, shuffled, [(np.arange(60), np.arange(60))], epochs=200).mean() > 0.8
 
@@ -147,7 +147,7 @@ def test_dual_norms_are_norms() -> None:
     reader = _fitted(encoder, data)
     assert not torch.equal(reader.encoder.get_parameter("1.norm.weight"), torch.ones(4))
     assert torch.equal(reader.encoder.get_parameter("0.weight"), encoder.get_parameter("0.weight"))
-    assert weak_scores(encoder, data, folds_of(data, 2)[:1], epochs=1).shape == (1,)
+    assert weak_scores(encoder, data, split_folds(data, 2)[:1], epochs=1).shape == (1,)
 
 
 # ---- what is held out --------------------------------------------------------------------------------------------

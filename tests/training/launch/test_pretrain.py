@@ -25,7 +25,7 @@ from crossdim.training.config.execution import Execution
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
-from crossdim.training.launch.driver import saved_config
+from crossdim.training.launch.driver import read_saved_config
 from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Source
 from crossdim.training.option_values import parse_checkpoint_interval
@@ -33,7 +33,7 @@ from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import metric_log
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from crossdim.training.run_dir.checkpoint import Saving
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.metric_log import EVERY_S
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.records import read_records
@@ -104,7 +104,7 @@ def test_steps_made_in_vain_are_counted_over_all_starts(flat: Bucket, tmp_path: 
         _cut_off(after, tmp_path, flat, logged=True, more=("--checkpoint-every", "3"))
     assert _pretrain(tmp_path, flat, more=("--checkpoint-every", "3")) == 0
     run = Bucket(str(tmp_path))
-    starts = [read_records(run, event.path)[0] for event in events(run) if event.kind in ("start", "resume")]
+    starts = [read_records(run, event.path)[0] for event in list_events(run) if event.kind in ("start", "resume")]
     assert [(start["step"], start["in_vain"], start["text"]) for start in starts] == [
         (0, 0, ""),
         (0, 2, "2 steps are done again"),
@@ -144,7 +144,7 @@ def test_a_finished_run_says_so_and_the_recipe_may_be_left_out(
     capsys.readouterr()
     assert main(["pretrain", "--data", flat.url, solid.url, "--out", run, "--workers", "0"]) == 0
     assert "was already done" in capsys.readouterr().out
-    assert saved_config(Bucket(run)).steps == 2
+    assert read_saved_config(Bucket(run)).steps == 2
 
 
 @pytest.mark.integration

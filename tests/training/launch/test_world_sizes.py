@@ -19,7 +19,7 @@ from crossdim.training.data.loader import Loading, step_batches
 from crossdim.training.engine.control import StopControl
 from crossdim.training.engine.loop import Schedule, fit
 from crossdim.training.engine.train_state import TrainState
-from crossdim.training.launch.worker import DatasetViews, Job, Source, order_of, train
+from crossdim.training.launch.worker import DatasetViews, Job, Source, build_order, train
 from crossdim.training.recipes import maesil
 from crossdim.training.recipes.cdssl_p3d import tiny
 from crossdim.training.run_dir.checkpoint import Saving
@@ -79,7 +79,7 @@ def _static(job: Job, *, static: bool) -> list[float]:
     """Losses of a run of one dataset, with what DDP was told of its steps."""
     config, datasets = read_config(job.config, "the test"), [open_dataset(source.bucket) for source in job.sources]
     state, records = TrainState.build(config, CPU), Records()
-    order, size = order_of(config, datasets, [1.0]), config.global_batch
+    order, size = build_order(config, datasets, [1.0]), config.global_batch
     loading = Loading(order=order, global_batch=size, rank=dist.get_rank(), world=dist.get_world_size())
     batches = step_batches(loading, datasets, DatasetViews(config, datasets), 0, LONG * size)
     state = state.distribute(static=static)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from crossdim.training.layers.attention import FactorisedAttention, FactorisedBlock, FullBlock, SelfAttention, Sites, blocks
+from crossdim.training.layers.attention import FactorisedAttention, FactorisedBlock, FullBlock, SelfAttention, Sites, build_blocks
 from tests.oracles import maesil as oracle
 
 
@@ -24,7 +24,7 @@ def test_blocks_have_the_published_number_of_parameters() -> None:
 
 
 def test_a_block_agrees_with_its_transcription() -> None:
-    (block,) = blocks("full", 1, 12, 3, 20).double()
+    (block,) = build_blocks("full", 1, 12, 3, 20).double()
     x = torch.randn(2, 7, 12, dtype=torch.float64)
     found = block(x, Sites(1, 7, None))
     assert torch.allclose(found, torch.stack([oracle.block(block, rows, 3) for rows in x]), atol=1e-12)
@@ -56,7 +56,7 @@ def test_hidden_sites_leave_no_trace_and_no_nan_in_gradients() -> None:
 @pytest.mark.parametrize("kind", ["full", "factorised"])
 def test_the_order_of_tokens_does_not_matter(kind: str) -> None:
     """O-D11: positions are in the tokens and their sites, not in their order."""
-    stack = blocks(kind, 2, 12, 3, 24)  # type: ignore[arg-type]
+    stack = build_blocks(kind, 2, 12, 3, 24)  # type: ignore[arg-type]
     ids, x = torch.tensor([[0, 2, 3, 7, 8]]), torch.randn(1, 5, 12)
     order = torch.randperm(5)
     one, two = x, x[:, order]
@@ -76,7 +76,7 @@ def test_a_token_that_sees_no_other_takes_its_own_value() -> None:
 
 
 def test_residual_streams_stay_float32_under_autocast() -> None:
-    stack = blocks("full", 2, 12, 3, 24)
+    stack = build_blocks("full", 2, 12, 3, 24)
     x = torch.randn(1, 5, 12)
     wide = x
     for block in stack:

@@ -14,7 +14,7 @@ from crossdim.storage_schema.errors import DocumentError, GeometryError
 from crossdim.training.backbones.resnet import ResNet, ResNetSettings
 from crossdim.training.layers import anyrank
 from crossdim.training.layers.convert import Target, convert
-from crossdim.training.layers.plain import plain_2d, plain_3d
+from crossdim.training.layers.plain import convert_to_plain_2d, convert_to_plain_3d
 
 TARGETS = get_args(Target)
 ANY_RANK = ("crossd", "acs", "soft_acs", "mean_acs")
@@ -194,7 +194,7 @@ def test_plain_networks_are_torch_alone_and_equal(rank: int) -> None:
             module.weight.data = _random(4, 16, 1, 1)  # turn
     x = _random(1, 3, *(12, 40, 40)[5 - rank :])
     expected = network(x)
-    plain = plain_3d(network) if rank == 5 else plain_2d(network, x)
+    plain = convert_to_plain_3d(network) if rank == 5 else convert_to_plain_2d(network, x)
     assert torch.allclose(plain(x), expected, rtol=1e-11, atol=1e-11)
     assert all(type(module).__module__.startswith("torch.nn.") for module in plain.modules())
     if rank == 4:

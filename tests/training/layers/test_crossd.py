@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.training.layers.circulant import circulant, mixing, shifted_middle
+from crossdim.training.layers.circulant import build_circulant, build_middle_terms, build_mixing
 from crossdim.training.layers.crossd import CrossDConv
-from crossdim.training.layers.per_sample import Form, planes
+from crossdim.training.layers.per_sample import Form, mix_planes
 from crossdim.training.layers.rotation import boltzmann_mean, shift_of
 from tests.oracles import crossd_fft as oracle
 
@@ -55,7 +55,7 @@ def test_kernels_and_their_gradients_are_those_of_the_fourier_transform(
     """K = 1 to 7, even and mixed sizes too: kernels and gradients of weights and of axis and angle, to 1e-12."""
     u = _random(outs, ins, *kernel, seed=seed).requires_grad_()
     r = _random(batch, 4, seed=seed + 1).requires_grad_()
-    ours = planes(u, shifted_middle(shift_of(r), kernel))
+    ours = mix_planes(u, build_middle_terms(shift_of(r), kernel))
     theirs = oracle.kernels(u, r)
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
     for mine, other in zip(_gradients(ours, [u, r]), _gradients(theirs, [u, r]), strict=True):
@@ -150,9 +150,9 @@ def test_circulants_form_a_group() -> None:
     """Oracle 10 and section 2.2: orthogonal, S_a S_b = S_(a+b), period K, rows of sum 1."""
     for taps in (1, 3, 5, 7):
         a, b = torch.tensor([0.37, -1.4], dtype=torch.float64), torch.tensor([2.2, 0.05], dtype=torch.float64)
-        of_a, of_b, of_sum = circulant(a, taps)[0], circulant(b, taps)[0], circulant(a + b, taps)[0]
+        of_a, of_b, of_sum = build_circulant(a, taps)[0], build_circulant(b, taps)[0], build_circulant(a + b, taps)[0]
         assert torch.allclose(of_a @ of_b, of_sum, atol=1e-13)
-        assert torch.allclose(circulant(a + taps, taps)[0], of_a, atol=1e-13)
+        assert torch.allclose(build_circulant(a + taps, taps)[0], of_a, atol=1e-13)
         assert torch.allclose(of_a @ of_a.transpose(1, 2), torch.eye(taps, dtype=torch.float64), atol=1e-13)
         assert torch.allclose(of_a.sum(-1), torch.ones(2, taps, dtype=torch.float64), atol=1e-13)
 
@@ -178,9 +178,9 @@ def test_angle_zero_is_a_roll_in_paper_mode_and_the_middle_slice_in_centered() -
     """Oracle 10."""
     for taps in (2, 3, 4, 5, 7):
         u = _random(2, 3, taps, taps, taps)
-        paper = planes(u, shifted_middle(torch.ones(1, 3, dtype=torch.float64), (taps,) * 3))
+        paper = mix_planes(u, build_middle_terms(torch.ones(1, 3, dtype=torch.float64), (taps,) * 3))
         assert torch.allclose(paper[0], u.roll((1, 1, 1), (2, 3, 4))[:, :, taps // 2], atol=1e-12)
-        centered = planes(u, shifted_middle(torch.zeros(1, 3, dtype=torch.float64), (taps,) * 3))
+        centered = mix_planes(u, build_middle_terms(torch.zeros(1, 3, dtype=torch.float64), (taps,) * 3))
         assert torch.allclose(centered[0], u[:, :, taps // 2], atol=1e-12)
 
 
@@ -402,7 +402,7 @@ def test_what_is_no_convolution_is_refused() -> None:
 
 def test_mixing_is_orthogonal_rows_for_odd_kernels() -> None:
     """What fails if a plane is scaled or leaks between taps."""
-    matrix = mixing(shifted_middle(_random(3, 3), (3, 5, 7)))
+    matrix = build_mixing(build_middle_terms(_random(3, 3), (3, 5, 7)))
     assert torch.allclose(matrix @ matrix.transpose(1, 2), torch.eye(35, dtype=torch.float64).expand(3, -1, -1), atol=1e-12)
 
 
@@ -437,9 +437,9 @@ def test_planes_of_few_samples_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
     def spy(weights_3d: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
         seen.append(len(terms[0][0]))
-        return planes(weights_3d, terms)
+        return mix_planes(weights_3d, terms)
 
-    monkeypatch.setattr("crossdim.training.layers.per_sample.planes", spy)
+    monkeypatch.setattr("crossdim.training.layers.per_sample.mix_planes", spy)
     monkeypatch.setattr("crossdim.training.layers.per_sample.PIECE", 3 * 9 * 2 * 3)
     layer(_random(7, 2, 5, 5)).sum().backward()
     assert max(seen) == 3

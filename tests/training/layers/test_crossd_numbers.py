@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossdim.training.layers.circulant import circulant, shifted_middle
+from crossdim.training.layers.circulant import build_circulant, build_middle_terms
 from crossdim.training.layers.crossd import CrossDConv
-from crossdim.training.layers.per_sample import planes
+from crossdim.training.layers.per_sample import mix_planes
 from crossdim.training.layers.rotation import shift_of
 from tests.oracles import crossd_fft as oracle
 
@@ -42,7 +42,7 @@ def _residues(taps: int) -> Tensor:
 
 def _kernel(u: Tensor) -> Tensor:
     shift = torch.tensor([SHIFT], dtype=torch.float64)
-    ours = planes(u, shifted_middle(shift, tuple(u.shape[2:])))[0, 0, 0]
+    ours = mix_planes(u, build_middle_terms(shift, tuple(u.shape[2:])))[0, 0, 0]
     assert torch.allclose(oracle.shifted_kernels(u, shift)[0, 0, 0], ours, atol=1e-13)
     return ours
 
@@ -74,22 +74,22 @@ def test_shift_of_an_axis_and_an_angle() -> None:
 def test_rows_of_circulants() -> None:
     """Oracle 2."""
     quarter = torch.tensor([0.25], dtype=torch.float64)
-    three = circulant(quarter, 3)[0][0]
+    three = build_circulant(quarter, 3)[0][0]
     assert _close(three[0], [0.9106836025229592, -0.2440169358562925, 0.3333333333333333])
     assert _close(three[:, 0], [0.9106836025229592, 0.3333333333333333, -0.2440169358562926])
     five = [0.9040294042680405, -0.2, 0.1431841912319175, -0.1587208986669682, 0.3115073031670100]
-    assert _close(circulant(quarter, 5)[0][0, 0], five)
+    assert _close(build_circulant(quarter, 5)[0][0, 0], five)
     seven = [
         -0.2291250673728109, 0.6419941724907048, 0.6419941724907048, -0.2291250673728109,
         0.1585594663106776, -0.1428571428571429, 0.1585594663106776,
     ]  # fmt: skip
-    assert _close(circulant(torch.tensor([1.5], dtype=torch.float64), 7)[0][0, 3], seven)
+    assert _close(build_circulant(torch.tensor([1.5], dtype=torch.float64), 7)[0][0, 3], seven)
 
 
 def test_slope_of_a_circulant() -> None:
     """Section 2.2: dS/ds at K = 3, s = 0.25, first entry."""
     shift = torch.tensor([0.25], dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(circulant(shift, 3)[0][0, 0, 0], shift)
+    (slope,) = torch.autograd.grad(build_circulant(shift, 3)[0][0, 0, 0], shift)
     assert slope.item() == pytest.approx(-0.6981317007977317, abs=1e-13)
 
 

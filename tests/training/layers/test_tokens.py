@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.layers.tokens import (
     PatchEmbedding,
+    count_tokens,
     gather_tokens,
     patchify,
     scatter_tokens,
     sinusoids,
-    token_counts,
     unpatchify,
     visible_mask,
 )
@@ -61,7 +61,7 @@ def test_tokens_are_counted_along_x_then_y_then_z() -> None:
 
 def test_patches_that_do_not_tile_are_refused() -> None:
     with pytest.raises(GeometryError, match="multiples"):
-        token_counts((16, 12, 16), (8, 8, 8))
+        count_tokens((16, 12, 16), (8, 8, 8))
 
 
 @given(patch=sizes, channels=st.integers(1, 3))

@@ -12,7 +12,7 @@ import torch
 
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
-from crossdim.training.backbones import encoder_bytes, load_encoder
+from crossdim.training.backbones import load_encoder, serialise_encoder
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.data.collate import Batch, collate
 from crossdim.training.data.order import rng_at
@@ -82,7 +82,7 @@ class MethodSuite:
         self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
     ) -> None:
         method = self.build(config).eval()
-        encoder, spec = load_encoder(io.BytesIO(encoder_bytes(method.encoder.state_dict(), method.encoder_spec)))
+        encoder, spec = load_encoder(io.BytesIO(serialise_encoder(method.encoder.state_dict(), method.encoder_spec)))
         for group in samples.values():
             x = torch.from_numpy(config.whole(group[0], None)["x"])[None]
             assert not any(side % spec.side_multiple for side in x.shape[2:])

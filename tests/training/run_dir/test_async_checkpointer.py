@@ -34,7 +34,7 @@ from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer, RunH
 from crossdim.training.run_dir.background_writer import BackgroundWriter
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_state import CheckpointState
-from crossdim.training.run_dir.events import EventLog, events
+from crossdim.training.run_dir.events import EventLog, list_events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.resume import capture
 
@@ -197,7 +197,7 @@ def _pretrain(run: Path, data: Bucket, *more: str, steps: int = 6) -> int:
 
 
 def _happened(run: Path) -> list[tuple[str, int]]:
-    return [(event.kind, event.step) for event in events(Bucket(str(run)))]
+    return [(event.kind, event.step) for event in list_events(Bucket(str(run)))]
 
 
 def _losses(run: Path) -> list[tuple[int, float]]:

@@ -20,7 +20,7 @@ from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.checkpoint_state import CheckpointState
-from crossdim.training.run_dir.events import events, read_event
+from crossdim.training.run_dir.events import list_events, read_event
 
 Document = dict[str, Any]
 NEWEST = "checkpoints/step-00000003"
@@ -169,7 +169,7 @@ def test_a_run_goes_on_from_the_one_before_and_says_so(
     assert main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--folds", "2", "--json"]) == 0
     assert _pretrain(run, solid) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["resumed_at"] == 2
-    told = [read_event(Bucket(str(run)), event) for event in events(Bucket(str(run))) if event.kind == "passed-over"]
+    told = [read_event(Bucket(str(run)), event) for event in list_events(Bucket(str(run))) if event.kind == "passed-over"]
     assert any("model has not the names of the network" in event["text"] for event in told)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
-from crossdim.training.run_dir.events import Event, EventLog, events, read_event, read_newest_start
+from crossdim.training.run_dir.events import Event, EventLog, list_events, read_event, read_newest_start
 from crossdim.training.run_dir.layout import EVENTS
 
 
@@ -82,7 +82,7 @@ def test_what_was_stored_before_a_writer_looked_comes_before_what_it_writes(acts
     try:
         for act in acts:
             perform(act, frozenset())
-        found = events(run)
+        found = list_events(run)
         place = {event.step: index for index, event in enumerate(found)}
         assert len(found) == len(moments) == len({event.place for event in found})
         assert [event.path for event in found] == sorted(event.path for event in found)
@@ -101,8 +101,13 @@ def test_events_that_are_written_at_one_moment_have_one_order_for_every_reader(t
     run.between.append(lambda: controller.add("lost", 3, "node 7 went away"))
     rank.add("checkpoint", 4)
     controller.add("failed", 4)
-    assert [(event.number, event.kind) for event in events(run)] == [(1, "start"), (2, "lost"), (2, "checkpoint"), (3, "failed")]
-    assert [event.path for event in events(run)] == [stored.path for stored in run.list_objects()]
+    assert [(event.number, event.kind) for event in list_events(run)] == [
+        (1, "start"),
+        (2, "lost"),
+        (2, "checkpoint"),
+        (3, "failed"),
+    ]
+    assert [event.path for event in list_events(run)] == [stored.path for stored in run.list_objects()]
 
 
 def test_a_controller_and_a_rank_take_turns_in_one_numbering(tmp_path: Path) -> None:
@@ -115,14 +120,14 @@ def test_a_controller_and_a_rank_take_turns_in_one_numbering(tmp_path: Path) -> 
     controller.add("lost", 2)
     again = EventLog(run, 1)
     again.add("resume", 2)
-    rank_of_old = events(run)
+    rank_of_old = list_events(run)
     assert [(event.number, event.kind) for event in rank_of_old] == list(
         enumerate(("start", "resize", "checkpoint", "lost", "resume"), 1)
     )
     assert [event.writer.partition(".")[0] for event in rank_of_old] == ["rank0", "controller", "rank0", "controller", "rank0"]
     assert len({event.writer for event in rank_of_old}) == 3
     controller.add("asked", 2, workers=7)
-    assert read_event(run, events(run)[-1])["workers"] == 7
+    assert read_event(run, list_events(run)[-1])["workers"] == 7
 
 
 def test_events_of_older_runs_are_read_and_gone_on_from(tmp_path: Path) -> None:
@@ -133,7 +138,7 @@ def test_events_of_older_runs_are_read_and_gone_on_from(tmp_path: Path) -> None:
     run.put(f"{EVENTS}/000003-lost-00000000.json", b"{}")  # with the number of another, as it happened
     run.put(f"{EVENTS}/notes.txt", b"mine")
     EventLog(run, 1).add("resume", 4)
-    found = events(run)
+    found = list_events(run)
     assert [(event.number, event.kind) for event in found] == [
         *((1, "start"), (2, "passed-over"), (3, "checkpoint"), (3, "lost"), (4, "resume")),
     ]
@@ -184,7 +189,7 @@ def test_of_two_starts_at_one_moment_one_leaves(tmp_path: Path) -> None:
 def test_a_damaged_event_is_told_by_its_name_alone(data: bytes, tmp_path: Path) -> None:
     run = Bucket(str(tmp_path))
     EventLog(run, 2).add("start", 5, "a text", in_vain=3)
-    (event,) = events(run)
+    (event,) = list_events(run)
     assert read_event(run, event)["in_vain"] == 3
     run.put(event.path, data)
     assert read_event(run, event) == {"kind": "start", "step": 5}
@@ -198,5 +203,5 @@ def test_numbers_go_up(tmp_path: Path) -> None:
     for step in range(20):
         second.add("checkpoint", step)
     first.add("end", 20)
-    found: Sequence[Event] = events(run)
+    found: Sequence[Event] = list_events(run)
     assert all(one.number < other.number for one, other in pairwise(found))

@@ -14,7 +14,7 @@ from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir import rereads
 from crossdim.training.run_dir.background_writer import BackgroundWriter
-from crossdim.training.run_dir.events import EventLog, events, read_event
+from crossdim.training.run_dir.events import EventLog, list_events, read_event
 from crossdim.training.run_dir.rereads import EVERY_S, RereadReporter
 
 
@@ -43,7 +43,7 @@ def test_events_count_what_was_reported_since_the_last(
                 reporter.report(text)
             reporter.after_step(_record(number), request)
             writer.finish()
-            found = [read_event(run, event) for event in events(run)]
+            found = [read_event(run, event) for event in list_events(run)]
             return [(event["step"], event["samples"], event["text"]) for event in found]
 
         assert step(0) == []

@@ -28,7 +28,7 @@ from crossdim.training.recipes.maesil import tiny
 from crossdim.training.run_dir import checkpoint_listing, layout
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from crossdim.training.run_dir.checkpoint import Saving
-from crossdim.training.run_dir.events import events
+from crossdim.training.run_dir.events import list_events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.records import read_records
 from tests.ranks import run_on_ranks
@@ -120,7 +120,7 @@ def _run(folder: Path) -> Bucket:
 
 
 def _happened(run: Path) -> list[tuple[str, int]]:
-    return [(event.kind, event.step) for event in events(_run(run))]
+    return [(event.kind, event.step) for event in list_events(_run(run))]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_stop_asked_of_one_rank_is_saved_by_all(runs: Path) -> None:
 def test_a_damaged_part_sends_all_ranks_to_the_checkpoint_before_with_a_word(world: int, runs: Path) -> None:
     """Found while parts are read, long after the checkpoint was chosen; a rank that went on alone would have hung above."""
     run = runs / f"damaged-{world}"
-    begun = [event for event in events(_run(run)) if event.number > len(_happened(runs / "stopped"))]
+    begun = [event for event in list_events(_run(run)) if event.number > len(_happened(runs / "stopped"))]
     assert [(event.kind, event.step) for event in begun[:2]] == [("passed-over", 4), ("resume", 4)]
     [passed], [resumed] = (read_records(_run(run), event.path) for event in begun[:2])
     assert passed["text"].startswith(layout.checkpoint_name(STOPPED))

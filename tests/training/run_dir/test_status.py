@@ -21,7 +21,7 @@ from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir import layout
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from crossdim.training.run_dir.background_writer import BackgroundWriter
-from crossdim.training.run_dir.events import EventLog, events
+from crossdim.training.run_dir.events import EventLog, list_events
 from crossdim.training.run_dir.metric_log import MetricLog
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.status import SILENT_AFTER_S, Status, read_status
@@ -252,7 +252,7 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     assert (code, found["state"], found["step"], found["workers"]) == (0, "done", 4, 1)
     assert found["events"] == {"start": 1, "checkpoint": 2, "failed": 1, "resume": 1, "end": 1}
     assert found["loss"] == read_metrics(Bucket(str(tmp_path)))[-1]["loss"]
-    assert [event.number for event in events(Bucket(str(tmp_path)))] == list(range(1, 7))
+    assert [event.number for event in list_events(Bucket(str(tmp_path)))] == list(range(1, 7))
 
     run = Bucket(str(tmp_path))
     run.put(f"{layout.CHECKPOINTS}/{layout.checkpoint_name(4)}/{layout.STATE}", b"")

@@ -27,7 +27,7 @@ from crossdim.training.studies.ablations import nearest_side
 from crossdim.training.studies.base import DataSubset, Score, Study
 from crossdim.training.studies.run import StudyConfig, run_study, short_names
 from crossdim.training.studies.run_summary import RunSummary, summarise_run
-from crossdim.training.studies.table import study_page
+from crossdim.training.studies.table import render_study
 from crossdim.training.study_subjects import STUDY_SUBJECTS
 from tests.training.published import images
 
@@ -80,7 +80,7 @@ def test_the_table_holds_mean_and_spread_and_says_what_is_not_there() -> None:
     scores = [
         Score(arm=arm, seed=seed, dataset="d", measure="knn", value=0.5 + 0.1 * seed) for arm in ("a", "b") for seed in (0, 1)
     ]
-    text = study_page("title", ["a", "b", "c"], {"a": runs}, scores)
+    text = render_study("title", ["a", "b", "c"], {"a": runs}, scores)
     assert "over 2 seeds" in text
     assert "| a | 0.550 ± 0.050 |" in text
     assert "| c | none |" in text

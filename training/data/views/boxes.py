@@ -51,7 +51,7 @@ def _sizes_that_fit(sizes: Sequence[Side3], room: Reals) -> Reals:
     return np.array([size for size in sizes if (np.asarray(size) <= room).all()], float).reshape(-1, 3)
 
 
-def box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator, min_overlap: float = 0.3) -> Boxes:
+def draw_box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator, min_overlap: float = 0.3) -> Boxes:
     """Draw two boxes inside a volume whose intersection over union is above ``min_overlap``.
 
     Sizes and places are uniform among all pairs that satisfy the bound. Drawing pairs until one does would take thousands
@@ -71,11 +71,13 @@ def box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator,
     fitting = _sizes_that_fit(sizes, shape)
     if len(fitting):
         every_a, every_b = np.repeat(fitting, len(fitting), axis=0), np.tile(fitting, (len(fitting), 1))
-        widest = float(_share(every_a + every_b - 2 * _needed(every_a, every_b, min_overlap), shape - every_b).prod(-1).max())
+        widest = float(
+            _share(every_a + every_b - 2 * _least_lengths(every_a, every_b, min_overlap), shape - every_b).prod(-1).max()
+        )
     for _ in range(ROUNDS if len(fitting) else 0):
         size_a, size_b = (fitting[rng.integers(len(fitting), size=PROPOSALS)] for _ in range(2))
         start_a = rng.uniform(0, shape - size_a)
-        needed = _needed(size_a, size_b, min_overlap)
+        needed = _least_lengths(size_a, size_b, min_overlap)
         low = np.maximum(0, start_a + needed - size_b)
         high = np.minimum(shape - size_b, start_a + size_a - needed)
         start_b = rng.uniform(low, np.maximum(low, high))
@@ -87,7 +89,7 @@ def box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator,
     raise GeometryError(f"no two boxes of sizes {list(sizes)} overlap by {min_overlap} inside a volume of {shape_DHW}")
 
 
-def _needed(size_a: Reals, size_b: Reals, min_overlap: float) -> Reals:
+def _least_lengths(size_a: Reals, size_b: Reals, min_overlap: float) -> Reals:
     """The smallest length that two boxes must share along each axis, if they shared as much as possible along the other two."""
     inner = min_overlap * (size_a.prod(-1) + size_b.prod(-1)) / (1 + min_overlap)
     most = np.minimum(size_a, size_b)
@@ -99,7 +101,7 @@ def _share(length: Reals, room: Reals) -> Reals:
     return np.where(room > 0, np.clip(length, 0, room) / np.where(room > 0, room, 1), 1.0)
 
 
-def sub_boxes(pair: Boxes, shape_DHW: Side3, sizes: Sequence[Side3], count: int, rng: np.random.Generator) -> Boxes:
+def draw_sub_boxes(pair: Boxes, shape_DHW: Side3, sizes: Sequence[Side3], count: int, rng: np.random.Generator) -> Boxes:
     """Draw boxes inside the bounding box of a pair, enlarged by 3 voxels and clamped to the volume.
 
     Args:

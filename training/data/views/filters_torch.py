@@ -10,7 +10,7 @@ from torch import Tensor
 TRUNCATE = 4.0
 
 
-def unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
+def to_unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
     """Convert stored values to float32 in unit range, as :meth:`crossdim.storage_schema.sample.Scaling.unit` does.
 
     Args:
@@ -21,7 +21,7 @@ def unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
     return source.to(torch.float32) * factor + summand
 
 
-def gaussian_matrices(sigma_N: Tensor, length: int, largest: float) -> Tensor:
+def build_gaussian_matrices(sigma_N: Tensor, length: int, largest: float) -> Tensor:
     """Matrices that blur along an axis.
 
     A row holds the taps of one output, reflected at the ends of the axis (d c b a | a b c d | d c b a) and cut off beyond 4

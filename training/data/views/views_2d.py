@@ -58,7 +58,7 @@ def draw_plan_2d(
         area: smallest and largest fraction of the image that a rectangle covers; its aspect ratio is 3/4 .. 4/3.
         holes: cut-out squares of each view.
     """
-    edges = _rectangles(shape_HW, rng, count, area)
+    edges = _draw_rectangles(shape_HW, rng, count, area)
     return Plan2D(
         edges=edges,
         angle_deg=rng.uniform(-10, 10, count),
@@ -70,7 +70,7 @@ def draw_plan_2d(
     )
 
 
-def _rectangles(shape_HW: tuple[int, int], rng: np.random.Generator, count: int, area: tuple[float, float]) -> Floats:
+def _draw_rectangles(shape_HW: tuple[int, int], rng: np.random.Generator, count: int, area: tuple[float, float]) -> Floats:
     height, width = shape_HW
     scale, aspect = rng.uniform(*area, count), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), count))
     box_h = np.minimum(height, np.sqrt(scale * height * width / aspect))
@@ -92,7 +92,7 @@ def random_resized_crop(image_HW: Floats, rng: np.random.Generator, side: int, a
         (side, side).
     """
     shape_HW = (image_HW.shape[0], image_HW.shape[1])
-    return crop_and_resize(image_HW, _rectangles(shape_HW, rng, 1, area)[0], side)
+    return crop_and_resize(image_HW, _draw_rectangles(shape_HW, rng, 1, area)[0], side)
 
 
 def crop_and_resize(image_HW: Floats, edges: Floats, side: int) -> Floats:

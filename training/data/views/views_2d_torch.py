@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from crossdim.training.data.views.filters_torch import gaussian_matrices, normalise
+from crossdim.training.data.views.filters_torch import build_gaussian_matrices, normalise
 from crossdim.training.data.views.views_2d import BLUR_SIGMA, Plan2D
 
 
-def triangle_matrices(first_N: Tensor, last_N: Tensor, num_pixels_N: Tensor, length: int, side: int) -> Tensor:
+def build_triangle_matrices(first_N: Tensor, last_N: Tensor, num_pixels_N: Tensor, length: int, side: int) -> Tensor:
     """Matrices (N, S, L) that resize the interval from ``first`` to ``last`` of an axis to ``side`` pixels.
 
     Pillow's BILINEAR filter: a triangle around the centre of the output pixel, as wide as an output pixel and at least as
@@ -47,8 +47,8 @@ def crop_and_resize(images_BHW: Tensor, shapes_B2: Tensor, edges_BV4: Tensor, si
     batch, count = edges_BV4.shape[:2]
     (height, width), edges_N4 = images_BHW.shape[1:], edges_BV4.flatten(0, 1)
     heights_N, widths_N = shapes_B2.repeat_interleave(count, 0).unbind(1)
-    columns_NSW = triangle_matrices(edges_N4[:, 0], edges_N4[:, 2], widths_N, width, side)
-    rows_NSH = triangle_matrices(edges_N4[:, 1], edges_N4[:, 3], heights_N, height, side)
+    columns_NSW = build_triangle_matrices(edges_N4[:, 0], edges_N4[:, 2], widths_N, width, side)
+    rows_NSH = build_triangle_matrices(edges_N4[:, 1], edges_N4[:, 3], heights_N, height, side)
     narrow_BHVS = (images_BHW @ columns_NSW.view(batch, count * side, width).mT).view(batch, height, count, side)
     return rows_NSH.view(batch, count, side, height) @ narrow_BHVS.transpose(1, 2)
 
@@ -83,7 +83,7 @@ def adjust_photometry(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Te
         brightness_N: factors.
         contrast_N: factors around the mean.
     """
-    blur_NSS = gaussian_matrices(blur_sigma_N, images_NSS.shape[-1], BLUR_SIGMA[1])
+    blur_NSS = build_gaussian_matrices(blur_sigma_N, images_NSS.shape[-1], BLUR_SIGMA[1])
     lit = (blur_NSS @ images_NSS @ blur_NSS.mT * brightness_N[:, None, None].float()).clamp(0, 1)
     mean = lit.mean(dim=(1, 2), keepdim=True)
     return ((lit - mean) * contrast_N[:, None, None].float() + mean).clamp(0, 1)

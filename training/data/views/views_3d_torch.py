@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from crossdim.training.data.views.boxes import Side3
-from crossdim.training.data.views.filters_torch import gaussian_matrices, normalise
+from crossdim.training.data.views.filters_torch import build_gaussian_matrices, normalise
 from crossdim.training.data.views.views_3d import BLUR_SIGMA, SWAP_PATCH, Corruption
 
 
@@ -50,7 +50,7 @@ def blur(views_NDHW: Tensor, sigma_N3: Tensor) -> Tensor:
     """
     depth, height, width = views_NDHW.shape[1:]
     over_d, over_h, over_w = (
-        gaussian_matrices(sigma_N3[:, axis], length, BLUR_SIGMA) for axis, length in enumerate((depth, height, width))
+        build_gaussian_matrices(sigma_N3[:, axis], length, BLUR_SIGMA) for axis, length in enumerate((depth, height, width))
     )
     views_NDHW = (over_d @ views_NDHW.flatten(2)).view_as(views_NDHW)
     return over_h[:, None] @ views_NDHW @ over_w[:, None].mT

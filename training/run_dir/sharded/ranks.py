@@ -15,7 +15,7 @@ def are_several() -> bool:
 
 
 @contextlib.contextmanager
-def failing_together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """What was wrong on the first rank that failed is raised on all as it is, and not as DCP's BaseException around it."""
     try:
         yield

@@ -20,7 +20,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir.layout import SHARD_INDEX
 from crossdim.training.run_dir.sharded.index import MAX_INDEX_BYTES, Index
-from crossdim.training.run_dir.sharded.ranks import are_several, failing_together
+from crossdim.training.run_dir.sharded.ranks import are_several, fail_together
 
 
 def read(run: Bucket, folder: str, hashes: dict[str, str], tensors: dict[str, Tensor], group: dist.ProcessGroup | None) -> None:
@@ -40,7 +40,7 @@ def read(run: Bucket, folder: str, hashes: dict[str, str], tensors: dict[str, Te
         StorageError: on every rank, if on one of them an object is missing or not what was written, or a tensor was not stored,
             or with another shape or type. Tensors are then partly filled, and must be filled anew or let go.
     """
-    with failing_together():
+    with fail_together():
         ranks = _DistWrapper(group, are_several(), coordinator_rank=0)
         ranks.all_gather("read", lambda: _fill(_Objects.of(run.at(folder), hashes), tensors))
 

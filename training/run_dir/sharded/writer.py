@@ -21,7 +21,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir.layout import SHARD_INDEX, shard_name
 from crossdim.training.run_dir.sharded.index import DTYPES, Index, Place
-from crossdim.training.run_dir.sharded.ranks import are_several, failing_together
+from crossdim.training.run_dir.sharded.ranks import are_several, fail_together
 
 #: An object ends where the next tensor would bring it above this: so much host memory does writing take, or one tensor's part.
 OBJECT_BYTES = 128 * 2**20
@@ -47,7 +47,7 @@ def write(run: Bucket, folder: str, tensors: dict[str, Tensor], group: dist.Proc
     Raises:
         StorageError: on every rank, if on one of them an entry cannot be stored or the store does not take it.
     """
-    with failing_together():
+    with fail_together():
         # dcp.save itself warns that a single process is a single process.
         metadata = _save_state_dict(
             state_dict=dict(tensors),
