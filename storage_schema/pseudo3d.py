@@ -180,6 +180,8 @@ def to_gray(image_CHW: Array) -> Array:
 def unroll(image_CHW: Array, spec: Pseudo3D) -> Array:
     """Move the pixels of every window of an image to the depth axis of a volume.
 
+    Values are gathered, never resampled; the dtype stays.
+
     Args:
         image_CHW: (C, H, W), numbers of any dtype; one or three channels in mode ``gray``.
         spec: the geometry.

@@ -15,7 +15,7 @@ SPARE = 1000
 
 @contextmanager
 def limit_parts(num_tensors: int) -> Iterator[None]:
-    """While a network of about so many tensors is built; one of far more is refused before it is whole.
+    """Limit the network that is built in the ``with`` block: one of far more tensors is refused before it is complete.
 
     Args:
         num_tensors: parameters and buffers of the network.

@@ -1,6 +1,6 @@
-"""PyTorch's files, read as data: no program runs, and a damaged file is a sentence.
+"""PyTorch's files, read as data: no code runs, and a damaged file is reported in a sentence.
 
-A file is a ZIP archive whose members carry a CRC-32. ``torch.load`` does not look at it, so it is checked here, before the file
+A file is a ZIP archive whose members have a CRC-32. ``torch.load`` does not check it, so it is checked here, before the file
 is unpickled.
 """
 
@@ -27,14 +27,17 @@ UNREADABLE = (
 
 
 def load_document(data: bytes, subject: str) -> Any:
-    """What a file of PyTorch holds, on the CPU.
+    """Load what a file of PyTorch holds, on the CPU.
 
     Args:
-        data: the file.
-        subject: where it came from, for the error.
+        data: all bytes of the file.
+        subject: where they came from, for the error.
+
+    Returns:
+        Dictionaries, lists, numbers, texts and tensors.
 
     Raises:
-        StorageError: if it is none, is damaged, or holds more than data.
+        StorageError: if it is not such a file, is damaged, or holds more than data.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -66,10 +69,15 @@ def _check_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
 
 
 def check_tensor(found: Any, like: Tensor, subject: str) -> None:
-    """Look whether a value is a tensor as another, which may be on the meta device, and all its numbers are finite.
+    """Check that a value is a dense tensor of the same shape and dtype as another, with finite numbers.
+
+    Args:
+        found: the value.
+        like: the other tensor, which may be on the meta device.
+        subject: name of the value, for the error.
 
     Raises:
-        StorageError: if it is not dense, of another shape or type, or not finite.
+        StorageError: if it is not dense, of another shape or dtype, or not finite.
     """
     if not isinstance(found, Tensor):
         raise StorageError(f"{subject} is {type(found).__name__}, expected a tensor")

@@ -15,12 +15,15 @@ Floats = npt.NDArray[np.float32]
 
 
 def crop_array(array: Floats, crop: tuple[int, ...], rng: np.random.Generator | None) -> Floats:
-    """A box of an array, or all of it along the axes where it is not larger than the box.
+    """Cut a box from an array; an axis that is not larger than the box is kept whole.
 
     Args:
         array: (C, ...).
         crop: sides of the box, one for each spatial axis.
         rng: where the place comes from; None takes the middle.
+
+    Returns:
+        A view of ``array``, (C, ...), with sides of at most ``crop``.
     """
     room = [max(0, side - wanted) for side, wanted in zip(array.shape[1:], crop, strict=True)]
     starts = [r // 2 for r in room] if rng is None else [int(rng.integers(0, r + 1)) for r in room]

@@ -216,7 +216,22 @@ class Dataset:
         world: int = 1,
         drop_last: bool = False,
     ) -> Loader:
-        """Batches of these samples as dicts of tensors; see :class:`crossdim.training.api.loader.Loader`."""
+        """Batches of these samples as dicts of tensors; see :class:`crossdim.training.api.loader.Loader`.
+
+        Args:
+            batch_size: samples of a batch over all ranks together.
+            crop: sides of a box, voxels or pixels along the spatial axes; None takes whole images.
+            transform: called with the cropped image and the generator of its position; returns the image.
+            shuffle: whether each pass has an order of its own; otherwise samples come in the catalog's order.
+            seed: of order, crops and transforms.
+            threads: that read and decode.
+            rank: of this process, from 0.
+            world: number of processes.
+            drop_last: leave out the last batch of a pass if it is not full.
+
+        Returns:
+            An iterable of batches, at the start of its first pass.
+        """
         from crossdim.training.api.loader import Loader
 
         return Loader(
@@ -266,6 +281,9 @@ def open_dataset(url: str | PathLike[str], split: Literal["train", "test"] | Non
         **store_options: ``endpoint_url``, ``credentials_file``, ``access_key`` with ``secret_key``, ``region``,
             ``anonymous``: as the options of the command line. Without them, credentials come from the environment, the
             profile or the role of this machine.
+
+    Returns:
+        The samples of the split, by number; nothing but the manifest and the catalog is read yet.
 
     Raises:
         UsageError: for a split or a store option that does not exist.

@@ -1,4 +1,4 @@
-"""A trained encoder that feeds itself: inputs are normalised, unrolled and filled up as it was trained to see them."""
+"""A trained encoder that prepares its own input: normalised, unrolled and padded as in training."""
 
 from __future__ import annotations
 
@@ -217,9 +217,12 @@ def load_encoder(url: str | PathLike[str], **store_options: Any) -> Encoder:
         url: the folder of a run, or its ``encoder.pt``: a path or any fsspec URL.
         **store_options: as :func:`crossdim.open` takes them.
 
+    Returns:
+        The encoder, on the CPU, in evaluation mode.
+
     Raises:
         StorageError: if there is none, or its bytes are not those that were written.
-        RunError: if it is none that this release can build.
+        RunError: if this release cannot build it.
     """
     from crossdim.training.run_dir.layout import ENCODER
 

@@ -37,15 +37,18 @@ class Input:
 
 
 def split_inputs(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Input]:
-    """The inputs that ``data`` holds, in order.
+    """Split ``data`` into single inputs, in order.
 
     Args:
         data: an array or a tensor; a sample of a dataset; a batch of a loader; or several samples, as a dataset.
         in_channels: of the encoder, by which axes are told apart.
-        axes: of an array or a tensor; None tells them apart.
+        axes: of an array or a tensor; None infers them from the shape.
+
+    Yields:
+        One image, pseudo-3D view or volume at a time.
 
     Raises:
-        GeometryError: if the axes cannot be told apart, or do not fit.
+        GeometryError: if the axes cannot be inferred, or do not fit.
     """
     if isinstance(data, np.ndarray | Tensor):
         yield from _split_array(data, in_channels, axes)

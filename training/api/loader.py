@@ -274,7 +274,22 @@ class Mix:
         world: int = 1,
         drop_last: bool = False,
     ) -> Loader:
-        """Batches that hold samples of all datasets, by weight; see :class:`Loader`."""
+        """Batches that hold samples of all datasets, by weight; see :class:`Loader`.
+
+        Args:
+            batch_size: samples of a batch over all ranks together.
+            crop: sides of a box, voxels or pixels along the spatial axes; None takes whole images.
+            transform: called with the cropped image and the generator of its position; returns the image.
+            shuffle: whether each pass has an order of its own; otherwise samples come in the catalogs' order.
+            seed: of order, crops and transforms.
+            threads: that read and decode.
+            rank: of this process, from 0.
+            world: number of processes.
+            drop_last: leave out the last batch of a pass if it is not full.
+
+        Returns:
+            An iterable of batches, at the start of its first pass.
+        """
         return Loader(
             self.datasets,
             self.weights,

@@ -24,11 +24,14 @@ _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 
 
 def open_bucket_at(url: str | PathLike[str], options: dict[str, Any]) -> Bucket:
-    """The folder or bucket at ``url``, whose store has answered.
+    """Open the folder or bucket at ``url`` and ask its store once.
 
     Args:
         url: a folder or any fsspec URL.
         options: some of ``STORE_OPTIONS``.
+
+    Returns:
+        The bucket, with the region that its store names.
 
     Raises:
         UsageError: for an option that does not exist, or options that contradict each other.

@@ -56,11 +56,14 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
 
 
 def serialise_encoder(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
-    """An encoder as a file that loads with ``weights_only=True``: its spec, its weights by name, and the hashes of both.
+    """Serialise an encoder as a file that loads with ``weights_only=True``: spec, weights by name, and the hashes of both.
 
     Args:
         weights: state of the encoder.
         spec: how to rebuild it.
+
+    Returns:
+        The bytes of ``encoder.pt``.
     """
     buffer = io.BytesIO()
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -81,6 +84,9 @@ def load_encoder(file: str | PathLike[str] | io.BytesIO, subject: str | None = N
     Args:
         file: ``encoder.pt`` of a run, or its bytes.
         subject: where it came from, for messages; the name of the file if there is one.
+
+    Returns:
+        The encoder, on the CPU, and its spec.
 
     Raises:
         StorageError: if the file is damaged, or a hash in it does not match.
@@ -127,7 +133,7 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
 
 
 def _check_weights(document: Any, subject: str) -> dict[str, Tensor]:
-    """The weights of an encoder's document, after checking its members and its hashes."""
+    """Check the members and hashes of an encoder's document, and return its weights."""
     members = set(document) if isinstance(document, dict) else set()
     if members not in ({"spec", "weights", "sha256"}, {"spec", "weights"}):
         raise RunError(

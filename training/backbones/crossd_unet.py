@@ -72,11 +72,14 @@ class CrossDUNetSettings(BackboneSettings):
 
 
 def build_unit(width_in: int, width_out: int) -> nn.Sequential:
-    """Two times convolution with 3 taps along every axis, batch norm and ReLU.
+    """Build two times convolution with 3 taps along every axis, batch norm and ReLU.
 
     Args:
         width_in: input channels.
         width_out: output channels.
+
+    Returns:
+        (B, width_in, ...) -> (B, width_out, ...), for images and volumes.
     """
     layers: list[nn.Module] = []
     for width in (width_in, width_out):

@@ -154,13 +154,16 @@ class Bottleneck(nn.Module):
 
 
 def build_shortcut(parts: Parts, width_in: int, width_out: int, stride: int) -> nn.Sequential | None:
-    """A convolution of one tap if a block changes size or width; None otherwise.
+    """Build a convolution of one tap if a block changes size or width.
 
     Args:
         parts: modules for the number of axes.
         width_in: input channels of the block.
         width_out: output channels of the block.
         stride: of the block.
+
+    Returns:
+        (B, width_in, ...) -> (B, width_out, ...); None if the input itself is the shortcut.
     """
     if stride == 1 and width_in == width_out:
         return None
@@ -229,10 +232,10 @@ class ResNet(ResNetEncoder):
 
 
 def extract_published_weights(document: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights of a checkpoint of the Cross-D authors, with the names of ``ResNet``.
+    """Extract the weights of a checkpoint of the Cross-D authors, with the names of ``ResNet``.
 
     Such a document is a state or has one under ``model``, and may come from a compiled network. Their layers have mode
-    ``paper``; rotation nets of kernels of one tap are dropped by the layers.
+    ``paper``; the layers drop rotation nets of kernels of one tap.
     """
     state = document.get("model", document)
     return {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}

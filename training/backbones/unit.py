@@ -8,11 +8,14 @@ from crossdim.training.layers.dual_norm import Norm, build_norm
 
 
 def build_unit(width_in: int, width_out: int, norm: Norm) -> nn.Sequential:
-    """3x3x3 convolution with bias, normalisation, ReLU; (B, width_in, D, H, W) -> (B, width_out, D, H, W).
+    """Build 3x3x3 convolution with bias, normalisation, ReLU.
 
     Args:
         width_in: input channels.
         width_out: output channels.
         norm: name of the norm.
+
+    Returns:
+        (B, width_in, D, H, W) -> (B, width_out, D, H, W).
     """
     return nn.Sequential(nn.Conv3d(width_in, width_out, 3, padding=1), build_norm(norm, width_out), nn.ReLU(inplace=True))

@@ -41,6 +41,9 @@ class WindowPartition:
             sides: tokens of the map along (D, H, W).
             window: largest number of tokens of a window along (D, H, W).
             shifted: whether windows are shifted.
+
+        Returns:
+            The partition; windows are at most as large as the map, and axes of one window are not shifted.
         """
         d, h, w = (min(side, edge) for side, edge in zip(sides, window, strict=True))
         sd, sh, sw = (edge // 2 if shifted and side > edge else 0 for side, edge in zip(sides, window, strict=True))

@@ -30,6 +30,9 @@ class Optimizer(ABC):
         Args:
             step: counted from 0.
             total: steps of the whole run.
+
+        Returns:
+            The learning rate, from 0 to ``lr``.
         """
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps

@@ -69,11 +69,14 @@ class Pretraining:
 
 
 def read_config(document: Any, subject: str) -> Pretraining:
-    """Read a run from its document.
+    """Parse a run's configuration from its document.
 
     Args:
         document: JSON values.
-        subject: where they are from, for the message.
+        subject: where they came from, for the error.
+
+    Returns:
+        The configuration, its settings checked.
 
     Raises:
         DocumentError: listing every setting that is unknown, missing or of the wrong type.

@@ -104,6 +104,9 @@ def open_dataset(bucket: Bucket, split: Split | None = Split.TRAIN) -> Published
         bucket: the dataset.
         split: which samples to take; None takes all.
 
+    Returns:
+        The dataset, with its catalog in memory.
+
     Raises:
         StorageError: if nothing is published there, or a part of the catalog does not have the size and sha256 in the manifest.
         DocumentError: if the manifest or the catalog violates the format.
@@ -161,6 +164,9 @@ def read_sample(dataset: PublishedDataset, index: int, reader: RangeReader, rere
         reader: of the dataset.
         reread: called with a message if the first read had a wrong crc32c and the second the right one: a network or a cache
             that changes bytes should be known of even if nothing is lost.
+
+    Returns:
+        The sample, its array (C, H, W) or (C, D, H, W) in stored values.
 
     Raises:
         StorageError: if the store fails, or the bytes differ from those published twice in a row.

@@ -48,6 +48,9 @@ class Mixing:
             order: of the run.
             global_batch: samples of one step on all ranks.
             world: number of ranks.
+
+        Returns:
+            Number of samples.
         """
         if self.mode in ("ratio", "block"):
             return global_batch // world  # every step holds one dataset

@@ -109,9 +109,12 @@ class DatasetOrder:
         """Index of the sample at each cursor; every pass visits each sample once.
 
         Args:
-            cursor: how many samples of this dataset came before, in all passes.
+            cursor: how many samples of this dataset came before, in all passes; int64, any shape.
             seed: of the run.
             dataset: number of the dataset in the run.
+
+        Returns:
+            Rows of the catalog, from 0; int64, the same shape.
         """
         epoch, t = np.divmod(cursor, self.num_samples)
         if not self.shuffled:
@@ -215,5 +218,8 @@ def rng_at(seed: int, position: int) -> np.random.Generator:
     Args:
         seed: of the run.
         position: of the sample.
+
+    Returns:
+        A Philox generator keyed by (seed, position), at its start.
     """
     return np.random.Generator(np.random.Philox(key=np.array([seed, position], _U64)))

@@ -33,6 +33,9 @@ class RangeReader(Protocol):
             offset: of the first byte.
             length: in bytes.
 
+        Returns:
+            ``length`` bytes; fewer if the object ends earlier and the reader's client does not report that.
+
         Raises:
             StorageError: if the store fails.
         """
@@ -52,7 +55,19 @@ class LocalRangeReader:
             raise StorageError(f"{self._bucket.where(path)}: cannot be opened: {error.strerror}") from error
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        """One positioned read."""
+        """Read a range of a file with one ``pread``.
+
+        Args:
+            path: of the file, inside the dataset.
+            offset: of the first byte.
+            length: in bytes.
+
+        Returns:
+            ``length`` bytes, or fewer if the file ends earlier.
+
+        Raises:
+            StorageError: if the file cannot be opened or read.
+        """
         file = self._open(path)  # held while reading: another thread may push it out of the cache and so close it
         try:
             return os.pread(file.descriptor, length, offset)
@@ -111,7 +126,16 @@ class ObstoreRangeReader:
         )
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        """One range GET; retried by obstore if S3 asks for it, then by the bucket for as long as its options say."""
+        """Read a range with one GET; retried by obstore if S3 asks for it, then by the bucket for as long as its options say.
+
+        Args:
+            path: of the object, inside the dataset.
+            offset: of the first byte.
+            length: in bytes.
+
+        Returns:
+            ``length`` bytes.
+        """
         if ObstoreRangeReader._runtime_pid is None:
             ObstoreRangeReader._runtime_pid = os.getpid()
         found = self._get(path, offset, length) if ObstoreRangeReader._runtime_pid == os.getpid() else None
@@ -143,7 +167,16 @@ class FsspecRangeReader:
         self._bucket = bucket
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        """One range read."""
+        """Read a range with one request of fsspec.
+
+        Args:
+            path: of the object, inside the dataset.
+            offset: of the first byte.
+            length: in bytes.
+
+        Returns:
+            ``length`` bytes.
+        """
         return self._bucket.read_range(path, offset, length)
 
 

@@ -73,7 +73,7 @@ class StopControl:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Context in which the calling thread trains and follows requests. In the main thread signals make requests meanwhile."""
+        """Let the calling thread train and follow requests inside the ``with`` block; in the main thread signals make them."""
         with self._changed:
             if self.take() is Request.STOP:  # who trains later must stop all the same; a save was requested of nobody
                 self.request(Request.STOP)
@@ -88,7 +88,7 @@ class StopControl:
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """Context in which signals make requests, if the calling thread is the main one: only that may set handlers."""
+        """Let signals make requests inside the ``with`` block, if the calling thread is the main one: others cannot set handlers."""
         before = self.install_handlers() if threading.current_thread() is threading.main_thread() else {}
         try:
             yield

@@ -112,6 +112,9 @@ def skip_gradient_sync(module: nn.Module, *, last: bool) -> AbstractContextManag
     Args:
         module: see :func:`distribute`.
         last: whether this is the last backward pass of the step, after which gradients are averaged.
+
+    Returns:
+        A context manager for the backward pass.
     """
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(last)
@@ -123,7 +126,15 @@ def skip_gradient_sync(module: nn.Module, *, last: bool) -> AbstractContextManag
 
 
 def autocast(execution: Execution, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which networks run."""
+    """Return the context in which networks run.
+
+    Args:
+        execution: settings of the step; precision ``bf16`` casts to bfloat16.
+        device: where to compute.
+
+    Returns:
+        A context manager; one that does nothing in float32.
+    """
     if execution.precision != "bf16":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
@@ -157,6 +168,9 @@ def build_average(method: Method, decay: float | None) -> AveragedModel | None:
     Args:
         method: on its device.
         decay: of the average, between 0 and 1; None for no average.
+
+    Returns:
+        The average, which starts as a copy of the method; None for no average.
     """
     if decay is None:
         return None

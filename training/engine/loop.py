@@ -51,6 +51,9 @@ class Schedule:
         Args:
             config: of the run.
             first_step: how many steps are done.
+
+        Returns:
+            The schedule from ``first_step`` to the last step.
         """
         return cls(
             total_steps=config.steps,
@@ -139,7 +142,14 @@ class Sums:
     ready: float = 0.0
 
     def add(self, outcome: StepOutput, stream: str, share: float, streams: int) -> None:
-        """Add one part of a stream, which holds ``share`` of its samples; there are ``streams`` streams."""
+        """Add the loss terms and monitors of one part of a stream.
+
+        Args:
+            outcome: of the part.
+            stream: name of the stream, which begins the names of its terms.
+            share: fraction of the stream's samples that the part holds.
+            streams: number of streams in the step; losses of streams weigh equally.
+        """
         for mine, terms, weight in ((self.losses, outcome.losses, share / streams), (self.monitors, outcome.monitors, share)):
             for name, value in terms.items():
                 name = f"{stream}/{name}"

@@ -43,6 +43,9 @@ class TrainState:
             config: of the run.
             device: where to compute.
 
+        Returns:
+            The state of step 0, on ``device``.
+
         Raises:
             UsageError: if the method cannot be computed with the settings of the run.
         """

@@ -79,6 +79,9 @@ def restore_in_slabs(volume_CDHW: Array, scaling: Scaling, restore: Restore, til
         restore: called with one box at a time.
         tiling: the boxes.
         fill: stored value beyond the border, air.
+
+    Yields:
+        Slabs of at most ``SLAB`` slices, (C, d, H, W), float32 in unit range.
     """
     channels, depth, height, width = volume_CDHW.shape
     tops, lines, columns = (list(zip(tiling.starts(n), tiling.weights(n), strict=True)) for n in (depth, height, width))
@@ -101,7 +104,7 @@ def restore_in_slabs(volume_CDHW: Array, scaling: Scaling, restore: Restore, til
 
 
 def average_over_shifts(restore: Restore, shifts: tuple[int, ...]) -> Restore:
-    """Average the reconstructions of a box and of the box shifted by some voxels along all axes.
+    """Return a function that averages the reconstructions of a box and of the box shifted by some voxels along all axes.
 
     Errors that repeat with the patch grid then lie elsewhere each time and average out; each shift costs one more pass. Voxels
     uncovered by a shift repeat the edge of the box, and voxels shifted out of the box are not averaged.
@@ -109,6 +112,9 @@ def average_over_shifts(restore: Restore, shifts: tuple[int, ...]) -> Restore:
     Args:
         restore: reconstructs a box.
         shifts: at least 0, in voxels; 0 must be among them, so that every voxel is reconstructed.
+
+    Returns:
+        The averaging function, called as ``restore`` is.
 
     Raises:
         GeometryError: if a shift is negative, or 0 is not among them.

@@ -34,6 +34,9 @@ def auc(truth: Truth, scores: Scores, task: Task) -> float:
         scores: (N,) or (N, 2) for ``binary``, (N, K), or (N, L); larger is likelier.
         task: meaning of the numbers.
 
+    Returns:
+        From 0 to 1; 0.5 is chance.
+
     Raises:
         GeometryError: if the shapes do not fit the task, or a score is not finite.
         RunError: if a class or label has no sample, or all: it has no curve, and a mean without it would be over other classes.
@@ -57,6 +60,9 @@ def accuracy(truth: Truth, scores: Scores, task: Task) -> float:
         scores: as for :func:`auc`, but probabilities.
         task: meaning of the numbers.
 
+    Returns:
+        From 0 to 1.
+
     Raises:
         GeometryError: if the shapes do not fit the task, or a score is not finite.
     """
@@ -72,6 +78,9 @@ def balanced_accuracy(truth: npt.NDArray[np.generic], answers: npt.NDArray[np.ge
     Args:
         truth: (N,) class names or numbers.
         answers: (N,), of the same kind; may have classes that ``truth`` lacks.
+
+    Returns:
+        From 0 to 1.
 
     Raises:
         GeometryError: if the shapes differ or there is no sample.

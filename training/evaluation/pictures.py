@@ -47,6 +47,9 @@ def draw_curve(series: Mapping[str, Sequence[float]], width: int = 640, height: 
         series: values by name.
         width: of the drawing, pixels.
         height: of the drawing, pixels.
+
+    Returns:
+        The SVG and, for the legend, the colour of each line.
     """
     values = np.array([v for line in series.values() for v in line])
     low, high = float(values.min()), float(values.max())

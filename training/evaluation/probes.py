@@ -91,6 +91,9 @@ def count_usable_folds(data: Labelled, folds: int) -> int:
     Args:
         data: with patients.
         folds: that were asked for.
+
+    Returns:
+        Number of parts, at most ``folds``.
     """
     return min(folds, *_patients(data).values())
 
@@ -150,6 +153,9 @@ def compare(data: Labelled, trained: Features, baselines: Sequence[Features], fo
         trained: (N, F) features of the encoder.
         baselines: (N, F) features of each untrained encoder.
         folds: parts of the cross-validation.
+
+    Returns:
+        One result for each probe.
     """
     parts = split_folds(data, folds)
     results = []

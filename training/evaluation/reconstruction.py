@@ -165,12 +165,15 @@ def measure(volume: Volume, restore: Restore, protocol: Protocol) -> dict[str, f
 
 
 def evaluate_volumes(method: Restorer, volumes: Iterable[Volume], protocol: Protocol) -> list[Figure]:
-    """All figures of a method over volumes.
+    """Compute all figures of a method over volumes.
 
     Args:
         method: set to evaluation mode.
         volumes: at least one.
         protocol: how they are reconstructed.
+
+    Returns:
+        Each figure with its values, one for each volume, and the compression of the code.
 
     Raises:
         RunError: if the method predicts normalised patches.

@@ -68,12 +68,15 @@ def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
 
 
 def build_galleries(dataset: PublishedDataset, config: MethodConfig, method: Method) -> list[Gallery]:
-    """Pictures of the first samples of a dataset: stored, as views of the method, and reconstructed.
+    """Build pictures of the first samples of a dataset: stored, as views of the method, and reconstructed.
 
     Args:
         dataset: every split.
         config: draws the views.
         method: reconstructs.
+
+    Returns:
+        One gallery for each shown sample.
     """
     reader = open_range_reader(dataset.bucket)
     first = [read_sample(dataset, index, reader) for index in range(min(STATISTICS_SAMPLES, len(dataset)))]

@@ -88,6 +88,9 @@ def compare_masks(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) -> A
         true: the same shape.
         spacing_mm: distance of neighbouring voxels along each axis.
 
+    Returns:
+        Overlap, and distances of the surfaces in mm; where a mask is empty, the distances that the metric's convention gives.
+
     Raises:
         GeometryError: if masks are not boolean, shapes differ, or the spacing is not one positive length an axis.
     """
@@ -129,6 +132,9 @@ def dice(predicted: Mask, true: Mask) -> float:
     Args:
         predicted: boolean, any number of axes.
         true: the same shape.
+
+    Returns:
+        From 0 to 1.
     """
     total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(true))
     return 2 * int(np.count_nonzero(predicted & true)) / total if total else 1.0

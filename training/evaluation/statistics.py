@@ -22,12 +22,15 @@ Module = TypeVar("Module", bound=nn.Module)
 def recompute_statistics(
     module: Module, call: Callable[[Module], Callable[[Tensor], object]], batches: Iterable[Tensor]
 ) -> Module:
-    """A copy of a module in evaluation mode whose batch-norm statistics are those of ``batches``.
+    """Copy a module and replace its batch-norm statistics by those of ``batches``.
 
     Args:
         module: left as it is.
         call: which function of the copy is called with the batches.
         batches: inputs, of at least two samples each.
+
+    Returns:
+        The copy, in evaluation mode.
     """
     fresh = copy.deepcopy(module).train()
     norms = [layer for layer in fresh.modules() if isinstance(layer, _BatchNorm)]

@@ -21,11 +21,14 @@ def find_held_out(dataset: PublishedDataset) -> tuple[Split, list[str]]:
 
 
 def assemble_volumes(dataset: PublishedDataset, sources: list[str]) -> Iterator[Volume]:
-    """Each source as a volume in stored values, up to the end of its last boxes; boxes that were left out are filled with air.
+    """Assemble each source's volume from its superpatches, up to the end of its last boxes; boxes that were left out are air.
 
     Args:
         dataset: of superpatches, every split.
         sources: URIs, as the catalog has them.
+
+    Yields:
+        One volume for each source, (1, D, H, W) in stored values.
     """
     reader = open_range_reader(dataset.bucket)
     origins: Any = dataset.column("origin_zyx")

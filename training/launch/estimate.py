@@ -53,6 +53,9 @@ class MeasuredMethod(nn.Module):
         Args:
             batch: the part.
             step: of the run.
+
+        Returns:
+            The method's output, unchanged.
         """
         kept: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in self.method.parameters()}
@@ -113,6 +116,9 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
         world: how many workers share a step.
         device: where to compute.
         threads: that read samples and draw views.
+
+    Returns:
+        Times, sizes and numbers of samples, see :class:`Probe`.
     """
     datasets, weights = [open_dataset(source.bucket) for source in sources], [source.weight for source in sources]
     train_state = TrainState.build(config, device)

@@ -17,7 +17,16 @@ from crossdim.training.run_dir.metrics import read_progress
 
 @contextlib.contextmanager
 def repeat_in_thread(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
-    """Context in which a thread calls ``work`` every ``every_s`` seconds."""
+    """Call a function again and again in a thread, inside a ``with`` block.
+
+    Args:
+        name: of the thread.
+        every_s: seconds between calls.
+        work: the function; it must be thread-safe.
+
+    Yields:
+        Nothing; the thread ends with the block, after a call that is under way.
+    """
     stop = threading.Event()
 
     def repeat() -> None:
@@ -35,7 +44,17 @@ def repeat_in_thread(name: str, every_s: float, work: Callable[[], None]) -> Ite
 
 @contextlib.contextmanager
 def show_progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[None]:
-    """Context with a progress bar, fed by the progress note of rank 0, wherever the workers are."""
+    """Show a progress bar inside a ``with`` block, fed by the progress note of rank 0, wherever the workers are.
+
+    Args:
+        run: folder of the run.
+        done: steps done before this start.
+        total: steps of the run.
+        quiet: whether to show none.
+
+    Yields:
+        Nothing; the bar is updated every second, and once more at the end.
+    """
     if quiet:
         yield
         return

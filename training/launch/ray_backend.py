@@ -41,7 +41,12 @@ class LoopbackBackend(_TorchBackend):
     """Ray's backend for PyTorch, with a store that only this machine reaches."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        """Set the process group up in all workers."""
+        """Set the process group up in all workers.
+
+        Args:
+            worker_group: Ray's group of workers, all on this machine.
+            backend_config: name of PyTorch's backend and ``timeout_s``.
+        """
         worker_group.execute(_set_torch_distributed_env_vars)
         port = worker_group.execute_single(0, _listen)
         world = len(worker_group)

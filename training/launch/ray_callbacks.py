@@ -82,7 +82,12 @@ class RunCallback(ControllerCallback, WorkerGroupCallback):
         ray.get(self._mailbox.set_has_workers.remote(has_workers=False))
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Save if workers are about to be restarted or a machine will be taken away; then again shortly before it goes."""
+        """Save if workers are about to be restarted or a machine will be taken away; then again shortly before it goes.
+
+        Args:
+            previous_state: of Ray Train's controller.
+            current_state: of Ray Train's controller.
+        """
         if isinstance(current_state, ResizingState):
             decision: Any = current_state.scaling_decision
             self._save("resize", f"{len(self._workers)} workers become {decision.num_workers}")

@@ -43,7 +43,15 @@ class DrainAwareScalingPolicy(ElasticScalingPolicy):
         return super().make_decision_for_non_running_worker_group()
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> ScalingDecision:
-        """Decide with workers: those on machines that go are saved and restarted by Ray when they go, and not earlier."""
+        """Decide with workers: those on machines that go are saved and restarted by Ray when they go, and not earlier.
+
+        Args:
+            worker_group_state: Ray's, with the node of each worker.
+            worker_group_status: Ray's, of the last poll.
+
+        Returns:
+            Ray's decision: to keep the workers, or to restart another number of them.
+        """
         self._own_nodes = frozenset(worker.metadata.node_id for worker in worker_group_state.workers)
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
 

@@ -55,6 +55,9 @@ def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, wo
         world: the most workers; 0 to train in this process.
         use_gpu: whether each worker has a GPU.
 
+    Returns:
+        The run's identity, datasets and what was found in its folder.
+
     Raises:
         UsageError: if the folder holds other files, or is a dataset of the run or in one; if the network is too large; or
             naming everything that does not fit data, workers and machine.

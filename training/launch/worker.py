@@ -59,6 +59,9 @@ def build_order(config: Pretraining, datasets: Sequence[PublishedDataset], weigh
         config: of the run.
         datasets: its datasets.
         weights: of the datasets in the mixture.
+
+    Returns:
+        The order; weights become integers in the smallest ratio that is close enough.
     """
     integers = integer_weights(list(weights))
     orders = (DatasetOrder(num_samples=len(c), weight=w) for c, w in zip(datasets, integers, strict=True))
@@ -174,6 +177,9 @@ def build_encoder_spec(config: Pretraining, state: TrainState, datasets: Sequenc
         config: of the run.
         state: holds the method.
         datasets: datasets of the run.
+
+    Returns:
+        The encoder's spec, with the geometry of unrolled images and the digests of the datasets' preprocessing.
     """
     views = [view for dataset in datasets if (view := config.method.encoder_geometry(dataset.pseudo3d))]
     return replace(

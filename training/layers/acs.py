@@ -26,13 +26,16 @@ def thirds(channels: int) -> Triple:
 
 
 def plane_conv(x_BCDHW: Tensor, weight_OIKK: Tensor, across: int, geometry: Geometry) -> Tensor:
-    """A 3D convolution whose kernel is zero except for its middle plane.
+    """Convolve volumes with a 3D kernel that is zero except for its middle plane.
 
     Args:
         x_BCDHW: volumes, already padded unless with zeros.
         weight_OIKK: the plane.
         across: the axis perpendicular to the plane: 0 depth (axial), 1 height (coronal), 2 width (sagittal).
         geometry: of the whole kernel.
+
+    Returns:
+        (B, O, D', H', W').
     """
     x_BCDHW = _under_the_middle(x_BCDHW, across, geometry)
     padding = tuple(0 if axis == across else side for axis, side in enumerate(geometry.padding))
@@ -134,6 +137,9 @@ class PlaneConv(nn.Module, ABC):
         Args:
             x_BCDHW: volumes, already padded unless with zeros.
             geometry: its padding is with zeros.
+
+        Returns:
+            (B, O, D', H', W').
         """
 
     def extra_repr(self) -> str:
@@ -157,7 +163,15 @@ class ACSConv(PlaneConv):
             raise GeometryError(f"the planes of an ACS convolution share {out_channels} output channels; found {self.split}")
 
     def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
-        """Three convolutions side by side; more where a plane's channels begin or end inside a group."""
+        """Three convolutions side by side; more where a plane's channels begin or end inside a group.
+
+        Args:
+            x_BCDHW: volumes, already padded unless with zeros.
+            geometry: its padding is with zeros.
+
+        Returns:
+            (B, O, D', H', W').
+        """
         results, start = [], 0
         for across, count in enumerate(self.split):
             for first, last in _inside_groups(start, start + count, self.out_channels // geometry.groups):
@@ -185,7 +199,15 @@ class MeanACSConv(PlaneConv):
     """Every output channel convolves across all three axes, and the three are averaged; 3 times the cost of ACS."""
 
     def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
-        """The mean of three convolutions."""
+        """The mean of three convolutions.
+
+        Args:
+            x_BCDHW: volumes, already padded unless with zeros.
+            geometry: its padding is with zeros.
+
+        Returns:
+            (B, O, D', H', W').
+        """
         return torch.stack([plane_conv(x_BCDHW, self.weight, across, geometry) for across in range(3)]).mean(0)
 
 
@@ -197,7 +219,15 @@ class SoftACSConv(PlaneConv):
         self.soft_w_core = nn.Parameter(torch.rand(out_channels, 3))
 
     def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
-        """The weighted sum of three convolutions."""
+        """The weighted sum of three convolutions.
+
+        Args:
+            x_BCDHW: volumes, already padded unless with zeros.
+            geometry: its padding is with zeros.
+
+        Returns:
+            (B, O, D', H', W').
+        """
         weights = self.soft_w_core.softmax(-1)[:, :, None, None, None]
         return sum(
             (plane_conv(x_BCDHW, self.weight, across, geometry) * weights[:, across] for across in range(3)),

@@ -95,11 +95,14 @@ class FactorisedAttention(nn.Module):
 
 
 def build_feed_forward(width: int, hidden: int) -> nn.Sequential:
-    """Two linear layers with GELU between them.
+    """Build two linear layers with GELU between them.
 
     Args:
         width: of input and output.
         hidden: between the layers.
+
+    Returns:
+        (..., width) -> (..., width).
     """
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
@@ -151,7 +154,7 @@ class FactorisedBlock(nn.Module):
 
 
 def build_blocks(kind: AttentionKind, depth: int, width: int, heads: int, hidden: int) -> nn.ModuleList:
-    """A stack of blocks, initialised like masked autoencoders: Xavier-uniform matrices, biases 0.
+    """Build a stack of blocks, initialised like masked autoencoders: Xavier-uniform matrices, biases 0.
 
     Args:
         kind: of attention.
@@ -159,6 +162,9 @@ def build_blocks(kind: AttentionKind, depth: int, width: int, heads: int, hidden
         width: of a token.
         heads: attention heads.
         hidden: width inside the feed-forward layers.
+
+    Returns:
+        ``depth`` blocks.
     """
     block = FullBlock if kind == "full" else FactorisedBlock
     stack = nn.ModuleList(block(width, heads, hidden) for _ in range(depth))

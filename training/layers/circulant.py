@@ -21,13 +21,16 @@ Term = tuple[Tensor, Tensor]
 
 
 def build_circulant(shift_B: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-    """The matrix that shifts a row of taps, (B, n, m): its real part, and the part that the Nyquist frequency makes imaginary.
+    """Build the matrix that shifts a row of taps, of which the Nyquist frequency makes a part imaginary.
 
     The imaginary part is zero for an odd number of taps; then the real part is orthogonal.
 
     Args:
-        shift_B: in taps, float32 or float64; may be fractional.
+        shift_B: (B,), in taps, float32 or float64; may be fractional.
         taps: K.
+
+    Returns:
+        Real and imaginary part, (B, K, K) each.
     """
     n = torch.arange(taps, device=shift_B.device)
     apart = n[:, None] - n[None, :]
@@ -43,14 +46,17 @@ def build_circulant(shift_B: Tensor, taps: int) -> tuple[Tensor, Tensor]:
 
 
 def build_middle_terms(shift_B3: Tensor, kernel: Triple) -> list[Term]:
-    """The map that shifts a kernel by (s0, s1, s2) taps and takes its middle slice, as terms to be summed.
+    """Build the map that shifts a kernel by (s0, s1, s2) taps and takes its middle slice, as terms to be summed.
 
     With circulants S = a + i b of the three axes, the real part of their product is
     a0 (a1 a2 - b1 b2) - b0 (a1 b2 + b1 a2): four products, of which one is left if no axis has an even number of taps.
 
     Args:
-        shift_B3: shifts of each sample, (depth, row, column).
+        shift_B3: (B, 3), shifts of each sample, (depth, row, column), in taps.
         kernel: taps (Z, Y, X).
+
+    Returns:
+        One or two terms: weights of the depth slices (B, Z), and a map of planes (B, Y X, Y X).
     """
     (a0, b0), (a1, b1), (a2, b2) = (build_circulant(shift_B3[:, axis], taps) for axis, taps in enumerate(kernel))
     middle = kernel[0] // 2

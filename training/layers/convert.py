@@ -46,7 +46,7 @@ class Conversion:
 
 
 def convert(model_2d: nn.Module, *, to: Target, mode: Mode = "centered", inflation: Inflation = "i3d") -> nn.Module:
-    """A copy of a 2D network in which every module for images is replaced.
+    """Convert a copy of a 2D network, in which every module for images is replaced.
 
     Weights, biases, statistics of norms, training flags, frozen parameters, device and dtype are kept; a module that is
     used twice stays one module. With ``crossd``, ``acs``, ``soft_acs`` and ``mean_acs`` the network takes images and
@@ -59,6 +59,9 @@ def convert(model_2d: nn.Module, *, to: Target, mode: Mode = "centered", inflati
         to: the operator for volumes.
         mode: of Cross-D convolutions.
         inflation: of ``conv3d``.
+
+    Returns:
+        The converted copy.
 
     Raises:
         DocumentError: naming every module that cannot be replaced, and why.

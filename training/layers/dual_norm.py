@@ -26,11 +26,14 @@ ROWS = {str(presentation): ROW_2D if presentation.is_2d else ROW_3D for presenta
 
 
 def build_norm(kind: Norm, channels: int) -> nn.Module:
-    """The normalisation layer after a convolution, for (B, C, D, H, W).
+    """Build the normalisation layer after a convolution.
 
     Args:
         kind: name of the norm.
         channels: C.
+
+    Returns:
+        A module, (B, C, D, H, W) -> (B, C, D, H, W).
     """
     if kind == "bn":
         return nn.BatchNorm3d(channels)

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 
 def upsample_and_convolve(x_BCDHW: Tensor, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> Tensor:
-    """``conv(up(x))``, in the way that takes fewer multiplications.
+    """Compute ``conv(up(x))`` in the way that takes fewer multiplications.
 
     Args:
         x_BCDHW: the feature map to be enlarged.
         up: kernel = stride, no padding.
         conv: kernel 3, stride 1, padding 1.
+
+    Returns:
+        (B, channels of ``conv``, D, H, W times the stride of ``up``).
     """
     return _convolve_fused(x_BCDHW, up, conv) if pays(x_BCDHW.shape, up, conv) else conv(up(x_BCDHW))
 
@@ -30,6 +33,9 @@ def pays(shape_BCDHW: torch.Size, up: nn.ConvTranspose3d, conv: nn.Conv3d) -> bo
         shape_BCDHW: of the input.
         up: the transposed convolution.
         conv: the convolution.
+
+    Returns:
+        True if the fused form takes fewer multiplications and no axis has only one output voxel.
     """
     # Written out, so that compilers with symbolic sizes can trace it.
     c_in, c_mid, c_out, (s_d, s_h, s_w) = up.in_channels, up.out_channels, conv.out_channels, up.stride

@@ -103,6 +103,9 @@ class Geometry:
             axis: 0 depth, 1 height, 2 width.
             side: of the input.
             padding: on both sides.
+
+        Returns:
+            Outputs along the axis, by PyTorch's formula.
         """
         reach = self.dilation[axis] * (self.kernel[axis] - 1)
         return (side + 2 * padding - reach - 1) // self.stride[axis] + 1

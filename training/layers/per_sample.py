@@ -45,6 +45,9 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
             and not the weights, so that there are no weights per sample, at Z times the multiplications. ``auto`` takes the
             cheapest.
 
+    Returns:
+        (B, O, H', W'), in the images' dtype, or autocast's.
+
     Raises:
         GeometryError: if the form does not exist, or is ``windows`` or ``shared`` and there are groups.
     """
@@ -76,12 +79,15 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
 
 
 def choose_form(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
-    """The form that should be fastest.
+    """Choose the form that should be fastest, by thresholds that were measured on a CPU.
 
     Args:
         x_BCHW: images.
         weights_3d: (O, I, Z, Y, X).
         geometry: of the convolution.
+
+    Returns:
+        ``planes``, ``windows`` or ``shared``.
     """
     pixels = _pixels(x_BCHW, geometry)
     many = weights_3d[:, :, 0, 0, 0].numel() >= MANY_PAIRS

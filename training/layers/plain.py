@@ -29,7 +29,7 @@ def convert_to_plain_3d(network: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def convert_to_plain_2d(network: nn.Module, reference_BCHW: Tensor) -> nn.Module:
-    """The network for images: every Cross-D convolution becomes a ``Conv2d`` with the kernel of the reference images' mean shift.
+    """Convert a network for images: Cross-D convolutions become ``Conv2d`` with the kernel of the reference images' mean shift.
 
     Plain convolutions have one kernel for all images. For a single reference image, outputs are those of the network for it
     in evaluation mode; for other images they differ as far as their shifts do. Taking the mean of shifts is ours.
@@ -37,6 +37,9 @@ def convert_to_plain_2d(network: nn.Module, reference_BCHW: Tensor) -> nn.Module
     Args:
         network: left as it is.
         reference_BCHW: representative images, as the network takes them.
+
+    Returns:
+        A copy in evaluation mode, (B, C, H, W) in, without Cross-D layers.
     """
     network = copy.deepcopy(network).eval()
     shifts: dict[CrossDConv, Tensor] = {}

@@ -20,11 +20,14 @@ AXES = 3
 
 
 def count_tokens(shape_DHW: Counts, patch: Counts) -> Counts:
-    """Number of patches along each axis.
+    """Count the patches along each axis.
 
     Args:
         shape_DHW: of the volume, voxels.
         patch: (D, H, W), voxels.
+
+    Returns:
+        (D, H, W) in patches.
 
     Raises:
         GeometryError: if patches do not tile the volume.

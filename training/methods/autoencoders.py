@@ -39,7 +39,15 @@ class ConvAutoencoder(Restorer):
         self.encoder_spec = replace(EncoderSpec.of(backbone), normalisation=UNIT_RANGE)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Mean squared error of the reconstruction of view ``x``, and the loss terms of the code."""
+        """Compute the mean squared error of the reconstruction of view ``x``, and the loss terms of the code.
+
+        Args:
+            batch: tensor ``x`` (B, C, D, H, W), and ``target`` if ``x`` is noisy, in unit range.
+            step: position in the run, by which weights of the code's terms are scheduled.
+
+        Returns:
+            Loss ``mse`` and the terms of the code; monitor ``psnr`` in dB and those of the code.
+        """
         code, terms, monitors = self._code(batch, step)
         target = target_of(batch)
         wide = torch.promote_types(target.dtype, torch.float32)
@@ -159,11 +167,28 @@ class Ae(MethodConfig):
     crops: Crops = field(default_factory=Crops)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """The views of :class:`Crops`."""
+        """The views of :class:`Crops`.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views; None for superpatches and plain images.
+            rng: generator of the sample's position in the run.
+
+        Returns:
+            ``x`` (C, D, H, W) in unit range, and ``target`` if ``x`` is noisy.
+        """
         return self.crops.draw(sample, pseudo3d, rng)
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The middle cube, or the whole image unrolled."""
+        """The middle cube, or the whole image unrolled.
+
+        Args:
+            sample: as stored.
+            pseudo3d: as for :meth:`draw`.
+
+        Returns:
+            ``x`` and ``target``, (C, D, H, W) in unit range.
+        """
         return self.crops.whole(sample, pseudo3d)
 
     def build(self) -> ConvAutoencoder:
@@ -197,7 +222,16 @@ class Vae(Ae):
             raise RunError(f"a VAE needs features of at least 1, weight of at least 0 and warmup in [0, 1]; found {found}")
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """The views of :class:`Crops`, and the ``noise`` of the code."""
+        """The views of :class:`Crops`, and the ``noise`` of the code.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views; None for superpatches and plain images.
+            rng: generator of the sample's position in the run.
+
+        Returns:
+            ``x`` (C, D, H, W) in unit range, ``target`` if ``x`` is noisy, and ``noise`` (features, d, h, w), standard normal.
+        """
         views = self.crops.draw(sample, pseudo3d, rng)
         places = count_tokens(sides_of(views["x"]), self.backbone.reduction)
         return views | {"noise": rng.standard_normal((self.features, *places), dtype=np.float32)}

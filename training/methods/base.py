@@ -73,11 +73,14 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Loss terms and monitors of one batch.
+        """Compute the loss terms and monitors of one batch.
 
         Args:
             batch: of one stream, on the method's device.
             step: position in the run.
+
+        Returns:
+            Scalar loss terms, already weighted, and scalar monitors, by name.
         """
 
     def networks(self) -> list[nn.Module]:

@@ -77,6 +77,9 @@ class Views2D:
         Args:
             shape_HW: of the image, pixels.
             rng: source of the draws.
+
+        Returns:
+            The plan of the 2 global views, and that of the ``NUM_LOCAL`` local views.
         """
         global_plan = draw_plan_2d(shape_HW, rng, count=2, side=self.global_side, area=self.global_area, holes=NUM_HOLES)
         local_plan = draw_plan_2d(shape_HW, rng, count=NUM_LOCAL, side=self.local_side, area=self.local_area, holes=0)
@@ -117,6 +120,9 @@ class Views3D:
             shape_DHW: of the volume, voxels.
             key: of the sample, 32 hex digits.
             rng: source of the draws.
+
+        Returns:
+            The 2 global boxes, and the ``NUM_LOCAL`` local boxes.
         """
         if self.frozen_pairs is not None:
             rng = np.random.default_rng([int(key, 16), int(rng.integers(self.frozen_pairs)), 0xB0C5])
@@ -130,6 +136,9 @@ class Views3D:
             shape_DHW: of the volume, voxels.
             key: of the sample, 32 hex digits.
             rng: source of the draws.
+
+        Returns:
+            The plan of the 2 global views, and that of the ``NUM_LOCAL`` local views.
         """
         pair, local_boxes = self.boxes(shape_DHW, key, rng)
         return draw_plan_3d(pair, self.global_side, self.swaps, rng), draw_plan_3d(local_boxes, self.local_side, 0, rng)
@@ -188,7 +197,18 @@ class CdsslP3D(MethodConfig):
         return to_volumes(images_NHW, lift, self.backbone.side_multiple)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """Two corrupted global views, the first one clean, six local views; or a source and plans for the device."""
+        """Draw two corrupted global views, the first one also clean, and six local views; or a source and plans for the device.
+
+        Source: PCRLv2's views (code); images are distorted in 2D before they are unrolled (ours).
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views; None for superpatches and plain images.
+            rng: generator of the sample's position in the run.
+
+        Returns:
+            ``view1``, ``view2``, ``clean1`` and ``local`` as arrays, or the stored source and the fields of the plans.
+        """
         if sample.presentation is Presentation.SUPERPATCH:
             return self._draw_3d(sample, rng)
         return self._draw_2d(sample, pseudo3d or IMAGE_VIEW, rng)
@@ -261,7 +281,15 @@ class CdsslP3D(MethodConfig):
         return {"view1": corrupted[:, :1], "view2": corrupted[:, 1:], "clean1": clean[:, :1], "local": local[:, :, None]}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The whole image at the global side as a volume, or the whole superpatch as a cube of the global width."""
+        """The whole image at the global side as a volume, or the whole superpatch as a cube of the global width.
+
+        Args:
+            sample: as stored.
+            pseudo3d: as for :meth:`draw`.
+
+        Returns:
+            ``x``, normalised, and ``target`` in unit range; (C, D, H, W) each.
+        """
         if sample.presentation is Presentation.SUPERPATCH:
             cube = sample.unit()[0]
             side = self.solid.global_side[2]

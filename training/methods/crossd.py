@@ -45,12 +45,31 @@ class CrossD(MethodConfig):
             raise RunError(f"widths of the heads are at least 1; found {self.projection} and {self.bottleneck}")
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """Two views ``view1`` and ``view2``, (1, H, W) or (1, D, H, W)."""
+        """Draw two views of a sample.
+
+        Source: the comparison of two views is SimSiam's; over images and volumes in one update, the authors name it future work.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views; None for superpatches and plain images.
+            rng: generator of the sample's position in the run.
+
+        Returns:
+            ``view1`` and ``view2``, (1, H, W) of an image, (1, D, H, W) of a volume.
+        """
         one, two = self.views.pair(sample, pseudo3d, rng)
         return {"view1": one, "view2": two}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The whole sample at the size of the views."""
+        """The whole sample at the size of the views.
+
+        Args:
+            sample: as stored.
+            pseudo3d: as for :meth:`draw`.
+
+        Returns:
+            ``x`` and ``target``, (1, H, W) of an image, (1, D, H, W) of a volume.
+        """
         return self.views.whole(sample, pseudo3d)
 
     def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> None:
@@ -71,7 +90,17 @@ class CrossDNet(Method):
         self.encoder_spec = EncoderSpec.of(config.backbone)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Negative similarity of the two views of each sample."""
+        """Compute the negative similarity of the two views of each sample.
+
+        Source: SimSiam (arXiv 2011.10566), over images and volumes in one update (ours).
+
+        Args:
+            batch: tensors ``view1`` and ``view2``, (B, 1, H, W) or (B, 1, D, H, W).
+            step: not used.
+
+        Returns:
+            Loss ``agreement``, -1 to 1; monitors ``evenness`` and ``dimensions`` of the projections.
+        """
         one, two = (self.heads(mean_over_space(self.encoder(batch.tensors[name]))) for name in ("view1", "view2"))
         return StepOutput(
             {"agreement": similarity(one, two) + zero_of_rotation_nets(self.encoder)},

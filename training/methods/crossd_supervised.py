@@ -50,13 +50,30 @@ class CrossDSupervised(MethodConfig):
             raise RunError(f"classes are two different names or more, as in {example}; found {self.classes}")
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """One view ``view1``, and the number of its class, ``label``."""
+        """Draw one view of a sample, with the number of its class.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views; None for superpatches and plain images.
+            rng: generator of the sample's position in the run.
+
+        Returns:
+            ``view1``, (1, H, W) or (1, D, H, W), and ``label``, an int64; ``UNKNOWN`` where the class is not known.
+        """
         one, _ = self.views.pair(sample, pseudo3d, rng)
         number = self.classes.index(sample.label) if sample.label in self.classes else UNKNOWN
         return {"view1": one, "label": np.asarray(number, np.int64)}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The whole sample at the size of the views."""
+        """The whole sample at the size of the views.
+
+        Args:
+            sample: as stored.
+            pseudo3d: as for :meth:`draw`.
+
+        Returns:
+            ``x`` and ``target``, (1, H, W) of an image, (1, D, H, W) of a volume.
+        """
         return self.views.whole(sample, pseudo3d)
 
     def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> None:
@@ -77,7 +94,17 @@ class CrossDClassifier(Method):
         self.encoder_spec = EncoderSpec.of(config.backbone)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Cross-entropy, a mean over all samples to which those without a known class add nothing."""
+        """Compute the cross-entropy: a mean over all samples, to which those without a known class add nothing.
+
+        Source: Cross-D Conv (arXiv 2411.02441), its pretraining on labelled images; the same on volumes is ours.
+
+        Args:
+            batch: tensors ``view1``, (B, 1, H, W) or (B, 1, D, H, W), and ``label``, (B,) int64.
+            step: not used.
+
+        Returns:
+            Loss ``cross_entropy``; monitors ``accuracy`` and ``labelled``, the share of samples with a known class.
+        """
         features, labels = mean_over_space(self.encoder(batch.tensors["view1"])), batch.tensors["label"]
         with torch.autocast(features.device.type, enabled=False):
             scores = self.fc(features.to(self.fc.weight.dtype))

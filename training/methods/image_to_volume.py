@@ -148,6 +148,9 @@ def fits(lift: ImageToVolume, side: int, multiple: int) -> bool:
         lift: how the image becomes a volume.
         side: of the image, pixels.
         multiple: the number.
+
+    Returns:
+        False also if the image does not tile.
     """
     try:
         _, height, width = lift.shape(side)

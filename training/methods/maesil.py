@@ -54,7 +54,17 @@ class Maesil(MethodConfig):
         count_tokens((side, side, side), self.backbone.patch)
 
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
-        """The views of :class:`Crops`, and ``chance``, the uniform numbers from which the mask follows.
+        """The views of :class:`Crops`, and ``chance``, the uniform numbers that the mask is computed from.
+
+        Source: MAESIL (arXiv 2604.00514): dual masks. That a mask is a function of seed and position is ours.
+
+        Args:
+            sample: as stored.
+            pseudo3d: geometry of the dataset's pseudo-3D views; None for superpatches.
+            rng: generator of the sample's position in the run.
+
+        Returns:
+            ``x`` (C, D, H, W) in unit range, ``target`` if ``x`` is noisy, and ``chance``.
 
         Raises:
             GeometryError: if patches do not tile the view.
@@ -65,7 +75,15 @@ class Maesil(MethodConfig):
         return views | {"chance": mask.draw(counts, rng)}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
-        """The middle cube, or the whole image unrolled."""
+        """The middle cube, or the whole image unrolled.
+
+        Args:
+            sample: as stored.
+            pseudo3d: as for :meth:`draw`.
+
+        Returns:
+            ``x`` and ``target``, (C, D, H, W) in unit range.
+        """
         return self.crops.whole(sample, pseudo3d)
 
     def build(self) -> MaskedAutoencoder:

@@ -149,7 +149,15 @@ class MaskedAutoencoder(Restorer):
         return self._masks.get(stream, self._mask)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Mean squared error of hidden patches, from views ``x`` and ``chance``."""
+        """Compute the mean squared error of hidden patches.
+
+        Args:
+            batch: tensors ``x`` (B, C, D, H, W), ``target`` if ``x`` is noisy, and ``chance``, which the mask is computed from.
+            step: not used.
+
+        Returns:
+            Loss ``masked``; monitor ``psnr_masked`` in dB, unless patches are normalised.
+        """
         x, target = batch.tensors["x"], target_of(batch)
         ids = self.mask_of(batch.stream).visible(batch.tensors["chance"])
         predicted = self.predict_patches(x, ids)

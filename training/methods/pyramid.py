@@ -108,7 +108,16 @@ class PyramidNet(Method):
         return small if small.shape[2:] == full else F.interpolate(small, size=full, mode="trilinear", align_corners=False)
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """The four terms of the objective, from views ``view1``, ``view2``, ``clean1`` and ``local``.
+        """Compute the four terms of the objective.
+
+        Source: PCRLv2 (code).
+
+        Args:
+            batch: tensors ``view1``, ``view2`` and ``clean1``, (B, 1, D, H, W), and ``local``, (B, L, 1, d, h, w).
+            step: position in the run: source of the drawn levels, and schedule of the term ``scale``.
+
+        Returns:
+            Losses ``pixel``, ``semantic``, ``local`` and ``scale``; monitors ``evenness`` and ``dimensions`` of each level.
 
         Raises:
             GeometryError: if the batch has a view that the encoder cannot pool.

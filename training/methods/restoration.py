@@ -65,6 +65,9 @@ class Crops:
             pseudo3d: geometry of the dataset's pseudo-3D views.
             rng: source of the draws.
 
+        Returns:
+            ``x``, and ``target`` if ``x`` is noisy; (C, D, H, W), float32.
+
         Raises:
             GeometryError: if a superpatch is smaller than the cube.
         """

@@ -32,6 +32,9 @@ def linear_warmup(weight: float, progress: float, share: float) -> float:
         weight: after the warm-up.
         progress: 0 at the start of the run, 1 at its end.
         share: fraction of the run that the warm-up takes.
+
+    Returns:
+        From 0 to ``weight``.
     """
     return weight if progress >= share else weight * progress / share
 
@@ -39,9 +42,14 @@ def linear_warmup(weight: float, progress: float, share: float) -> float:
 def commitment(code: Tensor, quantised: Tensor) -> Tensor:
     """Mean squared distance of codes from their codebook entries, which receive no gradient.
 
+    Source: VQ-VAE (arXiv 1711.00937), equation 3, third term.
+
     Args:
         code: of the encoder.
         quantised: the nearest entries, the same shape.
+
+    Returns:
+        A scalar, in float32 at least.
     """
     wide = torch.promote_types(code.dtype, torch.float32)
     return (code.to(wide) - quantised.detach().to(wide)).square().mean()
@@ -53,5 +61,8 @@ def straight_through(code: Tensor, quantised: Tensor) -> Tensor:
     Args:
         code: of the encoder.
         quantised: the nearest entries, the same shape.
+
+    Returns:
+        The values of ``quantised``, the same shape.
     """
     return code + (quantised - code).detach()

@@ -31,12 +31,15 @@ class Pair:
 
 
 def draw_levels(rng: np.random.Generator, count: int, mode: LevelMode) -> list[int]:
-    """The levels that take part in a step, in restoration at depth and in the global comparison.
+    """Draw the levels that take part in a step, in deep restoration and in the global comparison.
 
     Args:
         rng: the same on all ranks.
         count: levels of the pyramid.
         mode: one random level, or all.
+
+    Returns:
+        One level, or all ``count`` levels, from 0.
     """
     return [int(rng.integers(count))] if mode == "random" else list(range(count))
 
@@ -49,6 +52,9 @@ def similarity(a: Pair, b: Pair) -> Tensor:
     Args:
         a: projection and prediction of one view, (B, C) each.
         b: of the other view.
+
+    Returns:
+        A scalar, from -1 to 1.
     """
     forth = F.cosine_similarity(a.q, b.z.detach(), dim=1).mean()
     back = F.cosine_similarity(b.q, a.z.detach(), dim=1).mean()
@@ -75,6 +81,9 @@ def local_similarity(
         local: for each local view, its pairs by level.
         rng: source of the levels, the same on all ranks.
         mode: one level per comparison, or all of them.
+
+    Returns:
+        A scalar, from -1 to 1.
     """
     every = range(len(one))
     terms = [
@@ -92,6 +101,9 @@ def restoration(restored: Tensor, clean: Tensor) -> Tensor:
     Args:
         restored: predictions, any shape.
         clean: the target, the same shape.
+
+    Returns:
+        A scalar.
     """
     return F.mse_loss(restored.to(clean.dtype), clean)
 

@@ -99,13 +99,16 @@ class AsyncCheckpointer:
             self.save(record.step + 1)
 
     def is_due(self, record: StepRecord, request: Request) -> bool:
-        """Whether a checkpoint follows this step: alike on all ranks.
+        """Whether a checkpoint follows this step; the same on all ranks.
 
         When time makes one due, all ranks are requested to save after the next step, because their clocks differ.
 
         Args:
             record: of the step.
-            request: made of any rank.
+            request: the highest that any rank has received.
+
+        Returns:
+            True after the last step, after every ``every`` steps, and if a save or stop was requested.
         """
         done, every = record.step + 1, self._saving.every
         due = request >= Request.SAVE or done == self._header.steps or (every is not None and done % every == 0)

@@ -20,7 +20,12 @@ class BackgroundWriter:
         self._failed = False
 
     def write(self, task: Callable[Arguments, object], *arguments: Arguments.args, **named: Arguments.kwargs) -> None:
-        """Add a task, to be called with the arguments that follow.
+        """Add a task, which the thread does after the earlier ones.
+
+        Args:
+            task: the function to call.
+            *arguments: of the task.
+            **named: keyword arguments of the task.
 
         Raises:
             Exception: what an earlier task raised.

@@ -69,20 +69,26 @@ class Saving:
             raise RunError(f"steps, seconds and numbers of checkpoints are greater than 0; found {found}")
 
     def count(self, steps: int, step_s: float) -> int:
-        """How many checkpoints a run writes.
+        """Estimate how many checkpoints a run writes.
 
         Args:
             steps: of the run.
             step_s: seconds of a step.
+
+        Returns:
+            Their number, rounded up.
         """
         return math.ceil(steps / self.every if self.every else steps * step_s / (self.every_s or math.inf))
 
     def keeps(self, name: str, whole: list[str]) -> bool:
-        """Whether a checkpoint stays; one that is half-written does not.
+        """Whether a checkpoint is kept; one that is half-written is not.
 
         Args:
             name: of the checkpoint.
             whole: names of the complete checkpoints, oldest first.
+
+        Returns:
+            True for the newest ``last`` complete ones, and for those of every ``for_good`` steps.
         """
         for_good = self.for_good is not None and checkpoint_step(name) % self.for_good == 0
         return name in whole and (for_good or name in whole[-self.last :])
@@ -134,16 +140,19 @@ def load(
     below: int | None = None,
     check: Check = lambda state: None,
 ) -> CheckpointState | None:
-    """Load the newest checkpoint whose bytes are what was written; None for a run that has none yet.
+    """Load the newest complete checkpoint, whose bytes are what was written.
 
     Args:
         run: folder of the run.
-        on_skip: called for each checkpoint that is not whole; the log is told too.
-        below: take none of this step or a later one: its parts were found not to be whole.
+        on_skip: called with name and reason for each checkpoint that is damaged or incomplete; it is logged too.
+        below: skip checkpoints of this step and later ones, whose parts were found damaged; None skips none.
         check: raises a StorageError for a state that does not fit; it is skipped as well.
 
+    Returns:
+        The state; None for a run that has no checkpoint yet.
+
     Raises:
-        StorageError: if there are checkpoints and not one of them is whole: a run never starts from zero by itself.
+        StorageError: if there are checkpoints and none of them is complete: a run never restarts from zero by itself.
     """
     found = CheckpointListing(run)
     for name in found.others:
@@ -178,8 +187,15 @@ def _read_pointer(run: Bucket) -> list[str]:
 def load_step(run: Bucket, step: int) -> CheckpointState:
     """Load the checkpoint of one step.
 
+    Args:
+        run: folder of the run.
+        step: steps done when it was written.
+
+    Returns:
+        The state.
+
     Raises:
-        StorageError: if it is not whole.
+        StorageError: if it is damaged or incomplete.
     """
     reasons: list[str] = []
     state = _load_checked(run, checkpoint_name(step), lambda name, reason: reasons.append(reason), lambda state: None)

@@ -81,12 +81,28 @@ def _list(run: Bucket) -> list[Event]:
 
 
 def read_event(run: Bucket, event: Event) -> Record:
-    """Read an event; where its object is damaged or cannot be read yet, only what its name tells."""
+    """Read an event.
+
+    Args:
+        run: folder of the run.
+        event: as listed.
+
+    Returns:
+        Its valid members; only kind and step, which are in its name, if its object is damaged or cannot be read yet.
+    """
     return keep_valid(next(iter(read_records(run, event.path)), {}), MEMBERS) | {"kind": event.kind, "step": event.step}
 
 
 def read_newest_start(run: Bucket, happened: Sequence[Event]) -> Record:
-    """Read the newest event of a start among ``happened``; an empty record if there is none."""
+    """Read the newest event of a start.
+
+    Args:
+        run: folder of the run.
+        happened: the events, oldest first.
+
+    Returns:
+        The event; an empty record if there is none.
+    """
     starts = [event for event in happened if event.kind in STARTS]
     return read_event(run, starts[-1]) if starts else {}
 

@@ -81,6 +81,9 @@ def shard_name(rank: int, number: int, *, whole: bool) -> str:
         rank: who writes it.
         number: which of the rank's objects of this kind.
         whole: whether it holds whole tensors, or shards of tensors.
+
+    Returns:
+        Such as ``shard-00000-00003.bin``.
     """
     return f"{'whole' if whole else 'shard'}-{rank:05d}-{number:05d}.bin"
 

@@ -78,6 +78,9 @@ def step_of(line: str, number: int) -> int:
     Args:
         line: of a segment.
         number: the step that belongs at its place in the segment, which is taken of a damaged line.
+
+    Returns:
+        The step, from 0.
     """
     record = parse_step(line)
     step: int = number if record is None else record["step"]
@@ -85,7 +88,15 @@ def step_of(line: str, number: int) -> int:
 
 
 def read_steps(run: Bucket, path: str) -> tuple[list[Record], int]:
-    """Read the records of a segment, and count its damaged lines."""
+    """Read the records of a segment.
+
+    Args:
+        run: folder of the run.
+        path: of the segment.
+
+    Returns:
+        The records in order, and the number of damaged lines, which are left out.
+    """
     lines = read_lines(run, path)
     found = [record for line in lines if (record := parse_step(line)) is not None]
     return found, len(lines) - len(found)
@@ -108,11 +119,14 @@ def read_metrics(run: Bucket) -> list[dict[str, Any]]:
 
 
 def describe_damage(run: Bucket, steps: int) -> str:
-    """Describe steps that cannot be read in a sentence.
+    """Describe steps that cannot be read, in a sentence.
 
     Args:
         run: folder of the run.
         steps: how many they are.
+
+    Returns:
+        The sentence.
     """
     lines = f"the lines of {steps} steps are" if steps > 1 else "the line of 1 step is"
     return f"{run.where(METRICS)}: {lines} damaged or missing and left out of curves and rates; the run itself is not harmed"
@@ -124,6 +138,9 @@ def read_recent(run: Bucket, count: int) -> list[dict[str, Any]]:
     Args:
         run: folder of the run.
         count: how many, at most.
+
+    Returns:
+        At most ``count`` records, oldest first.
     """
     found: list[Record] = []
     for _, path in reversed(list_segments(run, METRICS)):
@@ -141,11 +158,14 @@ def read_progress(run: Bucket) -> Record | None:
 
 
 def list_segments(run: Bucket, folder: str) -> list[tuple[int, str]]:
-    """List the first step and path of each segment, in order; none if there are none, or the last went while we looked.
+    """List the segments of a run.
 
     Args:
         run: folder of the run.
         folder: that of metrics or of TensorBoard's files.
+
+    Returns:
+        First step and path of each segment, in order; empty if there are none, or the last was removed while we looked.
     """
     with contextlib.suppress(StorageError):
         paths = [stored.path for stored in run.list_objects(folder)] if run.exists(folder) else []

@@ -49,11 +49,14 @@ def parse_record(text: str) -> Record | None:
 
 
 def read_lines(run: Bucket, path: str) -> list[str]:
-    """Read the lines of an object; none of one that is gone or cannot be read.
+    """Read the lines of an object.
 
     Args:
         run: folder of the run.
         path: of the object.
+
+    Returns:
+        The lines that are not empty; none if the object is gone or cannot be read.
     """
     with contextlib.suppress(StorageError):
         return [line for line in run.read(path).decode(errors="replace").split("\n") if line]
@@ -61,11 +64,14 @@ def read_lines(run: Bucket, path: str) -> list[str]:
 
 
 def read_records(run: Bucket, path: str) -> list[Record]:
-    """Read the records of an object, without half-written and damaged lines; none of one that is gone.
+    """Read the records of an object.
 
     Args:
         run: folder of the run.
         path: of the object.
+
+    Returns:
+        The records without half-written and damaged lines; none if the object is gone.
     """
     return [record for line in read_lines(run, path) if (record := parse_record(line)) is not None]
 
@@ -99,10 +105,13 @@ def is_table(of: Check) -> Check:
 
 
 def keep_valid(record: Mapping[str, Any], checks: Mapping[str, Check]) -> Record:
-    """Return the members that are known and pass their check.
+    """Keep the members of a record that are known and pass their check.
 
     Args:
         record: what was read.
         checks: by name of the member.
+
+    Returns:
+        These members.
     """
     return {name: value for name, value in record.items() if name in checks and checks[name](value)}

@@ -22,13 +22,16 @@ _LOG = logging.getLogger(__name__)
 
 
 def capture(state: TrainState, step: int, position: int, identity: dict[str, Any]) -> CheckpointState:
-    """Collect all that a run needs to go on from here, but for what a sharded run keeps in parts. Nothing is copied.
+    """Collect everything that a run needs to continue from here, except what a sharded run keeps in parts. Nothing is copied.
 
     Args:
         state: of the training.
         step: steps done.
         position: samples consumed by all ranks together.
         identity: of the run.
+
+    Returns:
+        The state, which shares its tensors with ``state``.
     """
     return CheckpointState(
         step=step,

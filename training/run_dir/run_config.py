@@ -36,14 +36,17 @@ class RunConfig:
 
 
 def parse_run_config(data: bytes, subject: str) -> RunConfig:
-    """Read the document of a run's configuration.
+    """Parse the document of a run's configuration.
 
     Args:
-        data: the document.
-        subject: where it is from, for messages.
+        data: the bytes of ``config.json``.
+        subject: where they came from, for messages.
+
+    Returns:
+        Identity and locations of the data.
 
     Raises:
-        DocumentError: if it is not what was written, or none of ours.
+        DocumentError: if it is damaged, or does not describe a run.
     """
     try:
         document = json.loads(data)

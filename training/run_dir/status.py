@@ -126,6 +126,9 @@ def read_status(run: Bucket, now: float) -> Status:
         run: its folder.
         now: the reader's clock, in seconds since 1970.
 
+    Returns:
+        State, step, rate, time left, newest checkpoint and events.
+
     Raises:
         RunError: if there is no run.
         StorageError: if the store does not answer. What is half-written or just being replaced is left out instead.

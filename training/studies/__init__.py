@@ -19,11 +19,14 @@ STUDIES: dict[str, Callable[[Pretraining], Study]] = {
 
 
 def study(name: str, config: Pretraining) -> Study:
-    """The study of that name around a configuration.
+    """Build the study of that name around a configuration.
 
     Args:
         name: in ``STUDIES``.
         config: what the arms have in common.
+
+    Returns:
+        The study, with the configurations of its arms.
 
     Raises:
         UsageError: naming the nearest studies.

@@ -11,13 +11,16 @@ from crossdim.training.studies.run_summary import RunSummary
 
 
 def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence[RunSummary]], scores: Sequence[Score]) -> str:
-    """Two tables: the scores, and how the runs went.
+    """Render a study as two tables: the scores, and how the runs went.
 
     Args:
         title: of the study.
         arms: names, in order.
         courses: summaries of the runs of each trained arm, one for each seed.
         scores: of all arms and seeds.
+
+    Returns:
+        Markdown.
     """
     seeds = len({score.seed for score in scores})
     columns = sorted({(score.dataset, score.measure) for score in scores})

@@ -64,6 +64,9 @@ def draw_box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Gener
         rng: source of the draws.
         min_overlap: bound of the intersection over union.
 
+    Returns:
+        Two boxes, V = 2; starts are fractions of voxels.
+
     Raises:
         GeometryError: if no size fits into the volume, or no two boxes can overlap by as much.
     """
@@ -110,6 +113,9 @@ def draw_sub_boxes(pair: Boxes, shape_DHW: Side3, sizes: Sequence[Side3], count:
         sizes: possible sizes (D, H, W) of a box, voxels.
         count: how many boxes.
         rng: source of the draws.
+
+    Returns:
+        ``count`` boxes; starts are fractions of voxels.
 
     Raises:
         GeometryError: if no size fits.

@@ -16,6 +16,9 @@ def to_unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
     Args:
         source: (B, ...) stored values.
         scale_B2: factor and summand of each sample, see :func:`.source.unit_factors`.
+
+    Returns:
+        (B, ...), float32.
     """
     factor, summand = (scale_B2[:, number].view(-1, *[1] * (source.ndim - 1)) for number in range(2))
     return source.to(torch.float32) * factor + summand
@@ -49,11 +52,14 @@ def build_gaussian_matrices(sigma_N: Tensor, length: int, largest: float) -> Ten
 
 
 def normalise(views: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Zero mean and unit deviation over some axes; what is constant becomes zeros.
+    """Scale to zero mean and unit deviation over some axes; constant views become zeros.
 
     Args:
         views: any shape.
-        axes: of one view.
+        axes: of one view, over which mean and deviation are taken.
+
+    Returns:
+        The same shape.
     """
     deviation = views.std(dim=axes, correction=0, keepdim=True)
     return (views - views.mean(dim=axes, keepdim=True)) / torch.where(deviation > 1e-6, deviation, 1.0)

@@ -19,6 +19,9 @@ def pack(plan: Any, prefix: str) -> dict[str, Array]:
     Args:
         plan: a dataclass of arrays.
         prefix: of the names.
+
+    Returns:
+        Arrays by name, of the shapes of the plan's fields.
     """
     return {f"{prefix}.{f.name}": getattr(plan, f.name) for f in fields(plan)}
 

@@ -57,6 +57,9 @@ def draw_plan_2d(
         side: of a view, pixels.
         area: smallest and largest fraction of the image that a rectangle covers; its aspect ratio is 3/4 .. 4/3.
         holes: cut-out squares of each view.
+
+    Returns:
+        The plan of V = ``count`` views.
     """
     edges = _draw_rectangles(shape_HW, rng, count, area)
     return Plan2D(
@@ -96,37 +99,46 @@ def random_resized_crop(image_HW: Floats, rng: np.random.Generator, side: int, a
 
 
 def crop_and_resize(image_HW: Floats, edges: Floats, side: int) -> Floats:
-    """A rectangle of the image, resized to a square; bilinear with antialiasing.
+    """Crop a rectangle from an image and resize it to a square; bilinear with antialiasing.
 
     Args:
-        image_HW: any range.
-        edges: left, top, right and bottom, pixels.
-        side: of the result, pixels.
+        image_HW: (H, W), any range.
+        edges: (4,), left, top, right and bottom, pixels.
+        side: S, of the result, pixels.
+
+    Returns:
+        (S, S), float32.
     """
     left, top, right, bottom = (float(edge) for edge in edges)
     return np.asarray(Image.fromarray(image_HW).resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 
 
 def rotate_and_flip(image_HW: Floats, angle_deg: float, flip: bool) -> Floats:
-    """The image rotated about its centre, then flipped left to right.
+    """Rotate an image about its centre, then flip it left to right.
 
     Args:
-        image_HW: unit range.
+        image_HW: (H, W), unit range.
         angle_deg: counter-clockwise; bilinear, black outside of the image.
         flip: whether it is flipped.
+
+    Returns:
+        (H, W).
     """
     image = np.asarray(Image.fromarray(image_HW).rotate(angle_deg, Image.Resampling.BILINEAR))
     return image[:, ::-1] if flip else image
 
 
 def adjust_photometry(image_HW: Floats, blur_sigma: float, brightness: float, contrast: float) -> Floats:
-    """Blur, brightness, contrast around the mean; clipped to unit range after each of the last two.
+    """Blur an image, then change brightness and contrast around the mean; clipped to unit range after each of the last two.
 
     Args:
         image_HW: unit range.
         blur_sigma: pixels; 0 is no blur.
         brightness: factor.
         contrast: factor around the mean.
+
+    Returns:
+        (H, W), float32.
     """
     if blur_sigma:
         image_HW = ndimage.gaussian_filter(image_HW, blur_sigma)
@@ -142,6 +154,9 @@ def cut_out(image_HW: Floats, holes: npt.NDArray[np.int64], side: int) -> Floats
         image_HW: left as it is.
         holes: (K, 2) row and column of the centres.
         side: of the squares, pixels; clipped at the border.
+
+    Returns:
+        (H, W), a copy with holes.
     """
     image_HW = image_HW.copy()
     for row, column in holes:

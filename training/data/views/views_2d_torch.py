@@ -12,17 +12,20 @@ from crossdim.training.data.views.views_2d import BLUR_SIGMA, Plan2D
 
 
 def build_triangle_matrices(first_N: Tensor, last_N: Tensor, num_pixels_N: Tensor, length: int, side: int) -> Tensor:
-    """Matrices (N, S, L) that resize the interval from ``first`` to ``last`` of an axis to ``side`` pixels.
+    """Build matrices that resize the interval from ``first`` to ``last`` of an axis to ``side`` pixels.
 
     Pillow's BILINEAR filter: a triangle around the centre of the output pixel, as wide as an output pixel and at least as
     an input pixel; taps outside of the image are cut off, and the rest is normalised to a sum of 1.
 
     Args:
-        first_N: edges in pixels, float32, as Pillow holds them.
-        last_N: likewise.
-        num_pixels_N: how many pixels of the axis are the image; the rest is padding.
-        length: of the axis with its padding.
-        side: of the result.
+        first_N: (N,), first edges in pixels, float32, as Pillow holds them.
+        last_N: (N,), last edges, likewise.
+        num_pixels_N: (N,), how many pixels of the axis are the image; the rest is padding.
+        length: L, of the axis with its padding.
+        side: S, of the result.
+
+    Returns:
+        (N, S, L), float32; rows sum to 1.
     """
     scale_N1 = (last_N - first_N).double()[:, None] / side
     centres_NS = first_N.double()[:, None] + (torch.arange(side, device=first_N.device) + 0.5) * scale_N1
@@ -60,6 +63,9 @@ def rotate_and_flip(images_NSS: Tensor, angle_deg_N: Tensor, flip_N: Tensor) -> 
         images_NSS: unit range.
         angle_deg_N: counter-clockwise.
         flip_N: which images are flipped.
+
+    Returns:
+        (N, S, S).
     """
     side = images_NSS.shape[-1]
     from_centre_S = torch.arange(side, device=images_NSS.device, dtype=torch.float64) + 0.5 - side / 2
@@ -82,6 +88,9 @@ def adjust_photometry(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Te
         blur_sigma_N: pixels.
         brightness_N: factors.
         contrast_N: factors around the mean.
+
+    Returns:
+        (N, S, S), unit range.
     """
     blur_NSS = build_gaussian_matrices(blur_sigma_N, images_NSS.shape[-1], BLUR_SIGMA[1])
     lit = (blur_NSS @ images_NSS @ blur_NSS.mT * brightness_N[:, None, None].float()).clamp(0, 1)
@@ -96,6 +105,9 @@ def cut_out(images_NSS: Tensor, holes_NK2: Tensor, side: int) -> Tensor:
         images_NSS: normalised.
         holes_NK2: row and column of the centres.
         side: of the squares, pixels.
+
+    Returns:
+        (N, S, S), a copy with holes of zeros.
     """
     pixels_S = torch.arange(images_NSS.shape[-1], device=images_NSS.device)
     first_NK21 = holes_NK2[..., None] - side // 2

@@ -83,6 +83,9 @@ def draw_plan_3d(boxes: Boxes, side: Side3, swaps: int, rng: np.random.Generator
         side: of a view, voxels (D, H, W).
         swaps: pairs of patches that are swapped.
         rng: source of the draws.
+
+    Returns:
+        The plan of the V views.
     """
     count = len(boxes.start)
     placement = Placement(
@@ -183,13 +186,16 @@ def _interpolate(one: Floats, two: Floats, part: Floats) -> Floats:
 
 
 def resample_box(volume_DHW: Floats, start: Side3, size: Side3, side: Side3) -> Floats:
-    """A box of a volume resampled to ``side`` voxels, without rotation or flip.
+    """Resample a box of a volume to ``side`` voxels, without rotation or flip.
 
     Args:
         volume_DHW: unit range.
         start: first voxel (D, H, W).
         size: voxels (D, H, W).
         side: of the result, voxels (D, H, W).
+
+    Returns:
+        ``side`` voxels (D, H, W), float32.
     """
     boxes = Boxes(start=np.asarray(start, float)[None], size=np.asarray(size, float)[None])
     plain = Placement(boxes=boxes, angles_deg=np.zeros((1, 3)), scales=np.ones((1, 3)), flip=np.zeros(1, bool))
@@ -202,6 +208,9 @@ def swap_patches(volume_DHW: Floats, swaps: Array) -> Floats:
     Args:
         volume_DHW: left as it is.
         swaps: (times, 2, 3) first voxels of both patches.
+
+    Returns:
+        (D, H, W), a copy with swapped patches.
     """
     volume_DHW = volume_DHW.copy()
     for first, second in swaps:
@@ -218,6 +227,9 @@ def corrupt(views_VDHW: Floats, corruption: Corruption[Array], noise_VDHW: Float
         views_VDHW: clean views.
         corruption: the random decisions.
         noise_VDHW: standard normal numbers; None draws them from the plan's seed, in float32.
+
+    Returns:
+        (V, D, H, W), each view with mean 0 and deviation 1.
     """
     if noise_VDHW is None:
         noise_VDHW = np.random.default_rng(int(corruption.noise_seed)).standard_normal(views_VDHW.shape, np.float32)

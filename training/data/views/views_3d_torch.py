@@ -47,6 +47,9 @@ def blur(views_NDHW: Tensor, sigma_N3: Tensor) -> Tensor:
     Args:
         views_NDHW: any range.
         sigma_N3: deviations, voxels.
+
+    Returns:
+        (N, D, H, W).
     """
     depth, height, width = views_NDHW.shape[1:]
     over_d, over_h, over_w = (
@@ -57,13 +60,16 @@ def blur(views_NDHW: Tensor, sigma_N3: Tensor) -> Tensor:
 
 
 def draw_noise(seeds_B: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers, each sample's from a generator with its own seed. Waits for the device.
+    """Draw standard normal numbers, those of each sample from a generator with its own seed. Waits for the device.
 
     They differ from NumPy's of the same seed, and between kinds of devices, but not between batches, ranks and runs.
 
     Args:
-        seeds_B: one for each sample.
+        seeds_B: (B,), one for each sample.
         shape: (B, ...) of the result.
+
+    Returns:
+        Of shape ``shape``, float32, on the device of the seeds.
     """
     noise = torch.empty(shape, device=seeds_B.device)
     generator = torch.Generator(device=seeds_B.device)
@@ -82,6 +88,9 @@ def swap_patches(views_NDHW: Tensor, swaps_NT23: Tensor) -> Tensor:
     Args:
         views_NDHW: left as they are.
         swaps_NT23: first voxels of both patches of each swap.
+
+    Returns:
+        (N, D, H, W), a copy with swapped patches.
     """
     _, height, width = views_NDHW.shape[1:]
     strides = torch.tensor([height * width, width, 1], device=views_NDHW.device)
@@ -101,6 +110,9 @@ def corrupt(views_BVDHW: Tensor, corruption: Corruption[Tensor], noise_BVDHW: Te
         views_BVDHW: clean views.
         corruption: fields (B, V, ...), seeds (B,).
         noise_BVDHW: standard normal numbers; None draws them from the seeds.
+
+    Returns:
+        (B, V, D, H, W), each view with mean 0 and deviation 1.
     """
     if noise_BVDHW is None:
         noise_BVDHW = draw_noise(corruption.noise_seed, tuple(views_BVDHW.shape))

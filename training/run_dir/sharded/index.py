@@ -83,10 +83,17 @@ class Index:
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> Index:
-        """From what is stored.
+        """Parse an index.
+
+        Args:
+            data: the bytes of ``index.json``.
+            where: they came from, for the error.
+
+        Returns:
+            Shapes of the tensors, and where the bytes of their chunks lie.
 
         Raises:
-            StorageError: if it is no index, or one that no writer of ours wrote.
+            StorageError: if it is not an index that we wrote.
         """
         tensors: dict[str, TensorStorageMetadata] = {}
         places: dict[MetadataIndex, Place] = {}

@@ -16,7 +16,7 @@ def are_several() -> bool:
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """What was wrong on the first rank that failed is raised on all as it is, and not as DCP's BaseException around it."""
+    """Raise, on all ranks, the error of the first rank that failed, and not DCP's BaseException around it."""
     try:
         yield
     except CheckpointException as failure:

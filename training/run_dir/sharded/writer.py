@@ -70,7 +70,13 @@ class BucketWriter(StorageWriter):
         """Nothing is kept from one writing to the next."""
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        """Nothing: folders of a bucket need not be made."""
+        """Do nothing: folders of a bucket need not be made.
+
+        Args:
+            is_coordinator: whether this is the rank that writes the index.
+            *args: of DCP, not used.
+            **kwargs: of DCP, not used.
+        """
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: object) -> bool:
@@ -93,7 +99,15 @@ class BucketWriter(StorageWriter):
         return [replace(plan, storage_data=rank) for rank, plan in enumerate(plans)]
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Write this rank's objects."""
+        """Write this rank's objects.
+
+        Args:
+            plan: DCP's, of this rank: which tensors and chunks to write.
+            planner: DCP's, which gives the tensors of the plan.
+
+        Returns:
+            A finished future of one result for each item: its place, and the sha256 of its object.
+        """
         written: Future[list[WriteResult]] = Future()
         objects = _group_by_object(plan.items, plan.storage_data)
         written.set_result([result for name, items in objects for result in self._put(name, items, planner)])
@@ -120,7 +134,12 @@ class BucketWriter(StorageWriter):
         ]
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Write the index, which makes the folder readable; the first rank's work."""
+        """Write the index, which makes the folder readable; called on the first rank only.
+
+        Args:
+            metadata: DCP's, with the shapes of all tensors; the hashes of all objects are stored in it.
+            results: of all ranks' :meth:`write_data`.
+        """
         written = {result.index: result.storage_data for of_rank in results for result in of_rank}
         tensors = {name: t for name, t in metadata.state_dict_metadata.items() if isinstance(t, TensorStorageMetadata)}
         index = Index(tensors=tensors, places={key: place for key, (place, _) in written.items()})
