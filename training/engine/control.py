@@ -88,7 +88,7 @@ class StopControl:
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """Let signals make requests inside the ``with`` block, if the calling thread is the main one: others cannot set handlers."""
+        """Let signals make requests inside the ``with`` block, if it runs in the main thread: others cannot set handlers."""
         before = self.install_handlers() if threading.current_thread() is threading.main_thread() else {}
         try:
             yield

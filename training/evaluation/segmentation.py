@@ -89,7 +89,8 @@ def compare_masks(predicted: Mask, true: Mask, spacing_mm: Sequence[float]) -> A
         spacing_mm: distance of neighbouring voxels along each axis.
 
     Returns:
-        Overlap, and distances of the surfaces in mm; where a mask is empty, the distances that the metric's convention gives.
+        Dice, and distances of the surfaces in mm; if only one mask is empty, each distance is the diagonal of the volume, if
+        both are, 0.
 
     Raises:
         GeometryError: if masks are not boolean, shapes differ, or the spacing is not one positive length an axis.

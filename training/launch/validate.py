@@ -56,7 +56,7 @@ def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, wo
         use_gpu: whether each worker has a GPU.
 
     Returns:
-        The run's identity, datasets and what was found in its folder.
+        The run's identity, and whether the configuration in its folder is damaged.
 
     Raises:
         UsageError: if the folder holds other files, or is a dataset of the run or in one; if the network is too large; or

@@ -61,7 +61,7 @@ def build_order(config: Pretraining, datasets: Sequence[PublishedDataset], weigh
         weights: of the datasets in the mixture.
 
     Returns:
-        The order; weights become integers in the smallest ratio that is close enough.
+        The order; weights become the smallest integers in nearly the same proportions.
     """
     integers = integer_weights(list(weights))
     orders = (DatasetOrder(num_samples=len(c), weight=w) for c, w in zip(datasets, integers, strict=True))

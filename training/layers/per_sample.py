@@ -79,7 +79,7 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
 
 
 def choose_form(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
-    """Choose the form that should be fastest, by thresholds that were measured on a CPU.
+    """Choose the form that should be fastest, by thresholds that were measured on CPUs.
 
     Args:
         x_BCHW: images.

@@ -72,7 +72,7 @@ class CrossDSupervised(MethodConfig):
             pseudo3d: as for :meth:`draw`.
 
         Returns:
-            ``x`` and ``target``, (1, H, W) of an image, (1, D, H, W) of a volume.
+            ``x``, normalised, and ``target`` in unit range; (1, H, W) of an image, (1, D, H, W) of a volume.
         """
         return self.views.whole(sample, pseudo3d)
 
