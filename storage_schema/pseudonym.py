@@ -59,9 +59,15 @@ class PseudonymKey:
         """The pseudonym of a DICOM UID, or of several joined."""
         return self._hash("uid", uid, SHORT_DIGITS)
 
-    def document(self, text: bytes) -> str:
-        """A digest of a document that only the owner of the key can compare with a guess of the document."""
-        return hmac.new(self.secret, b"document:" + text, hashlib.sha256).hexdigest()
+    def begin_document(self, start: bytes) -> hmac.HMAC:
+        """The digest of a document, to be updated with the rest of it.
+
+        Only the owner of the key can compare it with a guess of the document.
+
+        Args:
+            start: the first bytes of the document.
+        """
+        return hmac.new(self.secret, b"document:" + start, hashlib.sha256)
 
     def name(self, path: str, ending: str = "") -> str:
         """The pseudonym of a source file or series.

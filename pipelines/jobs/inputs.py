@@ -12,6 +12,7 @@ from typing import Any
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.differences import describe_differences, values_of
 from crossdim.pipelines.markers import files_read, marker_paths
 from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
 from crossdim.pipelines.sources.listing import SourceFile
@@ -68,7 +69,7 @@ def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Buc
             f"Use another --out, or delete {out.where('')}"
         )
     if begun and before is not None and before != now:
-        _refuse_other_settings(out, before, now)
+        _refuse_other_settings(out, before, now, settings)
         _refuse_other_files(out, before, now, sources, files)
 
 
@@ -91,13 +92,20 @@ def _read_record(out: Bucket) -> Inputs | None:
         ) from error
 
 
-def _refuse_other_settings(out: Bucket, before: Inputs, now: Inputs) -> None:
+def _refuse_other_settings(out: Bucket, before: Inputs, now: Inputs, settings: Mapping[str, Any]) -> None:
     names = before.settings.keys() | now.settings.keys()
     differing = sorted(name for name in names if before.settings.get(name) != now.settings.get(name))
     if differing:
+        found = {
+            name: value
+            for name in differing
+            for value in values_of(name, settings.get(name))
+            if digest(value) == before.settings.get(name)
+        }
+        told = describe_differences(found, {name: settings.get(name) for name in found})
         raise StorageError(
             f"{out.where('')} was begun with another {' and another '.join(differing)}, so this would be another plan: "
-            "start the command that it was begun with, or use another --out"
+            f"start the command that it was begun with, or use another --out{f' ({told})' if told else ''}"
         )
 
 

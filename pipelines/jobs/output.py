@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet
@@ -13,9 +13,12 @@ import pyarrow.parquet
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.differences import describe_differences, find_settings, with_recorded
+from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.unread import UnreadFormat
 from crossdim.pipelines.scratch import scratch_of
 from crossdim.pipelines.sources.ignored_names import ignored_by_name
+from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from crossdim.storage_schema.names import printable
@@ -42,19 +45,41 @@ def check_free(out: Bucket) -> None:
     )
 
 
-def refuse_other(out: Bucket, manifest: Manifest, preprocessing_digest: str, num_files: int) -> None:
+def refuse_other(
+    out: Bucket,
+    manifest: Manifest,
+    settings: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    request: RequestDigests,
+    num_files: int,
+) -> None:
     """Say how a published dataset differs from the one that is asked for.
+
+    Args:
+        out: the dataset.
+        manifest: of the dataset.
+        settings: that are asked for.
+        preprocessing: the recipe's, that is asked for.
+        request: tells whether settings are those of the dataset.
+        num_files: in the sources.
 
     Raises:
         StorageError: always.
     """
-    if manifest.preprocessing_digest != preprocessing_digest:
+    likely = {**settings, "name": manifest.name, "recipe": with_recorded(settings["recipe"], manifest.preprocessing)}
+    same_files = manifest.files is None or manifest.files.total == num_files
+    found = find_settings(likely, lambda one: request.digest_of(one) == manifest.plan_digest) if same_files else None
+    told = describe_differences(found or likely, settings) or describe_differences(manifest.preprocessing, preprocessing)
+    if manifest.preprocessing_digest != digest(preprocessing):
         how = "by another recipe or with other settings"
+    elif found is not None:
+        how = "with other options"
     elif manifest.files is not None and manifest.files.total != num_files:
         how = f"from {count(manifest.files.total, 'file')}, where there are {num_files} now"
     else:
         how = "from files of other names or sizes, with other options, or by another version of crossdim"
-    raise StorageError(f"{out.where('')} holds {manifest.name!r}, made {how}; use another --out")
+    differences = f" ({told})" if told else ""
+    raise StorageError(f"{out.where('')} holds {manifest.name!r}, made {how}; use another --out{differences}")
 
 
 def check_objects(out: Bucket, manifest: Manifest) -> None:

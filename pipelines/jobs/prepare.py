@@ -24,7 +24,7 @@ from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
 from crossdim.pipelines.jobs.ray_data import Session, each
 from crossdim.pipelines.jobs.recipe import RECIPE_FOR, Recipe, VolumeRecipe
-from crossdim.pipelines.jobs.request import request_digest
+from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.scan import scan
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.series_groups import group_series, series_id
@@ -44,7 +44,7 @@ from crossdim.pipelines.sources.label_matching import match_series, match_table
 from crossdim.pipelines.sources.labels import Known, Labels
 from crossdim.pipelines.sources.listing import SourceFile, folder_name, list_sources
 from crossdim.pipelines.sources.overlap import check_apart, check_links_apart
-from crossdim.storage_schema.digest import canonical_json, digest
+from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.vocabulary import Modality
@@ -265,8 +265,9 @@ def _answer_published(
             f"{preparation.out.where('')} was made with the secret key whose key id is {manifest.patient_key_id}, and {found}; "
             "name its key with --salt-file, or use another --out"
         )
-    if manifest.plan_digest != request_digest(preparation.settings(), files, key):
-        refuse_other(preparation.out, manifest, digest(preparation.recipe.preprocessing()), len(files))
+    request, settings = RequestDigests(files, key), preparation.settings()
+    if manifest.plan_digest != request.digest_of(settings):
+        refuse_other(preparation.out, manifest, settings, preparation.recipe.preprocessing(), request, len(files))
     check_objects(preparation.out, manifest)
     named = preparation.pseudonyms.read_name_map(sources[0], manifest.plan_digest) if key else []
     notes = check_unchanged(preparation.out, manifest, sources, files, key=key, names=named)
@@ -293,7 +294,7 @@ def _run_preparation(
     planned = scan_and_plan(preparation, sources, files, labels)
     plan = planned.plan
     record_inputs(preparation.out, preparation.settings(), files)
-    request = request_digest(preparation.settings(), files, planned.names.key)
+    request = RequestDigests(files, planned.names.key).digest_of(preparation.settings())
     notes = _write_name_map(preparation, sources, planned.files, request)
     context = TaskContext(
         sources=sources,

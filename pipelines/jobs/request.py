@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from crossdim.foundation.settings import to_document
 from crossdim.pipelines.jobs.plan import PLAN_VERSION
 from crossdim.pipelines.sources.labels import LabelTable
 from crossdim.pipelines.sources.listing import SourceFile
-from crossdim.storage_schema.digest import canonical_json, digest
+from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.pseudonym import PseudonymKey
 
 
@@ -24,14 +25,25 @@ def table_document(table: LabelTable | None) -> dict[str, Any] | None:
     }
 
 
-def request_digest(settings: Mapping[str, Any], files: Iterable[SourceFile], key: PseudonymKey | None) -> str:
-    """The digest of a request.
+class RequestDigests:
+    """The digests of requests for the same files: of ``{"files": ..., "settings": ..., "version": ...}`` as canonical JSON.
 
     Args:
-        settings: whatever decides the bytes besides the files, as JSON values.
         files: of all sources; names and sizes count, so that a copy of the sources asks for the same.
         key: with which the dataset's names are hashed: nobody else may test a guess of a name against the digest.
     """
-    named = sorted([file.uri, file.size, file.problem] for file in files)
-    document = {"version": PLAN_VERSION, "settings": settings, "files": named}
-    return key.document(canonical_json(document)) if key else digest(document)
+
+    def __init__(self, files: Iterable[SourceFile], key: PseudonymKey | None) -> None:
+        named = sorted([file.uri, file.size, file.problem] for file in files)
+        start = canonical_json({"files": named}).removesuffix(b"}") + b',"settings":'
+        self._start = key.begin_document(start) if key else hashlib.sha256(start)
+
+    def digest_of(self, settings: Mapping[str, Any]) -> str:
+        """The digest of a request.
+
+        Args:
+            settings: whatever decides the bytes besides the files, as JSON values.
+        """
+        whole = self._start.copy()
+        whole.update(canonical_json(settings) + b',"version":%d}' % PLAN_VERSION)
+        return whole.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import sys
 from collections.abc import Callable
@@ -17,13 +18,15 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.cli import main
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.output import check_free
-from crossdim.pipelines.jobs.request import request_digest
+from crossdim.pipelines.jobs.plan import PLAN_VERSION
+from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.markers import FileRead, Marker, finished_rows, marker_path, parse_marker, read_markers
 from crossdim.pipelines.publish import count_files
 from crossdim.pipelines.quarantine import Ignored, Quarantined
 from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
 from crossdim.pipelines.sources.listing import list_sources
 from crossdim.pipelines.sources.reading import read_head, read_whole
+from crossdim.storage_schema.digest import canonical_json, digest
 from crossdim.storage_schema.errors import CrossdimError, SampleError, StorageError, UsageError
 from crossdim.storage_schema.manifest import ObjectEntry
 from crossdim.storage_schema.pseudonym import PseudonymKey
@@ -249,16 +252,29 @@ def test_an_output_that_is_a_file_or_holds_other_files_is_told_before_anything_i
         assert told in capsys.readouterr().err
 
 
+def test_the_digest_of_a_request_is_that_of_its_document(begun):
+    """It is put together of parts, so that other settings are tried in no time however many files there are."""
+    source, _ = begun
+    _, files = list_sources([source])
+    named = sorted([file.uri, file.size, file.problem] for file in files)
+    document = {"version": PLAN_VERSION, "settings": SETTINGS, "files": named}
+    key = PseudonymKey(b"1" * 16)
+
+    assert RequestDigests(files, None).digest_of(SETTINGS) == digest(document)
+    keyed = hmac.new(key.secret, b"document:" + canonical_json(document), "sha256")
+    assert RequestDigests(files, key).digest_of(SETTINGS) == keyed.hexdigest()
+
+
 def test_a_request_is_its_settings_names_and_sizes_and_the_key_hides_them(begun):
     source, _ = begun
     _, files = list_sources([source])
     moved = [replace(file, version="another") for file in files]
     keys = [PseudonymKey(b"1" * 16), PseudonymKey(b"2" * 16)]
-    digests = [request_digest(SETTINGS, files, key) for key in (None, *keys)]
+    digests = [RequestDigests(files, key).digest_of(SETTINGS) for key in (None, *keys)]
 
-    assert request_digest(SETTINGS, moved, None) == digests[0]
-    others = [request_digest({}, files, None), request_digest(SETTINGS, files[:-1], None)]
-    others.append(request_digest(SETTINGS, [replace(files[0], size=1), *files[1:]], None))
+    assert RequestDigests(moved, None).digest_of(SETTINGS) == digests[0]
+    others = [RequestDigests(files, None).digest_of({}), RequestDigests(files[:-1], None).digest_of(SETTINGS)]
+    others.append(RequestDigests([replace(files[0], size=1), *files[1:]], None).digest_of(SETTINGS))
     assert len({*digests, *others}) == 6
     assert all(len(one) == 64 for one in digests)
 
