@@ -16,6 +16,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
+from crossdim.pipelines.jobs.folder_labels import check_folder_labels
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.label_maps import find_named_maps, ignore_label_maps, sentence_of_maps
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, readable
@@ -175,6 +176,8 @@ def _plan_under(
         raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
     items = [item for task in plan.tasks for item in task.items]
     notes = check_patients((item.patient for item in items), preparation.split)
+    if preparation.label_by_folder:
+        notes += check_folder_labels(items, results)
     if labels.names_patients:
         notes += tell_overridden(items, results, names)
     if preparation.pseudonyms.names == "relative" and any(map(holds_dicom, results)):

@@ -124,6 +124,7 @@ def _header_info(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, e
         spacing_mm=header.spacing_mm,
         modality=stated_modality(dataset),
         patient_id=patient_identity(dataset) or None,
+        patient_names=_patient_names(dataset),
         study=text_of(dataset, "StudyInstanceUID"),
         series=text_of(dataset, "SeriesInstanceUID"),
         burned_in_annotation=burned_in_annotation(dataset),
@@ -164,6 +165,15 @@ def text_of(dataset: Any, name: str) -> str:
     """An identifier, without the spaces and nulls that pad it."""
     with reading(f"{name} of the DICOM header cannot be read"):
         return str(dataset.get(name) or "").strip(" \0\t\r\n")
+
+
+def _patient_names(dataset: Any) -> tuple[str, ...]:
+    """PatientName and PatientID as far as they can be read: they are compared with words, and decide nothing."""
+    found = []
+    for tag in ("PatientName", "PatientID"):
+        with contextlib.suppress(SampleError):
+            found.append(text_of(dataset, tag))
+    return tuple(filter(None, found))
 
 
 def patient_name(dataset: Any) -> str:

@@ -40,6 +40,7 @@ class HeaderInfo:
         patient_id: what tells one DICOM patient from another (see ``patient_identity``), and with ``study`` and ``series``
             (UIDs, empty where the header has none) what a series is told by. They may identify a patient: they are hashed with
             the dataset's key before anything is written.
+        patient_names: what else names the patient, as written: PatientName, PatientID. For comparison, and never written.
         burned_in_annotation: whether the header says that text is burned into the pixels.
         slice: one slice of a series, as in DICOM.
         affine: of a volume in one file: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.
@@ -52,6 +53,7 @@ class HeaderInfo:
     spacing_mm: tuple[float, ...] | None = None
     modality: Modality | None = None
     patient_id: str | None = None
+    patient_names: tuple[str, ...] = ()
     study: str = ""
     series: str = ""
     burned_in_annotation: bool | None = None
