@@ -28,21 +28,19 @@ def neighbours(array: Stored) -> list[tuple[Stored, Stored]]:
 
 
 def distinct(array: Stored) -> Stored:
-    """The different values, without sorting all of them where they span little."""
+    """The different values of whole numbers, without sorting all of them where they are small."""
     low = _small_base(array)
     if low is None:
         return np.unique(array)
     met = np.zeros(int(array.max()) - low + 1, bool)
-    met[array.astype(np.int64).ravel() - low] = True
+    met[array.astype(np.int32).ravel() - low] = True
     return (np.flatnonzero(met) + low).astype(array.dtype)
 
 
 def _small_base(array: Stored) -> int | None:
-    """The smallest value of integers that span little; None for others."""
-    if array.dtype.kind not in "iu" or array.dtype.itemsize == 8:
-        return None
-    low = int(array.min())
-    return low if int(array.max()) - low < _TABLE_VALUES else None
+    """The smallest value of whole numbers that are small; None for others."""
+    low, high = float(array.min()), float(array.max())
+    return int(low) if low > -_TABLE_VALUES and high < _TABLE_VALUES else None
 
 
 def _commonest(array: Stored) -> Any:
@@ -56,10 +54,10 @@ class Pairs:
 
     def __init__(self, dtype: np.dtype[np.generic]) -> None:
         self.values: Stored = np.empty(0, dtype)
-        self._numbers = np.empty(0, np.int64)
+        self._numbers = np.empty(0, np.uint16)
         self._counts = np.zeros((3, MAX_VALUES * MAX_VALUES), np.int64)
         self._histogram = np.zeros(MAX_VALUES, np.int64)
-        self._last: npt.NDArray[np.int64] | None = None
+        self._last: npt.NDArray[np.uint16] | None = None
 
     def meet(self, found: Stored) -> bool:
         """Note values that are about to be counted; whether they are few enough to be counted."""
@@ -67,7 +65,7 @@ class Pairs:
         if len(self.values) + len(new) > MAX_VALUES:
             return False
         values = np.concatenate([self.values, new])
-        numbers = np.concatenate([self._numbers, np.arange(len(self.values), len(values))])
+        numbers = np.concatenate([self._numbers, np.arange(len(self.values), len(values), dtype=np.uint16)])
         order = np.argsort(values, kind="stable")
         self.values, self._numbers = values[order], numbers[order]
         return True
@@ -78,16 +76,17 @@ class Pairs:
         self._histogram += np.bincount(numbers.ravel(), minlength=MAX_VALUES)
         deep = numbers if self._last is None else np.concatenate([self._last, numbers])
         for axis, (one, other) in enumerate([neighbours(deep)[0], *neighbours(numbers)[1:]]):
-            self._counts[axis] += np.bincount((one * MAX_VALUES + other).ravel(), minlength=MAX_VALUES * MAX_VALUES)
+            pairs = one * np.uint16(MAX_VALUES) + other  # below 2^16, for numbers are below 256
+            self._counts[axis] += np.bincount(pairs.ravel(), minlength=MAX_VALUES * MAX_VALUES)
         self._last = numbers[-1:]
 
-    def _numbered(self, slices: Stored) -> npt.NDArray[np.int64]:
+    def _numbered(self, slices: Stored) -> npt.NDArray[np.uint16]:
         low = _small_base(self.values)
         if low is None:
             return self._numbers[np.searchsorted(self.values, slices)]
-        table = np.zeros(int(self.values[-1]) - low + 1, np.int64)
+        table = np.zeros(int(self.values[-1]) - low + 1, np.uint16)
         table[self.values.astype(np.int64) - low] = self._numbers
-        return table[slices.astype(np.int64) - low]
+        return table[slices.astype(np.int32) - low]
 
     def backgrounds(self) -> tuple[list[int], list[int]]:
         """What may be no label but background: the commonest value, and with it the smallest and largest, as windows cut them."""
