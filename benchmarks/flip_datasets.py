@@ -11,8 +11,8 @@ from benchmarks.flip_outcome import Outcome, Target, expect
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.check import run_check
 from crossdim.pipelines.jobs.verify import check_tables
-from crossdim.pipelines.publish import table_objects
-from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, bank_document, pack_bank_shard
+from crossdim.pipelines.publish import build_table_objects
+from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, build_bank_document, pack_bank_shard
 from crossdim.pipelines.sinks.packed import PackedObject
 from crossdim.pipelines.sinks.shards import pack_shard
 from crossdim.storage_schema.bank import BankLayout
@@ -38,8 +38,10 @@ def publish(bucket: Bucket, samples: Sequence[Sample]) -> None:
     refused = {"uri": "raw/a.dcm", "stage": "decode", "rule": "truncated", "reason": "ends after 7 bytes", "num_files": 1}
     ignored = {"uri": "raw/.DS_Store", "format": "unknown", "rule": "hidden", "reason": "its name begins with a dot"}
     packed = [*_packed(samples, digest(preprocessing))]
-    packed += table_objects("catalog", [row for one in packed for row in one.rows], CATALOG_SCHEMA)
-    packed += table_objects("quarantine", [refused], QUARANTINE_SCHEMA) + table_objects("ignored", [ignored], IGNORED_SCHEMA)
+    packed += build_table_objects("catalog", [row for one in packed for row in one.rows], CATALOG_SCHEMA)
+    packed += build_table_objects("quarantine", [refused], QUARANTINE_SCHEMA) + build_table_objects(
+        "ignored", [ignored], IGNORED_SCHEMA
+    )
     for one in packed:
         bucket.put(one.path, one.data)
     manifest = Manifest(
@@ -62,7 +64,7 @@ def _packed(samples: Sequence[Sample], preprocessing: str) -> Iterator[PackedObj
     layout, path = BankLayout(side=samples[0].array.shape[-1], patches_per_shard=len(samples)), "superpatches/a-2mm.zarr"
     boxes = dict(enumerate(samples))
     yield pack_bank_shard(boxes, 0, path, layout, split=SplitRule(), preprocessing_digest=preprocessing)
-    yield PackedObject(path=f"{path}/{ZARR_DOCUMENT}", role="bank", data=bank_document(layout, 1), rows=())
+    yield PackedObject(path=f"{path}/{ZARR_DOCUMENT}", role="bank", data=build_bank_document(layout, 1), rows=())
 
 
 def samples_of(bucket: Bucket) -> list[Sample]:

@@ -1,1 +1,1 @@
-"""Raw corpora in, one published dataset out: scan, plan, prepare and verify, on Ray Data."""
+"""Turn raw images and volumes into one published dataset: scan, plan, prepare and verify, on Ray Data."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crossdim.pipelines.sources.labels import LabelTable
 
 FOLDER = "folder"
-#: A store that does not answer is asked again for so long: it outlasts a server's restart. Ours.
+#: Seconds for which a store that does not answer is asked again: longer than a server's restart. Our choice.
 PATIENCE_S = 20.0
 
 
@@ -110,7 +110,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(verb=verify)
 
 
-def _label_table(arguments: argparse.Namespace) -> LabelTable | None:
+def _read_label_table(arguments: argparse.Namespace) -> LabelTable | None:
     from crossdim.pipelines.sources.labels import read_labels
 
     if arguments.label and arguments.label_column:
@@ -126,7 +126,7 @@ def _label_table(arguments: argparse.Namespace) -> LabelTable | None:
     return read_labels(open_bucket(arguments.labels, arguments), arguments.label_column, arguments.patient_column, missing)
 
 
-def _pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
+def _parse_pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
     from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
 
     salt, names = (open_bucket(url, arguments) if url else None for url in (arguments.salt_file, arguments.name_map))
@@ -135,7 +135,7 @@ def _pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
 
 @contextlib.contextmanager
 def _ray_data_session(address: str | None, verb: str) -> Iterator[None]:
-    """A Ray session in which Ray Data can work; a package that it lacks is told before anything is begun."""
+    """A Ray session in which Ray Data can work; a missing package is reported before any work begins."""
     require("pandas", verb)
     with ray_session(address):
         yield
@@ -162,20 +162,20 @@ def prepare(arguments: argparse.Namespace) -> int:
         recipe=recipe,
         name=name,
         split=SplitRule(test_fraction=arguments.test_fraction, by=arguments.split_by),
-        pseudonyms=_pseudonyms(arguments),
+        pseudonyms=_parse_pseudonyms(arguments),
         modality=Modality(arguments.modality) if arguments.modality else None,
-        label_table=_label_table(arguments),
+        label_table=_read_label_table(arguments),
         label_by_folder=arguments.label == FOLDER,
         include_label_maps=arguments.include_label_maps,
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
     outcome = run(order, partial(_ray_data_session, arguments.ray_address, "prepare"))
-    entry_point.print_result(_document(outcome), _sentences(outcome, arguments.out), as_json=arguments.json)
+    entry_point.print_result(_build_document(outcome), _format_result(outcome, arguments.out), as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
 
-def _document(outcome: PrepareResult) -> dict[str, object]:
+def _build_document(outcome: PrepareResult) -> dict[str, object]:
     files = outcome.manifest.files
     return {
         "samples": outcome.manifest.num_samples,
@@ -198,7 +198,7 @@ def _document(outcome: PrepareResult) -> dict[str, object]:
     }
 
 
-def _sentences(outcome: PrepareResult, out: str) -> str:
+def _format_result(outcome: PrepareResult, out: str) -> str:
     from crossdim.pipelines.jobs.unread import sentence_of_unread
 
     manifest, out = outcome.manifest, format_location(out)
@@ -213,10 +213,12 @@ def _sentences(outcome: PrepareResult, out: str) -> str:
         lines.append(f"files: {files.total} = {told}")
     if outcome.quarantined:
         of_files = f" ({count(files.quarantined, 'file')})" if files else ""
-        lines.append(f"quarantined {quarantined}{of_files}: {_counts(outcome.quarantined)}; reasons are in {out}/quarantine")
+        lines.append(
+            f"quarantined {quarantined}{of_files}: {_format_counts(outcome.quarantined)}; reasons are in {out}/quarantine"
+        )
     if outcome.ignored:
-        formats = _counts(outcome.ignored_formats)
-        lines.append(f"ignored by rule: {_counts(outcome.ignored)}; by format: {formats}; each is listed in {out}/ignored")
+        formats = _format_counts(outcome.ignored_formats)
+        lines.append(f"ignored by rule: {_format_counts(outcome.ignored)}; by format: {formats}; each is listed in {out}/ignored")
     lines += map(printable, outcome.notes)
     if outcome.unread:
         lines.append(sentence_of_unread(outcome.unread))
@@ -225,7 +227,7 @@ def _sentences(outcome: PrepareResult, out: str) -> str:
     return "\n".join(lines)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     """Counts by name, the largest first."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 

@@ -9,5 +9,8 @@ def count(number: int, noun: str) -> str:
     Args:
         number: how many.
         noun: in the singular; of several words the last is put into the plural.
+
+    Returns:
+        The text, without a thousands separator.
     """
     return f"{number} {noun if number == 1 else noun + 's'}"

@@ -1,4 +1,4 @@
-"""Equal content under several names: the one that most is known of is kept, unless what is known does not agree."""
+"""Inputs of equal content under several names: the one of which most is known is kept, unless what is known is contradictory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,7 @@ _UNKNOWN_DIGITS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Duplicate:
-    """An input whose content stands in the catalog under another name already.
-
-    Attributes:
-        uri: its name in the dataset.
-        sha256: of its content.
-        label: that came with this name.
-        patient: hashed, that came with this name; None if none did.
-        num_files: that it has.
-    """
+    """An input whose content is already in the catalog under another name."""
 
     uri: str
     sha256: str
@@ -38,14 +30,22 @@ def known_patient(row: Mapping[str, Any]) -> str | None:
 
 
 def tells_more(label: str | None, patient: str | None) -> tuple[bool, bool]:
-    """How much is known of an input, to be compared with another of the same content: a label first, then a patient."""
+    """Rank how much is known of an input, to compare it with another of the same content.
+
+    Args:
+        label: of the input, if known.
+        patient: of the input, if known.
+
+    Returns:
+        A pair that sorts by label first, then by patient; known is larger.
+    """
     return label is not None, patient is not None
 
 
 def settle_duplicates(
     rows: Iterable[dict[str, object]], duplicates: Iterable[Duplicate], num_files: Mapping[str, int] | None = None
 ) -> tuple[list[dict[str, object]], list[Quarantined]]:
-    """Decide what is kept of content that was met more than once.
+    """Decide what is kept of content that several inputs have.
 
     Args:
         rows: catalog rows in order; those of one input share uri and hash.
@@ -90,7 +90,7 @@ def _as_duplicate(duplicate: Duplicate, kept: Duplicate) -> Quarantined:
 
 
 def _in_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
-    """All names of one content whose labels differ: which of them is right cannot be known."""
+    """All names of one content whose labels differ: it is not known which of them is right."""
     rows = []
     for one in same:
         others = ", ".join(f"{other.uri} ({other.label!r})" for other in same if other is not one and other.label != one.label)
@@ -100,7 +100,7 @@ def _in_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
 
 
 def _of_several_patients(same: Sequence[Duplicate]) -> list[Quarantined]:
-    """All names of one content that are of several patients: whose it is cannot be known."""
+    """All names of one content that belong to several patients: it is not known which of them is right."""
     reason = "has the same content as {}, of another patient or of none; correct the table of patients, or keep one of them"
     return [
         Quarantined(

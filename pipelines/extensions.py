@@ -1,7 +1,7 @@
-"""Readers and stages of other packages: a module that a recipe names is imported in every process that does a part of the work.
+"""Readers and stages of other packages: a module that a recipe names is imported in every process that does part of the work.
 
-Such a module may hold ``READERS``, a sequence of :class:`~crossdim.pipelines.readers.reader.Reader`, and ``STAGES``, a sequence
-of :class:`~crossdim.pipelines.stages.stage.Stage` classes that run in the decoder process.
+Such a module may define ``READERS``, a sequence of :class:`~crossdim.pipelines.readers.reader.Reader`, and ``STAGES``, a
+sequence of :class:`~crossdim.pipelines.stages.stage.Stage` classes that run in the decoder process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _loaded: list[str] = []
 
 
 def load_extension(name: str) -> ModuleType:
-    """Import a module, and register the readers and stages that it holds.
+    """Import a module and register the readers and stages that it defines.
 
     Args:
         name: of the module, such as ``my_lab.recipes``.
@@ -34,11 +34,11 @@ def load_extension(name: str) -> ModuleType:
 
 
 def load_extensions(names: Iterable[str]) -> None:
-    """Import modules that another process has imported, in its order."""
+    """Import the modules that another process has imported, in the same order."""
     for name in names:
         load_extension(name)
 
 
-def loaded_extensions() -> tuple[str, ...]:
-    """The modules that were loaded, in order: what a process that does a part of the work is told."""
+def list_extensions() -> tuple[str, ...]:
+    """The modules that were imported, in order; sent to every process that does part of the work."""
     return tuple(_loaded)

@@ -1,4 +1,4 @@
-"""Markers: what finished rows of a plan leave in scratch. A row with a sound marker and all its objects is not done again."""
+"""Markers: small records of finished tasks. A task with a valid marker and all of its objects is not done again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"(\d{6,})\.json\Z")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileRead:
-    """One source file as a row has read it; ``version`` is that of the listing."""
+    """One source file as a task read it; ``version`` is that of the listing."""
 
     source: int
     path: str
@@ -44,7 +44,7 @@ class Used:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Marker:
-    """What a finished row leaves: proof of its objects, its share of the dataset's tables, and the files that it has read."""
+    """The record of a finished task: its objects, its rows of the dataset's tables, and the files that it read."""
 
     plan: str
     row: int
@@ -56,12 +56,12 @@ class Marker:
     files: tuple[FileRead, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """As stored: equal markers are equal bytes."""
+        """The marker as it is stored: equal markers are equal bytes."""
         return to_checked_bytes(to_document(self))
 
 
 def parse_marker(data: bytes) -> Marker:
-    """Read a marker.
+    """Parse and check a marker.
 
     Raises:
         ValueError: for one that was cut or changed.
@@ -74,19 +74,27 @@ def parse_marker(data: bytes) -> Marker:
 
 
 def marker_path(plan_digest: str, row: int) -> str:
-    """Path of a row's marker inside the dataset."""
+    """Path of a task's marker inside the dataset.
+
+    Args:
+        plan_digest: of the plan.
+        row: number of the task in the plan.
+
+    Returns:
+        The path, in the folder of temporary data.
+    """
     return f"{WORK}/{plan_digest[:16]}/{row:06d}.json"
 
 
 def marker_paths(out: Bucket) -> list[str]:
-    """Everything in scratch that is, or pretends to be, a marker of some plan."""
+    """List everything in the folder of temporary data that is named like a marker of some plan."""
     if not out.exists(WORK):
         return []
     return [entry.path for entry in out.list_objects(WORK) if entry.path != INPUTS]
 
 
 def files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
-    """Files as finished rows of any plan have read them, by source and path; markers that cannot be trusted say nothing."""
+    """Files as finished tasks of any plan have read them, by source and path; invalid markers are left out."""
 
     def read(path: str) -> tuple[FileRead, ...]:
         try:
@@ -99,11 +107,14 @@ def files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
 
 
 def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
-    """Markers of this plan's rows that are written already; what cannot be trusted is told and left out, and so done again.
+    """Find the markers of this plan's finished tasks. One that cannot be trusted is logged and left out: its task is done again.
 
     Args:
         out: the dataset.
         plan_digest: of the plan.
+
+    Returns:
+        The valid markers, by number of the task.
 
     Raises:
         StorageError: if another plan has been at work here, whose objects would be mixed with ours.
@@ -156,7 +167,7 @@ def _problem_of(marker: Marker, plan_digest: str, row: int, sizes: Mapping[str, 
 
 
 def remove_scratch(out: Bucket) -> None:
-    """Remove the scratch of a published dataset, also what a run left that died right after its commit; nothing of others."""
+    """Remove the temporary data of a published dataset, also those of a run that died right after publishing; nothing else."""
     if not out.exists(WORK):
         return
     found = [scratch_of(entry.path) for entry in out.list_objects(WORK, problems=True)]
@@ -168,7 +179,15 @@ def remove_scratch(out: Bucket) -> None:
 
 
 def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Marker]:
-    """Markers of all rows, in order, each with its objects in place.
+    """Read the markers of all tasks, each with its objects in place.
+
+    Args:
+        out: the dataset.
+        plan_digest: of the plan.
+        rows: numbers of the tasks.
+
+    Returns:
+        The markers, in order.
 
     Raises:
         StorageError: if one cannot be trusted; nothing may be published then.

@@ -1,4 +1,4 @@
-"""The commit: finished rows gathered into catalog, quarantine and, last of all, the manifest."""
+"""Publishing: finished tasks are gathered into catalog, quarantine and ignored tables, and the manifest is written last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.duplicates import settle_duplicates
 from crossdim.pipelines.markers import Marker
 from crossdim.pipelines.quarantine import Ignored, Quarantined
-from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, bank_document
+from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, build_bank_document
 from crossdim.pipelines.sinks.packed import PackedObject
 from crossdim.storage_schema.bank import BankLayout
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA, build_table
@@ -22,24 +22,33 @@ from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Presentation
 
-ROWS_PER_PART = 100_000  # ours: some 30 MB, one request to load
+ROWS_PER_PART = 100_000  # our choice: about 30 MB, loaded with one request
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as one Parquet file, in memory."""
+def encode_parquet(table: pa.Table) -> bytes:
+    """Encode a table as one Parquet file, in memory."""
     buffer = io.BytesIO()
     pa.parquet.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa.Schema) -> list[PackedObject]:
-    """Rows as the Parquet parts of one role; one empty part if there are none."""
+def build_table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa.Schema) -> list[PackedObject]:
+    """Build the Parquet parts of one table.
+
+    Args:
+        role: of the objects, which is also their folder.
+        rows: of the table.
+        schema: of the table.
+
+    Returns:
+        Parts of at most ``ROWS_PER_PART`` rows; one empty part if there are no rows.
+    """
     starts = range(0, max(len(rows), 1), ROWS_PER_PART)
     return [
         PackedObject(
             path=f"{role}/part-{number:05d}.parquet",
             role=role,
-            data=parquet_bytes(build_table(rows[start : start + ROWS_PER_PART], schema)),
+            data=encode_parquet(build_table(rows[start : start + ROWS_PER_PART], schema)),
             rows=(),
         )
         for number, start in enumerate(starts)
@@ -48,7 +57,7 @@ def table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa.Schem
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ManifestHeader:
-    """What a manifest says besides its objects."""
+    """The fields of a manifest other than its objects."""
 
     name: str
     presentation: Presentation
@@ -67,9 +76,9 @@ class Bank:
     num_shards: int
 
     def document(self) -> PackedObject:
-        """Its ``zarr.json``."""
+        """Its ``zarr.json`` as an object."""
         return PackedObject(
-            path=f"{self.path}/{ZARR_DOCUMENT}", role="bank", data=bank_document(self.layout, self.num_shards), rows=()
+            path=f"{self.path}/{ZARR_DOCUMENT}", role="bank", data=build_bank_document(self.layout, self.num_shards), rows=()
         )
 
 
@@ -83,7 +92,7 @@ def publish(
     readable: Callable[[str], str] = str,
     check: Callable[[Sequence[dict[str, object]]], None] | None = None,
 ) -> tuple[Manifest, list[Quarantined]]:
-    """Write catalog, quarantine, ignored files and bank document, and commit with the manifest.
+    """Write catalog, quarantine, ignored files and bank document, and publish them by writing the manifest.
 
     Args:
         out: the dataset.
@@ -118,9 +127,9 @@ def publish(
         )
     if check is not None:
         check(kept)
-    packed = table_objects("catalog", kept, CATALOG_SCHEMA)
-    packed += table_objects("quarantine", [one.row() for one in quarantine], QUARANTINE_SCHEMA)
-    packed += table_objects("ignored", [one.row() for one in ignored], IGNORED_SCHEMA)
+    packed = build_table_objects("catalog", kept, CATALOG_SCHEMA)
+    packed += build_table_objects("quarantine", [one.row() for one in quarantine], QUARANTINE_SCHEMA)
+    packed += build_table_objects("ignored", [one.row() for one in ignored], IGNORED_SCHEMA)
     packed += [bank.document()] if bank else []
     entries = [entry for marker in markers for entry in marker.objects] + [put(out, one).entry for one in packed]
     manifest = Manifest(
@@ -139,7 +148,16 @@ def publish(
 
 
 def count_files(num_files: int, used: Iterable[int], quarantine: Iterable[Quarantined], ignored: Sequence[Ignored]) -> FileCounts:
-    """What became of every file.
+    """Count what became of every file.
+
+    Args:
+        num_files: of the sources.
+        used: files of each item that samples were made from.
+        quarantine: inputs that were refused, each with its number of files.
+        ignored: one row per file.
+
+    Returns:
+        The counts, which add up.
 
     Raises:
         CrossdimError: if a file has no outcome, or more than one: then a row was lost.
@@ -154,7 +172,7 @@ def count_files(num_files: int, used: Iterable[int], quarantine: Iterable[Quaran
 
 
 def describe_refusals(quarantine: Sequence[Quarantined]) -> str:
-    """The first refusal, in a sentence, as an example of all."""
+    """Describe the first refusal in a sentence, as an example of all."""
     if not quarantine:
         return "None of the files is of a format that the recipe reads."
     first = quarantine[0]
@@ -164,13 +182,21 @@ def describe_refusals(quarantine: Sequence[Quarantined]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenObject:
-    """An object that is stored: its bytes are let go of, what the dataset says of it stays."""
+    """An object that is stored: its manifest entry and catalog rows, without its bytes."""
 
     entry: ObjectEntry
     rows: tuple[dict[str, object], ...]
 
 
 def put(out: Bucket, packed: PackedObject) -> WrittenObject:
-    """Write one object, whole."""
+    """Write one object, completely or not at all.
+
+    Args:
+        out: the dataset.
+        packed: path and bytes.
+
+    Returns:
+        Its manifest entry and catalog rows.
+    """
     out.put(packed.path, packed.data)
     return WrittenObject(entry=packed.entry(), rows=packed.rows)

@@ -15,7 +15,7 @@ _OBJECT = re.compile(r"<[^<>]*\bat 0x[0-9a-fA-F]+[^<>]*>")
 _ADDRESS = re.compile(r"\b0[xX][0-9a-fA-F]{7,}")
 _SET = re.compile(r"\{([^{}:]*)\}")
 
-#: What is taken out of the text of another library, in this order.
+#: What is removed from the text of another library, in this order.
 _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"b?'(?:[^'\\]|\\.)*'|b?\"(?:[^\"\\]|\\.)*\""), "'...'"),  # values of the file, and names of files
     (re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://\S+"), "a URL"),
@@ -30,24 +30,35 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def warning_text(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """A Python warning without the file, line and source of the library that gives it: for :func:`warnings.formatwarning`."""
+def format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """Format a Python warning without the file, line and source of the library that gives it; for :func:`warnings.formatwarning`.
+
+    Args:
+        message: the text.
+        category: class of the warning.
+        filename: not shown.
+        lineno: not shown.
+        line: not shown.
+
+    Returns:
+        One line, ``Category: message``.
+    """
     return f"{category.__name__}: {message}\n"
 
 
-def without_addresses(text: str) -> str:
-    """The text with objects and addresses of this process replaced: for sentences of our own, as the last measure."""
+def remove_addresses(text: str) -> str:
+    """Replace objects and addresses of this process in a text: a last check of sentences of our own."""
     while (shorter := _OBJECT.sub("an object", text)) != text:  # an object's text may hold another's
         text = shorter
     return _ADDRESS.sub("an address", text)
 
 
-def foreign_text(error: BaseException) -> str:
-    """What an exception of another library says, on one line and the same in every process.
+def format_foreign_text(error: BaseException) -> str:
+    """Format the text of another library's exception: on one line, and the same in every process.
 
-    Quoted values are left out, members of a set are sorted (their order differs between processes), and what is long is cut.
+    Quoted values are left out, members of a set are sorted (their order differs between processes), and long texts are cut.
     """
-    text = without_addresses(" ".join(str(error).split()))
+    text = remove_addresses(" ".join(str(error).split()))
     text = "".join(character if character.isprintable() else " " for character in text)
     for pattern, word in _FOREIGN:
         text = pattern.sub(word, text)

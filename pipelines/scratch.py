@@ -1,4 +1,4 @@
-"""Scratch of a dataset that is being written: documents with their own checksum, so that none is trusted that was changed."""
+"""Temporary data of a dataset that is being written: documents with their own checksum, so that changed ones are not trusted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 
 from crossdim.storage_schema.digest import canonical_json
 
-#: Folder of scratch inside the dataset; gone once it is published.
+#: Folder of temporary data inside the dataset; removed once it is published.
 WORK = "_work"
 #: What the dataset is made from (see ``crossdim.pipelines.jobs.inputs``).
 INPUTS = f"{WORK}/inputs.json"
@@ -17,19 +17,19 @@ _OURS = re.compile(rf"{re.escape(INPUTS)}\Z|{WORK}/[0-9a-f]{{16}}(?=/)")
 
 
 def scratch_of(path: str) -> str | None:
-    """The object or folder of scratch that an object of the dataset belongs to; None if it is not ours."""
+    """The object or folder of temporary data that a path is in; None if it is not ours."""
     found = _OURS.match(path)
     return found[0] if found else None
 
 
 def to_checked_bytes(document: object) -> bytes:
-    """A document and its sha256, as stored: equal documents are equal bytes."""
+    """Serialise a document with its sha256: equal documents are equal bytes."""
     text = canonical_json(document)
     return text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
 
 
 def parse_checked(data: bytes) -> object:
-    """The document that :func:`to_checked_bytes` wrote.
+    """Parse a document that :func:`to_checked_bytes` wrote.
 
     Raises:
         ValueError: if a byte of it is missing or differs.

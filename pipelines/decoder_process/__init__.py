@@ -1,7 +1,7 @@
-"""Decoding of files from outside in a process of its own, whose death, memory and time are bounded.
+"""Decoding of untrusted files in a separate process, with limits on memory and time.
 
-Native codecs abort, panic or take any amount of memory for one damaged byte. A worker hands the bytes of a file to its decoder
-process and gets pixels, facts or a refusal back; what ends the decoder ends as a refusal of that one file.
+Native codecs abort, panic or take any amount of memory for one damaged byte. A worker sends the bytes of a file to its decoder
+process and gets pixels, a header or a refusal back. Whatever ends the decoder process is a refusal of that one file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The worker's side of the decoder process: one process for each worker, started when it is first needed and used again."""
+"""The worker's side of the decoder process: one process per worker, started when it is first needed and then reused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.decoder_process.limits import Limits
-from crossdim.pipelines.decoder_process.messages import Channel, Ended, Message, NotAMessage, shared_memory
-from crossdim.pipelines.extensions import loaded_extensions
+from crossdim.pipelines.decoder_process.messages import Channel, Ended, Message, NotAMessage, create_shared_memory
+from crossdim.pipelines.extensions import list_extensions
 from crossdim.storage_schema.errors import CrossdimError, SampleError
 
 #: What the decoder process inherits: enough to import the same code, and no secret.
@@ -32,7 +32,7 @@ _SETTINGS = {
 }
 #: The module that runs in it.
 SERVER = f"{__package__}.server"
-#: To one request: its answer, and the ends of workers that did not take it. More is a broken installation.
+#: Messages to one request: its answer, and ends of workers that did not take it. More means a broken installation.
 _MAX_MESSAGES = 5
 
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ Build = Callable[[Message], Result]
 
 
 class _Failed(Exception):
-    """No answer to a request: why; whether the decoder had met no input before; whether it is of no more use."""
+    """A request without an answer: the refusal, whether the process was new, and whether it must be replaced."""
 
     def __init__(self, refusal: SampleError | MemoryError, *, fresh: bool, broken: bool = False) -> None:
         super().__init__(refusal)
@@ -53,9 +53,9 @@ class DecoderProcess:
     """A running decoder process."""
 
     def __init__(self) -> None:
-        self.extensions = loaded_extensions()
+        self.extensions = list_extensions()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        requests, answers = shared_memory(), shared_memory()
+        requests, answers = create_shared_memory(), create_shared_memory()
         self._channel = Channel.of(ours, requests, answers)
         self._number = 0  # of the last request
         self._first = 1  # number of the first request that its present worker can have taken
@@ -66,8 +66,8 @@ class DecoderProcess:
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is for the worker, which ends this process by closing the connection
+                env=_build_environment(),
+                start_new_session=True,  # Ctrl-C goes to the worker, which ends this process by closing the connection
             )
         finally:
             theirs.close()
@@ -75,13 +75,22 @@ class DecoderProcess:
             os.close(answers)
 
     def close(self) -> None:
-        """End the process and whatever it is doing."""
+        """End the process, whatever it is doing."""
         self._channel.connection.close()
         self._process.kill()
         self._process.wait()
 
     def ask(self, request: dict[str, Any], parts: Sequence[bytes], limits: Limits, build: Build[Result]) -> Result:
-        """The answer to one request.
+        """Send one request and wait for its answer.
+
+        Args:
+            request: JSON values; the number of the request is added.
+            parts: bytes that the request refers to, such as the files of an input.
+            limits: memory and time that the process may take.
+            build: makes the result from the answer's message, before its memory is reused.
+
+        Returns:
+            What ``build`` made.
 
         Raises:
             SampleError: if the answer is a refusal by a rule.
@@ -105,11 +114,11 @@ class DecoderProcess:
         deadline = time.monotonic() + limits.wall_seconds
         for _ in range(_MAX_MESSAGES):
             self._channel.connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            with self._channel.received() as message:
+            with self._channel.receive() as message:
                 answer = message.document
                 if "ended" in answer:
                     if answer["taken"] == self._number:
-                        failed = _Failed(_refusal_of(answer["ended"], limits), fresh=self._fresh)
+                        failed = _Failed(_build_refusal(answer["ended"], limits), fresh=self._fresh)
                         self._first = self._number + 1
                         raise failed
                     self._first = self._number
@@ -126,11 +135,11 @@ class DecoderProcess:
 
     @property
     def _fresh(self) -> bool:
-        """Whether its worker had met no input before the last request."""
+        """Whether its worker had read no input before the last request."""
         return self._number == self._first
 
 
-def _environment() -> dict[str, str]:
+def _build_environment() -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     return inherited | _SETTINGS | {"PYTHONPATH": path}
@@ -162,8 +171,8 @@ def _slow_error(limits: Limits) -> SampleError:
     )
 
 
-def _refusal_of(code: int, limits: Limits) -> SampleError | MemoryError:
-    """What the end of a worker says of its input, by its exit code (negative: a signal)."""
+def _build_refusal(code: int, limits: Limits) -> SampleError | MemoryError:
+    """Build the refusal for an input whose worker ended with this exit code (negative: a signal)."""
     if code == -signal.SIGXCPU:
         return _slow_error(limits)
     if code == -signal.SIGKILL:  # no codec does that to itself
@@ -172,7 +181,7 @@ def _refusal_of(code: int, limits: Limits) -> SampleError | MemoryError:
 
 
 _lock = threading.Lock()
-_running: tuple[int, DecoderProcess] | None = None  # of which process: a fork must not speak on its parent's connection
+_running: tuple[int, DecoderProcess] | None = None  # with the owner's process id: a forked process must not use it
 
 
 def discard() -> None:
@@ -186,20 +195,29 @@ def discard() -> None:
 atexit.register(discard)
 
 
-def _process() -> DecoderProcess:
+def _get_process() -> DecoderProcess:
     global _running
-    if _running is not None and _running[0] == os.getpid() and _running[1].extensions != loaded_extensions():
-        discard()  # it knows other readers than this process
+    if _running is not None and _running[0] == os.getpid() and _running[1].extensions != list_extensions():
+        discard()  # it has other readers registered than this process
     if _running is None or _running[0] != os.getpid():
         _running = (os.getpid(), DecoderProcess())
     return _running[1]
 
 
 def ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build: Build[Result]) -> Result:
-    """Ask this worker's decoder process.
+    """Ask this worker's decoder process, and start one if there is none.
 
-    What ends the process must depend on the input alone, and an earlier input may have left harm in its memory: what ended a
-    used process is asked once more, of a new one.
+    Whether an input ends the process must depend on that input alone, but an earlier input may have damaged its memory: an input
+    that ended a used process is tried once more in a new one.
+
+    Args:
+        document: JSON values of the request.
+        parts: bytes that the request refers to, such as the files of an input.
+        limits: memory and time that the process may take.
+        build: makes the result from the answer's message.
+
+    Returns:
+        What ``build`` made.
 
     Raises:
         SampleError: the decoder's refusal, or rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
@@ -209,7 +227,7 @@ def ask(document: dict[str, Any], parts: Sequence[bytes], limits: Limits, build:
     with _lock:
         while True:
             try:
-                return _process().ask(request, parts, limits, build)
+                return _get_process().ask(request, parts, limits, build)
             except SampleError:
                 raise
             except _Failed as failed:

@@ -1,9 +1,8 @@
 """Messages between a worker and its decoder process: a JSON document and raw bytes, through memory that both have mapped.
 
-Nothing is pickled. A document travels in a datagram. Bytes of up to :data:`SHARED_BYTES` are copied into memory that both sides
-keep mapped, one for each direction: its pages are there already, which is four times as fast as new ones. Larger bytes travel in
-an anonymous file in memory (memfd) whose descriptor is sent along, and which the receiver maps: a volume is copied once.
-
+Nothing is pickled. A document is sent in a datagram. Up to :data:`SHARED_BYTES` of raw bytes are copied into memory that both
+sides keep mapped, one for each direction: its pages exist already, which is four times as fast as new ones. More bytes are
+sent in an anonymous file in memory (memfd), which the receiver maps: a volume is copied once.
 The receiver seals the size of such a file before it maps it: a sender that shrank it later would end the receiver.
 """
 
@@ -28,9 +27,9 @@ from crossdim.storage_schema.sample import Array
 _SIZES = struct.Struct("<QQQ")
 #: Linux writes at most about 2 GiB in one call.
 _CHUNK = 1 << 30
-#: Of a datagram; a longer document, as of a series of thousands of files, travels behind the bytes.
+#: Of a datagram; a longer document, as of a series of thousands of files, is sent after the bytes.
 _MAX_DATAGRAM = 32 << 10
-#: An answer's document holds a header's few facts; a longer one is no answer of ours.
+#: An answer's document holds the few fields of a header; a longer one is not ours.
 MAX_DOCUMENT = 16 << 20
 #: Of the memory in each direction: 16 million pixels of 16 bits. Pages count once they are used. Ours.
 SHARED_BYTES = 32 << 20
@@ -43,12 +42,12 @@ class Ended(Exception):
 
 
 class NotAMessage(Exception):
-    """What came over the connection breaks the form of a message."""
+    """What was received is not a valid message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """A document, and bytes: in memory that is used again for the next message (``shared``), or in memory of their own."""
+    """A document and raw bytes, in memory that the next message reuses (``shared``) or in memory of their own."""
 
     document: dict[str, Any]
     memory: mmap.mmap | None
@@ -56,13 +55,24 @@ class Message:
     shared: bool
 
     def read(self, offset: int, num_bytes: int) -> bytes:
-        """A copy of a part of the bytes."""
+        """Copy a part of the bytes.
+
+        Args:
+            offset: first byte.
+            num_bytes: how many.
+
+        Returns:
+            ``num_bytes`` bytes.
+
+        Raises:
+            NotAMessage: if the message holds fewer.
+        """
         if offset + num_bytes > self.num_bytes:
             raise NotAMessage("the bytes are fewer than stated")
         return self.memory[offset : offset + num_bytes] if self.memory else b""
 
     def arrays(self, *kinds: tuple[np.dtype[Any], tuple[int, ...]]) -> list[Array]:
-        """All bytes as arrays of these types and shapes, one behind the other, that outlive the message."""
+        """All bytes as consecutive arrays of these types and shapes, copied so that they outlive the message."""
         counts = [int(np.prod(shape, dtype=object)) for _, shape in kinds]
         sizes = [count * dtype.itemsize for count, (dtype, _) in zip(counts, kinds, strict=True)]
         if self.memory is None or sum(sizes) != self.num_bytes or min(counts) < 1:
@@ -90,14 +100,27 @@ class Channel:
 
     @classmethod
     def of(cls, connection: socket.socket, outgoing: int, incoming: int) -> Self:
-        """A channel over the descriptors of two files that :func:`shared_memory` made."""
+        """Open a channel over two files of shared memory.
+
+        Args:
+            connection: a socket of datagrams to the other process.
+            outgoing: descriptor from :func:`create_shared_memory`, written by this process.
+            incoming: descriptor from :func:`create_shared_memory`, written by the other process.
+
+        Returns:
+            The channel, with both files mapped.
+        """
         return cls(connection=connection, outgoing=mmap.mmap(outgoing, SHARED_BYTES), incoming=mmap.mmap(incoming, SHARED_BYTES))
 
     def send(self, document: dict[str, Any], parts: Sequence[bytes | memoryview] = ()) -> None:
-        """Send a document and the bytes of ``parts``, one behind the other.
+        """Send a document and the bytes of ``parts``, one after the other.
+
+        Args:
+            document: JSON values.
+            parts: raw bytes, such as files or arrays.
 
         Raises:
-            Ended: if nobody receives them.
+            Ended: if the other process has ended.
         """
         text = json.dumps(document).encode()
         inside = len(text) <= _MAX_DATAGRAM
@@ -114,8 +137,8 @@ class Channel:
                 os.close(descriptor)
 
     @contextmanager
-    def received(self) -> Iterator[Message]:
-        """The next message.
+    def receive(self) -> Iterator[Message]:
+        """Receive the next message.
 
         Raises:
             Ended: if the connection is closed.
@@ -130,18 +153,18 @@ class Channel:
         if not datagram and not descriptors:
             raise Ended
         try:
-            message = _message(datagram, descriptors, self.incoming)
+            message = _parse_message(datagram, descriptors, self.incoming)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         yield message
         if message.memory is not None and not message.shared:
-            with suppress(BufferError):  # arrays hold it, and let go of it with themselves
+            with suppress(BufferError):  # arrays keep it alive, and release it when they go
                 message.memory.close()
 
 
-def shared_memory() -> int:
-    """The descriptor of a file in memory for one direction of a channel; nobody can change its size."""
+def create_shared_memory() -> int:
+    """Create a file in memory for one direction of a channel, with a sealed size, and return its descriptor."""
     descriptor = os.memfd_create("shared", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, SHARED_BYTES)
     _seal(descriptor)
@@ -153,7 +176,7 @@ def _seal(descriptor: int) -> None:
 
 
 def _place(parts: Sequence[bytes | memoryview], num_bytes: int, outgoing: mmap.mmap) -> list[int]:
-    """Copy the parts into the shared memory, or into a file whose descriptor is to be sent."""
+    """Copy the parts into the shared memory, or into a file whose descriptor is sent."""
     if num_bytes <= SHARED_BYTES:
         offset = 0
         for part in parts:
@@ -169,7 +192,7 @@ def _place(parts: Sequence[bytes | memoryview], num_bytes: int, outgoing: mmap.m
     return [descriptor]
 
 
-def _message(datagram: bytes, descriptors: Sequence[int], incoming: mmap.mmap) -> Message:
+def _parse_message(datagram: bytes, descriptors: Sequence[int], incoming: mmap.mmap) -> Message:
     if len(datagram) < _SIZES.size:
         raise NotAMessage("a datagram starts with three sizes")
     num_bytes, inside, behind = _SIZES.unpack_from(datagram)

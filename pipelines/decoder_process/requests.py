@@ -1,4 +1,4 @@
-"""What the worker asks of its decoder process: what a header says, or pixels, changed by the stages that make them fewer."""
+"""Requests to the decoder process: to read a header, or to decode pixels and apply the stages that reduce them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.decoder_process.client import ask
-from crossdim.pipelines.decoder_process.limits import Limits, limits_for
+from crossdim.pipelines.decoder_process.limits import Limits, compute_limits
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Message, NotAMessage
-from crossdim.pipelines.decoder_process.settings_text import settings_text
+from crossdim.pipelines.decoder_process.settings_text import serialise_settings
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import HEAD_BYTES, RawItem, ReadRules
 from crossdim.pipelines.readers.registry import readers_of
@@ -21,17 +21,26 @@ from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import CrossdimError
 from crossdim.storage_schema.sample import Sample
 
-#: Of an item, what its request tells by name; the rest travels as bytes, and as text of settings.
+#: Fields of an item that its request holds by name; the rest is sent as bytes, and as text of settings.
 _TOLD = [field.name for field in fields(RawItem) if field.name not in ("files", "rules")]
 
 
 def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> HeaderInfo | Unread:
-    """:func:`crossdim.pipelines.readers.probe.probe`, in the decoder process.
+    """Call :func:`crossdim.pipelines.readers.probe.probe` in the decoder process.
+
+    Args:
+        name: the file's name.
+        size: of the file, in bytes.
+        read: gives the first n bytes.
+        rules: size guards.
+
+    Returns:
+        What the header says, or what the file is if it is of no format that is read.
 
     Raises:
         SampleError: as there, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
     """
-    document = {"work": "probe", "name": name, "size": size, "rules": settings_text(rules)}
+    document = {"work": "probe", "name": name, "size": size, "rules": serialise_settings(rules)}
 
     def build(message: Message) -> tuple[bool, HeaderInfo | Unread]:
         answer = message.document
@@ -42,7 +51,7 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
     if more:
         rules.allow_file(size)
         whole = read(size)
-        _, found = ask(document, [whole], limits_for(RawItem(uri=name, files=(whole,)), volume=False), build)
+        _, found = ask(document, [whole], compute_limits(RawItem(uri=name, files=(whole,)), volume=False), build)
     if isinstance(found, HeaderInfo):
         rules.allow_file(size)
     return found
@@ -58,12 +67,15 @@ def _read_found(answer: dict[str, Any]) -> HeaderInfo | Unread:
 
 
 def decode(reader: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
-    """``READERS[reader].decode(item)`` and the stages behind it, in the decoder process.
+    """Call ``READERS[reader].decode(item)`` and the stages after it, in the decoder process.
 
     Args:
         reader: key of ``READERS``.
         item: the input.
-        stages: members of ``STAGES``, each of the result of the one before.
+        stages: members of ``STAGES``, each applied to the result of the one before.
+
+    Returns:
+        The sample after the last stage.
 
     Raises:
         SampleError: as there, with the stage that raised it, and rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
@@ -72,10 +84,12 @@ def decode(reader: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
         "work": "decode",
         "reader": reader,
         "item": {name: to_document(getattr(item, name)) for name in _TOLD},
-        "rules": settings_text(item.rules),
-        "stages": [[stage.name, settings_text(stage)] for stage in stages],
+        "rules": serialise_settings(item.rules),
+        "stages": [[stage.name, serialise_settings(stage)] for stage in stages],
     }
-    return ask(document, item.files, limits_for(item, volume=reader in [one.name for one in readers_of("volume")]), _read_sample)
+    return ask(
+        document, item.files, compute_limits(item, volume=reader in [one.name for one in readers_of("volume")]), _read_sample
+    )
 
 
 def _read_sample(message: Message) -> Sample:

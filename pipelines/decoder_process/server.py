@@ -29,14 +29,14 @@ from PIL import JpegImagePlugin, PngImagePlugin  # noqa: F401 - Pillow would imp
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.decoder_process.limits import Limits, enforce
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Channel, Ended, Message
-from crossdim.pipelines.decoder_process.settings_text import settings_of
+from crossdim.pipelines.decoder_process.settings_text import parse_settings
 from crossdim.pipelines.extensions import load_extensions
-from crossdim.pipelines.quarantine import quarantine_row
+from crossdim.pipelines.quarantine import build_quarantine_row
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.registry import READERS
-from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text
+from crossdim.pipelines.reasons import MAX_CHARACTERS, format_foreign_text, format_warning
 from crossdim.pipelines.stages.registry import STAGES
 from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import SampleError
@@ -52,12 +52,12 @@ Answer = tuple[dict[str, Any], list[memoryview]]
 
 
 class _MoreNeeded(Exception):
-    """The header goes on behind the bytes that were sent."""
+    """The header is longer than the bytes that were sent."""
 
 
 def _probe(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     (head,) = files
-    rules = settings_of(ReadRules, request["rules"])
+    rules = parse_settings(ReadRules, request["rules"])
 
     def read(num_bytes: int) -> bytes:
         if num_bytes > len(head):
@@ -75,8 +75,8 @@ def _probe(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
 def _decode(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     told = request["item"]
     typed = {"hashes": tuple(told["hashes"]), "modality": Modality(told["modality"])}
-    item = RawItem(**told | typed, files=files, rules=settings_of(ReadRules, request["rules"]))
-    stages = [settings_of(STAGES[name], text) for name, text in request["stages"]]
+    item = RawItem(**told | typed, files=files, rules=parse_settings(ReadRules, request["rules"]))
+    stages = [parse_settings(STAGES[name], text) for name, text in request["stages"]]
     sample = READERS[request["reader"]].decode(item)
     _refuse_warned()
     sample = _apply_stages(stages, sample)
@@ -87,14 +87,14 @@ def _decode(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
 
 
 def _apply_stages(stages: Sequence[Stage], sample: Sample) -> Sample:
-    """The sample behind all stages; a refusal tells which of them gave it."""
+    """Apply the stages to a sample; a refusal names the stage that raised it."""
     for stage in stages:
         try:
             sample = stage(sample)
         except MemoryError:
             raise
         except Exception as error:  # the per-sample boundary of one stage
-            refused = quarantine_row("", stage.name, error)
+            refused = build_quarantine_row("", stage.name, error)
             raise SampleError(refused.rule, refused.reason, stage=refused.stage) from error
     return sample
 
@@ -103,7 +103,7 @@ _WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"prob
 
 
 def _answer(message: Message) -> tuple[Answer, bool]:
-    """What the request asks for, or why there is none; and whether this worker should go on afterwards."""
+    """Answer a request, or say why there is no answer; and whether this worker should continue afterwards."""
     request = message.document
     enforce(Limits(**request["limits"]))
     try:
@@ -115,29 +115,29 @@ def _answer(message: Message) -> tuple[Answer, bool]:
     except MemoryError:
         return ({"failed": "memory"}, []), False
     except Exception as error:  # the per-sample boundary of this process: what one input causes becomes its refusal
-        refused = quarantine_row("", "", error)
+        refused = build_quarantine_row("", "", error)
         at_fault = error.files if isinstance(error, SampleError) else ()
         why = {"stage": refused.stage, "rule": refused.rule, "reason": refused.reason, "files": at_fault}
         return ({"refused": why}, []), True
-    except BaseException:  # a codec in Rust panics with one
+    except BaseException:  # a panic of a codec in Rust is one
         return ({"failed": "panic"}, []), False
     else:
         return answer, True
 
 
 def _refuse_warned() -> None:
-    """Refuse an input of which a codec has said something.
+    """Refuse an input for which a codec printed a warning.
 
     Raises:
         SampleError: rule ``codec_warning``.
     """
-    told = _told_by_codecs()
+    told = _format_codec_messages()
     if told:
-        raise SampleError("codec_warning", f"the codec warns: {foreign_text(UserWarning(told))}")
+        raise SampleError("codec_warning", f"the codec warns: {format_foreign_text(UserWarning(told))}")
 
 
-def _told_by_codecs() -> str:
-    """What native code wrote to standard error since it was last asked: where libraries leave their warnings."""
+def _format_codec_messages() -> str:
+    """Format what native code has written to standard error since the last call; libraries print their warnings there."""
     num_bytes = os.fstat(_STDERR).st_size
     if not num_bytes:
         return ""
@@ -149,11 +149,11 @@ def _told_by_codecs() -> str:
 
 def _serve(channel: Channel, taken: mmap.mmap) -> None:
     os.dup2(os.memfd_create("stderr"), _STDERR)
-    warnings.formatwarning = warning_text
+    warnings.formatwarning = format_warning
     while True:
-        with channel.received() as message:
+        with channel.receive() as message:
             _TAKEN.pack_into(taken, 0, message.document["number"])
-            _told_by_codecs()
+            _format_codec_messages()
             (document, parts), go_on = _answer(message)
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))
         channel.send(document, parts)
@@ -189,7 +189,7 @@ def _fork_worker(channel: Channel, taken: mmap.mmap) -> tuple[int, int]:
 
 
 def supervise() -> NoReturn:
-    """Keep one worker alive, tell the client of each that died, and end with the client."""
+    """Keep one worker alive, report each that died to the client, and end with the client."""
     load_extensions(sys.argv[4:])
     gc.freeze()
     descriptor, outgoing, incoming = map(int, sys.argv[1:4])

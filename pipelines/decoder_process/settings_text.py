@@ -1,4 +1,4 @@
-"""Settings inside of requests: the same for every file of a run, so their text is made and read once."""
+"""Settings inside requests. They are the same for every file of a run, so their text is written and parsed once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ Settings = TypeVar("Settings")
 
 
 @lru_cache(maxsize=64)
-def settings_text(settings: Any) -> str:
+def serialise_settings(settings: Any) -> str:
     """A frozen dataclass of settings as JSON."""
     return json.dumps(to_document(settings))
 
 
 @lru_cache(maxsize=64)
-def settings_of(kind: type[Settings], text: str) -> Settings:
-    """What :func:`settings_text` wrote, as a ``kind``."""
+def parse_settings(kind: type[Settings], text: str) -> Settings:
+    """Parse what :func:`serialise_settings` wrote.
+
+    Args:
+        kind: dataclass of the settings.
+        text: JSON.
+
+    Returns:
+        An instance of ``kind``; equal texts give the same instance.
+    """
     return from_document(kind, json.loads(text), subject=kind.__name__)

@@ -17,7 +17,7 @@ from crossdim.pipelines.jobs.differences import describe_differences, find_setti
 from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.unread import UnreadFormat
 from crossdim.pipelines.scratch import scratch_of
-from crossdim.pipelines.sources.ignored_names import ignored_by_name
+from crossdim.pipelines.sources.ignored_names import match_ignored_name
 from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
@@ -41,7 +41,7 @@ def check_free(out: Bucket) -> None:
         out,
         kind="dataset",
         is_ours=lambda paths: any(map(scratch_of, paths)),
-        is_ignored=lambda path: ignored_by_name(path) is not None,
+        is_ignored=lambda path: match_ignored_name(path) is not None,
     )
 
 

@@ -39,8 +39,8 @@ from crossdim.pipelines.publish import Bank, ManifestHeader, describe_refusals, 
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.readers.geometry import place_of
 from crossdim.pipelines.readers.registry import families_of, promised_family, reader_of_format
-from crossdim.pipelines.sources.folder_names import label_in, modality_in
-from crossdim.pipelines.sources.ignored_names import ignored_by_name
+from crossdim.pipelines.sources.folder_names import find_label, find_modality
+from crossdim.pipelines.sources.ignored_names import match_ignored_name
 from crossdim.pipelines.sources.label_matching import match_series, match_table
 from crossdim.pipelines.sources.labels import Known, Labels
 from crossdim.pipelines.sources.listing import SourceFile, folder_name, list_sources
@@ -73,7 +73,7 @@ def find_labels(preparation: Preparation, sources: Sequence[Bucket], files: Sequ
         if len(set(patients)) == 1 and patients[0] is not None:
             check_patients(patients, preparation.split)  # the table alone shows that no test part can be drawn
     if preparation.label_by_folder:
-        labels = labels.with_folders({(file.source, file.path): label_in(file.path, folders[file.source]) for file in files})
+        labels = labels.with_folders({(file.source, file.path): find_label(file.path, folders[file.source]) for file in files})
     return labels
 
 
@@ -82,7 +82,7 @@ def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
     families = families_of(recipe.reads)
     promise, ending = promised_family(file.path), file.path.rpartition("/")[2].rpartition(".")[2]
     says_nothing = "." not in file.path.rpartition("/")[2] or ending.isdigit()
-    return ignored_by_name(file.path) is None and (promise in families or (promise is None and says_nothing))
+    return match_ignored_name(file.path) is None and (promise in families or (promise is None and says_nothing))
 
 
 def _tell(lines: Iterable[str]) -> None:
@@ -99,7 +99,7 @@ def _naming(preparation: Preparation, sources: Sequence[Bucket], labels: Labels,
         return labels.of([(file.source, file.path) for file in files], series, places)
 
     def modality(result: ScanResult) -> Modality:
-        return preparation.modality or modality_in(result.path, folders[result.source])
+        return preparation.modality or find_modality(result.path, folders[result.source])
 
     return Naming(known=known, modality=modality, names=names)
 

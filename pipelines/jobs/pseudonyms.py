@@ -9,7 +9,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import contains
 from crossdim.pipelines.jobs.names import NamedFile, NameRule, name_table, parse_name_table
 from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
-from crossdim.pipelines.sources.salt import load_or_create_key, make_key, read_key, salt_beside, tell_if_readable_by_others
+from crossdim.pipelines.sources.salt import load_or_create_key, locate_salt, make_key, read_key, tell_if_readable_by_others
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.pseudonym import PseudonymKey
 
@@ -58,14 +58,14 @@ class PseudonymOptions:
             return read_key(self.salt_file)
         _check_outside(out, source.at(SALT_NAME), "--salt-file")
         key = load_or_create_key(source, new)
-        tell_if_readable_by_others(salt_beside(source))
+        tell_if_readable_by_others(locate_salt(source))
         return key
 
     def find_key(self, source: Bucket) -> PseudonymKey | None:
         """The secret key if there is one; none is made."""
         if self.salt_file is not None:
             return read_key(self.salt_file)
-        return read_key(salt_beside(source)) if source.exists(SALT_NAME) else None
+        return read_key(locate_salt(source)) if source.exists(SALT_NAME) else None
 
     def write_name_map(self, files: Iterable[NamedFile], source: Bucket, out: Bucket, dataset: str) -> Bucket:
         """Write the table that leads from hashed names back to files.

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from crossdim.foundation import signals
-from crossdim.pipelines.extensions import load_extensions, loaded_extensions
+from crossdim.pipelines.extensions import list_extensions, load_extensions
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 
 #: Attempts at a task whose worker dies, for instance for want of memory. Ours.
@@ -63,7 +63,7 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
         dataset = ray.data.from_items([{"document": text} for text in documents], override_num_blocks=len(documents)).map_batches(
             cast(Any, _batch),
             batch_size=1,
-            fn_kwargs={"work": work, "extensions": loaded_extensions()},
+            fn_kwargs={"work": work, "extensions": list_extensions()},
             num_cpus=1,
             concurrency=concurrency,
             max_retries=MAX_RETRIES,

@@ -22,7 +22,7 @@ from crossdim.pipelines.stages.pseudo3d import Mode, Pseudo3DStage
 from crossdim.pipelines.stages.resample import Resample, ResampleStage
 from crossdim.pipelines.stages.resize import Fit, FitStage
 from crossdim.pipelines.stages.stage import Stage
-from crossdim.pipelines.stages.superpatch import SuperpatchStage, boxes_of
+from crossdim.pipelines.stages.superpatch import SuperpatchStage, count_boxes
 from crossdim.storage_schema.bank import BankLayout
 from crossdim.storage_schema.errors import UsageError, list_wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D
@@ -191,7 +191,7 @@ class VolumeRecipe(StagedRecipe):
         """
         self.read.allow_bytes(4 * math.prod(shape_DHW), shape_DHW)
         self.resample.check_extent(shape_DHW, spacing_mm)
-        return boxes_of(self.resample.shape(shape_DHW, spacing_mm), self.superpatch)
+        return count_boxes(self.resample.shape(shape_DHW, spacing_mm), self.superpatch)
 
 
 Recipe = ImageRecipe | VolumeRecipe

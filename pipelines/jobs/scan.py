@@ -44,7 +44,7 @@ def scan_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> 
         rules: size guards.
     """
     result = partial(ScanResult, source=file.source, path=file.path, uri=file.uri, size=file.size, version=file.version)
-    named = ignored_names.ignored_by_name(file.path)
+    named = ignored_names.match_ignored_name(file.path)
     if named:
         return result(status="ignored", format=named, rule=named, reason=ignored_names.REASONS[named])
     refused = partial(result, status="refused", format=promised_family(file.path) or "unknown")

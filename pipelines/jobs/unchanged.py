@@ -11,7 +11,7 @@ from crossdim.pipelines.jobs.names import NamedFile
 from crossdim.pipelines.jobs.output import read_rows
 from crossdim.pipelines.readers.raw import content_hash
 from crossdim.pipelines.readers.registry import known_ending
-from crossdim.pipelines.sources.ignored_names import ignored_by_name
+from crossdim.pipelines.sources.ignored_names import match_ignored_name
 from crossdim.pipelines.sources.listing import SourceFile
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest
@@ -113,7 +113,7 @@ def check_unchanged(
     """
     recorded = {one.path: one for one in names}
     contents = Contents(sources, recorded, out)
-    looked_at = [file for file in files if not ignored_by_name(file.path) and not file.problem]
+    looked_at = [file for file in files if not match_ignored_name(file.path) and not file.problem]
     if not recorded and not any(map(contents.may_have_changed, looked_at)):
         return []
     rows = read_rows(out, manifest, "catalog", ["source_uri", "source_sha256"])

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from crossdim.pipelines.reasons import foreign_text
+from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 
 #: The first element of group 0002, and where a file's meta information has its transfer syntax at the latest.
@@ -65,7 +65,7 @@ def _step(stream: zlib._Decompress, data: bytes, max_bytes: int) -> bytes:
     try:
         return stream.decompress(data, max(max_bytes, 1))
     except zlib.error as error:
-        raise SampleError("deflate", f"the deflated dataset is damaged: {foreign_text(error)}") from error
+        raise SampleError("deflate", f"the deflated dataset is damaged: {format_foreign_text(error)}") from error
 
 
 def _promised_bytes(head: bytes) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from crossdim.pipelines.reasons import foreign_text
+from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -25,7 +25,7 @@ def inflate_head(data: bytes, num_bytes: int) -> bytes:
     try:
         return zlib.decompressobj(_GZIP_WINDOW).decompress(data, num_bytes)
     except zlib.error as error:
-        raise SampleError("gzip", f"the gzip stream is damaged at its start: {foreign_text(error)}") from error
+        raise SampleError("gzip", f"the gzip stream is damaged at its start: {format_foreign_text(error)}") from error
 
 
 def is_cut(data: bytes) -> bool:
@@ -87,4 +87,4 @@ def _step(member: zlib._Decompress, data: bytes) -> bytes:
     try:
         return member.decompress(data, _STEP_BYTES)
     except zlib.error as error:
-        raise SampleError("gzip", f"the gzip stream is damaged: {foreign_text(error)}") from error
+        raise SampleError("gzip", f"the gzip stream is damaged: {format_foreign_text(error)}") from error

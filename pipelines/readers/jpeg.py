@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from crossdim.pipelines.reasons import foreign_text
+from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 
 #: What Pillow calls the colours of a file, and what the decoder is asked for.
@@ -40,7 +40,7 @@ def decoded(data: bytes, opened: Image.Image) -> tuple[Image.Image, str | None]:
         if _UNUSUAL in str(error):
             opened.load()
             return opened, UNCHECKED_NOTE
-        raise SampleError("damaged", f"the JPEG stream is damaged: {foreign_text(error)}; export it again") from error
+        raise SampleError("damaged", f"the JPEG stream is damaged: {format_foreign_text(error)}; export it again") from error
     if opened.mode not in _COLOURS:  # Pillow knows which programs store CMYK inverted
         opened.load()
         return opened, None

@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.reasons import foreign_text
+from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 
 Affine = npt.NDArray[np.float64]
@@ -125,7 +125,7 @@ def _qform(header: Any) -> Affine:
     try:
         return np.asarray(header.get_qform(), np.float64)
     except (ValueError, ArithmeticError, np.linalg.LinAlgError, nibabel.spatialimages.HeaderDataError) as error:
-        raise SampleError("affine", f"the header's orientation cannot be read: {foreign_text(error)}") from error
+        raise SampleError("affine", f"the header's orientation cannot be read: {format_foreign_text(error)}") from error
 
 
 def _sound_qform(header: Any) -> Affine | None:

@@ -15,7 +15,7 @@ from crossdim.pipelines.readers import jpeg
 from crossdim.pipelines.readers.exif import turn_upright
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
-from crossdim.pipelines.reasons import foreign_text
+from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample, Scaling
 from crossdim.storage_schema.vocabulary import Presentation
@@ -73,7 +73,7 @@ def decode(item: RawItem) -> Sample:
             picture, unchecked = jpeg.decoded(item.data, picture)
         picture, unoriented = turn_upright(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise SampleError("damaged", f"the picture cannot be decoded to its end: {foreign_text(error)}") from error
+        raise SampleError("damaged", f"the picture cannot be decoded to its end: {format_foreign_text(error)}") from error
     bits = item.data[_PNG_DEPTH] if is_png else 8
     array, note = _channels(picture, bits)
     key, origin, patient = item.origin()
@@ -97,11 +97,11 @@ def _open(data: bytes, rules: ReadRules) -> Image.Image:
             warnings.simplefilter("ignore")  # of metadata, which is not needed, and of size, for which our own guard follows
             picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except Image.DecompressionBombError as error:
-        raise SampleError("too_large", f"the picture is larger than can be decoded: {foreign_text(error)}") from error
+        raise SampleError("too_large", f"the picture is larger than can be decoded: {format_foreign_text(error)}") from error
     except UnidentifiedImageError as error:
         raise SampleError("damaged", "the file starts as a PNG or JPEG does, but its header is damaged or cut") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError("damaged", f"the picture's header cannot be read: {foreign_text(error)}") from error
+        raise SampleError("damaged", f"the picture's header cannot be read: {format_foreign_text(error)}") from error
     if min(picture.size) < 1:
         raise SampleError("dimensions", f"the header says {picture.width}x{picture.height} pixels; an image has at least one")
     channels = _num_channels(picture)

@@ -1,4 +1,4 @@
-"""Named recipes: each a function that returns a resolved configuration tree."""
+"""Named recipes: functions that return a complete configuration of ``prepare``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def resolve(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name with ``path=value`` overrides applied.
+    """Find a recipe by name and apply ``path=value`` overrides.
 
     Args:
         name: of a recipe of ours, or ``module:function`` of another package, whose readers and stages are registered then.
         overrides: such as ``fit.max_side=512``.
 
+    Returns:
+        The recipe with the overrides.
+
     Raises:
-        UsageError: for an unknown name or setting, with the nearest ones; or for a function that returns no recipe.
+        UsageError: for an unknown name or setting, with the nearest ones; or for a function that does not return a recipe.
     """
     if name in RECIPES:
         return override_settings(RECIPES[name](), overrides)
@@ -43,5 +46,5 @@ def resolve(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def default_name(recipe: str) -> str:
-    """What a dataset is called unless the user says it: after its recipe, or after the function that makes it."""
+    """The default name of a dataset: that of its recipe, or of the function that makes it."""
     return recipe.replace(":", "-") if recipe in RECIPES else recipe.rpartition(":")[2]

@@ -1,1 +1,1 @@
-"""Samples to object bytes and catalog rows. Equal samples give equal bytes; nothing is written here."""
+"""Samples to object bytes and catalog rows. Equal samples give equal bytes; these modules write nothing."""

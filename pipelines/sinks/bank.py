@@ -26,7 +26,7 @@ from crossdim.storage_schema.vocabulary import Encoding
 ZARR_DOCUMENT = "zarr.json"
 
 
-def _blosc() -> BloscCodec:
+def _build_blosc() -> BloscCodec:
     settings: dict[str, Any] = {**BLOSC, "typesize": DTYPE.itemsize, "blocksize": 0}
     return BloscCodec.from_dict({"name": "blosc", "configuration": settings})
 
@@ -40,44 +40,55 @@ def _create(layout: BankLayout, num_shards: int) -> tuple[zarr.Array[Any], Memor
         chunks=layout.chunk_shape,
         shards=layout.shard_shape,
         dtype=DTYPE,
-        compressors=[_blosc(), Crc32cCodec()],
+        compressors=[_build_blosc(), Crc32cCodec()],
         fill_value=AIR,
         dimension_names=DIMENSION_NAMES,
     )
     return array, store
 
 
-def _object(store: MemoryStore, name: str) -> bytes:
+def _read_object(store: MemoryStore, name: str) -> bytes:
     buffer = sync(store.get(name, default_buffer_prototype()))
     assert buffer is not None, name
     return buffer.to_bytes()
 
 
-def bank_document(layout: BankLayout, num_shards: int) -> bytes:
-    """The ``zarr.json`` of a bank with room for ``num_shards`` objects."""
-    return _object(_create(layout, num_shards)[1], ZARR_DOCUMENT)
+def build_bank_document(layout: BankLayout, num_shards: int) -> bytes:
+    """Build the ``zarr.json`` of a bank.
+
+    Args:
+        layout: shapes of the bank.
+        num_shards: number of objects that the bank has space for.
+
+    Returns:
+        The bytes of the document.
+    """
+    return _read_object(_create(layout, num_shards)[1], ZARR_DOCUMENT)
 
 
-def shard_bytes(boxes: Mapping[int, Array], layout: BankLayout) -> bytes:
-    """The object of one shard.
+def encode_shard(boxes: Mapping[int, Array], layout: BankLayout) -> bytes:
+    """Encode the object of one shard.
 
     Args:
         boxes: (S, S, S) int16 by position inside the shard; positions not named stay absent. No box may be all air, which
             Zarr stores as absent.
         layout: shapes.
+
+    Returns:
+        The bytes of the object, with the index at its end.
     """
     array, store = _create(layout, 1)
     filled = np.full(layout.shard_shape, AIR, DTYPE)
     for position, box in boxes.items():
         filled[position] = box
     array[...] = filled
-    return _object(store, BankLayout.shard_object(0))
+    return _read_object(store, BankLayout.shard_object(0))
 
 
 def pack_bank_shard(
     samples: Mapping[int, Sample], number: int, path: str, layout: BankLayout, *, split: SplitRule, preprocessing_digest: str
 ) -> PackedObject:
-    """One shard of a bank, with its samples' catalog rows in order of position.
+    """Pack one shard of a bank, with its samples' catalog rows in order of position.
 
     Args:
         samples: (1, S, S, S) int16 by position inside the shard.
@@ -86,11 +97,17 @@ def pack_bank_shard(
         layout: shapes.
         split: which samples are held out.
         preprocessing_digest: of the recipe that made the samples.
+
+    Returns:
+        Path, bytes and catalog rows of the object.
+
+    Raises:
+        GeometryError: if a sample is all air, which has no bytes in a bank.
     """
     for sample in samples.values():
         if not sample.array.any():
             raise GeometryError(f"superpatch {sample.key} is all air and has no bytes in the bank")
-    data = shard_bytes({position: sample.array[0] for position, sample in samples.items()}, layout)
+    data = encode_shard({position: sample.array[0] for position, sample in samples.items()}, layout)
     extents = parse_shard_index(data, layout.patches_per_shard)
     name = f"{path}/{BankLayout.shard_object(number)}"
     rows = []

@@ -1,4 +1,4 @@
-"""An object ready to be written, with the catalog rows of what lies in it."""
+"""An object ready to be written, with the catalog rows of its samples."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class PackedObject:
     rows: tuple[dict[str, object], ...]
 
     def entry(self) -> ObjectEntry:
-        """How the manifest names this object."""
+        """The manifest's entry of this object."""
         return ObjectEntry(path=self.path, size=len(self.data), sha256=hashlib.sha256(self.data).hexdigest(), role=self.role)

@@ -15,13 +15,16 @@ from crossdim.storage_schema.vocabulary import ARRAY_SUFFIX, Encoding
 
 
 def pack_shard(samples: Sequence[Sample], path: str, *, split: SplitRule, preprocessing_digest: str) -> PackedObject:
-    """One tar with all samples, sorted by key; the catalog points at the .npy members.
+    """Pack all samples into one tar, sorted by key; the catalog's ranges are those of the ``.npy`` members.
 
     Args:
         samples: with keys that differ.
         path: of the shard inside the dataset.
         split: which samples are held out.
         preprocessing_digest: of the recipe that made the samples.
+
+    Returns:
+        Path, bytes and catalog rows of the object.
     """
     ordered = sorted(samples, key=lambda sample: sample.key)
     data, extents = pack_tar([member for sample in ordered for member in build_members(sample)])

@@ -1,1 +1,1 @@
-"""Where inputs come from: listings, labels, and the words in their paths."""
+"""Inputs: listings, labels, and what the words in their paths mean."""

@@ -1,6 +1,6 @@
-"""Files that systems and editors leave beside images: told by their names alone, never opened.
+"""Files that systems and editors leave beside images: recognised by their names alone, and never opened.
 
-A path is looked at below its source only; what the source itself is called is the user's choice.
+Only the path below the source counts; the user chose the source's own name.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def _is_litter(name: str) -> bool:
     return lower in FILES or lower.startswith(PREFIXES) or lower.endswith(SUFFIXES) or emacs
 
 
-def ignored_by_name(path: str) -> str | None:
-    """The rule by which a file is ignored without being opened, a key of ``REASONS``; None if it has to be looked at.
+def match_ignored_name(path: str) -> str | None:
+    """Find the rule by which a file is ignored without being opened, a key of ``REASONS``; None if it must be opened.
 
-    A hidden file whose name ends as an image's does is not ignored: somebody's images may be called so.
+    A hidden file whose name ends as an image's does is not ignored: it may be somebody's image.
 
     Args:
         path: relative to its source.

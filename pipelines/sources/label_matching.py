@@ -1,4 +1,4 @@
-"""Rows of a table held against the listing, before anything is scanned: which files they name, and what is told of it."""
+"""Rows of a table are matched with the listing before anything is scanned: which files they name, and what to report about it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _INVISIBLE = re.compile(
 )
 
 
-def plain(path: str) -> str:
-    """One spelling for all spellings of a path: NFC, slashes, neither blanks at the ends nor ``.`` nor a slash too many."""
+def simplify(path: str) -> str:
+    """Reduce all spellings of a path to one: NFC, slashes, no blanks at the ends, no ``.``, no needless slash."""
     parts = unicodedata.normalize("NFC", path.strip()).replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
 class _Places:
-    """Files and folders of all sources by name: as spelled, else by their plain spelling."""
+    """Files and folders of all sources by name: as spelled, else by their simplified spelling."""
 
     def __init__(self, files: Sequence[SourceFile], folders: Sequence[str], roots: Sequence[Sequence[str]]) -> None:
         found: dict[FileKey, None] = {}
@@ -49,26 +49,26 @@ class _Places:
             for names in (self._inside, self._beside):
                 by_plain: dict[str, list[FileKey]] = {}
                 for name, places in names.items():
-                    by_plain.setdefault(plain(name), []).extend(places)
+                    by_plain.setdefault(simplify(name), []).extend(places)
                 self._plain.append(by_plain)
         return self._plain
 
     def named(self, path: str) -> list[FileKey]:
-        """What ``path`` names, relative to a source or to the folder that holds it; several where that is not clear."""
-        if found := _all_of((self._inside, self._beside), path.rstrip("/")):
+        """What ``path`` names, relative to a source or to the folder that holds it; several if it is ambiguous."""
+        if found := _list_all((self._inside, self._beside), path.rstrip("/")):
             return found
         for source, roots in enumerate(self._roots):
             for root in roots:
                 if path.startswith(root + "/"):
                     return [one for one in self._named_inside(path[len(root) + 1 :]) if one[0] == source]
-        return _all_of(self._plain_names(), plain(path))
+        return _list_all(self._plain_names(), simplify(path))
 
     def _named_inside(self, path: str) -> list[FileKey]:
-        return self._inside.get(path.rstrip("/")) or self._plain_names()[0].get(plain(path), [])
+        return self._inside.get(path.rstrip("/")) or self._plain_names()[0].get(simplify(path), [])
 
 
-def _all_of(names: Sequence[Mapping[str, list[FileKey]]], name: str) -> list[FileKey]:
-    """What a name stands for in any of these, each once."""
+def _list_all(names: Sequence[Mapping[str, list[FileKey]]], name: str) -> list[FileKey]:
+    """Everything that a name means in any of these, each once."""
     return list(dict.fromkeys(place for one in names for place in one.get(name, ())))
 
 
@@ -88,7 +88,7 @@ def match_table(
     folders: Sequence[str],
     roots: Sequence[Sequence[str]] = (),
 ) -> tuple[Labels, list[str]]:
-    """Find the files that a table names: a row speaks of a file, or of all files in a folder; the nearest row counts.
+    """Find the files that a table names: a row is about a file, or about all files in a folder; the nearest row counts.
 
     Args:
         table: the table.
@@ -115,7 +115,7 @@ def match_table(
             names = " and ".join(repr(f"{folders[source]}/{path}") for source, path in found[:3])
             problems.append(Problem(loc=f"line {row.line}", message=f"{row.path!r} names {len(found)} inputs: {names}"))
         else:
-            strangers.setdefault(plain(row.path), []).append(row)
+            strangers.setdefault(simplify(row.path), []).append(row)
     known: dict[FileKey, Known] = {place: _one_of(rows, table, problems) for place, rows in by_place.items()}
     unmatched = {path: _one_of(rows, table, problems) for path, rows in strangers.items()}
     _refuse(table.where, problems)
@@ -130,10 +130,10 @@ def match_table(
     counted = {(file.source, file.path): file for file in needing}
     counted |= {(file.source, file.path): file for file in files if (file.source, file.path) in by_file}
     told = [
-        *_told_files(list(counted.values()), by_file),
-        *_told_rows(table, strangers, by_series),
-        *_told_missing(table),
-        *_told_alike(table),
+        *_describe_files(list(counted.values()), by_file),
+        *_describe_rows(table, strangers, by_series),
+        *_describe_missing(table),
+        *_describe_alike(table),
     ]
     return Labels(by_file=by_file, by_series=by_series), told
 
@@ -161,7 +161,7 @@ def _refuse(where: str, problems: Sequence[Problem]) -> None:
 
 
 def check_found(table: LabelTable, found: Iterable[Known]) -> None:
-    """Refuse a table that speaks of other files, or says nothing of these.
+    """Refuse a table that is about other files, or has no value for any of these.
 
     Args:
         table: the table.
@@ -186,13 +186,13 @@ def check_found(table: LabelTable, found: Iterable[Known]) -> None:
             )
 
 
-def _told_files(files: Sequence[SourceFile], by_file: dict[FileKey, Known]) -> list[str]:
+def _describe_files(files: Sequence[SourceFile], by_file: dict[FileKey, Known]) -> list[str]:
     without = [file for file in files if (file.source, file.path) not in by_file]
     named = f"{len(files) - len(without)} of {len(files)} files named"
     return [f"{named}; {len(without)} without, such as {without[0].uri!r}" if without else named]
 
 
-def _told_rows(table: LabelTable, strangers: dict[str, list[TableRow]], by_series: dict[str, Known]) -> list[str]:
+def _describe_rows(table: LabelTable, strangers: dict[str, list[TableRow]], by_series: dict[str, Known]) -> list[str]:
     rows = [row for path, found in strangers.items() if path not in by_series for row in found]
     told = []
     if rows:
@@ -203,7 +203,7 @@ def _told_rows(table: LabelTable, strangers: dict[str, list[TableRow]], by_serie
     return told
 
 
-def _told_missing(table: LabelTable) -> list[str]:
+def _describe_missing(table: LabelTable) -> list[str]:
     told = []
     for column in table.columns:
         kept = table.label_column == column
@@ -218,21 +218,21 @@ def _told_missing(table: LabelTable) -> list[str]:
     return told
 
 
-def _told_alike(table: LabelTable) -> list[str]:
-    """Values that are two by their spelling and perhaps one by their meaning, such as 1 and 1.0."""
+def _describe_alike(table: LabelTable) -> list[str]:
+    """Describe values that differ in spelling and perhaps not in meaning, such as 1 and 1.0."""
     told = []
     for column in table.columns:
         spellings: dict[object, dict[str, None]] = {}
         for row in table.parsed.rows:
-            spellings.setdefault(_meaning(row.cells[column]), {})[row.cells[column]] = None
+            spellings.setdefault(_find_meaning(row.cells[column]), {})[row.cells[column]] = None
         alike = [tuple(one) for one in spellings.values() if len(one) > 1]
         if alike:
             told.append(f"{column} has {' and '.join(map(repr, alike[0][:3]))}, which are kept apart; spell one value one way")
     return told
 
 
-def _meaning(value: str) -> object:
-    """The value without case, blanks in a row, and characters that nobody sees, such as U+200B and the soft hyphen."""
+def _find_meaning(value: str) -> object:
+    """The value without case, repeated blanks and invisible characters, such as U+200B and the soft hyphen."""
     value = unicodedata.normalize("NFKC", _INVISIBLE.sub("", value))
     if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", value):
         return float(value)
@@ -240,7 +240,7 @@ def _meaning(value: str) -> object:
 
 
 def match_series(table: LabelTable, labels: Labels, series: Collection[str]) -> list[str]:
-    """Hold the rows that look like UIDs of series against the series that the scan found.
+    """Match the rows that look like UIDs of series with the series that the scan found.
 
     Args:
         table: the table.
@@ -261,7 +261,7 @@ def match_series(table: LabelTable, labels: Labels, series: Collection[str]) -> 
             loc=f"line {row.line}", message=f"{row.path!r} names {num_series[uid]} inputs: series of several studies or patients"
         )
         for row in table.parsed.rows
-        if (uid := plain(row.path)) in labels.by_series and num_series[uid] > 1
+        if (uid := simplify(row.path)) in labels.by_series and num_series[uid] > 1
     ]
     _refuse(table.where, problems)
     found = [known for uid, known in labels.by_series.items() if uid in series]

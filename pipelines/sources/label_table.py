@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from crossdim.storage_schema.errors import Problem, UsageError, describe_unknown_name
 
 PATH_COLUMN = "path"
-#: The one of these by which the header holds the columns asked for is the table's.
+#: Possible delimiters; the table's is the one by which the header holds the columns asked for.
 DELIMITERS = (",", ";", "\t", "|")
 #: Cells that mean "no value", whatever their case, as pandas, SQL and spreadsheets write them.
 MISSING_WORDS = frozenset({"", "nan", "-nan", "null", "n/a", "#n/a", "#na", "#n/a n/a", "<na>", "nat", "1.#ind", "-1.#ind"})
-#: Only so spelled: in lower case they are words, and ``none`` is a common class.
+#: Only in this spelling: in lower case they are words, and ``none`` is a common class.
 MISSING_SPELLINGS = frozenset({"NA", "None", "NONE"})
 #: Problems of one kind that are named before the rest is counted.
 MAX_NAMED = 50
@@ -40,7 +40,7 @@ class TableRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedTable:
-    """All rows of a table, and the rows that are no rows."""
+    """All rows of a table, and the rows that could not be parsed."""
 
     rows: tuple[TableRow, ...]
     problems: tuple[Problem, ...]
@@ -52,14 +52,24 @@ def is_missing(cell: str, words: frozenset[str] | None = None) -> bool:
     Args:
         cell: without blanks at its ends.
         words: the spellings that mean it besides the blank cell; by default those that pandas, SQL and spreadsheets write.
+
+    Returns:
+        True for a blank cell and for those spellings.
     """
     if words is not None:
         return not cell or cell in words
     return cell in MISSING_SPELLINGS or cell.lower() in MISSING_WORDS
 
 
-def table_text(data: bytes, where: str) -> str:
-    """The text of a table: UTF-8, or UTF-16 with its byte order mark.
+def decode_table(data: bytes, where: str) -> str:
+    """Decode the text of a table: UTF-8, or UTF-16 with its byte order mark.
+
+    Args:
+        data: all bytes of the file.
+        where: the table's name in messages.
+
+    Returns:
+        The text, without byte order mark.
 
     Raises:
         UsageError: for any other encoding, naming the first byte that does not fit.
@@ -79,8 +89,8 @@ def table_text(data: bytes, where: str) -> str:
     return text
 
 
-def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Records with the line each starts on. A quote that is never closed is an error, not a cell that holds the rest."""
+def _read_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Read records, with the line that each starts on. A quote that is never closed is an error."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     for record in reader:
@@ -89,16 +99,16 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         line = reader.line_num + 1
 
 
-def _header(text: str, delimiter: str) -> list[str]:
+def _read_header(text: str, delimiter: str) -> list[str]:
     try:
-        _, names = next(_records(text, delimiter), (0, []))
+        _, names = next(_read_records(text, delimiter), (0, []))
     except csv.Error:
         return []
     return [unicodedata.normalize("NFC", name.strip()) for name in names]
 
 
-def _delimiter_line(text: str) -> tuple[str, str]:
-    """The delimiter of Excel's first line ``sep=;`` and the text behind it, or none and the whole text."""
+def _split_delimiter_line(text: str) -> tuple[str, str]:
+    """Split off Excel's first line ``sep=;``: the delimiter, or none, and the rest of the text."""
     first, _, rest = text.partition("\n")
     hint = first.strip("\r ").strip('"')
     return (hint[4:], rest) if hint[:4].lower() == "sep=" and hint[4:] in DELIMITERS else ("", text)
@@ -107,7 +117,7 @@ def _delimiter_line(text: str) -> tuple[str, str]:
 def _find_delimiter(text: str, columns: Sequence[str], where: str) -> str:
     if not text.strip():
         raise UsageError(f"{where} is empty; it needs a header with {' and '.join(columns)}")
-    headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}
+    headers = {delimiter: _read_header(text, delimiter) for delimiter in DELIMITERS}
     fitting = [delimiter for delimiter, header in headers.items() if set(columns) <= set(header)]
     if len(fitting) == 1:
         return fitting[0]
@@ -118,27 +128,30 @@ def _find_delimiter(text: str, columns: Sequence[str], where: str) -> str:
 
 
 def parse_table(data: bytes, columns: Sequence[str], where: str) -> ParsedTable:
-    """Read a table with a header.
+    """Parse a table with a header.
 
     Args:
-        data: the file.
+        data: all bytes of the file.
         columns: those wanted besides ``path``.
         where: the table's name in messages.
+
+    Returns:
+        The rows of the wanted columns, each with its line in the file.
 
     Raises:
         UsageError: for another encoding, missing or doubled columns, broken quotes, and a table without rows.
     """
-    delimiter, text = _delimiter_line(table_text(data, where))
+    delimiter, text = _split_delimiter_line(decode_table(data, where))
     wanted = list(dict.fromkeys([PATH_COLUMN, *columns]))
     skipped = 1 if delimiter else 0
     delimiter = delimiter or _find_delimiter(text, wanted, where)
-    header = _header(text, delimiter)
+    header = _read_header(text, delimiter)
     problems = [describe_unknown_name("column", name, [n for n in header if n]) for name in wanted if name not in header]
     problems += [f"column {name!r} stands {header.count(name)} times" for name in wanted if header.count(name) > 1]
     if problems:
         raise UsageError(f"{where}: {'; '.join(problems)}")
     try:
-        records = [(line + skipped, record) for line, record in _records(text, delimiter)][1:]
+        records = [(line + skipped, record) for line, record in _read_records(text, delimiter)][1:]
     except csv.Error as error:
         raise UsageError(f"{where} is no table: {error}; a quote is not closed, or follows its cell") from error
     if not records:

@@ -1,4 +1,4 @@
-"""Labels and patients that came with the data: a table beside it, or the names of its folders."""
+"""Labels and patients that come with the data: from a table, or from the names of folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crossdim.pipelines.sources.label_table import ParsedTable, is_missing, pars
 from crossdim.pipelines.sources.listing import as_folder
 from crossdim.storage_schema.errors import SampleError, UsageError
 
-#: Of a table of labels, in bytes; ours: some ten million rows.
+#: Of a table of labels, in bytes; our choice: about ten million rows.
 MAX_TABLE_BYTES = 2**30
 
 
@@ -63,9 +63,12 @@ def read_labels(
 
     Args:
         table: the CSV object.
-        label_column: column of labels, if any.
-        patient_column: column of patients, if any.
+        label_column: name of the column of labels; None if there is none.
+        patient_column: name of the column of patients; None if there is none.
         missing: spellings that mean "no value"; None for the usual ones.
+
+    Returns:
+        The table, with what it says of each file or series.
 
     Raises:
         UsageError: for a table that cannot be read, or without the columns named.
@@ -89,7 +92,7 @@ class Labels:
     """What is known of the files of a preparation.
 
     Attributes:
-        by_file: of each file that a row or a folder speaks of.
+        by_file: of each file that a row or a folder is about.
         by_series: of each SeriesInstanceUID that a row names.
     """
 
@@ -98,11 +101,11 @@ class Labels:
 
     @property
     def names_patients(self) -> bool:
-        """Whether a patient is named of any input."""
+        """Whether any patient is named."""
         return any(known.patient_id for known in (*self.by_file.values(), *self.by_series.values()))
 
     def with_folders(self, names: Mapping[FileKey, str | None]) -> Labels:
-        """The same, with names of folders as labels."""
+        """A copy with names of folders as labels."""
         patients = {file: known.patient_id for file, known in self.by_file.items()}
         by_file = {file: Known(label=label, patient_id=patients.get(file)) for file, label in names.items()}
         return Labels(by_file=by_file, by_series=self.by_series)
@@ -119,6 +122,9 @@ class Labels:
             places: of each file, where it lies in the series; of files of one place, which are copies, one row is enough. By
                 default each lies at its own.
 
+        Returns:
+            Label and patient; None each where nothing is known.
+
         Raises:
             SampleError: rule ``label_conflict`` or ``patient_conflict``, ``partial_label`` or ``partial_patient``.
         """
@@ -128,13 +134,13 @@ class Labels:
         own = self.by_series.get(series or "", Known())
         slices = list(by_place.values())
         return Known(
-            label=_agree([[known.label for known in copies] for copies in slices], own.label, "label"),
-            patient_id=_agree([[known.patient_id for known in copies] for copies in slices], own.patient_id, "patient"),
+            label=_check_agreement([[known.label for known in copies] for copies in slices], own.label, "label"),
+            patient_id=_check_agreement([[known.patient_id for known in copies] for copies in slices], own.patient_id, "patient"),
         )
 
 
-def _agree(slices: Sequence[Sequence[str | None]], own: str | None, what: str) -> str | None:
-    """The one value that the rows of a series give it, of its own or of each of its slices.
+def _check_agreement(slices: Sequence[Sequence[str | None]], own: str | None, what: str) -> str | None:
+    """The one value that the rows of a series agree on, from its own row or from those of its slices.
 
     Raises:
         SampleError: as :meth:`Labels.of`; the values of labels are named, those of patients are not.

@@ -1,4 +1,4 @@
-"""The objects of one or several sources, in one order."""
+"""List the objects of one or several sources, in one order."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class SourceFile:
     problem: str = ""
 
 
-#: Names of the files that ``prepare`` keeps beside raw data: the secret key of its hashes, and what hashed names stand for.
+#: Names of the files that ``prepare`` keeps with the raw data: the secret key of its hashes, and the table of hashed names.
 SALT_NAME = ".crossdim-salt"
 NAME_MAP_PREFIX = ".crossdim-names-"
 
 
 def is_kept_by_prepare(path: str) -> bool:
-    """Whether a file beside raw data is one of ours, and so no input."""
+    """Whether a file among raw data was written by ``prepare``, and so is not an input."""
     name = path.rsplit("/", 1)[-1]
     return name == SALT_NAME or name.startswith(NAME_MAP_PREFIX)
 
@@ -59,7 +59,7 @@ def as_folder(source: Bucket) -> tuple[Bucket, str]:
     return (Bucket((parent or "/") + query if slash else ".", source.options), escape_name(name))
 
 
-def _file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:
+def _build_source_file(number: int, path: str, uri: str, found: StoredObject) -> SourceFile:
     return SourceFile(
         source=number,
         path=path,
@@ -75,8 +75,12 @@ def _list_source(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list
     found = source.list_objects(problems=True)
     if [entry.path for entry in found] == [""]:  # the source is itself an object
         source, name = as_folder(source)
-        return source, [_file(number, name, name, found[0])]
-    files = [_file(number, entry.path, prefix + entry.path, entry) for entry in found if not is_kept_by_prepare(entry.path)]
+        return source, [_build_source_file(number, name, name, found[0])]
+    files = [
+        _build_source_file(number, entry.path, prefix + entry.path, entry)
+        for entry in found
+        if not is_kept_by_prepare(entry.path)
+    ]
     if not files:
         raise StorageError(f"{source.where('')} holds no file; name a folder or bucket with images or volumes in it")
     return source, files

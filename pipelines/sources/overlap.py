@@ -1,4 +1,4 @@
-"""Inputs and output apart: a dataset that is published inside its own source would be read by the next run."""
+"""Checks that inputs and output are apart: a dataset published inside its own source would be read by the next run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from crossdim.storage_schema.names import escape_name
 
 
 def check_apart(out: Bucket, sources: Sequence[Bucket]) -> None:
-    """Refuse an output inside a source and a source inside the output, whatever links lead to either.
+    """Refuse an output inside a source and a source inside the output, after following links.
+
+    Args:
+        out: the dataset.
+        sources: folders or prefixes.
 
     Raises:
         UsageError: naming the two.
@@ -27,6 +31,10 @@ def check_apart(out: Bucket, sources: Sequence[Bucket]) -> None:
 def check_links_apart(out: Bucket, sources: Sequence[Bucket]) -> None:
     """Refuse a source that holds a link to a folder with the output in it, or to one in the output.
 
+    Args:
+        out: the dataset; only a local one can be linked to.
+        sources: folders or prefixes.
+
     Raises:
         UsageError: naming the link.
     """
@@ -40,7 +48,7 @@ def check_links_apart(out: Bucket, sources: Sequence[Bucket]) -> None:
 
 
 def _folder_links(root: str) -> Iterator[str]:
-    """Every link to a folder below ``root``, through links too, also those to empty folders, which no listing shows."""
+    """Every link to a folder below ``root``, through links too, and also to empty folders, which no listing shows."""
     folders, met = [root], set[tuple[int, int]]()
     while folders:
         try:

@@ -1,4 +1,4 @@
-"""The secret key that patients, UIDs and source names are hashed with: given as a file, or made once and kept beside raw data."""
+"""The secret key that patients, UIDs and source names are hashed with: given as a file, or made once and kept with the data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from crossdim.storage_schema.pseudonym import MIN_KEY_BYTES, PseudonymKey
 
 #: Of a key that is made here.
 NEW_KEY_BYTES = 32
-#: A larger file is no key but something named by mistake.
+#: A larger file is not a key and was named by mistake.
 MAX_KEY_BYTES = 64 * 1024
 
 
-def salt_beside(source: Bucket) -> Bucket:
-    """Where the key lies that is kept beside the raw data of a source (a folder or a prefix)."""
+def locate_salt(source: Bucket) -> Bucket:
+    """Where the key is that is kept with the raw data of a source (a folder or a prefix)."""
     return source.at(SALT_NAME)
 
 
 def read_key(salt_file: Bucket) -> PseudonymKey:
-    """The key in a file.
+    """Read the key in a file.
 
     Raises:
         StorageError: if there is no such file.
@@ -49,7 +49,7 @@ def read_key(salt_file: Bucket) -> PseudonymKey:
 
 
 def tell_if_readable_by_others(salt_file: Bucket) -> None:
-    """Say on standard error if others may read a key of this machine."""
+    """Warn on standard error if other users of this machine can read a key."""
     if salt_file.is_local and stat.S_IMODE(os.stat(salt_file.root).st_mode) & 0o077:
         _tell(f"{salt_file.where('')} can be read by other users of this machine; chmod 600 it")
 
@@ -59,22 +59,25 @@ def _tell(sentence: str) -> None:
 
 
 def make_key() -> PseudonymKey:
-    """A new key, which is nowhere stored yet."""
+    """Make a random key, without storing it."""
     return PseudonymKey(secrets.token_bytes(NEW_KEY_BYTES))
 
 
 def load_or_create_key(source: Bucket, new: PseudonymKey | None = None) -> PseudonymKey:
-    """The key kept in a source; the first preparation makes it.
+    """Load the key kept in a source; the first preparation makes it.
 
     Args:
         source: a folder or a prefix. Of several preparations at a time one makes the key, and all use it.
         new: is stored if there is none; one is made if it is not given.
 
+    Returns:
+        The stored key, which may be another preparation's.
+
     Raises:
         StorageError: if nothing can be written there.
-        UsageError: if what lies there is too short.
+        UsageError: if the key that is there is too short.
     """
-    place = salt_beside(source)
+    place = locate_salt(source)
     if source.exists(SALT_NAME):
         return read_key(place)
     try:

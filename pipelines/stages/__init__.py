@@ -1,1 +1,1 @@
-"""What is done to a sample between decoder and sink: pure functions, each with a configuration that says what it does."""
+"""Stages between reader and sink: pure functions of a sample, each with a configuration."""

@@ -1,4 +1,4 @@
-"""Physical values to stored 16-bit integers whose zero is air."""
+"""Convert physical values to 16-bit integers in which air is 0."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ def store(sample: Sample, config: Intensity) -> Sample:
 
     What lies outside of the field of view is stored as 0 and has no part in the window.
 
+    Args:
+        sample: (C, D, H, W) in physical values, HU for CT.
+        config: the window for CT, and the percentiles that bound the window of other modalities.
+
     Returns:
         (C, D, H, W) int16; ``scaling`` leads back to physical values.
 
@@ -52,12 +56,12 @@ def store(sample: Sample, config: Intensity) -> Sample:
     volume = sample.array.astype(np.float32, copy=False)
     if sample.modality is Modality.CT:
         (low, high), slope = config.window_hu, 1.0
-        to_steps = partial(_whole_units, low=low, high=high)
+        to_steps = partial(_to_whole_units, low=low, high=high)
     else:
         inside = volume if sample.outside is None else volume[:, ~sample.outside]
-        low, high = own_window(inside, config.percentiles)
+        low, high = compute_own_window(inside, config.percentiles)
         slope = (high - low) / FULL
-        to_steps = partial(_steps, low=low, high=high, slope=slope)
+        to_steps = partial(_to_steps, low=low, high=high, slope=slope)
     stored = np.empty(volume.shape, np.int16)
     for depth in range(volume.shape[1]):  # by planes: each step on a whole volume would hold another one
         stored[:, depth] = to_steps(volume[:, depth])
@@ -67,22 +71,29 @@ def store(sample: Sample, config: Intensity) -> Sample:
     return replace(sample, array=stored, scaling=scaling, outside=None)
 
 
-def _whole_units(volume: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:
+def _to_whole_units(volume: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:
     units: npt.NDArray[np.float32] = np.rint(np.clip(volume, low, high)) - np.float32(low)
     return units
 
 
-def _steps(volume: npt.NDArray[np.float32], low: float, high: float, slope: float) -> npt.NDArray[np.float32]:
+def _to_steps(volume: npt.NDArray[np.float32], low: float, high: float, slope: float) -> npt.NDArray[np.float32]:
     steps = np.rint((np.clip(volume, low, high) - np.float32(low)) / np.float32(slope))
     within: npt.NDArray[np.float32] = np.clip(steps, 0, FULL)
     return within
 
 
-def own_window(volume: npt.NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Percentiles of a volume's voxels that are not zero: zero is what scanners and skull strippers write for nothing.
+def compute_own_window(volume: npt.NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Compute percentiles of a volume's voxels that are not zero: scanners and skull strippers write zero for nothing.
+
+    Args:
+        volume: any shape, physical values.
+        percentiles: low and high, 0 to 100.
+
+    Returns:
+        Low and high end, in physical values.
 
     Raises:
-        SampleError: rule ``constant``.
+        SampleError: rule ``constant`` if the two are equal.
     """
     shown = volume[volume != 0]
     shown = shown if shown.size else volume.copy()

@@ -1,4 +1,4 @@
-"""Volumes of the modalities that a recipe takes."""
+"""Accept only volumes of the modalities that a recipe takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossdim.storage_schema.vocabulary import Modality
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModalityStage(Stage):
-    """Which modalities a recipe takes; without any, all. The plan asks first; a reader may know more than its header said."""
+    """The modalities that a recipe takes; all if none is named. The plan checks first; a reader may know more than a header."""
 
     name: ClassVar[str] = "modality"
 

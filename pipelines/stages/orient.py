@@ -1,4 +1,4 @@
-"""Volumes in one orientation: index order (d, h, w) runs towards superior, anterior, right. No voxel is changed."""
+"""Bring volumes into one orientation: index order (d, h, w) goes towards superior, anterior, right. No voxel is changed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.sample import Sample
 
-#: World axis (RAS: 0 right, 1 anterior, 2 superior) that each array axis shall follow.
+#: World axis (RAS: 0 right, 1 anterior, 2 superior) that each array axis follows.
 _WORLD_OF_AXIS = (2, 1, 0)
 
 
-def nearest_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """For each of (d, h, w): the array axis that comes nearest to superior, anterior, right, and whether it runs against it.
+def find_nearest_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """For each of (d, h, w): the array axis nearest to superior, anterior, right, and whether it points the opposite way.
 
     Source: the rotation nearest to the voxel axes is their polar factor, as in nibabel's ``io_orientation``.
     """
@@ -32,7 +32,7 @@ def nearest_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int, int],
 
 
 def orient(sample: Sample) -> Sample:
-    """Exchange and flip the axes of a volume so that it stands nearest to RAS+; its affine follows.
+    """Exchange and flip the axes of a volume so that it is nearest to RAS+, and its affine with them.
 
     Args:
         sample: (C, D, H, W) with spacing and affine.
@@ -43,7 +43,7 @@ def orient(sample: Sample) -> Sample:
     if sample.affine is None or sample.spacing_mm is None:
         raise GeometryError(f"sample {sample.key}: a volume without affine cannot be oriented")
     affine = np.array(sample.affine)
-    order, against = nearest_axes(affine)
+    order, against = find_nearest_axes(affine)
     array = sample.array.transpose(0, *(axis + 1 for axis in order))
     turned = np.eye(4)
     turned[:3, :3], turned[:3, 3] = affine[:3, list(order)], affine[:3, 3]

@@ -1,4 +1,4 @@
-"""Images to their pseudo-3D view."""
+"""Convert images to their pseudo-3D view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ Mode = Literal["stored", "virtual"]
 
 
 def present(sample: Sample, spec: Pseudo3D, mode: Mode) -> Sample:
-    """The sample as it is published: (C, D, H', W') as view, or (C, H, W) as image. Unrolling the one gives the other."""
+    """Bring an image into the form in which it is published. Unrolling the image gives the view.
+
+    Args:
+        sample: (C, H, W), of a size that windows tile.
+        spec: geometry of the view.
+        mode: ``virtual`` publishes the image itself; other modes the view.
+
+    Returns:
+        (C, H, W), or the view (C, D, H', W').
+    """
     if mode == "virtual":
         return sample
     return replace(sample, presentation=Presentation.PSEUDO3D, array=unroll(sample.array, spec))

@@ -1,4 +1,4 @@
-"""Stages that the decoder process can be asked for by name."""
+"""Stages that the decoder process runs, by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAGES: dict[str, type[Stage]] = {FitStage.name: FitStage}
 
 
 def register_stages(stages: Iterable[type[Stage]]) -> None:
-    """Add stages; one that is there already, as it is, is passed over.
+    """Add stages; one that is registered already is skipped.
 
     Args:
         stages: of another package.

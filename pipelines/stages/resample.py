@@ -1,4 +1,4 @@
-"""Volumes with cubic voxels of one size."""
+"""Resample volumes to cubic voxels of one size."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from crossdim.storage_schema.sample import Array, Sample
 
 ITK: Any = SimpleITK  # its wrappers are not annotated
 
-#: A spacing within this share of the wanted one is the wanted one; interpolating would only blur. Ours.
+#: A spacing within this share of the wanted one counts as equal; interpolating would only blur. Our choice.
 SAME_SPACING = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resample:
-    """The wanted voxel size. ``max_voxels`` is a guard: a header that lies about millimetres asks for much memory."""
+    """The wanted voxel size. ``max_voxels`` is a limit: a header with wrong millimetres could ask for any amount of memory."""
 
     spacing_mm: float
     max_voxels: int = 2**29  # ours: 2 GiB of float32, four times that at the peak; 1000 x 1000 x 500 fits
@@ -40,10 +40,14 @@ class Resample:
         return all(abs(s / self.spacing_mm - 1) <= SAME_SPACING for s in spacing_mm)
 
     def check_extent(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> None:
-        """Refuse a volume that would end as a line or a point: its lengths are in another unit, or the recipe is for others.
+        """Refuse a volume that would end as a line or a point: its lengths have another unit, or the recipe does not fit.
+
+        Args:
+            shape_DHW: of the volume, voxels.
+            spacing_mm: of the volume, along the same axes.
 
         Raises:
-            SampleError: rule ``too_small`` if less than two of its sides reach over two voxels.
+            SampleError: rule ``too_small`` if less than two of its sides are longer than two voxels.
         """
         if self.is_same(spacing_mm):
             return
@@ -53,7 +57,14 @@ class Resample:
             raise SampleError("too_small", f"the volume is {told} mm, which voxels of {self.spacing_mm} mm cannot show")
 
     def shape(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> tuple[int, int, int]:
-        """(D, H, W) after resampling: enough voxels to cover the old extent.
+        """Shape after resampling: enough voxels to cover the old extent.
+
+        Args:
+            shape_DHW: of the volume, voxels.
+            spacing_mm: of the volume, along the same axes.
+
+        Returns:
+            (D, H, W), in voxels of the new spacing.
 
         Raises:
             SampleError: rule ``too_large`` if that is more than the guard allows.
@@ -73,8 +84,8 @@ class Resample:
 def resample(sample: Sample, config: Resample) -> Sample:
     """Interpolate a volume linearly on cubic voxels that start at the same outer corner.
 
-    Where voxels grow, a Gaussian is applied first, so that fine structure fades and does not alias. A last voxel that
-    reaches over the old border takes the value that stands there.
+    Where voxels grow, a Gaussian is applied first, so that fine structure is blurred and not aliased. A last voxel that extends
+    beyond the old border takes the value at the border.
 
     Source: width of the Gaussian from Cardoso et al., Scale factor point spread function matching (MICCAI 2015), as TorchIO.
 
@@ -97,7 +108,7 @@ def resample(sample: Sample, config: Resample) -> Sample:
     volume = _interpolate(sample.array[0].astype(np.float32, copy=False), sample.spacing_mm, shape_DHW, config.spacing_mm)
     outside = sample.outside
     if outside is not None:
-        mask = _image(outside.astype(np.uint8), sample.spacing_mm)
+        mask = _build_image(outside.astype(np.uint8), sample.spacing_mm)
         outside = _on_grid(mask, shape_DHW, config.spacing_mm, ITK.sitkNearestNeighbor).astype(np.bool_)
     return replace(
         sample,
@@ -111,7 +122,7 @@ def resample(sample: Sample, config: Resample) -> Sample:
 def _interpolate(
     volume_DHW: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], shape_DHW: tuple[int, int, int], target_mm: float
 ) -> npt.NDArray[np.float32]:
-    image = _image(volume_DHW, spacing_mm)
+    image = _build_image(volume_DHW, spacing_mm)
     variances = [_antialias_mm(s, target_mm) ** 2 for s in spacing_mm[::-1]]
     if any(variances):
         smooth = ITK.DiscreteGaussianImageFilter()
@@ -122,7 +133,7 @@ def _interpolate(
     return np.asarray(_on_grid(image, shape_DHW, target_mm, ITK.sitkLinear), np.float32)
 
 
-def _image(array_DHW: Array, spacing_mm: tuple[float, ...]) -> Any:
+def _build_image(array_DHW: Array, spacing_mm: tuple[float, ...]) -> Any:
     image = ITK.GetImageFromArray(array_DHW)
     image.SetSpacing(spacing_mm[::-1])  # SimpleITK speaks (x, y, z)
     return image
@@ -171,5 +182,5 @@ class ResampleStage(Stage):
         return resample(sample, self.config)
 
     def preprocessing(self) -> dict[str, object]:
-        """The voxel size; the guard changes no value."""
+        """The voxel size; the limit changes no value."""
         return {self.name: {"spacing_mm": self.config.spacing_mm}}

@@ -1,4 +1,4 @@
-"""Images of a size that a window tiles."""
+"""Bring images to a size that windows tile."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from crossdim.storage_schema.pseudo3d import Pseudo3D, to_gray
 from crossdim.storage_schema.sample import Array, Sample
 
 Crop = Literal["centre", "refuse"]
-#: Rows that are held as floating-point numbers at a time; any number gives the same image.
+#: Rows that are held in floating point at a time; any number gives the same image.
 _STRIP_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """How large an image may be, and whether rows and columns that no window tiles are cut off around its centre."""
+    """How large an image may be, and whether rows and columns that no window tiles are cropped on both sides."""
 
     max_side: int
     crop: Crop = "centre"
@@ -37,19 +37,23 @@ class Fit:
 
 
 def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
-    """Gray if the view asks for it, shrunk until the longer side fits, cut until windows tile.
+    """Bring an image to a size that windows tile: gray if the view needs it, shrunk to the longest side allowed, then cropped.
 
     Args:
         sample: (C, H, W), uint8 or uint16.
         config: sizes.
-        spec: the pseudo-3D view that the image shall give.
+        spec: the pseudo-3D view that the image will be unrolled to.
 
     Returns:
-        (C, H', W'), same dtype; ``extra`` tells the size of the image and what was cut.
+        (C, H', W'), same dtype; ``extra`` states the size of the image, the note what was cut.
+
+    Raises:
+        SampleError: rule ``too_small`` if not even one window fits, ``does_not_tile`` if rows or columns would be cut and
+            ``crop`` refuses it.
     """
-    image_CHW = _gray(sample.array) if spec.channel_mode == "gray" else sample.array
+    image_CHW = _to_gray(sample.array) if spec.channel_mode == "gray" else sample.array
     image_CHW = shrink(image_CHW, config.max_side)
-    top, left, height, width = tiling_box(image_CHW.shape[1], image_CHW.shape[2], spec)
+    top, left, height, width = find_tiling_box(image_CHW.shape[1], image_CHW.shape[2], spec)
     cut = (image_CHW.shape[1] - height, image_CHW.shape[2] - width)
     if any(cut) and config.crop == "refuse":
         raise SampleError(
@@ -64,7 +68,7 @@ def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitStage(Stage):
-    """:func:`fit` with its settings. It runs in the decoder process: an image comes back at the size that is published."""
+    """:func:`fit` with its settings. It runs in the decoder process, so that images come back at the size that is published."""
 
     name: ClassVar[str] = "fit"
     in_decoder: ClassVar[bool] = True
@@ -77,31 +81,39 @@ class FitStage(Stage):
         return fit(sample, self.config, self.spec)
 
     def preprocessing(self) -> dict[str, object]:
-        """Sizes; the view that the image shall give is recorded by the stage that makes it."""
+        """Sizes; the stage that makes the view records its geometry."""
         return {self.name: asdict(self.config)}
 
 
-def _gray(image_CHW: Array) -> Array:
-    """:func:`to_gray`, by strips of rows: the whole in 64 bits would need many times its memory."""
+def _to_gray(image_CHW: Array) -> Array:
+    """:func:`to_gray` by strips of rows: the whole image in 64 bits would need several times its memory."""
     strips = range(0, image_CHW.shape[1], _STRIP_ROWS)
     return np.concatenate([to_gray(image_CHW[:, start : start + _STRIP_ROWS]) for start in strips], axis=1)
 
 
 def shrink(image_CHW: Array, max_side: int) -> Array:
-    """The image with its longer side at most ``max_side``: Lanczos, whose support grows with the ratio so nothing aliases."""
+    """Shrink an image with Lanczos, whose support grows with the ratio so that nothing aliases.
+
+    Args:
+        image_CHW: (C, H, W), uint8 or uint16.
+        max_side: of the longer side, pixels; smaller images are returned as they are.
+
+    Returns:
+        (C, H', W'), same dtype and range.
+    """
     height, width = image_CHW.shape[1:]
     if max(height, width) <= max_side:
         return image_CHW
     scale = max_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     planes = [_resize(plane, size) for plane in image_CHW]
-    # Lanczos overshoots at edges; the image's own range stays its range.
+    # Lanczos overshoots at edges; the image keeps its own range.
     fitted: Array = np.clip(np.rint(np.stack(planes)), image_CHW.min(), image_CHW.max()).astype(image_CHW.dtype)
     return fitted
 
 
 def _resize(plane_HW: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """One plane at (width, height): rows in strips, then columns, which is what Pillow does with the whole, bit for bit."""
+    """Resize one plane to (width, height): rows in strips, then columns, bit for bit as Pillow does with the whole."""
     width, height = size
     narrow = []
     for start in range(0, plane_HW.shape[0], _STRIP_ROWS):
@@ -111,8 +123,16 @@ def _resize(plane_HW: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     return np.asarray(whole.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def tiling_box(height: int, width: int, spec: Pseudo3D) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the largest centred box that the view tiles.
+def find_tiling_box(height: int, width: int, spec: Pseudo3D) -> tuple[int, int, int, int]:
+    """Find the largest centred box that windows tile.
+
+    Args:
+        height: rows of the image, pixels.
+        width: columns of the image, pixels.
+        spec: geometry of the view.
+
+    Returns:
+        Top, left, height and width, pixels.
 
     Raises:
         SampleError: rule ``too_small`` if not even one window fits.

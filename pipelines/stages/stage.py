@@ -1,4 +1,4 @@
-"""What a stage provides. See "To add" in the README of pipelines."""
+"""The interface of a stage. See "To add" in the README of pipelines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from crossdim.storage_schema.sample import Sample
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage(ABC):
-    """One step behind the decoder: a frozen dataclass of settings that is called with a sample.
+    """One step after the reader: a frozen dataclass of settings that is called with a sample.
 
     Attributes:
-        name: the stage of its quarantine rows; no two stages share one.
-        in_decoder: whether it runs in the decoder process, so that less comes back from there. Such stages stand right behind the
-            decoder, give one sample each, and their memory lies within what decoding was allowed.
+        name: the stage in its quarantine rows; no two stages have the same.
+        in_decoder: whether it runs in the decoder process, so that less data comes back. Such stages follow directly after the
+            reader, return one sample each, and stay within the memory that decoding was allowed.
     """
 
     name: ClassVar[str]
@@ -28,4 +28,4 @@ class Stage(ABC):
 
     @abstractmethod
     def preprocessing(self) -> dict[str, object]:
-        """What it adds to the dataset's record of its preprocessing: every setting that changes stored values, as JSON values."""
+        """Its part of the dataset's record of preprocessing: every setting that changes stored values, as JSON values."""

@@ -1,4 +1,4 @@
-"""Volumes to the superpatches that show something."""
+"""Cut volumes into superpatches, and keep those that are not mostly air."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ from crossdim.storage_schema.superpatch import SuperpatchGrid, cut, foreground_f
 from crossdim.storage_schema.vocabulary import Presentation
 
 
-def boxes_of(shape_DHW: tuple[int, int, int], grid: SuperpatchGrid) -> int:
-    """Number of boxes that a volume is cut into: what the plan reserves."""
+def count_boxes(shape_DHW: tuple[int, int, int], grid: SuperpatchGrid) -> int:
+    """Count the boxes that a volume is cut into: the positions that the plan reserves.
+
+    Args:
+        shape_DHW: of the volume, voxels.
+        grid: of the boxes.
+
+    Returns:
+        Number of boxes, kept or not.
+    """
     return math.prod(grid.counts(shape_DHW))
 
 
 def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
-    """Boxes of a stored volume in raster order, without those that are mostly air.
+    """Cut a stored volume into boxes in raster order, without those that are mostly air.
 
     A box without any foreground voxel is left out whatever the rule says: it has no bytes in the bank.
 
@@ -42,7 +50,7 @@ def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
         box = cut(sample.array, start, grid.side, AIR)
         share = foreground_fraction(sample.scaling.unit(box), grid.foreground_above)
         if share >= grid.min_foreground and box.any():
-            kept.append(_as_sample(sample, number, start, box, share))
+            kept.append(_build_sample(sample, number, start, box, share))
     if not kept:
         rule = f"at least {grid.min_foreground:.0%} of a box of {grid.side} brighter than {grid.foreground_above:.0%}"
         raise SampleError("no_foreground", f"none of the {len(starts)} boxes of {(depth, height, width)} voxels has {rule}")
@@ -52,13 +60,13 @@ def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
 def _move_affine(
     affine: tuple[tuple[float, ...], ...] | None, start: tuple[int, int, int]
 ) -> tuple[tuple[float, ...], ...] | None:
-    """The affine of a box: that of its volume, from the box's first voxel on."""
+    """The affine of a box: that of its volume, moved to the box's first voxel."""
     if affine is None:
         return None
     return tuple((*row[:3], row[3] + sum(a * s for a, s in zip(row[:3], start, strict=True))) for row in affine[:3]) + affine[3:]
 
 
-def _as_sample(volume: Sample, number: int, start: tuple[int, int, int], box: Array, share: float) -> Sample:
+def _build_sample(volume: Sample, number: int, start: tuple[int, int, int], box: Array, share: float) -> Sample:
     part = f"box={number:02d}"
     return replace(
         volume,

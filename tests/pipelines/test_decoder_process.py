@@ -21,8 +21,8 @@ from PIL import Image
 
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.decoder_process import client, limits, requests
-from crossdim.pipelines.decoder_process.limits import Limits, limits_for
-from crossdim.pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, shared_memory
+from crossdim.pipelines.decoder_process.limits import Limits, compute_limits
+from crossdim.pipelines.decoder_process.messages import SHARED_BYTES, Channel, NotAMessage, create_shared_memory
 from crossdim.pipelines.quarantine import apply_steps
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
@@ -205,7 +205,7 @@ def test_the_decoder_process_holds_no_secret_of_its_owner(misbehaving, monkeypat
 
 
 def test_limits_grow_with_what_is_promised():
-    small, large = (limits_for(replace(ITEM, num_values=n), volume=True) for n in (0, 10**8))
+    small, large = (compute_limits(replace(ITEM, num_values=n), volume=True) for n in (0, 10**8))
 
     assert small == Limits(memory_bytes=2**30 + 3 * 6)
     assert large == Limits(memory_bytes=2**30 + 3 * 6 + 16 * 10**8, cpu_seconds=45)
@@ -333,7 +333,7 @@ def test_files_of_every_size_arrive_whole(misbehaving, num_bytes):
 def channels() -> tuple[Channel, Channel]:
     """Both sides of a connection."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    there, back = shared_memory(), shared_memory()
+    there, back = create_shared_memory(), create_shared_memory()
     pair = Channel.of(ours, there, back), Channel.of(theirs, back, there)
     os.close(there)
     os.close(back)
@@ -344,7 +344,7 @@ def test_a_document_longer_than_a_datagram_arrives():
     ours, theirs = channels()
     lengths = list(range(20_000))
     ours.send({"lengths": lengths}, [b"abc", b"de"])
-    with ours.connection, theirs.connection, theirs.received() as message:
+    with ours.connection, theirs.connection, theirs.receive() as message:
         assert message.document == {"lengths": lengths}
         assert message.read(3, 2) == b"de"
 
@@ -356,7 +356,7 @@ def test_arrays_that_are_not_in_the_bytes_are_refused(kind):
     """Neither objects nor memory behind the bytes: the decoder has read what others wrote, and is not believed."""
     ours, theirs = channels()
     ours.send({}, [bytes(16)])
-    with ours.connection, theirs.connection, theirs.received() as message, pytest.raises((NotAMessage, ValueError)):
+    with ours.connection, theirs.connection, theirs.receive() as message, pytest.raises((NotAMessage, ValueError)):
         message.arrays((np.dtype(kind[0]), kind[1]))
 
 
@@ -378,7 +378,7 @@ def test_what_is_no_message_is_told_from_one(datagram, with_file):
     descriptor = os.memfd_create("x")
     socket.send_fds(ours.connection, [datagram], [descriptor] if with_file else [])
     os.close(descriptor)
-    with ours.connection, theirs.connection, pytest.raises(NotAMessage), theirs.received():
+    with ours.connection, theirs.connection, pytest.raises(NotAMessage), theirs.receive():
         pass
 
 
@@ -388,7 +388,7 @@ def test_memory_cannot_be_shrunk_below_its_reader():
     descriptor = os.memfd_create("x", os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, 2 * SHARED_BYTES)
     socket.send_fds(ours.connection, [struct.pack("<QQQ", 2 * SHARED_BYTES, 2, 0) + b"{}"], [descriptor])
-    with ours.connection, theirs.connection, theirs.received() as message:
+    with ours.connection, theirs.connection, theirs.receive() as message:
         with pytest.raises(PermissionError):
             os.ftruncate(descriptor, 0)
         assert message.read(SHARED_BYTES, 4) == bytes(4)

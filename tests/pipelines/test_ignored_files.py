@@ -37,7 +37,7 @@ from crossdim.pipelines.readers import dicom_header
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.readers.signatures import IMAGES, OTHERS, Unread, name_of_unread
-from crossdim.pipelines.sources.ignored_names import FILES, FOLDERS, PREFIXES, SUFFIXES, ignored_by_name
+from crossdim.pipelines.sources.ignored_names import FILES, FOLDERS, PREFIXES, SUFFIXES, match_ignored_name
 from crossdim.pipelines.sources.listing import SourceFile, list_sources
 from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.corpora import blob, picture, write_series
@@ -73,7 +73,7 @@ VOXELS_XYZ = blob((6, 7, 8), 1)
     ],
 )
 def test_what_systems_and_editors_leave_is_litter(path):
-    assert ignored_by_name(path) == "litter"
+    assert match_ignored_name(path) == "litter"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_systems_and_editors_leave_is_litter(path):
     ],
 )
 def test_hidden_folders_and_hidden_files_are_ignored(path):
-    assert ignored_by_name(path) == "hidden"
+    assert match_ignored_name(path) == "hidden"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_hidden_folders_and_hidden_files_are_ignored(path):
 )
 def test_images_with_odd_names_are_looked_at(path):
     """A leading dot or tilde is somebody's way to name images."""
-    assert ignored_by_name(path) is None
+    assert match_ignored_name(path) is None
 
 
 @given(
@@ -120,7 +120,7 @@ def test_no_plain_name_is_litter(parts, ending):
     path = "/".join(parts) + ending
     plain = not any(part.lower() in FOLDERS | FILES or part.lower().endswith(SUFFIXES) for part in parts)
 
-    assert not plain or ignored_by_name(path) is None
+    assert not plain or match_ignored_name(path) is None
 
 
 def test_every_word_of_the_tables_is_used():

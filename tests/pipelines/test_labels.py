@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.sources.folder_names import label_in
+from crossdim.pipelines.sources.folder_names import find_label
 from crossdim.pipelines.sources.label_matching import match_series, match_table
 from crossdim.pipelines.sources.label_table import is_missing, parse_table
 from crossdim.pipelines.sources.labels import Known, Labels, LabelTable, read_labels
@@ -306,11 +306,11 @@ def test_rows_with_the_uid_of_a_series_are_held_against_the_scan():
 
 
 def test_a_label_by_folder_is_the_nearest_folder_that_somebody_chose():
-    assert label_in("sick/1.png", "raw") == "sick"
-    assert label_in("1.png", "raw") == "raw"
-    assert label_in("sick/.cache/small/1.png", "raw") == "sick"
-    assert label_in("sick/__MACOSX/1.png", "raw") == "sick"
-    assert label_in("1.png", ".data") is None
+    assert find_label("sick/1.png", "raw") == "sick"
+    assert find_label("1.png", "raw") == "raw"
+    assert find_label("sick/.cache/small/1.png", "raw") == "sick"
+    assert find_label("sick/__MACOSX/1.png", "raw") == "sick"
+    assert find_label("1.png", ".data") is None
     both = Labels(by_file={(0, "a"): Known(patient_id="p")}).with_folders({(0, "a"): "sick"})
     assert both.of([(0, "a")]) == Known(label="sick", patient_id="p")
 

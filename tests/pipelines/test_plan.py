@@ -21,7 +21,7 @@ from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.recipes import RECIPES, resolve
 from crossdim.pipelines.sources import reading
-from crossdim.pipelines.sources.folder_names import modality_in
+from crossdim.pipelines.sources.folder_names import find_modality
 from crossdim.pipelines.sources.labels import Known
 from crossdim.pipelines.sources.listing import list_sources
 from crossdim.storage_schema.errors import GeometryError, SampleError, StorageError, UsageError
@@ -207,7 +207,7 @@ def test_several_sources_keep_their_names_apart(tmp_path):
     ],
 )
 def test_modality_words_are_whole_folder_names_and_the_nearest_wins(path, folder, modality):
-    assert modality_in(path, folder) is modality
+    assert find_modality(path, folder) is modality
 
 
 def test_the_door_lets_pass_what_is_no_fault_of_the_input():

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.pipelines.quarantine import quarantine_row
+from crossdim.pipelines.quarantine import build_quarantine_row
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import ReadRules
-from crossdim.pipelines.reasons import MAX_CHARACTERS, foreign_text, warning_text, without_addresses
+from crossdim.pipelines.reasons import MAX_CHARACTERS, format_foreign_text, format_warning, remove_addresses
 from crossdim.storage_schema.errors import SampleError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ _FORBIDDEN = re.compile(r"0x[0-9a-f]{7}|somebody|tmpab|pid \d|\d{4}-\d\d-\d\d|[0
 
 @given(_WORDS, _OF_THIS_MACHINE, _WORDS)
 def test_nothing_of_this_process_or_machine_survives_in_the_text_of_a_library(before, of_here, after):
-    text = foreign_text(ValueError(f"{before} {of_here} {after}"))
+    text = format_foreign_text(ValueError(f"{before} {of_here} {after}"))
 
     assert not _FORBIDDEN.search(text), text
     assert " ".join(before.split()) in text
@@ -58,7 +58,7 @@ def test_nothing_of_this_process_or_machine_survives_in_the_text_of_a_library(be
 
 @given(st.text())
 def test_a_text_is_one_printable_line_of_bounded_length_and_is_stable(said):
-    text = foreign_text(ValueError(said))
+    text = format_foreign_text(ValueError(said))
 
     assert text.isprintable()
     assert len(text) <= MAX_CHARACTERS + 3
@@ -66,20 +66,20 @@ def test_a_text_is_one_printable_line_of_bounded_length_and_is_stable(said):
 
 @given(_WORDS, st.builds(lambda: repr(Thing(object()))))
 def test_a_sentence_of_ours_loses_its_addresses_and_nothing_else(words, of_here):
-    assert "0x" not in without_addresses(f"{words} {of_here}")
-    assert without_addresses(words) == words
+    assert "0x" not in remove_addresses(f"{words} {of_here}")
+    assert remove_addresses(words) == words
 
 
 def test_values_quoted_from_a_file_are_left_out():
     """Such a value may be a name or a birth date."""
     for error in (ValueError("could not convert string to float: 'Muster^Max'"), ValueError(f"magic {b'Muster'!r} is wrong")):
-        assert "Muster" not in foreign_text(error)
+        assert "Muster" not in format_foreign_text(error)
 
 
 def test_an_error_of_ours_keeps_what_it_says():
     reason = "chunk b'IDAT' at byte 41 of the PNG does not match its checksum"
 
-    assert quarantine_row("a", "decode", SampleError("checksum", reason)).reason == reason
+    assert build_quarantine_row("a", "decode", SampleError("checksum", reason)).reason == reason
 
 
 def test_an_error_that_was_not_foreseen_tells_its_kind_and_function_and_none_of_its_text():
@@ -91,10 +91,10 @@ def test_an_error_that_was_not_foreseen_tells_its_kind_and_function_and_none_of_
     try:
         parse("Muster^Max born 19530817")
     except ValueError as error:
-        raised = quarantine_row("a", "decode", error)
+        raised = build_quarantine_row("a", "decode", error)
 
     assert (raised.rule, raised.reason) == ("ValueError", "an error that was not foreseen: ValueError in parse")
-    assert quarantine_row("a", "decode", KeyError("Muster^Max")).reason.endswith("KeyError in a function that is not known")
+    assert build_quarantine_row("a", "decode", KeyError("Muster^Max")).reason.endswith("KeyError in a function that is not known")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -147,8 +147,8 @@ def test_two_processes_make_one_plan_of_broken_headers(recipe, tmp_path):
 
 
 def test_a_warning_of_a_library_gives_neither_its_file_nor_its_line_nor_its_source():
-    told = warning_text(UserWarning("Corrupt EXIF data"), UserWarning, "/usr/lib/python3/PIL/TiffImagePlugin.py", 876)
-    assert foreign_text(UserWarning(told)) == "UserWarning: Corrupt EXIF data"
+    told = format_warning(UserWarning("Corrupt EXIF data"), UserWarning, "/usr/lib/python3/PIL/TiffImagePlugin.py", 876)
+    assert format_foreign_text(UserWarning(told)) == "UserWarning: Corrupt EXIF data"
 
-    text = foreign_text(ValueError("/usr/lib/PIL/Image.py:3575: error in line 12 of x.py, line 7"))
+    text = format_foreign_text(ValueError("/usr/lib/PIL/Image.py:3575: error in line 12 of x.py, line 7"))
     assert not re.search(r"\d|Image.py", text), text

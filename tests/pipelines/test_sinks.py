@@ -16,9 +16,9 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.duplicates import Duplicate, settle_duplicates
 from crossdim.pipelines.jobs.check import decoded, read_with_webdataset, read_with_zarr
 from crossdim.pipelines.markers import FileRead, Marker, Used, parse_marker
-from crossdim.pipelines.publish import ManifestHeader, parquet_bytes, publish
+from crossdim.pipelines.publish import ManifestHeader, encode_parquet, publish
 from crossdim.pipelines.quarantine import Quarantined
-from crossdim.pipelines.sinks.bank import bank_document, pack_bank_shard
+from crossdim.pipelines.sinks.bank import build_bank_document, pack_bank_shard
 from crossdim.pipelines.sinks.shards import pack_shard
 from crossdim.storage_schema.bank import BankLayout
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, build_table, conform
@@ -102,7 +102,7 @@ def test_zarr_opens_the_bank_from_files_and_sees_our_bits(tmp_path):
     """Two shards of a bank of three; what was never written reads as air."""
     samples = boxes(5)
     packed = [bank_shard({0: samples[0], 3: samples[1]}), bank_shard(dict(enumerate(samples[2:])), number=2)]
-    (tmp_path / "zarr.json").write_bytes(bank_document(LAYOUT, 3))
+    (tmp_path / "zarr.json").write_bytes(build_bank_document(LAYOUT, 3))
     for one in packed:
         path = tmp_path / one.path.removeprefix("superpatches/a-1mm.zarr/")
         path.parent.mkdir(parents=True)
@@ -119,7 +119,7 @@ def test_zarr_opens_the_bank_from_files_and_sees_our_bits(tmp_path):
             ours = decoded(one.data[row["offset"] : row["offset"] + row["length"]], row)
             assert np.array_equal(ours, expected)
             assert np.array_equal(array[row["position"]], expected[0])
-            assert np.array_equal(read_with_zarr(bank_document(LAYOUT, 3), one.path, one.data, [row])[row["key"]], expected)
+            assert np.array_equal(read_with_zarr(build_bank_document(LAYOUT, 3), one.path, one.data, [row])[row["key"]], expected)
 
 
 def test_a_bank_shard_is_the_same_bytes_every_time():
@@ -140,7 +140,7 @@ def test_catalog_rows_fit_the_schema_and_parquet_repeats_itself():
     table = build_table(rows, CATALOG_SCHEMA)
 
     conform(table, CATALOG_SCHEMA, "test")
-    assert parquet_bytes(table) == parquet_bytes(table)
+    assert encode_parquet(table) == encode_parquet(table)
 
 
 def test_a_patient_is_always_in_the_same_part():

@@ -22,7 +22,7 @@ from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.inflate import inflate, inflate_start
 from crossdim.pipelines.readers.raw import FREE_VALUES, MAX_VALUES_PER_BYTE, RawItem, ReadRules, check_expansion
 from crossdim.pipelines.recipes import resolve
-from crossdim.pipelines.stages.intensity import FULL, Intensity, own_window, store
+from crossdim.pipelines.stages.intensity import FULL, Intensity, compute_own_window, store
 from crossdim.pipelines.stages.resize import shrink
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.vocabulary import Modality
@@ -94,7 +94,7 @@ def test_storing_by_planes_is_storing_the_whole(modality):
     if modality is Modality.CT:
         expected = np.rint(np.clip(values, -1001, 1000)) - np.float32(-1001)
     else:
-        low, high = own_window(values, (0.5, 99.5))
+        low, high = compute_own_window(values, (0.5, 99.5))
         steps = (np.clip(values, low, high) - np.float32(low)) / np.float32((high - low) / FULL)
         expected = np.clip(np.rint(steps), 0, FULL)
 

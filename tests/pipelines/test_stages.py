@@ -15,8 +15,8 @@ from crossdim.pipelines.stages.intensity import FULL, Intensity, store
 from crossdim.pipelines.stages.orient import orient
 from crossdim.pipelines.stages.pseudo3d import present
 from crossdim.pipelines.stages.resample import Resample, resample
-from crossdim.pipelines.stages.resize import Fit, fit, tiling_box
-from crossdim.pipelines.stages.superpatch import boxes_of, cut_boxes
+from crossdim.pipelines.stages.resize import Fit, find_tiling_box, fit
+from crossdim.pipelines.stages.superpatch import count_boxes, cut_boxes
 from crossdim.storage_schema.errors import SampleError, UsageError
 from crossdim.storage_schema.pseudo3d import Pseudo3D, fold
 from crossdim.storage_schema.sample import Origin, Sample, Scaling
@@ -194,7 +194,7 @@ def test_windows_that_cannot_be_stored_are_refused(window):
 def test_the_cut_image_tiles_and_no_larger_one_would(height, width, window, stride, padding):
     spec = Pseudo3D(window=window, stride=stride, padding=min(padding, window - 1))
     try:
-        top, left, new_height, new_width = tiling_box(height, width, spec)
+        top, left, new_height, new_width = find_tiling_box(height, width, spec)
     except SampleError:
         assert min(height, width) < max(1, window - 2 * spec.padding)
         return
@@ -241,7 +241,7 @@ def test_boxes_put_together_are_the_volume():
     whole = store(volume(RNG.integers(-900, 900, (12, 9, 17)), np.diag([1.0, 2.0, 3.0, 1.0])), Intensity(window_hu=(-1000, 1000)))
     boxes = cut_boxes(whole, grid)
 
-    assert len(boxes) == boxes_of((12, 9, 17), grid) == 12
+    assert len(boxes) == count_boxes((12, 9, 17), grid) == 12
     assert np.array_equal(assemble(((b.origin_zyx, b.array) for b in boxes), (12, 9, 17), 0), whole.array)
     assert len({box.key for box in boxes}) == 12
     for box in boxes:
