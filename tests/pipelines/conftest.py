@@ -28,10 +28,10 @@ def real_data() -> Path:
 def without_ray() -> Iterator[None]:
     """The same work in this process: what is published does not depend on who does it."""
     from crossdim.pipelines import cli
-    from crossdim.pipelines.jobs import label_maps, prepare, scan, verify
+    from crossdim.pipelines.jobs import prepare, scan, verify, voxel_kinds
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (scan, prepare, label_maps, verify):
+        for module in (scan, prepare, voxel_kinds, verify):
             patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
         patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
         yield

@@ -20,8 +20,8 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELo
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.decoder_process import client
 from crossdim.pipelines.decoder_process.limits import BASE_MEMORY
-from crossdim.pipelines.jobs import label_maps, scan
 from crossdim.pipelines.jobs import prepare as job
+from crossdim.pipelines.jobs import scan, voxel_kinds
 from crossdim.pipelines.recipes import resolve
 from tests.pipelines.code_streams import compressed, frame_of, with_frame
 from tests.pipelines.corpora import blob, nifti_bytes
@@ -44,7 +44,7 @@ def in_this_process(monkeypatch):
         return map(work, documents)
 
     monkeypatch.setattr(scan, "each", each)
-    monkeypatch.setattr(label_maps, "each", each)
+    monkeypatch.setattr(voxel_kinds, "each", each)
     monkeypatch.setattr(job, "each", each)
 
 

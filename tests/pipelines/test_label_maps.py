@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.jobs import label_maps
+from crossdim.pipelines.jobs import voxel_kinds
 from crossdim.pipelines.jobs.label_maps import ignore_label_maps, sentence_of_maps
 from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.scan_result import ScanResult
@@ -157,7 +157,7 @@ def outcome(monkeypatch):
         assert concurrency is None
         return map(work, documents)
 
-    monkeypatch.setattr(label_maps, "each", each)
+    monkeypatch.setattr(voxel_kinds, "each", each)
 
     def of(*folders: Path, recipe: str = "mixed-superpatches:tiny") -> dict[str, ScanResult]:
         sources, files = list_sources([Bucket(str(folder)) for folder in folders])
