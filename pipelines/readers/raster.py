@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 import warnings
 import zlib
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from crossdim.pipelines.readers import jpeg
+from crossdim.pipelines.readers import jpeg, png
 from crossdim.pipelines.readers.exif import turn_upright
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
@@ -22,7 +21,7 @@ from crossdim.storage_schema.vocabulary import Presentation
 
 #: Names of the formats.
 PNG, JPEG = "png", "jpeg"
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_MAGIC = png.MAGIC
 JPEG_MAGIC = b"\xff\xd8\xff"
 #: Place of the depth of a sample in a PNG.
 _PNG_DEPTH = 24
@@ -37,15 +36,21 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
     Args:
         data: the file, or its beginning.
         rules: the size guard.
-        whole: whether ``data`` is all of it; sizes stand at the beginning, so that nothing depends on it.
+        whole: whether ``data`` is all of it.
 
     Returns:
         Format, and shape (H, W) in pixels.
 
     Raises:
+        EOFError: if ``data`` is a beginning without a header: colour profiles and other metadata, of any size, may precede it.
         SampleError: if there is no picture, or it is larger than the guard.
     """
-    picture = _open(data, rules)
+    try:
+        picture = _open(data, rules)
+    except SampleError as error:
+        if whole or error.rule != "damaged":
+            raise
+        raise EOFError("more bytes are needed") from error
     kind = PNG if data.startswith(PNG_MAGIC) else JPEG
     return HeaderInfo(format=kind, shape=(picture.height, picture.width))
 
@@ -64,11 +69,11 @@ def decode(item: RawItem) -> Sample:
     unchecked: str | None = None
     is_png = item.data.startswith(PNG_MAGIC)
     if is_png:
-        check_png(item.data)
+        png.check_chunks(item.data)
     picture = _open(item.data, item.rules)
     try:
         if is_png:
-            picture.load()
+            png.load(item.data, picture)
         else:
             picture, unchecked = jpeg.decoded(item.data, picture)
         picture, unoriented = turn_upright(picture)
@@ -159,23 +164,3 @@ def scaling_of(array: Array) -> Scaling:
     if low == high:
         raise SampleError("constant", f"every pixel is {low:g}; there is nothing to see")
     return Scaling(low=0.0, high=255.0) if array.dtype == np.uint8 else Scaling(low=low, high=high)
-
-
-def check_png(data: bytes) -> None:
-    """Hold every chunk of a PNG against its checksum, up to the last one; decoders skip this for pixel data.
-
-    Raises:
-        SampleError: rule ``checksum`` or ``truncated``.
-    """
-    offset = len(PNG_MAGIC)
-    while offset + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, offset)
-        end = offset + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(data[offset + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise SampleError("checksum", f"a chunk of the PNG, at byte {offset}, does not match its checksum")
-        if kind == b"IEND":
-            return
-        offset = end
-    raise SampleError("truncated", f"the PNG ends after {len(data):,} bytes without its last chunk; the file is cut")
