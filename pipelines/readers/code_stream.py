@@ -34,7 +34,7 @@ _MAX_TILES = 65535
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 _SIZ = struct.Struct(">HHIIIIIIIIH")
 _RLE_HEADER = struct.Struct("<16I")
-_JPEG_2000 = (
+JPEG_2000 = (
     pydicom.uid.JPEG2000Lossless,
     pydicom.uid.JPEG2000,
     pydicom.uid.HTJ2KLossless,
@@ -51,18 +51,22 @@ class FrameHeader:
     columns: int
     samples: int
     bits: int
+    signed: bool = False  # what JPEG 2000 alone states
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.columns} pixels of {self.samples} x {self.bits} bits"
 
 
-def check_code_stream(pixel_data: bytes, syntax: UID, promised: FrameHeader) -> None:
+def check_code_stream(pixel_data: bytes, syntax: UID, promised: FrameHeader) -> FrameHeader:
     """Hold the code stream of a file with one frame against what the DICOM header promises.
 
     Args:
         pixel_data: the encapsulated PixelData.
         syntax: its transfer syntax.
         promised: Rows, Columns, SamplesPerPixel and BitsAllocated.
+
+    Returns:
+        What the code stream states; of RLE, which states nothing, what was promised.
 
     Raises:
         SampleError: rule ``code_stream`` for a header that cannot be read, says something else or leads out of the stream;
@@ -72,13 +76,14 @@ def check_code_stream(pixel_data: bytes, syntax: UID, promised: FrameHeader) -> 
     try:
         if syntax == pydicom.uid.RLELossless:
             _check_rle(frame, promised)
-            return
-        found = _jpeg_2000(frame) if syntax in _JPEG_2000 else _jpeg(frame)
+            return promised
+        found = _jpeg_2000(frame) if syntax in JPEG_2000 else _jpeg(frame)
     except (struct.error, IndexError) as error:
         raise _broken("ends inside a header") from error
     same = (found.rows, found.columns, found.samples) == (promised.rows, promised.columns, promised.samples)
     if not same or not 0 < found.bits <= promised.bits:
         raise _broken(f"holds {found}; the DICOM header says {promised}")
+    return found
 
 
 def _broken(how: str) -> SampleError:
@@ -145,7 +150,7 @@ def _jpeg_2000(stream: bytes) -> FrameHeader:
     if not 0 < tiles <= _MAX_TILES:
         raise _broken(f"is cut into {tiles} tiles; a code stream has 1 to {_MAX_TILES}")
     _check_tile_parts(stream, 4 + length, tiles)
-    return FrameHeader(rows=y_end - y, columns=x_end - x, samples=samples, bits=(depth[0] & 0x7F) + 1)
+    return FrameHeader(rows=y_end - y, columns=x_end - x, samples=samples, bits=(depth[0] & 0x7F) + 1, signed=depth[0] > 0x7F)
 
 
 def _check_tile_parts(stream: bytes, offset: int, tiles: int) -> None:
@@ -211,3 +216,30 @@ def _check_rle(frame: bytes, promised: FrameHeader) -> None:
     bounds = [*offsets[:segments], len(frame)]
     if bounds[0] != _RLE_HEADER.size or any(start >= end for start, end in itertools.pairwise(bounds)):
         raise _broken("has RLE segments that do not follow one another inside it")
+    pixels = promised.rows * promised.columns
+    for start, end in itertools.pairwise(bounds):
+        held = _rle_length(memoryview(frame)[start:end])
+        if not 0 <= held - pixels < smallest_excess(promised.rows, promised.columns):
+            raise _broken(f"holds an RLE segment of {held:,} values; {promised.rows}x{promised.columns} pixels are {pixels:,}")
+
+
+def _rle_length(segment: memoryview) -> int:
+    """Bytes that a segment of PackBits unpacks to."""
+    offset, length, end = 0, 0, len(segment)
+    while offset < end:
+        head = segment[offset]
+        if head < 0x80:
+            length += min(head + 1, end - offset - 1)
+            offset += head + 2
+        else:
+            length += 257 - head if head > 0x80 and offset + 1 < end else 0
+            offset += 2 if head > 0x80 else 1
+    return length
+
+
+def smallest_excess(rows: int, columns: int) -> int:
+    """Pixels that are left over, at least, where an image has more rows or columns than its header states.
+
+    Fewer may be padding, which some writers leave behind the pixels; so many or more are no image of so many columns.
+    """
+    return min(rows, columns)

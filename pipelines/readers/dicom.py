@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 
-from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_stream
+from crossdim.pipelines.readers.code_stream import JPEG_2000, FrameHeader, check_code_stream, smallest_excess
 from crossdim.pipelines.readers.deflated import inflate_dataset
 from crossdim.pipelines.readers.dicom_header import (
     FLOAT_TAGS,
@@ -28,7 +27,28 @@ from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, uid_name
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.raw import ReadRules, check_expansion
 from crossdim.storage_schema.errors import SampleError
+from crossdim.storage_schema.sample import Array
 from crossdim.storage_schema.vocabulary import Modality
+
+TRAILING_NOTE = "zeros behind the pixels left out"
+AS_SIGNED_NOTE = "unsigned JPEG 2000 samples of a signed image, read as its bits"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredPixels:
+    """The picture of one file.
+
+    Attributes:
+        dataset: of the file.
+        header: of the picture.
+        pixels: (H, W) as stored; (H, W, 3) for colour, as RGB.
+        notes: what was decided on the way.
+    """
+
+    dataset: Any
+    header: SliceHeader
+    pixels: Array
+    notes: tuple[str | None, ...]
 
 
 def check_single(header: SliceHeader, *, colour: bool = False) -> None:
@@ -67,7 +87,7 @@ def _check_photometric(header: SliceHeader, colour: bool) -> None:
         raise SampleError("colour", f"{kind} slices make no volume; MONOCHROME1 and MONOCHROME2 do")
 
 
-def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple[Any, SliceHeader, npt.NDArray[np.generic]]:
+def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> StoredPixels:
     """Header and stored pixels of one file that holds one picture.
 
     Args:
@@ -76,10 +96,11 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple
         colour: whether colour is read too.
 
     Returns:
-        The dataset, its header, and (H, W) as stored; (H, W, 3) for colour, as RGB.
+        The pixels, with the dataset and its header.
 
     Raises:
-        SampleError: for a file that is damaged, short, of another kind, or whose codec is not installed.
+        SampleError: for a file that is damaged, of another kind, or whose codec is not installed, and for pixels that are fewer
+            or more, or of another sign, than the header says.
     """
     with reading("the DICOM file cannot be read"):
         dataset = pydicom.dcmread(io.BytesIO(inflate_dataset(data, whole=True)), force=True)
@@ -90,29 +111,54 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> tuple
         check_single(header, colour=colour)
         allow_image(header, rules)
         check_expansion(header.rows * header.columns * header.samples_per_pixel, len(data))
-        _check_length(dataset, header)
+        padded = _check_length(dataset, header)
         _check_codec(dataset)
         _check_bits(dataset)
-        _check_stream(dataset, header)
+        stream = _check_stream(dataset, header)
     with reading("the pixels cannot be decoded"):
         pixels = dataset.pixel_array
     shape = (header.rows, header.columns) + ((3,) if header.samples_per_pixel == 3 else ())
     if pixels.shape != shape:
         raise SampleError("pixel_shape", f"pixels decode to {pixels.shape}; the header says {shape}")
-    return dataset, header, pixels
+    notes = (padded, _check_sign(dataset, stream, pixels) if stream else None)
+    return StoredPixels(dataset=dataset, header=header, pixels=pixels, notes=notes)
 
 
-def _check_length(dataset: Any, header: SliceHeader) -> None:
+def _check_length(dataset: Any, header: SliceHeader) -> str | None:
+    """Hold the length of uncompressed pixels against the header; a note where zeros follow them."""
     if "TransferSyntaxUID" not in dataset.file_meta:  # archives without file meta are written in DICOM's default syntax
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return
+        return None
     samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
-    wanted = header.rows * header.columns * samples * integer(dataset, "BitsAllocated") // 8
-    if len(dataset.PixelData) < wanted:
+    bits = samples * integer(dataset, "BitsAllocated")
+    wanted, held = -(-header.rows * header.columns * bits // 8), len(dataset.PixelData)
+    sizes = f"PixelData has {held:,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
+    if held < wanted:
+        raise SampleError("truncated", sizes)
+    if held <= wanted + wanted % 2:
+        return None
+    if 8 * (held - wanted) >= smallest_excess(header.rows, header.columns) * bits or any(dataset.PixelData[wanted:]):
+        raise SampleError("pixel_length", f"{sizes}: the header does not describe them; export the file again")
+    return TRAILING_NOTE
+
+
+def _check_sign(dataset: Any, stream: FrameHeader, pixels: Array) -> str | None:
+    """Hold the sign that JPEG 2000 states against PixelRepresentation, where it would make another value.
+
+    Writers leave the sign out: unsigned samples of a signed image are its bits (pydicom's issue 1149, a file of a CT).
+    """
+    if dataset.file_meta.TransferSyntaxUID not in JPEG_2000 or stream.signed == (integer(dataset, "PixelRepresentation") == 1):
+        return None
+    upper_half = 1 << (stream.bits - 1)
+    if not stream.signed:
+        return AS_SIGNED_NOTE if (pixels < 0).any() else None
+    if (pixels >= upper_half).any():
         raise SampleError(
-            "truncated", f"PixelData has {len(dataset.PixelData):,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
+            "code_stream",
+            "the compressed image holds negative values; PixelRepresentation says that there are none; correct the header",
         )
+    return None
 
 
 def _check_codec(dataset: Any) -> None:
@@ -128,13 +174,14 @@ def _check_bits(dataset: Any) -> None:
         raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
 
 
-def _check_stream(dataset: Any, header: SliceHeader) -> None:
+def _check_stream(dataset: Any, header: SliceHeader) -> FrameHeader | None:
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated:
-        promised = FrameHeader(
-            rows=header.rows, columns=header.columns, samples=header.samples_per_pixel, bits=int(dataset.BitsAllocated)
-        )
-        check_code_stream(dataset.PixelData, syntax, promised)
+    if not syntax.is_encapsulated:
+        return None
+    promised = FrameHeader(
+        rows=header.rows, columns=header.columns, samples=header.samples_per_pixel, bits=int(dataset.BitsAllocated)
+    )
+    return check_code_stream(dataset.PixelData, syntax, promised)
 
 
 def common_modality(stated: Sequence[Modality | None]) -> Modality | None:

@@ -37,7 +37,8 @@ def decode(item: RawItem) -> Sample:
         SampleError: see :func:`crossdim.pipelines.readers.dicom.read_pixels`; rule ``depth`` or ``constant`` for values that
             cannot be stored, or show nothing.
     """
-    dataset, header, pixels = read_pixels(item.data, item.rules, colour=True)
+    stored = read_pixels(item.data, item.rules, colour=True)
+    dataset, header, pixels = stored.dataset, stored.header, stored.pixels
     modality = modality_of(dataset, item.modality)
     with reading("the grey values cannot be read"):
         if header.photometric.startswith("MONOCHROME"):
@@ -58,7 +59,7 @@ def decode(item: RawItem) -> Sample:
         patient=patient,
         extra=stated_annotation([burned_in_annotation(dataset)]),
     )
-    return with_note(sample, *notes)
+    return with_note(sample, *stored.notes, *notes)
 
 
 def _grey(dataset: Any, pixels: Array, *, inverted: bool, modality: Modality) -> tuple[Array, Scaling, tuple[str | None, ...]]:

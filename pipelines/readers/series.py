@@ -32,12 +32,13 @@ PADDING_NOTE = "padding outside of the field of view set to air"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """One file of a series: its number in the input, header, and stored pixels (H, W)."""
+    """One file of a series: its number in the input, header, stored pixels (H, W), and what was decided on the way."""
 
     number: int
     dataset: Any
     header: SliceHeader
     stored: Array
+    notes: tuple[str | None, ...]
 
 
 def decode(item: RawItem) -> Sample:
@@ -85,6 +86,7 @@ def decode(item: RawItem) -> Sample:
         f"{count(twice, 'file')} stood there twice" if twice else None,
         f"{count(len(left_out), 'damaged file')} left out, with a sound copy" if left_out else None,
         names_note,
+        *dict.fromkeys(note for one in read for note in one.notes),
         geometry.note,
         *notes,
         shown,
@@ -109,16 +111,16 @@ def _slices(item: RawItem) -> tuple[list[Slice], list[list[object]]]:
     for number in first.values():
         try:
             with number_files([number]):
-                dataset, header, stored = read_pixels(item.files[number], item.rules)
+                found = read_pixels(item.files[number], item.rules)
         except SampleError as error:
             damaged[number] = error
             continue
-        slices.append(Slice(number=number, dataset=dataset, header=header, stored=stored))
+        slices.append(Slice(number=number, dataset=found.dataset, header=found.header, stored=found.pixels, notes=found.notes))
     sound = {place_of(one.header, one.number) for one in slices}
-    for number, found in damaged.items():
+    for number, refused in damaged.items():
         if _place_in(item, number) not in sound:
-            raise found
-    return slices, [[number, found.rule, found.reason] for number, found in damaged.items()]
+            raise refused
+    return slices, [[number, refused.rule, refused.reason] for number, refused in damaged.items()]
 
 
 def _place_in(item: RawItem, number: int) -> tuple[float, ...] | None:
