@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.jobs.series_groups import LACKS_SLICES
+from crossdim.pipelines.jobs.series_groups import CONTINUED, LACKS_SLICES
 from crossdim.pipelines.readers.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
 from crossdim.pipelines.readers.volume_values import OFFSET_NOTE
 
 #: Values that may not be what the recipe takes them for. Other notes tell of decisions that follow a rule.
-FLAGGED = (NO_RESCALE, NOT_HOUNSFIELD, OFFSET_NOTE, LACKS_SLICES)
+FLAGGED = (NO_RESCALE, NOT_HOUNSFIELD, OFFSET_NOTE, LACKS_SLICES, CONTINUED)
 
 
 def tell_flagged(catalog: Iterable[Mapping[str, object]]) -> list[str]:

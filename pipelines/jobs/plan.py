@@ -16,7 +16,14 @@ from crossdim.foundation.settings import to_document
 from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.jobs.series_groups import Folder, find_split_series, find_unreadable, group_series, note_of_series
+from crossdim.pipelines.jobs.series_groups import (
+    Folder,
+    find_continued_series,
+    find_split_series,
+    find_unreadable,
+    group_series,
+    note_of_series,
+)
 from crossdim.pipelines.quarantine import Ignored, Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single, common_modality
 from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
@@ -293,14 +300,14 @@ def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unr
     if reader.grouping == "file":
         return [_Input(uri=one.uri, files=[one], decoder=reader.name) for one in files]
     series = group_series(files)
-    split = find_split_series(series)
+    split, continued = find_split_series(series), find_continued_series(series)
     return [
         _Input(
             uri=naming.names.of_series(key, members),
             files=members,
             decoder=reader.name,
             fault=split.get(key),
-            note=note_of_series(members, unreadable),
+            note=note_of_series(members, unreadable, continued=key in continued),
         )
         for key, members in series.items()
     ]

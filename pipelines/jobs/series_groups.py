@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from crossdim.pipelines.jobs.names import SeriesId
 from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.readers.interleaved import find_interleaved
+from crossdim.pipelines.readers.header_info import SliceHeader
+from crossdim.pipelines.readers.interleaved import find_continued, find_interleaved
 from crossdim.pipelines.readers.registry import READERS, promised_family
 from crossdim.storage_schema.errors import SampleError
 
 #: In the catalog: whether a file that cannot be read was a slice, and of which series, nobody can know.
 LACKS_SLICES = "files beside its slices cannot be read, so that it may lack some at its ends"
+
+CONTINUED = "slices of the same series UID under another patient or study continue it"
 
 #: The number of a source, and a folder in it.
 Folder = tuple[int, str]
@@ -39,18 +42,19 @@ def _pattern(result: ScanResult) -> tuple[int, str]:
     return result.source, f"{folder}/{re.sub('[0-9]+', '0', name)}"
 
 
-def note_of_series(files: Sequence[ScanResult], unreadable: frozenset[Folder]) -> str | None:
+def note_of_series(files: Sequence[ScanResult], unreadable: frozenset[Folder], *, continued: bool = False) -> str | None:
     """What is to be noted of a series: a slice that is missing between others makes it uneven, one at its end nothing shows.
 
     Args:
         files: its slices.
         unreadable: from :func:`find_unreadable`. Where each slice has a folder of its own, the folders above them count.
+        continued: whether it is of :func:`find_continued_series`.
     """
     folders = {_folder(one) for one in files}
     alone = len(folders) == len(files)
     above = {(source, path.rpartition("/")[0]) for source, path in folders} if alone else set()
     lacks = folders & unreadable or above & {(source, path.rpartition("/")[0]) for source, path in unreadable}
-    return LACKS_SLICES if lacks else None
+    return "; ".join([LACKS_SLICES] * bool(lacks) + [CONTINUED] * continued) or None
 
 
 def _folder(result: ScanResult) -> Folder:
@@ -92,15 +96,31 @@ def find_split_series(series: Mapping[SeriesId, Sequence[ScanResult]]) -> dict[S
     Returns:
         The refusal of each part, rule ``split_series``.
     """
-    by_uid: dict[tuple[str, str], list[SeriesId]] = {}
-    for one in series:
-        by_uid.setdefault((one.series, one.place), []).append(one)
     refused: dict[SeriesId, SampleError] = {}
-    for members in by_uid.values():
-        stacks = [[file.header.slice for file in series[one] if file.header and file.header.slice] for one in members]
+    for members, stacks in _of_one_uid(series):
         for parts in find_interleaved(stacks):
             refused |= dict.fromkeys((members[part] for part in parts), _refusal([members[part] for part in parts]))
     return refused
+
+
+def find_continued_series(series: Mapping[SeriesId, Sequence[ScanResult]]) -> set[SeriesId]:
+    """Series that begin where another of their UID, of another patient or study, ends: two volumes, and perhaps one person.
+
+    Args:
+        series: the slices of each.
+    """
+    return {members[part] for members, stacks in _of_one_uid(series) for part in find_continued(stacks)}
+
+
+def _of_one_uid(
+    series: Mapping[SeriesId, Sequence[ScanResult]],
+) -> Iterator[tuple[list[SeriesId], list[list[SliceHeader]]]]:
+    """Series that share their SeriesInstanceUID, or their folder where they have none, and the headers of their slices."""
+    by_uid: dict[tuple[str, str], list[SeriesId]] = {}
+    for one in series:
+        by_uid.setdefault((one.series, one.place), []).append(one)
+    for members in by_uid.values():
+        yield members, [[file.header.slice for file in series[one] if file.header and file.header.slice] for one in members]
 
 
 def _refusal(parts: Sequence[SeriesId]) -> SampleError:

@@ -1,9 +1,10 @@
-"""Stacks of slices that lie between each other and make one even stack together."""
+"""Stacks of slices that make one even stack together: they lie between each other, or one begins where another ends."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +36,14 @@ class _Stack:
 
     def may_share(self, other: _Stack) -> bool:
         """Whether slices of the two may lie between each other, by their outermost ones; a single slice may lie anywhere."""
+        apart = max(self.low, other.low) > min(self.high, other.high)
+        return (self.is_single or other.is_single or not apart) and self.is_in_line_with(other)
+
+    def is_in_line_with(self, other: _Stack) -> bool:
+        """Whether the two are stacked along one line."""
         pixel_mm = min(self.headers[0].spacing_mm or (0.0,))
-        return (
-            (self.is_single or other.is_single or max(self.low, other.low) <= min(self.high, other.high))
-            and bool(self.normal @ other.normal > 0.99)
-            and bool(np.abs(self.beside_mm - other.beside_mm).max() <= _NEAR_PIXELS * pixel_mm)
+        return bool(self.normal @ other.normal > 0.99) and bool(
+            np.abs(self.beside_mm - other.beside_mm).max() <= _NEAR_PIXELS * pixel_mm
         )
 
 
@@ -63,6 +67,21 @@ def find_interleaved(stacks: Sequence[Sequence[SliceHeader]]) -> list[list[int]]
     paired = {number for pair in pairs for number in pair}
     groups = [group for group in _connected(near) if len(group) > 2 and not paired.issuperset(group)]
     return pairs + [group for group in groups if _is_even([placed[number] for number in group])]
+
+
+def find_continued(stacks: Sequence[Sequence[SliceHeader]]) -> set[int]:
+    """Which stacks begin where another ends, along one line and in its spacing.
+
+    Args:
+        stacks: the slices of each, in any order; those whose place is not stated, and single ones, are left out.
+    """
+    placed = [(number, stack) for number, headers in enumerate(stacks) if (stack := _placed(headers)) and not stack.is_single]
+    placed.sort(key=lambda one: one[1].low)
+    found: set[int] = set()
+    for (one, lower), (other, upper) in pairwise(placed):
+        if lower.high < upper.low and lower.is_in_line_with(upper) and _is_even([lower, upper]):
+            found |= {one, other}
+    return found
 
 
 def _placed(headers: Sequence[SliceHeader]) -> _Stack | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossdim.pipelines.jobs.series_groups import CONTINUED
 from tests.pipelines.corpora import blob
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes
 from tests.pipelines.test_plan import plan, scan_results_of
@@ -82,6 +83,26 @@ def test_patients_to_whom_an_anonymiser_gave_one_uid_stay_two_volumes(place, tmp
     write(tmp_path / "b", lambda n: {"PatientID": "8", "ImagePositionPatient": [place[0], place[1], place[2] + 2 * n]})
 
     assert outcome(tmp_path) == ([16, 16], Counter())
+
+
+@pytest.mark.parametrize(
+    ("tags", "noted"),
+    [
+        (lambda n: {"PatientID": "7" if n < 8 else ""}, 2),
+        (lambda n: {"StudyInstanceUID": f"1.2.{n // 4}"}, 4),
+        (lambda n: {"PatientID": "7" if n < 8 else "8", "ImagePositionPatient": [0, 0, 2 * n + 3 * (n >= 8)]}, 0),
+        (lambda n: {"PatientID": "7" if n < 8 else "8", "ImagePositionPatient": [9 * (n >= 8), 0, 2 * n]}, 0),
+        (lambda n: {"PatientID": "7" if n < 8 else "8", "SeriesInstanceUID": f"1.2.{n // 8}"}, 0),
+        (lambda n: {}, 0),
+    ],
+)
+def test_halves_of_one_series_under_two_patients_are_noted(tags, noted, tmp_path):
+    """They are two volumes, of which a split may put one person into both of its parts."""
+    made = plan(scan_results_of(write(tmp_path, tags)), "mixed-superpatches:tiny")
+    items = [item for task in made.tasks for item in task.items]
+
+    assert [item.note for item in items].count(CONTINUED) == noted
+    assert len(items) == (noted or (1 if tags(15) == {} else 2))
 
 
 def test_many_patients_of_one_uid_are_planned_in_seconds(tmp_path):
