@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     package, _ = VERBS[arguments[0]]
     with signals.listen():
+        signals.tell_written(written=False)
         try:
             code: int = importlib.import_module(f"crossdim.{package}.cli").main(arguments)
         except KeyboardInterrupt:  # while a verb's modules are imported

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.manifest import Manifest
+from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.vocabulary import Presentation
 
 #: NumPy descriptors that samples are stored in; no objects, no text, no dates.
@@ -118,6 +120,17 @@ class Columns:
     def preprocessing_digest(self) -> str:
         """The manifest's."""
         return self._manifest.preprocessing_digest
+
+    @cached_property
+    def pseudo3d(self) -> Pseudo3D | None:
+        """Geometry of the pseudo-3D view as the manifest records it; None where it records none that can be."""
+        recorded = self._manifest.preprocessing.get("pseudo3d")
+        if self.presentation is not Presentation.PSEUDO3D or not isinstance(recorded, dict):
+            return None
+        try:
+            return Pseudo3D(**{name: recorded[name] for name in Pseudo3D.__dataclass_fields__ if name in recorded})
+        except (GeometryError, TypeError):  # told by who opens the dataset
+            return None
 
     @property
     def rank(self) -> int:

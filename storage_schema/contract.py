@@ -197,6 +197,23 @@ def _side(name: str) -> Callable[[Columns], Mask]:
     return lambda rows: rows.known(name) & ~(rows.numbers(name) >= 1)
 
 
+def _not_unrolled(rows: Columns) -> Mask:
+    """Whether an image of the stated size does not unroll to the stored shape: who folds a view relies on its size."""
+    view, (sides, _) = rows.pseudo3d, rows.shape
+    if view is None:
+        return np.zeros(len(rows), bool)
+    spans = [rows.numbers(name) + 2 * view.padding - view.window for name in ("image_height", "image_width")]
+    grid_h, grid_w = (span // view.stride + 1 for span in spans)
+    if view.layout == "offset":
+        broken = (sides[:, 2] != grid_h) | (sides[:, 3] != grid_w)
+    else:
+        broken = sides[:, 1] % np.maximum(grid_h * grid_w, 1) != 0
+    if not view.allow_crop:
+        broken |= (spans[0] % view.stride != 0) | (spans[1] % view.stride != 0)
+    unlike: Mask = rows.known("image_height") & rows.known("image_width") & broken
+    return unlike
+
+
 def _foreground(rows: Columns) -> Mask:
     values = rows.numbers("foreground")
     return rows.known("foreground") & ~((values >= 0) & (values <= 1))
@@ -234,6 +251,7 @@ RULES: tuple[tuple[str, str, Callable[[Columns], Mask]], ...] = (
     ("volume_shape", f"nothing, or three sides from 1 up, of at most {MAX_VOLUME_VOXELS:,} voxels", _volume),
     ("image_height", "nothing, or a number from 1 up", _side("image_height")),
     ("image_width", "nothing, or a number from 1 up", _side("image_width")),
+    ("image_height", "with image_width the size of an image that unrolls to this shape", _not_unrolled),
     ("foreground", "nothing, or a share from 0 to 1", _foreground),
     ("patient", "a text that is not empty", _empty("patient")),
     ("source_sha256", "64 lower-case hex digits", lambda rows: ~rows.matches("source_sha256", "[0-9a-f]{64}")),

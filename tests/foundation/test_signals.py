@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from crossdim import cli
 from crossdim.foundation import signals
 from crossdim.foundation.processes import find_descendants, find_started_with
 
@@ -196,6 +198,17 @@ for wait_s in [0] * 20 + [0.5]:
     with start(body) as process:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, f"{int(signal.SIGTERM)}\n" * 21, "")
+
+
+def test_an_interrupt_while_a_verb_is_imported_promises_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert cli.main(["pretrain"]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written yet\n"
 
 
 def test_handlers_are_put_back_and_a_new_verb_begins_anew() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from crossdim.storage_schema.contract import RULES, check_catalog, join_catalog,
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.storage_schema.manifest import FileCounts, Manifest, ObjectEntry
+from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.shards import encode_npy
 from crossdim.storage_schema.vocabulary import Encoding, Presentation
 from tests.strategies import sample
@@ -156,6 +157,32 @@ def test_a_value_that_breaks_the_contract_is_told_of(presentation, column, value
     """Of the row and column that hold it, and the other rows stay sound."""
     told = checked(presentation, **{column: value})
     assert told in ([column], ["length"] if column == "offset" else [column, "length"])
+
+
+@pytest.mark.parametrize(
+    ("view", "height", "width", "sound"),
+    [
+        (Pseudo3D(), 8, 12, True),
+        (Pseudo3D(), 12, 8, False),
+        (Pseudo3D(), 9, 12, False),
+        (Pseudo3D(), 3, 12, False),
+        (Pseudo3D(), 2**31 - 1, 2**31 - 1, False),
+        (Pseudo3D(allow_crop=True), 9, 12, True),
+        (Pseudo3D(stride=2, padding=1), 4, 6, True),
+        (Pseudo3D(stride=2, padding=1), 8, 12, False),
+        (Pseudo3D(window=2, stride=2, layout="window"), 8, 8, True),
+        (Pseudo3D(window=2, stride=2, layout="window"), 8, 12, False),
+        (Pseudo3D(), 8, None, True),
+    ],
+)
+def test_the_size_of_an_image_is_that_of_its_view(view, height, width, sound):
+    """Only a size that unrolls to the stored shape; as long as a dataset does not state the view, any."""
+    made = replace(manifest(IMAGE), preprocessing={"pseudo3d": asdict(view)})
+    changed = [row | {"image_height": height, "image_width": width} for row in rows(IMAGE)]
+    stated = [row | {"preprocessing_digest": made.preprocessing_digest} for row in changed]
+    found = check_catalog(build_table(stated, CATALOG_SCHEMA), made)
+    assert [problem.loc for problem in found.problems] == ([] if sound else ["catalog, column image_height"])
+    assert check_catalog(build_table(changed, CATALOG_SCHEMA), manifest(IMAGE)).problems == ()
 
 
 def test_two_more_that_are_told_of_through_another_column():
