@@ -1,4 +1,4 @@
-"""Samples of unequal size in one tensor: crops, zeros behind the ends, and the size that each sample really has."""
+"""Samples of unequal size in one tensor: crops, zero padding at the ends, and the size of each sample without it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def crop_array(array: Floats, crop: tuple[int, ...], rng: np.random.Generator | 
 
 
 def stack_and_pad(arrays: Sequence[Floats], least: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arrays (C, ...) as one tensor with zeros behind the ends of the smaller ones.
+    """Stack arrays (C, ...) to one tensor, with zeros at the ends of the smaller ones.
 
     Args:
         arrays: at least one, all of the same number of channels and axes.

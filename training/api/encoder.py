@@ -187,7 +187,7 @@ class Encoder:
 
 
 def _fold(view_CDHW: Tensor, geometry: Pseudo3D) -> Tensor:
-    """The image behind a stored view."""
+    """Fold a stored view back to its image."""
     if not geometry.reversible:
         raise GeometryError(
             f"a pseudo-3D view of window {geometry.window} and stride {geometry.stride} cannot be folded exactly; give the image"
@@ -205,7 +205,7 @@ def _side_that_tiles(side: int, geometry: Pseudo3D, multiple: int) -> int:
 
 
 def _pad(x: Tensor, multiple: int) -> Tensor:
-    """Zeros behind the ends of the spatial axes, so that all are multiples."""
+    """Pad with zeros at the ends of the spatial axes, so that all are multiples."""
     ends = [end for side in reversed(x.shape[1:]) for end in (0, -side % multiple)]
     return functional.pad(x, ends) if any(ends) else x
 

@@ -87,7 +87,7 @@ def collate(views: Sequence[Views], keys: Sequence[str], stream: str, global_siz
 
 
 def pad_and_stack(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Stack arrays of different sizes, with zeros behind the ends of the smaller ones.
+    """Stack arrays of different sizes, with zeros at the ends of the smaller ones.
 
     Args:
         arrays: with the same number of axes.

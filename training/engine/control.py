@@ -35,7 +35,7 @@ class StopControl:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        # A signal may come between any two operations of the thread that takes; what it puts here meanwhile is never lost.
+        # A signal may come between any two operations of the thread that takes requests; what it adds here is never lost.
         self._requests: SimpleQueue[Request] = SimpleQueue()
         self._is_training = False
         self._saved_steps: list[int] = []
@@ -75,7 +75,7 @@ class StopControl:
     def training(self) -> Iterator[None]:
         """Let the calling thread train and follow requests inside the ``with`` block; in the main thread signals make them."""
         with self._changed:
-            if self.take() is Request.STOP:  # who trains later must stop all the same; a save was requested of nobody
+            if self.take() is Request.STOP:  # a stop requested before training still counts; a save does not
                 self.request(Request.STOP)
             self._is_training, self._saved_steps = True, []
         try:

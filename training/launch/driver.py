@@ -1,4 +1,4 @@
-"""Starts a run: in this process, or in Ray Train, and follows its progress and signals meanwhile."""
+"""Starts a run, in this process or in Ray Train, and follows its progress and signals."""
 
 from __future__ import annotations
 

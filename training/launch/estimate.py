@@ -32,7 +32,7 @@ from crossdim.training.run_dir.resume import capture
 
 #: Measured steps, at least; those of one cycle of the mixture go before them to warm up.
 MEASURED = 3
-#: Steps in all, at most: of a mixture with a longer cycle the beginning stands for the whole.
+#: Largest number of steps; of a mixture with a longer cycle only the beginning is measured.
 LONGEST = 16
 MB = 1e6
 

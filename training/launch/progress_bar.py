@@ -61,7 +61,7 @@ def show_progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterato
     with tqdm(total=total, initial=done, unit="step", desc="pretrain", file=sys.stderr, dynamic_ncols=True) as bar:
 
         def update() -> None:
-            # A store that fails stops the run itself, with a sentence; the bar need not tell it.
+            # A store that fails stops the run itself, with a message; the bar does not report it too.
             with contextlib.suppress(StorageError):
                 _update_bar(run, bar)
 

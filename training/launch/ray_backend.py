@@ -1,6 +1,6 @@
-"""How workers on one machine meet: at a store that listens on the loopback interface alone.
+"""A backend for workers on one machine, whose process group uses a store that listens on the loopback interface only.
 
-PyTorch's store of a process group listens on all interfaces and asks nobody who they are; whoever reaches it can end the run.
+PyTorch's store of a process group listens on all interfaces without authentication: whoever reaches it can end the run.
 Ray has no setting for it, but lets a backend be replaced. Of Ray's internals, of the version that pyproject.toml names, this
 uses the backend for PyTorch.
 """

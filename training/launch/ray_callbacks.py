@@ -42,7 +42,7 @@ class WorkerSetupCallback(WorkerCallback):
     def after_init_train_context(self) -> None:
         """Handle signals, and reduce gradients over the network that Ray uses.
 
-        Gloo would take what the host's name stands for: on Debian that is an address that no other machine reaches.
+        Gloo would take the address of the host's name: on Debian that is one that no other machine reaches.
         """
         PROCESS_CONTROL.install_handlers()
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]

@@ -155,7 +155,7 @@ def _find_world_problems(
         found = f"{world} workers share a global_batch of {config.global_batch}: some would never have a sample"
         return [Problem(loc="workers", message=f"{found}; at most {config.global_batch} workers, or a larger global_batch")]
     order = build_order(config, datasets, weights)
-    if config.compute.sync_bn:  # statistics are of all workers' samples together, and nobody's are borrowed
+    if config.compute.sync_bn:  # statistics are computed over all workers' samples together
         if not config.mixing.smallest_batch(order, config.global_batch, world):
             message = f"{world} workers leave one without a sample of a dataset; synchronised batch norm needs one of each"
             return [Problem(loc="workers", message=message)]

@@ -106,7 +106,7 @@ def train(job: Job, rank: int, world: int, device: torch.device, control: StopCo
     with control.training():
         if _train_until_stop(job, rank, world, device, control) is Request.STOP:
             if dist.is_initialized():
-                dist.barrier()  # nobody leaves before rank 0 has saved
+                dist.barrier()  # no rank ends before rank 0 has saved
             raise RunError(f"{job.run.where('')}: stopped as asked, and saved; the same command goes on from here")
 
 

@@ -126,7 +126,7 @@ def _write_pointer(run: Bucket, name: str) -> None:
 
 
 def _delete_old(run: Bucket, newest: str, saving: Saving) -> None:
-    """Delete older checkpoints, whole or half-written, that do not stay."""
+    """Delete older checkpoints that are not kept, complete or half-written."""
     found = {name for stored in run.list_objects(CHECKPOINTS) if (name := checkpoint_of(stored.path))}
     whole = [name for name in complete_names(run) if name <= newest]  # what is named for later steps takes the place of none
     for name in sorted(found):

@@ -14,7 +14,7 @@ from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir.background_writer import BackgroundWriter
 from crossdim.training.run_dir.events import EventLog
 
-#: A store that answers wrongly again and again makes no more than one event in so many seconds; the log is told each time.
+#: Seconds between two events, if a store gives wrong bytes again and again; the log reports each of them.
 EVERY_S = 60.0
 _LOG = logging.getLogger(__name__)
 

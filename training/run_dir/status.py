@@ -29,7 +29,7 @@ WINDOW = 100
 #: A run is silent after this long without a word, or after as many steps' time as ``SILENT_AFTER_STEPS`` if that is longer.
 SILENT_AFTER_S = 120.0
 SILENT_AFTER_STEPS = 10
-#: Newest events out of the ordinary that are told in full.
+#: Number of newest unusual events that are shown in full.
 TOLD = 3
 EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize", "preempted", "stopped")
 

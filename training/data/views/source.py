@@ -20,7 +20,7 @@ def normalise(array: Floats) -> Floats:
 
 
 def stored_image(sample: Sample, spec: Pseudo3D) -> Array:
-    """The image behind a sample in stored values: folded back from pseudo-3D, or as it is.
+    """The image of a sample in stored values: folded back from pseudo-3D, or as it is.
 
     Args:
         sample: an image or its pseudo-3D view.
@@ -43,7 +43,7 @@ def stored_image(sample: Sample, spec: Pseudo3D) -> Array:
 
 
 def image_of(sample: Sample, spec: Pseudo3D) -> Floats:
-    """The image behind a sample in unit range; folded before scaling, so that small integers are moved and not floats.
+    """The image of a sample in unit range; folded before scaling, so that small integers are moved and not floats.
 
     Args:
         sample: an image or its pseudo-3D view.

@@ -36,7 +36,7 @@ def resample(volumes_BDHW: Tensor, shapes_B3: Tensor, affine_BV34: Tensor, side:
         coordinates.append((2 * place / max(1, padded - 1) - 1).to(torch.float32))
     grid = torch.stack(coordinates[::-1], dim=-1)  # grid_sample names the last axis first
     count = affine_BV34.shape[1]
-    # Views of a sample share its volume: they lie one behind the other along the depth of the grid.
+    # Views of a sample share its volume: they are stacked along the depth of the grid.
     sampled = functional.grid_sample(volumes_BDHW[:, None], grid.flatten(1, 2), padding_mode="border", align_corners=True)
     return (sampled.view(-1, count, *side) * inside).clamp(0, 1)
 
