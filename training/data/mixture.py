@@ -141,4 +141,4 @@ def _alike(some: Sequence[Fraction], others: Sequence[Fraction]) -> bool:
 
 
 def _format_weights(weights: Sequence[float]) -> str:
-    return ", ".join(f"{weight!r}" for weight in weights) or "none"
+    return ", ".join(repr(float(weight)).removesuffix(".0") for weight in weights) or "none"
