@@ -50,21 +50,24 @@ class Contents:
         self._slack = [_slack_between(source, out) for source in sources]
 
     def may_have_changed(self, file: SourceFile) -> bool:
-        """Whether a file was written anew: its version is not the recorded one, or it was changed after the dataset.
+        """Whether a file must be read again: its version is not the recorded one, or it was changed after the dataset.
 
-        A copy that keeps modification times sets them back, so what counts is when the store wrote it. Clocks that may
-        differ are no reason to trust it, only to read it again.
+        A copy that keeps modification times sets them back, so what counts is when the store wrote it, also where the recorded
+        version is one. Clocks that may differ are no reason to trust it, only to read it again.
         """
+        record = self._recorded.get(file.uri)
+        if record is not None and record.version and (record.version != file.version or not self._sources[file.source].is_local):
+            return record.version != file.version
         return self._is_later(file, self._slack[file.source])
 
     def seems_changed(self, file: SourceFile) -> bool:
-        """The same for a file that no reading can tell of: as its store's clock has it."""
-        return self._is_later(file, 0)
-
-    def _is_later(self, file: SourceFile, slack: int) -> bool:
+        """The same for a file that no reading can tell of: by its recorded version, else as its store's clock has it."""
         record = self._recorded.get(file.uri)
         if record is not None and record.version:
             return record.version != file.version
+        return self._is_later(file, 0)
+
+    def _is_later(self, file: SourceFile, slack: int) -> bool:
         return bool(file.changed_at and self._published_at) and file.changed_at + slack > self._published_at
 
     def recorded_sha256(self, file: SourceFile) -> str:
@@ -127,11 +130,11 @@ def check_unchanged(
             inputs.setdefault(name, []).append(file)
     changed = [example for name, members in inputs.items() if (example := _changed(members, known[name], contents))]
     unknown: list[SourceFile] = []
-    for file in filter(contents.seems_changed, others):
+    for file in others:
         before = contents.recorded_sha256(file)
         if not before:
-            unknown.append(file)
-        elif contents.sha256(file) != before:
+            unknown += [file] if contents.seems_changed(file) else []
+        elif contents.may_have_changed(file) and contents.sha256(file) != before:
             changed.append(file)
     if changed:
         raise StorageError(

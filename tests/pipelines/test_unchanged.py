@@ -128,18 +128,20 @@ def move_over(new: Path, old: Path) -> None:
     moved.rename(old)
 
 
+@pytest.mark.parametrize("names", ["relative", "hashed"])
 @pytest.mark.parametrize("replace", [copy_with_times, move_over])
 @pytest.mark.parametrize("content", ["other", "equal"])
-def test_a_file_that_was_replaced_by_an_older_one_is_told_where_names_are_readable(content, replace, tmp_path, capsys):
+def test_a_file_that_was_replaced_by_an_older_one_is_told(content, replace, names, tmp_path, capsys):
     write_pictures(tmp_path / "raw")
-    assert main(prepare_all(tmp_path)) == 3
+    line = prepare_all(tmp_path, "--source-names", names)
+    assert main(line) == 3
     (tmp_path / "new.nii").write_bytes((tmp_path / "raw" / "1.nii").read_bytes())
     if content == "other":
         rewrite(tmp_path / "new.nii", change=True)
     replace(tmp_path / "new.nii", tmp_path / "raw" / "1.nii")
     capsys.readouterr()
 
-    assert main(prepare_all(tmp_path)) == (2 if content == "other" else 3)
+    assert main(line) == (2 if content == "other" else 3)
     told = capsys.readouterr()
     assert ("such as 1.nii, changed after it was published" in told.err) == (content == "other")
     assert ("is already published" in told.out) == (content == "equal")
