@@ -93,6 +93,7 @@ def test_options_of_an_unfinished_dataset_are_named_with_both_values(tmp_path, c
     assert f"start the command that it was begun with, or use another --out ({told})" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_settings_of_a_dataset_of_very_many_files_are_found_in_seconds():
     files = [SourceFile(source=0, path=f"{n}", uri=f"a/folder/of/{n}", size=n) for n in range(300_000)]
     request = RequestDigests(files, None)

@@ -215,6 +215,7 @@ def test_a_patient_of_the_table_that_is_not_the_headers_is_told(table, told, tmp
         ("b,x,\nc,y,\n", "label_conflict", set()),
     ],
 )
+@pytest.mark.integration
 def test_of_equal_files_the_one_that_most_is_known_of_is_kept(table, rule, wanted, kind, max_samples, tmp_path, capsys):
     """In one object or in several; what is published can be read to the end."""
     (tmp_path / "raw").mkdir()

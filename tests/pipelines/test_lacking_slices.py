@@ -47,6 +47,7 @@ def pointer(path: Path) -> None:
 @pytest.mark.parametrize("spoil", [cut, empty, pointer])
 @pytest.mark.parametrize("spoilt", [slice(11, 16), slice(0, 2), slice(15, 16)])
 @pytest.mark.parametrize("named", [True, False])
+@pytest.mark.integration
 def test_a_series_beside_slices_that_cannot_be_read_is_noted_and_told(spoil, spoilt, named, tmp_path, capsys):
     for name, seed in (("ends", 1), ("whole", 2)):
         write_series(tmp_path / "raw" / name, blob((16, 24, 24), seed), f"1.2.{seed}")

@@ -105,6 +105,7 @@ def test_halves_of_one_series_under_two_patients_are_noted(tags, noted, tmp_path
     assert len(items) == (noted or (1 if tags(15) == {} else 2))
 
 
+@pytest.mark.integration
 def test_many_patients_of_one_uid_are_planned_in_seconds(tmp_path):
     results = scan_results_of(write(tmp_path, lambda _: {}))
     many = [
