@@ -25,7 +25,7 @@ from crossdim.foundation.object_store import TEMPORARY_PREFIX, ObjectStore, Stor
 from crossdim.foundation.retry import Answer, ask_until_answered, client_errors, is_full, is_transient
 from crossdim.foundation.store_errors import explain_error
 from crossdim.foundation.store_options import StoreOptions
-from crossdim.storage_schema.errors import StorageError, UnreachableError
+from crossdim.storage_schema.errors import ShortObjectError, StorageError, UnreachableError
 from crossdim.storage_schema.names import escape_name, unescape_name
 
 __all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
@@ -168,13 +168,14 @@ class Bucket:
             Exactly ``length`` bytes.
 
         Raises:
-            StorageError: if the store fails or the object ends earlier, which stores answer with fewer bytes and no error.
+            ShortObjectError: if the object ends earlier, which stores answer with fewer bytes and no error.
+            StorageError: if the store fails.
         """
         if length == 0:
             return b""  # HTTP has no empty range
         data = self._ask(path, "reading", lambda _: self._store.read_range(self.full(path), offset, length))
         if len(data) != length:
-            raise StorageError(f"{self.where(path)}: ends after {len(data)} of the {length} bytes from {offset}")
+            raise ShortObjectError(f"{self.where(path)}: ends after {len(data)} of the {length} bytes from {offset}")
         return data
 
     def exists(self, path: str = "") -> bool:

@@ -43,6 +43,10 @@ class UnreachableError(StorageError):
     """A store gives no answer, or an incomplete one: the same request may succeed later."""
 
 
+class ShortObjectError(StorageError):
+    """An object ends before the bytes that were asked for, which its size says that it has."""
+
+
 class RunError(CrossdimError):
     """A training run cannot start or continue."""
 

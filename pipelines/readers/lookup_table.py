@@ -47,7 +47,7 @@ def lookup_table(dataset: Any, descriptor: Any, data: Any, *, rule: str) -> Look
     if len(found) < count:
         raise SampleError(rule, f"a lookup table has {len(found):,} entries; its descriptor says {count:,}")
     narrow = bits == 8 or found.dtype == np.uint8
-    entries: Array = (found[:count] & ((1 << bits) - 1)).astype(np.uint8 if narrow else np.uint16)
+    entries: Array = (found[:count].astype(np.int64) & ((1 << bits) - 1)).astype(np.uint8 if narrow else np.uint16)
     return LookupTable(first=as_stored(first, signed=is_signed(dataset)), entries=entries)
 
 
@@ -56,9 +56,10 @@ def _entries(data: Any, count: int, *, little_endian: bool) -> Array:
         return np.empty(0, np.int64)
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, np.int64))
-    if len(data) < 2 * count:  # one byte an entry
+    if len(data) in (count, count + 1):  # one byte an entry, and one that makes the length even
         return np.frombuffer(data, np.uint8)
-    return np.frombuffer(data[: 2 * count], "<u2" if little_endian else ">u2").astype(np.int64)
+    whole = data[: min(2 * count, len(data) // 2 * 2)]
+    return np.frombuffer(whole, "<u2" if little_endian else ">u2").astype(np.int64)
 
 
 def is_little_endian(dataset: Any) -> bool:

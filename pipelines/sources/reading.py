@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.storage_schema.errors import SampleError, StorageError, UnreachableError
+from crossdim.storage_schema.errors import SampleError, ShortObjectError, StorageError, UnreachableError
 
 
 def _build_missing_error() -> SampleError:
@@ -30,6 +30,8 @@ def _read_input(read: Callable[[], bytes], source: Bucket, path: str, version: s
             raise SampleError("unreadable", "the file may be listed, but not be read with these rights") from error
         if version and _ask_version(source, path) != version:
             raise _build_changed_error() from error
+        if isinstance(error, ShortObjectError):
+            raise SampleError("unreadable", "the file has fewer bytes than it is listed with, as special files do") from error
         raise
 
 

@@ -244,11 +244,11 @@ def test_a_modality_lut_of_bytes_and_of_65536_entries_is_read():
     assert np.array_equal(sample.scaling.physical(sample.array[0]), 65535.0 - pixels)
 
 
-@pytest.mark.parametrize("damage", ["short", "no_data", "no_descriptor", "depth"])
+@pytest.mark.parametrize("damage", ["short", "shorter", "odd", "no_data", "no_descriptor", "depth"])
 def test_a_modality_lut_that_does_not_fit_its_descriptor_is_refused(damage):
     item = lut_item(0, np.arange(300, dtype=np.uint16))
-    if damage == "short":
-        item.add_new("LUTData", "OW", b"\0" * 100)
+    if damage in ("short", "shorter", "odd"):
+        item.add_new("LUTData", "OW", b"\0" * {"short": 598, "shorter": 100, "odd": 597}[damage])
     elif damage == "no_data":
         del item.LUTData
     elif damage == "no_descriptor":

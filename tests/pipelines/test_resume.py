@@ -154,6 +154,14 @@ def test_a_file_that_changes_while_it_is_prepared_is_told(begun):
         read_head(source, "a.png", listed.size, version=listed.version)
 
 
+def test_a_file_that_ends_before_its_listed_size_is_refused_alone(tmp_path):
+    """As files of /sys do, which a link may lead to: the other files go on."""
+    (tmp_path / "a.png").write_bytes(b"short")
+    with pytest.raises(SampleError, match="fewer bytes than it is listed with") as refused:
+        read_head(Bucket(str(tmp_path)), "a.png", 4096)
+    assert refused.value.rule == "unreadable"
+
+
 @given(st.data())
 def test_a_marker_with_any_changed_or_missing_byte_is_not_read(data):
     """Flipped, cut, or with something behind it."""
