@@ -85,6 +85,8 @@ def run(verb: Verb, arguments: argparse.Namespace) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in ("botocore", "aiobotocore"):  # they tell where they found credentials
+        logging.getLogger(name).setLevel(logging.WARNING)
     with signals.listen():
         return _run_to_exit_code(verb, arguments)
 

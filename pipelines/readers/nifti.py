@@ -128,11 +128,13 @@ def _content(packed: bytes, header: NiftiHeader) -> tuple[bytes | bytearray, str
 def _first_frame(data: bytes | bytearray, header: NiftiHeader) -> npt.NDArray[np.float32]:
     x, y, z = header.shape_xyz
     stored = np.frombuffer(data, header.dtype, count=x * y * z, offset=header.offset).reshape(z, y, x)
-    if (header.slope, header.intercept) == (1.0, 0.0):
-        return stored.astype(np.float32)
     volume = np.empty(stored.shape, np.float32)
-    for depth, plane in enumerate(stored):  # by planes: in 64 bits, a volume would need five times its memory
-        volume[depth] = plane.astype(np.float64) * header.slope + header.intercept
+    with np.errstate(over="ignore"):  # what is too large for 32 bits becomes infinite, and is handled as such
+        if (header.slope, header.intercept) == (1.0, 0.0):
+            volume[:] = stored
+            return volume
+        for depth, plane in enumerate(stored):  # by planes: in 64 bits, a volume would need five times its memory
+            volume[depth] = plane.astype(np.float64) * header.slope + header.intercept
     return volume
 
 

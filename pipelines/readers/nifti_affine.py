@@ -103,12 +103,14 @@ def _product(lengths: npt.NDArray[np.float64]) -> str:
 
 
 def _turned_note(sform: Affine, qform: Affine | None) -> tuple[str, ...]:
-    """A note if a sound qform points elsewhere than sform."""
+    """A note if a sound qform points elsewhere than sform, or begins more than a voxel away."""
     if qform is None:
         return ()
+    lengths = np.linalg.norm(sform[:3, :3], axis=0)
     directions = [part[:3, :3] / np.linalg.norm(part[:3, :3], axis=0) for part in (sform, qform)]
     if np.abs(directions[0] - directions[1]).max() <= AGREEMENT:
-        return ()
+        shift = float(np.linalg.norm(sform[:3, 3] - qform[:3, 3]))
+        return (f"origins of sform and qform lie {shift:.3g} apart, sform taken",) if shift > lengths.max() else ()
     degrees = np.degrees(np.arccos(np.clip((directions[0] * directions[1]).sum(axis=0), -1, 1))).max()
     return (f"sform and qform differ by {degrees:.3g} degrees, sform taken",)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import warnings
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -96,13 +98,21 @@ def decode(item: RawItem) -> Sample:
     return with_note(sample, note, unoriented, unchecked, DEEP_COLOUR_NOTE if deep else None)
 
 
+@contextlib.contextmanager
+def _without_limit() -> Iterator[None]:
+    """Without Pillow's limit of pixels, which stands below ours."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def _open(data: bytes, rules: ReadRules) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata, which is not needed, and of size, for which our own guard follows
+        with warnings.catch_warnings(), _without_limit():  # our own guard follows
+            warnings.simplefilter("ignore")  # of metadata, which is not needed
             picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-    except Image.DecompressionBombError as error:
-        raise SampleError("too_large", f"the picture is larger than can be decoded: {format_foreign_text(error)}") from error
     except UnidentifiedImageError as error:
         raise SampleError("damaged", "the file starts as a PNG or JPEG does, but its header is damaged or cut") from error
     except (OSError, SyntaxError, ValueError) as error:

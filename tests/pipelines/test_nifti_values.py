@@ -126,6 +126,16 @@ def test_sform_and_qform_that_point_elsewhere_are_told():
     assert np.allclose(np.array(sample.affine)[:, [2, 1, 0, 3]], turned)
 
 
+@pytest.mark.parametrize(("shift", "is_told"), [(500.0, True), (1.0, False)])
+def test_origins_that_lie_apart_are_told(shift, is_told):
+    """By more than a voxel; less is the rounding of a quaternion."""
+    moved = nibabel.affines.from_matvec(np.diag([2.0, 2, 2]), [0, shift, 0])
+    sample = read(header_of(sform=moved, qform=np.diag([2.0, 2, 2, 1])))
+
+    assert ("origins of sform and qform lie 500 apart, sform taken" in str(sample.extra.get("note"))) == is_told
+    assert np.allclose(np.array(sample.affine)[:3, 3], moved[:3, 3])
+
+
 def test_pixdim_that_states_nothing_is_told_and_not_compared():
     affine = np.diag([2.0, 3.0, 4.0, 1.0])
     for zooms in ((0, 3, 4), (-2, 3, 4), (np.nan, 3, 4)):
@@ -207,6 +217,18 @@ def test_infinities_go_to_the_side_that_they_are_on():
     assert sample.array[0].T[:3, 0, 0].tolist() == [values[np.isfinite(values)].max(), 0, 0]
     assert (sample.outside.sum(), bool(sample.outside.T[2, 0, 0])) == (1, True)
     assert str(sample.extra["note"]).endswith("1 NaN set to background, 1 +Inf to the maximum, 1 -Inf to the minimum")
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+def test_values_above_32_bits_are_infinite(slope):
+    """As stored, and once rescaled; NumPy only warns of them."""
+    values = brain(0.0).astype(np.float64)
+    values[0, 0, 0] = 1e300
+    image = nibabel.Nifti1Image(values, np.diag([2.0, 2, 2, 1]))
+    image.header.set_slope_inter(slope, 0)
+    sample = read(image.to_bytes())
+
+    assert "NaN or infinite voxels: 1 +Inf to the maximum" in str(sample.extra["note"])
 
 
 def test_many_infinities_or_no_finite_voxel_are_refused():

@@ -113,3 +113,13 @@ def test_metadata_before_the_pixels_may_be_long(kind: str, num_bytes: int) -> No
     found = probe(f"a.{kind.lower()}", len(data), lambda length: data[:length], ReadRules())
     assert isinstance(found, HeaderInfo)
     assert (found.format, found.shape) == (kind.lower(), (64, 80))
+
+
+def test_the_guard_of_pixels_is_ours() -> None:
+    """Pillow refuses from 178,956,970 pixels on."""
+    header = struct.pack(">IIBBBBB", 1 << 14, (1 << 14) - 1, 1, 0, 0, 0, 0)
+    data = png.MAGIC + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"")) + _chunk(b"IEND", b"")
+    assert raster.read_header(data, ReadRules()).shape == ((1 << 14) - 1, 1 << 14)
+    with pytest.raises(SampleError, match=r"read.max_pixels is 1,000"):
+        raster.read_header(data, ReadRules(max_pixels=1000))
+    assert Image.MAX_IMAGE_PIXELS is not None
