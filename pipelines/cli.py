@@ -199,7 +199,7 @@ def _build_document(outcome: PrepareResult) -> dict[str, object]:
 
 
 def _format_result(outcome: PrepareResult, out: str) -> str:
-    from crossdim.pipelines.jobs.unread import sentence_of_unread
+    from crossdim.pipelines.jobs.unread import describe_unread
 
     manifest, out = outcome.manifest, format_location(out)
     size = f"{count(manifest.num_samples, 'sample')}, {count(len(manifest.objects), 'object')}, {outcome.num_bytes / 1e6:.1f} MB"
@@ -221,7 +221,7 @@ def _format_result(outcome: PrepareResult, out: str) -> str:
         lines.append(f"ignored by rule: {_format_counts(outcome.ignored)}; by format: {formats}; each is listed in {out}/ignored")
     lines += map(printable, outcome.notes)
     if outcome.unread:
-        lines.append(sentence_of_unread(outcome.unread))
+        lines.append(describe_unread(outcome.unread))
     if not outcome.already_published:
         lines.append(f"next: crossdim verify {shlex.quote(out)}")
     return "\n".join(lines)

@@ -86,14 +86,14 @@ def marker_path(plan_digest: str, row: int) -> str:
     return f"{WORK}/{plan_digest[:16]}/{row:06d}.json"
 
 
-def marker_paths(out: Bucket) -> list[str]:
+def list_marker_paths(out: Bucket) -> list[str]:
     """List everything in the folder of temporary data that is named like a marker of some plan."""
     if not out.exists(WORK):
         return []
     return [entry.path for entry in out.list_objects(WORK) if entry.path != INPUTS]
 
 
-def files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
+def list_files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
     """Files as finished tasks of any plan have read them, by source and path; invalid markers are left out."""
 
     def read(path: str) -> tuple[FileRead, ...]:
@@ -103,10 +103,10 @@ def files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
             return ()
 
     with ThreadPoolExecutor(_READERS) as readers:
-        return {(file.source, file.path): file for files in readers.map(read, marker_paths(out)) for file in files}
+        return {(file.source, file.path): file for files in readers.map(read, list_marker_paths(out)) for file in files}
 
 
-def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
+def find_finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
     """Find the markers of this plan's finished tasks. One that cannot be trusted is logged and left out: its task is done again.
 
     Args:
@@ -119,7 +119,7 @@ def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
     Raises:
         StorageError: if another plan has been at work here, whose objects would be mixed with ours.
     """
-    in_work = marker_paths(out)
+    in_work = list_marker_paths(out)
     if not in_work:
         return {}
     sizes = {entry.path: entry.size for entry in out.list_objects()}
@@ -131,17 +131,17 @@ def finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
             f"inputs, recipe or secret key have changed. Use another --out, restore what was, or delete {out.where('')}"
         )
     rows = [int(named[1]) for path in in_work if (named := _NAME.fullmatch(path.removeprefix(ours)))]
-    return {marker.row: marker for marker in _sound_markers(out, plan_digest, rows, sizes)}
+    return {marker.row: marker for marker in _read_valid_markers(out, plan_digest, rows, sizes)}
 
 
-def _sound_markers(out: Bucket, plan_digest: str, rows: Iterable[int], sizes: Mapping[str, int]) -> list[Marker]:
+def _read_valid_markers(out: Bucket, plan_digest: str, rows: Iterable[int], sizes: Mapping[str, int]) -> list[Marker]:
     """Markers that can be trusted, in order."""
     with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(lambda row: _sound(out, plan_digest, row, sizes), sorted(rows))
+        found = readers.map(lambda row: _read_valid_marker(out, plan_digest, row, sizes), sorted(rows))
         return [marker for marker in found if marker]
 
 
-def _sound(out: Bucket, plan_digest: str, row: int, sizes: Mapping[str, int]) -> Marker | None:
+def _read_valid_marker(out: Bucket, plan_digest: str, row: int, sizes: Mapping[str, int]) -> Marker | None:
     """The marker of a row, if it can be trusted."""
     path = marker_path(plan_digest, row)
     try:
@@ -149,14 +149,14 @@ def _sound(out: Bucket, plan_digest: str, row: int, sizes: Mapping[str, int]) ->
     except ValueError as error:
         problem: str | None = str(error)
     else:
-        problem = _problem_of(marker, plan_digest, row, sizes)
+        problem = _find_problem(marker, plan_digest, row, sizes)
     if not problem:
         return marker
     logger.warning("%s is not trusted, so its row is done again: it %s", out.where(path), problem)
     return None
 
 
-def _problem_of(marker: Marker, plan_digest: str, row: int, sizes: Mapping[str, int]) -> str | None:
+def _find_problem(marker: Marker, plan_digest: str, row: int, sizes: Mapping[str, int]) -> str | None:
     if (marker.plan, marker.row) != (plan_digest, row):
         return "belongs to another row or plan"
     for entry in marker.objects:
@@ -193,7 +193,7 @@ def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Mar
         StorageError: if one cannot be trusted; nothing may be published then.
     """
     wanted = list(rows)
-    markers = _sound_markers(out, plan_digest, wanted, {entry.path: entry.size for entry in out.list_objects()})
+    markers = _read_valid_markers(out, plan_digest, wanted, {entry.path: entry.size for entry in out.list_objects()})
     if len(markers) < len(wanted):
         raise StorageError(
             f"{len(wanted) - len(markers)} finished rows of {out.where('')} were changed or lost while others were written, so "

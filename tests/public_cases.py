@@ -30,7 +30,7 @@ from PIL import Image
 
 from crossdim import cli
 from crossdim.foundation.cluster import ray_session
-from crossdim.pipelines.jobs.check import decoded
+from crossdim.pipelines.jobs.check import decode_row
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CASES = REPOSITORY.parent / "shared" / "cases"
@@ -72,7 +72,7 @@ def samples_text(out: Path) -> str:
     for part in sorted((out / "catalog").iterdir()):
         for row in pq.read_table(part).to_pylist():
             data = (out / row["object"]).read_bytes()[row["offset"] : row["offset"] + row["length"]]
-            physical = decoded(data, row).astype(np.float64) * row["slope"] + row["intercept"]
+            physical = decode_row(data, row).astype(np.float64) * row["slope"] + row["intercept"]
             ranges[f"{physical.min():.5g}..{physical.max():.5g}"] += 1
             labels |= {repr(row["label"])} if row["label"] is not None else set()
     told = ", ".join(f"{text} ({count})" if count > 1 else text for text, count in ranges.most_common(4))

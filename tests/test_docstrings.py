@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("storage_schema", "foundation", "training")
+PACKAGES = ("storage_schema", "foundation", "pipelines", "training")
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises):\n((?:(?: .*)?\n?)*)", re.MULTILINE)
 #: An entry of a section: a name, perhaps with the stars of a variable number of arguments, and something about it.
 ENTRY = re.compile(r"^\s+\**(\w+): *\S", re.MULTILINE)

@@ -1,1 +1,1 @@
-"""The work itself, on Ray Data: scan, plan, prepare, verify."""
+"""The jobs, on Ray Data: scan, plan, prepare, verify."""

@@ -1,4 +1,4 @@
-"""One published object held against its manifest entry, its catalog rows, and the libraries that others open it with."""
+"""Check one published object against its manifest entry, its catalog rows, and the standard libraries that read its format."""
 
 from __future__ import annotations
 
@@ -38,8 +38,15 @@ FOREIGN_ERRORS = (
 )
 
 
-def decoded(data: bytes, row: CatalogRow) -> Array:
-    """The array of a catalog row, as the loader decodes it: guards first, then the codec.
+def decode_row(data: bytes, row: CatalogRow) -> Array:
+    """Decode the array of a catalog row as the loader does: sizes are checked first.
+
+    Args:
+        data: the stored range.
+        row: of the catalog.
+
+    Returns:
+        The array, read-only, of the row's shape and dtype.
 
     Raises:
         CrossdimError: if the bytes are not what the row promises.
@@ -52,7 +59,15 @@ def decoded(data: bytes, row: CatalogRow) -> Array:
 
 
 def check_row(data: bytes, row: CatalogRow) -> Array | Problem:
-    """The array of one row of an object, or what is wrong with it."""
+    """Check one row of an object: range, crc32c, and decoding.
+
+    Args:
+        data: all bytes of the object.
+        row: of the catalog.
+
+    Returns:
+        The array, or what is wrong with it.
+    """
     start, end = row["offset"], row["offset"] + row["length"]
     part = data[start:end]
     if not 0 <= start < end <= len(data):
@@ -60,7 +75,7 @@ def check_row(data: bytes, row: CatalogRow) -> Array | Problem:
     if google_crc32c.value(drop_checksum(part, Encoding(row["encoding"]))) != row["crc32c"]:
         return Problem(loc=row["key"], message="bytes do not match their crc32c")
     try:
-        return decoded(part, row)
+        return decode_row(part, row)
     except (CrossdimError, ValueError, RuntimeError) as error:
         return Problem(loc=row["key"], message=f"cannot be decoded: {error}")
 
@@ -73,7 +88,17 @@ def read_with_webdataset(data: bytes) -> dict[str, Array]:
 
 
 def read_with_zarr(document: bytes, shard_path: str, data: bytes, rows: Sequence[CatalogRow]) -> dict[str, Array]:
-    """Superpatches of one shard by key, as zarr-python reads the whole array."""
+    """Read the superpatches of one shard with zarr-python, which opens the whole array.
+
+    Args:
+        document: the bank's ``zarr.json``.
+        shard_path: of the object, inside the dataset.
+        data: all bytes of the object.
+        rows: of the samples in it.
+
+    Returns:
+        Arrays (1, S, S, S) by key.
+    """
     buffer = default_buffer_prototype().buffer
     inside = shard_path[shard_path.index(".zarr/") + len(".zarr/") :]
     store = MemoryStore({ZARR_DOCUMENT: buffer.from_bytes(document), inside: buffer.from_bytes(data)})
@@ -82,13 +107,22 @@ def read_with_zarr(document: bytes, shard_path: str, data: bytes, rows: Sequence
 
 
 def document_path(path: str) -> str:
-    """The ``zarr.json`` of the bank that an object lies in; of any other object no path."""
+    """Path of the ``zarr.json`` of the bank that an object is in; empty for any other object."""
     bank, inside, _ = path.partition(".zarr/")
     return f"{bank}.zarr/{ZARR_DOCUMENT}" if inside else ""
 
 
 def check_rows(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow]) -> tuple[dict[str, Array], list[Problem]]:
-    """The arrays of one object by key, as the loader reads them, and what is wrong with the others."""
+    """Check every row of one object.
+
+    Args:
+        entry: of the object in the manifest.
+        data: all bytes of the object.
+        rows: of the samples in it.
+
+    Returns:
+        The arrays of valid rows by key, and the problems of the others.
+    """
     arrays, problems = {}, []
     for row in rows:
         found = check_row(data, row)
@@ -102,7 +136,18 @@ def check_rows(entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow]) -> t
 def compare_readers(
     entry: ObjectEntry, data: bytes, rows: Sequence[CatalogRow], ours: dict[str, Array], document: bytes | None
 ) -> list[Problem]:
-    """Where the standard library of an object reads other values than the loader."""
+    """Compare the loader's values with those that the standard library of the format reads.
+
+    Args:
+        entry: of the object in the manifest.
+        data: all bytes of the object.
+        rows: of the samples in it.
+        ours: the loader's arrays by key.
+        document: the bank's ``zarr.json``; None for a tar shard, which webdataset reads.
+
+    Returns:
+        A problem for each sample that differs, or one if the library cannot open the object.
+    """
     try:
         theirs = read_with_webdataset(data) if document is None else read_with_zarr(document, entry.path, data, rows)
     except FOREIGN_ERRORS as error:
@@ -117,7 +162,15 @@ def _same(one: Array, other: Array) -> bool:
 
 
 def check_bytes(entry: ObjectEntry, data: bytes) -> list[Problem]:
-    """Whether these are the bytes that were published."""
+    """Check that these are the bytes that were published.
+
+    Args:
+        entry: of the object in the manifest.
+        data: all bytes of the object.
+
+    Returns:
+        Problems of size and sha256; none if both are right.
+    """
     problems = []
     if len(data) != entry.size:
         problems.append(Problem(loc=entry.path, message=f"has {len(data):,} bytes; the manifest says {entry.size:,}"))
@@ -127,13 +180,16 @@ def check_bytes(entry: ObjectEntry, data: bytes) -> list[Problem]:
 
 
 def check_object(entry: ObjectEntry, rows: Sequence[CatalogRow], document: ObjectEntry | None, dataset: Bucket) -> list[Problem]:
-    """Everything wrong with one object: size, hash, and every sample in it.
+    """Check size and hash of one object, and every sample in it.
 
     Args:
         entry: of the object.
-        rows: of the samples in it; they keep the contract.
-        document: of a shard of a bank, the bank's ``zarr.json``.
+        rows: of the samples in it, which follow the contract.
+        document: entry of the bank's ``zarr.json``, for a shard of a bank.
         dataset: where it is published.
+
+    Returns:
+        Every problem; none if the object is as published.
     """
     try:
         data = dataset.read(entry.path)
@@ -155,7 +211,15 @@ def check_object(entry: ObjectEntry, rows: Sequence[CatalogRow], document: Objec
 
 
 def run_check(task: str, dataset: Bucket) -> str:
-    """The task of one object."""
+    """Run the check of one object, as a Ray task.
+
+    Args:
+        task: JSON text from :func:`crossdim.pipelines.jobs.verify.build_object_tasks`.
+        dataset: where the object is published.
+
+    Returns:
+        The problems, as JSON text.
+    """
     asked = json.loads(task)
     document = ObjectEntry(**asked["document"]) if asked["document"] else None
     problems = check_object(ObjectEntry(**asked["entry"]), asked["rows"], document, dataset)

@@ -1,7 +1,7 @@
-"""How a request differs from the one that a dataset was made for, which only digests are kept of.
+"""How a request differs from the one that a dataset was made for, of which only digests are stored.
 
-A dataset holds no command line, for its bytes are to be the same wherever it is made. Nearly all options have few values, so
-those that give the digest are found by trying them, and a digest that is equal proves them.
+A dataset holds no command line, so that its bytes are the same wherever it is made. Nearly all options have few values, so
+those that give the digest are found by trying them, and an equal digest proves them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ _OPTIONS = {
 _FRACTIONS = sorted({n / 100 for n in range(100)} | {1 / n for n in range(2, 11)})
 
 
-def values_of(name: str, now: Any) -> list[Any]:
-    """Values that a setting is likely to have had.
+def list_likely_values(name: str, now: Any) -> list[Any]:
+    """List the values that a setting is likely to have had.
 
     Args:
         name: of the setting.
-        now: its value in the request that is at hand.
+        now: its value in the present request.
+
+    Returns:
+        JSON values; none for a setting with too many possible values.
     """
     if name == "split":
         return [now | {"test_fraction": fraction, "by": by} for fraction, by in product(_FRACTIONS, get_args(SplitBy))]
@@ -56,13 +59,16 @@ def values_of(name: str, now: Any) -> list[Any]:
 
 
 def find_settings(now: Mapping[str, Any], is_it: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
-    """The settings that a dataset was made with, if at most two of them are others than now, and of values that are tried.
+    """Find the settings that a dataset was made with, if at most two differ from the present ones and have likely values.
 
     Args:
-        now: the settings of the request at hand.
+        now: the settings of the present request.
         is_it: whether settings give the digest that is known.
+
+    Returns:
+        The settings; None if they are not found.
     """
-    tried = {name: [value for value in values_of(name, now[name]) if value != now[name]] for name in now}
+    tried = {name: [value for value in list_likely_values(name, now[name]) if value != now[name]] for name in now}
     for changed in chain([()], ((name,) for name in tried), combinations(tried, 2)):
         for values in product(*(tried[name] for name in changed)):
             settings = {**now, **dict(zip(changed, values, strict=True))}
@@ -72,41 +78,52 @@ def find_settings(now: Mapping[str, Any], is_it: Callable[[Mapping[str, Any]], b
 
 
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What settings were and are, such as ``--test-fraction: 0.2 there, 0.3 here``; empty if they are equal."""
-    old, new = dict(_leaves("", before)), dict(_leaves("", now))
+    """Describe what settings were and are, such as ``--test-fraction: 0.2 there, 0.3 here``.
+
+    Args:
+        before: the settings of the dataset.
+        now: the settings of the present request.
+
+    Returns:
+        One text, with at most ``MAX_NAMED`` settings; empty if they are equal.
+    """
+    old, new = dict(_iterate_leaves("", before)), dict(_iterate_leaves("", now))
     differing = [path for path in dict.fromkeys([*old, *new]) if old.get(path) != new.get(path)]
-    told = [f"{_option(path)}: {_shown(path, old)} there, {_shown(path, new)} here" for path in differing]
+    told = [f"{_format_option(path)}: {_format_value(path, old)} there, {_format_value(path, new)} here" for path in differing]
     more = [f"{len(told) - MAX_NAMED} more"] if len(told) > MAX_NAMED else []
     return "; ".join([*told[:MAX_NAMED], *more])
 
 
-def with_recorded(recipe: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's settings with those that a manifest records, where it has such settings.
+def replace_recorded(recipe: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace those of a recipe's settings that a manifest records.
 
     Args:
         recipe: its settings.
         recorded: the manifest's ``preprocessing``.
+
+    Returns:
+        A copy with the recorded values of the settings that the recipe has.
     """
     merged = dict(recipe)
     for name in recipe.keys() & recorded.keys():
         old, new = recipe[name], recorded[name]
-        merged[name] = with_recorded(old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else new
+        merged[name] = replace_recorded(old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else new
     return merged
 
 
-def _leaves(path: str, document: Any) -> Iterator[tuple[str, Any]]:
+def _iterate_leaves(path: str, document: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(document, Mapping) or path == "labels":
         yield path, document
         return
     for name, value in document.items():
-        yield from _leaves(f"{path}.{name}" if path else name, value)
+        yield from _iterate_leaves(f"{path}.{name}" if path else name, value)
 
 
-def _option(path: str) -> str:
+def _format_option(path: str) -> str:
     return _OPTIONS.get(path) or (f"--set {path.removeprefix('recipe.')}" if path.startswith("recipe.") else path)
 
 
-def _shown(path: str, leaves: Mapping[str, Any]) -> str:
+def _format_value(path: str, leaves: Mapping[str, Any]) -> str:
     value = leaves.get(path)
     if path == "labels":
         return "none" if value is None else "a table"

@@ -1,4 +1,4 @@
-"""Names of folders as labels: labels are published readable, and folders are called after patients too."""
+"""Names of folders as labels: labels are published in plain text, and folders are often named after patients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIN_INSIDE = 4
 
 
 def check_folder_labels(items: Iterable[Item], results: Sequence[ScanResult]) -> list[str]:
-    """Refuse names of folders that are a patient's name or number, and tell of those that may be.
+    """Refuse names of folders that are a patient's name or number, and report those that may be.
 
     Args:
         items: of the plan, labelled by folders.
@@ -65,6 +65,9 @@ def is_spelled(name: str, label: str) -> bool:
     Args:
         name: PatientName or PatientID, as in the header.
         label: the name of a folder.
+
+    Returns:
+        False also for names of single letters.
     """
     words, whole = _words(label), "".join(_words(label))
     for written in name.split("="):  # alphabetic, ideographic and phonetic

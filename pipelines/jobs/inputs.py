@@ -1,4 +1,4 @@
-"""The inputs of an unfinished dataset: recorded when its preparation begins, and held against what is there when it goes on."""
+"""The inputs of an unfinished dataset: recorded when its preparation begins, and compared when it is resumed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.jobs.differences import describe_differences, values_of
-from crossdim.pipelines.markers import files_read, marker_paths
+from crossdim.pipelines.jobs.differences import describe_differences, list_likely_values
+from crossdim.pipelines.markers import list_files_read, list_marker_paths
 from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
 from crossdim.pipelines.sources.listing import SourceFile
 from crossdim.storage_schema.digest import digest
@@ -41,16 +41,24 @@ class Inputs:
     files: tuple[InputFile, ...]
 
 
-def inputs_of(settings: Mapping[str, Any], files: Iterable[SourceFile]) -> Inputs:
-    """What a preparation begins with."""
+def build_inputs(settings: Mapping[str, Any], files: Iterable[SourceFile]) -> Inputs:
+    """Build the record of what a preparation begins with.
+
+    Args:
+        settings: by name, as JSON values.
+        files: as listed.
+
+    Returns:
+        A digest of each setting, and name, size and version of each file.
+    """
     listed = (InputFile(uri=file.uri, size=file.size, version=file.version) for file in files)
     return Inputs(settings={name: digest(value) for name, value in settings.items()}, files=tuple(listed))
 
 
 def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Bucket], files: Sequence[SourceFile]) -> None:
-    """Refuse to go on with a preparation whose inputs have changed since it began.
+    """Refuse to resume a preparation whose inputs have changed since it began.
 
-    A file that was written anew with equal bytes is told from a changed one where a finished row holds its hash.
+    A file that was rewritten with equal bytes counts as unchanged if a finished task recorded its hash.
 
     Args:
         out: the dataset.
@@ -61,8 +69,8 @@ def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Buc
     Raises:
         StorageError: naming the settings or files that differ: rows of both would be mixed.
     """
-    now = inputs_of(settings, files)
-    begun, before = bool(marker_paths(out)), _read_record(out)
+    now = build_inputs(settings, files)
+    begun, before = bool(list_marker_paths(out)), _read_record(out)
     if begun and before is None:
         raise StorageError(
             f"{out.where(WORK)} holds finished rows of another plan, whose inputs are not recorded. "
@@ -74,8 +82,14 @@ def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Buc
 
 
 def record_inputs(out: Bucket, settings: Mapping[str, Any], files: Sequence[SourceFile]) -> None:
-    """Record what a preparation begins with, before its first row is written."""
-    now = inputs_of(settings, files)
+    """Record what a preparation begins with, before its first task writes anything.
+
+    Args:
+        out: the dataset; the record is in its folder of temporary data.
+        settings: by name, as JSON values.
+        files: as listed.
+    """
+    now = build_inputs(settings, files)
     if _read_record(out) != now:
         out.put(INPUTS, to_checked_bytes(to_document(now)), private=True)
 
@@ -99,7 +113,7 @@ def _refuse_other_settings(out: Bucket, before: Inputs, now: Inputs, settings: M
         found = {
             name: value
             for name in differing
-            for value in values_of(name, settings.get(name))
+            for value in list_likely_values(name, settings.get(name))
             if digest(value) == before.settings.get(name)
         }
         told = describe_differences(found, {name: settings.get(name) for name in found})
@@ -123,7 +137,9 @@ def _refuse_other_files(
         were = "was" if len(written) == 1 else "were"
         sys.stderr.write(f"{count(len(written), 'file')} {were} written anew since this began, with the same content\n")
         return
-    told = [f"{printable(uri)} ({_shown(old[uri])}; now {_shown(new[uri])})" for uri in sorted(written)[:MAX_NAMES]]
+    told = [
+        f"{printable(uri)} ({_format_version(old[uri])}; now {_format_version(new[uri])})" for uri in sorted(written)[:MAX_NAMES]
+    ]
     told += [f"{printable(uri)} (gone)" for uri in sorted(old.keys() - new.keys())[:MAX_NAMES]]
     told += [f"{printable(uri)} (new)" for uri in sorted(new.keys() - old.keys())[:MAX_NAMES]]
     counts = f"{len(written)} changed, {len(old.keys() - new.keys())} gone, {len(new.keys() - old.keys())} new"
@@ -134,8 +150,8 @@ def _refuse_other_files(
 
 
 def _equal(out: Bucket, uris: Iterable[str], sources: Sequence[Bucket], files: Sequence[SourceFile]) -> bool:
-    """Whether each file holds what a finished row has read of it; no, if no such row has."""
-    known, named = files_read(out), {file.uri: file for file in files}
+    """Whether each file has the content that a finished task read; False if no task read it."""
+    known, named = list_files_read(out), {file.uri: file for file in files}
     found = [named[uri] for uri in uris]
     if not all((file.source, file.path) in known for file in found):
         return False
@@ -144,7 +160,7 @@ def _equal(out: Bucket, uris: Iterable[str], sources: Sequence[Bucket], files: S
     )
 
 
-def _shown(file: InputFile) -> str:
+def _format_version(file: InputFile) -> str:
     """A version for people: a modification time in nanoseconds as a date, anything else as it is."""
     version = file.version or "unknown version"
     if file.version.isdigit() and len(file.version) > 15:

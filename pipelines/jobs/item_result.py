@@ -1,4 +1,4 @@
-"""What became of one item of a task, and of items and files of equal content."""
+"""The result of one item of a task, and items and files of equal content."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from crossdim.storage_schema.sample import Sample
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemResult:
-    """What became of one item.
+    """The result of one item.
 
     Attributes:
         item: the input.
         samples: made of it; none if it was refused or repeats another.
         instead: why there are none.
-        left_out: its files whose content another of its files has, or that are damaged and have a sound copy.
+        left_out: its files whose content another of its files has, or that are damaged and have an intact copy.
         files: as they were read; none if one of them could not be.
     """
 
@@ -49,28 +49,45 @@ class ItemResult:
 
 
 def knows_more(item: Item, other: Item | None) -> bool:
-    """Whether more is known of an item than of another of the same content; of the first met, it is."""
+    """Whether more is known of an item than of another of the same content.
+
+    Args:
+        item: the item.
+        other: the earlier item of that content; None if there was none.
+
+    Returns:
+        True if ``other`` is None, or if ``item`` has a label or patient that it lacks.
+    """
     return other is None or tells_more(item.label, item.patient) > tells_more(other.label, other.patient)
 
 
-def duplicate_of(item: Item, sha256: str, num_files: int) -> Duplicate:
-    """An item as a repetition of content that another one has."""
+def build_duplicate(item: Item, sha256: str, num_files: int) -> Duplicate:
+    """Build the record of an item whose content another item has.
+
+    Args:
+        item: the item.
+        sha256: of its content.
+        num_files: that it has.
+
+    Returns:
+        The record, from which it is decided what is kept.
+    """
     return Duplicate(uri=item.uri, sha256=sha256, label=item.label, patient=item.patient, num_files=num_files)
 
 
-def without_repeats(made: Sequence[ItemResult]) -> list[ItemResult]:
-    """The same, with samples of the last of equal content alone: it is what most is known of, and a shard takes no key twice."""
+def drop_repeats(made: Sequence[ItemResult]) -> list[ItemResult]:
+    """Drop the samples of all but the last item of equal content, of which most is known: a shard holds each key once."""
     last = {one.samples[0].origin.sha256: one.item.uri for one in made if one.samples}
     return [
         one
         if not one.samples or last[sha256 := one.samples[0].origin.sha256] == one.item.uri
-        else replace(one, samples=[], instead=duplicate_of(one.item, sha256, len(one.item.files)))
+        else replace(one, samples=[], instead=build_duplicate(one.item, sha256, len(one.item.files)))
         for one in made
     ]
 
 
 def find_stored_twice(read: Sequence[tuple[ItemFile, str]]) -> Iterator[Quarantined]:
-    """The quarantine rows of files that another file of the same series equals."""
+    """Find files that are equal to another file of the same series, as quarantine rows."""
     first: dict[str, ItemFile] = {}
     for file, sha256 in read:
         kept = first.setdefault(sha256, file)

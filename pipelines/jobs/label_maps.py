@@ -1,4 +1,4 @@
-"""Label maps among the files of a scan: told by layout, by name, and where that does not decide, by their voxels."""
+"""Label maps among the files of a scan: found by layout, by name, and where these do not decide, by their voxels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,19 @@ MAX_SHIFT_VOXELS = 0.05
 
 
 def find_named_maps(files: Sequence[SourceFile], sources: Sequence[Bucket]) -> set[tuple[int, str]]:
-    """Files that are label maps by their names alone, before any header is read.
+    """Find files that are label maps by their names alone, before any header is read.
 
-    Names count as in the catalog: that of a source's own folder does where there are several sources, or if it is of a layout.
+    Names count as in the catalog: the source's own folder counts where there are several sources, or if it belongs to a layout.
+
+    Args:
+        files: as listed.
+        sources: as folders.
+
+    Returns:
+        Number of the source and path of each.
     """
-    chosen = [(file, reader) for file in files if (reader := _reader(file.path, None))]
-    found = find_by_name([_candidate(file, sources, reader, None) for file, reader in chosen])
+    chosen = [(file, reader) for file in files if (reader := _find_reader(file.path, None))]
+    found = find_by_name([_build_candidate(file, sources, reader, None) for file, reader in chosen])
     return {(chosen[index][0].source, chosen[index][0].path) for index in found.reasons}
 
 
@@ -42,18 +49,21 @@ def ignore_label_maps(
     concurrency: int | None = None,
     quiet: bool = False,
 ) -> list[ScanResult]:
-    """The scan results with label maps as ignored.
+    """Mark label maps among the scan results as ignored.
 
     Args:
         results: of the scan.
-        sources: what was scanned.
-        recipe: what is wanted; voxels are read only where volumes are.
-        concurrency: largest number of tasks.
-        quiet: no progress.
+        sources: as folders.
+        recipe: decides what is read; voxels are read only by recipes of volumes, or to correct names.
+        concurrency: largest number of tasks at a time.
+        quiet: whether to show no progress bar.
+
+    Returns:
+        The results in the same order, label maps with status ``ignored``.
     """
-    pairs = [(one, reader) for one in results if one.status != "ignored" and (reader := _reader(one.path, one.header))]
+    pairs = [(one, reader) for one in results if one.status != "ignored" and (reader := _find_reader(one.path, one.header))]
     chosen = [one for one, _ in pairs]
-    named = find_by_name([_candidate(one, sources, reader, one.header) for one, reader in pairs])
+    named = find_by_name([_build_candidate(one, sources, reader, one.header) for one, reader in pairs])
     read = partial(read_values, sources=sources, rules=recipe.read, concurrency=concurrency, quiet=quiet)
     doubtful = {index: chosen[index] for index in named.reasons.keys() - named.by_layout if _may_be_image(chosen[index], recipe)}
     gray = read([doubtful[index] for index in sorted(doubtful)], gray=True)
@@ -71,13 +81,15 @@ def ignore_label_maps(
     ]
 
 
-def _reader(path: str, info: HeaderInfo | None) -> Reader | None:
-    """The reader of a file whose name may say that it is a label map; None for others, such as DICOM, whose header says it."""
+def _find_reader(path: str, info: HeaderInfo | None) -> Reader | None:
+    """The reader of a file that may be a label map by its name; None for others, such as DICOM, where the header says it."""
     reader = reader_of_format(info.format) if info else reader_of_path(path)
     return reader if reader and reader.named_label_maps else None
 
 
-def _candidate(file: SourceFile | ScanResult, sources: Sequence[Bucket], reader: Reader, info: HeaderInfo | None) -> Candidate:
+def _build_candidate(
+    file: SourceFile | ScanResult, sources: Sequence[Bucket], reader: Reader, info: HeaderInfo | None
+) -> Candidate:
     return Candidate(
         path=file.uri,
         is_volume=reader.kind == "volume",
@@ -96,12 +108,12 @@ def _may_be_image(result: ScanResult, recipe: Recipe) -> bool:
 
 
 def _is_segmentation(info: HeaderInfo) -> bool:
-    """Whether DICOM says so: by its class or modality."""
+    """Whether a DICOM header says so, by class or modality."""
     return info.slice is not None and info.slice.segmentation
 
 
 class _Volumes:
-    """Sound volumes, by the grid that they share."""
+    """Valid volumes, by the grid that they share."""
 
     def __init__(self, chosen: Sequence[ScanResult], named: NamedMaps) -> None:
         self._unsure = {one.uri: "its intent_code is of labels" for one in chosen if one.header and one.header.labels}
@@ -111,7 +123,7 @@ class _Volumes:
             for index, result in enumerate(chosen)
             if result.header and reader_of_format(result.header.format).label_values and index not in named.reasons
         ]
-        self._grids = by_grid(sound)
+        self._grids = group_by_grid(sound)
 
     def candidates(self) -> list[ScanResult]:
         """Volumes whose voxels decide: those that are unsure, and all of a grid that holds plain numbers and another volume."""
@@ -150,8 +162,8 @@ _FEW = frozenset({Values.LABELS, Values.GAPPED_LABELS})
 _WORDS = {Values.CONSTANT: "one value", **dict.fromkeys(_FEW, "labels"), Values.FRACTIONS: "fractions from 0 to 1"}
 
 
-def by_grid(volumes: Iterable[ScanResult]) -> list[list[ScanResult]]:
-    """Volumes in groups of one grid: the same shape, and corners at the same places."""
+def group_by_grid(volumes: Iterable[ScanResult]) -> list[list[ScanResult]]:
+    """Group volumes by grid: the same shape, and corners at the same places."""
     groups: dict[tuple[int, ...], list[list[ScanResult]]] = {}
     for volume in volumes:
         assert volume.header is not None
@@ -167,7 +179,15 @@ def by_grid(volumes: Iterable[ScanResult]) -> list[list[ScanResult]]:
 
 
 def is_same_grid(one: HeaderInfo, other: HeaderInfo) -> bool:
-    """Whether two volumes have one shape, and their corners lie at the same places."""
+    """Whether two volumes have the same shape, and their corners are at the same places.
+
+    Args:
+        one: header of a volume.
+        other: header of a volume.
+
+    Returns:
+        False also where a header states no place or spacing.
+    """
     if one.shape != other.shape or one.affine is None or other.affine is None or one.spacing_mm is None:
         return False
     corners = np.array([[x, y, z, 1] for x in (0, one.shape[2]) for y in (0, one.shape[1]) for z in (0, one.shape[0])], float)
@@ -175,8 +195,8 @@ def is_same_grid(one: HeaderInfo, other: HeaderInfo) -> bool:
     return bool(np.linalg.norm(shift, axis=1).max() <= MAX_SHIFT_VOXELS * min(one.spacing_mm))
 
 
-def sentence_of_maps(results: Iterable[ScanResult]) -> str | None:
-    """How many label maps were set aside, by why; None if there are none."""
+def describe_maps(results: Iterable[ScanResult]) -> str | None:
+    """Describe how many label maps were ignored, by reason; None if there are none."""
     found = [result for result in results if result.rule == RULE]
     if not found:
         return None

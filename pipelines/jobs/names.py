@@ -1,4 +1,4 @@
-"""How inputs are called in the dataset: by their relative paths, or by keyed hashes of them where paths may name a patient."""
+"""Names of inputs in the dataset: their relative paths, or keyed hashes of them where paths may name a patient."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NameRule = Literal["by_format", "hashed", "relative"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeriesId:
-    """What the files of one DICOM series share. ``place`` (source and folder) stands in where there is no series UID.
+    """What the files of one DICOM series have in common. ``place`` (source and folder) is used where there is no series UID.
 
     Anonymised data may give one UID to several patients, so the patient is part of it.
     """
@@ -57,26 +57,34 @@ class SourceNames:
         """The hash of a patient."""
         return self._key().patient(identifier)
 
-    def of_file(self, result: ScanResult) -> str:
+    def name_file(self, result: ScanResult) -> str:
         """The name of one file."""
         if result.source not in self.hashed:
             return result.uri
         return self._key().name(result.uri, known_ending(result.path))
 
-    def of_series(self, series: SeriesId, files: Sequence[ScanResult]) -> str:
-        """The name of a series: the folder of its first file and a hash of its UIDs, or a hash alone."""
+    def name_series(self, series: SeriesId, files: Sequence[ScanResult]) -> str:
+        """Name a series: the folder of its first file and a hash of its UIDs, or a hash alone.
+
+        Args:
+            series: the series.
+            files: of the series.
+
+        Returns:
+            The name, without any UID.
+        """
         identity = json.dumps([series.study, series.series, series.patient, series.place])
         if any(file.source in self.hashed for file in files):
             return self._key().name(identity)
         return f"{files[0].uri.rpartition('/')[0]}#{self._key().uid(identity)}"
 
     def publish(self, results: Iterable[ScanResult]) -> list[ScanResult]:
-        """Scan results under their names in the dataset, sorted by them: the order of hashes tells nothing of the paths'."""
-        return sorted((replace(one, uri=self.of_file(one)) for one in results), key=lambda one: one.uri)
+        """Give scan results their names in the dataset, sorted by these: the order of hashes reveals nothing about paths."""
+        return sorted((replace(one, uri=self.name_file(one)) for one in results), key=lambda one: one.uri)
 
 
 def holds_dicom(result: ScanResult) -> bool:
-    """Whether a file is DICOM by its content, or calls itself so, whatever became of it: report, index and damaged file too."""
+    """Whether a file is DICOM by its content or its name, used or not: reports, indexes and damaged files too."""
     is_index = result.path.rpartition("/")[2].upper() == "DICOMDIR"
     is_usable = result.header is not None and result.header.format == DICOM
     return result.is_dicom or is_usable or is_index or promised_family(result.path) == DICOM
@@ -85,13 +93,16 @@ def holds_dicom(result: ScanResult) -> bool:
 def choose_names(
     results: Sequence[ScanResult], rule: NameRule, *, has_patients: bool, load_key: Callable[[], PseudonymKey]
 ) -> SourceNames:
-    """How the inputs of a preparation are called.
+    """Choose how the inputs of a preparation are named.
 
     Args:
         results: of all files.
         rule: what is hashed.
         has_patients: whether a table names patients, which are hashed too.
-        load_key: gives the secret key; called only where something is hashed.
+        load_key: gives the secret key; called only if something is hashed.
+
+    Returns:
+        The names of all sources, with the key if one is needed.
     """
     with_dicom = frozenset(result.source for result in results if holds_dicom(result))
     every = frozenset(result.source for result in results)
@@ -123,8 +134,8 @@ class NamedFile:
 _COLUMNS = tuple(one.name for one in fields(NamedFile))
 
 
-def name_table(files: Iterable[NamedFile]) -> bytes:
-    """The table that leads back from names in the dataset to files, as CSV; it is not published."""
+def serialise_name_table(files: Iterable[NamedFile]) -> bytes:
+    """Serialise the table that leads from names in the dataset back to files, as CSV; it is not published."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -133,15 +144,23 @@ def name_table(files: Iterable[NamedFile]) -> bytes:
 
 
 def parse_name_table(data: bytes) -> list[NamedFile]:
-    """Read a table of names; none are known from a file that is no such table."""
+    """Parse a table of names; empty for a file that is not such a table."""
     reader = csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""), restval="")
     if not {"path", "name"} <= set(reader.fieldnames or ()):
         return []
     return [NamedFile(**{column: row[column] for column in _COLUMNS if column in row}) for row in reader]
 
 
-def readable(sentence: str, files: Iterable[NamedFile]) -> str:
-    """A sentence for the terminal of who holds the sources: with paths for names, and folders for names of series."""
+def make_readable(sentence: str, files: Iterable[NamedFile]) -> str:
+    """Replace names by paths in a sentence for the owner of the sources, and names of series by their folders.
+
+    Args:
+        sentence: that may hold names of the dataset.
+        files: the table of names.
+
+    Returns:
+        The sentence; it must not be published.
+    """
     for file in files:
         sentence = sentence.replace(file.name, file.path)
         if file.series:

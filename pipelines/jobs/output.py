@@ -1,4 +1,4 @@
-"""The place of a dataset, looked at before anything is scanned: empty, unfinished, published, or somebody else's."""
+"""Checks of the output before anything is scanned: it may be empty, unfinished, published, or hold other files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.jobs.differences import describe_differences, find_settings, with_recorded
+from crossdim.pipelines.jobs.differences import describe_differences, find_settings, replace_recorded
 from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.unread import UnreadFormat
 from crossdim.pipelines.scratch import scratch_of
@@ -25,14 +25,14 @@ from crossdim.storage_schema.names import printable
 
 
 def find_manifest(out: Bucket) -> Manifest | None:
-    """The manifest of a dataset that is there already."""
+    """Find the manifest of a dataset that is published there; None if there is none."""
     if not out.exists(MANIFEST_PATH):
         return None
     return parse_manifest(out.read_document(MANIFEST_PATH), out.where(MANIFEST_PATH))
 
 
 def check_free(out: Bucket) -> None:
-    """Refuse a place that holds something which is no unfinished dataset: its objects would lie among somebody's files.
+    """Refuse a folder that holds other files than an unfinished dataset.
 
     Raises:
         UsageError: naming what is there.
@@ -66,7 +66,7 @@ def refuse_other(
     Raises:
         StorageError: always.
     """
-    likely = {**settings, "name": manifest.name, "recipe": with_recorded(settings["recipe"], manifest.preprocessing)}
+    likely = {**settings, "name": manifest.name, "recipe": replace_recorded(settings["recipe"], manifest.preprocessing)}
     same_files = manifest.files is None or manifest.files.total == num_files
     found = find_settings(likely, lambda one: request.digest_of(one) == manifest.plan_digest) if same_files else None
     told = describe_differences(found or likely, settings) or describe_differences(manifest.preprocessing, preprocessing)
@@ -83,10 +83,14 @@ def refuse_other(
 
 
 def check_objects(out: Bucket, manifest: Manifest) -> None:
-    """Hold the objects of a published dataset against a listing: one request for a thousand of them.
+    """Check the objects of a published dataset against a listing: one request for a thousand of them.
+
+    Args:
+        out: the dataset.
+        manifest: of the dataset.
 
     Raises:
-        StorageError: if one is missing or has another size.
+        StorageError: if an object is missing or has another size.
     """
     sizes = {entry.path: entry.size for entry in out.list_objects()}
     lost = [entry.path for entry in manifest.objects if sizes.get(entry.path) != entry.size]
@@ -98,7 +102,16 @@ def check_objects(out: Bucket, manifest: Manifest) -> None:
 
 
 def read_rows(out: Bucket, manifest: Manifest, role: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Columns of a published table.
+    """Read columns of a published table.
+
+    Args:
+        out: the dataset.
+        manifest: of the dataset.
+        role: of the table: ``catalog``, ``quarantine`` or ``ignored``.
+        columns: names.
+
+    Returns:
+        One dictionary per row, in the order of the parts.
 
     Raises:
         StorageError: if a part of it is not what was published.
@@ -113,7 +126,11 @@ def read_rows(out: Bucket, manifest: Manifest, role: str, columns: Sequence[str]
 
 
 def count_rows(out: Bucket, manifest: Manifest) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[str, UnreadFormat]]:
-    """What a published dataset says of files that it does not hold.
+    """Count the files that a published dataset does not hold, from its tables.
+
+    Args:
+        out: the dataset.
+        manifest: of the dataset.
 
     Returns:
         Quarantined inputs by rule, ignored files by rule, ignored files by format, and those that look like images.

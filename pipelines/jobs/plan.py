@@ -1,7 +1,7 @@
-"""Plan: which inputs become one output object, decided before anything is decoded.
+"""Plan: which inputs become which output object, decided before anything is decoded.
 
-A plan is a list of tasks. Nobody but a task writes its objects. A plan depends on the inputs and the recipe
-only, so any run with the same digest gives the same bytes.
+A plan is a list of tasks; only its own task writes an object. A plan depends on the inputs and the recipe only, so all runs with
+the same digest write the same bytes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All tasks, what was refused by its header, and every file that is no input."""
+    """All tasks, the inputs refused by their headers, and the files that are no inputs."""
 
     tasks: tuple[Task, ...]
     refused: tuple[Quarantined, ...]
@@ -107,14 +107,22 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Naming:
-    """What is known of an input besides its content, its modality where no header tells, and how it is called in the dataset."""
+    """Label and patient of an input, its modality where no header states one, and its name in the dataset."""
 
     names: SourceNames = field(default_factory=SourceNames)
     known: Callable[[Sequence[ScanResult]], Known]
     modality: Callable[[ScanResult], Modality]
 
-    def item(self, uri: str, files: Sequence[ScanResult], decoder: str) -> Item:
-        """An item of these files; the modality is that of the first.
+    def build_item(self, uri: str, files: Sequence[ScanResult], decoder: str) -> Item:
+        """Build the item of these files; the modality is that of the first.
+
+        Args:
+            uri: name of the input in the dataset.
+            files: of the input.
+            decoder: name of the reader.
+
+        Returns:
+            The item, with label and hashed patient.
 
         Raises:
             SampleError: if the files do not agree on their label or patient.
@@ -134,19 +142,22 @@ class Naming:
 
 
 def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, identity: dict[str, object]) -> Plan:
-    """Decide what becomes of every file.
+    """Decide what happens to every file.
 
     Args:
         results: of the scan, sorted.
         recipe: the recipe.
         naming: labels, patients and modalities.
         identity: what else decides the bytes (the dataset's name, the test fraction).
+
+    Returns:
+        Tasks, refused inputs and ignored files, with a digest of them all.
     """
     usable, refused, ignored = sort_results(results, recipe)
     if isinstance(recipe, ImageRecipe):
         tasks, more = pack_images(usable, recipe, naming)
     else:
-        items, more = volume_items(usable, recipe, naming, find_unreadable(results))
+        items, more = build_volume_items(usable, recipe, naming, find_unreadable(results))
         tasks = pack_volumes(items, recipe)
     refused += more
     refused.sort(key=lambda one: one.uri)
@@ -154,7 +165,7 @@ def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, ide
         "version": PLAN_VERSION,
         "recipe": to_document(recipe),
         "identity": identity,
-        "rows": [_identity_of(task) for task in tasks],
+        "rows": [_build_identity(task) for task in tasks],
         "refused": [one.row() for one in refused],
         "ignored": [one.row() for one in ignored],
     }
@@ -162,7 +173,15 @@ def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, ide
 
 
 def sort_results(results: Sequence[ScanResult], recipe: Recipe) -> tuple[list[ScanResult], list[Quarantined], list[Ignored]]:
-    """Files that the recipe reads, files of its kind that are broken, and all others."""
+    """Divide the scan results by what the recipe can do with them.
+
+    Args:
+        results: of the scan.
+        recipe: the recipe.
+
+    Returns:
+        Files that the recipe reads, files of its kind that are damaged, and all others.
+    """
     families = families_of(recipe.reads)
     usable: list[ScanResult] = []
     refused: list[Quarantined] = []
@@ -181,11 +200,12 @@ def sort_results(results: Sequence[ScanResult], recipe: Recipe) -> tuple[list[Sc
     return usable, refused, ignored
 
 
-def _identity_of(task: Task) -> dict[str, Any]:
-    """A task as the digest sees it.
+def _build_identity(task: Task) -> dict[str, Any]:
+    """A task as the digest covers it.
 
-    Without the paths behind names, which a digest over them would let anybody guess, and without versions, which a copy of the
-    sources has others of.
+    Without paths beside hashed names, which a digest over them would let anybody guess, and without versions, which differ in a
+    copy
+    of the sources.
     """
     document: dict[str, Any] = to_document(task)
     for item in document["items"]:
@@ -197,7 +217,14 @@ def _identity_of(task: Task) -> dict[str, Any]:
 
 
 def check_annotation(files: Sequence[ScanResult], rules: ReadRules) -> Sequence[ScanResult]:
-    """The files of an input, unless text may be burned into their pixels and the recipe refuses that.
+    """Refuse an input with text burned into its pixels, if the recipe does.
+
+    Args:
+        files: of the input.
+        rules: of the recipe.
+
+    Returns:
+        ``files``.
 
     Raises:
         SampleError: rule ``burned_in``.
@@ -209,12 +236,15 @@ def check_annotation(files: Sequence[ScanResult], rules: ReadRules) -> Sequence[
 
 
 def check_modality(files: Sequence[ScanResult], wanted: ModalityStage, naming: Naming) -> Sequence[ScanResult]:
-    """The files of an input of one wanted modality: what headers state, else what options and folders say.
+    """Refuse an input of a modality that is not wanted: what headers state counts, else what options and folders say.
 
     Args:
         files: of one input.
-        wanted: by the recipe.
-        naming: says what options and folders say.
+        wanted: the recipe's modalities.
+        naming: what options and folders say.
+
+    Returns:
+        ``files``.
 
     Raises:
         SampleError: rule ``modality`` or ``mixed_modality``, as the decoder's sample would be refused.
@@ -225,13 +255,22 @@ def check_modality(files: Sequence[ScanResult], wanted: ModalityStage, naming: N
 
 
 def pack_images(usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Naming) -> tuple[list[Task], list[Quarantined]]:
-    """Images in order, until a shard is full; those whose labels do not agree are refused here."""
+    """Pack images in order into tasks, until a shard is full; those whose labels do not agree are refused.
+
+    Args:
+        usable: files that the recipe reads, sorted.
+        recipe: with the size of a shard.
+        naming: labels, patients and modalities.
+
+    Returns:
+        One task per shard, and the refused images.
+    """
     packs: list[list[Item]] = []
     refused: list[Quarantined] = []
     num_bytes = 0
     for result in usable:
         assert result.header is not None
-        make = partial(_image_item, info=result.header, recipe=recipe, naming=naming)
+        make = partial(_build_image_item, info=result.header, recipe=recipe, naming=naming)
         planned = apply_steps(result.uri, [result], [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)])
         if isinstance(planned, Quarantined):
             refused.append(planned)
@@ -245,29 +284,32 @@ def pack_images(usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Namin
     return [Task(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)], refused
 
 
-def _image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:
+def _build_image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:
     """The item of an image file, and about how many bytes its sample has."""
     reader = next(one for one in readers_of("image") if one.format_name == info.format)
-    return naming.item(files[0].uri, files, reader.name), recipe.estimated_bytes(info)
+    return naming.build_item(files[0].uri, files, reader.name), recipe.estimated_bytes(info)
 
 
-def volume_items(
+def build_volume_items(
     usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Naming, unreadable: frozenset[Folder] = frozenset()
 ) -> tuple[list[Item], list[Quarantined]]:
-    """Volumes of all readers as items with reserved boxes; what headers alone rule out is refused here.
+    """Build the items of all volumes, with reserved boxes; what headers alone rule out is refused.
 
     Args:
         usable: files that the recipe reads.
         recipe: the recipe.
         naming: labels, patients and modalities.
         unreadable: folders of files that may be slices and cannot be read.
+
+    Returns:
+        The items, sorted by name, and the refused inputs.
     """
-    inputs = [one for reader in readers_of("volume") for one in _inputs_of(reader, usable, naming, unreadable)]
+    inputs = [one for reader in readers_of("volume") for one in _group_inputs(reader, usable, naming, unreadable)]
     items: list[Item] = []
     refused: list[Quarantined] = []
     for one in sorted(inputs, key=lambda one: one.uri):
         uri, files = one.uri, one.files
-        make = partial(_volume_item, uri=uri, decoder=one.decoder, note=one.note, recipe=recipe, naming=naming)
+        make = partial(_build_volume_item, uri=uri, decoder=one.decoder, note=one.note, recipe=recipe, naming=naming)
         wanted = recipe.modality_stage
         steps: list[Step] = [
             ("plan", partial(_check_fault, fault=one.fault)),
@@ -294,7 +336,7 @@ class _Input:
     note: str | None = None
 
 
-def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder]) -> list[_Input]:
+def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder]) -> list[_Input]:
     """The inputs of one reader."""
     files = [one for one in usable if one.header and one.header.format == reader.format_name]
     if reader.grouping == "file":
@@ -303,7 +345,7 @@ def _inputs_of(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unr
     split, continued = find_split_series(series), find_continued_series(series)
     return [
         _Input(
-            uri=naming.names.of_series(key, members),
+            uri=naming.names.name_series(key, members),
             files=members,
             decoder=reader.name,
             fault=split.get(key),
@@ -319,11 +361,11 @@ def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequ
     return files
 
 
-def _volume_item(
+def _build_volume_item(
     files: Sequence[ScanResult], uri: str, decoder: str, note: str | None, recipe: VolumeRecipe, naming: Naming
 ) -> Item:
     boxes = recipe.boxes(*_grid(files))
-    return replace(naming.item(uri, files, decoder), boxes=boxes, note=note)
+    return replace(naming.build_item(uri, files, decoder), boxes=boxes, note=note)
 
 
 def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -346,7 +388,15 @@ def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ..
 
 
 def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Task]:
-    """Whole volumes in order, until their boxes fill one bank shard; a larger volume has a task and several shards of its own."""
+    """Pack whole volumes in order into tasks, until their boxes fill one bank shard; a larger volume has a task of its own.
+
+    Args:
+        items: sorted.
+        recipe: with the size of a shard.
+
+    Returns:
+        The tasks, each with its first shard and number of shards.
+    """
     packs: list[list[Item]] = []
     boxes = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""What a user asks of ``prepare``, and what became of it."""
+"""The settings of ``prepare``, and its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_SETTINGS = frozenset({"sources", "out", "concurrency", "quiet", "pseudonyms"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preparation:
-    """What a user asks for. ``modality`` stands in for headers and folder names."""
+    """What a user asks for. ``modality`` is used where neither header nor folder names one."""
 
     sources: tuple[Bucket, ...]
     out: Bucket
@@ -39,14 +39,14 @@ class Preparation:
     quiet: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """Whatever decides the bytes besides the input files, as JSON values: every field that is not about where or how fast."""
+        """Everything that decides the bytes besides the input files, as JSON: all fields but those on where and how fast."""
         plain = {one.name: to_document(getattr(self, one.name)) for one in fields(self) if one.name not in _NO_SETTINGS}
         return plain | {"source_names": self.pseudonyms.names, "labels": table_document(self.label_table)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareResult:
-    """What became of it.
+    """The result of a preparation.
 
     Attributes:
         quarantined: number of inputs by rule.
@@ -54,7 +54,7 @@ class PrepareResult:
         ignored_formats: number of ignored files by format.
         unread: ignored files that look like images, by format.
         parts: what the parts of the split hold, by name.
-        notes: sentences that the user should know.
+        notes: sentences that the user should read.
     """
 
     manifest: Manifest

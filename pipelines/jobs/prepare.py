@@ -18,12 +18,12 @@ from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
 from crossdim.pipelines.jobs.folder_labels import check_folder_labels
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
-from crossdim.pipelines.jobs.label_maps import find_named_maps, ignore_label_maps, sentence_of_maps
-from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, readable
+from crossdim.pipelines.jobs.label_maps import describe_maps, find_named_maps, ignore_label_maps
+from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, make_readable
 from crossdim.pipelines.jobs.output import check_free, check_objects, count_rows, find_manifest, read_rows, refuse_other
 from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
-from crossdim.pipelines.jobs.ray_data import Session, each
+from crossdim.pipelines.jobs.ray_data import Session, run_each
 from crossdim.pipelines.jobs.recipe import RECIPE_FOR, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.scan import scan
@@ -33,8 +33,8 @@ from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, co
 from crossdim.pipelines.jobs.table_patients import tell_overridden
 from crossdim.pipelines.jobs.task import TaskContext, run_task
 from crossdim.pipelines.jobs.unchanged import check_unchanged
-from crossdim.pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
-from crossdim.pipelines.markers import Marker, finished_rows, marker_paths, read_markers, remove_scratch
+from crossdim.pipelines.jobs.unread import UnreadFormat, count_unread_formats, describe_unread
+from crossdim.pipelines.markers import Marker, find_finished_rows, list_marker_paths, read_markers, remove_scratch
 from crossdim.pipelines.publish import Bank, ManifestHeader, describe_refusals, publish
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.readers.geometry import place_of
@@ -57,7 +57,15 @@ def _folders(sources: Sequence[Bucket]) -> list[str]:
 
 
 def find_labels(preparation: Preparation, sources: Sequence[Bucket], files: Sequence[SourceFile]) -> Labels:
-    """What table and folders say of the files; how well they fit is told before anything is scanned.
+    """Find what table and folders say about the files, and report how well they fit, before anything is scanned.
+
+    Args:
+        preparation: what the user asks for.
+        sources: as folders.
+        files: as listed.
+
+    Returns:
+        Labels and patients, by file and series.
 
     Raises:
         UsageError: for a table with faults, or one that names none of the files.
@@ -78,7 +86,7 @@ def find_labels(preparation: Preparation, sources: Sequence[Bucket], files: Sequ
 
 
 def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
-    """Whether a file's name is one of the recipe's formats, or says nothing, as DICOM files are often named."""
+    """Whether a file's name is one of the recipe's formats, or of none, as DICOM files are often named."""
     families = families_of(recipe.reads)
     promise, ending = promised_family(file.path), file.path.rpartition("/")[2].rpartition(".")[2]
     says_nothing = "." not in file.path.rpartition("/")[2] or ending.isdigit()
@@ -89,7 +97,7 @@ def _tell(lines: Iterable[str]) -> None:
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
-def _naming(preparation: Preparation, sources: Sequence[Bucket], labels: Labels, names: SourceNames) -> Naming:
+def _build_naming(preparation: Preparation, sources: Sequence[Bucket], labels: Labels, names: SourceNames) -> Naming:
     """How files are named to labels and modality words, below the source's own folder name, and how in the dataset."""
     folders = _folders(sources)
 
@@ -116,10 +124,19 @@ class Planned:
 
 
 def scan_and_plan(preparation: Preparation, sources: Sequence[Bucket], files: Sequence[SourceFile], labels: Labels) -> Planned:
-    """The plan for what is in the sources.
+    """Scan the sources and plan the tasks.
+
+    Args:
+        preparation: what the user asks for.
+        sources: as folders.
+        files: as listed.
+        labels: of the files.
+
+    Returns:
+        The plan, the names of its inputs, and sentences that the user should read.
 
     Raises:
-        StorageError: if nothing in them can be read by the recipe.
+        StorageError: if the recipe can read nothing in them.
         UsageError: if no row of the table of labels names an input.
     """
     results = scan(files, sources, preparation.recipe.read, concurrency=preparation.concurrency, quiet=preparation.quiet)
@@ -130,7 +147,7 @@ def scan_and_plan(preparation: Preparation, sources: Sequence[Bucket], files: Se
     if preparation.label_table is not None:
         series = [one.series for one in group_series(results) if one.series]
         _tell(f"labels: {line}" for line in match_series(preparation.label_table, labels, series))
-    maps = None if preparation.include_label_maps else sentence_of_maps(results)
+    maps = None if preparation.include_label_maps else describe_maps(results)
     _tell([maps] if maps else [])
     names = choose_names(
         results,
@@ -158,19 +175,19 @@ def _plan_under(
 ) -> Planned:
     """The plan under these names, unless there is something to refuse."""
     identity: dict[str, object] = {"name": preparation.name, "split": asdict(preparation.split), "patient_key_id": names.key_id}
-    plan = make_plan(names.publish(results), preparation.recipe, _naming(preparation, sources, labels, names), identity)
+    plan = make_plan(names.publish(results), preparation.recipe, _build_naming(preparation, sources, labels, names), identity)
     named = _name_files(results, names, preparation.recipe)
-    unread = unread_formats(results)
+    unread = count_unread_formats(results)
     if not plan.tasks:
         ignored = Counter(one.rule for one in plan.ignored)
         where = ", ".join(source.where("") for source in preparation.sources)
         wanted = ", ".join(sorted(preparation.recipe.formats))
-        maps = None if preparation.include_label_maps else sentence_of_maps(results)
+        maps = None if preparation.include_label_maps else describe_maps(results)
         sentences = [
             f"nothing to prepare among {count(len(files), 'file')} of {where}; the recipe reads {wanted}",
-            maps if maps and not plan.refused else readable(describe_refusals(plan.refused), named),
-            sentence_of_unread(unread) if unread else "",
-            sentence_of_other_recipe(preparation.recipe, results),
+            maps if maps and not plan.refused else make_readable(describe_refusals(plan.refused), named),
+            describe_unread(unread) if unread else "",
+            describe_other_recipe(preparation.recipe, results),
             "; ".join(f"ignored as {rule}: {number}" for rule, number in ignored.items()),
         ]
         raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
@@ -197,33 +214,42 @@ def _name_files(results: Sequence[ScanResult], names: SourceNames, recipe: Recip
     for result in results:
         if result.source in names.hashed:
             series = series_id(result) if isinstance(recipe, VolumeRecipe) else None
-            told = names.of_series(series, [result]) if series else ""
-            found.append(NamedFile(path=result.uri, name=names.of_file(result), series=told, version=result.version))
+            told = names.name_series(series, [result]) if series else ""
+            found.append(NamedFile(path=result.uri, name=names.name_file(result), series=told, version=result.version))
     return tuple(found)
 
 
 def run_tasks(context: TaskContext, plan: Plan, preparation: Preparation) -> None:
-    """Run every task that has no marker yet."""
-    done = finished_rows(context.out, plan.digest)
+    """Run every task that has no marker yet.
+
+    Args:
+        context: what all tasks share.
+        plan: the tasks.
+        preparation: with concurrency and quiet.
+    """
+    done = find_finished_rows(context.out, plan.digest)
     signals.tell_written(written=bool(done))
     if done:
         _tell([f"resuming: {len(done)} of {count(len(plan.tasks), 'row')} {'is' if len(plan.tasks) == 1 else 'are'} written"])
     todo = [canonical_json(to_document(task)).decode() for task in plan.tasks if task.number not in done]
     with tqdm(total=len(plan.tasks), initial=len(done), desc="prepare", unit="row", disable=preparation.quiet) as bar:
-        for _ in each(todo, partial(run_task, context=context), concurrency=preparation.concurrency):
+        for _ in run_each(todo, partial(run_task, context=context), concurrency=preparation.concurrency):
             signals.tell_written(written=True)
             bar.update()
 
 
 def prepare(preparation: Preparation, session: Session) -> PrepareResult:
-    """Turn raw sources into one published dataset; the same call goes on where it was interrupted.
+    """Turn raw sources into one published dataset; the same call resumes after an interruption.
 
     Args:
         preparation: what is asked for.
-        session: opens the Ray session that the work is done in; a wrong path is told before it is opened.
+        session: opens the Ray session in which the work is done; wrong paths are reported before it is opened.
+
+    Returns:
+        What was published, refused and ignored.
 
     Raises:
-        StorageError: if the sources hold nothing, the store does not answer, or another dataset stands at the output.
+        StorageError: if the sources hold nothing, the store does not answer, or there is another dataset at the output.
         UsageError: for a table of labels with faults.
     """
     start = time.monotonic()
@@ -233,7 +259,7 @@ def prepare(preparation: Preparation, session: Session) -> PrepareResult:
     if manifest is None:
         check_free(preparation.out)
         preparation.out.check_writable()
-        signals.tell_written(written=bool(marker_paths(preparation.out)))
+        signals.tell_written(written=bool(list_marker_paths(preparation.out)))
     sources, files = list_sources(preparation.sources)
     if manifest is not None:
         return _answer_published(preparation, manifest, sources, files, start)
@@ -244,8 +270,16 @@ def prepare(preparation: Preparation, session: Session) -> PrepareResult:
         return _run_preparation(preparation, sources, files, labels)
 
 
-def sentence_of_other_recipe(recipe: Recipe, results: Sequence[ScanResult]) -> str:
-    """Which recipe reads the files that this one does not; empty if none is known to."""
+def describe_other_recipe(recipe: Recipe, results: Sequence[ScanResult]) -> str:
+    """Describe which recipe reads the files that this one does not.
+
+    Args:
+        recipe: the chosen one.
+        results: of the scan.
+
+    Returns:
+        A sentence; empty if no other recipe reads them.
+    """
     found = Counter(result.header.format for result in results if result.header and result.header.format not in recipe.formats)
     named = Counter[str]()
     for name, number in found.items():
@@ -256,7 +290,7 @@ def sentence_of_other_recipe(recipe: Recipe, results: Sequence[ScanResult]) -> s
 def _answer_published(
     preparation: Preparation, manifest: Manifest, sources: Sequence[Bucket], files: Sequence[SourceFile], start: float
 ) -> PrepareResult:
-    """The outcome of a request whose dataset is there; nothing is scanned, and Ray is not started.
+    """Build the result for a dataset that is published already; nothing is scanned, and Ray is not started.
 
     Raises:
         StorageError: if the dataset was made of other inputs, in another way, or with another secret key.
@@ -309,7 +343,7 @@ def _run_preparation(
     )
     run_tasks(context, plan, preparation)
     markers = read_markers(preparation.out, plan.digest, (task.number for task in plan.tasks))
-    _write_name_map(preparation, sources, _with_hashes(planned.files, files, markers), request)
+    _write_name_map(preparation, sources, _add_hashes(planned.files, files, markers), request)
     header = ManifestHeader(
         name=preparation.name,
         presentation=preparation.recipe.presentation,
@@ -318,14 +352,14 @@ def _run_preparation(
         num_files=len(files),
         patient_key_id=planned.names.key_id,
     )
-    as_paths = partial(readable, files=planned.files)
+    as_paths = partial(make_readable, files=planned.files)
     parts: dict[str, Part] = {}
 
     def check(rows: Sequence[dict[str, object]]) -> None:
         parts.update(count_parts(rows))
         check_parts(parts, preparation.split)
 
-    bank = _bank(context, plan)
+    bank = _build_bank(context, plan)
     manifest, quarantine = publish(preparation.out, header, markers, plan.refused, plan.ignored, bank, as_paths, check)
     remove_scratch(preparation.out)
     notes += tell_flagged(row for marker in markers for row in marker.catalog)
@@ -333,7 +367,7 @@ def _run_preparation(
     return replace(outcome, parts=parts, notes=(*tell_parts(parts, preparation.split), *planned.notes, *notes))
 
 
-def _with_hashes(named: Sequence[NamedFile], files: Sequence[SourceFile], markers: Sequence[Marker]) -> list[NamedFile]:
+def _add_hashes(named: Sequence[NamedFile], files: Sequence[SourceFile], markers: Sequence[Marker]) -> list[NamedFile]:
     """The table of names with the hashes of all files that tasks have read, for later comparison."""
     read = {(one.source, one.path): one.sha256 for marker in markers for one in marker.files}
     hashes = {file.uri: read.get((file.source, file.path), "") for file in files}
@@ -348,7 +382,7 @@ def _write_name_map(preparation: Preparation, sources: Sequence[Bucket], files: 
     return [f"names are hashed; the table of names is {place.where('')}"]
 
 
-def _bank(context: TaskContext, plan: Plan) -> Bank | None:
+def _build_bank(context: TaskContext, plan: Plan) -> Bank | None:
     """The bank of a volume recipe, with room for all that the plan reserved."""
     if not isinstance(context.recipe, VolumeRecipe):
         return None

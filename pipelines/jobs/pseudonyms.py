@@ -1,4 +1,4 @@
-"""Where the secret key comes from, and where the table of hashed names goes: beside raw data, never into the dataset."""
+"""Where the secret key comes from, and where the table of hashed names is written: with the raw data, never into the dataset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import contains
-from crossdim.pipelines.jobs.names import NamedFile, NameRule, name_table, parse_name_table
+from crossdim.pipelines.jobs.names import NamedFile, NameRule, parse_name_table, serialise_name_table
 from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
 from crossdim.pipelines.sources.salt import load_or_create_key, locate_salt, make_key, read_key, tell_if_readable_by_others
 from crossdim.storage_schema.errors import StorageError, UsageError
@@ -16,7 +16,7 @@ from crossdim.storage_schema.pseudonym import PseudonymKey
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PseudonymOptions:
-    """What a user says of hashes.
+    """The user's options for hashes.
 
     Attributes:
         salt_file: holds the secret key; None for the one beside the first source.
@@ -47,12 +47,15 @@ class PseudonymOptions:
         return self.find_key(source) or make_key()
 
     def load_key(self, source: Bucket, out: Bucket, new: PseudonymKey | None = None) -> PseudonymKey:
-        """The secret key of a preparation; it is stored if it is a new one.
+        """Load the secret key of a preparation; a new one is stored.
 
         Args:
             source: the first source, as a folder.
             out: the dataset, which must not hold the key.
-            new: what :meth:`draft_key` gave; another preparation may have stored one meanwhile, which is given back then.
+            new: from :meth:`draft_key`; if another preparation has stored a key meanwhile, that one is used.
+
+        Returns:
+            The stored key.
         """
         if self.salt_file is not None:
             return read_key(self.salt_file)
@@ -86,7 +89,7 @@ class PseudonymOptions:
         _check_outside(out, place, "--name-map")
         folder, name = as_folder(place)
         try:
-            folder.put(name, name_table(files), private=True)
+            folder.put(name, serialise_name_table(files), private=True)
         except StorageError as error:
             raise StorageError(
                 f"the table of hashed names cannot be written: {error}. Name a place for it with --name-map FILE"
@@ -94,7 +97,15 @@ class PseudonymOptions:
         return place
 
     def read_name_map(self, source: Bucket, dataset: str) -> list[NamedFile]:
-        """The table that :meth:`write_name_map` wrote; nothing if it is gone."""
+        """Read the table that :meth:`write_name_map` wrote.
+
+        Args:
+            source: the first source, as a folder.
+            dataset: name of the dataset.
+
+        Returns:
+            Its rows; none if the table is missing.
+        """
         folder, name = as_folder(self._name_map_place(source, dataset))
         return parse_name_table(folder.read(name)) if folder.exists(name) else []
 
@@ -104,7 +115,7 @@ class PseudonymOptions:
 
 
 def _check_outside(out: Bucket, place: Bucket, option: str) -> None:
-    """Refuse a place inside the dataset: whoever is given the dataset would be given the key to its hashes."""
+    """Refuse a place inside the dataset: whoever gets the dataset would get the key to its hashes."""
     if contains(out.url, place.url):
         raise UsageError(
             f"{place.where('')} lies inside the dataset {out.where('')} and would be published with it; choose with {option} FILE"

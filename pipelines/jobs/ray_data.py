@@ -1,7 +1,7 @@
 """The only module that imports Ray Data: documents in, documents out.
 
-Rows are references and small facts, as JSON text; pixels are read, changed and written inside a task and never travel
-through blocks. Ray repeats a task whose worker died without end unless told otherwise, so it is told.
+Rows are references and short JSON texts; pixels are read, processed and written inside a task and never pass through Ray's
+blocks. By default Ray repeats a task whose worker died without limit, so a limit is set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Session = Callable[[], AbstractContextManager[None]]
 
 
 def _run_one(document: str, work: Work) -> tuple[str, str]:
-    """The answer and no error, or no answer and the error's sentence: Ray would hand over a traceback as text."""
+    """The answer and no error, or no answer and our error's message: Ray would return a traceback as text."""
     try:
         return work(document), ""
     except CrossdimError as error:
@@ -39,16 +39,19 @@ def _batch(batch: dict[str, list[str]], work: Work, extensions: tuple[str, ...])
     return {"answer": [answer for answer, _ in answers], "error": [error for _, error in answers]}
 
 
-def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None) -> Iterator[str]:
-    """Do ``work`` on every document, one task each, and yield the answers as they come, in no particular order.
+def run_each(documents: Sequence[str], work: Work, *, concurrency: int | None = None) -> Iterator[str]:
+    """Run ``work`` on every document, one task each, and yield the answers as they come, in no particular order.
 
     Args:
         documents: texts.
         work: a function that may run several times for one document, and must then do the same.
         concurrency: largest number of tasks at a time; None leaves it to the cluster's CPUs.
 
+    Yields:
+        The answer to each document.
+
     Raises:
-        StorageError: with the sentence of the first error of ours that a task met.
+        StorageError: with the message of the first of our errors that a task met.
         CrossdimError: if workers keep dying.
     """
     if not documents:
@@ -82,7 +85,7 @@ def each(documents: Sequence[str], work: Work, *, concurrency: int | None = None
 
 
 def _quiet() -> None:
-    """Our own bars tell what is done; Ray's tell of blocks and operators."""
+    """Turn Ray Data's progress bars and logs off: we show our own."""
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -1,4 +1,4 @@
-"""What a recipe must say: the configuration of every stage that an input passes, as one tree."""
+"""Recipes: the configuration of every stage that an input passes, as one tree."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ RECIPE_FOR: dict[Kind, str] = {"image": "xray-pseudo3d", "volume": "mixed-superp
 
 
 class StagedRecipe(ABC):
-    """What all recipes share: from :meth:`stages` follow both what is done to a sample and what is recorded of it.
+    """What all recipes have in common: :meth:`stages` decides both what is done to a sample and what is recorded of it.
 
     Attributes:
-        reads: which readers' files it takes.
-        read: how far decoders go.
+        reads: the kind of readers whose files it takes.
+        read: limits and choices of the readers.
     """
 
     __slots__ = ()
@@ -184,7 +184,14 @@ class VolumeRecipe(StagedRecipe):
         return ModalityStage(wanted=self.modalities)
 
     def boxes(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> int:
-        """How many boxes a volume can become: the positions that a plan reserves.
+        """Count the boxes that a volume can become: the positions that a plan reserves.
+
+        Args:
+            shape_DHW: by the header, voxels.
+            spacing_mm: by the header, along the same axes.
+
+        Returns:
+            Number of boxes after resampling.
 
         Raises:
             SampleError: rule ``too_large`` or ``too_small``.

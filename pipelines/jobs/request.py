@@ -1,4 +1,4 @@
-"""The request: what a preparation is asked for, as a digest that its dataset carries and that takes no scan to know."""
+"""The request: a digest of what a preparation is asked for. The dataset stores it, and it can be computed without a scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scan: what every file is, by its header."""
+"""Scan: find out what every file is, by its header."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.object_store import NOTHING_HIDDEN, PROBLEMS
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.decoder_process import probe
-from crossdim.pipelines.jobs.ray_data import each
+from crossdim.pipelines.jobs.ray_data import run_each
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.dicom_header import looks_like_dicom
@@ -36,12 +36,15 @@ REASONS = {
 
 
 def scan_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> ScanResult:
-    """What one file is: usable, ignored or refused.
+    """Find out what one file is: usable, ignored or refused.
 
     Args:
         file: as listed.
         sources: as folders; the number of the file's own is in ``file``.
         rules: size guards.
+
+    Returns:
+        The result, with the header of a usable file, or the reason.
     """
     result = partial(ScanResult, source=file.source, path=file.path, uri=file.uri, size=file.size, version=file.version)
     named = ignored_names.match_ignored_name(file.path)
@@ -105,7 +108,7 @@ def scan(
     results: list[ScanResult] = []
     with tqdm(total=len(files), desc="scan", unit="file", disable=quiet) as bar:
         for answered in _read_results(
-            each(documents, partial(_scan_group, sources=tuple(sources), rules=rules), concurrency=concurrency)
+            run_each(documents, partial(_scan_group, sources=tuple(sources), rules=rules), concurrency=concurrency)
         ):
             results += answered
             bar.update(len(answered))

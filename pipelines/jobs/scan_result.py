@@ -1,4 +1,4 @@
-"""What the scan says of one file."""
+"""The result of the scan for one file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices by the series that their headers name, and series that were torn apart by headers that do not agree."""
+"""Slices grouped by the series that their headers name, and series that contradictory headers have split."""
 
 from __future__ import annotations
 
@@ -43,12 +43,15 @@ def _pattern(result: ScanResult) -> tuple[int, str]:
 
 
 def note_of_series(files: Sequence[ScanResult], unreadable: frozenset[Folder], *, continued: bool = False) -> str | None:
-    """What is to be noted of a series: a slice that is missing between others makes it uneven, one at its end nothing shows.
+    """Note a series that may lack slices. A slice missing inside makes it uneven; one missing at its end would not be noticed.
 
     Args:
         files: its slices.
         unreadable: from :func:`find_unreadable`. Where each slice has a folder of its own, the folders above them count.
-        continued: whether it is of :func:`find_continued_series`.
+        continued: whether another series continues it, see :func:`find_continued_series`.
+
+    Returns:
+        The notes, joined by semicolons; None if there are none.
     """
     folders = {_folder(one) for one in files}
     alone = len(folders) == len(files)

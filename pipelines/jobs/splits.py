@@ -1,4 +1,4 @@
-"""Whether a test part can be drawn by patient, and what the parts are that were drawn."""
+"""Checks whether a test part can be drawn by patient, and describes the parts that were drawn."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def count_parts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Part]:
 
 
 def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str]:
-    """Refuse a test part that cannot be drawn, and tell what a draw rests on.
+    """Refuse a test part that cannot be drawn, and report what a draw is based on.
 
     Args:
         patients: of every input, None where no patient is known.
@@ -87,7 +87,9 @@ def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str
     if counts and not unknown:
         drawn = {split.draw(patient) for patient in counts if patient is not None}
         if len(drawn) == 1:
-            raise StorageError(_empty(next(part for part in Split if part not in drawn), count(len(counts), "patient"), split))
+            raise StorageError(
+                _describe_empty(next(part for part in Split if part not in drawn), count(len(counts), "patient"), split)
+            )
     if not counts:
         return [
             f"no patient is known of {count(total, 'input')}: the test part is drawn by file, and inputs of one patient may lie "
@@ -98,7 +100,7 @@ def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str
     return []
 
 
-def _empty(part: Split, drawn_from: str, split: SplitRule) -> str:
+def _describe_empty(part: Split, drawn_from: str, split: SplitRule) -> str:
     return (
         f"the {part} part would be empty: with --test-fraction {split.test_fraction:g} none of {drawn_from} is drawn for it, so "
         "nothing is published; choose another --test-fraction"
@@ -106,18 +108,32 @@ def _empty(part: Split, drawn_from: str, split: SplitRule) -> str:
 
 
 def check_parts(parts: Mapping[str, Part], split: SplitRule) -> None:
-    """Refuse a split of which one part is empty, before it is published.
+    """Refuse a split with an empty part, before it is published.
+
+    Args:
+        parts: that hold samples, by name.
+        split: the rule that they were drawn by.
 
     Raises:
         StorageError: saying which part is empty.
     """
     for part in Split:
         if split.test_fraction and part not in parts:
-            raise StorageError(_empty(part, count(sum(one.samples for one in parts.values()), "sample"), split) + _OTHER_OUT)
+            raise StorageError(
+                _describe_empty(part, count(sum(one.samples for one in parts.values()), "sample"), split) + _OTHER_OUT
+            )
 
 
 def tell_parts(parts: Mapping[str, Part], split: SplitRule) -> list[str]:
-    """What each part holds, and whether its share of the samples is far from the share of patients that was asked for."""
+    """Describe what each part holds, and whether its share of the samples is far from the share of patients that was asked for.
+
+    Args:
+        parts: that hold samples, by name.
+        split: the rule that they were drawn by.
+
+    Returns:
+        One sentence; none without a test part.
+    """
     if not split.test_fraction:
         return []
     told = "split: " + ", ".join(f"{part} {parts.get(part, Part())}" for part in Split)

@@ -1,4 +1,4 @@
-"""Patients of a table of labels beside those that headers state: the table's are taken, and what that changes is told."""
+"""Patients in a table of labels that differ from those in headers: the table's are used, and the change is reported."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from crossdim.pipelines.jobs.scan_result import ScanResult
 
 
 def tell_overridden(items: Iterable[Item], results: Sequence[ScanResult], names: SourceNames) -> list[str]:
-    """Sentences on inputs whose patient is not the one that their header states.
+    """Describe inputs whose patient is not the one that their header states.
 
     Args:
         items: of the plan.
         results: of the scan.
         names: with which patients are hashed.
+
+    Returns:
+        At most two sentences; none if no patient is overridden.
     """
     stated = {(one.source, one.path): one.header.patient_id for one in results if one.header and one.header.patient_id}
     taken: dict[str, set[str | None]] = {}

@@ -1,4 +1,4 @@
-"""One task: its inputs read, decoded, changed, packed and written, and a marker that says so."""
+"""One task: reads, decodes, transforms, packs and writes its inputs, and then writes a marker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.duplicates import Duplicate
-from crossdim.pipelines.jobs.item_result import ItemResult, duplicate_of, find_stored_twice, knows_more, without_repeats
+from crossdim.pipelines.jobs.item_result import ItemResult, build_duplicate, drop_repeats, find_stored_twice, knows_more
 from crossdim.pipelines.jobs.plan import Item, Task
 from crossdim.pipelines.jobs.recipe import Decoder, ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.markers import FileRead, Marker, marker_path
 from crossdim.pipelines.publish import WrittenObject, put
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
-from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, with_note
+from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, add_note
 from crossdim.pipelines.sinks.bank import pack_bank_shard
 from crossdim.pipelines.sinks.shards import pack_shard
 from crossdim.pipelines.sources.reading import read_whole
@@ -33,7 +33,7 @@ from crossdim.storage_schema.split import SplitRule
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskContext:
-    """What all tasks of a run share. A value: it travels to every task."""
+    """What all tasks of a run have in common. Plain data, which is sent to every task."""
 
     sources: tuple[Bucket, ...]
     out: Bucket
@@ -49,8 +49,16 @@ class TaskContext:
         return bank_path(self.name, f"{self.recipe.resample.spacing_mm:g}mm")
 
 
-def raw(item: Item, context: TaskContext) -> RawItem:
-    """The bytes of an item, and what is known of it."""
+def read_raw(item: Item, context: TaskContext) -> RawItem:
+    """Read the files of an item.
+
+    Args:
+        item: of the plan.
+        context: with the sources.
+
+    Returns:
+        Bytes and hashes of the files, with what is known of the item.
+    """
     files = tuple(read_whole(context.sources[file.source], file.path, file.size, version=file.version) for file in item.files)
     return RawItem(
         uri=item.uri,
@@ -64,17 +72,25 @@ def raw(item: Item, context: TaskContext) -> RawItem:
     )
 
 
-def _within_reserve(item: Item, samples: list[Sample]) -> list[Sample]:
-    """Refuse a volume that became more boxes than its header announced: they would land on its neighbour's positions."""
+def _check_reserve(item: Item, samples: list[Sample]) -> list[Sample]:
+    """Refuse a volume that became more boxes than its header announced: they would overwrite the next volume's positions."""
     if item.boxes and len(samples) > item.boxes:
         raise SampleError("plan", f"became {len(samples)} boxes; its header announced {item.boxes}")
     return samples
 
 
 def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
-    """What becomes of every item of a task.
+    """Run every item of a task.
 
-    Of equal content the first has samples, and then each that more is known of; which is kept is settled once all are known.
+    The first item of equal content gets samples, and so does each later one of which more is known; which is kept is decided once
+    all are known.
+
+    Args:
+        task: of the plan.
+        context: what all tasks share.
+
+    Yields:
+        The result of each item, in order.
     """
     met: dict[str, Item] = {}
     for item in task.items:
@@ -82,10 +98,10 @@ def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
         damaged: list[Quarantined] = []
         decode = partial(decoder_process.decode, item.decoder, stages=context.recipe.decoder_stages)
         steps: list[Step] = [
-            ("read", partial(raw, context=context)),
+            ("read", partial(read_raw, context=context)),
             ("read", partial(_note_hashes, hashes=hashes)),
             *context.recipe.steps(partial(_decode, decode=decode, item=item, damaged=damaged)),
-            ("plan", partial(_within_reserve, item)),
+            ("plan", partial(_check_reserve, item)),
         ]
         found = apply_steps(item.uri, item, steps, [file.uri for file in item.files])
         num_files = len(item.files)
@@ -93,7 +109,7 @@ def run_items(task: Task, context: TaskContext) -> Iterator[ItemResult]:
         if isinstance(found, Quarantined):
             instead = replace(found, num_files=num_files)
         elif not knows_more(item, met.get(found[0].origin.sha256)):
-            instead = duplicate_of(item, found[0].origin.sha256, num_files)
+            instead = build_duplicate(item, found[0].origin.sha256, num_files)
         else:
             met[found[0].origin.sha256] = item
         read = list(zip(item.files, hashes, strict=False))  # no hashes of an item that could not be read
@@ -123,23 +139,39 @@ def _decode(raw_item: RawItem, decode: Decoder, item: Item, damaged: list[Quaran
         row = Quarantined(uri=item.files[number].uri, stage="decode", rule=rule, reason=f"{reason}; a sound copy is used")
         damaged.append(row)
     published = {name: value for name, value in sample.extra.items() if name != LEFT_OUT}
-    return with_note(replace(sample, extra=published), item.note)
+    return add_note(replace(sample, extra=published), item.note)
 
 
 def write_images(task: Task, context: TaskContext) -> Marker:
-    """A task of images as one shard."""
-    made = without_repeats(list(run_items(task, context)))
+    """Write a task of images as one shard.
+
+    Args:
+        task: of the plan.
+        context: what all tasks share.
+
+    Returns:
+        The marker, which is not written yet.
+    """
+    made = drop_repeats(list(run_items(task, context)))
     samples = [sample for one in made for sample in one.samples]
     written = []
     if samples:
         path, made_by = shard_path(context.name, task.number), digest(context.recipe.preprocessing())
         packed = pack_shard(samples, path, split=context.split, preprocessing_digest=made_by)
         written.append(put(context.out, packed))
-    return _marker(task, context, written, made)
+    return _build_marker(task, context, written, made)
 
 
 def write_volumes(task: Task, context: TaskContext) -> Marker:
-    """A task of volumes as its shards of the bank; each is written as soon as no later volume can reach it."""
+    """Write a task of volumes as its shards of the bank; each is written as soon as no later volume can be in it.
+
+    Args:
+        task: of the plan.
+        context: what all tasks share.
+
+    Returns:
+        The marker, which is not written yet.
+    """
     recipe = context.recipe
     assert isinstance(recipe, VolumeRecipe)
     per_shard = recipe.patches_per_shard
@@ -155,11 +187,11 @@ def write_volumes(task: Task, context: TaskContext) -> Marker:
             written.append(_write_shard(waiting, min(waiting) // per_shard, task, context))
     if waiting:
         written.append(_write_shard(waiting, min(waiting) // per_shard, task, context))
-    return _marker(task, context, written, done)
+    return _build_marker(task, context, written, done)
 
 
 def _write_shard(waiting: dict[int, Sample], number: int, task: Task, context: TaskContext) -> WrittenObject:
-    """Pack and write one shard of the task's, and let go of its samples and bytes."""
+    """Pack and write one shard of the task, and release its samples and bytes."""
     recipe = context.recipe
     assert isinstance(recipe, VolumeRecipe)
     start = number * recipe.patches_per_shard
@@ -175,7 +207,7 @@ def _write_shard(waiting: dict[int, Sample], number: int, task: Task, context: T
     return put(context.out, packed)
 
 
-def _marker(task: Task, context: TaskContext, written: list[WrittenObject], made: Sequence[ItemResult]) -> Marker:
+def _build_marker(task: Task, context: TaskContext, written: list[WrittenObject], made: Sequence[ItemResult]) -> Marker:
     return Marker(
         plan=context.plan_digest,
         row=task.number,
@@ -189,7 +221,15 @@ def _marker(task: Task, context: TaskContext, written: list[WrittenObject], made
 
 
 def run_task(document: str, context: TaskContext) -> str:
-    """The task of one task: objects first, marker last, both the same however often it is run."""
+    """Run one task: objects first, marker last, the same bytes however often it is run.
+
+    Args:
+        document: the task, as JSON text.
+        context: what all tasks share.
+
+    Returns:
+        The number of the task, as JSON text.
+    """
     task = from_document(Task, json.loads(document), subject="task of a plan")
     marker = write_images(task, context) if isinstance(context.recipe, ImageRecipe) else write_volumes(task, context)
     context.out.put(marker_path(context.plan_digest, task.number), marker.to_bytes(), private=True)  # it holds paths

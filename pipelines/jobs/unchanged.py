@@ -1,4 +1,4 @@
-"""Whether the sources of a published dataset still hold what it was made from, where names and sizes are equal."""
+"""Checks whether the sources of a published dataset still hold what it was made from, where names and sizes are equal."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def check_unchanged(
     key: PseudonymKey | None = None,
     names: Iterable[NamedFile] = (),
 ) -> list[str]:
-    """Compare files that may have been written anew since a dataset was published with what it was made from.
+    """Compare files that may have been rewritten since a dataset was published with what it was made from.
 
-    A file counts as written anew if its version (modification time, ETag) is not the one in the table of names; without a
+    A file counts as rewritten if its version (modification time, ETag) is not the one in the table of names; without a
     table, if its store changed it after the dataset was published.
 
     Args:
@@ -128,7 +128,7 @@ def check_unchanged(
         others += [file] if name is None else []
         if name is not None:
             inputs.setdefault(name, []).append(file)
-    changed = [example for name, members in inputs.items() if (example := _changed(members, known[name], contents))]
+    changed = [example for name, members in inputs.items() if (example := _find_changed(members, known[name], contents))]
     unknown: list[SourceFile] = []
     for file in others:
         before = contents.recorded_sha256(file)
@@ -154,7 +154,7 @@ def _names_of(file: SourceFile, record: NamedFile | None, key: PseudonymKey | No
     return names
 
 
-def _changed(members: Sequence[SourceFile], sha256: str, contents: Contents) -> SourceFile | None:
+def _find_changed(members: Sequence[SourceFile], sha256: str, contents: Contents) -> SourceFile | None:
     """A file of an input whose content is not that of the catalog, the first that was written anew; None if nothing changed."""
     anew = [file for file in members if contents.may_have_changed(file)]
     if not anew and not all(map(contents.is_recorded, members)):

@@ -1,4 +1,4 @@
-"""What looks like images and is not read: nobody's images are left out without a word."""
+"""Files that look like images and are not read, for the report: no images are left out silently."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class UnreadFormat:
     example: str
 
 
-def unread_formats(results: Sequence[ScanResult]) -> dict[str, UnreadFormat]:
-    """Files that look like images of formats that are not read, by format, the most frequent first."""
+def count_unread_formats(results: Sequence[ScanResult]) -> dict[str, UnreadFormat]:
+    """Count files that look like images of formats that are not read, by format, the most frequent first."""
     found: dict[str, list[str]] = {}
     for result in results:
         if result.is_image:
@@ -27,8 +27,8 @@ def unread_formats(results: Sequence[ScanResult]) -> dict[str, UnreadFormat]:
     return {name: UnreadFormat(num_files=len(paths), example=min(paths)) for name, paths in ordered}
 
 
-def sentence_of_unread(unread: Mapping[str, UnreadFormat]) -> str:
-    """What looks like images and is not read, said by name."""
+def describe_unread(unread: Mapping[str, UnreadFormat]) -> str:
+    """Describe the files that look like images and are not read, by format."""
     count = sum(one.num_files for one in unread.values())
     kinds = ", ".join(f"{name} {one.num_files} (such as {printable(one.example)})" for name, one in unread.items())
     files = "1 file looks like an image or may hold some" if count == 1 else f"{count} files look like images or may hold some"

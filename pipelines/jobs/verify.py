@@ -1,4 +1,4 @@
-"""Verify: a published dataset, re-read to the last byte. All problems are reported, not the first."""
+"""Verify: every byte of a published dataset is read and checked. All problems are reported, not only the first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
-from crossdim.pipelines.jobs.ray_data import Session, each
+from crossdim.pipelines.jobs.ray_data import Session, run_each
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
 from crossdim.storage_schema.contract import check_catalog, parse_published_table
 from crossdim.storage_schema.digest import canonical_json
@@ -45,7 +45,17 @@ class Report:
 
 
 def read_tables(dataset: Bucket, manifest: Manifest, role: str, schema: pa.Schema) -> tuple[pa.Table, list[Problem]]:
-    """All rows of the parts of one role that are those which were published, and what is wrong with the other parts."""
+    """Read one table of a dataset, without the parts that are not what was published.
+
+    Args:
+        dataset: where it is published.
+        manifest: of the dataset.
+        role: of the table.
+        schema: of the table.
+
+    Returns:
+        All valid rows, and the problems of the other parts.
+    """
     tables, problems = [schema.empty_table()], list[Problem]()
     for entry in manifest.with_role(role):
         try:
@@ -59,7 +69,16 @@ def read_tables(dataset: Bucket, manifest: Manifest, role: str, schema: pa.Schem
 
 
 def check_counts(manifest: Manifest, quarantine: pa.Table, ignored: pa.Table) -> list[Problem]:
-    """What does not add up between manifest and tables; a manifest of version 1 does not count files."""
+    """Check the counts of the manifest against its tables; a manifest of version 1 does not count files.
+
+    Args:
+        manifest: of the dataset.
+        quarantine: all rows of the table.
+        ignored: all rows of the table.
+
+    Returns:
+        A problem for each count that differs.
+    """
     counts = [("num_quarantined", quarantine.num_rows, manifest.num_quarantined)]
     if manifest.files:
         files = pc.sum(quarantine["num_files"]).as_py() or 0
@@ -73,8 +92,16 @@ def check_counts(manifest: Manifest, quarantine: pa.Table, ignored: pa.Table) ->
     ]
 
 
-def object_tasks(manifest: Manifest, rows: Sequence[CatalogRow]) -> list[str]:
-    """A task for each object: its entry, the rows of the samples in it, and for a shard of a bank the bank's document."""
+def build_object_tasks(manifest: Manifest, rows: Sequence[CatalogRow]) -> list[str]:
+    """Build a task for each object: its entry, the rows of the samples in it, and for a shard of a bank the bank's document.
+
+    Args:
+        manifest: of the dataset.
+        rows: of the catalog, which follow the contract.
+
+    Returns:
+        The tasks, as JSON texts.
+    """
     of_object: dict[str, list[CatalogRow]] = defaultdict(list)
     for row in rows:
         of_object[row["object"]].append(row)
@@ -103,7 +130,7 @@ class TableCheck:
 
 
 def check_tables(dataset: Bucket) -> TableCheck:
-    """Hold the tables of a dataset against its manifest and the contract.
+    """Check the tables of a dataset against its manifest and the contract.
 
     Raises:
         StorageError: if nothing is published there.
@@ -121,27 +148,30 @@ def check_tables(dataset: Bucket) -> TableCheck:
     problems += [*more, *others, *check.problems, *check_counts(manifest, quarantine, ignored)]
     # A row that breaks the contract is told of and not followed.
     rows = catalog.select(_COLUMNS).filter(pa.array(check.sound)).to_pylist()
-    tasks = tuple(object_tasks(manifest, rows))
+    tasks = tuple(build_object_tasks(manifest, rows))
     return TableCheck(manifest=manifest, num_samples=catalog.num_rows, problems=tuple(problems), tasks=tasks)
 
 
 def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None, quiet: bool = False) -> Report:
-    """Hold every object, row and sample of a dataset against its manifest.
+    """Check every object, row and sample of a dataset against its manifest.
 
     Args:
         dataset: where it is published.
-        session: opens the Ray session that the work is done in; a missing manifest is told before it is opened.
+        session: opens the Ray session in which the work is done; a missing manifest is reported before it is opened.
         concurrency: largest number of objects checked at a time.
-        quiet: no progress bar.
+        quiet: whether to show no progress bar.
+
+    Returns:
+        What was read, and every problem.
 
     Raises:
         StorageError: if nothing is published there.
-        DocumentError: if the manifest itself is broken.
+        DocumentError: if the manifest itself is invalid.
     """
     tables = check_tables(dataset)
     problems = list(tables.problems)
     with session(), tqdm(total=len(tables.tasks), desc="verify", unit="object", disable=quiet) as bar:
-        for answer in each(tables.tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
+        for answer in run_each(tables.tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
             problems += [Problem(**problem) for problem in json.loads(answer)]
             bar.update()
     return Report(

@@ -1,4 +1,4 @@
-"""What the values of volumes and pictures are, where names and layouts do not tell label maps from images."""
+"""The kinds of values in volumes and images, where names and layouts do not tell label maps from images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.jobs.ray_data import each
+from crossdim.pipelines.jobs.ray_data import run_each
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.label_kinds import Values
@@ -36,15 +36,18 @@ def read_values(
     concurrency: int | None = None,
     quiet: bool = False,
 ) -> dict[str, Values]:
-    """What the voxels of volumes are, by uri; a volume that cannot be read has no entry.
+    """Read what the voxels of volumes are.
 
     Args:
-        candidates: volumes; where ``gray``, pictures too.
+        candidates: volumes; with ``gray``, images too.
         sources: as folders.
         rules: size guards.
-        gray: only tell ``Values.GRAY`` from ``Values.OTHER``, to the end of the files.
-        concurrency: largest number of tasks.
-        quiet: no progress.
+        gray: only tell ``Values.GRAY`` from ``Values.OTHER``, reading the files to their ends.
+        concurrency: largest number of tasks at a time.
+        quiet: whether to show no progress bar.
+
+    Returns:
+        The kind of values by uri; a volume that cannot be read has no entry.
     """
     files = [
         (one.header, SourceFile(source=one.source, path=one.path, uri=one.uri, size=one.size)) for one in candidates if one.header
@@ -58,7 +61,7 @@ def read_values(
         return found
     work = partial(_read_group, sources=tuple(sources), rules=rules, gray=gray)
     with tqdm(total=len(files), desc="label maps", unit="file", disable=quiet) as bar:
-        for answer in each(documents, work, concurrency=concurrency):
+        for answer in run_each(documents, work, concurrency=concurrency):
             answered = json.loads(answer)
             found |= {uri: Values(values) for uri, values in answered.items() if values}
             bar.update(len(answered))

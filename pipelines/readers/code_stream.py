@@ -1,7 +1,7 @@
-"""Headers of compressed images, held against the DICOM header before a codec sees them.
+"""Headers of compressed images, compared with the DICOM header before a codec reads them.
 
-A codec allocates what its own header asks for, and decodes what is left of a stream that was cut. So the frame header must say
-what Rows, Columns, SamplesPerPixel and BitsAllocated say, and every segment must lie inside the stream, up to the end marker.
+A codec allocates what its own header asks for, and decodes what is left of a stream that was cut. So the frame header must state
+the same as Rows, Columns, SamplesPerPixel and BitsAllocated, and every segment must be inside the stream, up to the end marker.
 
 Sources: JPEG, ITU-T T.81 annex B; JPEG-LS, T.87 annex C; JPEG 2000, T.800 annexes A and I; RLE, DICOM PS3.5 annex G.
 """
@@ -45,7 +45,7 @@ JPEG_2000 = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameHeader:
-    """What a compressed frame says of itself."""
+    """The sizes that a compressed frame states."""
 
     rows: int
     columns: int
@@ -58,7 +58,7 @@ class FrameHeader:
 
 
 def check_code_stream(pixel_data: bytes, syntax: UID, promised: FrameHeader) -> FrameHeader:
-    """Hold the code stream of a file with one frame against what the DICOM header promises.
+    """Compare the code stream of a file with one frame with what the DICOM header promises.
 
     Args:
         pixel_data: the encapsulated PixelData.
@@ -72,25 +72,25 @@ def check_code_stream(pixel_data: bytes, syntax: UID, promised: FrameHeader) -> 
         SampleError: rule ``code_stream`` for a header that cannot be read, says something else or leads out of the stream;
             ``frame_count`` for more frames than one.
     """
-    frame = _only_frame(pixel_data, syntax)
+    frame = _extract_frame(pixel_data, syntax)
     try:
         if syntax == pydicom.uid.RLELossless:
             _check_rle(frame, promised)
             return promised
-        found = _jpeg_2000(frame) if syntax in JPEG_2000 else _jpeg(frame)
+        found = _parse_jpeg_2000(frame) if syntax in JPEG_2000 else _parse_jpeg(frame)
     except (struct.error, IndexError) as error:
-        raise _broken("ends inside a header") from error
+        raise _build_error("ends inside a header") from error
     same = (found.rows, found.columns, found.samples) == (promised.rows, promised.columns, promised.samples)
     if not same or not 0 < found.bits <= promised.bits:
-        raise _broken(f"holds {found}; the DICOM header says {promised}")
+        raise _build_error(f"holds {found}; the DICOM header says {promised}")
     return found
 
 
-def _broken(how: str) -> SampleError:
+def _build_error(how: str) -> SampleError:
     return SampleError("code_stream", f"the compressed image {how}; the file is damaged, export it again")
 
 
-def _only_frame(pixel_data: bytes, syntax: UID) -> bytes:
+def _extract_frame(pixel_data: bytes, syntax: UID) -> bytes:
     buffer = io.BytesIO(pixel_data)
     offsets = parse_basic_offsets(buffer)  # and the position behind them, where fragments begin
     fragments = list(generate_fragments(buffer))
@@ -101,17 +101,17 @@ def _only_frame(pixel_data: bytes, syntax: UID) -> bytes:
     return fragments[0] if len(fragments) == 1 else b"".join(fragments)
 
 
-def _jpeg(stream: bytes) -> FrameHeader:
-    """The frame header of a JPEG or JPEG-LS stream, once every segment up to the end marker was seen."""
+def _parse_jpeg(stream: bytes) -> FrameHeader:
+    """Parse the frame header of a JPEG or JPEG-LS stream, after checking every segment up to the end marker."""
     if stream[:2] != b"\xff\xd8":
-        raise _broken("does not start as JPEG does")
+        raise _build_error("does not start as JPEG does")
     header: FrameHeader | None = None
     offset = 2
     pattern = _MARKER
     while True:
         found = pattern.search(stream, offset)
         if found is None:
-            raise _broken("ends without its end marker; it is cut")
+            raise _build_error("ends without its end marker; it is cut")
         marker, offset = found[1][0], found.end()
         if marker == _EOI:
             break
@@ -119,36 +119,36 @@ def _jpeg(stream: bytes) -> FrameHeader:
             continue
         (length,) = struct.unpack_from(">H", stream, offset)
         if marker == _SOI or length < 2 or offset + length > len(stream):
-            raise _broken(f"has a segment 0x{marker:02x} that leads out of it")
+            raise _build_error(f"has a segment 0x{marker:02x} that leads out of it")
         if marker in _FRAMES:
             if header is not None:
-                raise _broken("has more than one frame header")
+                raise _build_error("has more than one frame header")
             bits, rows, columns, samples = struct.unpack_from(">BHHB", stream, offset + 2)
             header = FrameHeader(rows=rows, columns=columns, samples=samples, bits=bits)
             pattern = _MARKER_LS if marker == 0xF7 else _MARKER
         if marker == _SOS and header is None:
-            raise _broken("has no frame header before its scan")
+            raise _build_error("has no frame header before its scan")
         offset += length
     if header is None:
-        raise _broken("has no frame header")
+        raise _build_error("has no frame header")
     return header
 
 
-def _jpeg_2000(stream: bytes) -> FrameHeader:
-    """The SIZ marker of a JPEG 2000 code stream, once every tile part up to the end marker was seen."""
+def _parse_jpeg_2000(stream: bytes) -> FrameHeader:
+    """Parse the SIZ marker of a JPEG 2000 code stream, after checking every tile part up to the end marker."""
     if stream.startswith(_JP2_SIGNATURE):
-        stream = _inside_jp2(stream)
+        stream = _extract_code_stream(stream)
     if not stream.startswith(_J2K_START):
-        raise _broken("does not start as JPEG 2000 does")
+        raise _build_error("does not start as JPEG 2000 does")
     length, _, x_end, y_end, x, y, tile_x, tile_y, tile_left, tile_top, samples = _SIZ.unpack_from(stream, 4)
     if length != 38 + 3 * samples or not samples or not (tile_x and tile_y):
-        raise _broken("has a size header that contradicts itself")
+        raise _build_error("has a size header that contradicts itself")
     depths = {stream[42 + 3 * component : 45 + 3 * component] for component in range(samples)}
     if len(depths) != 1 or (depth := depths.pop())[1:] != b"\x01\x01":
-        raise _broken("has components of several sizes or depths")
+        raise _build_error("has components of several sizes or depths")
     tiles = -(-(x_end - tile_left) // tile_x) * -(-(y_end - tile_top) // tile_y)
     if not 0 < tiles <= _MAX_TILES:
-        raise _broken(f"is cut into {tiles} tiles; a code stream has 1 to {_MAX_TILES}")
+        raise _build_error(f"is cut into {tiles} tiles; a code stream has 1 to {_MAX_TILES}")
     _check_tile_parts(stream, 4 + length, tiles)
     return FrameHeader(rows=y_end - y, columns=x_end - x, samples=samples, bits=(depth[0] & 0x7F) + 1, signed=depth[0] > 0x7F)
 
@@ -165,34 +165,34 @@ def _check_tile_parts(stream: bytes, offset: int, tiles: int) -> None:
         (length,) = struct.unpack_from(">H", stream, offset + 2)
         if marker != _J2K_SOT:  # a segment of the main header
             if marker < 0xFF01 or length < 2:
-                raise _broken("has a main header that cannot be read")
+                raise _build_error("has a main header that cannot be read")
             offset += 2 + length
             continue
         tile, part_length, part, num_parts = struct.unpack_from(">HIBB", stream, offset + 4)
         if length != 10 or tile >= tiles or not (part_length == 0 or part_length >= 14):
-            raise _broken("has a tile part that cannot be read")
+            raise _build_error("has a tile part that cannot be read")
         if part in parts.setdefault(tile, set()):
-            raise _broken(f"has part {part} of tile {tile} twice")
+            raise _build_error(f"has part {part} of tile {tile} twice")
         parts[tile].add(part)
         stated[tile] = max(stated.get(tile, 0), num_parts)
         # Length 0: the last tile part goes on to the end marker.
         offset = offset + part_length if part_length else stream.rfind(b"\xff\xd9")
         if not 0 < offset < len(stream):
-            raise _broken("ends inside a tile; it is cut")
+            raise _build_error("ends inside a tile; it is cut")
 
 
 def _check_all_tiles(parts: dict[int, set[int]], stated: dict[int, int], tiles: int) -> None:
     """Every tile of the grid, and every part of a tile: numbered from 0, as many as any of them states (0: not stated)."""
     if len(parts) != tiles:
-        raise _broken(f"holds {len(parts)} of its {tiles} tiles; it is cut")
+        raise _build_error(f"holds {len(parts)} of its {tiles} tiles; it is cut")
     for tile, numbers in parts.items():
         wanted = max(stated[tile], max(numbers) + 1)
         if len(numbers) != wanted:
-            raise _broken(f"holds {len(numbers)} of {wanted} parts of tile {tile}; it is cut")
+            raise _build_error(f"holds {len(numbers)} of {wanted} parts of tile {tile}; it is cut")
 
 
-def _inside_jp2(stream: bytes) -> bytes:
-    """The code stream in the boxes of a JP2 file, which DICOM does not allow and some writers send."""
+def _extract_code_stream(stream: bytes) -> bytes:
+    """Extract the code stream from a JP2 file, which DICOM does not allow and some writers store."""
     offset = 0
     while True:
         length, kind = struct.unpack_from(">I4s", stream, offset)
@@ -202,7 +202,7 @@ def _inside_jp2(stream: bytes) -> bytes:
             start += 8
         end = offset + length if length else len(stream)
         if end < start or end > len(stream):
-            raise _broken("has a JP2 box that leads out of it")
+            raise _build_error("has a JP2 box that leads out of it")
         if kind == b"jp2c":
             return stream[start:end]
         offset = end
@@ -212,15 +212,17 @@ def _check_rle(frame: bytes, promised: FrameHeader) -> None:
     segments, *offsets = _RLE_HEADER.unpack_from(frame)
     wanted = promised.samples * -(-promised.bits // 8)
     if segments != wanted:
-        raise _broken(f"holds {segments} RLE segments; {promised} need {wanted}")
+        raise _build_error(f"holds {segments} RLE segments; {promised} need {wanted}")
     bounds = [*offsets[:segments], len(frame)]
     if bounds[0] != _RLE_HEADER.size or any(start >= end for start, end in itertools.pairwise(bounds)):
-        raise _broken("has RLE segments that do not follow one another inside it")
+        raise _build_error("has RLE segments that do not follow one another inside it")
     pixels = promised.rows * promised.columns
     for start, end in itertools.pairwise(bounds):
         held = _rle_length(memoryview(frame)[start:end])
         if not 0 <= held - pixels < smallest_excess(promised.rows, promised.columns):
-            raise _broken(f"holds an RLE segment of {held:,} values; {promised.rows}x{promised.columns} pixels are {pixels:,}")
+            raise _build_error(
+                f"holds an RLE segment of {held:,} values; {promised.rows}x{promised.columns} pixels are {pixels:,}"
+            )
 
 
 def _rle_length(segment: memoryview) -> int:
@@ -238,8 +240,15 @@ def _rle_length(segment: memoryview) -> int:
 
 
 def smallest_excess(rows: int, columns: int) -> int:
-    """Pixels that are left over, at least, where an image has more rows or columns than its header states.
+    """The least number of extra pixels in an image with more rows or columns than its header states.
 
-    Fewer may be padding, which some writers leave behind the pixels; so many or more are no image of so many columns.
+    Fewer extra pixels may be padding, which some writers leave after the pixels.
+
+    Args:
+        rows: of the header.
+        columns: of the header.
+
+    Returns:
+        Number of pixels: one row or one column.
     """
     return min(rows, columns)

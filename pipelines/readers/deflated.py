@@ -1,4 +1,4 @@
-"""DICOM files whose dataset is deflated, inflated no further than their header promises."""
+"""DICOM files with a deflated dataset, inflated no further than their header promises."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ _PIXEL_GROUP = 0x7FE0
 
 
 def inflate_dataset(data: bytes, *, whole: bool) -> bytes:
-    """A DICOM file with a deflated dataset as the same file in Explicit VR Little Endian; any other file as it is.
+    """Inflate a DICOM file with a deflated dataset to the same file in Explicit VR Little Endian.
 
     Args:
         data: the file, or its beginning.
         whole: whether pixels are wanted; otherwise the header is inflated, as far as ``data`` has it.
+
+    Returns:
+        The inflated file; any other file as it is.
 
     Raises:
         SampleError: rule ``deflate`` for damage, ``truncated`` for a stream without its end, ``too_long`` for more content
@@ -69,7 +72,7 @@ def _step(stream: zlib._Decompress, data: bytes, max_bytes: int) -> bytes:
 
 
 def _promised_bytes(head: bytes) -> int:
-    """Bytes of pixels by the header."""
+    """Bytes of pixels that the header promises."""
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return tag.group == _PIXEL_GROUP

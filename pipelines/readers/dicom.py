@@ -18,10 +18,10 @@ from crossdim.pipelines.readers.dicom_header import (
     PALETTE,
     RGB,
     allow_image,
-    integer,
-    reading,
-    slice_header,
-    stated_modality,
+    read_integer,
+    read_modality,
+    read_slice_header,
+    translate_errors,
 )
 from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, uid_name
 from crossdim.pipelines.readers.header_info import SliceHeader
@@ -52,7 +52,7 @@ class StoredPixels:
 
 
 def check_single(header: SliceHeader, *, colour: bool = False) -> None:
-    """Refuse what is more, or other, than one picture.
+    """Refuse a file that holds more, or other, than one image.
 
     Args:
         header: of the file.
@@ -88,7 +88,7 @@ def _check_photometric(header: SliceHeader, colour: bool) -> None:
 
 
 def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> StoredPixels:
-    """Header and stored pixels of one file that holds one picture.
+    """Read header and stored pixels of a file that holds one image.
 
     Args:
         data: the file.
@@ -102,12 +102,12 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> Store
         SampleError: for a file that is damaged, of another kind, or whose codec is not installed, and for pixels that are fewer
             or more, or of another sign, than the header says.
     """
-    with reading("the DICOM file cannot be read"):
+    with translate_errors("the DICOM file cannot be read"):
         dataset = pydicom.dcmread(io.BytesIO(inflate_dataset(data, whole=True)), force=True)
         float_pixels = any(tag in dataset for tag in FLOAT_TAGS)
         if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
             raise SampleError("no_pixels", "the DICOM file has no PixelData")
-        header = slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
+        header = read_slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
         check_single(header, colour=colour)
         allow_image(header, rules)
         check_expansion(header.rows * header.columns * header.samples_per_pixel, len(data))
@@ -115,7 +115,7 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> Store
         _check_codec(dataset)
         _check_bits(dataset)
         stream = _check_stream(dataset, header)
-    with reading("the pixels cannot be decoded"):
+    with translate_errors("the pixels cannot be decoded"):
         pixels = dataset.pixel_array
     shape = (header.rows, header.columns) + ((3,) if header.samples_per_pixel == 3 else ())
     if pixels.shape != shape:
@@ -131,7 +131,7 @@ def _check_length(dataset: Any, header: SliceHeader) -> str | None:
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return None
     samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
-    bits = samples * integer(dataset, "BitsAllocated")
+    bits = samples * read_integer(dataset, "BitsAllocated")
     wanted, held = -(-header.rows * header.columns * bits // 8), len(dataset.PixelData)
     sizes = f"PixelData has {held:,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
     if held < wanted:
@@ -148,7 +148,9 @@ def _check_sign(dataset: Any, stream: FrameHeader, pixels: Array) -> str | None:
 
     Writers leave the sign out: unsigned samples of a signed image are its bits (pydicom's issue 1149, a file of a CT).
     """
-    if dataset.file_meta.TransferSyntaxUID not in JPEG_2000 or stream.signed == (integer(dataset, "PixelRepresentation") == 1):
+    if dataset.file_meta.TransferSyntaxUID not in JPEG_2000 or stream.signed == (
+        read_integer(dataset, "PixelRepresentation") == 1
+    ):
         return None
     upper_half = 1 << (stream.bits - 1)
     if not stream.signed:
@@ -169,7 +171,7 @@ def _check_codec(dataset: Any) -> None:
 
 def _check_bits(dataset: Any) -> None:
     """Refuse pixels that do not sit at the low end of their cells; a codec's output always does."""
-    high, stored = dataset.get("HighBit"), integer(dataset, "BitsStored")
+    high, stored = dataset.get("HighBit"), read_integer(dataset, "BitsStored")
     if high is not None and int(high) != stored - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
 
@@ -202,11 +204,14 @@ def common_modality(stated: Sequence[Modality | None]) -> Modality | None:
     return next(iter(counts), None)
 
 
-def modality_of(dataset: Any, fallback: Modality) -> Modality:
-    """The modality that a header states, or the fallback where it states none.
+def find_modality(dataset: Any, fallback: Modality) -> Modality:
+    """Find the modality that a header states.
 
     Args:
         dataset: the header.
         fallback: what command line or folder say.
+
+    Returns:
+        The header's modality; ``fallback`` where it states none.
     """
-    return stated_modality(dataset) or fallback
+    return read_modality(dataset) or fallback

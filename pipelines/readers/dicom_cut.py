@@ -1,4 +1,4 @@
-"""DICOM files that were cut before their pixels, told from objects that never had any: reports, plans, presentation states."""
+"""DICOM files that were cut before their pixels, told apart from objects without any: reports, plans, presentation states."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ELEMENT_BYTES = 8
 
 
 class HeaderStream(io.BytesIO):
-    """A file that notes whether a reader asked for more of an element than there is; pydicom takes what is left."""
+    """A file that remembers whether more of an element was requested than there is; pydicom takes what is left."""
 
     ends_inside_element = False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file."""
+        """Read as from any file."""
         data = super().read(size)
         if size is not None and len(data) < size and (data or size != _ELEMENT_BYTES):
             self.ends_inside_element = True

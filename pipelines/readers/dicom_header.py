@@ -1,4 +1,4 @@
-"""DICOM headers: how a file is told, and what it says before any pixel is read."""
+"""DICOM headers: how a file is recognised, and what it says before any pixel is read."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def looks_like_dicom(head: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Errors of pydicom in words of ours; its warnings on odd headers are not for the user of ten thousand files.
+def translate_errors(what: str) -> Iterator[None]:
+    """Translate errors of pydicom to messages of ours, and hide its warnings about unusual headers.
 
-    Its texts quote values of the header, which may be a patient's name in the wrong place, so only the kind of error is kept.
+    Its texts quote values of the header, where a patient's name may be in the wrong place, so only the kind of error is kept.
     """
     try:
         with warnings.catch_warnings():
@@ -64,8 +64,8 @@ def reading(what: str) -> Iterator[None]:
         raise SampleError("damaged", f"{what} ({type(error).__name__})") from error
 
 
-def _header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
-    """Everything before the pixels, and the tag of the pixels if they follow."""
+def _parse_header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
+    """Parse everything before the pixels; return it, and the tag of the pixels if they follow."""
     seen: list[BaseTag] = []
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -78,34 +78,40 @@ def _header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
 
 
 def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo | Unread:
-    """What the header of a DICOM file says, or that it is no picture and claims none: an index, a report, a plan.
+    """Read the header of a DICOM file.
 
     Args:
         data: the file, or its beginning.
         rules: the size guard.
         whole: whether ``data`` is all of it.
 
+    Returns:
+        The header of an image; for an object that is no image and does not claim to be one (an index, a report, a plan), what
+        it is.
+
     Raises:
         SampleError: if the header cannot be read, or promises pixels that are missing.
-        EOFError: if ``data`` is a beginning that ends before the pixels do begin.
+        EOFError: if ``data`` is a beginning that ends before the pixels begin.
     """
     stream = HeaderStream()
     try:
-        with reading("the DICOM header cannot be read"):
+        with translate_errors("the DICOM header cannot be read"):
             stream = HeaderStream(inflate_dataset(data, whole=False))
-            dataset, pixel_tag = _header(stream)
+            dataset, pixel_tag = _parse_header(stream)
     except SampleError as error:
         if whole:
             raise (truncated_error() if stream.ends_inside_element else error) from error
         raise EOFError("more bytes are needed") from error
     if pixel_tag is None and not whole:
         raise EOFError("more bytes are needed")
-    with reading("the DICOM header cannot be read"):
-        found = _header_info(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
-    return found or _without_pixels(data)
+    with translate_errors("the DICOM header cannot be read"):
+        found = _build_header_info(dataset, pixel_tag, rules, ends_inside_element=stream.ends_inside_element)
+    return found or _identify_without_pixels(data)
 
 
-def _header_info(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, ends_inside_element: bool) -> HeaderInfo | None:
+def _build_header_info(
+    dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, ends_inside_element: bool
+) -> HeaderInfo | None:
     sop_class = _sop_class(dataset)
     if sop_class == DIRECTORY_CLASS:
         return None
@@ -116,30 +122,30 @@ def _header_info(dataset: Any, pixel_tag: BaseTag | None, rules: ReadRules, *, e
         if "Rows" not in dataset:
             return None
         raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
-    header = slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
+    header = read_slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
     allow_image(header, rules)
     return HeaderInfo(
         format=DICOM,
         shape=(header.rows, header.columns),
         spacing_mm=header.spacing_mm,
-        modality=stated_modality(dataset),
+        modality=read_modality(dataset),
         patient_id=patient_identity(dataset) or None,
         patient_names=_patient_names(dataset),
-        study=text_of(dataset, "StudyInstanceUID"),
-        series=text_of(dataset, "SeriesInstanceUID"),
+        study=read_text(dataset, "StudyInstanceUID"),
+        series=read_text(dataset, "SeriesInstanceUID"),
         burned_in_annotation=burned_in_annotation(dataset),
         slice=header,
     )
 
 
-def _without_pixels(data: bytes) -> Unread:
+def _identify_without_pixels(data: bytes) -> Unread:
     """A DICOM object that is no image: an index of other files, a report, a plan."""
     is_index = DIRECTORY_CLASS.encode() in data[:HEAD_BYTES]
     return Unread(format="DICOMDIR" if is_index else "DICOM without pixels", is_image=is_index)
 
 
-def stated_modality(dataset: Any) -> Modality | None:
-    """Our word for the header's modality: OT for one that we have no word for; None where it states none."""
+def read_modality(dataset: Any) -> Modality | None:
+    """The header's modality; OT for one that is not in our list; None where it states none."""
     told = str(dataset.get("Modality") or "").strip().lower()
     return MODALITY_WORDS.get(told, Modality.OT) if told else None
 
@@ -151,7 +157,11 @@ def _sop_class(dataset: Any) -> str:
 
 
 def allow_image(header: SliceHeader, rules: ReadRules) -> None:
-    """Hold the sizes of a header to the guards: one frame as an image, all frames as a volume.
+    """Check the sizes in a header against the limits: one frame as an image, all frames as a volume.
+
+    Args:
+        header: of one file.
+        rules: with the limits.
 
     Raises:
         SampleError: rule ``too_large``.
@@ -161,53 +171,61 @@ def allow_image(header: SliceHeader, rules: ReadRules) -> None:
     rules.allow_bytes(4 * values * header.frames, (header.frames, *shape))
 
 
-def text_of(dataset: Any, name: str) -> str:
-    """An identifier, without the spaces and nulls that pad it."""
-    with reading(f"{name} of the DICOM header cannot be read"):
+def read_text(dataset: Any, name: str) -> str:
+    """Read an identifier.
+
+    Args:
+        dataset: the header.
+        name: keyword of the element.
+
+    Returns:
+        Its text without the spaces and nulls that pad it; empty if it is absent.
+    """
+    with translate_errors(f"{name} of the DICOM header cannot be read"):
         return str(dataset.get(name) or "").strip(" \0\t\r\n")
 
 
 def _patient_names(dataset: Any) -> tuple[str, ...]:
-    """PatientName and PatientID as far as they can be read: they are compared with words, and decide nothing."""
+    """PatientName and PatientID as far as they can be read; they are only compared with other words."""
     found = []
     for tag in ("PatientName", "PatientID"):
         with contextlib.suppress(SampleError):
-            found.append(text_of(dataset, tag))
+            found.append(read_text(dataset, tag))
     return tuple(filter(None, found))
 
 
 def patient_name(dataset: Any) -> str:
     """PatientName without the delimiters that may end it, and without case."""
-    return text_of(dataset, "PatientName").rstrip("^= ").casefold()
+    return read_text(dataset, "PatientName").rstrip("^= ").casefold()
 
 
 def patient_identity(dataset: Any) -> str:
-    """What tells one patient from another: PatientID and who issued it, or where there is none, name and date of birth.
+    """What distinguishes patients: PatientID and its issuer, or without one, name and date of birth.
 
     A backslash separates values in DICOM and is in none, so no two patients share a text.
     """
-    number, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
+    number, issuer = read_text(dataset, "PatientID"), read_text(dataset, "IssuerOfPatientID")
     if number:
         return f"{issuer}\\{number}" if issuer else number
-    name, born = patient_name(dataset), text_of(dataset, "PatientBirthDate")
+    name, born = patient_name(dataset), read_text(dataset, "PatientBirthDate")
     return f"\\{name}\\{born}" if name or born else ""
 
 
 def burned_in_annotation(dataset: Any) -> bool | None:
     """Whether the header says that text is burned into the pixels; None where it does not say."""
-    return {"YES": True, "NO": False}.get(text_of(dataset, "BurnedInAnnotation").upper())
+    return {"YES": True, "NO": False}.get(read_text(dataset, "BurnedInAnnotation").upper())
 
 
 def stated_annotation(stated: Sequence[bool | None]) -> dict[str, object]:
-    """What the catalog says of the files of one input: yes if any does, no if all do, nothing otherwise."""
+    """What the catalog states for the files of one input: yes if any does, no if all do, otherwise nothing."""
     if any(stated):
         return {"burned_in_annotation": True}
     return {} if None in stated else {"burned_in_annotation": False}
 
 
-def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
+def _read_numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
     try:
-        with reading(name):
+        with translate_errors(name):
             value = dataset.get(name)
             numbers = tuple(float(v) for v in value) if value is not None else ()
     except SampleError:
@@ -216,7 +234,7 @@ def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
 
 
 def _decimals(dataset: Any, name: str, count: int) -> tuple[int, ...] | None:
-    """How many digits behind the point each number is written with; None where the text is not known."""
+    """Number of digits after the point of each number; None where the text is not known."""
     try:
         texts = [str(getattr(value, "original_string", value)) for value in dataset.get(name) or ()]
         exponents = [Decimal(text.strip(" \0")).as_tuple().exponent for text in texts]
@@ -226,7 +244,7 @@ def _decimals(dataset: Any, name: str, count: int) -> tuple[int, ...] | None:
     return decimals if len(decimals) == count else None
 
 
-def _length(dataset: Any, *names: str) -> float | None:
+def _read_length(dataset: Any, *names: str) -> float | None:
     """The first of these that states a length, without its sign: MR and NM write SpacingBetweenSlices with one."""
     for name in names:
         try:
@@ -238,13 +256,21 @@ def _length(dataset: Any, *names: str) -> float | None:
     return None
 
 
-def integer(dataset: Any, name: str, default: int | None = None) -> int:
-    """A whole number of the header, or the default where it is absent or empty.
+def read_integer(dataset: Any, name: str, default: int | None = None) -> int:
+    """Read a whole number of the header.
+
+    Args:
+        dataset: the header.
+        name: keyword of the element.
+        default: where the element is absent or empty; None if it must be there.
+
+    Returns:
+        The number.
 
     Raises:
-        SampleError: rule ``damaged`` if it is none, or absent without a default.
+        SampleError: rule ``damaged`` if it is not a whole number, or absent without a default.
     """
-    with reading(f"{name} of the DICOM header is not a whole number"):
+    with translate_errors(f"{name} of the DICOM header is not a whole number"):
         value = dataset.get(name)
         if value in (None, "") and default is None:
             raise SampleError("damaged", f"the DICOM header has no {name}")
@@ -266,38 +292,46 @@ def _shown_inverted(dataset: Any) -> bool:
     return _photometric(dataset) == "MONOCHROME1" or (_photometric(dataset) == "MONOCHROME2" and shape == "INVERSE")
 
 
-def _size(dataset: Any, name: str, default: int | None = None) -> int:
-    """A whole number of the header that an image has at least one of.
+def _read_size(dataset: Any, name: str, default: int | None = None) -> int:
+    """A whole number of the header that is at least one.
 
     Raises:
-        SampleError: rule ``damaged`` as :func:`integer`, rule ``dimensions`` below one.
+        SampleError: rule ``damaged`` as :func:`read_integer`, rule ``dimensions`` below one.
     """
-    size = integer(dataset, name, default)
+    size = read_integer(dataset, name, default)
     if size < 1:
         raise SampleError("dimensions", f"{name} of the DICOM header is {size}; an image has at least 1; correct the header")
     return size
 
 
-def slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) -> SliceHeader:
-    """What one file states of its pixels and their place.
+def read_slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = False) -> SliceHeader:
+    """Read what one file states about its pixels and their position.
+
+    Args:
+        dataset: the header.
+        sop_class: UID of its SOP class.
+        float_pixels: whether its pixels are floating-point numbers.
+
+    Returns:
+        The slice's header, its numbers checked.
 
     Raises:
-        SampleError: rule ``damaged`` or ``dimensions`` for sizes that are none.
+        SampleError: rule ``damaged`` or ``dimensions`` for sizes that are missing or impossible.
     """
     return SliceHeader(
-        rows=_size(dataset, "Rows"),
-        columns=_size(dataset, "Columns"),
-        frames=_size(dataset, "NumberOfFrames", 1),
-        samples_per_pixel=_size(dataset, "SamplesPerPixel", 1),
+        rows=_read_size(dataset, "Rows"),
+        columns=_read_size(dataset, "Columns"),
+        frames=_read_size(dataset, "NumberOfFrames", 1),
+        samples_per_pixel=_read_size(dataset, "SamplesPerPixel", 1),
         photometric=_photometric(dataset),
         inverted=_shown_inverted(dataset),
         float_pixels=float_pixels,
         sop_class=known_uid(sop_class),
-        segmentation=sop_class.strip(" \0") in SEGMENTATION_CLASSES or text_of(dataset, "Modality").upper() == "SEG",
+        segmentation=sop_class.strip(" \0") in SEGMENTATION_CLASSES or read_text(dataset, "Modality").upper() == "SEG",
         mosaic="MOSAIC" in [str(v) for v in dataset.get("ImageType") or ()],
-        position_mm=_numbers(dataset, "ImagePositionPatient", 3),
+        position_mm=_read_numbers(dataset, "ImagePositionPatient", 3),
         position_decimals=_decimals(dataset, "ImagePositionPatient", 3),
-        orientation=_numbers(dataset, "ImageOrientationPatient", 6),
-        spacing_mm=_numbers(dataset, "PixelSpacing", 2),
-        thickness_mm=_length(dataset, "SpacingBetweenSlices", "SliceThickness"),
+        orientation=_read_numbers(dataset, "ImageOrientationPatient", 6),
+        spacing_mm=_read_numbers(dataset, "PixelSpacing", 2),
+        thickness_mm=_read_length(dataset, "SpacingBetweenSlices", "SliceThickness"),
     )

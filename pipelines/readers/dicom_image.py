@@ -1,4 +1,4 @@
-"""Single DICOM files to images."""
+"""Decode single DICOM files to images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.readers.dicom import modality_of, read_pixels
-from crossdim.pipelines.readers.dicom_colour import as_rgb
-from crossdim.pipelines.readers.dicom_header import burned_in_annotation, reading, stated_annotation
+from crossdim.pipelines.readers.dicom import find_modality, read_pixels
+from crossdim.pipelines.readers.dicom_colour import convert_to_rgb
+from crossdim.pipelines.readers.dicom_header import burned_in_annotation, stated_annotation, translate_errors
 from crossdim.pipelines.readers.display_window import display_window_note
-from crossdim.pipelines.readers.modality_lut import ModalityTransform, modality_transform
+from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_modality_transform
 from crossdim.pipelines.readers.padding import find_padding
-from crossdim.pipelines.readers.raster import scaling_of
-from crossdim.pipelines.readers.raw import RawItem, with_note
+from crossdim.pipelines.readers.raster import compute_scaling
+from crossdim.pipelines.readers.raw import RawItem, add_note
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample, Scaling
 from crossdim.storage_schema.vocabulary import Modality, Presentation
@@ -25,7 +25,7 @@ INVERTED_NOTE = "inverted, the lowest value is meant to be white"
 
 
 def decode(item: RawItem) -> Sample:
-    """A single DICOM file as an image in which zero is black and more is brighter, as the file is meant to be shown.
+    """Decode a single DICOM file to an image in which zero is black and more is brighter, as the file is meant to be shown.
 
     Grey values follow the standard's order: padding is set apart, then the modality LUT or rescale applies, then the image is
     inverted where its lowest value is meant to be white. Colour becomes RGB.
@@ -39,13 +39,13 @@ def decode(item: RawItem) -> Sample:
     """
     stored = read_pixels(item.data, item.rules, colour=True)
     dataset, header, pixels = stored.dataset, stored.header, stored.pixels
-    modality = modality_of(dataset, item.modality)
-    with reading("the grey values cannot be read"):
+    modality = find_modality(dataset, item.modality)
+    with translate_errors("the grey values cannot be read"):
         if header.photometric.startswith("MONOCHROME"):
-            array, scaling, notes = _grey(dataset, pixels, inverted=header.inverted, modality=modality)
+            array, scaling, notes = _decode_grey(dataset, pixels, inverted=header.inverted, modality=modality)
         else:
-            array, notes = as_rgb(dataset, header.photometric, pixels)
-            scaling = scaling_of(array)
+            array, notes = convert_to_rgb(dataset, header.photometric, pixels)
+            scaling = compute_scaling(array)
     key, origin, patient = item.origin()
     sample = Sample(
         key=key,
@@ -59,12 +59,14 @@ def decode(item: RawItem) -> Sample:
         patient=patient,
         extra=stated_annotation([burned_in_annotation(dataset)]),
     )
-    return with_note(sample, *stored.notes, *notes)
+    return add_note(sample, *stored.notes, *notes)
 
 
-def _grey(dataset: Any, pixels: Array, *, inverted: bool, modality: Modality) -> tuple[Array, Scaling, tuple[str | None, ...]]:
+def _decode_grey(
+    dataset: Any, pixels: Array, *, inverted: bool, modality: Modality
+) -> tuple[Array, Scaling, tuple[str | None, ...]]:
     """(1, H, W), what it means, and notes."""
-    transform = modality_transform(dataset)
+    transform = parse_modality_transform(dataset)
     outside = find_padding(dataset, pixels)
     values = transform.table(pixels) if transform.table else pixels
     if int(dataset.BitsAllocated) == 1:  # 0 and 255, as in a PNG of one bit
@@ -104,7 +106,7 @@ def _from_black(values: Array, low: int, high: int, *, falling: bool) -> Array:
 
 
 def _scaling(transform: ModalityTransform, low: int, high: int, *, inverted: bool) -> Scaling:
-    """What stored values mean: physical ones, or, in an inverted image, as much above its black."""
+    """What stored values mean: physical values, or, in an inverted image, the distance above its black."""
     slope = abs(transform.slope)
     darkest = 0.0 if inverted else min(low * transform.slope, high * transform.slope) + transform.intercept
     return Scaling(slope=slope, intercept=darkest, low=darkest, high=darkest + slope * (high - low))

@@ -1,4 +1,4 @@
-"""DICOM's closed lists of words. Only these leave a header for a reason or a note: free text may name a patient."""
+"""DICOM's closed lists of words. Only these may be part of a reason or a note: free text may name a patient."""
 
 from __future__ import annotations
 

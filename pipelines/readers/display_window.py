@@ -1,4 +1,4 @@
-"""The window that a DICOM file is meant to be shown with (PS3.3 C.11.2): told, never applied, for it throws values away."""
+"""The window that a DICOM file is meant to be shown with (PS3.3 C.11.2): noted and not applied, because it discards values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def display_window_note(dataset: Any) -> str | None:
-    """A note of the first window that a header states, in physical values, or of a VOI LUT."""
+    """Note the first window that a header states, in physical values, or a VOI LUT."""
     if dataset.get("VOILUTSequence"):
         return "display table (VOI LUT) stated, not applied"
     try:

@@ -1,4 +1,4 @@
-"""Which way up a picture is, by its EXIF or XMP orientation: the one thing of its metadata that is needed."""
+"""Turn an image upright by its EXIF or XMP orientation, the only part of its metadata that is needed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _TURNS = {
 
 
 def turn_upright(picture: Image.Image) -> tuple[Image.Image, str | None]:
-    """The picture turned upright, and a note where damaged metadata do not say which way up it is.
+    """Turn an image upright, and note damaged metadata that do not say which way up it is.
 
-    Damaged metadata say nothing of the pixels, so they are no reason to refuse them.
+    Damaged metadata say nothing about the pixels, so they are no reason to refuse them.
     """
     picture.load()
     orientation, is_damaged = _orientation(picture.info)

@@ -1,7 +1,7 @@
-"""Where the slices of a series lie, from their headers alone.
+"""Positions of the slices of a series, from their headers alone.
 
 Order, spacing and affine come from ImagePositionPatient along the slice normal; InstanceNumber, SliceLocation, file names
-and SliceThickness are never believed where positions exist.
+and SliceThickness are not used where positions exist.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.raw import number_files
-from crossdim.pipelines.readers.slice_grid import SAME_POSITION_MM, slice_grid
+from crossdim.pipelines.readers.slice_grid import SAME_POSITION_MM, fit_slice_grid
 from crossdim.storage_schema.errors import SampleError
 
 #: Direction cosines may differ by this much between slices. Ours.
@@ -31,7 +31,7 @@ _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 class SeriesGeometry:
     """A stack of slices. ``order`` sorts the files along the normal; ``affine`` maps (d, h, w, 1) to RAS mm.
 
-    ``note`` tells how far positions are from even, if they are not quite.
+    ``note`` states how far positions are from even, if they are not quite even.
     """
 
     order: tuple[int, ...]
@@ -42,7 +42,7 @@ class SeriesGeometry:
 
 
 def same_grid(headers: Sequence[SliceHeader]) -> SliceHeader:
-    """The first header, once all of them describe the same kind of slice.
+    """Check that all headers describe slices of the same kind, and return the first.
 
     Raises:
         SampleError: rule ``mixed_...`` naming what differs, or ``missing_...`` naming what is not there.
@@ -100,7 +100,7 @@ def slice_directions(header: SliceHeader) -> npt.NDArray[np.float64]:
 
 
 def stack_slices(headers: Sequence[SliceHeader]) -> SeriesGeometry:
-    """The volume that the slices of a series make.
+    """Stack the slices of a series to a volume.
 
     Args:
         headers: one per slice, in any order.
@@ -144,14 +144,14 @@ def _step(
         return normal * first.thickness_mm, None
     digits = np.array([header.position_decimals or (_MANY_DIGITS,) * 3 for header in headers]).max(axis=0)
     rounding = 0.5 * 10.0**-digits
-    grid = slice_grid(positions, normal, rounding_mm=rounding, pixel_mm=min(first.spacing_mm or (0.0,)))
+    grid = fit_slice_grid(positions, normal, rounding_mm=rounding, pixel_mm=min(first.spacing_mm or (0.0,)))
     if grid.deviation_mm <= SAME_POSITION_MM:
         return grid.step_mm, None
     return grid.step_mm, f"slices lie up to {grid.deviation_mm:.2g} mm off an even grid"
 
 
 def one_per_position(headers: Sequence[SliceHeader]) -> list[int]:
-    """Numbers of the headers whose position is not taken by an earlier one; what the plan counts before contents are known."""
+    """Numbers of the headers whose position no earlier header has, which the plan counts before contents are known."""
     seen: dict[tuple[float, ...], int] = {}
     for number, header in enumerate(headers):
         seen.setdefault(place_of(header, number), number)
@@ -159,5 +159,13 @@ def one_per_position(headers: Sequence[SliceHeader]) -> list[int]:
 
 
 def place_of(header: SliceHeader | None, number: int) -> tuple[float, ...]:
-    """Where a slice lies, to be compared; the number of its file where the header does not tell."""
+    """The position of a slice, for comparison.
+
+    Args:
+        header: of the slice, if it could be read.
+        number: of its file in the input.
+
+    Returns:
+        (x, y, z) in mm, rounded to 0.001; the file's number where the header states no position.
+    """
     return tuple(round(v, 3) for v in header.position_mm) if header and header.position_mm else (float(number),)

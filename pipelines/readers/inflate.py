@@ -1,6 +1,6 @@
-"""Gzip, read to the end: a checksum that nobody reaches protects nobody.
+"""Gzip, read to the end: a checksum protects only if it is reached.
 
-nibabel stops reading at the last voxel, before the trailer, and so returns damaged voxels without a word. Here every
+nibabel stops reading at the last voxel, before the trailer, and so returns damaged voxels without an error. Here every
 member is inflated to its end, where zlib compares length and CRC.
 """
 
@@ -17,7 +17,14 @@ _STEP_BYTES = 1 << 20
 
 
 def inflate_head(data: bytes, num_bytes: int) -> bytes:
-    """The first ``num_bytes`` of what a gzip member holds, or as many as there are.
+    """Inflate the beginning of a gzip member.
+
+    Args:
+        data: the file, or its beginning.
+        num_bytes: of content that are wanted.
+
+    Returns:
+        ``num_bytes`` bytes, or as many as there are.
 
     Raises:
         SampleError: rule ``gzip`` if the stream is damaged before that.
@@ -29,18 +36,21 @@ def inflate_head(data: bytes, num_bytes: int) -> bytes:
 
 
 def is_cut(data: bytes) -> bool:
-    """Whether the first gzip member of a file that is held whole ends before its end."""
+    """Whether the first gzip member of a complete file ends before its end."""
     member = zlib.decompressobj(_GZIP_WINDOW)
     member.decompress(data, _STEP_BYTES)
     return not member.eof and not member.unconsumed_tail
 
 
 def inflate(data: bytes, max_bytes: int) -> bytearray:
-    """All members of a gzip file, each checked to its end.
+    """Inflate all members of a gzip file, each checked to its end.
 
     Args:
         data: the file.
-        max_bytes: what the header inside promises; more is refused before it is held.
+        max_bytes: what the header inside promises; more is refused before it is held in memory.
+
+    Returns:
+        The content.
 
     Raises:
         SampleError: rule ``gzip`` for damage, ``truncated`` for a stream without its end, ``trailing_bytes`` for what
@@ -50,12 +60,15 @@ def inflate(data: bytes, max_bytes: int) -> bytearray:
 
 
 def inflate_start(data: bytes, wanted_bytes: int, max_bytes: int) -> tuple[bytearray, int]:
-    """The first bytes of what a gzip file holds, and how many bytes it holds: inflated to its end, held up to what is wanted.
+    """Inflate a gzip file to its end, and keep only the first bytes.
 
     Args:
         data: the file.
-        wanted_bytes: how many are held.
+        wanted_bytes: how many are kept.
         max_bytes: what the header inside promises.
+
+    Returns:
+        The first bytes, and the number of bytes in all.
 
     Raises:
         SampleError: as :func:`inflate`.

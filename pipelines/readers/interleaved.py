@@ -1,4 +1,4 @@
-"""Stacks of slices that make one even stack together: they lie between each other, or one begins where another ends."""
+"""Stacks of slices that lie between each other and together make one even stack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""JPEG files to pixels, by libjpeg-turbo with its warnings as errors.
+"""Decode JPEG files with libjpeg-turbo, with its warnings as errors.
 
-libjpeg goes on where a stream is damaged, fills up what is missing, and leaves a warning that Pillow drops. The pixels of a sound
-file are those that Pillow gives. JPEG has no checksum: a damaged byte that still reads as a valid stream is not noticed.
+libjpeg continues where a stream is damaged, fills up what is missing, and gives a warning that Pillow drops. The pixels of an
+intact file are those that Pillow gives. JPEG has no checksum: a damaged byte that still reads as a valid stream is not noticed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _UNUSUAL = "subsampling"
 UNCHECKED_NOTE = "unusual chroma subsampling, decoded without libjpeg's warnings"
 
 
-def decoded(data: bytes, opened: Image.Image) -> tuple[Image.Image, str | None]:
-    """The pixels of a JPEG file that Pillow has opened.
+def decode_jpeg(data: bytes, opened: Image.Image) -> tuple[Image.Image, str | None]:
+    """Decode the pixels of a JPEG file that Pillow has opened.
 
     Args:
         data: the file.

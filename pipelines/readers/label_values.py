@@ -1,4 +1,4 @@
-"""Voxels that are labels: few whole numbers, or more of them in patches of one value."""
+"""Recognise voxels that are labels: few whole numbers, or more of them in patches of one value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from crossdim.pipelines.readers.inflate import GZIP_MAGIC
 from crossdim.pipelines.readers.label_kinds import Values
 from crossdim.pipelines.readers.neighbours import Pairs, Texture, distinct
-from crossdim.pipelines.readers.nifti import header_bytes
+from crossdim.pipelines.readers.nifti import read_header_bytes
 from crossdim.pipelines.readers.nifti_header import NiftiHeader, parse_header
 from crossdim.pipelines.readers.raw import ReadRules
 
@@ -28,21 +28,24 @@ _STEP_BYTES = 1 << 20
 _SOFT_RANGE = (-0.5, 1.5)
 
 
-def values_of(data: bytes, rules: ReadRules) -> Values:
+def classify_values(data: bytes, rules: ReadRules) -> Values:
     """Tell labels from gray values, as they are stored. Reading stops as soon as they cannot be labels.
 
     Args:
         data: a NIfTI file.
         rules: size guards.
 
+    Returns:
+        The kind of values; ``OTHER`` for a file that is cut or damaged.
+
     Raises:
-        SampleError: if the header is not sound.
+        SampleError: if the header is not valid.
     """
-    header = parse_header(header_bytes(data), rules)
+    header = parse_header(read_header_bytes(data), rules)
     pairs = Pairs(header.dtype)
     low, high, whole, gaps = np.inf, -np.inf, True, False
     num_voxels = 0
-    for stored in _slices(data, header):
+    for stored in _iterate_slices(data, header):
         slices = _without_gaps(stored)
         gaps = gaps or slices is not stored
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
@@ -80,9 +83,9 @@ def shows_gray(data: bytes, rules: ReadRules) -> bool:
     Raises:
         SampleError: if the header is not sound.
     """
-    header = parse_header(header_bytes(data), rules)
+    header = parse_header(read_header_bytes(data), rules)
     texture, low, high, num_voxels = Texture(), np.inf, -np.inf, 0
-    for stored in _slices(data, header):
+    for stored in _iterate_slices(data, header):
         slices = _without_gaps(stored)
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
         texture.add(slices)
@@ -104,14 +107,14 @@ def _without_gaps(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return stored if finite.all() else np.where(finite, stored, 0)
 
 
-def _slices(data: bytes, header: NiftiHeader) -> Iterator[npt.NDArray[np.generic]]:
+def _iterate_slices(data: bytes, header: NiftiHeader) -> Iterator[npt.NDArray[np.generic]]:
     """Whole slices (z, y, x), some MB at a time; those before the damage of a damaged file."""
     x, y, z = header.shape_xyz
     slice_bytes = x * y * header.dtype.itemsize
     wanted = max(1, _STEP_BYTES // slice_bytes) * slice_bytes
     left = z * slice_bytes
     held = bytearray()
-    for part in _content(data, header.offset):
+    for part in _iterate_content(data, header.offset):
         held += part
         while left and len(held) >= min(wanted, left):
             size = min(wanted, left)
@@ -122,7 +125,7 @@ def _slices(data: bytes, header: NiftiHeader) -> Iterator[npt.NDArray[np.generic
             return
 
 
-def _content(data: bytes, skip: int) -> Iterator[bytes]:
+def _iterate_content(data: bytes, skip: int) -> Iterator[bytes]:
     """What the file holds behind its first ``skip`` bytes, inflated if it is gzip."""
     if not data.startswith(GZIP_MAGIC):
         yield from (data[start : start + _STEP_BYTES] for start in range(skip, len(data), _STEP_BYTES))

@@ -14,7 +14,7 @@ from crossdim.storage_schema.sample import Array
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LookupTable:
-    """``entries`` for stored values from ``first`` on; what lies beyond an end takes the value at that end."""
+    """``entries`` for stored values from ``first`` on; a value beyond an end gets the entry at that end."""
 
     first: int
     entries: npt.NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
@@ -24,8 +24,8 @@ class LookupTable:
         return self.entries[np.clip(stored.astype(np.int64) - self.first, 0, len(self.entries) - 1)]
 
 
-def lookup_table(dataset: Any, descriptor: Any, data: Any, *, rule: str) -> LookupTable:
-    """A table of a header, once its parts agree.
+def parse_lookup_table(dataset: Any, descriptor: Any, data: Any, *, rule: str) -> LookupTable:
+    """Parse a table of a header, and check that its parts agree.
 
     Args:
         dataset: the file, for byte order and sign of its pixels.
@@ -33,8 +33,11 @@ def lookup_table(dataset: Any, descriptor: Any, data: Any, *, rule: str) -> Look
         data: the entries as the file holds them.
         rule: name of the refusal.
 
+    Returns:
+        The table, its entries as uint8 or uint16.
+
     Raises:
-        SampleError: of that rule, for a missing or short table, or entries that have not 8 to 16 bits.
+        SampleError: of that rule, for a missing or short table, or entries that do not have 8 to 16 bits.
     """
     try:
         count, first, bits = (int(v) for v in descriptor)
@@ -43,15 +46,15 @@ def lookup_table(dataset: Any, descriptor: Any, data: Any, *, rule: str) -> Look
     count = count & 0xFFFF or 1 << 16  # 0 stands for 65,536
     if not 8 <= bits <= 16:
         raise SampleError(rule, f"a lookup table has entries of {bits} bits; 8 to 16 are possible")
-    found = _entries(data, count, little_endian=is_little_endian(dataset))
+    found = _parse_entries(data, count, little_endian=is_little_endian(dataset))
     if len(found) < count:
         raise SampleError(rule, f"a lookup table has {len(found):,} entries; its descriptor says {count:,}")
     narrow = bits == 8 or found.dtype == np.uint8
     entries: Array = (found[:count].astype(np.int64) & ((1 << bits) - 1)).astype(np.uint8 if narrow else np.uint16)
-    return LookupTable(first=as_stored(first, signed=is_signed(dataset)), entries=entries)
+    return LookupTable(first=to_stored(first, signed=is_signed(dataset)), entries=entries)
 
 
-def _entries(data: Any, count: int, *, little_endian: bool) -> Array:
+def _parse_entries(data: Any, count: int, *, little_endian: bool) -> Array:
     if data is None:
         return np.empty(0, np.int64)
     if not isinstance(data, bytes):
@@ -72,7 +75,15 @@ def is_signed(dataset: Any) -> bool:
     return int(dataset.get("PixelRepresentation") or 0) == 1
 
 
-def as_stored(value: int, *, signed: bool) -> int:
-    """A 16-bit number of the header as pixels count: files write it signed or unsigned without regard to their pixels."""
+def to_stored(value: int, *, signed: bool) -> int:
+    """Read a 16-bit number of the header as pixels are read: files write it signed or unsigned, whatever their pixels are.
+
+    Args:
+        value: as pydicom reads it.
+        signed: whether stored pixels are signed.
+
+    Returns:
+        From -32,768 to 32,767 if signed, else from 0 to 65,535.
+    """
     value &= 0xFFFF
     return value - 0x10000 if signed and value & 0x8000 else value

@@ -1,4 +1,4 @@
-"""From stored DICOM pixels to physical values: the Modality LUT module (PS3.3 C.11.1), a table or slope and intercept."""
+"""Convert stored DICOM pixels to physical values: the Modality LUT module (PS3.3 C.11.1), a table or slope and intercept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.readers.lookup_table import LookupTable, lookup_table
+from crossdim.pipelines.readers.lookup_table import LookupTable, parse_lookup_table
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array
 from crossdim.storage_schema.vocabulary import Modality
@@ -47,7 +47,7 @@ class ModalityTransform:
         return values.astype(np.float32)
 
     def note(self, modality: Modality) -> str | None:
-        """What a reader of CT values has to know."""
+        """A note about CT values that may not be HU."""
         if modality is not Modality.CT:
             return None
         if not self.stated:
@@ -55,8 +55,8 @@ class ModalityTransform:
         return None if self.hounsfield else NOT_HOUNSFIELD
 
 
-def modality_transform(dataset: Any) -> ModalityTransform:
-    """The transform that a header states. A table wins over slope and intercept; of these, a missing one is 1 or 0.
+def parse_modality_transform(dataset: Any) -> ModalityTransform:
+    """Parse the transform that a header states. A table takes precedence; a missing slope is 1, a missing intercept 0.
 
     Raises:
         SampleError: rule ``modality_lut`` for a table that does not fit its descriptor, ``rescale`` for a slope or intercept
@@ -65,7 +65,7 @@ def modality_transform(dataset: Any) -> ModalityTransform:
     if dataset.get("ModalityLUTSequence"):
         item = dataset.ModalityLUTSequence[0]
         return ModalityTransform(
-            table=lookup_table(dataset, item.get("LUTDescriptor"), item.get("LUTData"), rule="modality_lut"),
+            table=parse_lookup_table(dataset, item.get("LUTDescriptor"), item.get("LUTData"), rule="modality_lut"),
             slope_stated=True,
             intercept_stated=True,
             hounsfield=_word(item, "ModalityLUTType") in _HOUNSFIELD,
@@ -84,7 +84,7 @@ def modality_transform(dataset: Any) -> ModalityTransform:
 
 
 def _rescale_of_frame(dataset: Any) -> Any:
-    """Where the rescale stands: in the dataset, or, in an enhanced object of one frame, in its functional groups."""
+    """Where the rescale is: in the dataset, or, in an enhanced object of one frame, in its functional groups."""
     if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
         return dataset
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):

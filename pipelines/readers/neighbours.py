@@ -1,4 +1,4 @@
-"""How often neighbouring voxels hold one value: mostly so in label maps, seldom in images."""
+"""How often neighbouring voxels have the same value: mostly so in label maps, seldom in images."""
 
 from __future__ import annotations
 

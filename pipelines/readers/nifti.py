@@ -1,4 +1,4 @@
-"""NIfTI files, plain or gzipped, to volumes."""
+"""Decode NIfTI files, plain or gzipped, to volumes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy.typing as npt
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.inflate import GZIP_MAGIC, inflate_head, inflate_start, is_cut
 from crossdim.pipelines.readers.nifti_header import HEADER_BYTES, NiftiHeader, looks_like_nifti, parse_header
-from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
-from crossdim.pipelines.readers.volume_values import Mask, Volume, fill_outside, offset_note, range_of
+from crossdim.pipelines.readers.raw import RawItem, ReadRules, add_note
+from crossdim.pipelines.readers.volume_values import Mask, Volume, compute_range, fill_outside, offset_note
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
 
@@ -19,7 +19,7 @@ NIFTI = "nifti"
 MAX_TRAILING_BYTES = 1 << 16
 
 
-def header_bytes(data: bytes) -> bytes:
+def read_header_bytes(data: bytes) -> bytes:
     """The first bytes of a NIfTI file, inflated if they are gzip; the content decides, not the name."""
     return inflate_head(data, HEADER_BYTES[2]) if data.startswith(GZIP_MAGIC) else data[: HEADER_BYTES[2]]
 
@@ -29,10 +29,13 @@ def matches(head: bytes, *, is_promised: bool) -> bool:
 
     Args:
         head: the first bytes.
-        is_promised: whether the file's name ends as that of a NIfTI file; a damaged gzip stream is an error only then.
+        is_promised: whether the file has a suffix of NIfTI; a damaged gzip stream is an error only then.
+
+    Returns:
+        True for a NIfTI header, valid or not.
 
     Raises:
-        SampleError: rule ``truncated`` or ``gzip`` for a file that is named so and is cut, or damaged, inside the header.
+        SampleError: rule ``truncated`` or ``gzip`` for a file with such a suffix that is cut, or damaged, inside the header.
     """
     if not head.startswith(GZIP_MAGIC):
         return looks_like_nifti(head)
@@ -49,7 +52,7 @@ def matches(head: bytes, *, is_promised: bool) -> bool:
 
 
 def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo:
-    """What the header of a NIfTI file says.
+    """Read the header of a NIfTI file.
 
     Args:
         data: the file, or its beginning.
@@ -62,7 +65,7 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
     Raises:
         SampleError: if the header is not sound.
     """
-    header = parse_header(header_bytes(data), rules)
+    header = parse_header(read_header_bytes(data), rules)
     x, y, z = header.shape_xyz
     sx, sy, sz = header.spacing_xyz_mm
     plain = header.num_frames == 1 and (header.slope, header.intercept) == (1.0, 0.0)
@@ -77,7 +80,7 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
 
 
 def decode(item: RawItem) -> Sample:
-    """A NIfTI file as a volume.
+    """Decode a NIfTI file to a volume.
 
     Returns:
         (1, D, H, W) float32 in physical units (slope and intercept applied); the file's x runs along W, y along H, z along D.
@@ -85,10 +88,10 @@ def decode(item: RawItem) -> Sample:
     Raises:
         SampleError: for damage, sizes that do not agree, an unusable affine, or a volume that shows nothing.
     """
-    header = parse_header(header_bytes(item.data), item.rules)
-    data, trailing = _content(item.data, header)
-    volume_DHW = _first_frame(data, header)
-    outside_DHW, note = without_infinities(volume_DHW, item.rules)
+    header = parse_header(read_header_bytes(item.data), item.rules)
+    data, trailing = _read_content(item.data, header)
+    volume_DHW = _read_first_frame(data, header)
+    outside_DHW, note = replace_infinities(volume_DHW, item.rules)
     fill_outside(volume_DHW, outside_DHW, item.modality)
     affine = header.affine_xyz[:, [2, 1, 0, 3]]
     key, origin, patient = item.origin()
@@ -98,7 +101,7 @@ def decode(item: RawItem) -> Sample:
         presentation=None,
         array=volume_DHW[None],
         modality=item.modality,
-        scaling=range_of(volume_DHW, outside_DHW),
+        scaling=compute_range(volume_DHW, outside_DHW),
         origin=origin,
         spacing_mm=(sz, sy, sx),
         affine=tuple(tuple(float(v) for v in row) for row in affine),
@@ -107,10 +110,10 @@ def decode(item: RawItem) -> Sample:
         patient=patient,
     )
     frames = f"first of {header.num_frames} frames" if header.num_frames > 1 else None
-    return with_note(sample, frames, note, *header.notes, trailing, offset_note(volume_DHW, outside_DHW, item.modality))
+    return add_note(sample, frames, note, *header.notes, trailing, offset_note(volume_DHW, outside_DHW, item.modality))
 
 
-def _content(packed: bytes, header: NiftiHeader) -> tuple[bytes | bytearray, str | None]:
+def _read_content(packed: bytes, header: NiftiHeader) -> tuple[bytes | bytearray, str | None]:
     """Header and first frame, inflated, and a note of what stands behind the last voxel, inside of gzip or without it."""
     limit = header.end + MAX_TRAILING_BYTES
     data: bytes | bytearray = packed
@@ -125,7 +128,7 @@ def _content(packed: bytes, header: NiftiHeader) -> tuple[bytes | bytearray, str
     return data, f"{trailing} bytes behind the last voxel left out" if trailing else None
 
 
-def _first_frame(data: bytes | bytearray, header: NiftiHeader) -> npt.NDArray[np.float32]:
+def _read_first_frame(data: bytes | bytearray, header: NiftiHeader) -> npt.NDArray[np.float32]:
     x, y, z = header.shape_xyz
     stored = np.frombuffer(data, header.dtype, count=x * y * z, offset=header.offset).reshape(z, y, x)
     volume = np.empty(stored.shape, np.float32)
@@ -138,14 +141,19 @@ def _first_frame(data: bytes | bytearray, header: NiftiHeader) -> npt.NDArray[np
     return volume
 
 
-def without_infinities(volume: Volume, rules: ReadRules) -> tuple[Mask | None, str | None]:
-    """Set infinite voxels, in place, to the largest or smallest finite value, each to the side that it is on.
+def replace_infinities(volume: Volume, rules: ReadRules) -> tuple[Mask | None, str | None]:
+    """Replace infinite voxels, in place, by the largest or smallest finite value, by their sign.
+
+    Args:
+        volume: any shape; NaN voxels are left.
+        rules: with the largest share of infinite voxels.
 
     Returns:
-        Which voxels are NaN, and so background (what SPM and FSL write around the brain), or None; and a note of what was met.
+        The voxels that are NaN, and so background (SPM and FSL write them around the brain), or None; and a note of what was
+        found.
 
     Raises:
-        SampleError: rule ``not_finite`` if no voxel is finite, or more than a few are infinite.
+        SampleError: rule ``not_finite`` if no voxel is finite, or too many are infinite.
     """
     good = np.isfinite(volume)
     if good.all():

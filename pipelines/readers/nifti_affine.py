@@ -47,15 +47,15 @@ class Placement:
     notes: tuple[str, ...]
 
 
-def placement(header: Any) -> Placement:
-    """The affine of a nibabel header (read without its checks), by the rules above.
+def compute_placement(header: Any) -> Placement:
+    """Compute the affine of a nibabel header (read without its checks), by the rules above.
 
     Raises:
         SampleError: rule ``sform_pixdim``, ``affine`` (a quaternion that is none), ``singular_affine`` or ``sheared_affine``.
     """
     unit_mm = _UNIT_MM.get(int(header["xyzt_units"]) & _SPATIAL_BITS)
     sizes = _stated_sizes(header)
-    affine, notes = _chosen(header, sizes)
+    affine, notes = _choose_affine(header, sizes)
     affine = affine.copy()
     affine[:3] *= unit_mm or 1.0
     check_axes(affine)
@@ -72,13 +72,13 @@ def _stated_sizes(header: Any) -> npt.NDArray[np.float64]:
     return np.where(stated, raw, np.nan)
 
 
-def _chosen(header: Any, sizes: npt.NDArray[np.float64]) -> tuple[Affine, tuple[str, ...]]:
+def _choose_affine(header: Any, sizes: npt.NDArray[np.float64]) -> tuple[Affine, tuple[str, ...]]:
     sform = np.asarray(header.get_sform(), np.float64) if int(header["sform_code"]) > 0 else None
     if sform is None:
         if int(header["qform_code"]) > 0:
             return _qform(header), ()
         return np.asarray(header.get_base_affine(), np.float64), (NO_ORIENTATION_NOTE,)
-    qform = _sound_qform(header)
+    qform = _read_sound_qform(header)
     if not _is_sound(sform):
         return (sform, ()) if qform is None else (qform, (ZERO_SFORM_NOTE,))
     lengths = np.linalg.norm(sform[:3, :3], axis=0)
@@ -86,7 +86,7 @@ def _chosen(header: Any, sizes: npt.NDArray[np.float64]) -> tuple[Affine, tuple[
         return _by_qform(qform, lengths, sizes)
     axes = min(int(header["dim"][0]), 3)
     notes = [PIXDIM_NOTE] if np.isnan(sizes[:axes]).any() else []
-    return sform, (*notes, *_turned_note(sform, qform))
+    return sform, (*notes, *_describe_turn(sform, qform))
 
 
 def _by_qform(
@@ -102,8 +102,8 @@ def _product(lengths: npt.NDArray[np.float64]) -> str:
     return " x ".join("?" if np.isnan(v) else f"{v:.4g}" for v in lengths)
 
 
-def _turned_note(sform: Affine, qform: Affine | None) -> tuple[str, ...]:
-    """A note if a sound qform points elsewhere than sform, or begins more than a voxel away."""
+def _describe_turn(sform: Affine, qform: Affine | None) -> tuple[str, ...]:
+    """A note if a valid qform points elsewhere than sform, or begins more than a voxel away."""
     if qform is None:
         return ()
     lengths = np.linalg.norm(sform[:3, :3], axis=0)
@@ -130,8 +130,8 @@ def _qform(header: Any) -> Affine:
         raise SampleError("affine", f"the header's orientation cannot be read: {format_foreign_text(error)}") from error
 
 
-def _sound_qform(header: Any) -> Affine | None:
-    """The qform if one is stated and sound; who has a sform does not need it."""
+def _read_sound_qform(header: Any) -> Affine | None:
+    """The qform if one is stated and valid; without a sform it is not needed."""
     if int(header["qform_code"]) < 1:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The NIfTI header (versions 1 and 2, either byte order), held against itself before it is believed."""
+"""The NIfTI header (versions 1 and 2, either byte order), checked for consistency before it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.readers.nifti_affine import placement
+from crossdim.pipelines.readers.nifti_affine import compute_placement
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.storage_schema.errors import SampleError
 
@@ -25,7 +25,7 @@ SCALARS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NiftiHeader:
-    """What a NIfTI header says, checked. Axes are the file's: (x, y, z)."""
+    """A NIfTI header, checked. Axes are the file's: (x, y, z)."""
 
     shape_xyz: tuple[int, int, int]
     num_frames: int
@@ -55,17 +55,20 @@ class NiftiHeader:
 
 
 def looks_like_nifti(head: bytes) -> bool:
-    """Whether the first bytes are meant to be a NIfTI header, sound or not."""
+    """Whether the first bytes are meant to be a NIfTI header, valid or not."""
     sizes = {struct.unpack(order + "i", head[:4])[0] for order in "<>"} if len(head) >= 4 else set()
     return bool(sizes & set(HEADER_BYTES.values())) or head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
 
 
 def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
-    """Read and check a header.
+    """Parse and check a header.
 
     Args:
         head: the first bytes of the (decompressed) file; 540 are enough.
         rules: size guard, and what to do with time series.
+
+    Returns:
+        The header, with affine and notes.
 
     Raises:
         SampleError: naming the rule that the header breaks.
@@ -82,7 +85,7 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
         raise SampleError(
             "datatype", f"NIfTI datatype {code} has {dtype.itemsize * 8} bits; the header says bitpix {int(header['bitpix'])}"
         )
-    placed = placement(header)
+    placed = compute_placement(header)
     slope, intercept = _scaling(header)
     checked = NiftiHeader(
         shape_xyz=shape_xyz,

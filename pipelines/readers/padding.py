@@ -1,7 +1,7 @@
 """Pixels outside of the field of view: PixelPaddingValue and PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2).
 
 They are compared with stored values, before the modality LUT, and have no grey value of their own: an image shows them black, a
-volume holds air there, and they have no part in minima, maxima and percentiles.
+volume stores air there, and they are left out of minima, maxima and percentiles.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.pixels.decoders.base import get_decoder
 
-from crossdim.pipelines.readers.lookup_table import as_stored, is_little_endian, is_signed
+from crossdim.pipelines.readers.lookup_table import is_little_endian, is_signed, to_stored
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array
 
 
 def find_padding(dataset: Any, stored: Array) -> npt.NDArray[np.bool_] | None:
-    """Which pixels lie outside of the field of view; None if none does.
+    """Find the pixels outside of the field of view.
 
     Args:
         dataset: header and pixels of one file.
         stored: (H, W) as stored, bits beyond BitsStored removed.
 
+    Returns:
+        (H, W) bool; None if there are no such pixels.
+
     Raises:
-        SampleError: rule ``padding`` if the padding value is no number.
+        SampleError: rule ``padding`` if the padding value is not a number.
     """
     ends = _padding_range(dataset)
     if ends is None:
         return None
     low, high = ends
-    cells = stored if _fits(dataset, low) and _fits(dataset, high) else _allocated(dataset, stored)
+    cells = stored if _fits(dataset, low) and _fits(dataset, high) else _restore_allocated(dataset, stored)
     mask = (cells >= low) & (cells <= high)
     return mask if mask.any() else None
 
@@ -52,7 +55,7 @@ def _number(dataset: Any, keyword: str) -> int | None:
         number = None if value is None or value == "" else int(value)
     except (TypeError, ValueError) as error:
         raise SampleError("padding", f"{keyword} is not one whole number; correct the header") from error
-    return None if number is None else as_stored(number, signed=is_signed(dataset))
+    return None if number is None else to_stored(number, signed=is_signed(dataset))
 
 
 def _fits(dataset: Any, value: int) -> bool:
@@ -60,7 +63,7 @@ def _fits(dataset: Any, value: int) -> bool:
     return -(1 << bits - 1) <= value < 1 << bits - 1 if is_signed(dataset) else 0 <= value < 1 << bits
 
 
-def _allocated(dataset: Any, stored: Array) -> Array:
+def _restore_allocated(dataset: Any, stored: Array) -> Array:
     """Pixels with all allocated bits: a padding value that BitsStored cannot hold is written with the bits above."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated or int(dataset.BitsAllocated) == int(dataset.BitsStored):

@@ -1,4 +1,4 @@
-"""One file by its first bytes: which format it is and what its header says, or which format that is not read."""
+"""Recognise one file by its first bytes: its format and header, or the name of a format that is not read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import HEAD_BYTES, ReadRules
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import READERS, promised_family
-from crossdim.pipelines.readers.signatures import Unread, image_format, name_of_unread
+from crossdim.pipelines.readers.signatures import Unread, identify_unread, image_format
 from crossdim.storage_schema.errors import SampleError
 
 _LFS = b"version https://git-lfs"
 
 
 def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> HeaderInfo | Unread:
-    """What the header of one file says, or what the file is if neither its name nor its content is of a format that is read.
+    """Read the header of one file, or recognise what the file is if neither its name nor its content is of a format that is read.
 
     Args:
         name: the file's name.
@@ -23,20 +23,23 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
         read: gives the first n bytes.
         rules: size guards.
 
+    Returns:
+        The header, or the name of another format.
+
     Raises:
-        SampleError: for a file that is, or calls itself, one of our formats and breaks a rule of it.
+        SampleError: for a file that has a name or content of our formats and breaks a rule of it.
     """
     promise = promised_family(name)
     if size == 0:
         if promise is None:
-            return name_of_unread(name, b"")
+            return identify_unread(name, b"")
         raise SampleError("empty", "the file has no bytes; its copy may have failed")
     head = read(min(size, HEAD_BYTES))
     reader = _find_reader(head, promise)
     if reader is None:
         if promise is None:
-            return name_of_unread(name, head)
-        raise _broken_promise(head, promise)
+            return identify_unread(name, head)
+        raise _build_promise_error(head, promise)
     family = reader.family_name
     if promise and family != promise:
         raise SampleError("wrong_format", f"the name promises {promise}, the content is {family}; rename or replace the file")
@@ -51,7 +54,7 @@ def _find_reader(head: bytes, promise: str | None) -> Reader | None:
     return next((reader for reader in READERS.values() if reader.matches(head, promise == reader.family_name)), None)
 
 
-def _broken_promise(head: bytes, promise: str) -> SampleError:
+def _build_promise_error(head: bytes, promise: str) -> SampleError:
     if head.startswith(_LFS):
         return SampleError("lfs_pointer", "the file is a Git LFS pointer, not its data; run git lfs pull")
     if head.lstrip().startswith(b"<"):

@@ -1,4 +1,4 @@
-"""PNG and JPEG files to images."""
+"""Decode PNG and JPEG files to images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from crossdim.pipelines.readers import jpeg, png
 from crossdim.pipelines.readers.exif import turn_upright
 from crossdim.pipelines.readers.header_info import HeaderInfo
-from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
+from crossdim.pipelines.readers.raw import RawItem, ReadRules, add_note
 from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample, Scaling
@@ -33,7 +33,7 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo:
-    """What the header of a picture says.
+    """Read the header of a PNG or JPEG file.
 
     Args:
         data: the file, or its beginning.
@@ -58,9 +58,9 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
 
 
 def decode(item: RawItem) -> Sample:
-    """A PNG or JPEG file as an image, upright by its EXIF orientation.
+    """Decode a PNG or JPEG file to an image, upright by its EXIF orientation.
 
-    One bit becomes 0 and 255; palettes and CMYK become RGB; alpha is composited over black, as radiographs are drawn.
+    One bit becomes 0 and 255; palettes and CMYK become RGB; alpha is composited over black, the background of radiographs.
 
     Returns:
         (1, H, W) uint8 or uint16, or (3, H, W) uint8.
@@ -77,25 +77,25 @@ def decode(item: RawItem) -> Sample:
         if is_png:
             png.load(item.data, picture)
         else:
-            picture, unchecked = jpeg.decoded(item.data, picture)
+            picture, unchecked = jpeg.decode_jpeg(item.data, picture)
         picture, unoriented = turn_upright(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {format_foreign_text(error)}") from error
     bits = item.data[_PNG_DEPTH] if is_png else 8
-    array, note = _channels(picture, bits)
+    array, note = _split_channels(picture, bits)
     key, origin, patient = item.origin()
     sample = Sample(
         key=key,
         presentation=Presentation.IMAGE,
         array=array,
         modality=item.modality,
-        scaling=scaling_of(array),
+        scaling=compute_scaling(array),
         origin=origin,
         label=item.label,
         patient=patient,
     )
     deep = bits == 16 and array.dtype == np.uint8
-    return with_note(sample, note, unoriented, unchecked, DEEP_COLOUR_NOTE if deep else None)
+    return add_note(sample, note, unoriented, unchecked, DEEP_COLOUR_NOTE if deep else None)
 
 
 @contextlib.contextmanager
@@ -136,7 +136,7 @@ def _num_channels(picture: Image.Image) -> int:
     return 3 if picture.mode in ("RGB", "P") and "transparency" not in picture.info else 4
 
 
-def _channels(picture: Image.Image, bits: int) -> tuple[Array, str | None]:
+def _split_channels(picture: Image.Image, bits: int) -> tuple[Array, str | None]:
     """(C, H, W) and what was decided on the way; ``bits`` is the depth of a sample in the file."""
     mode = picture.mode
     if mode in _SIXTEEN_BIT:
@@ -164,7 +164,7 @@ def _on_black(array: Array, picture: Image.Image, step: int) -> tuple[Array, str
     return np.where(transparent, 0, array).astype(array.dtype), ON_BLACK_NOTE
 
 
-def scaling_of(array: Array) -> Scaling:
+def compute_scaling(array: Array) -> Scaling:
     """0..255 for 8 bits; the values that occur for 16, of which detectors fill 10 to 16.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What goes into a decoder: the bytes of one input, and what is known of it besides."""
+"""The input of a decoder: the bytes of one input, and what else is known of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BurnedIn = Literal["keep", "refuse"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadRules:
-    """How far decoders go. Guards are checked against headers, before anything is allocated."""
+    """Limits and choices of the readers. Limits are checked against headers, before anything is allocated."""
 
     frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
     max_bytes: int = 4 * 2**30  # of one file, and of one decoded input as float32: 1024^3 voxels; ours
@@ -55,7 +55,11 @@ class ReadRules:
             )
 
     def allow_bytes(self, num_bytes: int, shape: tuple[int, ...]) -> None:
-        """Refuse what a header claims before it is believed.
+        """Check the bytes that a header claims, before they are allocated.
+
+        Args:
+            num_bytes: of the decoded array.
+            shape: that the header states, for the message.
 
         Raises:
             SampleError: rule ``too_large``.
@@ -66,7 +70,11 @@ class ReadRules:
             )
 
     def allow_values(self, num_values: int, shape: tuple[int, ...]) -> None:
-        """Refuse an image of more values than the guard: pixels times channels.
+        """Check the number of values of an image: pixels times channels.
+
+        Args:
+            num_values: that the header promises.
+            shape: that the header states, for the message.
 
         Raises:
             SampleError: rule ``too_large``.
@@ -79,7 +87,7 @@ class ReadRules:
 
 
 def check_expansion(num_values: int, num_bytes: int) -> None:
-    """Refuse an input that promises far more pixels than its bytes can hold, before a codec makes them.
+    """Refuse an input that promises far more pixels than its bytes can hold, before a codec decodes it.
 
     Args:
         num_values: pixels times channels, or voxels, that the headers promise.
@@ -147,7 +155,7 @@ class RawItem:
 
 @contextlib.contextmanager
 def number_files(numbers: Sequence[int]) -> Iterator[None]:
-    """Errors raised inside count files within a selection; outside they count as ``numbers`` say, within the whole input."""
+    """Make errors raised inside the ``with`` block, which count files within a selection, count within the whole input."""
     try:
         yield
     except SampleError as error:
@@ -155,8 +163,16 @@ def number_files(numbers: Sequence[int]) -> Iterator[None]:
         raise SampleError(error.rule, error.reason, files or (tuple(numbers) if len(numbers) == 1 else ())) from error
 
 
-def with_note(sample: Sample, *notes: str | None) -> Sample:
-    """The sample with remarks of a reader appended to its note."""
+def add_note(sample: Sample, *notes: str | None) -> Sample:
+    """Append notes of a reader to a sample's note.
+
+    Args:
+        sample: left as it is.
+        *notes: None and empty ones are left out.
+
+    Returns:
+        A copy with the notes joined by semicolons.
+    """
     told = [str(sample.extra["note"])] if "note" in sample.extra else []
     told += [note for note in notes if note]
     return replace(sample, extra={**sample.extra, "note": "; ".join(told)}) if told else sample

@@ -1,4 +1,4 @@
-"""What a reader of one file format provides. See "To add" in the README of pipelines."""
+"""The interface of a reader for one file format. See "To add" in the README of pipelines."""
 
 from __future__ import annotations
 

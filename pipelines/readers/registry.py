@@ -1,4 +1,4 @@
-"""All readers. Formats, what names promise, decoders, and what each recipe reads derive from this one table."""
+"""All readers. Formats, file suffixes, decoders and what each recipe reads are derived from this one table."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ READERS: dict[str, Reader] = {
             matches=lambda head, is_promised: nifti.matches(head, is_promised=is_promised),
             read_header=nifti.read_header,
             decode=nifti.decode,
-            label_values=label_values.values_of,
+            label_values=label_values.classify_values,
             shows_gray=label_values.shows_gray,
         ),
         Reader(
@@ -68,7 +68,7 @@ READERS: dict[str, Reader] = {
 
 
 def register_readers(readers: Iterable[Reader]) -> None:
-    """Add readers behind those that are there; one that is there already, as it is, is passed over.
+    """Add readers after those that are there; one that is registered already is skipped.
 
     Args:
         readers: of another package.

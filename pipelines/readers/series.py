@@ -1,4 +1,4 @@
-"""DICOM series, one file a slice, to volumes."""
+"""Decode DICOM series, one file per slice, to volumes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ import numpy as np
 
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.readers.dicom import common_modality, read_pixels
-from crossdim.pipelines.readers.dicom_header import burned_in_annotation, read_header, reading, stated_annotation, stated_modality
+from crossdim.pipelines.readers.dicom_header import (
+    burned_in_annotation,
+    read_header,
+    read_modality,
+    stated_annotation,
+    translate_errors,
+)
 from crossdim.pipelines.readers.dicom_patient import check_one_patient
 from crossdim.pipelines.readers.geometry import place_of, stack_slices
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
-from crossdim.pipelines.readers.modality_lut import ModalityTransform, modality_transform
+from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_modality_transform
 from crossdim.pipelines.readers.nifti_affine import check_axes
 from crossdim.pipelines.readers.padding import find_padding
-from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, check_expansion, number_files, with_note
-from crossdim.pipelines.readers.volume_values import Mask, Volume, fill_outside, offset_note, range_of
+from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, add_note, check_expansion, number_files
+from crossdim.pipelines.readers.volume_values import Mask, Volume, compute_range, fill_outside, offset_note
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample
 from crossdim.storage_schema.vocabulary import Modality
@@ -42,7 +48,7 @@ class Slice:
 
 
 def decode(item: RawItem) -> Sample:
-    """All files of one series as a volume. Files with equal content count once, and a damaged one with a sound copy not at all.
+    """Decode all files of one series to a volume. Equal files count once; a damaged one with an intact copy is left out.
 
     Returns:
         (1, D, H, W) float32 in physical units, each slice by its own modality LUT or rescale; D along the slice normal.
@@ -53,17 +59,17 @@ def decode(item: RawItem) -> Sample:
             straight, even volume.
     """
     check_expansion(item.num_values, sum(len(data) for data in item.files))
-    read, left_out = _slices(item)
+    read, left_out = _read_slices(item)
     names_note = check_one_patient([one.dataset for one in read])
     with number_files([one.number for one in read]):
         geometry = stack_slices([one.header for one in read])
     check_axes(np.array(geometry.affine))
     item.rules.allow_bytes(4 * int(np.prod(geometry.shape, dtype=object)), geometry.shape)
     with number_files([one.number for one in read]):
-        modality = common_modality([stated_modality(one.dataset) for one in read]) or item.modality
+        modality = common_modality([read_modality(one.dataset) for one in read]) or item.modality
     slices = [read[place] for place in geometry.order]
     shown = display_note([one.header for one in slices], modality)
-    volume_DHW, outside_DHW, notes = _values(slices, modality)
+    volume_DHW, outside_DHW, notes = _read_values(slices, modality)
     fill_outside(volume_DHW, outside_DHW, modality)
     key, origin, patient = item.origin()
     sample = Sample(
@@ -71,7 +77,7 @@ def decode(item: RawItem) -> Sample:
         presentation=None,
         array=volume_DHW[None],
         modality=modality,
-        scaling=range_of(volume_DHW, outside_DHW),
+        scaling=compute_range(volume_DHW, outside_DHW),
         origin=origin,
         spacing_mm=geometry.spacing_mm,
         affine=geometry.affine,
@@ -81,7 +87,7 @@ def decode(item: RawItem) -> Sample:
         extra=stated_annotation([burned_in_annotation(one.dataset) for one in read]) | ({LEFT_OUT: left_out} if left_out else {}),
     )
     twice = len(item.files) - len(read) - len(left_out)
-    return with_note(
+    return add_note(
         sample,
         f"{count(twice, 'file')} stood there twice" if twice else None,
         f"{count(len(left_out), 'damaged file')} left out, with a sound copy" if left_out else None,
@@ -95,7 +101,7 @@ def decode(item: RawItem) -> Sample:
     )
 
 
-def _slices(item: RawItem) -> tuple[list[Slice], list[list[object]]]:
+def _read_slices(item: RawItem) -> tuple[list[Slice], list[list[object]]]:
     """Every file whose content no earlier one has.
 
     Returns:
@@ -134,10 +140,17 @@ def _place_in(item: RawItem, number: int) -> tuple[float, ...] | None:
 
 
 def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | None:
-    """What is known of slices whose lowest value is meant to be white: display does not change HU, activity or counts.
+    """Note slices whose lowest value is meant to be white: display does not change HU, activity or counts.
+
+    Args:
+        headers: of the slices.
+        modality: of the series.
+
+    Returns:
+        The note; None if no slice is meant to be shown inverted.
 
     Raises:
-        SampleError: rule ``photometric`` where values have no meaning of their own, so that they would show the negative.
+        SampleError: rule ``photometric`` for modalities whose values have no unit, so that the volume would be a negative.
     """
     inverted = sum(header.inverted for header in headers)
     if not inverted:
@@ -151,7 +164,7 @@ def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | No
     return INVERTED_NOTE
 
 
-def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask | None, list[str | None]]:
+def _read_values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask | None, list[str | None]]:
     """(D, H, W) physical values, which of them lie outside of the field of view, if any do, and notes."""
     shape_DHW = (len(slices), *slices[0].stored.shape)
     volume_DHW = np.empty(shape_DHW, np.float32)
@@ -159,7 +172,7 @@ def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask |
     transforms = [_transform(one) for one in slices]
     _check_rescale(slices, transforms, modality)
     for depth, (one, transform) in enumerate(zip(slices, transforms, strict=True)):
-        with number_files([one.number]), reading("the padding cannot be read"):
+        with number_files([one.number]), translate_errors("the padding cannot be read"):
             outside = find_padding(one.dataset, one.stored)
         volume_DHW[depth] = transform.physical(one.stored)
         if outside is not None:
@@ -171,8 +184,8 @@ def _values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask |
 
 
 def _transform(one: Slice) -> ModalityTransform:
-    with number_files([one.number]), reading("the grey values cannot be read"):
-        return modality_transform(one.dataset)
+    with number_files([one.number]), translate_errors("the grey values cannot be read"):
+        return parse_modality_transform(one.dataset)
 
 
 def _check_rescale(slices: Sequence[Slice], transforms: Sequence[ModalityTransform], modality: Modality) -> None:

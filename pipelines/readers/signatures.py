@@ -1,4 +1,4 @@
-"""Formats that are not read, told by their first bytes or else by their names: so that nobody's images are left out unsaid."""
+"""Formats that are not read, recognised by their first bytes or else by their names, so that no images are left out silently."""
 
 from __future__ import annotations
 
@@ -148,40 +148,43 @@ _TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\f\x1b") | frozenset(ra
 _LOOKED_AT = 4096
 
 
-def name_of_unread(name: str, head: bytes) -> Unread:
-    """What a file is that none of the decoders reads.
+def identify_unread(name: str, head: bytes) -> Unread:
+    """Identify a file that none of the readers reads.
 
     Args:
-        name: the file's name; only known endings of it are told.
+        name: the file's name; only its known suffixes are used.
         head: its first bytes.
+
+    Returns:
+        The name of the format, and whether it may hold images.
     """
     lower = name.lower()
     other = next((kind for kind, endings in OTHERS.items() if lower.endswith(endings)), None)
-    image = _by_content(lower, head)
+    image = _find_by_content(lower, head)
     if image and image.name in _CONTAINERS:
-        image = _by_name(lower) or image
+        image = _find_by_name(lower) or image
     if image and not (other and image.magic == _ZIP):  # many documents are zip files
         return Unread(format=image.name, is_image=True)
     if other:
         return Unread(format=other, is_image=False)
     if not head:
         return Unread(format="empty", is_image=False)
-    if image := _by_name(lower):
+    if image := _find_by_name(lower):
         return Unread(format=image.name, is_image=True)
     return Unread(format="text" if _TEXT.issuperset(head[:_LOOKED_AT]) else "unknown", is_image=False)
 
 
 def image_format(head: bytes) -> str | None:
     """The name of the image format that the first bytes are of, among those that are not read."""
-    found = _by_content("", head)
+    found = _find_by_content("", head)
     return found.name if found else None
 
 
-def _by_name(lower: str) -> _Signature | None:
+def _find_by_name(lower: str) -> _Signature | None:
     return next((one for one in IMAGES if lower.endswith(one.suffixes)), None)
 
 
-def _by_content(lower: str, head: bytes) -> _Signature | None:
+def _find_by_content(lower: str, head: bytes) -> _Signature | None:
     fitting = [one for one in IMAGES if one.magic and head.startswith(one.magic, one.offset) and _is_sure(one, head)]
     return next((one for one in fitting if lower.endswith(one.suffixes)), fitting[0] if fitting else None)
 

@@ -1,4 +1,4 @@
-"""Whether slice positions make an even, straight stack, with the rounding that their digits tell of."""
+"""Checks whether slice positions make an even, straight stack, within the rounding of their written digits."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ class SliceGrid:
     deviation_mm: float
 
 
-def slice_grid(positions_mm: Vector, normal: Vector, *, rounding_mm: Vector, pixel_mm: float) -> SliceGrid:
-    """The even grid of slices that are sorted along their normal.
+def fit_slice_grid(positions_mm: Vector, normal: Vector, *, rounding_mm: Vector, pixel_mm: float) -> SliceGrid:
+    """Fit the even grid of slices that are sorted along their normal.
 
     Args:
         positions_mm: (N, 3), at least two, as stated.
-        normal: unit vector of the slices.
-        rounding_mm: (3,) half of the last digit that positions are written with, along each axis.
+        normal: (3,), unit vector of the slices.
+        rounding_mm: (3,), half of the last digit that positions are written with, along each axis.
         pixel_mm: the smaller side of a pixel.
+
+    Returns:
+        The step from slice to slice, and the largest deviation from the grid.
 
     Raises:
         SampleError: rule ``repeated_position``, ``irregular_spacing``, ``gantry_tilt`` or ``shifted_slices``; its files are

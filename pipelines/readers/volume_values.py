@@ -1,4 +1,4 @@
-"""What holds for the values of every volume, whatever file it came from: background, range, and whether CT looks like HU."""
+"""Rules for the values of every volume, whatever its format: background, range, and whether CT looks like HU."""
 
 from __future__ import annotations
 
@@ -23,10 +23,15 @@ OFFSET_NOTE = (
 
 
 def fill_outside(volume: Volume, outside: Mask | None, modality: Modality) -> None:
-    """Give voxels outside of the field of view, in place, the lowest value inside; in CT, air or less.
+    """Fill voxels outside of the field of view, in place, with the lowest value inside; in CT with at most air.
+
+    Args:
+        volume: (D, H, W), physical values.
+        outside: (D, H, W) bool; None if there are none.
+        modality: of the volume.
 
     Raises:
-        SampleError: rule ``no_voxels`` if nothing lies inside.
+        SampleError: rule ``no_voxels`` if nothing is inside.
     """
     if outside is None:
         return
@@ -36,11 +41,18 @@ def fill_outside(volume: Volume, outside: Mask | None, modality: Modality) -> No
     volume[outside] = min(lowest, AIR_HU) if modality is Modality.CT else lowest
 
 
-def range_of(volume: Volume, outside: Mask | None = None) -> Scaling:
-    """The range of a volume that must show something inside of the field of view.
+def compute_range(volume: Volume, outside: Mask | None = None) -> Scaling:
+    """Compute the range of a volume inside of the field of view.
+
+    Args:
+        volume: (D, H, W), physical values.
+        outside: (D, H, W) bool; None if there are none.
+
+    Returns:
+        A scaling whose unit range is from the lowest to the highest value.
 
     Raises:
-        SampleError: rule ``constant``.
+        SampleError: rule ``constant`` if all values are equal.
     """
     low, high = _ends(volume, outside)
     if low == high:
@@ -55,7 +67,16 @@ def _ends(volume: Volume, outside: Mask | None) -> tuple[float, float]:
 
 
 def offset_note(volume: Volume, outside: Mask | None, modality: Modality) -> str | None:
-    """A warning for CT whose values cannot be HU of a body, such as values stored with 1024 added."""
+    """Note CT whose values cannot be HU of a body, such as values stored with 1024 added.
+
+    Args:
+        volume: (D, H, W), physical values.
+        outside: (D, H, W) bool; None if there are none.
+        modality: of the volume.
+
+    Returns:
+        The note; None for other modalities and for plausible values.
+    """
     if modality is not Modality.CT or _ends(volume, outside)[1] <= _DENSE_HU:
         return None
     low, high = _LIGHTER_THAN_WATER_HU

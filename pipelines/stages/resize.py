@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crossdim.pipelines.readers.raw import with_note
+from crossdim.pipelines.readers.raw import add_note
 from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import SampleError, UsageError, list_wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D, to_gray
@@ -63,7 +63,7 @@ def fit(sample: Sample, config: Fit, spec: Pseudo3D) -> Sample:
     ratio = None if image_CHW.shape[1:] == sample.array.shape[1:] else f"from {sample.array.shape[1]}x{sample.array.shape[2]}"
     crop = f"cut {cut[0]} rows and {cut[1]} columns" if any(cut) else None
     extra = {**sample.extra, "image_height": height, "image_width": width}
-    return with_note(replace(sample, array=image_CHW, extra=extra, spacing_mm=None), ratio, crop)
+    return add_note(replace(sample, array=image_CHW, extra=extra, spacing_mm=None), ratio, crop)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,6 +32,6 @@ def without_ray() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (scan, prepare, voxel_kinds, verify):
-            patch.setattr(module, "each", lambda documents, work, **_: map(work, documents))
+            patch.setattr(module, "run_each", lambda documents, work, **_: map(work, documents))
         patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
         yield

@@ -43,9 +43,9 @@ def in_this_process(monkeypatch):
     def each(documents, work, **_: object):
         return map(work, documents)
 
-    monkeypatch.setattr(scan, "each", each)
-    monkeypatch.setattr(voxel_kinds, "each", each)
-    monkeypatch.setattr(job, "each", each)
+    monkeypatch.setattr(scan, "run_each", each)
+    monkeypatch.setattr(voxel_kinds, "run_each", each)
+    monkeypatch.setattr(job, "run_each", each)
 
 
 @contextmanager

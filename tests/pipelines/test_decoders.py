@@ -22,7 +22,7 @@ from crossdim.pipelines.readers import dicom_image, nifti, raster, series
 from crossdim.pipelines.readers.exif import DAMAGED_NOTE
 from crossdim.pipelines.readers.geometry import SliceHeader, stack_slices
 from crossdim.pipelines.readers.inflate import inflate
-from crossdim.pipelines.readers.raw import RawItem, ReadRules, with_note
+from crossdim.pipelines.readers.raw import RawItem, ReadRules, add_note
 from crossdim.storage_schema.errors import SampleError, UsageError
 from tests.pipelines.corpora import blob, nifti_bytes, picture, write_series
 
@@ -313,8 +313,8 @@ def test_rules_and_notes():
         ReadRules(frames="last")
     sample = nifti.decode(item(nifti_bytes(VOLUME, (1, 1, 1))))
 
-    assert with_note(sample, None) is sample
-    assert with_note(with_note(sample, "a"), "b", None).extra["note"] == "a; b"
+    assert add_note(sample, None) is sample
+    assert add_note(add_note(sample, "a"), "b", None).extra["note"] == "a; b"
 
 
 def test_sound_data_stay_sound_for_zlib():

@@ -84,7 +84,7 @@ def test_options_of_an_unfinished_dataset_are_named_with_both_values(tmp_path, c
     write_images(tmp_path / "raw")
     begun = ["--set", "shard.max_samples=2", "--test-fraction", "0.25", "--label", "folder"]
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "each", lambda documents, work, **_: map(work, documents[:2]))
+        patch.setattr(prepare, "run_each", lambda documents, work, **_: map(work, documents[:2]))
         assert main(line(tmp_path, *begun)) == 2
     capsys.readouterr()
     assert main(line(tmp_path, *begun[:2], "--test-fraction", "0.3")) == 2

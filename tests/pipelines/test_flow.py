@@ -19,8 +19,8 @@ import pytest
 
 from crossdim.foundation.cluster import ray_session
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs.check import decoded
-from crossdim.pipelines.jobs.ray_data import each
+from crossdim.pipelines.jobs.check import decode_row
+from crossdim.pipelines.jobs.ray_data import run_each
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, parse_manifest
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
@@ -85,7 +85,7 @@ def manifest_of(dataset: Path):
 
 def array_of(dataset: Path, row: dict) -> np.ndarray:
     data = (dataset / row["object"]).read_bytes()[row["offset"] : row["offset"] + row["length"]]
-    return decoded(data, row)
+    return decode_row(data, row)
 
 
 def last_answer(capsys) -> dict:
@@ -325,11 +325,11 @@ TASK_ERRORS = {
 def test_errors_of_tasks_arrive_as_sentences(sentence, work):
     """Ray alone would hand over a traceback as text, and would repeat a dying task for ever."""
     with pytest.raises(CrossdimError, match=sentence):
-        list(each(["a"], work))
+        list(run_each(["a"], work))
 
 
 def test_answers_come_once_for_every_document():
-    assert sorted(each([f"{n}" for n in range(9)], str.upper)) == [f"{n}" for n in range(9)]
+    assert sorted(run_each([f"{n}" for n in range(9)], str.upper)) == [f"{n}" for n in range(9)]
 
 
 def test_markers_of_another_plan_are_refused(raw, tmp_path, capsys):

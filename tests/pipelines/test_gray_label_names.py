@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from crossdim.pipelines.readers.label_kinds import Values
-from crossdim.pipelines.readers.label_values import shows_gray, values_of
+from crossdim.pipelines.readers.label_values import classify_values, shows_gray
 from crossdim.pipelines.readers.raw import ReadRules
 from tests.pipelines.corpora import blob, nifti_bytes, picture
 from tests.pipelines.test_label_maps import labels, maps, outcome, write
@@ -189,4 +189,4 @@ def test_noise_of_three_values_is_no_label_map():
     """Where the smallest, largest and commonest value are all that there are, the commonest alone is background."""
     counts = np.random.default_rng(0).integers(0, 3, SHAPE)
 
-    assert values_of(nifti_bytes(counts.astype("u1"), (1.0, 1.0, 1.0)), RULES) is Values.OTHER
+    assert classify_values(nifti_bytes(counts.astype("u1"), (1.0, 1.0, 1.0)), RULES) is Values.OTHER

@@ -32,11 +32,11 @@ from pydicom.uid import (
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.scan import scan_file
-from crossdim.pipelines.jobs.unread import UnreadFormat, sentence_of_unread, unread_formats
+from crossdim.pipelines.jobs.unread import UnreadFormat, count_unread_formats, describe_unread
 from crossdim.pipelines.readers import dicom_header
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import ReadRules
-from crossdim.pipelines.readers.signatures import IMAGES, OTHERS, Unread, name_of_unread
+from crossdim.pipelines.readers.signatures import IMAGES, OTHERS, Unread, identify_unread
 from crossdim.pipelines.sources.ignored_names import FILES, FOLDERS, PREFIXES, SUFFIXES, match_ignored_name
 from crossdim.pipelines.sources.listing import SourceFile, list_sources
 from crossdim.storage_schema.errors import SampleError
@@ -218,7 +218,7 @@ def test_a_name_that_promises_another_format_is_refused_with_the_format_that_was
 )
 def test_what_holds_no_images_is_counted_under_a_name_of_ours(name, content, kind):
     """A suffix may be a name of a person: only those of the table are told."""
-    assert name_of_unread(name, content) == Unread(format=kind, is_image=False)
+    assert identify_unread(name, content) == Unread(format=kind, is_image=False)
 
 
 def test_dicom_objects_without_images_are_no_images_and_an_index_is_said(tmp_path):
@@ -280,9 +280,9 @@ def test_images_that_are_not_read_are_said_by_name(tmp_path):
     _itk(tmp_path / "v.nrrd")
     (tmp_path / "labels.csv").write_text("path\n")
     sources, files = list_sources([Bucket(str(tmp_path))])
-    unread = unread_formats([scan_file(file, sources, ReadRules()) for file in files])
+    unread = count_unread_formats([scan_file(file, sources, ReadRules()) for file in files])
 
-    assert sentence_of_unread(unread) == (
+    assert describe_unread(unread) == (
         "4 files look like images or may hold some, of formats that this version does not read: "
         "TIFF 3 (such as 0.tif), NRRD 1 (such as v.nrrd)"
     )
@@ -300,4 +300,4 @@ def test_what_the_listing_cannot_reach_is_refused_unless_it_is_litter(name, stat
 def test_a_name_cannot_move_the_cursor_of_a_terminal():
     unread = {"TIFF": UnreadFormat(num_files=1, example="\x1b[2J\nnext: rm.tif")}
 
-    assert sentence_of_unread(unread).isprintable()
+    assert describe_unread(unread).isprintable()

@@ -89,7 +89,7 @@ def test_the_fit_of_a_table_is_told_before_the_scan(tmp_path, capsys, monkeypatc
         at_scan.append(capsys.readouterr().err)
         return map(work, documents)
 
-    monkeypatch.setattr(scan, "each", each)
+    monkeypatch.setattr(scan, "run_each", each)
     line = ["prepare", str(tmp_path / "raw"), *IMAGES, "--labels", str(tmp_path / "t.csv"), "--label-column", "kind"]
 
     assert main([*line, "--out", str(tmp_path / "out")]) == 0

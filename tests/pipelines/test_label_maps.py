@@ -16,11 +16,11 @@ from PIL import Image
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs import voxel_kinds
-from crossdim.pipelines.jobs.label_maps import ignore_label_maps, sentence_of_maps
+from crossdim.pipelines.jobs.label_maps import describe_maps, ignore_label_maps
 from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.label_kinds import Values
-from crossdim.pipelines.readers.label_values import values_of
+from crossdim.pipelines.readers.label_values import classify_values
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.sources.label_maps import Candidate, find_by_name
@@ -157,7 +157,7 @@ def outcome(monkeypatch):
         assert concurrency is None
         return map(work, documents)
 
-    monkeypatch.setattr(voxel_kinds, "each", each)
+    monkeypatch.setattr(voxel_kinds, "run_each", each)
 
     def of(*folders: Path, recipe: str = "mixed-superpatches:tiny") -> dict[str, ScanResult]:
         sources, files = list_sources([Bucket(str(folder)) for folder in folders])
@@ -188,8 +188,8 @@ def test_integers_that_look_like_labels_are_labels_beside_an_image_of_the_same_g
     assert maps(results) == {"q1/liver.nii.gz", "q1/organs.nii"}
     assert all(v.status == "ok" for uri, v in results.items() if uri not in maps(results))
     assert "an image of the same grid" in results["q1/liver.nii.gz"].reason
-    assert "2 files are label maps, such as 'q1/liver.nii.gz'" in str(sentence_of_maps(results.values()))
-    assert sentence_of_maps([results["q1/gray.nii"]]) is None
+    assert "2 files are label maps, such as 'q1/liver.nii.gz'" in str(describe_maps(results.values()))
+    assert describe_maps([results["q1/gray.nii"]]) is None
 
 
 def test_volumes_of_few_values_are_images_where_no_other_image_has_their_grid(tmp_path, outcome):
@@ -304,19 +304,24 @@ def test_values_are_read_from_gzip_members_and_until_damage():
     members = gzip.compress(data[:5000], mtime=0) + gzip.compress(data[5000:], mtime=0)
     rules = ReadRules()
 
-    assert values_of(data, rules) is values_of(gzip.compress(data), rules) is values_of(members, rules) is Values.LABELS
-    assert values_of(members[:-200], rules) is values_of(data[:-1], rules) is Values.OTHER
-    assert values_of(nifti_bytes(labels(shape, 33, "f4") * 0.5, (1.0, 1.0, 1.0)), rules) is Values.OTHER
-    assert values_of(nifti_bytes(labels(shape, 33, "f4") / 64, (1.0, 1.0, 1.0)), rules) is Values.FRACTIONS
+    assert (
+        classify_values(data, rules)
+        is classify_values(gzip.compress(data), rules)
+        is classify_values(members, rules)
+        is Values.LABELS
+    )
+    assert classify_values(members[:-200], rules) is classify_values(data[:-1], rules) is Values.OTHER
+    assert classify_values(nifti_bytes(labels(shape, 33, "f4") * 0.5, (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    assert classify_values(nifti_bytes(labels(shape, 33, "f4") / 64, (1.0, 1.0, 1.0)), rules) is Values.FRACTIONS
     noise = np.random.default_rng(0).integers(0, 100, shape)
-    assert values_of(nifti_bytes(noise.astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
-    assert values_of(nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    assert classify_values(nifti_bytes(noise.astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    assert classify_values(nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
     for mean in (0.5, 1, 6):  # counts of photons
         counts = np.random.default_rng(0).poisson(mean, shape)
-        assert values_of(nifti_bytes(counts.astype("<i2"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+        assert classify_values(nifti_bytes(counts.astype("<i2"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
     vessels = np.zeros(shape, "u1")
     vessels[np.arange(20), np.arange(20), np.arange(20)], vessels[3, 4, 5:9] = 1, 2
-    assert values_of(nifti_bytes(vessels, (1.0, 1.0, 1.0)), rules) is Values.LABELS
+    assert classify_values(nifti_bytes(vessels, (1.0, 1.0, 1.0)), rules) is Values.LABELS
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8"])
@@ -327,14 +332,14 @@ def test_labels_are_told_in_every_type_of_number_to_its_ends(dtype):
     blocks[0, 0, 0], blocks[1, 0, 0] = ends.min, ends.max
     image = nibabel.Nifti1Image(blocks, np.eye(4), dtype=blocks.dtype)
 
-    assert values_of(image.to_bytes(), ReadRules()) is Values.LABELS
+    assert classify_values(image.to_bytes(), ReadRules()) is Values.LABELS
 
 
 def test_every_real_label_map_is_told_from_every_real_image(real_data):
     for path in sorted([*real_data.glob("seg/**/*.nii*"), *real_data.glob("ct/*.nii*"), *real_data.glob("mr/*.nii*")]):
         is_label = path.parent.name == "aorta" or "label" in path.name
         if path.name != "label_gm_float.nii.gz":  # gray values by its voxels, a label by its name
-            assert (values_of(path.read_bytes(), ReadRules()) is Values.LABELS) == is_label, path
+            assert (classify_values(path.read_bytes(), ReadRules()) is Values.LABELS) == is_label, path
 
 
 CASES = ("spine_t2", "stroke_lesion", "totalseg_mr_sm", "spine_mt1", "prostate_phantom")

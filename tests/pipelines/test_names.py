@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, name_table
+from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, serialise_name_table
 from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
 from crossdim.pipelines.jobs.scan_result import ScanResult
@@ -133,7 +133,7 @@ def test_one_dicom_file_hashes_the_names_of_its_whole_source_and_of_no_other():
         ScanResult(source=2, path="b.png", uri="z/b.png", size=1, status="ok", header=HeaderInfo(format="png", shape=(8, 8))),
     ]
     names = choose_names(results, "by_format", has_patients=False, load_key=lambda: KEY)
-    told = [names.of_file(result) for result in results]
+    told = [names.name_file(result) for result in results]
 
     assert names.hashed == {0, 1}
     assert told[-1] == "z/b.png"
@@ -158,7 +158,7 @@ def test_no_key_is_made_where_there_is_nothing_to_hash():
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")), st.text("ab"))))
 def test_the_table_of_names_is_read_back_by_csv(pairs):
     files = [NamedFile(path=path, name=name) for path, name in pairs]
-    table = csv.DictReader(io.StringIO(name_table(files).decode(), newline=""))
+    table = csv.DictReader(io.StringIO(serialise_name_table(files).decode(), newline=""))
 
     assert [(row["path"], row["name"]) for row in table] == [(f.path, f.name) for f in sorted(files, key=lambda f: f.path)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
-from crossdim.pipelines.jobs.names import NamedFile, SourceNames, readable
+from crossdim.pipelines.jobs.names import NamedFile, SourceNames, make_readable
 from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
 from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.scan_result import ScanResult
@@ -87,13 +87,13 @@ def test_a_series_refused_for_one_slice_names_that_file(tmp_path):
     (plain,) = plan(results, "mixed-superpatches:tiny").refused
     names = SourceNames(key=PseudonymKey(b"a key that tests share"), hashed=frozenset({0}))
     (hashed,) = make_plan(names.publish(results), resolve("mixed-superpatches:tiny"), replace(NAMING, names=names), {}).refused
-    named = [NamedFile(path=result.uri, name=names.of_file(result), series=hashed.uri) for result in results]
+    named = [NamedFile(path=result.uri, name=names.name_file(result), series=hashed.uri) for result in results]
 
     assert plain.rule == hashed.rule == "mixed_orientation"
     assert plain.reason.endswith("; at fault: a/scout.dcm")
     assert "scout" not in hashed.reason
-    assert readable(hashed.reason, named) == plain.reason
-    assert readable(f"the first, {hashed.uri}, is refused", named) == "the first, the series in a, is refused"
+    assert make_readable(hashed.reason, named) == plain.reason
+    assert make_readable(f"the first, {hashed.uri}, is refused", named) == "the first, the series in a, is refused"
 
 
 def test_a_plan_does_not_depend_on_where_the_bucket_lies(tmp_path):

@@ -143,7 +143,7 @@ def test_an_interrupted_preparation_goes_on_with_its_own_key_alone(raw, tmp_path
     (tmp_path / "other").write_bytes(b"another secret key")
     line = ["prepare", str(raw), *RECIPES["images"], "--out", str(tmp_path / "out"), "--name-map", str(tmp_path / "m"), "--json"]
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "each", lambda documents, work, **_: map(work, documents[:2]))
+        patch.setattr(prepare, "run_each", lambda documents, work, **_: map(work, documents[:2]))
         assert main([*line, "--salt-file", str(tmp_path / "salt")]) == 2
     left = [path for path in (tmp_path / "out" / "_work").rglob("*") if path.is_file()]
     capsys.readouterr()

@@ -20,7 +20,7 @@ from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.output import check_free
 from crossdim.pipelines.jobs.plan import PLAN_VERSION
 from crossdim.pipelines.jobs.request import RequestDigests
-from crossdim.pipelines.markers import FileRead, Marker, finished_rows, marker_path, parse_marker, read_markers
+from crossdim.pipelines.markers import FileRead, Marker, find_finished_rows, marker_path, parse_marker, read_markers
 from crossdim.pipelines.publish import count_files
 from crossdim.pipelines.quarantine import Ignored, Quarantined
 from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
@@ -72,7 +72,7 @@ def test_nothing_has_changed_and_it_goes_on(begun):
     hold(source, out)
 
     assert out.read(INPUTS) == before
-    assert list(finished_rows(out, PLAN)) == [0]
+    assert list(find_finished_rows(out, PLAN)) == [0]
 
 
 @pytest.mark.parametrize("path", ["a.png", "b.png"])
@@ -206,7 +206,7 @@ def test_a_marker_that_cannot_be_trusted_is_told_and_its_row_done_again(begun, t
     _, out = begun
     damage(out)
 
-    assert finished_rows(out, PLAN) == {}
+    assert find_finished_rows(out, PLAN) == {}
     assert told in caplog.text
     with pytest.raises(StorageError, match="nothing is published"):
         read_markers(out, PLAN, [0])

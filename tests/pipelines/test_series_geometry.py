@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.readers.dicom_header import slice_header
+from crossdim.pipelines.readers.dicom_header import read_slice_header
 from crossdim.pipelines.readers.geometry import stack_slices
 from crossdim.pipelines.readers.raw import RawItem
-from crossdim.pipelines.readers.slice_grid import slice_grid
+from crossdim.pipelines.readers.slice_grid import fit_slice_grid
 from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, dicom_dataset, read_series, series_bytes
 
@@ -64,7 +64,7 @@ def test_rounding_by_more_than_a_tenth_of_the_spacing_leaves_no_grid():
 def test_every_grid_rounded_to_a_tenth_is_accepted(spacing, start, count):
     depths = np.round(start + spacing * np.arange(count), 1)
     positions = np.column_stack([np.zeros(count), np.zeros(count), depths])
-    grid = slice_grid(positions, np.array([0, 0, 1.0]), rounding_mm=np.full(3, 0.05), pixel_mm=1.0)
+    grid = fit_slice_grid(positions, np.array([0, 0, 1.0]), rounding_mm=np.full(3, 0.05), pixel_mm=1.0)
 
     assert grid.step_mm[2] == pytest.approx(spacing, abs=0.1 / (count - 1) + 1e-9)
 
@@ -75,7 +75,7 @@ def test_a_missing_slice_is_never_taken_for_rounding(spacing, count, data):
     numbers = np.delete(np.arange(count + 1), data.draw(st.integers(1, count - 1)))
     positions = np.column_stack([np.zeros(count), np.zeros(count), np.round(spacing * numbers, 1)])
     with pytest.raises(SampleError) as caught:
-        slice_grid(positions, np.array([0, 0, 1.0]), rounding_mm=np.full(3, 0.05), pixel_mm=1.0)
+        fit_slice_grid(positions, np.array([0, 0, 1.0]), rounding_mm=np.full(3, 0.05), pixel_mm=1.0)
 
     assert caught.value.rule == "irregular_spacing"
 
@@ -221,5 +221,5 @@ def test_positions_win_over_every_other_tag(sign):
 
 def test_decimals_are_those_written():
     dataset = dicom_dataset(VOLUME[0], **AXIAL, ImagePositionPatient=("DS", ["-12.50", "3", "1.5e-3"]))
-    assert slice_header(dataset, "").position_decimals == (2, 0, 4)
-    assert stack_slices([slice_header(dataset, "")]).shape == (1, 10, 12)
+    assert read_slice_header(dataset, "").position_decimals == (2, 0, 4)
+    assert stack_slices([read_slice_header(dataset, "")]).shape == (1, 10, 12)

@@ -14,7 +14,7 @@ import zarr
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.duplicates import Duplicate, settle_duplicates
-from crossdim.pipelines.jobs.check import decoded, read_with_webdataset, read_with_zarr
+from crossdim.pipelines.jobs.check import decode_row, read_with_webdataset, read_with_zarr
 from crossdim.pipelines.markers import FileRead, Marker, Used, parse_marker
 from crossdim.pipelines.publish import ManifestHeader, encode_parquet, publish
 from crossdim.pipelines.quarantine import Quarantined
@@ -88,7 +88,7 @@ def test_webdataset_reads_what_the_catalog_points_at(tmp_path):
     for row in packed.rows:
         part = packed.data[row["offset"] : row["offset"] + row["length"]]
         assert google_crc32c.value(part) == row["crc32c"]
-        assert np.array_equal(decoded(part, row), samples[row["key"]].array)
+        assert np.array_equal(decode_row(part, row), samples[row["key"]].array)
         assert np.array_equal(np.load(io.BytesIO(read[row["key"]]["npy"])), samples[row["key"]].array)
         assert np.array_equal(read_with_webdataset(packed.data)[row["key"]], samples[row["key"]].array)
 
@@ -116,7 +116,7 @@ def test_zarr_opens_the_bank_from_files_and_sees_our_bits(tmp_path):
     for one in packed:
         for row in one.rows:
             expected = by_key[row["key"]].array
-            ours = decoded(one.data[row["offset"] : row["offset"] + row["length"]], row)
+            ours = decode_row(one.data[row["offset"] : row["offset"] + row["length"]], row)
             assert np.array_equal(ours, expected)
             assert np.array_equal(array[row["position"]], expected[0])
             assert np.array_equal(read_with_zarr(build_bank_document(LAYOUT, 3), one.path, one.data, [row])[row["key"]], expected)

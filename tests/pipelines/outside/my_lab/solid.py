@@ -10,7 +10,7 @@ import numpy as np
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.reader import Reader
-from crossdim.pipelines.readers.volume_values import range_of
+from crossdim.pipelines.readers.volume_values import compute_range
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality
@@ -43,7 +43,7 @@ def decode(item: RawItem) -> Sample:
         presentation=None,
         array=volume_DHW[None],
         modality=Modality(modality.decode()),
-        scaling=range_of(volume_DHW, None),
+        scaling=compute_range(volume_DHW, None),
         origin=origin,
         spacing_mm=(spacing_mm,) * 3,
         affine=tuple(tuple(float(v) for v in row) for row in affine),
