@@ -206,7 +206,7 @@ def check_object(entry: ObjectEntry, rows: Sequence[CatalogRow], document: Objec
     try:
         described = dataset.read(document.path)
     except StorageError:
-        return damaged  # told where that object itself is checked, as is one that was changed
+        return damaged  # reported where that object itself is checked
     return damaged if check_bytes(document, described) else [*damaged, *compare_readers(entry, data, rows, ours, described)]
 
 

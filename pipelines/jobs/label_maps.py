@@ -20,7 +20,7 @@ from crossdim.pipelines.readers.registry import reader_of_format, reader_of_path
 from crossdim.pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
 from crossdim.pipelines.sources.listing import SourceFile, folder_name
 
-#: Two volumes have one grid if no corner of it lies further apart than this share of a voxel. Ours: what rounding makes.
+#: Two volumes have the same grid if no corners are further apart than this share of a voxel. Our choice: the effect of rounding.
 MAX_SHIFT_VOXELS = 0.05
 
 

@@ -14,7 +14,7 @@ from crossdim.pipelines.readers.dicom_header import DICOM
 from crossdim.pipelines.readers.registry import known_ending, promised_family
 from crossdim.storage_schema.pseudonym import PseudonymKey
 
-#: ``by_format``: hashed in every source that holds DICOM, whose folders and files are often called after patients.
+#: ``by_format``: hashed in every source that holds DICOM, whose folders and files are often named after patients.
 NameRule = Literal["by_format", "hashed", "relative"]
 
 

@@ -210,7 +210,7 @@ def _build_identity(task: Task) -> dict[str, Any]:
     document: dict[str, Any] = to_document(task)
     for item in document["items"]:
         if item["note"] is None:
-            del item["note"]  # plans without notes have the digests that they always had
+            del item["note"]  # plans without notes keep the digests that they had before notes existed
         for file in item["files"]:
             del file["path"], file["version"]
     return document

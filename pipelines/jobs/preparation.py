@@ -17,7 +17,7 @@ from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.split import SplitRule
 from crossdim.storage_schema.vocabulary import Modality
 
-#: Fields of an order that change no byte of the dataset, or that ``settings`` tells in another form.
+#: Fields that change no byte of the dataset, or that ``settings`` states in another form.
 _NO_SETTINGS = frozenset({"sources", "out", "concurrency", "quiet", "pseudonyms", "label_table"})
 
 

@@ -16,7 +16,7 @@ from crossdim.foundation import signals
 from crossdim.pipelines.extensions import list_extensions, load_extensions
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 
-#: Attempts at a task whose worker dies, for instance for want of memory. Ours.
+#: Attempts at a task whose worker dies, for example for want of memory. Our choice.
 MAX_RETRIES = 3
 Work = Callable[[str], str]
 #: Opens the Ray session that work is done in.
@@ -56,7 +56,7 @@ def run_each(documents: Sequence[str], work: Work, *, concurrency: int | None = 
     """
     if not documents:
         return
-    import ray.data  # takes a second or two, which what needs no Ray does not wait for
+    import ray.data  # takes a second or two, which is saved where Ray is not needed
     from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
     _quiet()

@@ -33,7 +33,7 @@ from crossdim.storage_schema.vocabulary import Modality, Presentation
 Decoder = Callable[[RawItem], Sample]
 
 
-#: Recipes that a message names for files which the chosen one does not read, by what their readers make of them.
+#: Recipes that a message names for files which the chosen one does not read, by the kind of their readers.
 RECIPE_FOR: dict[Kind, str] = {"image": "xray-pseudo3d", "volume": "mixed-superpatches"}
 
 

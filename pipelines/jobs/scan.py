@@ -24,7 +24,7 @@ from crossdim.pipelines.sources.listing import SourceFile
 from crossdim.pipelines.sources.reading import read_head
 from crossdim.storage_schema.digest import canonical_json
 
-#: Files per task: enough to outweigh what a task costs, few enough to spread.
+#: Files per task: enough to outweigh the cost of a task, few enough to distribute.
 GROUP = 64
 
 

@@ -13,7 +13,7 @@ from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.split import SplitRule
 from crossdim.storage_schema.vocabulary import Split
 
-#: A share of samples that is further from the share asked for is told. Ours.
+#: A share of samples that is further from the share asked for is reported. Our choice.
 FAR = 0.1
 _OTHER_OUT = ", and another --out, for this one holds finished rows of this split"
 

@@ -18,7 +18,7 @@ from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.pseudonym import PseudonymKey
 
-#: Two clocks may differ by this much, in ns. Ours.
+#: Two clocks may differ by this much, in ns. Our choice.
 _TWO_CLOCKS = 300 * 10**9
 #: Stores tell whole seconds, filesystems whole ticks of the kernel's clock.
 _ONE_SECOND = 10**9

@@ -146,7 +146,7 @@ def check_tables(dataset: Bucket) -> TableCheck:
     ignored, others = read_tables(dataset, manifest, "ignored", IGNORED_SCHEMA)
     check = check_catalog(catalog, manifest)
     problems += [*more, *others, *check.problems, *check_counts(manifest, quarantine, ignored)]
-    # A row that breaks the contract is told of and not followed.
+    # A row that breaks the contract is reported, and its object is not checked by it.
     rows = catalog.select(_COLUMNS).filter(pa.array(check.sound)).to_pylist()
     tasks = tuple(build_object_tasks(manifest, rows))
     return TableCheck(manifest=manifest, num_samples=catalog.num_rows, problems=tuple(problems), tasks=tasks)

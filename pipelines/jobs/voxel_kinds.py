@@ -1,4 +1,4 @@
-"""The kinds of values in volumes and images, where names and layouts do not tell label maps from images."""
+"""The kinds of values in volumes and images, which decide where names and layouts do not tell label maps from images."""
 
 from __future__ import annotations
 

@@ -6,5 +6,5 @@ module that a recipe names (see "To add" in the README of pipelines).
 
 from __future__ import annotations
 
-#: Of what decoders make of a file: a new number wherever values or places of a file that was read before change.
+#: Version of decoding: a new number whenever values or positions change for a file that could be read before.
 DECODING_VERSION = 2

@@ -60,7 +60,7 @@ def translate_errors(what: str) -> Iterator[None]:
         raise
     except InvalidDicomError as error:
         raise SampleError("not_dicom", f"{what}: it does not begin as DICOM does") from error
-    except Exception as error:  # codecs and parsers raise what they like; pydicom promises no error type
+    except Exception as error:  # codecs and parsers raise errors of any type; pydicom documents none
         raise SampleError("damaged", f"{what} ({type(error).__name__})") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from crossdim.pipelines.readers.dicom_header import patient_name, read_text
 from crossdim.storage_schema.errors import SampleError
 
-#: Says how many, never which.
+#: States how many names there are, and none of them.
 NAMES_NOTE = "PatientName differs between slices of one PatientID"
 
 

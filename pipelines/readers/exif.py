@@ -33,7 +33,7 @@ def turn_upright(picture: Image.Image) -> tuple[Image.Image, str | None]:
 
 def _orientation(info: dict[str | tuple[int, int], object]) -> tuple[int | None, bool]:
     """The orientation, 1 to 8, where the metadata state one, and whether they are damaged."""
-    bare = Image.new("L", (1, 1))  # of the picture itself, Pillow keeps what it could read, and no longer tells of damage
+    bare = Image.new("L", (1, 1))  # of the image's own metadata Pillow keeps what it could read, and does not report damage
     bare.info = info
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

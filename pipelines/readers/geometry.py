@@ -21,7 +21,7 @@ from crossdim.storage_schema.errors import SampleError
 
 #: Direction cosines may differ by this much between slices. Ours.
 COSINE_TOLERANCE = 1e-3
-#: Decimals of a position that does not tell: no rounding at all.
+#: Decimals of a position whose text is not known: no rounding is assumed.
 _MANY_DIGITS = 12
 #: LPS, DICOM's axes, to RAS.
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])

@@ -15,7 +15,7 @@ from crossdim.storage_schema.sample import Sample
 
 #: Name of the format.
 NIFTI = "nifti"
-#: Behind the last voxel: what writers fill blocks up with. More is a header that tells of fewer voxels than there are. Ours.
+#: Bytes after the last voxel, with which writers fill blocks. More means that the header states too few voxels. Our choice.
 MAX_TRAILING_BYTES = 1 << 16
 
 

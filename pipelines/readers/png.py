@@ -27,7 +27,7 @@ _INFLATE_BYTES = 1 << 20
 
 
 def check_chunks(data: bytes) -> None:
-    """Hold every chunk against its checksum, up to the last one; decoders skip this for pixel data.
+    """Check every chunk against its checksum, up to the last one; decoders skip this for pixel data.
 
     Args:
         data: the file.

@@ -18,7 +18,7 @@ FREE_VALUES = 1 << 25
 #: Values for each byte of the file above that: 0.04 bits for each, below what lossy codecs leave of an image that shows
 #: something; a blank one may have fewer. Ours.
 MAX_VALUES_PER_BYTE = 200
-#: Of a file, which are read first: enough for nearly every header; a longer one costs a second request.
+#: First bytes of a file that are read: enough for nearly every header; a longer one needs a second request.
 HEAD_BYTES = 256 * 1024
 #: Key of a sample's ``extra`` under which a decoder tells the task of files that it left out; it is never published.
 LEFT_OUT = "left_out"

@@ -10,7 +10,7 @@ from crossdim.storage_schema.errors import UsageError
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
-#: By name, in the order in which they are asked whether a file is theirs. A new one is a module and an entry here.
+#: By name, in the order in which they are tried on a file. A new reader is a module and an entry here.
 READERS: dict[str, Reader] = {
     reader.name: reader
     for reader in (

@@ -11,7 +11,7 @@ from crossdim.storage_schema.errors import SampleError
 
 Vector = npt.NDArray[np.float64]
 
-#: Positions nearer than this are one position; scanners write about this many digits. Ours.
+#: Positions nearer than this are the same; scanners write about this many digits. Our choice.
 SAME_POSITION_MM = 1e-3
 #: Distances between slices may differ, and slices may lie off an even grid, by this share of the median distance. Ours.
 SPACING_TOLERANCE = 0.02

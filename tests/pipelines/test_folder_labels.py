@@ -63,7 +63,7 @@ def test_classes_are_labels_also_where_an_anonymiser_called_patients_so(tmp_path
     assert "folder names as labels" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("patients", "run_each", "is_told"), [(4, 1, True), (4, 2, True), (4, 3, False), (2, 1, False)])
+@pytest.mark.parametrize(("patients", "each", "is_told"), [(4, 1, True), (4, 2, True), (4, 3, False), (2, 1, False)])
 def test_a_label_for_nearly_every_picture_is_told(patients, each, is_told, tmp_path, capsys):
     for patient in range(patients):
         for number in range(each):
@@ -76,7 +76,7 @@ def test_a_label_for_nearly_every_picture_is_told(patients, each, is_told, tmp_p
     assert (told in capsys.readouterr().out) is is_told
 
 
-@pytest.mark.parametrize(("run_each", "is_told"), [(1, True), (3, True)])
+@pytest.mark.parametrize(("each", "is_told"), [(1, True), (3, True)])
 def test_a_label_for_every_patient_of_the_headers_is_told(each, is_told, tmp_path, capsys):
     for patient in range(3):
         for number in range(each):
