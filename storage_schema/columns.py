@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
@@ -127,9 +128,12 @@ class Columns:
         recorded = self._manifest.preprocessing.get("pseudo3d")
         if self.presentation is not Presentation.PSEUDO3D or not isinstance(recorded, dict):
             return None
+        settings = {one.name: recorded[one.name] for one in fields(Pseudo3D) if one.name in recorded}
+        if any(type(settings[one.name]) is not type(one.default) for one in fields(Pseudo3D) if one.name in settings):
+            return None
         try:
-            return Pseudo3D(**{name: recorded[name] for name in Pseudo3D.__dataclass_fields__ if name in recorded})
-        except (GeometryError, TypeError):  # told by who opens the dataset
+            return Pseudo3D(**settings)
+        except GeometryError:  # told by who opens the dataset
             return None
 
     @property
