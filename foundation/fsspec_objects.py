@@ -94,10 +94,10 @@ def _build_stored_object(path: str, info: dict[str, Any]) -> StoredObject:
             f"the store lists {path.partition('?')[0]} without its size; copy the files to a folder or an object store"
         )
     version = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), "")
-    return StoredObject(path=path, size=int(info["size"]), version=version.strip('"'), changed_at=_changed_at(info))
+    return StoredObject(path=path, size=int(info["size"]), version=version.strip('"'), changed_at=_read_change_time(info))
 
 
-def _changed_at(info: dict[str, Any]) -> int:
+def _read_change_time(info: dict[str, Any]) -> int:
     """When an object was last written, of the names and types that stores tell it by; 0 where they do not."""
     told = next((info[key] for key in ("LastModified", "last_modified", "updated", "mtime", "created") if info.get(key)), 0)
     if isinstance(told, str):

@@ -70,17 +70,17 @@ def settle_duplicates(
     refused: list[Quarantined] = []
     for same in (list(found.values()) for found in names.values()):
         if len({one.label for one in same} - {None}) > 1:
-            refused += _in_conflict(same)
+            refused += _refuse_label_conflict(same)
         elif len({one.patient for one in same} - {None}) > 1:
-            refused += _of_several_patients(same)
+            refused += _refuse_patient_conflict(same)
         else:
             best = max((one for one in same if one.uri in with_rows), key=lambda one: tells_more(one.label, one.patient))
             kept.add(best.uri)
-            refused += [_as_duplicate(one, best) for one in same if one is not best]
+            refused += [_refuse_duplicate(one, best) for one in same if one is not best]
     return [row for row in rows if row["source_uri"] in kept], refused
 
 
-def _as_duplicate(duplicate: Duplicate, kept: Duplicate) -> Quarantined:
+def _refuse_duplicate(duplicate: Duplicate, kept: Duplicate) -> Quarantined:
     lost = (
         f", without this one's label {duplicate.label!r}" if duplicate.label != kept.label and duplicate.label is not None else ""
     )
@@ -89,7 +89,7 @@ def _as_duplicate(duplicate: Duplicate, kept: Duplicate) -> Quarantined:
     return Quarantined(uri=duplicate.uri, stage="publish", rule="duplicate", reason=reason, num_files=duplicate.num_files)
 
 
-def _in_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
+def _refuse_label_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
     """All names of one content whose labels differ: it is not known which of them is right."""
     rows = []
     for one in same:
@@ -99,7 +99,7 @@ def _in_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
     return rows
 
 
-def _of_several_patients(same: Sequence[Duplicate]) -> list[Quarantined]:
+def _refuse_patient_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
     """All names of one content that belong to several patients: it is not known which of them is right."""
     reason = "has the same content as {}, of another patient or of none; correct the table of patients, or keep one of them"
     return [

@@ -190,9 +190,9 @@ def sort_results(results: Sequence[ScanResult], recipe: Recipe) -> tuple[list[Sc
         if result.status == "ok" and result.header and result.header.format in recipe.formats:
             usable.append(result)
         elif result.status == "refused" and promised_family(result.path) in {*families, None}:
-            refused.append(result.quarantined())
+            refused.append(result.to_quarantined())
         elif result.status == "ignored":
-            ignored.append(result.ignored())
+            ignored.append(result.to_ignored())
         else:
             broken = f"; besides, {result.reason} [{result.rule}]" if result.reason else ""
             reason = f"the recipe reads {', '.join(sorted(recipe.formats))}{broken}"
@@ -287,7 +287,7 @@ def pack_images(usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Namin
 def _build_image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:
     """The item of an image file, and about how many bytes its sample has."""
     reader = next(one for one in readers_of("image") if one.format_name == info.format)
-    return naming.build_item(files[0].uri, files, reader.name), recipe.estimated_bytes(info)
+    return naming.build_item(files[0].uri, files, reader.name), recipe.estimate_bytes(info)
 
 
 def build_volume_items(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import contains
 from crossdim.pipelines.jobs.names import NamedFile, NameRule, parse_name_table, serialise_name_table
-from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, as_folder
+from crossdim.pipelines.sources.listing import NAME_MAP_PREFIX, SALT_NAME, split_folder
 from crossdim.pipelines.sources.salt import load_or_create_key, locate_salt, make_key, read_key, tell_if_readable_by_others
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.pseudonym import PseudonymKey
@@ -87,7 +87,7 @@ class PseudonymOptions:
         """
         place = self._name_map_place(source, dataset)
         _check_outside(out, place, "--name-map")
-        folder, name = as_folder(place)
+        folder, name = split_folder(place)
         try:
             folder.put(name, serialise_name_table(files), private=True)
         except StorageError as error:
@@ -106,11 +106,11 @@ class PseudonymOptions:
         Returns:
             Its rows; none if the table is missing.
         """
-        folder, name = as_folder(self._name_map_place(source, dataset))
+        folder, name = split_folder(self._name_map_place(source, dataset))
         return parse_name_table(folder.read(name)) if folder.exists(name) else []
 
     def _name_map_place(self, source: Bucket, dataset: str) -> Bucket:
-        beside = as_folder(self.salt_file)[0] if self.salt_file is not None else source
+        beside = split_folder(self.salt_file)[0] if self.salt_file is not None else source
         return self.name_map or beside.at(f"{NAME_MAP_PREFIX}{dataset[:16]}.csv")
 
 

@@ -82,10 +82,10 @@ class StagedRecipe(ABC):
             decoder: gives the sample of an item behind :attr:`decoder_stages`, which it runs too.
         """
         rest = self.stages()[len(self.decoder_stages) :]
-        return [("decode", decoder), *((stage.name, stage) for stage in rest), ("collect", _as_list)]
+        return [("decode", decoder), *((stage.name, stage) for stage in rest), ("collect", _wrap_in_list)]
 
 
-def _as_list(samples: Sample | list[Sample]) -> list[Sample]:
+def _wrap_in_list(samples: Sample | list[Sample]) -> list[Sample]:
     return samples if isinstance(samples, list) else [samples]
 
 
@@ -130,7 +130,7 @@ class ImageRecipe(StagedRecipe):
         """Resized, then as its view."""
         return (FitStage(config=self.fit, spec=self.pseudo3d), Pseudo3DStage(spec=self.pseudo3d, mode=self.mode))
 
-    def estimated_bytes(self, info: HeaderInfo) -> int:
+    def estimate_bytes(self, info: HeaderInfo) -> int:
         """About the size of the sample that a picture becomes."""
         scale = min(1.0, self.fit.max_side / max(info.shape))
         channels = 1 if self.pseudo3d.channel_mode == "gray" else 3

@@ -35,10 +35,10 @@ class ScanResult:
     reason: str = ""
     header: HeaderInfo | None = None
 
-    def quarantined(self) -> Quarantined:
+    def to_quarantined(self) -> Quarantined:
         """The quarantine row of a refused file."""
         return Quarantined(uri=self.uri, stage="scan", rule=self.rule, reason=self.reason)
 
-    def ignored(self) -> Ignored:
+    def to_ignored(self) -> Ignored:
         """The row of a file that is ignored."""
         return Ignored(uri=self.uri, format=self.format, rule=self.rule, reason=self.reason)

@@ -100,7 +100,7 @@ def find_split_series(series: Mapping[SeriesId, Sequence[ScanResult]]) -> dict[S
         The refusal of each part, rule ``split_series``.
     """
     refused: dict[SeriesId, SampleError] = {}
-    for members, stacks in _of_one_uid(series):
+    for members, stacks in _group_by_uid(series):
         for parts in find_interleaved(stacks):
             refused |= dict.fromkeys((members[part] for part in parts), _refusal([members[part] for part in parts]))
     return refused
@@ -112,10 +112,10 @@ def find_continued_series(series: Mapping[SeriesId, Sequence[ScanResult]]) -> se
     Args:
         series: the slices of each.
     """
-    return {members[part] for members, stacks in _of_one_uid(series) for part in find_continued(stacks)}
+    return {members[part] for members, stacks in _group_by_uid(series) for part in find_continued(stacks)}
 
 
-def _of_one_uid(
+def _group_by_uid(
     series: Mapping[SeriesId, Sequence[ScanResult]],
 ) -> Iterator[tuple[list[SeriesId], list[list[SliceHeader]]]]:
     """Series that share their SeriesInstanceUID, or their folder where they have none, and the headers of their slices."""

@@ -70,19 +70,19 @@ class Contents:
     def _is_later(self, file: SourceFile, slack: int) -> bool:
         return bool(file.changed_at and self._published_at) and file.changed_at + slack > self._published_at
 
-    def recorded_sha256(self, file: SourceFile) -> str:
+    def find_recorded_sha256(self, file: SourceFile) -> str:
         """The hash that a file had when it was prepared; empty if that is not recorded."""
         record = self._recorded.get(file.uri)
         return record.sha256 if record is not None else ""
 
     def is_recorded(self, file: SourceFile) -> bool:
         """Whether the hash of what a file holds now is known without reading it."""
-        return bool(self.recorded_sha256(file)) and not self.may_have_changed(file)
+        return bool(self.find_recorded_sha256(file)) and not self.may_have_changed(file)
 
     def sha256(self, file: SourceFile) -> str:
         """The hash of what a file holds now."""
         if self.is_recorded(file):
-            return self.recorded_sha256(file)
+            return self.find_recorded_sha256(file)
         return hashlib.sha256(self._sources[file.source].read(file.path)).hexdigest()
 
 
@@ -131,7 +131,7 @@ def check_unchanged(
     changed = [example for name, members in inputs.items() if (example := _find_changed(members, known[name], contents))]
     unknown: list[SourceFile] = []
     for file in others:
-        before = contents.recorded_sha256(file)
+        before = contents.find_recorded_sha256(file)
         if not before:
             unknown += [file] if contents.seems_changed(file) else []
         elif contents.may_have_changed(file) and contents.sha256(file) != before:
@@ -141,7 +141,7 @@ def check_unchanged(
             f"the sources hold other content than {out.where('')} was made from: {count(len(changed), 'input')}, such as "
             f"{printable(changed[0].uri)}, changed after it was published; use another --out"
         )
-    return [_sentence_of(unknown, out)] if unknown else []
+    return [_describe(unknown, out)] if unknown else []
 
 
 def _names_of(file: SourceFile, record: NamedFile | None, key: PseudonymKey | None) -> list[str]:
@@ -161,11 +161,11 @@ def _find_changed(members: Sequence[SourceFile], sha256: str, contents: Contents
         return None
     if content_hash(map(contents.sha256, members)) == sha256:
         return None
-    different = [file for file in anew if contents.sha256(file) != contents.recorded_sha256(file)]
+    different = [file for file in anew if contents.sha256(file) != contents.find_recorded_sha256(file)]
     return (different or anew or list(members))[0]
 
 
-def _sentence_of(unknown: Sequence[SourceFile], out: Bucket) -> str:
+def _describe(unknown: Sequence[SourceFile], out: Bucket) -> str:
     return (
         f"{count(len(unknown), 'file')} that no sample was made of, or whose names' table is gone, such as "
         f"{printable(unknown[0].uri)}, may have been written anew after it was published, and whether the content changed is not "

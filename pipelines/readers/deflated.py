@@ -47,7 +47,7 @@ def inflate_dataset(data: bytes, *, whole: bool) -> bytes:
     head = _step(stream, data[end:], MAX_HEADER_BYTES)
     if not whole or stream.eof:
         return meta + head
-    rest = _step(stream, stream.unconsumed_tail, _promised_bytes(meta + head))
+    rest = _step(stream, stream.unconsumed_tail, _count_promised_bytes(meta + head))
     if stream.unconsumed_tail:
         raise SampleError("too_long", "the deflated dataset holds more than Rows x Columns and its other elements promise")
     if not stream.eof:
@@ -71,7 +71,7 @@ def _step(stream: zlib._Decompress, data: bytes, max_bytes: int) -> bytes:
         raise SampleError("deflate", f"the deflated dataset is damaged: {format_foreign_text(error)}") from error
 
 
-def _promised_bytes(head: bytes) -> int:
+def _count_promised_bytes(head: bytes) -> int:
     """Bytes of pixels that the header promises."""
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -216,7 +216,7 @@ def burned_in_annotation(dataset: Any) -> bool | None:
     return {"YES": True, "NO": False}.get(read_text(dataset, "BurnedInAnnotation").upper())
 
 
-def stated_annotation(stated: Sequence[bool | None]) -> dict[str, object]:
+def combine_annotations(stated: Sequence[bool | None]) -> dict[str, object]:
     """What the catalog states for the files of one input: yes if any does, no if all do, otherwise nothing."""
     if any(stated):
         return {"burned_in_annotation": True}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from crossdim.pipelines.readers.dicom import find_modality, read_pixels
 from crossdim.pipelines.readers.dicom_colour import convert_to_rgb
-from crossdim.pipelines.readers.dicom_header import burned_in_annotation, stated_annotation, translate_errors
+from crossdim.pipelines.readers.dicom_header import burned_in_annotation, combine_annotations, translate_errors
 from crossdim.pipelines.readers.display_window import display_window_note
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_modality_transform
 from crossdim.pipelines.readers.padding import find_padding
@@ -57,7 +57,7 @@ def decode(item: RawItem) -> Sample:
         spacing_mm=header.spacing_mm,
         label=item.label,
         patient=patient,
-        extra=stated_annotation([burned_in_annotation(dataset)]),
+        extra=combine_annotations([burned_in_annotation(dataset)]),
     )
     return add_note(sample, *stored.notes, *notes)
 

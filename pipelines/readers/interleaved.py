@@ -59,13 +59,13 @@ def find_interleaved(stacks: Sequence[Sequence[SliceHeader]]) -> list[list[int]]
     Returns:
         Groups of two stacks or more, by their numbers; a stack may be in several.
     """
-    placed = {number: stack for number, headers in enumerate(stacks) if (stack := _placed(headers))}
+    placed = {number: stack for number, headers in enumerate(stacks) if (stack := _place(headers))}
     if len(placed) > _MAX_STACKS:
         return [list(placed)] if _is_even(list(placed.values())) else []
     near = {one: [other for other in placed if other > one and placed[one].may_share(placed[other])] for one in placed}
     pairs = [[one, other] for one, others in near.items() for other in others if _is_even([placed[one], placed[other]])]
     paired = {number for pair in pairs for number in pair}
-    groups = [group for group in _connected(near) if len(group) > 2 and not paired.issuperset(group)]
+    groups = [group for group in _connect(near) if len(group) > 2 and not paired.issuperset(group)]
     return pairs + [group for group in groups if _is_even([placed[number] for number in group])]
 
 
@@ -75,7 +75,7 @@ def find_continued(stacks: Sequence[Sequence[SliceHeader]]) -> set[int]:
     Args:
         stacks: the slices of each, in any order; those whose place is not stated, and single ones, are left out.
     """
-    placed = [(number, stack) for number, headers in enumerate(stacks) if (stack := _placed(headers)) and not stack.is_single]
+    placed = [(number, stack) for number, headers in enumerate(stacks) if (stack := _place(headers)) and not stack.is_single]
     placed.sort(key=lambda one: one[1].low)
     found: set[int] = set()
     for (one, lower), (other, upper) in pairwise(placed):
@@ -84,7 +84,7 @@ def find_continued(stacks: Sequence[Sequence[SliceHeader]]) -> set[int]:
     return found
 
 
-def _placed(headers: Sequence[SliceHeader]) -> _Stack | None:
+def _place(headers: Sequence[SliceHeader]) -> _Stack | None:
     if not headers or any(one.position_mm is None or one.orientation is None or one.spacing_mm is None for one in headers):
         return None
     distinct = tuple(headers[number] for number in one_per_position(headers))
@@ -111,7 +111,7 @@ def _is_even(stacks: Sequence[_Stack]) -> bool:
     return len(headers) > 2
 
 
-def _connected(near: dict[int, list[int]]) -> list[list[int]]:
+def _connect(near: dict[int, list[int]]) -> list[list[int]]:
     """Groups of numbers of which each is near another of its group."""
     group_of = {number: {number} for number in near}
     for one, others in near.items():

@@ -46,7 +46,7 @@ def classify_values(data: bytes, rules: ReadRules) -> Values:
     low, high, whole, gaps = np.inf, -np.inf, True, False
     num_voxels = 0
     for stored in _iterate_slices(data, header):
-        slices = _without_gaps(stored)
+        slices = _fill_gaps(stored)
         gaps = gaps or slices is not stored
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
         whole = whole and (slices.dtype.kind in "iu" or bool((slices == np.rint(slices)).all())) and pairs.meet(distinct(slices))
@@ -86,7 +86,7 @@ def shows_gray(data: bytes, rules: ReadRules) -> bool:
     header = parse_header(read_header_bytes(data), rules)
     texture, low, high, num_voxels = Texture(), np.inf, -np.inf, 0
     for stored in _iterate_slices(data, header):
-        slices = _without_gaps(stored)
+        slices = _fill_gaps(stored)
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
         texture.add(slices)
         num_voxels += slices.size
@@ -99,7 +99,7 @@ def _num_voxels(header: NiftiHeader) -> int:
     return int(np.prod(header.shape_xyz, dtype=object))
 
 
-def _without_gaps(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _fill_gaps(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """The values, with 0 for those that are no finite numbers."""
     if stored.dtype.kind != "f":
         return stored

@@ -72,7 +72,7 @@ class Pairs:
 
     def add(self, slices: Stored) -> None:
         """Count the next slices (z, y, x), of values that were met."""
-        numbers = self._numbered(slices)
+        numbers = self._number(slices)
         self._histogram += np.bincount(numbers.ravel(), minlength=MAX_VALUES)
         deep = numbers if self._last is None else np.concatenate([self._last, numbers])
         for axis, (one, other) in enumerate([neighbours(deep)[0], *neighbours(numbers)[1:]]):
@@ -80,7 +80,7 @@ class Pairs:
             self._counts[axis] += np.bincount(pairs.ravel(), minlength=MAX_VALUES * MAX_VALUES)
         self._last = numbers[-1:]
 
-    def _numbered(self, slices: Stored) -> npt.NDArray[np.uint16]:
+    def _number(self, slices: Stored) -> npt.NDArray[np.uint16]:
         low = _small_base(self.values)
         if low is None:
             return self._numbers[np.searchsorted(self.values, slices)]

@@ -54,7 +54,7 @@ def compute_placement(header: Any) -> Placement:
         SampleError: rule ``sform_pixdim``, ``affine`` (a quaternion that is none), ``singular_affine`` or ``sheared_affine``.
     """
     unit_mm = _UNIT_MM.get(int(header["xyzt_units"]) & _SPATIAL_BITS)
-    sizes = _stated_sizes(header)
+    sizes = _read_sizes(header)
     affine, notes = _choose_affine(header, sizes)
     affine = affine.copy()
     affine[:3] *= unit_mm or 1.0
@@ -62,7 +62,7 @@ def compute_placement(header: Any) -> Placement:
     return Placement(affine_xyz=affine, notes=(*notes, *([] if unit_mm else [UNITS_NOTE])))
 
 
-def _stated_sizes(header: Any) -> npt.NDArray[np.float64]:
+def _read_sizes(header: Any) -> npt.NDArray[np.float64]:
     """Voxel sizes of (x, y, z) by pixdim, NaN where it states none; the header is given absolute values, as nibabel does."""
     num_axes = int(header["dim"][0])
     raw = np.array(header["pixdim"][1:4], np.float64)

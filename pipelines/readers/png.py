@@ -68,7 +68,7 @@ def load(data: bytes, picture: Image.Image) -> None:
 
 def _check_rows(data: bytes) -> None:
     wanted = _num_bytes(data)
-    held = _inflated_bytes(data, wanted)
+    held = _count_inflated_bytes(data, wanted)
     if held < wanted:
         raise SampleError(
             "truncated", f"the PNG holds {held:,} bytes of pixels; its header asks for {wanted:,}, so that rows are missing"
@@ -99,7 +99,7 @@ def _num_bytes(data: bytes) -> int:
     return total
 
 
-def _inflated_bytes(data: bytes, most: int) -> int:
+def _count_inflated_bytes(data: bytes, most: int) -> int:
     """Bytes that the compressed stream of pixels holds; no more are counted than are wanted."""
     inflater, total = zlib.decompressobj(), 0
     for offset, kind, end in _chunks(data):

@@ -99,7 +99,7 @@ def decode(item: RawItem) -> Sample:
 
 
 @contextlib.contextmanager
-def _without_limit() -> Iterator[None]:
+def _lift_limit() -> Iterator[None]:
     """Without Pillow's limit of pixels, which stands below ours."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -110,7 +110,7 @@ def _without_limit() -> Iterator[None]:
 
 def _open(data: bytes, rules: ReadRules) -> Image.Image:
     try:
-        with warnings.catch_warnings(), _without_limit():  # our own guard follows
+        with warnings.catch_warnings(), _lift_limit():  # our own guard follows
             warnings.simplefilter("ignore")  # of metadata, which is not needed
             picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except UnidentifiedImageError as error:

@@ -13,9 +13,9 @@ from crossdim.pipelines.counts import count
 from crossdim.pipelines.readers.dicom import common_modality, read_pixels
 from crossdim.pipelines.readers.dicom_header import (
     burned_in_annotation,
+    combine_annotations,
     read_header,
     read_modality,
-    stated_annotation,
     translate_errors,
 )
 from crossdim.pipelines.readers.dicom_patient import check_one_patient
@@ -84,7 +84,8 @@ def decode(item: RawItem) -> Sample:
         outside=outside_DHW,
         label=item.label,
         patient=patient,
-        extra=stated_annotation([burned_in_annotation(one.dataset) for one in read]) | ({LEFT_OUT: left_out} if left_out else {}),
+        extra=combine_annotations([burned_in_annotation(one.dataset) for one in read])
+        | ({LEFT_OUT: left_out} if left_out else {}),
     )
     twice = len(item.files) - len(read) - len(left_out)
     return add_note(

@@ -53,17 +53,17 @@ class _Places:
                 self._plain.append(by_plain)
         return self._plain
 
-    def named(self, path: str) -> list[FileKey]:
+    def find_named(self, path: str) -> list[FileKey]:
         """What ``path`` names, relative to a source or to the folder that holds it; several if it is ambiguous."""
         if found := _list_all((self._inside, self._beside), path.rstrip("/")):
             return found
         for source, roots in enumerate(self._roots):
             for root in roots:
                 if path.startswith(root + "/"):
-                    return [one for one in self._named_inside(path[len(root) + 1 :]) if one[0] == source]
+                    return [one for one in self._find_inside(path[len(root) + 1 :]) if one[0] == source]
         return _list_all(self._plain_names(), simplify(path))
 
-    def _named_inside(self, path: str) -> list[FileKey]:
+    def _find_inside(self, path: str) -> list[FileKey]:
         return self._inside.get(path.rstrip("/")) or self._plain_names()[0].get(simplify(path), [])
 
 
@@ -108,7 +108,7 @@ def match_table(
     strangers: dict[str, list[TableRow]] = {}
     problems = list(table.parsed.problems)
     for row in table.parsed.rows:
-        found = places.named(row.path)
+        found = places.find_named(row.path)
         if len(found) == 1:
             by_place.setdefault(found[0], []).append(row)
         elif found:

@@ -250,11 +250,11 @@ def list_image_places(path: str) -> list[Place]:
     trees = [_bare_folders(folders)]
     for index, folder in enumerate(folders):
         if _ends(folder) & IMAGE_WORDS and not set(split_words(folder)) & (LABEL_WORDS | WEAK_LABEL_WORDS):
-            trees += _with_one_word(folders, index, index + 1)
+            trees += _reduce_to_one_word(folders, index, index + 1)
     return [(tree, one) for tree in dict.fromkeys(trees) for one in (words, *channels)]
 
 
-def _with_one_word(folders: list[str], start: int, stop: int) -> list[tuple[Words, ...]]:
+def _reduce_to_one_word(folders: list[str], start: int, stop: int) -> list[tuple[Words, ...]]:
     """Folders of which those from ``start`` to before ``stop`` are one word, for each of their words."""
     above, below = _bare_folders(folders[:start]), _bare_folders(folders[stop:])
     return [(*above, (word,), *below) for bare in _bare_folders(folders[start:stop]) for word in bare if not word.isdigit()]
@@ -277,7 +277,7 @@ def list_label_places(path: str, *, within: LabelFolders | None, short: bool) ->
         trees += [folders[: within.start] + folders[within.stop :], folders[: within.start]]
     places = [_bare_folders(tree) for tree in trees]
     if within is not None:
-        places += _with_one_word(folders, within.start, within.stop)
+        places += _reduce_to_one_word(folders, within.start, within.stop)
     words = _bare(split_words(stem(path)))
     lengths = range(len(words), -1 if short else 0, -1) if words else [0]
     return [(place, words[:length]) for place in places for length in lengths]

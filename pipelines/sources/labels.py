@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.sources.label_table import ParsedTable, is_missing, parse_table
-from crossdim.pipelines.sources.listing import as_folder
+from crossdim.pipelines.sources.listing import split_folder
 from crossdim.storage_schema.errors import SampleError, UsageError
 
 #: Of a table of labels, in bytes; our choice: about ten million rows.
@@ -74,7 +74,7 @@ def read_labels(
         UsageError: for a table that cannot be read, or without the columns named.
         StorageError: if there is no such table.
     """
-    folder, name = as_folder(table)
+    folder, name = split_folder(table)
     found = table.list_objects()
     if [one.path for one in found] != [""]:
         raise UsageError(f"{table.where('')} is a folder, or no file; --labels takes a CSV file")

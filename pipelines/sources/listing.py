@@ -52,7 +52,7 @@ def folder_name(url: str) -> str:
     return escape_name(remove_user(split_query(url)[0]).rstrip("/").rsplit("/", 1)[-1])
 
 
-def as_folder(source: Bucket) -> tuple[Bucket, str]:
+def split_folder(source: Bucket) -> tuple[Bucket, str]:
     """A source that may be a single object, as a folder and a path inside it (empty for a folder)."""
     url, query = split_query(source.url)
     parent, slash, name = url.rstrip("/").rpartition("/")
@@ -74,7 +74,7 @@ def _build_source_file(number: int, path: str, uri: str, found: StoredObject) ->
 def _list_source(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list[SourceFile]]:
     found = source.list_objects(problems=True)
     if [entry.path for entry in found] == [""]:  # the source is itself an object
-        source, name = as_folder(source)
+        source, name = split_folder(source)
         return source, [_build_source_file(number, name, name, found[0])]
     files = [
         _build_source_file(number, entry.path, prefix + entry.path, entry)

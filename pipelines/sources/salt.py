@@ -8,7 +8,7 @@ import stat
 import sys
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.sources.listing import SALT_NAME, as_folder
+from crossdim.pipelines.sources.listing import SALT_NAME, split_folder
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.pseudonym import MIN_KEY_BYTES, PseudonymKey
@@ -40,7 +40,7 @@ def read_key(salt_file: Bucket) -> PseudonymKey:
         )
     if found[0].size > MAX_KEY_BYTES:
         raise UsageError(f"{salt_file.where('')} has {found[0].size:,} bytes; a key has at most {MAX_KEY_BYTES:,}")
-    folder, name = as_folder(salt_file)
+    folder, name = split_folder(salt_file)
     try:
         key = PseudonymKey(folder.read(name))
     except UsageError as error:

@@ -72,7 +72,7 @@ class StopControl:
             return self._saved_steps[-1] if len(self._saved_steps) > before else None
 
     @contextlib.contextmanager
-    def training(self) -> Iterator[None]:
+    def follow_requests(self) -> Iterator[None]:
         """Let the calling thread train and follow requests inside the ``with`` block; in the main thread signals make them."""
         with self._changed:
             if self.take() is Request.STOP:  # a stop requested before training still counts; a save does not

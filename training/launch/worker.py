@@ -103,7 +103,7 @@ def train(job: Job, rank: int, world: int, device: torch.device, control: StopCo
         RunError: if the checkpoint belongs to another run, the loss is not finite, or this or another rank was requested to
             stop.
     """
-    with control.training():
+    with control.follow_requests():
         if _train_until_stop(job, rank, world, device, control) is Request.STOP:
             if dist.is_initialized():
                 dist.barrier()  # no rank ends before rank 0 has saved

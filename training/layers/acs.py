@@ -37,14 +37,14 @@ def plane_conv(x_BCDHW: Tensor, weight_OIKK: Tensor, across: int, geometry: Geom
     Returns:
         (B, O, D', H', W').
     """
-    x_BCDHW = _under_the_middle(x_BCDHW, across, geometry)
+    x_BCDHW = _align_to_middle(x_BCDHW, across, geometry)
     padding = tuple(0 if axis == across else side for axis, side in enumerate(geometry.padding))
     return functional.conv3d(
         x_BCDHW, weight_OIKK.unsqueeze(2 + across), None, geometry.stride, padding, geometry.dilation, geometry.groups
     )
 
 
-def _under_the_middle(x_BCDHW: Tensor, axis: int, geometry: Geometry) -> Tensor:
+def _align_to_middle(x_BCDHW: Tensor, axis: int, geometry: Geometry) -> Tensor:
     """Crop or pad an axis so that a kernel of one tap reads what the middle tap of the whole kernel would."""
     side, stride = x_BCDHW.shape[2 + axis], geometry.stride[axis]
     first = geometry.kernel[axis] // 2 * geometry.dilation[axis] - geometry.padding[axis]
@@ -127,11 +127,11 @@ class PlaneConv(nn.Module, ABC):
             return functional.conv2d(
                 padded, self.weight, self.bias, geometry.stride[1:], padding[1:], geometry.dilation[1:], geometry.groups
             )
-        result = self.of_volumes(padded, geometry)
+        result = self.convolve_volumes(padded, geometry)
         return result if self.bias is None else result + self.bias.to(result.dtype)[:, None, None, None]
 
     @abstractmethod
-    def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
         """The convolution of volumes, without bias.
 
         Args:
@@ -162,7 +162,7 @@ class ACSConv(PlaneConv):
         if sum(self.split) != out_channels or min(self.split) < 0:
             raise GeometryError(f"the planes of an ACS convolution share {out_channels} output channels; found {self.split}")
 
-    def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
         """Three convolutions side by side; more where a plane's channels begin or end inside a group.
 
         Args:
@@ -198,7 +198,7 @@ def _inside_groups(first: int, last: int, width: int) -> list[tuple[int, int]]:
 class MeanACSConv(PlaneConv):
     """Every output channel convolves across all three axes, and the three are averaged; 3 times the cost of ACS."""
 
-    def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
         """The mean of three convolutions.
 
         Args:
@@ -218,7 +218,7 @@ class SoftACSConv(PlaneConv):
         super().__init__(in_channels, out_channels, kernel_size, **rest)  # type: ignore[arg-type]
         self.soft_w_core = nn.Parameter(torch.rand(out_channels, 3))
 
-    def of_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
         """The weighted sum of three convolutions.
 
         Args:

@@ -40,11 +40,11 @@ def pseudo3d_ablation(config: Pretraining) -> Study:
     if not isinstance(config.method, CdsslP3D):
         raise UsageError(f"this study changes how images become volumes, which {config.method.kind} does not do")
     method = config.method
-    arms = (Arm(name=name, config=replace(config, method=_with_way(method, lift))) for name, lift in ways().items())
+    arms = (Arm(name=name, config=replace(config, method=_set_way(method, lift))) for name, lift in ways().items())
     return Study(title="pseudo-3D, one change at a time", arms=tuple(arms))
 
 
-def _with_way(method: CdsslP3D, lift: ImageToVolume) -> CdsslP3D:
+def _set_way(method: CdsslP3D, lift: ImageToVolume) -> CdsslP3D:
     multiple = method.backbone.side_multiple
     global_side, local_side = (nearest_side(lift, side, multiple) for side in (method.flat.global_side, method.flat.local_side))
     return replace(method, lift=lift, flat=replace(method.flat, global_side=global_side, local_side=local_side))

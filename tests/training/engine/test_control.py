@@ -31,7 +31,7 @@ PATIENCE_S = 120.0
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGUSR1, Request.SAVE), (signal.SIGTERM, Request.STOP)])
 def test_a_signal_to_the_main_thread_asks_once(number: signal.Signals, expected: Request) -> None:
     control = StopControl()
-    with control.training():
+    with control.follow_requests():
         signal.raise_signal(number)
         assert control.take() is expected
         assert control.take() is Request.NOTHING
@@ -56,7 +56,7 @@ def test_the_second_sigterm_is_not_held_up() -> None:
 
     before, control = signal.signal(signal.SIGTERM, theirs), StopControl()
     try:
-        with control.training():
+        with control.follow_requests():
             for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
                 signal.raise_signal(number)
             assert (control.take(), held_up) == (Request.STOP, [])
@@ -71,7 +71,7 @@ def test_handlers_are_put_back_also_when_training_fails() -> None:
     before, control = {number: signal.getsignal(number) for number in SIGNALS}, StopControl()
 
     def training() -> None:
-        with control.training():
+        with control.follow_requests():
             assert all(signal.getsignal(number) is not before[number] for number in SIGNALS)
             raise RuntimeError("a step failed")
 
@@ -85,7 +85,7 @@ def test_a_thread_that_trains_leaves_signals_alone() -> None:
     before, control = signal.getsignal(signal.SIGTERM), StopControl()
 
     def training() -> object:
-        with control.training():
+        with control.follow_requests():
             return signal.getsignal(signal.SIGTERM)
 
     with ThreadPoolExecutor(1) as thread:
@@ -123,7 +123,7 @@ def test_a_signal_in_the_midst_of_a_request_is_not_lost(verb: str) -> None:
     while there:
         at += 1
         control = StopControl()
-        with control.training():
+        with control.follow_requests():
             took: list[Request] = []
             work = {
                 "take": lambda c=control, took=took: took.append(c.take()),
@@ -145,7 +145,7 @@ def _until(true: Callable[[], object]) -> None:
 
 def test_a_save_from_another_thread_is_answered_by_the_step_that_was_saved() -> None:
     control = StopControl()
-    with control.training(), ThreadPoolExecutor(1) as thread:
+    with control.follow_requests(), ThreadPoolExecutor(1) as thread:
         control.confirm_saved(3)  # of before, and no answer
         answer = thread.submit(control.save, PATIENCE_S)
         _until(lambda: control.take() is Request.SAVE)
@@ -163,7 +163,7 @@ def test_two_who_wait_are_answered_by_one_checkpoint() -> None:
         asked.wait(PATIENCE_S)
         return control.save(PATIENCE_S)
 
-    with control.training(), ThreadPoolExecutor(2) as threads:
+    with control.follow_requests(), ThreadPoolExecutor(2) as threads:
         answers = [threads.submit(save) for _ in range(2)]
         asked.wait(PATIENCE_S)
         _until(lambda: len(control._changed._waiters) == 2)  # type: ignore[attr-defined]
@@ -176,7 +176,7 @@ def test_two_who_wait_are_answered_by_one_checkpoint() -> None:
 def test_nobody_answers_where_nobody_trains() -> None:
     """At once, with all the patience in the world; and what was asked in vain is not asked of the next run."""
     assert save_in_this_process(3600.0) is None
-    with PROCESS_CONTROL.training():
+    with PROCESS_CONTROL.follow_requests():
         assert PROCESS_CONTROL.take() is Request.NOTHING
 
 
@@ -185,7 +185,7 @@ def test_who_must_stop_before_training_stops_at_its_first_step() -> None:
     control = StopControl()
     control.request(Request.STOP)
     control.request(Request.SAVE)
-    with control.training():
+    with control.follow_requests():
         assert control.take() is Request.STOP
 
 
@@ -193,7 +193,7 @@ def test_a_run_that_ends_meanwhile_answers_with_nothing() -> None:
     control, taken, over = StopControl(), threading.Event(), threading.Event()
 
     def training() -> None:
-        with control.training():
+        with control.follow_requests():
             taken.set()
             assert over.wait(PATIENCE_S)
 
@@ -209,7 +209,7 @@ def test_a_run_that_ends_meanwhile_answers_with_nothing() -> None:
 
 def test_no_answer_in_time_is_none() -> None:
     control = StopControl()
-    with control.training():
+    with control.follow_requests():
         assert control.save(0.01) is None
 
 
