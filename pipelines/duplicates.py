@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crossdim.pipelines.quarantine import Quarantined
-
-#: Digits of a content's hash that stand for a patient who is not known.
-_UNKNOWN_DIGITS = 16
+from crossdim.storage_schema.patient import known_patient
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,12 +18,6 @@ class Duplicate:
     label: str | None
     patient: str | None = None
     num_files: int = 1
-
-
-def known_patient(row: Mapping[str, Any]) -> str | None:
-    """The patient of a catalog row, hashed; None if none is known."""
-    patient = str(row["patient"])
-    return None if patient == str(row["source_sha256"])[:_UNKNOWN_DIGITS] else patient
 
 
 def tells_more(label: str | None, patient: str | None) -> tuple[bool, bool]:

@@ -10,6 +10,7 @@ import pyarrow.compute
 
 from crossdim.storage_schema.bank import CRC_BYTES
 from crossdim.storage_schema.errors import DocumentError, Problem
+from crossdim.storage_schema.patient import patient_or_content
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import FORMAT_VERSION, Encoding, Modality, Presentation, Split
 
@@ -143,7 +144,7 @@ def build_catalog_row(
         "origin_zyx": None if sample.origin_zyx is None else list(sample.origin_zyx),
         "volume_shape": extra.get("volume_shape"),
         "modality": str(sample.modality),
-        "patient": sample.patient or sample.origin.sha256[:16],
+        "patient": patient_or_content(sample.patient, sample.origin.sha256),
         "split": split,
         "label": sample.label,
         "foreground": sample.foreground,

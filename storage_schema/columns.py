@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.storage_schema.manifest import Manifest
-from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.pseudo3d import Pseudo3D, find_recorded_settings
 from crossdim.storage_schema.vocabulary import Presentation
 
 #: NumPy descriptors that samples are stored in; no objects, no text, no dates.
@@ -125,14 +125,13 @@ class Columns:
     @cached_property
     def pseudo3d(self) -> Pseudo3D | None:
         """Geometry of the pseudo-3D view as the manifest records it; None where it records none that can be."""
-        recorded = self._manifest.preprocessing.get("pseudo3d")
-        if self.presentation is not Presentation.PSEUDO3D or not isinstance(recorded, dict):
+        settings = find_recorded_settings(self._manifest.preprocessing)
+        if self.presentation is not Presentation.PSEUDO3D or settings is None:
             return None
-        settings = {one.name: recorded[one.name] for one in fields(Pseudo3D) if one.name in recorded}
-        if any(type(settings[one.name]) is not type(one.default) for one in fields(Pseudo3D) if one.name in settings):
+        if any(type(settings.get(one.name, one.default)) is not type(one.default) for one in fields(Pseudo3D)):
             return None
         try:
-            return Pseudo3D(**settings)
+            return Pseudo3D(**settings)  # type: ignore[arg-type]
         except GeometryError:  # told by who opens the dataset
             return None
 

@@ -6,8 +6,8 @@ idea but neither kernel, stride, order nor channels: those defaults are ours (k 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,14 @@ LUMA_RGB = (0.299, 0.587, 0.114)
 
 #: Sizes of the unsigned integers that a processor handles as one.
 WORD_BYTES = (2, 4, 8)
+
+
+def find_recorded_settings(preprocessing: Mapping[str, object]) -> dict[str, object] | None:
+    """The settings of the pseudo-3D view as a manifest records them, of any type; None if it records no view."""
+    recorded = preprocessing.get("pseudo3d")
+    if not isinstance(recorded, dict):
+        return None
+    return {one.name: recorded[one.name] for one in fields(Pseudo3D) if one.name in recorded}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

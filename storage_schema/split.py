@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.patient import patient_or_content
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Split
 
@@ -38,8 +39,7 @@ class SplitRule:
 
     def part_of(self, sample: Sample) -> Split:
         """The part that a sample belongs to; a source without a known patient counts as a patient of its own."""
-        content = sample.origin.sha256[:16]
-        return self.draw(content if self.by == "file" else sample.patient or content)
+        return self.draw(patient_or_content(sample.patient if self.by == "patient" else None, sample.origin.sha256))
 
     def draw(self, unit: str) -> Split:
         """The part of one patient or file: the same in every dataset. A larger fraction only adds to the test part."""

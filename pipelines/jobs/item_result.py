@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crossdim.pipelines.duplicates import Duplicate, tells_more
-from crossdim.pipelines.jobs.plan import Item, ItemFile
+from crossdim.pipelines.jobs.items import Item, ItemFile
 from crossdim.pipelines.markers import FileRead, Used
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.storage_schema.sample import Sample

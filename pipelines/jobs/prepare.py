@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from tqdm import tqdm
@@ -16,207 +15,26 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
-from crossdim.pipelines.jobs.folder_labels import check_folder_labels
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
-from crossdim.pipelines.jobs.label_maps import describe_maps, find_named_maps, ignore_label_maps
-from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, make_readable
-from crossdim.pipelines.jobs.output import check_free, check_objects, count_rows, find_manifest, read_rows, refuse_other
-from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
+from crossdim.pipelines.jobs.names import NamedFile, make_readable
+from crossdim.pipelines.jobs.output import check_free, find_manifest
+from crossdim.pipelines.jobs.plan import Plan
+from crossdim.pipelines.jobs.planning import Planned, find_labels, scan_and_plan, write_lines
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
+from crossdim.pipelines.jobs.published import answer_published
 from crossdim.pipelines.jobs.ray_data import Session, run_each
-from crossdim.pipelines.jobs.recipe import RECIPE_FOR, Recipe, VolumeRecipe
+from crossdim.pipelines.jobs.recipe import VolumeRecipe
 from crossdim.pipelines.jobs.request import RequestDigests
-from crossdim.pipelines.jobs.scan import scan
-from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.jobs.series_groups import group_series, series_id
-from crossdim.pipelines.jobs.splits import Part, check_parts, check_patients, count_parts, tell_parts
-from crossdim.pipelines.jobs.table_patients import tell_overridden
+from crossdim.pipelines.jobs.splits import Part, check_parts, count_parts, tell_parts
 from crossdim.pipelines.jobs.task import TaskContext, run_task
-from crossdim.pipelines.jobs.unchanged import check_unchanged
-from crossdim.pipelines.jobs.unread import UnreadFormat, count_unread_formats, describe_unread
 from crossdim.pipelines.markers import Marker, find_finished_rows, list_marker_paths, read_markers, remove_scratch
-from crossdim.pipelines.publish import Bank, ManifestHeader, describe_refusals, publish
+from crossdim.pipelines.publish import Bank, ManifestHeader, publish
 from crossdim.pipelines.quarantine import Quarantined
-from crossdim.pipelines.readers.geometry import place_of
-from crossdim.pipelines.readers.registry import families_of, promised_family, reader_of_format
-from crossdim.pipelines.sources.folder_names import find_label, find_modality
-from crossdim.pipelines.sources.ignored_names import match_ignored_name
-from crossdim.pipelines.sources.label_matching import match_series, match_table
-from crossdim.pipelines.sources.labels import Known, Labels
-from crossdim.pipelines.sources.listing import SourceFile, folder_name, list_sources
+from crossdim.pipelines.sources.labels import Labels
+from crossdim.pipelines.sources.listing import SourceFile, list_sources
 from crossdim.pipelines.sources.overlap import check_apart, check_links_apart
 from crossdim.storage_schema.digest import canonical_json
-from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import Manifest
-from crossdim.storage_schema.vocabulary import Modality
-
-
-def _folders(sources: Sequence[Bucket]) -> list[str]:
-    """The name of each source's own folder."""
-    return [folder_name(source.url) for source in sources]
-
-
-def find_labels(preparation: Preparation, sources: Sequence[Bucket], files: Sequence[SourceFile]) -> Labels:
-    """Find what table and folders say about the files, and report how well they fit, before anything is scanned.
-
-    Args:
-        preparation: what the user asks for.
-        sources: as folders.
-        files: as listed.
-
-    Returns:
-        Labels and patients, by file and series.
-
-    Raises:
-        UsageError: for a table with faults, or one that names none of the files.
-    """
-    labels, folders = Labels(), _folders(sources)
-    if preparation.label_table is not None:
-        roots = [(source.url.rstrip("/"), source.root) for source in sources]
-        maps = set() if preparation.include_label_maps else find_named_maps(files, sources)
-        needing = [file for file in files if (file.source, file.path) not in maps and _may_be_read(file, preparation.recipe)]
-        labels, told = match_table(preparation.label_table, files, needing, folders, roots)
-        _tell(f"labels: {line}" for line in told)
-        patients = [known.patient_id if (known := labels.by_file.get((one.source, one.path))) else None for one in needing]
-        if len(set(patients)) == 1 and patients[0] is not None:
-            check_patients(patients, preparation.split)  # the table alone shows that no test part can be drawn
-    if preparation.label_by_folder:
-        labels = labels.with_folders({(file.source, file.path): find_label(file.path, folders[file.source]) for file in files})
-    return labels
-
-
-def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
-    """Whether a file's name is one of the recipe's formats, or of none, as DICOM files are often named."""
-    families = families_of(recipe.reads)
-    promise, ending = promised_family(file.path), file.path.rpartition("/")[2].rpartition(".")[2]
-    says_nothing = "." not in file.path.rpartition("/")[2] or ending.isdigit()
-    return match_ignored_name(file.path) is None and (promise in families or (promise is None and says_nothing))
-
-
-def _tell(lines: Iterable[str]) -> None:
-    sys.stderr.writelines(f"{line}\n" for line in lines)
-
-
-def _build_naming(preparation: Preparation, sources: Sequence[Bucket], labels: Labels, names: SourceNames) -> Naming:
-    """How files are named to labels and modality words, below the source's own folder name, and how in the dataset."""
-    folders = _folders(sources)
-
-    def known(files: Sequence[ScanResult]) -> Known:
-        series = files[0].header.series if files[0].header else None
-        places = [place_of(file.header.slice if file.header else None, number) for number, file in enumerate(files)]
-        return labels.of([(file.source, file.path) for file in files], series, places)
-
-    def modality(result: ScanResult) -> Modality:
-        return preparation.modality or find_modality(result.path, folders[result.source])
-
-    return Naming(known=known, modality=modality, names=names)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Planned:
-    """A plan, the names of its inputs, what looks like images and is not read, and sentences that the user should know."""
-
-    plan: Plan
-    unread: dict[str, UnreadFormat]
-    names: SourceNames
-    files: tuple[NamedFile, ...]
-    notes: tuple[str, ...]
-
-
-def scan_and_plan(preparation: Preparation, sources: Sequence[Bucket], files: Sequence[SourceFile], labels: Labels) -> Planned:
-    """Scan the sources and plan the tasks.
-
-    Args:
-        preparation: what the user asks for.
-        sources: as folders.
-        files: as listed.
-        labels: of the files.
-
-    Returns:
-        The plan, the names of its inputs, and sentences that the user should read.
-
-    Raises:
-        StorageError: if the recipe can read nothing in them.
-        UsageError: if no row of the table of labels names an input.
-    """
-    results = scan(files, sources, preparation.recipe.read, concurrency=preparation.concurrency, quiet=preparation.quiet)
-    if not preparation.include_label_maps:
-        results = ignore_label_maps(
-            results, sources, preparation.recipe, concurrency=preparation.concurrency, quiet=preparation.quiet
-        )
-    if preparation.label_table is not None:
-        series = [one.series for one in group_series(results) if one.series]
-        _tell(f"labels: {line}" for line in match_series(preparation.label_table, labels, series))
-    maps = None if preparation.include_label_maps else describe_maps(results)
-    _tell([maps] if maps else [])
-    names = choose_names(
-        results,
-        preparation.pseudonyms.names,
-        has_patients=labels.names_patients,
-        load_key=lambda: preparation.pseudonyms.draft_key(sources[0]),
-    )
-    planned = _plan_under(names, preparation, sources, files, labels, results)
-    if names.key is None:
-        return planned
-    # Stored only now that nothing is left to refuse; of preparations at one time, all take the key of the first.
-    key = preparation.pseudonyms.load_key(sources[0], preparation.out, names.key)
-    if key == names.key:
-        return planned
-    return _plan_under(replace(names, key=key), preparation, sources, files, labels, results)
-
-
-def _plan_under(
-    names: SourceNames,
-    preparation: Preparation,
-    sources: Sequence[Bucket],
-    files: Sequence[SourceFile],
-    labels: Labels,
-    results: Sequence[ScanResult],
-) -> Planned:
-    """The plan under these names, unless there is something to refuse."""
-    identity: dict[str, object] = {"name": preparation.name, "split": asdict(preparation.split), "patient_key_id": names.key_id}
-    plan = make_plan(names.publish(results), preparation.recipe, _build_naming(preparation, sources, labels, names), identity)
-    named = _name_files(results, names, preparation.recipe)
-    unread = count_unread_formats(results)
-    if not plan.tasks:
-        ignored = Counter(one.rule for one in plan.ignored)
-        where = ", ".join(source.where("") for source in preparation.sources)
-        wanted = ", ".join(sorted(preparation.recipe.formats))
-        maps = None if preparation.include_label_maps else describe_maps(results)
-        sentences = [
-            f"nothing to prepare among {count(len(files), 'file')} of {where}; the recipe reads {wanted}",
-            maps if maps and not plan.refused else make_readable(describe_refusals(plan.refused), named),
-            describe_unread(unread) if unread else "",
-            describe_other_recipe(preparation.recipe, results),
-            "; ".join(f"ignored as {rule}: {number}" for rule, number in ignored.items()),
-        ]
-        raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
-    items = [item for task in plan.tasks for item in task.items]
-    notes = check_patients((item.patient for item in items), preparation.split)
-    if preparation.label_by_folder:
-        notes += check_folder_labels(items, results)
-    if labels.names_patients:
-        notes += tell_overridden(items, results, names)
-    if preparation.pseudonyms.names == "relative" and any(map(holds_dicom, results)):
-        notes.append("names of DICOM files and folders are published readable (--source-names relative); they may name patients")
-    annotated = sum(item.burned_in_annotation for item in items)
-    if annotated:
-        notes.append(
-            f"{annotated} of {count(len(items), 'input')} say that text is burned into their pixels; "
-            "--burned-in refuse leaves them out"
-        )
-    return Planned(plan=plan, unread=unread, names=names, files=named, notes=tuple(notes))
-
-
-def _name_files(results: Sequence[ScanResult], names: SourceNames, recipe: Recipe) -> tuple[NamedFile, ...]:
-    """Every file of sources whose names are hashed, with its path and its names in the dataset."""
-    found = []
-    for result in results:
-        if result.source in names.hashed:
-            series = series_id(result) if isinstance(recipe, VolumeRecipe) else None
-            told = names.name_series(series, [result]) if series else ""
-            found.append(NamedFile(path=result.uri, name=names.name_file(result), series=told, version=result.version))
-    return tuple(found)
 
 
 def run_tasks(context: TaskContext, plan: Plan, preparation: Preparation) -> None:
@@ -230,7 +48,9 @@ def run_tasks(context: TaskContext, plan: Plan, preparation: Preparation) -> Non
     done = find_finished_rows(context.out, plan.digest)
     signals.tell_written(written=bool(done))
     if done:
-        _tell([f"resuming: {len(done)} of {count(len(plan.tasks), 'row')} {'is' if len(plan.tasks) == 1 else 'are'} written"])
+        write_lines(
+            [f"resuming: {len(done)} of {count(len(plan.tasks), 'row')} {'is' if len(plan.tasks) == 1 else 'are'} written"]
+        )
     todo = [canonical_json(to_document(task)).decode() for task in plan.tasks if task.number not in done]
     with tqdm(total=len(plan.tasks), initial=len(done), desc="prepare", unit="row", disable=preparation.quiet) as bar:
         for _ in run_each(todo, partial(run_task, context=context), concurrency=preparation.concurrency):
@@ -262,66 +82,12 @@ def prepare(preparation: Preparation, session: Session) -> PrepareResult:
         signals.tell_written(written=bool(list_marker_paths(preparation.out)))
     sources, files = list_sources(preparation.sources)
     if manifest is not None:
-        return _answer_published(preparation, manifest, sources, files, start)
+        return answer_published(preparation, manifest, sources, files, start)
     check_links_apart(preparation.out, preparation.sources)
     labels = find_labels(preparation, sources, files)
     check_inputs(preparation.out, preparation.settings(), sources, files)
     with session():
         return _run_preparation(preparation, sources, files, labels)
-
-
-def describe_other_recipe(recipe: Recipe, results: Sequence[ScanResult]) -> str:
-    """Describe which recipe reads the files that this one does not.
-
-    Args:
-        recipe: the chosen one.
-        results: of the scan.
-
-    Returns:
-        A sentence; empty if no other recipe reads them.
-    """
-    found = Counter(result.header.format for result in results if result.header and result.header.format not in recipe.formats)
-    named = Counter[str]()
-    for name, number in found.items():
-        named[RECIPE_FOR[reader_of_format(name).kind]] += number
-    return "; ".join(f"--recipe {name} reads {number} of them" for name, number in named.most_common())
-
-
-def _answer_published(
-    preparation: Preparation, manifest: Manifest, sources: Sequence[Bucket], files: Sequence[SourceFile], start: float
-) -> PrepareResult:
-    """Build the result for a dataset that is published already; nothing is scanned, and Ray is not started.
-
-    Raises:
-        StorageError: if the dataset was made of other inputs, in another way, or with another secret key.
-    """
-    key = preparation.pseudonyms.find_key(sources[0]) if manifest.patient_key_id else None
-    if manifest.patient_key_id and (key is None or key.key_id != manifest.patient_key_id):
-        found = f"key id {key.key_id} is found" if key else "none is found"
-        raise StorageError(
-            f"{preparation.out.where('')} was made with the secret key whose key id is {manifest.patient_key_id}, and {found}; "
-            "name its key with --salt-file, or use another --out"
-        )
-    request, settings = RequestDigests(files, key), preparation.settings()
-    if manifest.plan_digest != request.digest_of(settings):
-        refuse_other(preparation.out, manifest, settings, preparation.recipe.preprocessing(), request, len(files))
-    check_objects(preparation.out, manifest)
-    named = preparation.pseudonyms.read_name_map(sources[0], manifest.plan_digest) if key else []
-    notes = check_unchanged(preparation.out, manifest, sources, files, key=key, names=named)
-    remove_scratch(preparation.out)
-    parts = count_parts(read_rows(preparation.out, manifest, "catalog", ["key", "split", "patient", "source_sha256"]))
-    quarantined, ignored, ignored_formats, unread = count_rows(preparation.out, manifest)
-    return PrepareResult(
-        manifest=manifest,
-        quarantined=quarantined,
-        ignored=ignored,
-        ignored_formats=ignored_formats,
-        unread=unread,
-        seconds=time.monotonic() - start,
-        already_published=True,
-        parts=parts,
-        notes=(*tell_parts(parts, preparation.split), *notes),
-    )
 
 
 def _run_preparation(

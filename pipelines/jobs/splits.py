@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.duplicates import known_patient
 from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.patient import known_patient
 from crossdim.storage_schema.split import SplitRule
 from crossdim.storage_schema.vocabulary import Split
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.items import Item
 from crossdim.pipelines.jobs.names import SourceNames
-from crossdim.pipelines.jobs.plan import Item
 from crossdim.pipelines.jobs.scan_result import ScanResult
 
 

@@ -14,7 +14,7 @@ from crossdim.foundation.settings import from_document
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.duplicates import Duplicate
 from crossdim.pipelines.jobs.item_result import ItemResult, build_duplicate, drop_repeats, find_stored_twice, knows_more
-from crossdim.pipelines.jobs.plan import Item, Task
+from crossdim.pipelines.jobs.items import Item, Task
 from crossdim.pipelines.jobs.recipe import Decoder, ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.markers import FileRead, Marker, marker_path
 from crossdim.pipelines.publish import WrittenObject, put

@@ -15,8 +15,8 @@ from crossdim.pipelines import decoder_process
 from crossdim.pipelines.jobs.ray_data import run_each
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
+from crossdim.pipelines.readers.gray_pictures import is_gray_picture
 from crossdim.pipelines.readers.label_kinds import Values
-from crossdim.pipelines.readers.neighbours import is_gray_picture
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import reader_of_format

@@ -218,24 +218,27 @@ def _check_rle(frame: bytes, promised: FrameHeader) -> None:
         raise _build_error("has RLE segments that do not follow one another inside it")
     pixels = promised.rows * promised.columns
     for start, end in itertools.pairwise(bounds):
-        held = _rle_length(memoryview(frame)[start:end])
+        held = _rle_length(frame[start:end])
         if not 0 <= held - pixels < smallest_excess(promised.rows, promised.columns):
             raise _build_error(
                 f"holds an RLE segment of {held:,} values; {promised.rows}x{promised.columns} pixels are {pixels:,}"
             )
 
 
-def _rle_length(segment: memoryview) -> int:
+#: By the first byte of a run of PackBits: bytes that it unpacks to, and from its beginning to that of the next run.
+_RLE_UNPACKED = [*range(1, 129), 0, *range(128, 1, -1)]
+_RLE_STEP = [*range(2, 130), 1, *[2] * 127]
+
+
+def _rle_length(segment: bytes) -> int:
     """Bytes that a segment of PackBits unpacks to."""
-    offset, length, end = 0, 0, len(segment)
+    offset, length, end, head = 0, 0, len(segment), 0
     while offset < end:
         head = segment[offset]
-        if head < 0x80:
-            length += min(head + 1, end - offset - 1)
-            offset += head + 2
-        else:
-            length += 257 - head if head > 0x80 and offset + 1 < end else 0
-            offset += 2 if head > 0x80 else 1
+        length += _RLE_UNPACKED[head]
+        offset += _RLE_STEP[head]
+    if offset > end:  # the last run is cut: one that repeats a byte lacks it, and the other has some of its bytes
+        length -= _RLE_UNPACKED[head] if head > 0x80 else offset - end
     return length
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.errors import SampleError, UsageError
+from crossdim.storage_schema.patient import patient_or_content
 from crossdim.storage_schema.sample import Origin, Sample
 from crossdim.storage_schema.vocabulary import Modality
 
@@ -150,7 +151,7 @@ class RawItem:
         """Key, origin and patient of the sample that this input becomes; without a known patient, the content stands for one."""
         sha256 = self.sha256()
         origin = Origin(uri=self.uri, sha256=sha256)
-        return sample_key(sha256, origin.part), origin, self.patient or sha256[:16]
+        return sample_key(sha256, origin.part), origin, patient_or_content(self.patient, sha256)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.jobs.items import Naming
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, serialise_name_table
-from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
+from crossdim.pipelines.jobs.plan import Plan, make_plan
 from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.splits import check_patients

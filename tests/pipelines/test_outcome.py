@@ -11,7 +11,7 @@ import pytest
 
 from crossdim.pipelines.cli import main
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.jobs import prepare
+from crossdim.pipelines.jobs import planning
 from crossdim.pipelines.jobs.recipe import RECIPE_FOR
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import ReadRules
@@ -105,7 +105,7 @@ def test_one_patient_in_the_table_is_refused_before_the_scan(tmp_path: Path, cap
     write_images(tmp_path / "raw")
     paths = [path.relative_to(tmp_path / "raw") for path in (tmp_path / "raw").rglob("*.png")]
     (tmp_path / "t.csv").write_text("\n".join(["path,who", *(f"{path},x" for path in paths)]))
-    monkeypatch.setattr(prepare, "scan", None)
+    monkeypatch.setattr(planning, "scan", None)
     line = ["prepare", str(tmp_path / "raw"), "--recipe", "xray-pseudo3d:tiny", "--out", str(tmp_path / "out")]
     assert main([*line, "--test-fraction", "0.5", "--labels", str(tmp_path / "t.csv"), "--patient-column", "who"]) == 1
     assert "one and the same patient" in capsys.readouterr().err

@@ -11,8 +11,9 @@ import pytest
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
+from crossdim.pipelines.jobs.items import Naming
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, make_readable
-from crossdim.pipelines.jobs.plan import Naming, Plan, make_plan
+from crossdim.pipelines.jobs.plan import Plan, make_plan
 from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps

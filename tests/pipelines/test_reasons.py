@@ -112,7 +112,8 @@ _PLAN_OF = """
 import sys
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.readers.raw import ReadRules
-from crossdim.pipelines.jobs.plan import Naming, make_plan
+from crossdim.pipelines.jobs.items import Naming
+from crossdim.pipelines.jobs.plan import make_plan
 from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.sources.labels import Known

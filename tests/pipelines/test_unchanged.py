@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.cli import main
 from tests.pipelines.corpora import blob, nifti_bytes, write_series
 
@@ -42,6 +42,18 @@ def rewrite(path: Path, *, change: bool) -> None:
 
 def prepare_all(folder: Path, *more: str) -> list[str]:
     return ["prepare", str(folder / "raw"), *RECIPE, "--out", str(folder / "out"), *more]
+
+
+@pytest.fixture
+def store(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket, whose keys are in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    return s3_bucket
+
+
+def prepare_objects(store: Bucket, out: str) -> list[str]:
+    return ["prepare", f"{store.url}/raw", *RECIPE, "--out", out, "--endpoint-url", str(store.options.endpoint_url), "--json"]
 
 
 @pytest.mark.parametrize("name", ["v.nii", "w.nii", "s/07.dcm"])
@@ -164,61 +176,38 @@ def test_a_link_that_leads_to_another_file_is_told(tmp_path, capsys):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("out", ["s3://{}/out", "out"])
-def test_a_changed_object_of_a_store_is_told_where_names_are_readable(out, tmp_path, capsys, monkeypatch):
-    moto_server = pytest.importorskip("moto.server")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        monkeypatch.chdir(tmp_path)
-        endpoint = f"http://{host}:{port}"
-        bucket = f"readable-{len(out)}"  # all servers of a process share their buckets
-        source = Bucket(f"s3://{bucket}/raw", StoreOptions(endpoint_url=endpoint, access_key="key", secret_key="secret"))
-        source.filesystem.mkdir(bucket)
-        write_pictures(tmp_path / "raw")
-        for path in (tmp_path / "raw").iterdir():
-            source.put(path.name, path.read_bytes())
-        line = ["prepare", f"s3://{bucket}/raw", *RECIPE, "--out", out.format(bucket), "--endpoint-url", endpoint, "--json"]
-        assert main(line) == 3
-        assert main(line) == 3
-        assert json.loads(capsys.readouterr().out.splitlines()[-1])["already_published"] is True
-        rewrite(tmp_path / "raw" / "1.nii", change=True)
-        source.put("1.nii", (tmp_path / "raw" / "1.nii").read_bytes())
+@pytest.mark.parametrize("out", ["{}/out", "out"])
+def test_a_changed_object_of_a_store_is_told_where_names_are_readable(out, store, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = store.at("raw")
+    write_pictures(tmp_path / "raw")
+    for path in (tmp_path / "raw").iterdir():
+        source.put(path.name, path.read_bytes())
+    line = prepare_objects(store, out.format(store.url))
+    assert main(line) == 3
+    assert main(line) == 3
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["already_published"] is True
+    rewrite(tmp_path / "raw" / "1.nii", change=True)
+    source.put("1.nii", (tmp_path / "raw" / "1.nii").read_bytes())
 
-        assert main(line) == 2
-        assert "such as 1.nii, changed after it was published" in capsys.readouterr().err
-    finally:
-        server.stop()
+    assert main(line) == 2
+    assert "such as 1.nii, changed after it was published" in capsys.readouterr().err
 
 
 @pytest.mark.integration
-def test_a_changed_object_of_a_store_is_told_by_its_etag_after_publishing(tmp_path, capsys, monkeypatch):
-    moto_server = pytest.importorskip("moto.server")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        endpoint = f"http://{host}:{port}"
-        source = Bucket("s3://unchanged/raw", StoreOptions(endpoint_url=endpoint, access_key="key", secret_key="secret"))
-        source.filesystem.mkdir("unchanged")
-        write_sources(tmp_path / "raw")
-        for path in (tmp_path / "raw").rglob("*.*"):
-            if path.is_file():
-                source.put(str(path.relative_to(tmp_path / "raw")), path.read_bytes())
-        line = ["prepare", "s3://unchanged/raw", *RECIPE, "--out", "s3://unchanged/out", "--endpoint-url", endpoint, "--json"]
-        assert main(line) == 3
-        assert main(line) == 3
-        assert json.loads(capsys.readouterr().out.splitlines()[-1])["already_published"] is True
-        data = np.frombuffer(source.read("v.nii"), np.uint8).copy()
-        data[-9] ^= 1
-        source.put("v.nii", data.tobytes())
+def test_a_changed_object_of_a_store_is_told_by_its_etag_after_publishing(store, tmp_path, capsys):
+    source = store.at("raw")
+    write_sources(tmp_path / "raw")
+    for path in (tmp_path / "raw").rglob("*.*"):
+        if path.is_file():
+            source.put(str(path.relative_to(tmp_path / "raw")), path.read_bytes())
+    line = prepare_objects(store, f"{store.url}/out")
+    assert main(line) == 3
+    assert main(line) == 3
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["already_published"] is True
+    data = np.frombuffer(source.read("v.nii"), np.uint8).copy()
+    data[-9] ^= 1
+    source.put("v.nii", data.tobytes())
 
-        assert main(line) == 2
-        assert "such as v.nii, changed after it was published" in capsys.readouterr().err
-    finally:
-        server.stop()
+    assert main(line) == 2
+    assert "such as v.nii, changed after it was published" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from crossdim.storage_schema.catalog import CATALOG_SCHEMA, drop_checksum
 from crossdim.storage_schema.contract import join_catalog, parse_published_table
 from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
-from crossdim.storage_schema.pseudo3d import Pseudo3D
+from crossdim.storage_schema.pseudo3d import Pseudo3D, find_recorded_settings
 from crossdim.storage_schema.sample import Array, Origin, Sample, Scaling
 from crossdim.storage_schema.shards import decode_npy
 from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation, Split
@@ -85,10 +85,9 @@ class PublishedDataset:
     @cached_property
     def pseudo3d(self) -> Pseudo3D | None:
         """Geometry of the stored pseudo-3D view; None for superpatches."""
-        recorded = self.manifest.preprocessing.get("pseudo3d")
-        if not isinstance(recorded, dict):
+        settings = find_recorded_settings(self.manifest.preprocessing)
+        if settings is None:
             return None
-        settings = {name: recorded[name] for name in Pseudo3D.__dataclass_fields__ if name in recorded}
         return from_document(Pseudo3D, settings, subject=f"{self.bucket.where(MANIFEST_PATH)}: preprocessing.pseudo3d")
 
     def column(self, name: str) -> list[object]:

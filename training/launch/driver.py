@@ -177,6 +177,7 @@ def _relay_requests(mailbox: Any, run: Bucket) -> Iterator[None]:
     from ray.exceptions import RayError
 
     def relay() -> None:
+        """Put a request into the mailbox; a stop that no worker can answer interrupts the driver."""
         request, has_workers = PROCESS_CONTROL.take(), False
         if request is Request.STOP:
             with contextlib.suppress(StorageError):

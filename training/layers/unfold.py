@@ -95,6 +95,7 @@ class _UnfoldedProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
+        """See :func:`unfold_and_multiply`."""
         ctx.save_for_backward(x_BCHW, weights_3d, mixing_BPQ)
         ctx.geometry = geometry
         weights = weights_3d.flatten(2)
@@ -112,6 +113,7 @@ class _UnfoldedProducts(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_BOHW: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Gradients of images, weights and mixing."""
         x_BCHW, weights_3d, mixing_BPQ = ctx.saved_tensors
         weights = weights_3d.flatten(2)
         grad_weights = torch.zeros_like(weights)

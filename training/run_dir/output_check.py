@@ -29,6 +29,7 @@ def check_run_folder(run: Bucket, option: str = "--out", remedy: str = EMPTY_FOL
     """
 
     def is_run(paths: Sequence[str]) -> bool:
+        """Whether a folder of these paths is a run."""
         if any(map(is_of_a_run, paths)):
             return True
         if CONFIG not in paths:

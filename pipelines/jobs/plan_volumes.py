@@ -1,0 +1,169 @@
+"""Volumes from files and series, and packed into tasks with reserved boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from crossdim.pipelines.jobs.items import Item, Naming, Task, check_annotation
+from crossdim.pipelines.jobs.recipe import VolumeRecipe
+from crossdim.pipelines.jobs.scan_result import ScanResult
+from crossdim.pipelines.jobs.series_groups import (
+    Folder,
+    find_continued_series,
+    find_split_series,
+    group_series,
+    note_of_series,
+)
+from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
+from crossdim.pipelines.readers.dicom import check_single, common_modality
+from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
+from crossdim.pipelines.readers.raw import number_files
+from crossdim.pipelines.readers.reader import Reader
+from crossdim.pipelines.readers.registry import readers_of
+from crossdim.pipelines.stages.modality import ModalityStage
+from crossdim.storage_schema.errors import SampleError
+
+
+def check_modality(files: Sequence[ScanResult], wanted: ModalityStage, naming: Naming) -> Sequence[ScanResult]:
+    """Refuse an input of a modality that is not wanted: what headers state counts, else what options and folders say.
+
+    Args:
+        files: of one input.
+        wanted: the recipe's modalities.
+        naming: what options and folders say.
+
+    Returns:
+        ``files``.
+
+    Raises:
+        SampleError: rule ``modality`` or ``mixed_modality``, as the decoder's sample would be refused.
+    """
+    stated = common_modality([file.header.modality if file.header else None for file in files])
+    wanted.check(stated or naming.modality(files[0]))
+    return files
+
+
+def build_volume_items(
+    usable: Sequence[ScanResult], recipe: VolumeRecipe, naming: Naming, unreadable: frozenset[Folder] = frozenset()
+) -> tuple[list[Item], list[Quarantined]]:
+    """Build the items of all volumes, with reserved boxes; what headers alone rule out is refused.
+
+    Args:
+        usable: files that the recipe reads.
+        recipe: the recipe.
+        naming: labels, patients and modalities.
+        unreadable: folders of files that may be slices and cannot be read.
+
+    Returns:
+        The items, sorted by name, and the refused inputs.
+    """
+    inputs = [one for reader in readers_of("volume") for one in _group_inputs(reader, usable, naming, unreadable)]
+    items: list[Item] = []
+    refused: list[Quarantined] = []
+    for one in sorted(inputs, key=lambda one: one.uri):
+        uri, files = one.uri, one.files
+        make = partial(_build_volume_item, uri=uri, decoder=one.decoder, note=one.note, recipe=recipe, naming=naming)
+        wanted = recipe.modality_stage
+        steps: list[Step] = [
+            ("plan", partial(_check_fault, fault=one.fault)),
+            ("plan", partial(check_annotation, rules=recipe.read)),
+            (wanted.name, partial(check_modality, wanted=wanted, naming=naming)),
+            ("plan", make),
+        ]
+        item = apply_steps(uri, files, steps, [file.uri for file in files])
+        if isinstance(item, Quarantined):
+            refused.append(replace(item, num_files=len(files)))
+        else:
+            items.append(item)
+    return items, refused
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Input:
+    """Files that one reader takes together, what is wrong with their belonging together, and what is to be noted of them."""
+
+    uri: str
+    files: Sequence[ScanResult]
+    decoder: str
+    fault: SampleError | None = None
+    note: str | None = None
+
+
+def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder]) -> list[_Input]:
+    """The inputs of one reader."""
+    files = [one for one in usable if one.header and one.header.format == reader.format_name]
+    if reader.grouping == "file":
+        return [_Input(uri=one.uri, files=[one], decoder=reader.name) for one in files]
+    series = group_series(files)
+    split, continued = find_split_series(series), find_continued_series(series)
+    return [
+        _Input(
+            uri=naming.names.name_series(key, members),
+            files=members,
+            decoder=reader.name,
+            fault=split.get(key),
+            note=note_of_series(members, unreadable, continued=key in continued),
+        )
+        for key, members in series.items()
+    ]
+
+
+def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequence[ScanResult]:
+    if fault is not None:
+        raise fault
+    return files
+
+
+def _build_volume_item(
+    files: Sequence[ScanResult], uri: str, decoder: str, note: str | None, recipe: VolumeRecipe, naming: Naming
+) -> Item:
+    boxes = recipe.boxes(*_grid(files))
+    return replace(naming.build_item(uri, files, decoder), boxes=boxes, note=note)
+
+
+def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Shape (D, H, W) and spacing of a volume, by its headers."""
+    headers = [result.header.slice for result in files if result.header and result.header.slice]
+    if not headers:
+        info = files[0].header
+        assert info is not None
+        assert info.spacing_mm is not None
+        return info.shape, info.spacing_mm
+    for number, header in enumerate(headers):
+        with number_files([number]):
+            check_single(header)
+    numbers = one_per_position(headers)  # equal files count once; the decoder refuses files of one position that differ
+    if len({file.size for file in files}) == len(files):
+        numbers = list(range(len(headers)))  # no two of them are equal
+    with number_files(numbers):
+        geometry = stack_slices([headers[number] for number in numbers])
+    return geometry.shape, geometry.spacing_mm
+
+
+def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Task]:
+    """Pack whole volumes in order into tasks, until their boxes fill one bank shard; a larger volume has a task of its own.
+
+    Args:
+        items: sorted.
+        recipe: with the size of a shard.
+
+    Returns:
+        The tasks, each with its first shard and number of shards.
+    """
+    packs: list[list[Item]] = []
+    boxes = 0
+    for item in items:
+        if not packs or boxes + item.boxes > recipe.patches_per_shard:
+            packs.append([])
+            boxes = 0
+        packs[-1].append(item)
+        boxes += item.boxes
+    tasks: list[Task] = []
+    first = 0
+    for number, pack in enumerate(packs):
+        num_shards = max(1, -(-sum(item.boxes for item in pack) // recipe.patches_per_shard))
+        tasks.append(Task(number=number, items=tuple(pack), first_shard=first, num_shards=num_shards))
+        first += num_shards
+    return tasks
