@@ -7,8 +7,6 @@ problems are reported at once, each with the number of rows and a first example.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from crossdim.storage_schema.bank import BLOSC_OVERHEAD_BYTES, CRC_BYTES, LEAST_CHUNK_BYTES, MAX_CHUNK_BYTES
 from crossdim.storage_schema.bank import DTYPE as BANK_DTYPE
-from crossdim.storage_schema.catalog import conform
 from crossdim.storage_schema.columns import DTYPES, Columns, Mask
-from crossdim.storage_schema.errors import DocumentError, Problem, StorageError
-from crossdim.storage_schema.manifest import Manifest, ObjectEntry
+from crossdim.storage_schema.errors import DocumentError, Problem
+from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.shards import NPY_HEADER_LIMIT
 from crossdim.storage_schema.vocabulary import Encoding, Presentation
 
@@ -31,62 +27,7 @@ from crossdim.storage_schema.vocabulary import Encoding, Presentation
 MAX_SAMPLE_BYTES = MAX_CHUNK_BYTES
 #: No volume that superpatches are put together to has more voxels.
 MAX_VOLUME_VOXELS = 2**33
-#: No part of a table takes more memory; a part of 100,000 rows takes some 60 MB.
-MAX_TABLE_BYTES = 2**31
 _ENCODINGS = {"shard": Encoding.NPY, "bank": Encoding.ZARR_CHUNK}
-
-
-def check_object_bytes(data: bytes, entry: ObjectEntry, subject: str) -> bytes:
-    """Check the bytes of an object against the size and sha256 in the manifest.
-
-    Args:
-        data: all bytes of the object, as read.
-        entry: the manifest's entry of the object.
-        subject: where the bytes came from, for the error.
-
-    Returns:
-        ``data`` itself.
-
-    Raises:
-        StorageError: if size or sha256 differ.
-    """
-    remedy = "run crossdim verify, and restore the object or prepare the dataset again"
-    if len(data) != entry.size:
-        raise StorageError(f"{subject}: has {len(data):,} bytes; the manifest says {entry.size:,}; {remedy}")
-    if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
-        raise StorageError(f"{subject}: its sha256 is {found}; the manifest says {entry.sha256}; {remedy}")
-    return data
-
-
-def parse_published_table(data: bytes, entry: ObjectEntry, schema: pa.Schema, subject: str, *, version: int) -> pa.Table:
-    """Parse one part of a table, after checking that its bytes are those that were published.
-
-    Args:
-        data: all bytes of the Parquet file, as read.
-        entry: the manifest's entry of the file.
-        schema: of the table.
-        subject: where the bytes came from, for the error.
-        version: of the dataset.
-
-    Returns:
-        The part, with the columns of ``schema``; columns that an older version lacks are nulls.
-
-    Raises:
-        StorageError: if the bytes are not those that were published; they are not parsed then.
-        DocumentError: if they are no Parquet file, hold more than ``MAX_TABLE_BYTES``, or do not have this schema.
-    """
-    source = io.BytesIO(check_object_bytes(data, entry, subject))
-    try:
-        metadata = pq.read_metadata(source)
-        size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-        if size > MAX_TABLE_BYTES:
-            raise DocumentError(subject, [Problem(loc="table", message=f"takes {size:,} bytes; at most {MAX_TABLE_BYTES:,}")])
-        source.seek(0)
-        table = pq.read_table(source)
-        table.validate(full=True)  # among others that texts are UTF-8
-    except (pa.ArrowException, OSError) as error:
-        raise DocumentError(subject, [Problem(loc="table", message=f"is no Parquet file that can be read: {error}")]) from error
-    return conform(table, schema, subject, version=version)
 
 
 def _key(rows: Columns) -> Mask:
@@ -307,7 +248,7 @@ def join_catalog(parts: list[pa.Table], manifest: Manifest, subject: str) -> pa.
     """Join the parts of a catalog and check every row against the contract.
 
     Args:
-        parts: in the order of their paths, as :func:`parse_published_table` returns them; at least one.
+        parts: in the order of their paths, as ``parse_published_table`` returns them; at least one.
         manifest: of the dataset.
         subject: where the catalog came from, for the error.
 

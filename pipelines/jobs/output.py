@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import pyarrow.parquet
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output
@@ -22,6 +18,7 @@ from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from crossdim.storage_schema.names import printable
+from crossdim.storage_schema.tables import parse_published_columns
 
 
 def find_manifest(out: Bucket) -> Manifest | None:
@@ -118,10 +115,7 @@ def read_rows(out: Bucket, manifest: Manifest, role: str, columns: Sequence[str]
     """
     rows: list[dict[str, Any]] = []
     for entry in manifest.with_role(role):
-        data = out.read(entry.path)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise StorageError(f"{out.where(entry.path)} does not match its sha256; crossdim verify tells all that is damaged")
-        rows += pyarrow.parquet.read_table(io.BytesIO(data), columns=list(columns)).to_pylist()
+        rows += parse_published_columns(out.read(entry.path), entry, out.where(entry.path), columns).to_pylist()
     return rows
 
 

@@ -16,10 +16,11 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
 from crossdim.pipelines.jobs.ray_data import Session, run_each
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
-from crossdim.storage_schema.contract import check_catalog, parse_published_table
+from crossdim.storage_schema.contract import check_catalog
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import DocumentError, Problem, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from crossdim.storage_schema.tables import parse_published_table
 
 #: What a check of an object needs of a catalog row.
 _COLUMNS = ("key", "object", "offset", "length", "crc32c", "encoding", "position", "shape", "dtype")

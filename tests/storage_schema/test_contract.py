@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
 import time
 from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdim.storage_schema.catalog import CATALOG_SCHEMA, QUARANTINE_SCHEMA, build_catalog_row, build_table
-from crossdim.storage_schema.contract import RULES, check_catalog, join_catalog, parse_published_table
+from crossdim.storage_schema.catalog import CATALOG_SCHEMA, build_table
+from crossdim.storage_schema.contract import RULES, check_catalog, join_catalog
 from crossdim.storage_schema.digest import sample_key
-from crossdim.storage_schema.errors import DocumentError, StorageError
-from crossdim.storage_schema.manifest import FileCounts, Manifest, ObjectEntry
+from crossdim.storage_schema.errors import DocumentError
 from crossdim.storage_schema.pseudo3d import Pseudo3D
-from crossdim.storage_schema.shards import encode_npy
-from crossdim.storage_schema.vocabulary import Encoding, Presentation
-from tests.strategies import sample
-
-SHARD, BANK = "images/a.tar", "superpatches/a.zarr/c/0/0/0"
-
-
-def manifest(presentation: Presentation, num_samples: int = 3) -> Manifest:
-    flat = presentation is not Presentation.SUPERPATCH
-    path, role = (SHARD, "shard") if flat else (BANK, "bank")
-    return Manifest(
-        name="a",
-        presentation=presentation,
-        num_samples=num_samples,
-        num_quarantined=0,
-        preprocessing={},
-        plan_digest="0" * 64,
-        objects=(
-            ObjectEntry(path=path, size=100_000, sha256="1" * 64, role=role),
-            ObjectEntry(path="catalog/a.parquet", size=2**70, sha256="1" * 64, role="catalog"),
-        ),
-        files=FileCounts(total=3, used=3, quarantined=0, ignored=0),
-    )
-
-
-ARRAYS = {
-    Presentation.IMAGE: np.zeros((1, 8, 12), np.uint16),
-    Presentation.PSEUDO3D: np.zeros((1, 16, 2, 3), np.uint8),
-    Presentation.SUPERPATCH: np.zeros((1, 4, 4, 4), np.int16),
-}
-
-
-def rows(presentation: Presentation) -> list[dict[str, object]]:
-    """Three sound rows."""
-    flat = presentation is not Presentation.SUPERPATCH
-    array = ARRAYS[presentation]
-    found = sample(array, presentation, extra={} if flat else {"volume_shape": [8, 8, 8]}, origin_zyx=None if flat else (4, 0, 0))
-    return [
-        build_catalog_row(
-            replace(found, key=sample_key("ab" * 32, str(number))),
-            path=SHARD if flat else BANK,
-            offset=1000 * number,
-            length=len(encode_npy(array)) if flat else 60,
-            crc32c=7,
-            encoding=Encoding.NPY if flat else Encoding.ZARR_CHUNK,
-            position=None if flat else number,
-            split="train",
-            preprocessing_digest=manifest(presentation).preprocessing_digest,
-        )
-        for number in range(3)
-    ]
+from crossdim.storage_schema.vocabulary import Presentation
+from tests.storage_schema.catalog_rows import BANK, SHARD, manifest, rows
 
 
 def checked(of: Presentation, *, row: int = 1, **changes: object) -> list[str]:
@@ -283,60 +230,3 @@ def test_a_million_rows_take_seconds():
     began = time.perf_counter()
     assert check_catalog(table, manifest(IMAGE, num_samples=count)).problems == ()
     assert time.perf_counter() - began < 20
-
-
-def parquet(table: pa.Table, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **how)
-    return buffer.getvalue()
-
-
-def entry(data: bytes) -> ObjectEntry:
-    return ObjectEntry(path="catalog/a.parquet", size=len(data), sha256=hashlib.sha256(data).hexdigest(), role="catalog")
-
-
-def opened(data: bytes, of: ObjectEntry, schema: pa.Schema = CATALOG_SCHEMA) -> pa.Table:
-    return parse_published_table(data, of, schema, "catalog", version=2)
-
-
-def test_no_bit_of_a_table_changes_unseen():
-    """Without the hash 38 % of single flipped bits in a Parquet file changed values and nothing was said."""
-    data = parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))
-    assert opened(data, entry(data)).to_pylist() == rows(IMAGE)
-    for bit in range(0, 8 * len(data), 101):
-        changed = bytearray(data)
-        changed[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(StorageError, match=r"its sha256 is .*restore the object"):
-            opened(bytes(changed), entry(data))
-
-
-@pytest.mark.parametrize("harmed", [b"", b"PAR1", b"\0"])
-def test_a_table_of_another_size_is_not_hashed(harmed):
-    with pytest.raises(StorageError, match="bytes; the manifest says"):
-        opened(harmed, entry(parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))))
-
-
-@pytest.mark.parametrize("data", [b"", b"PAR1" * 4, b"\0" * 100])
-def test_a_published_object_that_is_no_table_is_refused_in_words(data):
-    with pytest.raises(DocumentError, match="is no Parquet file"):
-        opened(data, entry(data))
-
-
-def test_texts_that_are_no_utf_8_are_refused():
-    """Arrow takes them, and fails when they become Python values."""
-    changed = build_table(rows(IMAGE), CATALOG_SCHEMA)
-    harmed = pa.array([b"\xff\xfe"] * 3, pa.binary()).view(pa.string())
-    changed = changed.set_column(changed.schema.get_field_index("patient"), CATALOG_SCHEMA.field("patient"), harmed)
-    data = parquet(changed)
-    with pytest.raises(DocumentError, match="UTF"):
-        opened(data, entry(data))
-
-
-def test_a_table_that_would_fill_the_memory_is_not_opened(monkeypatch):
-    """The file says how much it unpacks to."""
-    data = parquet(build_table([], QUARANTINE_SCHEMA))
-    assert opened(data, entry(data), QUARANTINE_SCHEMA).num_rows == 0
-    data = parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))
-    monkeypatch.setattr("crossdim.storage_schema.contract.MAX_TABLE_BYTES", 1000)
-    with pytest.raises(DocumentError, match="at most 1,000"):
-        opened(data, entry(data))

@@ -18,12 +18,13 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document
 from crossdim.storage_schema.bank import extract_blosc_frame
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, drop_checksum
-from crossdim.storage_schema.contract import join_catalog, parse_published_table
+from crossdim.storage_schema.contract import join_catalog
 from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from crossdim.storage_schema.pseudo3d import Pseudo3D, find_recorded_settings
 from crossdim.storage_schema.sample import Array, Origin, Sample, Scaling
 from crossdim.storage_schema.shards import decode_npy
+from crossdim.storage_schema.tables import parse_published_table
 from crossdim.storage_schema.vocabulary import Encoding, Modality, Presentation, Split
 from crossdim.training.data.range_reader import RangeReader
 
