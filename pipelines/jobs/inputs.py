@@ -145,7 +145,8 @@ def _refuse_other_files(
     counts = f"{len(written)} changed, {len(old.keys() - new.keys())} gone, {len(new.keys() - old.keys())} new"
     raise StorageError(
         f"the inputs of {out.where('')} are others than when it was begun: {counts}, such as {', '.join(told)}. They are not "
-        f"mixed: restore them to go on, use another --out, or delete {out.where('')} to begin anew with what is there now"
+        "mixed: to go on, put back the files as they were, modification times too; or use another --out, or delete "
+        f"{out.where('')} to begin anew with what is there now"
     )
 
 

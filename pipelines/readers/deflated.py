@@ -45,6 +45,8 @@ def inflate_dataset(data: bytes, *, whole: bool) -> bytes:
     meta = data[:start] + _EXPLICIT.ljust(len(_DEFLATED), b"\0") + data[start + len(_DEFLATED) : end]
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     head = _step(stream, data[end:], MAX_HEADER_BYTES)
+    if len(head) == MAX_HEADER_BYTES and not _find_pixels(meta + head)[1]:
+        raise SampleError("too_long", f"the deflated dataset has more than {MAX_HEADER_BYTES:,} bytes before its pixels")
     if not whole or stream.eof:
         return meta + head
     rest = _step(stream, stream.unconsumed_tail, _count_promised_bytes(meta + head))
@@ -71,12 +73,20 @@ def _step(stream: zlib._Decompress, data: bytes, max_bytes: int) -> bytes:
         raise SampleError("deflate", f"the deflated dataset is damaged: {format_foreign_text(error)}") from error
 
 
-def _count_promised_bytes(head: bytes) -> int:
-    """Bytes of pixels that the header promises."""
+def _find_pixels(head: bytes) -> tuple[Dataset, bool]:
+    """What stands before the pixels, and whether they follow."""
+    found: list[BaseTag] = []
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return tag.group == _PIXEL_GROUP
+        if tag.group == _PIXEL_GROUP:
+            found.append(tag)
+        return bool(found)
 
-    header: Dataset = read_partial(io.BytesIO(head), stop_when=at_pixels)
+    return read_partial(io.BytesIO(head), stop_when=at_pixels), bool(found)
+
+
+def _count_promised_bytes(head: bytes) -> int:
+    """Bytes of pixels that the header promises."""
+    header, _ = _find_pixels(head)
     names = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated")
     return math.prod(int(header.get(name) or 1) for name in names) // 8

@@ -15,6 +15,8 @@ from crossdim.storage_schema.vocabulary import Modality
 
 #: RescaleType and ModalityLUTType of Hounsfield units; nothing stated means HU in a CT image (PS3.3 C.11.1.1.2).
 _HOUNSFIELD = frozenset({"", "HU", "HU_MOD"})
+#: Stored pixels of integers have at most 32 bits.
+_MAX_STORED = 2.0**32
 NO_RESCALE = "CT without RescaleSlope and RescaleIntercept, stored values taken as HU"
 NOT_HOUNSFIELD = "CT whose rescaled values are stated to be no HU, taken as HU"
 
@@ -60,7 +62,7 @@ def parse_modality_transform(dataset: Any) -> ModalityTransform:
 
     Raises:
         SampleError: rule ``modality_lut`` for a table that does not fit its descriptor, ``rescale`` for a slope or intercept
-            that is no finite number, or a slope of zero.
+            that is no finite number or leads beyond float32, or a slope of zero.
     """
     if dataset.get("ModalityLUTSequence"):
         item = dataset.ModalityLUTSequence[0]
@@ -74,6 +76,11 @@ def parse_modality_transform(dataset: Any) -> ModalityTransform:
     slope, intercept = _finite(stated, "RescaleSlope"), _finite(stated, "RescaleIntercept")
     if slope == 0:
         raise SampleError("rescale", "RescaleSlope is 0, which makes every pixel the same; correct the header")
+    if abs(slope or 1) * _MAX_STORED + abs(intercept or 0) > np.finfo(np.float32).max:
+        raise SampleError(
+            "rescale",
+            f"RescaleSlope {slope} and RescaleIntercept {intercept} lead beyond the range of float32; correct the header",
+        )
     return ModalityTransform(
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,

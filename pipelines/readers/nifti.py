@@ -96,12 +96,13 @@ def decode(item: RawItem) -> Sample:
     affine = header.affine_xyz[:, [2, 1, 0, 3]]
     key, origin, patient = item.origin()
     sx, sy, sz = header.spacing_xyz_mm
+    frames = f"first of {header.num_frames} frames" if header.num_frames > 1 else None
     sample = Sample(
         key=key,
         presentation=None,
         array=volume_DHW[None],
         modality=item.modality,
-        scaling=compute_range(volume_DHW, outside_DHW),
+        scaling=compute_range(volume_DHW, outside_DHW, frames),
         origin=origin,
         spacing_mm=(sz, sy, sx),
         affine=tuple(tuple(float(v) for v in row) for row in affine),
@@ -109,7 +110,6 @@ def decode(item: RawItem) -> Sample:
         label=item.label,
         patient=patient,
     )
-    frames = f"first of {header.num_frames} frames" if header.num_frames > 1 else None
     return add_note(sample, frames, note, *header.notes, trailing, offset_note(volume_DHW, outside_DHW, item.modality))
 
 

@@ -54,7 +54,7 @@ def load(data: bytes, picture: Image.Image) -> None:
         picture: as Pillow opened it; its pixels are loaded.
 
     Raises:
-        SampleError: rule ``truncated`` if rows are missing.
+        SampleError: rule ``truncated`` if rows are missing, ``palette_colour`` for pixels whose colour the palette does not have.
     """
     width, height, *_, interlaced = _IHDR.unpack_from(data, _IHDR_OFFSET)
     blank = _BLANK.get(picture.mode, _BLANK_BYTE)
@@ -66,6 +66,15 @@ def load(data: bytes, picture: Image.Image) -> None:
     last_row = np.asarray(picture.crop((0, height - 1, width, height)))
     if interlaced or (last_row == blank).all():
         _check_rows(data)
+    if picture.mode == "P":
+        _check_palette(data, int(picture.getextrema()[1]))
+
+
+def _check_palette(data: bytes, highest: int) -> None:
+    """Decoders show pixels beyond the palette as black."""
+    colours = sum((end - offset - 12) // 3 for offset, kind, end in _chunks(data) if kind == b"PLTE")
+    if highest >= colours:
+        raise SampleError("palette_colour", f"a pixel has colour {highest} of a palette of {colours} colours, which begin at 0")
 
 
 def _check_rows(data: bytes) -> None:

@@ -41,12 +41,13 @@ def fill_outside(volume: Volume, outside: Mask | None, modality: Modality) -> No
     volume[outside] = min(lowest, AIR_HU) if modality is Modality.CT else lowest
 
 
-def compute_range(volume: Volume, outside: Mask | None = None) -> Scaling:
+def compute_range(volume: Volume, outside: Mask | None = None, part: str | None = None) -> Scaling:
     """Compute the range of a volume inside of the field of view.
 
     Args:
         volume: (D, H, W), physical values.
         outside: (D, H, W) bool; None if there are none.
+        part: of the file that the volume is, for the error; None if it is all of it.
 
     Returns:
         A scaling whose unit range is from the lowest to the highest value.
@@ -56,7 +57,7 @@ def compute_range(volume: Volume, outside: Mask | None = None) -> Scaling:
     """
     low, high = _ends(volume, outside)
     if low == high:
-        raise SampleError("constant", f"every voxel is {low:g}; there is nothing to see")
+        raise SampleError("constant", f"every voxel{f' of the {part}' if part else ''} is {low:g}; there is nothing to see")
     return Scaling(low=low, high=high)
 
 

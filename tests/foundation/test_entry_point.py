@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -43,6 +44,26 @@ def end_of(error: BaseException) -> int:
 def test_the_code_of_a_verb_is_the_code_of_the_process(code):
     """Scripts tell "done" from "done, but look at quarantine" by it."""
     assert entry_point.run(lambda _: code, argparse.Namespace()) == code
+
+
+def test_where_credentials_were_found_is_not_printed(capfd):
+    """Botocore logs it as information, on every start."""
+
+    def verb(_: argparse.Namespace) -> int:
+        for name in ("botocore.credentials", "aiobotocore.credentials"):
+            logging.getLogger(name).info("Found credentials in shared credentials file: ~/.aws/credentials")
+            logging.getLogger(name).warning("Attempting retrieval failed")
+        return entry_point.DONE
+
+    before = logging.getLogger().handlers[:]
+    logging.getLogger().handlers.clear()  # those of pytest; basicConfig adds ours to none
+    try:
+        assert entry_point.run(verb, argparse.Namespace()) == entry_point.DONE
+    finally:
+        logging.getLogger().handlers[:] = before
+    told = capfd.readouterr().err
+    assert "Found credentials" not in told
+    assert told.count("Attempting retrieval failed") == 2
 
 
 @pytest.mark.parametrize(

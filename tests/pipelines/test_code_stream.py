@@ -280,6 +280,22 @@ def test_a_deflated_bomb_is_stopped_at_what_its_header_promises():
     assert dicom_header.read_header(meta + bomb, ReadRules()).shape == (48, 64)
 
 
+@pytest.mark.integration
+def test_a_deflated_bomb_before_the_pixels_is_not_called_a_cut_file():
+    """A private element of 80 MB in some 80 kB."""
+    data = compressed(DeflatedExplicitVRLittleEndian)
+    meta = data[: 132 + 12 + int.from_bytes(data[140:144], "little")]
+    dataset = zlib.decompress(data[len(meta) :], -zlib.MAX_WBITS)
+    pixels = dataset.rindex(b"\xe0\x7f\x10\x00")
+    bomb = b"\x09\x70\x10\x10OB\0\0" + (80 << 20).to_bytes(4, "little") + bytes(80 << 20)
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    packed = meta + packer.compress(dataset[:pixels] + bomb + dataset[pixels:]) + packer.flush()
+
+    assert rule_of(packed)[0] == "too_long"
+    with pytest.raises(SampleError, match="more than 67,108,864 bytes before its pixels"):
+        dicom_header.read_header(packed, ReadRules())
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_deflated_dataset_that_is_cut_or_changed_is_refused(share):
     data = compressed(DeflatedExplicitVRLittleEndian)

@@ -97,6 +97,10 @@ def test_a_time_series_gives_its_first_frame_or_is_refused():
     assert sample.extra["note"] == "first of 3 frames"
     assert rule_of(nifti.decode, data, frames="refuse") == "frames"
 
+    frames[..., 0] = 7
+    with pytest.raises(SampleError, match="every voxel of the first of 3 frames is 7"):
+        nifti.decode(item(nifti_bytes(frames, (1, 1, 1))))
+
 
 def test_the_size_guard_stands_before_memory_is_asked_for():
     """The header claims 32767^3 voxels; the file has a few."""

@@ -239,6 +239,9 @@ def test_a_modality_lut_of_bytes_and_of_65536_entries_is_read():
     pixels = RNG.integers(0, 256, (9, 9)).astype(np.uint16)
     assert np.array_equal(read_image(dicom_bytes(pixels, ModalityLUTSequence=[narrow])).array[0], 255 - pixels)
 
+    narrow.LUTDescriptor = [256, 0, 16]  # stated, not held: libraries write one byte an entry
+    assert np.array_equal(read_image(dicom_bytes(pixels, ModalityLUTSequence=[narrow])).array[0], 255 - pixels)
+
     wide = lut_item(0, np.arange(65535, -1, -1, dtype=np.uint16))
     sample = read_image(dicom_bytes(pixels, ModalityLUTSequence=[wide]))
     assert np.array_equal(sample.scaling.physical(sample.array[0]), 65535.0 - pixels)
@@ -462,3 +465,11 @@ def test_kinds_that_are_not_read_are_refused_by_their_own_name():
     secret = refusal(read_image, dicom_bytes(pixels, PhotometricInterpretation="DOE^JANE"))
     assert secret.rule == "photometric"
     assert "DOE" not in secret.reason
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [("1e300", "0"), ("-1e30", "0"), ("1", "-1e39")])
+def test_a_rescale_beyond_float32_is_refused_by_its_name(slope, intercept):
+    told = refusal(
+        read_series, series_bytes(RNG.integers(0, 9, (4, 8, 8)).astype(np.uint16), RescaleSlope=slope, RescaleIntercept=intercept)
+    )
+    assert (told.rule, "beyond the range of float32" in told.reason) == ("rescale", True)

@@ -123,3 +123,22 @@ def test_the_guard_of_pixels_is_ours() -> None:
     with pytest.raises(SampleError, match=r"read.max_pixels is 1,000"):
         raster.read_header(data, ReadRules(max_pixels=1000))
     assert Image.MAX_IMAGE_PIXELS is not None
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_pixel_beyond_the_palette_is_refused(depth: int, interlaced: bool) -> None:
+    """Decoders show it as black. One colour fewer than the depth allows, and a pixel that names the last."""
+    colours = (1 << depth) - 1
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, 3, 0, 0, interlaced)
+    palette = (bytes(range(256)) * 3)[: 3 * colours]
+
+    def build(byte: int) -> bytes:
+        stream = zlib.compress(b"".join(_lines(3, depth, interlaced, byte)))
+        parts = {b"IHDR": header, b"PLTE": palette, b"IDAT": stream, b"IEND": b""}
+        return png.MAGIC + b"".join(_chunk(kind, part) for kind, part in parts.items())
+
+    assert _decode(build(0)).shape == (3, HEIGHT, WIDTH)
+    with pytest.raises(SampleError, match=f"colour {colours} of a palette of {colours} colours") as caught:
+        _decode(build(255))
+    assert caught.value.rule == "palette_colour"

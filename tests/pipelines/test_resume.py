@@ -86,7 +86,7 @@ def test_a_source_that_was_written_anew_is_refused_by_its_name(begun, path, data
         StorageError, match=rf"1 changed, 0 gone, 0 new, such as {path} \(25 bytes, modified 20.*; now "
     ) as caught:
         hold(source, out)
-    assert "restore them to go on" in str(caught.value)
+    assert "to go on, put back the files as they were, modification times too" in str(caught.value)
 
 
 def test_sources_that_are_gone_or_new_are_refused_by_their_names(begun):
