@@ -67,7 +67,7 @@ def load(data: bytes, picture: Image.Image) -> None:
     if interlaced or (last_row == blank).all():
         _check_rows(data)
     if picture.mode == "P":
-        _check_palette(data, int(picture.getextrema()[1]))
+        _check_palette(data, int(np.asarray(picture).max()))
 
 
 def _check_palette(data: bytes, highest: int) -> None:
