@@ -71,8 +71,8 @@ def table(counts: dict[str, Counter[Outcome]]) -> list[str]:
         for outcome, count in outcomes.items():
             numbers[outcome.kind] += count
         total += numbers
-        told = "; ".join(f"{o.kind} {count}: {o.how}" for o, count in sorted(outcomes.items(), key=lambda item: -item[1]))
-        rows.append(f"| {kind} | {_numbers(numbers)} | {told} |")
+        described = "; ".join(f"{o.kind} {count}: {o.how}" for o, count in sorted(outcomes.items(), key=lambda item: -item[1]))
+        rows.append(f"| {kind} | {_numbers(numbers)} | {described} |")
     return [*rows, f"| all | {_numbers(total)} | |"]
 
 

@@ -76,19 +76,19 @@ def samples_of(bucket: Bucket) -> list[Sample]:
 def look_at_dataset(bucket: Bucket, written: Sequence[Sample]) -> Outcome:
     """Through training's reader and through verify."""
     try:
-        told = _verified(bucket)
+        reported = _verified(bucket)
     except (DocumentError, StorageError):
-        told = True
+        reported = True
     try:
         found = samples_of(bucket)
     except CrossdimError:
-        expect(told, "training refuses what verify finds whole")
+        expect(reported, "training refuses what verify finds whole")
         return Outcome(kind="refused", how="training and verify")
     expect(len(found) == len(written), "another number of samples")
     for one, other in zip(found, written, strict=True):
         expect(one.array.tobytes() == other.array.tobytes() and one.array.dtype == other.array.dtype, f"array of {one.key}")
         expect(replace(one, array=other.array) == other, f"meaning of {one.key}")
-    if told:
+    if reported:
         return Outcome(kind="refused", how="verify; training does not read it, and all its values are equal")
     return Outcome(
         kind="harmless", how="a name, a plan's digest or another spelling of a number: all samples are equal, bit for bit"

@@ -47,13 +47,13 @@ class Run:
         self.notes = {event.path: read_event(self.bucket, event) for event in list_events(self.bucket)}
         self.progress = read_progress(self.bucket)
         self.encoder = load_encoder(self.bucket.full(ENCODER))
-        self.status = self.asked()
+        self.status = self.read_status()
 
     def go_on(self) -> int:
         """What ``pretrain`` does."""
         return pretrain(self.config, self.sources, self.bucket, ALONE, Saving(every=2), 1)
 
-    def asked(self) -> Status:
+    def read_status(self) -> Status:
         """What ``status`` says."""
         return read_status(self.bucket, 2e9)
 
@@ -89,18 +89,18 @@ class Run:
         """Asked by status, resumed by pretrain with and without a recipe."""
         damaged = self.bucket.read(path)
         try:
-            expect(self.asked() == self.status, "status")
-            told = False
+            expect(self.read_status() == self.status, "status")
+            reported = False
         except RunError:
-            told = True
+            reported = True
         expect(read_saved_config(self.bucket) == self.config, "the configuration that is resumed")
         expect(self.go_on() == 6, "the step that is resumed at")
         now = self.bucket.read(path)
         self.restore()
         if now == self.files[path]:
-            expect(told, "what status says of a configuration that was rebuilt")
+            expect(reported, "what status says of a configuration that was rebuilt")
             return Outcome(kind="repaired", how="rebuilt from the newest checkpoint, with an event")
-        expect(now == damaged and not told, "a configuration that is neither kept nor rebuilt")
+        expect(now == damaged and not reported, "a configuration that is neither kept nor rebuilt")
         return Outcome(kind="harmless", how="the word digest or white space: the identity is that of the checkpoint")
 
     def look_at_checkpoint(self, path: str) -> Outcome:
@@ -110,13 +110,13 @@ class Run:
         if state is None:
             raise UnseenError("a run that starts from zero")
         expect(_equal(state, self.states[state.step]), f"the state of step {state.step}")
-        asked = self.asked()
-        if asked.ignored:  # a list of hashes that is none; whether hashes are right is not looked at
-            expect(asked.ignored == [f"{layout.checkpoint_name(6)}: {passed[0]}"], "what status ignores")
-            expect(asked.checkpoint_step == state.step, "the checkpoint that status counts on")
+        shown = self.read_status()
+        if shown.ignored:  # a list of hashes that is none; whether hashes are right is not looked at
+            expect(shown.ignored == [f"{layout.checkpoint_name(6)}: {passed[0]}"], "what status ignores")
+            expect(shown.checkpoint_step == state.step, "the checkpoint that status counts on")
             known = self.status.checkpoint_step, self.status.checkpoint_age_s
-            asked = replace(asked, ignored=[], checkpoint_step=known[0], checkpoint_age_s=known[1])
-        expect(asked == self.status, "status")
+            shown = replace(shown, ignored=[], checkpoint_step=known[0], checkpoint_age_s=known[1])
+        expect(shown == self.status, "status")
         if state.step == 6:
             return Outcome(kind="harmless", how="nothing is read from it but by people" if not passed else "?")
         expect(state.step == 4 and len(passed) == 1, "the checkpoint that is taken instead")
@@ -129,16 +129,16 @@ class Run:
             written = self.records[record["step"]]
             expect({name: record[name] for name in written} == written, f"the record of step {record['step']}")
         expect(bool(damaged) == (len(records) < len(self.records)), "a step that is gone without a word")
-        expect(self.asked().step == 6, "how far the run is")
+        expect(self.read_status().step == 6, "how far the run is")
         if damaged:
             return Outcome(kind="repaired", how="the line is left out and counted")
         return Outcome(kind="harmless", how="the name of a checksum: all records are equal")
 
     def look_at_progress(self, path: str) -> Outcome:
         """Read as status and the bar do."""
-        note, told = read_progress(self.bucket), self.asked()
+        note, shown = read_progress(self.bucket), self.read_status()
         expect(note in (None, self.progress), "the progress note")
-        expect((told.step, told.loss) == (self.status.step, self.status.loss), "how far the run is")
+        expect((shown.step, shown.loss) == (self.status.step, self.status.loss), "how far the run is")
         if note is None:
             return Outcome(kind="repaired", how="the metrics tell how far the run is")
         return Outcome(kind="harmless", how="the name of a checksum: all values are equal")
@@ -147,7 +147,7 @@ class Run:
         """Read as status does."""
         found = {event.path: read_event(self.bucket, event) for event in list_events(self.bucket)}
         expect(list(found) == list(self.notes), "the order of events")
-        expect(self.asked().events == self.status.events, "how many events there were")
+        expect(self.read_status().events == self.status.events, "how many events there were")
         for name, note in found.items():
             bare = {key: self.notes[name][key] for key in ("kind", "step")}
             expect(note == self.notes[name] or (name == path and note == bare), f"event {name}")
@@ -167,7 +167,7 @@ class Run:
 
     def look_at_board(self, path: str) -> Outcome:
         """Read by the rule of TensorBoard's files; nothing of ours reads them."""
-        expect(self.asked() == self.status, "status")
+        expect(self.read_status() == self.status, "status")
         try:
             boards.read(self.bucket.read(path))
         except Exception:  # of a reader that is not ours; that it refuses is all that is asked

@@ -34,7 +34,7 @@ from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.training.published import images, publish, superpatches
 
-#: Steps that are walked and not counted: imports, first allocations, kernels that are chosen on first use.
+#: Steps that are run and not counted: imports, first allocations, kernels that are chosen on first use.
 SKIPPED = 10
 EXCHANGES = 30
 DATA = {"cdssl-p3d:tiny": ("flat", "solid"), "maesil:tiny": ("solid",)}
@@ -42,7 +42,7 @@ DATA = {"cdssl-p3d:tiny": ("flat", "solid"), "maesil:tiny": ("solid",)}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """Processes that walk at the same time, and whether they are workers of one run."""
+    """Processes that run at the same time, and whether they are workers of one run."""
 
     name: str
     processes: int
@@ -51,12 +51,12 @@ class Case:
 
 ONE = Case(name="1 worker", processes=1, one_run=True)
 TWO = Case(name="2 workers", processes=2, one_run=True)
-MUTE = Case(name="2 that do not speak", processes=2, one_run=False)
-CASES = (ONE, TWO, MUTE)
+SEPARATE = Case(name="2 that do not communicate", processes=2, one_run=False)
+CASES = (ONE, TWO, SEPARATE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Walked:
+class Timing:
     """Medians over the counted steps of one process, in seconds.
 
     Attributes:
@@ -93,7 +93,7 @@ class Watch:
         self.ended.append(time.perf_counter())
         return sums
 
-    def walked(self, waits: list[float], exchange: float) -> Walked:
+    def timed(self, waits: list[float], exchange: float) -> Timing:
         """Medians over the counted steps. A step lasts from its gradient to the next one's, so the next one's wait is in it."""
         gradients = [end - begin for begin, end in zip(self.begun[:-1], self.ended, strict=False)]
         periods = [after - before for before, after in pairwise(self.begun)]
@@ -101,7 +101,7 @@ class Watch:
         processor = [after - before for before, after in pairwise(self.spent)]
         medians = (statistics.median(values[SKIPPED:]) for values in (periods, gradients, waits[1:], others, processor))
         period, gradient, wait, other, spent = medians
-        return Walked(period=period, gradient=gradient, wait=wait, other=other, processor=spent, exchange=exchange)
+        return Timing(period=period, gradient=gradient, wait=wait, other=other, processor=spent, exchange=exchange)
 
 
 def gradient_bytes(name: str) -> int:
@@ -127,7 +127,7 @@ def process(index: int, case: Case, first_core: int, name: str, steps: int, fold
     os.sched_setaffinity(0, {cores[(first_core + index) % len(cores)]})
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=case.processes)
-    dist.barrier()  # whoever is first must not walk on an idle machine
+    dist.barrier()  # whoever is first must not run on an idle machine
     if not case.one_run:
         dist.destroy_process_group()
     rank, world, parts = (index, case.processes, 1) if case.one_run else (0, 1, case.processes)
@@ -141,18 +141,18 @@ def process(index: int, case: Case, first_core: int, name: str, steps: int, fold
     train(job, rank, world, torch.device("cpu"), StopControl())
     exchange = exchanged(gradient_bytes(name)) if case.one_run and world > 1 else 0.0
     if rank == 0:  # which alone has a log
-        walked = watch.walked([record["wait_s"] for record in read_metrics(run)], exchange)
-        Path(folder, f"{index}.json").write_text(json.dumps(asdict(walked)))
+        timed = watch.timed([record["wait_s"] for record in read_metrics(run)], exchange)
+        Path(folder, f"{index}.json").write_text(json.dumps(asdict(timed)))
     if case.one_run:
         dist.destroy_process_group()
 
 
-def walk(case: Case, first_core: int, name: str, steps: int, data: tuple[str, ...]) -> Walked:
-    """Let a case's processes walk; of two that do not speak, what the slower one saw."""
+def run_case(case: Case, first_core: int, name: str, steps: int, data: tuple[str, ...]) -> Timing:
+    """Run the processes of a case; of two that do not communicate, return the timing of the slower one."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(process, args=(case, first_core, name, steps, folder, data), nprocs=case.processes, join=True)
-        found = [Walked(**json.loads(path.read_text())) for path in sorted(Path(folder).glob("*.json"))]
-    return max(found, key=lambda walked: walked.period)
+        found = [Timing(**json.loads(path.read_text())) for path in sorted(Path(folder).glob("*.json"))]
+    return max(found, key=lambda timed: timed.period)
 
 
 def published(folder: Path) -> dict[str, str]:
@@ -163,7 +163,7 @@ def published(folder: Path) -> dict[str, str]:
     return {name: bucket.url for name, bucket in buckets.items()}
 
 
-def show(name: str, rounds: list[dict[str, Walked]], size: int) -> None:
+def show(name: str, rounds: list[dict[str, Timing]], size: int) -> None:
     """Print the table of a recipe."""
     batch = recipe(name).global_batch
     print(
@@ -181,7 +181,7 @@ def show(name: str, rounds: list[dict[str, Walked]], size: int) -> None:
     lost(rounds)
 
 
-def parts(rounds: list[dict[str, Walked]]) -> None:
+def parts(rounds: list[dict[str, Timing]]) -> None:
     """Print what a step consists of."""
     print(f"  {'ms a step':<20}{'gradient':>24}{'waiting for data':>22}{'other':>22}")
     for case in CASES:
@@ -198,9 +198,9 @@ def parts(rounds: list[dict[str, Walked]]) -> None:
     print(f"  one all-reduce of that size alone: {spread([1e3 * one[TWO.name].exchange for one in rounds], 2)} ms")
 
 
-def lost(rounds: list[dict[str, Walked]]) -> None:
+def lost(rounds: list[dict[str, Timing]]) -> None:
     """Print where the time went by which two workers take longer than half of one's. Of medians, so parts add up nearly."""
-    triples = [(one[ONE.name], one[TWO.name], one[MUTE.name]) for one in rounds]
+    triples = [(one[ONE.name], one[TWO.name], one[SEPARATE.name]) for one in rounds]
     losses = {
         "two workers beyond half of one": [two.period - one.period / 2 for one, two, _ in triples],
         "half a batch is more than half": [mute.gradient - one.gradient / 2 for one, _, mute in triples],
@@ -225,7 +225,7 @@ def main() -> None:
             data = tuple(urls[key] for key in DATA[name])
             rounds = [
                 # One worker takes another core every round: neighbours may sit on one of them.
-                {case.name: walk(case, number, name, arguments.steps, data) for case in CASES}
+                {case.name: run_case(case, number, name, arguments.steps, data) for case in CASES}
                 for number in range(arguments.rounds)
             ]
             show(name, rounds, gradient_bytes(name))

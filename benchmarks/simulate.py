@@ -119,10 +119,10 @@ def cases(inputs: Inputs, batch: int) -> Iterator[tuple[str, Inputs, list[tuple[
 def scales(name: str, source: str, inputs: Inputs, *, tables: bool) -> None:
     """Print every case's sentence, and its table if asked."""
     print(f"\n{name}, {source}: {1e3 * inputs.sample_s:.3g} ms a sample and {1e3 * inputs.fixed_s:.3g} ms a step")
-    for title, told, steps in cases(inputs, recipe(name).global_batch):
-        print(f"  {title}: {verdict(told, steps)}.")
+    for title, timeline, steps in cases(inputs, recipe(name).global_batch):
+        print(f"  {title}: {verdict(timeline, steps)}.")
         if tables:
-            table(told, steps)
+            table(timeline, steps)
 
 
 def on_gpus(name: str, source: str, inputs: Inputs) -> None:

@@ -121,22 +121,22 @@ class Bucket:
         return ask_until_answered(once, self.where(path), self.options.patience_s)
 
     def _explain(self, error: Exception, path: str, doing: str) -> StorageError:
-        where, told = self.where(path), hide_secrets(str(error))
+        where, message = self.where(path), hide_secrets(str(error))
         if not self.is_local and (meaning := explain_error(error, self.options)):
             return StorageError(f"{where}: {doing} failed: {meaning}")
         if isinstance(error, FileNotFoundError):
             return StorageError(f"{where} does not exist; {doing} it needs an existing path")
         if isinstance(error, PermissionError):
-            return StorageError(f"{where}: not allowed ({told}); check credentials and rights for {doing}")
+            return StorageError(f"{where}: not allowed ({message}); check credentials and rights for {doing}")
         if is_full(error):
             return StorageError(
                 f"{where}: {doing} failed: no space is left at {self.where('')}; free some there or choose another place"
             )
         if not self.is_local and is_transient(error):
-            told = told or "no answer in time"
-            return UnreachableError(f"{where}: {doing} failed: {told}; check endpoint, network and store")
+            message = message or "no answer in time"
+            return UnreachableError(f"{where}: {doing} failed: {message}; check endpoint, network and store")
         advice = "" if isinstance(error, OSError | ValueError) else "; check endpoint and credentials"
-        return StorageError(f"{where}: {doing} failed: {told}{advice}")
+        return StorageError(f"{where}: {doing} failed: {message}{advice}")
 
     def read(self, path: str) -> bytes:
         """All bytes of an object."""

@@ -99,10 +99,10 @@ def _build_stored_object(path: str, info: dict[str, Any]) -> StoredObject:
 
 def _read_change_time(info: dict[str, Any]) -> int:
     """When an object was last written, of the names and types that stores tell it by; 0 where they do not."""
-    told = next((info[key] for key in ("LastModified", "last_modified", "updated", "mtime", "created") if info.get(key)), 0)
-    if isinstance(told, str):
+    changed = next((info[key] for key in ("LastModified", "last_modified", "updated", "mtime", "created") if info.get(key)), 0)
+    if isinstance(changed, str):
         with contextlib.suppress(ValueError):
-            told = datetime.fromisoformat(told)
-    if isinstance(told, datetime):
-        told = told.timestamp()
-    return int(told * 1e9) if isinstance(told, int | float) else 0
+            changed = datetime.fromisoformat(changed)
+    if isinstance(changed, datetime):
+        changed = changed.timestamp()
+    return int(changed * 1e9) if isinstance(changed, int | float) else 0

@@ -79,8 +79,8 @@ def _get_first_answer(bucket: str, options: StoreOptions, where: str) -> _Answer
     if answer.code == "AccessDenied" or answer.status == 403:
         return answer
     if answer.code and not answer.code.isdigit():
-        told = printable(str(answer.document["Error"].get("Message", "")))
-        raise StorageError(f"{where}: the store refuses a listing: {printable(answer.code)}: {told}")
+        message = printable(str(answer.document["Error"].get("Message", "")))
+        raise StorageError(f"{where}: the store refuses a listing: {printable(answer.code)}: {message}")
     if answer.status != 200 or "Name" not in answer.document:  # which S3 always repeats
         raise StorageError(f"{where}: {describe_no_s3(f' (HTTP status {answer.status})')}")
     return answer

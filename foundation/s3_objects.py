@@ -183,10 +183,10 @@ class S3Objects:
             raise kind(f"{len(refused)} objects stay, such as {first.get('Key')}: {first.get('Code')}: {first.get('Message')}")
 
 
-def _build_stored_object(key: str, start: int, size: int | None, told: Mapping[str, Any]) -> StoredObject:
+def _build_stored_object(key: str, start: int, size: int | None, listed: Mapping[str, Any]) -> StoredObject:
     """An object whose path is its key from ``start`` on; not every store has ETags."""
     if size is None:
         raise ValueError(f"the store lists {key} without its size; copy the files to a folder or another object store")
-    written = told.get("LastModified")
+    written = listed.get("LastModified")
     changed_at = int(written.timestamp() * 1e9) if isinstance(written, datetime) else 0
-    return StoredObject(path=key[start:], size=int(size), version=(told.get("ETag") or "").strip('"'), changed_at=changed_at)
+    return StoredObject(path=key[start:], size=int(size), version=(listed.get("ETag") or "").strip('"'), changed_at=changed_at)

@@ -80,9 +80,9 @@ def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -
 
 
 def _format_line(stop: signal.Signals, sentence: str | None = None) -> str:
-    told, alone = LINES[stop]
+    line, alone = LINES[stop]
     if sentence:
-        return f"{told}{sentence}\n"
+        return f"{line}{sentence}\n"
     return f"{alone}{GOES_ON if _state.written else NOTHING}\n"
 
 
@@ -215,11 +215,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _watch(reading: int) -> None:
     """Wait for the second stop signal, which ends the process whatever it is doing."""
-    first_at, told = 0.0, False
+    first_at, announced = 0.0, False
     while True:
-        ready, _, _ = select.select([reading], [], [], SLOW_S if first_at and not told else None)
+        ready, _, _ = select.select([reading], [], [], SLOW_S if first_at and not announced else None)
         if not ready:
-            told = True
+            announced = True
             _write("\nstopping; the same signal again stops at once\n")
             continue
         numbers = os.read(reading, 64)

@@ -92,8 +92,8 @@ def explain_answer(answer: Mapping[str, Any], options: StoreOptions) -> str | No
     Returns:
         What it means and what to do about it; None if neither waiting nor other options would help.
     """
-    error, told = answer.get("Error", {}), answer["ResponseMetadata"]
-    code, headers = str(error.get("Code", "")), told.get("HTTPHeaders", {})
+    error, metadata = answer.get("Error", {}), answer["ResponseMetadata"]
+    code, headers = str(error.get("Code", "")), metadata.get("HTTPHeaders", {})
     if region := _explain_region(code, error, headers, options):
         return region
     if code in MEANINGS:

@@ -209,8 +209,8 @@ def _format_result(outcome: PrepareResult, out: str) -> str:
     else:
         lines = [f"published {out}: {size}, in {outcome.seconds:.1f} s"]
     if files := manifest.files:
-        told = f"{files.used} used, {files.quarantined} quarantined, {files.ignored} ignored"
-        lines.append(f"files: {files.total} = {told}")
+        outcomes = f"{files.used} used, {files.quarantined} quarantined, {files.ignored} ignored"
+        lines.append(f"files: {files.total} = {outcomes}")
     if outcome.quarantined:
         of_files = f" ({count(files.quarantined, 'file')})" if files else ""
         lines.append(
@@ -240,16 +240,16 @@ def verify(arguments: argparse.Namespace) -> int:
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
     session = partial(_ray_data_session, arguments.ray_address, "verify")
     report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
-    told = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
+    amounts = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:
         sentence = "\n  ".join(
             [
-                f"{format_location(arguments.dataset)}: {count(len(report.problems), 'problem')} in {told}",
+                f"{format_location(arguments.dataset)}: {count(len(report.problems), 'problem')} in {amounts}",
                 *map(str, report.problems),
             ]
         )
     else:
-        sentence = f"{format_location(arguments.dataset)} is whole: {told}, every byte and every sample checked"
+        sentence = f"{format_location(arguments.dataset)} is whole: {amounts}, every byte and every sample checked"
     entry_point.print_result(report.document(), sentence, as_json=arguments.json)
     return entry_point.FAILED if report.problems else entry_point.DONE
 

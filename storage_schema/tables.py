@@ -67,6 +67,9 @@ def parse_published_columns(data: bytes, entry: ObjectEntry, subject: str, colum
         subject: where the bytes came from, for the error.
         columns: names; those that the file lacks are left out; all by default.
 
+    Returns:
+        The part, in the order of the columns of the file.
+
     Raises:
         StorageError: if the bytes are not those that were published; they are not parsed then.
         DocumentError: if they are no Parquet file or hold more than ``MAX_TABLE_BYTES``.

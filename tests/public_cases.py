@@ -75,35 +75,35 @@ def samples_text(out: Path) -> str:
             physical = decode_row(data, row).astype(np.float64) * row["slope"] + row["intercept"]
             ranges[f"{physical.min():.5g}..{physical.max():.5g}"] += 1
             labels |= {repr(row["label"])} if row["label"] is not None else set()
-    told = ", ".join(f"{text} ({count})" if count > 1 else text for text, count in ranges.most_common(4))
-    told += f" and {len(ranges) - 4} other ranges" if len(ranges) > 4 else ""
-    return f"; values {told}" + (f"; labels {', '.join(sorted(labels))}" if labels else "")
+    message = ", ".join(f"{text} ({count})" if count > 1 else text for text, count in ranges.most_common(4))
+    message += f" and {len(ranges) - 4} other ranges" if len(ranges) > 4 else ""
+    return f"; values {message}" + (f"; labels {', '.join(sorted(labels))}" if labels else "")
 
 
 def prepared_text(answer: dict[str, Any]) -> str:
     """What ``prepare`` says, in a few words."""
     files = answer["files"]
-    told = f"{answer['samples']} samples; files {files['total']} = {files['used']} + {files['quarantined']} + {files['ignored']}"
+    text = f"{answer['samples']} samples; files {files['total']} = {files['used']} + {files['quarantined']} + {files['ignored']}"
     for name in ("quarantined_by_rule", "ignored", "images_not_read"):
         if answer[name]:
             counts = ", ".join(f"`{rule}` {count}" for rule, count in sorted(answer[name].items()))
-            told += f"; {name.replace('_by_rule', '').replace('_', ' ')}: {counts}"
-    return told
+            text += f"; {name.replace('_by_rule', '').replace('_', ' ')}: {counts}"
+    return text
 
 
 def outcome_of(line: str, folder: Path, out: Path) -> tuple[int, str]:
     """Exit code and outcome of one command."""
     code, stdout, stderr = run_command(line, folder)
     verb = "prepare" if "crossdim prepare" in line else ""
-    told = [text for text in stderr.splitlines() if text.startswith(("labels:", "label maps", "error:", "  "))]
+    texts = [text for text in stderr.splitlines() if text.startswith(("labels:", "label maps", "error:", "  "))]
     if "Traceback" in stderr:
-        told.append("TRACEBACK")
+        texts.append("TRACEBACK")
     last = stdout.strip().splitlines()[-1:] or [""]
     if verb and code in (0, 3):
         answer = json.loads(last[0])
         notes = [note for note in answer["notes"] if not note.startswith("names are hashed")]
-        return code, "; ".join([prepared_text(answer) + samples_text(out), *told, *notes])
-    return code, "; ".join(told) or " ".join(stdout.split())[-200:]
+        return code, "; ".join([prepared_text(answer) + samples_text(out), *texts, *notes])
+    return code, "; ".join(texts) or " ".join(stdout.split())[-200:]
 
 
 def cell(text: str, folder: Path) -> str:
@@ -124,15 +124,15 @@ def run_case(script: Path, folder: Path, store: str) -> Iterator[str]:
         shutil.rmtree(out, ignore_errors=True)
         line = re.sub(r"\bIN\b", str(made), line)
         line = re.sub(r"\bOUT\b", str(out), line).replace(ENDPOINT, store)
-        codes, told = [], []
+        codes, texts = [], []
         for command in re.split(r"; (?=crossdim|timeout|mv|cp|mkdir|ls|grep|echo)", line):
             code, text = outcome_of(command, folder, out)
             if "crossdim" in command or "ls " in command:
                 codes.append(str(code))
-                told.append(text)
-        told += store_text(store) if "s3://" in line else []
+                texts.append(text)
+        texts += store_text(store) if "s3://" in line else []
         name = f"{script.stem} ({number + 1})" if len(runs) > 1 else script.stem
-        yield f"| {name} | {', '.join(codes)} | {cell('; then '.join(told), folder)} |"
+        yield f"| {name} | {', '.join(codes)} | {cell('; then '.join(texts), folder)} |"
 
 
 def run_file(file: Path, folder: Path) -> str:
@@ -149,9 +149,9 @@ def run_file(file: Path, folder: Path) -> str:
     shutil.copy(file, source)
     recipe = "mixed-superpatches:tiny --set superpatch.min_foreground=0.001" if volume else "xray-pseudo3d:tiny"
     started = time.monotonic()
-    code, told = outcome_of(f"crossdim prepare {source} --recipe {recipe} --out {folder / 'out'}", folder, folder / "nothing")
+    code, message = outcome_of(f"crossdim prepare {source} --recipe {recipe} --out {folder / 'out'}", folder, folder / "nothing")
     seconds = time.monotonic() - started
-    return f"| files/{file.name} | {code} | {cell(told, folder)}; {'under' if seconds < 60 else 'OVER'} 60 s |"
+    return f"| files/{file.name} | {code} | {cell(message, folder)}; {'under' if seconds < 60 else 'OVER'} 60 s |"
 
 
 def client_of(store: str) -> Any:

@@ -22,7 +22,7 @@ from crossdim.storage_schema.errors import CrossdimError
 from crossdim.storage_schema.sample import Sample
 
 #: Fields of an item that its request holds by name; the rest is sent as bytes, and as text of settings.
-_TOLD = [field.name for field in fields(RawItem) if field.name not in ("files", "rules")]
+_ITEM_FIELDS = [field.name for field in fields(RawItem) if field.name not in ("files", "rules")]
 
 
 def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) -> HeaderInfo | Unread:
@@ -83,7 +83,7 @@ def decode(reader: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
     document = {
         "work": "decode",
         "reader": reader,
-        "item": {name: to_document(getattr(item, name)) for name in _TOLD},
+        "item": {name: to_document(getattr(item, name)) for name in _ITEM_FIELDS},
         "rules": serialise_settings(item.rules),
         "stages": [[stage.name, serialise_settings(stage)] for stage in stages],
     }

@@ -73,9 +73,9 @@ def _probe(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
 
 
 def _decode(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
-    told = request["item"]
-    typed = {"hashes": tuple(told["hashes"]), "modality": Modality(told["modality"])}
-    item = RawItem(**told | typed, files=files, rules=parse_settings(ReadRules, request["rules"]))
+    values = request["item"]
+    typed = {"hashes": tuple(values["hashes"]), "modality": Modality(values["modality"])}
+    item = RawItem(**values | typed, files=files, rules=parse_settings(ReadRules, request["rules"]))
     stages = [parse_settings(STAGES[name], text) for name, text in request["stages"]]
     sample = READERS[request["reader"]].decode(item)
     _refuse_warned()
@@ -131,9 +131,9 @@ def _refuse_warned() -> None:
     Raises:
         SampleError: rule ``codec_warning``.
     """
-    told = _format_codec_messages()
-    if told:
-        raise SampleError("codec_warning", f"the codec warns: {format_foreign_text(UserWarning(told))}")
+    messages = _format_codec_messages()
+    if messages:
+        raise SampleError("codec_warning", f"the codec warns: {format_foreign_text(UserWarning(messages))}")
 
 
 def _format_codec_messages() -> str:

@@ -220,7 +220,7 @@ def run_check(task: str, dataset: Bucket) -> str:
     Returns:
         The problems, as JSON text.
     """
-    asked = json.loads(task)
-    document = ObjectEntry(**asked["document"]) if asked["document"] else None
-    problems = check_object(ObjectEntry(**asked["entry"]), asked["rows"], document, dataset)
+    request = json.loads(task)
+    document = ObjectEntry(**request["document"]) if request["document"] else None
+    problems = check_object(ObjectEntry(**request["entry"]), request["rows"], document, dataset)
     return canonical_json([{"loc": p.loc, "message": p.message} for p in problems]).decode()

@@ -89,9 +89,9 @@ def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> s
     """
     old, new = dict(_iterate_leaves("", before)), dict(_iterate_leaves("", now))
     differing = [path for path in dict.fromkeys([*old, *new]) if old.get(path) != new.get(path)]
-    told = [f"{_format_option(path)}: {_format_value(path, old)} there, {_format_value(path, new)} here" for path in differing]
-    more = [f"{len(told) - MAX_NAMED} more"] if len(told) > MAX_NAMED else []
-    return "; ".join([*told[:MAX_NAMED], *more])
+    listed = [f"{_format_option(path)}: {_format_value(path, old)} there, {_format_value(path, new)} here" for path in differing]
+    more = [f"{len(listed) - MAX_NAMED} more"] if len(listed) > MAX_NAMED else []
+    return "; ".join([*listed[:MAX_NAMED], *more])
 
 
 def replace_recorded(recipe: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:

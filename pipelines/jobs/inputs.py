@@ -116,10 +116,10 @@ def _refuse_other_settings(out: Bucket, before: Inputs, now: Inputs, settings: M
             for value in list_likely_values(name, settings.get(name))
             if digest(value) == before.settings.get(name)
         }
-        told = describe_differences(found, {name: settings.get(name) for name in found})
+        described = describe_differences(found, {name: settings.get(name) for name in found})
         raise StorageError(
             f"{out.where('')} was begun with another {' and another '.join(differing)}, so this would be another plan: "
-            f"start the command that it was begun with, or use another --out{f' ({told})' if told else ''}"
+            f"start the command that it was begun with, or use another --out{f' ({described})' if described else ''}"
         )
 
 
@@ -137,14 +137,14 @@ def _refuse_other_files(
         were = "was" if len(written) == 1 else "were"
         sys.stderr.write(f"{count(len(written), 'file')} {were} written anew since this began, with the same content\n")
         return
-    told = [
+    examples = [
         f"{printable(uri)} ({_format_version(old[uri])}; now {_format_version(new[uri])})" for uri in sorted(written)[:MAX_NAMES]
     ]
-    told += [f"{printable(uri)} (gone)" for uri in sorted(old.keys() - new.keys())[:MAX_NAMES]]
-    told += [f"{printable(uri)} (new)" for uri in sorted(new.keys() - old.keys())[:MAX_NAMES]]
+    examples += [f"{printable(uri)} (gone)" for uri in sorted(old.keys() - new.keys())[:MAX_NAMES]]
+    examples += [f"{printable(uri)} (new)" for uri in sorted(new.keys() - old.keys())[:MAX_NAMES]]
     counts = f"{len(written)} changed, {len(old.keys() - new.keys())} gone, {len(new.keys() - old.keys())} new"
     raise StorageError(
-        f"the inputs of {out.where('')} are others than when it was begun: {counts}, such as {', '.join(told)}. They are not "
+        f"the inputs of {out.where('')} are others than when it was begun: {counts}, such as {', '.join(examples)}. They are not "
         "mixed: to go on, put back the files as they were, modification times too; or use another --out, or delete "
         f"{out.where('')} to begin anew with what is there now"
     )

@@ -201,6 +201,6 @@ def describe_maps(results: Iterable[ScanResult]) -> str | None:
     if not found:
         return None
     kinds = Counter(result.reason.split(",")[0] for result in found)
-    told = "; ".join(f"{count}: {reason}" for reason, count in kinds.most_common())
+    reasons = "; ".join(f"{count}: {reason}" for reason, count in kinds.most_common())
     files = "1 file is a label map" if len(found) == 1 else f"{len(found)} files are label maps"
-    return f"{files}, such as {found[0].uri!r}, and none is a sample ({told}); --include-label-maps takes them as images"
+    return f"{files}, such as {found[0].uri!r}, and none is a sample ({reasons}); --include-label-maps takes them as images"

@@ -66,7 +66,7 @@ def refuse_other(
     likely = {**settings, "name": manifest.name, "recipe": replace_recorded(settings["recipe"], manifest.preprocessing)}
     same_files = manifest.files is None or manifest.files.total == num_files
     found = find_settings(likely, lambda one: request.digest_of(one) == manifest.plan_digest) if same_files else None
-    told = describe_differences(found or likely, settings) or describe_differences(manifest.preprocessing, preprocessing)
+    described = describe_differences(found or likely, settings) or describe_differences(manifest.preprocessing, preprocessing)
     if manifest.preprocessing_digest != digest(preprocessing):
         how = "by another recipe or with other settings"
     elif found is not None:
@@ -75,7 +75,7 @@ def refuse_other(
         how = f"from {count(manifest.files.total, 'file')}, where there are {num_files} now"
     else:
         how = "from files of other names or sizes, with other options, or by another version of crossdim"
-    differences = f" ({told})" if told else ""
+    differences = f" ({described})" if described else ""
     raise StorageError(f"{out.where('')} holds {manifest.name!r}, made {how}; use another --out{differences}")
 
 

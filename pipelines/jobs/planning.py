@@ -58,8 +58,8 @@ def find_labels(preparation: Preparation, sources: Sequence[Bucket], files: Sequ
         roots = [(source.url.rstrip("/"), source.root) for source in sources]
         maps = set() if preparation.include_label_maps else find_named_maps(files, sources)
         needing = [file for file in files if (file.source, file.path) not in maps and _may_be_read(file, preparation.recipe)]
-        labels, told = match_table(preparation.label_table, files, needing, folders, roots)
-        write_lines(f"labels: {line}" for line in told)
+        labels, messages = match_table(preparation.label_table, files, needing, folders, roots)
+        write_lines(f"labels: {line}" for line in messages)
         patients = [known.patient_id if (known := labels.by_file.get((one.source, one.path))) else None for one in needing]
         if len(set(patients)) == 1 and patients[0] is not None:
             check_patients(patients, preparation.split)  # the table alone shows that no test part can be drawn
@@ -198,8 +198,8 @@ def _name_files(results: Sequence[ScanResult], names: SourceNames, recipe: Recip
     for result in results:
         if result.source in names.hashed:
             series = series_id(result) if isinstance(recipe, VolumeRecipe) else None
-            told = names.name_series(series, [result]) if series else ""
-            found.append(NamedFile(path=result.uri, name=names.name_file(result), series=told, version=result.version))
+            series_name = names.name_series(series, [result]) if series else ""
+            found.append(NamedFile(path=result.uri, name=names.name_file(result), series=series_name, version=result.version))
     return tuple(found)
 
 

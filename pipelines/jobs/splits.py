@@ -136,9 +136,9 @@ def tell_parts(parts: Mapping[str, Part], split: SplitRule) -> list[str]:
     """
     if not split.test_fraction:
         return []
-    told = "split: " + ", ".join(f"{part} {parts.get(part, Part())}" for part in Split)
+    line = "split: " + ", ".join(f"{part} {parts.get(part, Part())}" for part in Split)
     share = parts.get(Split.TEST, Part()).samples / max(1, sum(one.samples for one in parts.values()))
     if abs(share - split.test_fraction) > FAR:
         why = "the draw is by chance" if split.by == "file" else "patients are drawn whole, by chance, and have different numbers"
-        told += f"; test has {share:.0%} of the samples where {split.test_fraction:.0%} was asked for, since {why}"
-    return [told]
+        line += f"; test has {share:.0%} of the samples where {split.test_fraction:.0%} was asked for, since {why}"
+    return [line]

@@ -32,11 +32,11 @@ def tell_overridden(items: Iterable[Item], results: Sequence[ScanResult], names:
         overridden += item.patient != names.patient(patient)
     if not overridden:
         return []
-    told = [f"patients: the table names another patient than the header in {count(overridden, 'input')}; the table's is taken"]
+    lines = [f"patients: the table names another patient than the header in {count(overridden, 'input')}; the table's is taken"]
     apart = sum(len(patients) > 1 for patients in taken.values())
     if apart:
-        told.append(
+        lines.append(
             f"patients: inputs of {count(apart, 'patient')} of the headers are of several patients by the table, or only some "
             "are in it, so that one person may be in two parts of a split; correct the table"
         )
-    return told
+    return lines

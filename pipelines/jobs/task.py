@@ -134,8 +134,8 @@ def _note_hashes(raw_item: RawItem, hashes: list[str]) -> RawItem:
 def _decode(raw_item: RawItem, decode: Decoder, item: Item, damaged: list[Quarantined]) -> Sample:
     """The item's sample with the plan's note; ``damaged`` gets rows of files that were left out because a sound copy is there."""
     sample = decode(raw_item)
-    told: Any = sample.extra.get(LEFT_OUT, [])
-    for number, rule, reason in told:
+    left_out: Any = sample.extra.get(LEFT_OUT, [])
+    for number, rule, reason in left_out:
         row = Quarantined(uri=item.files[number].uri, stage="decode", rule=rule, reason=f"{reason}; a sound copy is used")
         damaged.append(row)
     published = {name: value for name, value in sample.extra.items() if name != LEFT_OUT}

@@ -199,8 +199,8 @@ def common_modality(stated: Sequence[Modality | None]) -> Modality | None:
     if len(counts) > 1:
         usual = counts.most_common(1)[0][0]
         odd = tuple(number for number, one in enumerate(stated) if one not in (usual, None))
-        told = ", ".join(f"{one} ({number})" for one, number in sorted(counts.items()))
-        raise SampleError("mixed_modality", f"slices of one series differ in Modality: {told}; correct their headers", odd)
+        listed = ", ".join(f"{one} ({number})" for one, number in sorted(counts.items()))
+        raise SampleError("mixed_modality", f"slices of one series differ in Modality: {listed}; correct their headers", odd)
     return next(iter(counts), None)
 
 

@@ -146,8 +146,8 @@ def _identify_without_pixels(data: bytes) -> Unread:
 
 def read_modality(dataset: Any) -> Modality | None:
     """The header's modality; OT for one that is not in our list; None where it states none."""
-    told = str(dataset.get("Modality") or "").strip().lower()
-    return MODALITY_WORDS.get(told, Modality.OT) if told else None
+    stated = str(dataset.get("Modality") or "").strip().lower()
+    return MODALITY_WORDS.get(stated, Modality.OT) if stated else None
 
 
 def _sop_class(dataset: Any) -> str:

@@ -35,7 +35,7 @@ def _orientation(info: dict[str | tuple[int, int], object]) -> tuple[int | None,
     """The orientation, 1 to 8, where the metadata state one, and whether they are damaged."""
     bare = Image.new("L", (1, 1))  # of the image's own metadata Pillow keeps what it could read, and does not report damage
     bare.info = info
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             value = bare.getexif().get(ExifTags.Base.Orientation)
@@ -44,6 +44,6 @@ def _orientation(info: dict[str | tuple[int, int], object]) -> tuple[int | None,
         except Exception:  # Pillow promises no error type for what a file's metadata hold
             return None, True
     if value in (None, 0):  # some cameras write 0 for not known
-        return None, bool(told)
+        return None, bool(warned)
     known = isinstance(value, int) and 1 <= value <= 8
     return (value, False) if known else (None, True)

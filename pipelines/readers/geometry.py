@@ -111,8 +111,8 @@ def stack_slices(headers: Sequence[SliceHeader]) -> SeriesGeometry:
     first = same_grid(headers)
     missing = _numbers_where([h.position_mm is None for h in headers])
     if missing:
-        told = f"{len(missing)} of {len(headers)} slices state no ImagePositionPatient; their place is unknown"
-        raise SampleError("missing_position", told, missing)
+        message = f"{len(missing)} of {len(headers)} slices state no ImagePositionPatient; their place is unknown"
+        raise SampleError("missing_position", message, missing)
     axes = slice_directions(first)
     positions = np.array([h.position_mm for h in headers])
     order = np.argsort(positions @ axes[0], kind="stable")

@@ -42,8 +42,8 @@ def matches(head: bytes, *, is_promised: bool) -> bool:
     try:
         start = inflate_head(head, HEADER_BYTES[2])
         if is_promised and len(start) < HEADER_BYTES[1] and is_cut(head):
-            told = f"the gzip stream ends after {len(start)} bytes of content, inside the NIfTI header; the file is cut"
-            raise SampleError("truncated", told)
+            message = f"the gzip stream ends after {len(start)} bytes of content, inside the NIfTI header; the file is cut"
+            raise SampleError("truncated", message)
         return looks_like_nifti(start)
     except SampleError:
         if is_promised:
@@ -169,5 +169,5 @@ def replace_infinities(volume: Volume, rules: ReadRules) -> tuple[Mask | None, s
             f"at most {rules.max_not_finite:.0%} are taken for infinite by mistake, and some must be finite",
         )
     np.clip(volume, volume[good].min(), volume[good].max(), out=volume)  # leaves NaN
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return (nan if nan.any() else None), f"NaN or infinite voxels: {told}"
+    listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return (nan if nan.any() else None), f"NaN or infinite voxels: {listed}"

@@ -92,10 +92,10 @@ def _choose_affine(header: Any, sizes: npt.NDArray[np.float64]) -> tuple[Affine,
 def _by_qform(
     qform: Affine | None, lengths: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]
 ) -> tuple[Affine, tuple[str, ...]]:
-    told = f"sform has voxels of {_product(lengths)} and pixdim {_product(sizes)}"
+    message = f"sform has voxels of {_product(lengths)} and pixdim {_product(sizes)}"
     if qform is None:
-        raise SampleError("sform_pixdim", f"{told}, and no qform says which is right; correct the header")
-    return qform, (f"{told}, qform and pixdim taken",)
+        raise SampleError("sform_pixdim", f"{message}, and no qform says which is right; correct the header")
+    return qform, (f"{message}, qform and pixdim taken",)
 
 
 def _product(lengths: npt.NDArray[np.float64]) -> str:

@@ -174,6 +174,6 @@ def add_note(sample: Sample, *notes: str | None) -> Sample:
     Returns:
         A copy with the notes joined by semicolons.
     """
-    told = [str(sample.extra["note"])] if "note" in sample.extra else []
-    told += [note for note in notes if note]
-    return replace(sample, extra={**sample.extra, "note": "; ".join(told)}) if told else sample
+    texts = [str(sample.extra["note"])] if "note" in sample.extra else []
+    texts += [note for note in notes if note]
+    return replace(sample, extra={**sample.extra, "note": "; ".join(texts)}) if texts else sample

@@ -129,13 +129,13 @@ def match_table(
         check_found(table, by_file.values())
     counted = {(file.source, file.path): file for file in needing}
     counted |= {(file.source, file.path): file for file in files if (file.source, file.path) in by_file}
-    told = [
+    lines = [
         *_describe_files(list(counted.values()), by_file),
         *_describe_rows(table, strangers, by_series),
         *_describe_missing(table),
         *_describe_alike(table),
     ]
-    return Labels(by_file=by_file, by_series=by_series), told
+    return Labels(by_file=by_file, by_series=by_series), lines
 
 
 def _one_of(rows: Sequence[TableRow], table: LabelTable, problems: list[Problem]) -> Known:
@@ -194,17 +194,17 @@ def _describe_files(files: Sequence[SourceFile], by_file: dict[FileKey, Known]) 
 
 def _describe_rows(table: LabelTable, strangers: dict[str, list[TableRow]], by_series: dict[str, Known]) -> list[str]:
     rows = [row for path, found in strangers.items() if path not in by_series for row in found]
-    told = []
+    lines = []
     if rows:
         first = min(rows, key=lambda row: row.line)
-        told.append(f"{len(rows)} of {len(table.parsed.rows)} rows name no file, such as {first.path!r} in line {first.line}")
+        lines.append(f"{len(rows)} of {len(table.parsed.rows)} rows name no file, such as {first.path!r} in line {first.line}")
     if by_series:
-        told.append(f"{len(by_series)} rows name no file, but look like series UIDs, and wait for the scan")
-    return told
+        lines.append(f"{len(by_series)} rows name no file, but look like series UIDs, and wait for the scan")
+    return lines
 
 
 def _describe_missing(table: LabelTable) -> list[str]:
-    told = []
+    lines = []
     for column in table.columns:
         kept = table.label_column == column
         counts = Counter(
@@ -214,21 +214,21 @@ def _describe_missing(table: LabelTable) -> list[str]:
         )
         if counts:
             spelled = ", ".join(f"{word} {count}" for word, count in sorted(counts.items()))
-            told.append(f"{counts.total()} of {len(table.parsed.rows)} rows have no {column} ({spelled}; see --missing-values)")
-    return told
+            lines.append(f"{counts.total()} of {len(table.parsed.rows)} rows have no {column} ({spelled}; see --missing-values)")
+    return lines
 
 
 def _describe_alike(table: LabelTable) -> list[str]:
     """Describe values that differ in spelling and perhaps not in meaning, such as 1 and 1.0."""
-    told = []
+    lines = []
     for column in table.columns:
         spellings: dict[object, dict[str, None]] = {}
         for row in table.parsed.rows:
             spellings.setdefault(_find_meaning(row.cells[column]), {})[row.cells[column]] = None
         alike = [tuple(one) for one in spellings.values() if len(one) > 1]
         if alike:
-            told.append(f"{column} has {' and '.join(map(repr, alike[0][:3]))}, which are kept apart; spell one value one way")
-    return told
+            lines.append(f"{column} has {' and '.join(map(repr, alike[0][:3]))}, which are kept apart; spell one value one way")
+    return lines
 
 
 def _find_meaning(value: str) -> object:

@@ -123,8 +123,8 @@ def _find_delimiter(text: str, columns: Sequence[str], where: str) -> str:
         return fitting[0]
     best = max(headers.values(), key=len)
     missing = [describe_unknown_name("column", column, [n for n in best if n]) for column in columns if column not in best]
-    told = "; ".join(missing) or "several delimiters fit its header"
-    raise UsageError(f"{where}: {told}. Columns are told apart by a comma, semicolon, tab or |")
+    message = "; ".join(missing) or "several delimiters fit its header"
+    raise UsageError(f"{where}: {message}. Columns are told apart by a comma, semicolon, tab or |")
 
 
 def parse_table(data: bytes, columns: Sequence[str], where: str) -> ParsedTable:

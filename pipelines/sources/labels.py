@@ -147,12 +147,12 @@ def _check_agreement(slices: Sequence[Sequence[str | None]], own: str | None, wh
     """
     counts = Counter(value for copies in (*slices, [own]) for value in copies if value is not None)
     if len(counts) > 1:
-        told = (
+        listed = (
             f"{len(counts)} values of {what}"
             if what == "patient"
             else ", ".join(f"{value!r} ({count})" for value, count in sorted(counts.items()))
         )
-        raise SampleError(f"{what}_conflict", f"files of one series do not agree on their {what}: {told}")
+        raise SampleError(f"{what}_conflict", f"files of one series do not agree on their {what}: {listed}")
     named = sum(any(value is not None for value in copies) for copies in slices)
     if own is None and 0 < named < len(slices):
         raise SampleError(

@@ -53,8 +53,8 @@ class Resample:
             return
         sides = sorted(n * s for n, s in zip(shape_DHW, spacing_mm, strict=True))
         if sides[1] <= 2 * self.spacing_mm * (1 - SAME_SPACING):
-            told = " x ".join(f"{side:.3g}" for side in sides)
-            raise SampleError("too_small", f"the volume is {told} mm, which voxels of {self.spacing_mm} mm cannot show")
+            size = " x ".join(f"{side:.3g}" for side in sides)
+            raise SampleError("too_small", f"the volume is {size} mm, which voxels of {self.spacing_mm} mm cannot show")
 
     def shape(self, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...]) -> tuple[int, int, int]:
         """Shape after resampling: enough voxels to cover the old extent.

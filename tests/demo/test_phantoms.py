@@ -53,7 +53,7 @@ def test_the_object_lies_where_the_phantom_says(label, number):
 
 @pytest.mark.parametrize("label", VOLUME_LABELS)
 def test_the_body_is_an_ellipsoid_of_soft_tissue_in_air(label):
-    """Window, foreground and normalisation are judged by these two densities."""
+    """Window, foreground and normalisation are tested with these two densities."""
     phantom = phantom_volume(7, label, 0)
     image = read(phantom)
     values = image.get_fdata()

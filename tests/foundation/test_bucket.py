@@ -289,7 +289,7 @@ OPERATIONS: dict[str, tuple[Callable[[Bucket], object], object]] = {
 
 @pytest.mark.integration
 class TestOutage:
-    """A store behind a door that can be shut."""
+    """A store behind a relay that can be closed."""
 
     @pytest.fixture
     def relay(self, s3_endpoint) -> Iterator[Relay]:
@@ -298,7 +298,7 @@ class TestOutage:
 
     @pytest.fixture
     def direct(self, s3_bucket) -> Bucket:
-        """The store without the door, with one object."""
+        """The store itself, with one object; it is reached without the relay."""
         bucket = s3_bucket.at("folder")
         bucket.put("a", b"0123456789")
         return bucket
@@ -382,7 +382,7 @@ class TestOutage:
 
 @contextlib.contextmanager
 def _unanswered(relay: Relay, after: int, act: Callable[[], object], done: Callable[[], object]) -> Iterator[Future[object]]:
-    """Start ``act`` in a thread, lose what it is answered ``after`` some turns once it is ``done``, and leave the door shut."""
+    """Start ``act`` in a thread, lose its answers ``after`` some turns once it is ``done``, and leave the relay closed."""
     relay.mute(after)
     with ThreadPoolExecutor(1) as pool:
         acting = pool.submit(act)

@@ -183,7 +183,7 @@ def test_a_cluster_that_wants_a_token_is_one_sentence_for_who_has_none(guarded: 
 
 
 def test_what_the_user_has_set_stays_and_is_named_where_it_cannot_work(cluster: Running, guarded: Running, nobody: Path) -> None:
-    """A mode that somebody has set may be a rule of their house: we say that it does not fit, and change nothing."""
+    """A mode that somebody has set may be a rule of their organisation: that it does not fit is an error, and nothing changes."""
     kept = _refused(guarded.address, guarded.home, RAY_AUTH_MODE="disabled")
     assert (
         kept

@@ -114,7 +114,7 @@ def test_stored_text_ends_no_line() -> None:
     """Of a damaged document, and of an event."""
     problem = Problem(loc="a\nerror: b", message="c\u2028d\ne")
     assert str(DocumentError("x", [problem])) == "x (1 problem)\n  a\\x0aerror: b: c\\u2028d\\x0ae"
-    told = {"kind": "failed", "step": 1, "text": "a\nb\u2028c\x1b[2J"}
-    shown = Status(run="/r\ns", state="failed", step=1, steps=2, last_word_s=1.0, events={"failed": 1}, told=[told])
+    event = {"kind": "failed", "step": 1, "text": "a\nb\u2028c\x1b[2J"}
+    shown = Status(run="/r\ns", state="failed", step=1, steps=2, last_word_s=1.0, events={"failed": 1}, notable_events=[event])
     assert str(shown).splitlines()[0].startswith("/r\\x0as: failed, step 1")
     assert "  failed at step 1: a b c\\x1b[2J" in str(shown).splitlines()

@@ -146,9 +146,9 @@ for _ in range(3):
 print("went on")"""
     with start(body) as process:
         process.send_signal(signal.SIGINT)
-        printed, told = process.communicate(timeout=20)
-        assert (process.returncode, printed, told.splitlines()[-1]) == (130, "", LINE.strip())
-        assert "Exception ignored in" in told
+        printed, message = process.communicate(timeout=20)
+        assert (process.returncode, printed, message.splitlines()[-1]) == (130, "", LINE.strip())
+        assert "Exception ignored in" in message
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: Fit(max_side=-3), "found max_side=-3"),
         (lambda: ShardSize(target_bytes=0, max_samples=0), "found target_bytes=0, max_samples=0"),
@@ -36,10 +36,10 @@ ROOT = Path(__file__).parents[2]
         (lambda: VqVae(decay=float("nan")), "found decay=nan"),
     ],
 )
-def test_only_what_is_wrong_is_told(make: Callable[[], object], told: str) -> None:
+def test_only_what_is_wrong_is_told(make: Callable[[], object], message: str) -> None:
     with pytest.raises(CrossdimError) as caught:
         make()
-    assert str(caught.value).endswith(f"; {told}")
+    assert str(caught.value).endswith(f"; {message}")
 
 
 def test_a_value_that_a_configuration_refuses_is_wrong_use_and_names_the_option() -> None:

@@ -43,8 +43,10 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("made", "asked", "told"), CASES)
-def test_options_that_differ_from_those_of_a_dataset_are_named_with_both_values(made, asked, told, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("made", "asked", "messages"), CASES)
+def test_options_that_differ_from_those_of_a_dataset_are_named_with_both_values(
+    made, asked, messages, tmp_path, capsys, monkeypatch
+):
     write_images(tmp_path / "raw")
     (tmp_path / "t.csv").write_text("path,kind\nwell,x\n")
     monkeypatch.chdir(tmp_path)
@@ -54,8 +56,8 @@ def test_options_that_differ_from_those_of_a_dataset_are_named_with_both_values(
     said = capsys.readouterr().err
 
     assert "use another --out (" in said
-    assert all(one in said for one in told)
-    assert said.count(" there, ") == len(told)
+    assert all(one in said for one in messages)
+    assert said.count(" there, ") == len(messages)
 
 
 def test_another_way_to_name_sources_is_named_where_names_are_hashed(tmp_path, capsys):
@@ -89,8 +91,8 @@ def test_options_of_an_unfinished_dataset_are_named_with_both_values(tmp_path, c
     capsys.readouterr()
     assert main(line(tmp_path, *begun[:2], "--test-fraction", "0.3")) == 2
 
-    told = "--label folder: given there, not given here; --test-fraction: 0.25 there, 0.3 here"
-    assert f"start the command that it was begun with, or use another --out ({told})" in capsys.readouterr().err
+    messages = "--label folder: given there, not given here; --test-fraction: 0.25 there, 0.3 here"
+    assert f"start the command that it was begun with, or use another --out ({messages})" in capsys.readouterr().err
 
 
 @pytest.mark.integration

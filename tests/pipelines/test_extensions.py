@@ -73,11 +73,11 @@ def test_images_of_another_packages_format_are_counted_planned_read_and_publishe
     (raw / "other.flat").write_bytes(b"something else")
     Image.fromarray(picture(9)).save(raw / "ours.png")
 
-    code, told = run(capsys, "prepare", raw, "--recipe", "my_lab.recipes:flat_images", "--out", out)
+    code, answer = run(capsys, "prepare", raw, "--recipe", "my_lab.recipes:flat_images", "--out", out)
 
     assert code == 3
-    assert told["files"] == {"total": 7, "used": 5, "quarantined": 2, "ignored": 0}
-    assert told["quarantined_by_rule"] == {"truncated": 1, "wrong_format": 1}
+    assert answer["files"] == {"total": 7, "used": 5, "quarantined": 2, "ignored": 0}
+    assert answer["quarantined_by_rule"] == {"truncated": 1, "wrong_format": 1}
     assert {row["source_uri"] for row in rows(out, "catalog")} == {"0.flat", "1.flat", "2.flat", "by_content", "ours.png"}
     assert json.loads((out / "manifest.json").read_text())["name"] == "flat_images"
     assert run(capsys, "verify", out)[0] == 0
@@ -93,10 +93,10 @@ def test_volumes_of_another_packages_format_are_published_beside_ours(tmp_path, 
     (raw / "ct" / "b.nii").write_bytes(nifti_bytes(blob((50, 50, 50), 3), (2.0, 2.0, 2.0)))
     (raw / "ct" / "p.flat").write_bytes(flat_bytes(picture(1)))
 
-    code, told = run(capsys, "prepare", raw, "--recipe", "my_lab.recipes:ct", "--out", out)
+    code, answer = run(capsys, "prepare", raw, "--recipe", "my_lab.recipes:ct", "--out", out)
 
     assert code == 3
-    assert told["files"] == {"total": 4, "used": 2, "quarantined": 1, "ignored": 1}
+    assert answer["files"] == {"total": 4, "used": 2, "quarantined": 1, "ignored": 1}
     catalog = {row["source_uri"]: row for row in rows(out, "catalog")}
     assert set(catalog) == {"ct/a.solid", "ct/b.nii"}
     assert catalog["ct/a.solid"]["modality"] == "CT"
@@ -165,7 +165,7 @@ def test_workers_of_ray_import_the_package_too(tmp_path, capsys, my_lab):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "answer"),
     [
         ("my_lab.recipes:negativs", "unknown function of my_lab.recipes 'negativs'; did you mean negatives"),
         ("my_lab.recipes:no_recipe", "returns str; a recipe is an ImageRecipe or a VolumeRecipe"),
@@ -173,8 +173,8 @@ def test_workers_of_ray_import_the_package_too(tmp_path, capsys, my_lab):
         ("xray-pseudo3d:tny", "did you mean xray-pseudo3d:tiny"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_told(name, told):
-    with pytest.raises(UsageError, match=told):
+def test_a_reference_that_leads_nowhere_is_told(name, answer):
+    with pytest.raises(UsageError, match=answer):
         resolve(name)
 
 

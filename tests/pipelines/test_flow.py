@@ -1,4 +1,4 @@
-"""The whole corridor on a real local Ray: raw folders in, a dataset out that other libraries open."""
+"""From files to a dataset on a real local Ray: raw folders in, a dataset out that other libraries open."""
 
 from __future__ import annotations
 
@@ -143,10 +143,10 @@ def test_files_of_series_are_counted_one_by_one(tmp_path, capsys):
     line = ["prepare", str(source), *TINY_VOLUMES, "--out", str(tmp_path / "out"), "--json"]
 
     assert main(line) == 3
-    told = last_answer(capsys)
+    answer = last_answer(capsys)
     total = sum(map(is_source, source.rglob("*")))
-    assert told["files"] == {"total": total, "used": 24 + 3 + 24, "quarantined": 1 + 8 + 1 + 1, "ignored": 2}
-    assert told["images_not_read"] == {"NRRD": 1}
+    assert answer["files"] == {"total": total, "used": 24 + 3 + 24, "quarantined": 1 + 8 + 1 + 1, "ignored": 2}
+    assert answer["images_not_read"] == {"NRRD": 1}
     rows = [(row["rule"], row["num_files"]) for row in rows_of(tmp_path / "out", "quarantine")]
     assert sorted(rows) == [("duplicate", 1), ("duplicate", 1), ("gzip", 1), ("irregular_spacing", 8)]
     assert main(["verify", str(tmp_path / "out"), "--json"]) == 0
@@ -213,12 +213,12 @@ def test_verify_finds_a_flipped_byte_and_names_the_object_and_the_sample(dataset
     (tmp_path / "copy" / "quarantine" / "part-00000.parquet").unlink()
 
     assert main(["verify", str(tmp_path / "copy"), "--json"]) == 2
-    told = json.dumps(last_answer(capsys)["problems"])
-    assert row["object"] in told
-    assert row["key"] in told
-    assert "sha256" in told
-    assert "crc32c" in told
-    assert "quarantine/part-00000.parquet" in told
+    message = json.dumps(last_answer(capsys)["problems"])
+    assert row["object"] in message
+    assert row["key"] in message
+    assert "sha256" in message
+    assert "crc32c" in message
+    assert "quarantine/part-00000.parquet" in message
 
 
 def test_the_same_line_again_says_already_published(images, raw, capsys):
@@ -244,7 +244,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "told"),
+    ("change", "code", "message"),
     [
         ("none", 3, "already published"),
         ("touch", 3, "already published"),
@@ -253,7 +253,7 @@ sys.exit(main(sys.argv[1:]))
         ("renamed", 2, "other names or sizes"),
     ],
 )
-def test_a_published_dataset_answers_without_ray(change, code, told, images, raw, tmp_path):
+def test_a_published_dataset_answers_without_ray(change, code, message, images, raw, tmp_path):
     """Importing Ray alone takes longer than the answer."""
     shutil.copytree(raw / "images", tmp_path / "images")
     shutil.copytree(images, tmp_path / "xr")
@@ -271,7 +271,7 @@ def test_a_published_dataset_answers_without_ray(change, code, told, images, raw
     done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
     assert done.returncode == code, done.stderr
-    assert told in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
 
 
 def test_a_published_dataset_that_lost_an_object_does_not_say_that_it_is_there(images, raw, tmp_path, capsys):
@@ -357,9 +357,9 @@ def test_nothing_to_prepare_is_one_sentence(sources, sentence, tmp_path, capsys)
 
     line = ["prepare", str(tmp_path / sources), "--recipe", "xray-pseudo3d:tiny", "--out", str(tmp_path / "out"), "--json"]
     assert main(line) == 2
-    told = capsys.readouterr().err
-    assert sentence in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert "Traceback" not in message
     assert not (tmp_path / "out" / MANIFEST_PATH).exists()
 
 

@@ -48,8 +48,8 @@ def test_a_folder_that_is_called_as_the_header_calls_the_patient_is_refused(fold
 
     assert is_spelled(name, folder) or is_spelled(patient, folder)
     assert prepare(tmp_path) == 1
-    told = capsys.readouterr().err
-    assert "--label folder would publish the names of 1 folder, such as that of " in told
+    message = capsys.readouterr().err
+    assert "--label folder would publish the names of 1 folder, such as that of " in message
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -72,8 +72,8 @@ def test_a_label_for_nearly_every_picture_is_told(patients, each, is_told, tmp_p
             Image.fromarray(picture(10 * patient + number)).save(folder / f"{number}.png")
 
     assert prepare(tmp_path) == 0
-    told = f"{patients * each} inputs have {patients} different folder names as labels, which are published readable"
-    assert (told in capsys.readouterr().out) is is_told
+    message = f"{patients * each} inputs have {patients} different folder names as labels, which are published readable"
+    assert (message in capsys.readouterr().out) is is_told
 
 
 @pytest.mark.parametrize(("each", "is_told"), [(1, True), (3, True)])

@@ -198,7 +198,7 @@ def test_the_lowest_value_is_white_where_either_tag_says_so(dtype, photometric, 
 
 
 @pytest.mark.parametrize(
-    ("tags", "told"),
+    ("tags", "message"),
     [
         ({"WindowCenter": 1000, "WindowWidth": 400}, "display window of centre 1000 and width 400"),
         (
@@ -209,12 +209,12 @@ def test_the_lowest_value_is_white_where_either_tag_says_so(dtype, photometric, 
         ({"WindowCenter": ""}, None),
     ],
 )
-def test_the_display_window_of_an_image_is_told_and_not_applied(tags, told):
+def test_the_display_window_of_an_image_is_told_and_not_applied(tags, message):
     pixels = RNG.integers(0, 4096, (20, 20)).astype(np.uint16)
     sample = read_image(dicom_bytes(pixels, Modality="DX", **tags))
 
     assert np.array_equal(sample.scaling.physical(sample.array[0]), pixels)
-    assert str(sample.extra.get("note")).startswith(told or "None")
+    assert str(sample.extra.get("note")).startswith(message or "None")
 
 
 @pytest.mark.parametrize(("first", "dtype"), [(-300, np.int16), (0, np.int16), (200, np.int16), (0, np.uint16), (200, np.uint16)])
@@ -469,7 +469,7 @@ def test_kinds_that_are_not_read_are_refused_by_their_own_name():
 
 @pytest.mark.parametrize(("slope", "intercept"), [("1e300", "0"), ("-1e30", "0"), ("1", "-1e39")])
 def test_a_rescale_beyond_float32_is_refused_by_its_name(slope, intercept):
-    told = refusal(
+    message = refusal(
         read_series, series_bytes(RNG.integers(0, 9, (4, 8, 8)).astype(np.uint16), RescaleSlope=slope, RescaleIntercept=intercept)
     )
-    assert (told.rule, "beyond the range of float32" in told.reason) == ("rescale", True)
+    assert (message.rule, "beyond the range of float32" in message.reason) == ("rescale", True)

@@ -181,7 +181,7 @@ def test_a_row_for_one_slice_gives_the_series_no_label_and_says_so(tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "lines"),
     [
         ("a,A\nb,A\nc,B\n", []),
         ("a,1\nb,1\nc,2\n", ["in 3 inputs; the table's is taken"]),
@@ -190,7 +190,7 @@ def test_a_row_for_one_slice_gives_the_series_no_label_and_says_so(tmp_path, cap
         ("c,A\n", ["in 1 input; the table's is taken"]),
     ],
 )
-def test_a_patient_of_the_table_that_is_not_the_headers_is_told(table, told, tmp_path, capsys):
+def test_a_patient_of_the_table_that_is_not_the_headers_is_told(table, lines, tmp_path, capsys):
     for name, uid, patient in (("a", "1.2.1", "A"), ("b", "1.2.2", "A"), ("c", "1.2.3", "B")):
         write_scan(tmp_path / "raw" / name, uid, patient, len(uid) + ord(name))
     (tmp_path / "t.csv").write_text(f"path,who\n{table}")
@@ -198,8 +198,8 @@ def test_a_patient_of_the_table_that_is_not_the_headers_is_told(table, told, tmp
 
     assert main([*line, "--out", str(tmp_path / "out")]) == 0
     said = [one for one in capsys.readouterr().out.splitlines() if one.startswith("patients:")]
-    assert len(said) == len(told)
-    assert all(wanted in one for wanted, one in zip(told, said, strict=True))
+    assert len(said) == len(lines)
+    assert all(wanted in one for wanted, one in zip(lines, said, strict=True))
 
 
 @pytest.mark.parametrize("max_samples", [1, 4096])

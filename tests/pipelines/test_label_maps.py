@@ -110,9 +110,9 @@ def found(paths: list[str], shapes: dict[str, tuple[int, ...]] | None = None) ->
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_names_and_layouts_tell_label_maps(layout):
     wanted = dict(named(LAYOUTS[layout]))
-    told = found(list(wanted))
+    messages = found(list(wanted))
 
-    assert told == {path: mark for path, mark in wanted.items() if not path.endswith(".dcm")}
+    assert messages == {path: mark for path, mark in wanted.items() if not path.endswith(".dcm")}
 
 
 def test_a_weak_word_needs_an_image_of_the_same_size():

@@ -41,7 +41,7 @@ def labels_of(text: str | bytes, *paths: str, **options) -> dict[str, str | None
     return {path: labels.of([(0, path)]).label for path in paths}
 
 
-def told(text: str, *paths: str, **options) -> str:
+def message(text: str, *paths: str, **options) -> str:
     return "\n".join(match_files(table(text, **options), files_of(*paths), ["raw"])[1])
 
 
@@ -183,11 +183,11 @@ def test_absolute_paths_below_a_source_are_understood():
 
 
 def test_the_exact_spelling_wins_and_a_name_for_two_files_is_refused():
-    twins = [unicodedata.normalize(form, "café.png") for form in ("NFC", "NFD")]
-    both = labels_of(f"path,kind\n{twins[0]},c\n{twins[1]},d\n back\\slash.png,x\n", *twins, " back\\slash.png", "back/slash.png")
+    forms = [unicodedata.normalize(form, "café.png") for form in ("NFC", "NFD")]
+    both = labels_of(f"path,kind\n{forms[0]},c\n{forms[1]},d\n back\\slash.png,x\n", *forms, " back\\slash.png", "back/slash.png")
 
-    assert both == {twins[0]: "c", twins[1]: "d", " back\\slash.png": "x", "back/slash.png": None}
-    assert "names 2 inputs" in refusal(f"path,kind\n./{twins[0]},c\n", *twins)
+    assert both == {forms[0]: "c", forms[1]: "d", " back\\slash.png": "x", "back/slash.png": None}
+    assert "names 2 inputs" in refusal(f"path,kind\n./{forms[0]},c\n", *forms)
 
 
 def test_a_path_that_two_sources_hold_is_refused_until_the_source_is_named():
@@ -228,7 +228,7 @@ def test_the_nearest_row_counts():
 
 
 def test_how_well_table_and_files_fit_is_told_with_counts_and_examples():
-    said = told("path,kind\na.png,x\n b.png,y\ngone.png,z\n", "a.png", "b.png", "c.png", "d.png")
+    said = message("path,kind\na.png,x\n b.png,y\ngone.png,z\n", "a.png", "b.png", "c.png", "d.png")
 
     assert "2 of 4 files named; 2 without, such as 'c.png'" in said
     assert "1 of 3 rows name no file, such as 'gone.png' in line 4" in said
@@ -243,12 +243,12 @@ def test_files_that_are_no_inputs_are_counted_only_if_they_are_named():
 
 
 def test_values_that_mean_one_thing_and_are_spelled_as_two_are_told():
-    assert "kind has '1' and '1.0', which are kept apart" in told("path,kind\na.png,1\nb.png,1.0\n", "a.png", "b.png")
+    assert "kind has '1' and '1.0', which are kept apart" in message("path,kind\na.png,1\nb.png,1.0\n", "a.png", "b.png")
     for hidden in ("\u200b", "\xad", "\u2060", "\ufeff", "\ufe0f", "\u2800"):
-        assert "which are kept apart" in told(f"path,kind\na.png,A\nb.png,A{hidden}\n", "a.png", "b.png")
-    assert "which are kept apart" in told("path,kind\na.png,A B\nb.png,A\xa0B\n", "a.png", "b.png")
-    assert "which are kept apart" not in told("path,kind\na.png,A\nb.png,B\n", "a.png", "b.png")
-    assert "kind has 'Sick' and 'sick'" in told("path,kind\na.png,Sick\nb.png,sick\n", "a.png", "b.png")
+        assert "which are kept apart" in message(f"path,kind\na.png,A\nb.png,A{hidden}\n", "a.png", "b.png")
+    assert "which are kept apart" in message("path,kind\na.png,A B\nb.png,A\xa0B\n", "a.png", "b.png")
+    assert "which are kept apart" not in message("path,kind\na.png,A\nb.png,B\n", "a.png", "b.png")
+    assert "kind has 'Sick' and 'sick'" in message("path,kind\na.png,Sick\nb.png,sick\n", "a.png", "b.png")
 
 
 def test_a_table_that_names_no_file_or_says_nothing_of_them_is_refused():

@@ -56,10 +56,10 @@ def test_a_series_beside_slices_that_cannot_be_read_is_noted_and_told(spoil, spo
     if not named:
         for path in (tmp_path / "raw" / "ends").iterdir():
             path.rename(path.with_suffix(""))
-    told, notes = outcome_of(tmp_path / "raw", tmp_path / "out", capsys)
+    answer, notes = outcome_of(tmp_path / "raw", tmp_path / "out", capsys)
 
     assert {name: LACKS_SLICES in note.split("; ") for name, note in notes.items()} == {"ends": True, "whole": False}
-    assert f"look at 1 input: {LACKS_SLICES} (their note in the catalog)" in told["notes"]
+    assert f"look at 1 input: {LACKS_SLICES} (their note in the catalog)" in answer["notes"]
 
 
 def test_where_each_slice_has_a_folder_of_its_own_the_folders_beside_it_count(tmp_path, capsys):
@@ -80,8 +80,8 @@ def test_other_files_that_cannot_be_read_are_no_slices(other, tmp_path, capsys):
     plain, _ = outcome_of(tmp_path / "raw", tmp_path / "plain", capsys)
     shutil.rmtree(tmp_path / "plain")
     (tmp_path / "raw" / "a" / other).write_bytes(b"" if other == "done" else b"cut")
-    told, notes = outcome_of(tmp_path / "raw", tmp_path / "out", capsys)
+    answer, notes = outcome_of(tmp_path / "raw", tmp_path / "out", capsys)
 
     assert not any(notes.values())
-    assert not any("look at" in note for note in told["notes"])
-    assert told["samples"] == plain["samples"]
+    assert not any("look at" in note for note in answer["notes"])
+    assert answer["samples"] == plain["samples"]

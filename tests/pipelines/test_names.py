@@ -134,12 +134,12 @@ def test_one_dicom_file_hashes_the_names_of_its_whole_source_and_of_no_other():
         ScanResult(source=2, path="b.png", uri="z/b.png", size=1, status="ok", header=HeaderInfo(format="png", shape=(8, 8))),
     ]
     names = choose_names(results, "by_format", has_patients=False, load_key=lambda: KEY)
-    told = [names.name_file(result) for result in results]
+    shown = [names.name_file(result) for result in results]
 
     assert names.hashed == {0, 1}
-    assert told[-1] == "z/b.png"
-    assert [name.rpartition(".")[0].endswith("nii") for name in told] == [False, True, False, False, False]
-    assert all(name.startswith("hashed:") and "DOE" not in name for name in told[:4])
+    assert shown[-1] == "z/b.png"
+    assert [name.rpartition(".")[0].endswith("nii") for name in shown] == [False, True, False, False, False]
+    assert all(name.startswith("hashed:") and "DOE" not in name for name in shown[:4])
     assert choose_names(results, "hashed", has_patients=False, load_key=lambda: KEY).hashed == {0, 1, 2}
     assert choose_names(results, "relative", has_patients=False, load_key=lambda: KEY).hashed == frozenset()
 
@@ -253,12 +253,12 @@ def test_a_key_that_is_not_there_is_told_with_how_to_make_one(tmp_path):
 
 def test_a_key_that_others_may_read_is_told_once(tmp_path, capsys):
     (tmp_path / "key").write_bytes(bytes(32))
-    for mode, told in ((0o600, 0), (0o644, 1)):
+    for mode, shown in ((0o600, 0), (0o644, 1)):
         (tmp_path / "key").chmod(mode)
         options = PseudonymOptions(salt_file=Bucket(str(tmp_path / "key")))
         options.check(Bucket(str(tmp_path / "out")))
         options.load_key(Bucket(str(tmp_path)), Bucket(str(tmp_path / "out")))
-        assert capsys.readouterr().err.count("can be read by other users of this machine; chmod 600 it\n") == told
+        assert capsys.readouterr().err.count("can be read by other users of this machine; chmod 600 it\n") == shown
 
 
 @pytest.mark.parametrize("option", ["salt_file", "name_map"])
@@ -293,7 +293,7 @@ def test_a_share_of_one_patient_is_refused_with_what_to_do(patients, sentence):
 
 
 @pytest.mark.parametrize(
-    ("patients", "told"),
+    ("patients", "shown"),
     [
         ([None, None], "no patient is known of 2 inputs"),
         (["a", "b", None], "no patient is known of 1 of 3 inputs"),
@@ -301,7 +301,7 @@ def test_a_share_of_one_patient_is_refused_with_what_to_do(patients, sentence):
         (["a", "e"], None),
     ],
 )
-def test_what_a_split_rests_on_is_told(patients, told):
+def test_what_a_split_rests_on_is_told(patients, shown):
     notes = check_patients(patients, HALF)
 
-    assert [told in note for note in notes] == ([True] if told else [])
+    assert [shown in note for note in notes] == ([True] if shown else [])

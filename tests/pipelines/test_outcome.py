@@ -37,12 +37,12 @@ def test_quarantined_inputs_and_quarantined_files_are_told_apart(tmp_path: Path,
     (raw / "v.nii").write_bytes(nifti_bytes(blob((24, 24, 24), 2), (2.0, 2.0, 2.0)))
     line = ["prepare", str(raw), *RECIPE, "--out", str(tmp_path / "out")]
     assert main(line) == 3
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     assert main([*line, "--json"]) == 3
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
 
-    assert "files: 6 = 1 used, 5 quarantined, 0 ignored\nquarantined 1 input (5 files): irregular_spacing 1;" in told
-    assert not re.search(r"\b1 (files|inputs|objects|samples|rows)\b", told)
+    assert "files: 6 = 1 used, 5 quarantined, 0 ignored\nquarantined 1 input (5 files): irregular_spacing 1;" in message
+    assert not re.search(r"\b1 (files|inputs|objects|samples|rows)\b", message)
     assert (answer["quarantined"], answer["quarantined_inputs"], answer["quarantined_files"]) == (1, 1, 5)
     assert answer["files"]["quarantined"] == 5
 
@@ -66,11 +66,11 @@ def test_a_whole_gzip_file_of_something_else_is_not_truncated(length):
 def test_files_that_another_recipe_reads_are_told_with_its_name_and_leave_nothing_behind(tmp_path: Path, capsys):
     write_images(tmp_path / "raw")
     assert main(["prepare", str(tmp_path / "raw"), *RECIPE, "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
 
-    assert "--recipe xray-pseudo3d reads 14 of them" in told
-    assert ".;" not in told
-    assert ".." not in told
+    assert "--recipe xray-pseudo3d reads 14 of them" in message
+    assert ".;" not in message
+    assert ".." not in message
     assert not (tmp_path / "out" / "_work").exists()
     assert all(resolve(name).reads == kind for kind, name in RECIPE_FOR.items())
 
@@ -85,9 +85,9 @@ def test_a_refused_preparation_makes_no_key(tmp_path: Path, capsys):
     assert not (tmp_path / "out" / "_work").exists()
 
     assert main(line) == 0
-    told = capsys.readouterr().err
-    assert told.count("is the new secret key of this data's hashes") == 1
-    assert "INFO" not in told
+    message = capsys.readouterr().err
+    assert message.count("is the new secret key of this data's hashes") == 1
+    assert "INFO" not in message
 
 
 @pytest.mark.parametrize("option", ["--salt-file", "--credentials-file", "--labels", "SRC"])

@@ -242,9 +242,9 @@ def test_an_input_that_is_gone_or_has_grown_is_a_fault_of_that_input(tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_say_what_training_reads_from_a_manifest(name):
     recipe = resolve(name)
-    told = recipe.preprocessing()
+    document = recipe.preprocessing()
 
-    assert ("pseudo3d" in told) != ("superpatch" in told)
+    assert ("pseudo3d" in document) != ("superpatch" in document)
     assert recipe.steps(lambda raw: raw)[0][0] == "decode"
 
 
@@ -319,8 +319,8 @@ def test_notes_that_a_user_should_look_at_are_counted_by_input():
     """Boxes of one volume are one input; notes that only tell of a rule are not in the outcome."""
     doubtful = f"first of 3 frames; {FLAGGED[0]}"
     rows = [("a", doubtful), ("a", doubtful), ("b", FLAGGED[0]), ("c", "first of 3 frames"), ("d", None), ("e", FLAGGED[2])]
-    told = tell_flagged({"source_uri": uri, "note": note} for uri, note in rows)
+    lines = tell_flagged({"source_uri": uri, "note": note} for uri, note in rows)
 
-    assert told == [
+    assert lines == [
         f"look at {n}: {FLAGGED[which]} (their note in the catalog)" for n, which in (("2 inputs", 0), ("1 input", 2))
     ]

@@ -148,8 +148,8 @@ def test_two_processes_make_one_plan_of_broken_headers(recipe, tmp_path):
 
 
 def test_a_warning_of_a_library_gives_neither_its_file_nor_its_line_nor_its_source():
-    told = format_warning(UserWarning("Corrupt EXIF data"), UserWarning, "/usr/lib/python3/PIL/TiffImagePlugin.py", 876)
-    assert format_foreign_text(UserWarning(told)) == "UserWarning: Corrupt EXIF data"
+    message = format_warning(UserWarning("Corrupt EXIF data"), UserWarning, "/usr/lib/python3/PIL/TiffImagePlugin.py", 876)
+    assert format_foreign_text(UserWarning(message)) == "UserWarning: Corrupt EXIF data"
 
     text = format_foreign_text(ValueError("/usr/lib/PIL/Image.py:3575: error in line 12 of x.py, line 7"))
     assert not re.search(r"\d|Image.py", text), text

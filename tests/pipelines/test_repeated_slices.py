@@ -22,8 +22,8 @@ def outcome_of(raw: Path, out: Path, capsys) -> dict:
     capsys.readouterr()
     recipe = ["--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16"]
     code = main(["prepare", str(raw), *recipe, "--out", str(out), "--source-names", "relative", "--json"])
-    told = capsys.readouterr()
-    return {"code": code, "err": told.err} | (json.loads(told.out.splitlines()[-1]) if told.out else {})
+    printed = capsys.readouterr()
+    return {"code": code, "err": printed.err} | (json.loads(printed.out.splitlines()[-1]) if printed.out else {})
 
 
 def write_slices(folder: Path, num_slices: int) -> list[Path]:

@@ -201,13 +201,13 @@ DAMAGES: dict[str, Callable[[Bucket], None]] = {
 }
 
 
-@pytest.mark.parametrize(("told", "damage"), DAMAGES.items())
-def test_a_marker_that_cannot_be_trusted_is_told_and_its_row_done_again(begun, told, damage, caplog):
+@pytest.mark.parametrize(("message", "damage"), DAMAGES.items())
+def test_a_marker_that_cannot_be_trusted_is_told_and_its_row_done_again(begun, message, damage, caplog):
     _, out = begun
     damage(out)
 
     assert find_finished_rows(out, PLAN) == {}
-    assert told in caplog.text
+    assert message in caplog.text
     with pytest.raises(StorageError, match="nothing is published"):
         read_markers(out, PLAN, [0])
 
@@ -255,9 +255,9 @@ def test_an_output_that_is_a_file_or_holds_other_files_is_told_before_anything_i
     monkeypatch.setitem(sys.modules, "ray", None)
     write_images(tmp_path / "src", count=2)
     (tmp_path / "file").write_text("x")
-    for out, told in ((tmp_path / "file", "is a file"), (tmp_path, "lies inside")):
+    for out, message in ((tmp_path / "file", "is a file"), (tmp_path, "lies inside")):
         assert main(["prepare", str(tmp_path / "src"), "--recipe", "xray-pseudo3d:tiny", "--out", str(out)]) == 1
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_the_digest_of_a_request_is_that_of_its_document(begun):

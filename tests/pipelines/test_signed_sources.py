@@ -1,4 +1,4 @@
-"""Web addresses that carry a signature: files are read with it, and it is in no name, message or published byte."""
+"""Web addresses that carry a signature: files are read with it, and it is in no name, printed or published byte."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def prepare(out: Path, *sources: str) -> int:
 def test_a_signed_file_is_published_under_its_name_without_the_signature(web, tmp_path, capfd):
     assert prepare(tmp_path / "one", f"{web}/one/a.png{QUERY}") == 0
     assert prepare(tmp_path / "two", f"{web}/one/a.png{QUERY}", f"{web}/two/b.png{QUERY}") == 0
-    told = capfd.readouterr()
+    printed = capfd.readouterr()
 
     assert [row["source_uri"] for row in pq.read_table(tmp_path / "one" / "catalog").to_pylist()] == ["a.png"]
     assert {row["source_uri"] for row in pq.read_table(tmp_path / "two" / "catalog").to_pylist()} == {"a.png", "b.png"}
     stored = [path for out in ("one", "two") for path in (tmp_path / out).rglob("*") if path.is_file()]
     assert not any(word.encode() in path.read_bytes() for path in stored for word in ("VALUE9", "Signature"))
     assert not any("VALUE9" in str(path) for path in stored)
-    assert "VALUE9" not in told.out + told.err
+    assert "VALUE9" not in printed.out + printed.err
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_signed_file_is_published_under_its_name_without_the_signature(web, tm
 def test_what_a_web_server_does_not_give_is_one_sentence_without_the_signature(web, tmp_path, capfd, path, said):
     address = f"{web}/{path}" if QUERY in path else f"{web}/{path}{QUERY}"
     assert prepare(tmp_path / "out", address, str(tmp_path / "web")) == 2
-    told = capfd.readouterr()
+    printed = capfd.readouterr()
 
-    assert said in told.err.splitlines()[-1]
-    assert "VALUE9" not in told.out + told.err
-    assert "Traceback" not in told.err
+    assert said in printed.err.splitlines()[-1]
+    assert "VALUE9" not in printed.out + printed.err
+    assert "Traceback" not in printed.err

@@ -194,10 +194,10 @@ def test_equal_content_with_labels_that_differ_is_kept_under_no_name():
         *((uri, "label_conflict") for uri in "1324"),
         ("6", "duplicate"),
     }
-    told = {one.uri: one.reason for one in repeats}
-    assert "'sick'" in told["1"]
-    assert "3 ('well')" in told["1"]
-    assert "'well'" in told["6"]
+    reasons = {one.uri: one.reason for one in repeats}
+    assert "'sick'" in reasons["1"]
+    assert "3 ('well')" in reasons["1"]
+    assert "'well'" in reasons["6"]
 
 
 def test_of_equal_content_the_name_that_most_is_known_of_is_kept():
@@ -226,7 +226,7 @@ def test_a_dataset_without_samples_names_its_first_refusal_by_its_path(tmp_path)
     refused = Quarantined(uri="hashed:1", stage="decode", rule="rescale", reason="RescaleSlope is 0; at fault: hashed:2")
     paths = {"hashed:1": "the series in a", "hashed:2": "a/b.dcm"}
     with pytest.raises(StorageError, match=r"the first, the series in a, at decode: RescaleSlope is 0; at fault: a/b\.dcm"):
-        publish(Bucket(str(tmp_path)), title, [], [refused], [], None, lambda told: _replaced(told, paths))
+        publish(Bucket(str(tmp_path)), title, [], [refused], [], None, lambda text: _replaced(text, paths))
 
 
 def _replaced(text: str, words: dict[str, str]) -> str:

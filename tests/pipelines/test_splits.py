@@ -46,13 +46,13 @@ def test_parts_count_samples_patients_and_samples_without_one():
     assert tell_parts(parts, SplitRule()) == []
 
 
-@pytest.mark.parametrize(("num_test", "told"), [(2, False), (3, False), (4, True), (9, True)])
-def test_a_share_of_samples_far_from_the_one_asked_for_is_told(num_test, told):
+@pytest.mark.parametrize(("num_test", "printed"), [(2, False), (3, False), (4, True), (9, True)])
+def test_a_share_of_samples_far_from_the_one_asked_for_is_told(num_test, printed):
     parts = {"train": Part(samples=10 - num_test, patients=4), "test": Part(samples=num_test, patients=1)}
     (sentence,) = tell_parts(parts, SplitRule(test_fraction=0.25))
 
     assert sentence.startswith(f"split: train {parts['train']}, test {num_test} samples of 1 patient")
-    assert (f"test has {num_test * 10}% of the samples where 25% was asked for" in sentence) is told
+    assert (f"test has {num_test * 10}% of the samples where 25% was asked for" in sentence) is printed
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -94,8 +94,8 @@ def test_parts_are_told_at_first_and_again_and_another_fraction_begins_anew(tmp_
     write(tmp_path, ["a", "b", "c", "d", "e", "f"])
     table = ["--labels", str(tmp_path / "table.csv"), "--patient-column", "who", "--json"]
     assert main(line(tmp_path, "0.000001", *table)) == 2
-    told = capsys.readouterr()
-    assert "the test part would be empty" in told.err
+    printed = capsys.readouterr()
+    assert "the test part would be empty" in printed.err
     assert not (tmp_path / "out" / "manifest.json").exists()
     answers = []
     for _ in range(2):
@@ -116,9 +116,9 @@ def test_an_empty_part_of_unknown_patients_is_refused_once_contents_are_known(tm
     write(tmp_path, ["a", "b", "c"])
     for _ in range(2):
         assert main(line(tmp_path, "0.000001")) == 2
-        told = capsys.readouterr().err
-        assert "the test part would be empty: with --test-fraction 1e-06 none of 3 samples is drawn for it" in told
-        assert "and another --out" in told
+        printed = capsys.readouterr().err
+        assert "the test part would be empty: with --test-fraction 1e-06 none of 3 samples is drawn for it" in printed
+        assert "and another --out" in printed
         assert not (tmp_path / "out" / "manifest.json").exists()
     assert main(line(tmp_path, "0")) == 2
     assert "use another --out" in capsys.readouterr().err

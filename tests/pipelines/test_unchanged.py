@@ -81,11 +81,12 @@ def test_without_the_table_of_names_the_key_still_tells_files_and_what_is_not_kn
     rewrite(tmp_path / "raw" / "s" / "07.dcm", change=True)
     capsys.readouterr()
     assert main(prepare_all(tmp_path)) == 3
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "1 file that no sample was made of, or whose names' table is gone, such as s/07.dcm, may have been written anew" in told
+        "1 file that no sample was made of, or whose names' table is gone, such as s/07.dcm, may have been written anew"
+        in printed
     )
-    assert f"use another --out, or delete {tmp_path / 'out'} and prepare again" in told
+    assert f"use another --out, or delete {tmp_path / 'out'} and prepare again" in printed
 
     for name in ("v.nii", "w.nii"):  # by chance of the key either of them is the duplicate, which only the table tells of
         rewrite(tmp_path / "raw" / name, change=True)
@@ -154,9 +155,9 @@ def test_a_file_that_was_replaced_by_an_older_one_is_told(content, replace, name
     capsys.readouterr()
 
     assert main(line) == (2 if content == "other" else 3)
-    told = capsys.readouterr()
-    assert ("such as 1.nii, changed after it was published" in told.err) == (content == "other")
-    assert ("is already published" in told.out) == (content == "equal")
+    printed = capsys.readouterr()
+    assert ("such as 1.nii, changed after it was published" in printed.err) == (content == "other")
+    assert ("is already published" in printed.out) == (content == "equal")
 
 
 def test_a_link_that_leads_to_another_file_is_told(tmp_path, capsys):

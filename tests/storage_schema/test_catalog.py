@@ -102,7 +102,7 @@ def test_a_column_that_stands_twice_is_a_problem_and_no_crash():
 
 
 def test_words_of_a_later_version_are_named_and_not_guessed_at():
-    """A reader that meets an unknown encoding must say so at the door, not in the middle of a run."""
+    """A reader that meets an unknown encoding must say so when it opens the dataset, not in the middle of a run."""
     row = {field.name: None for field in CATALOG_SCHEMA}
     for field in CATALOG_SCHEMA:
         if not field.nullable:

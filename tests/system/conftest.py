@@ -26,7 +26,7 @@ PATIENCE_S = 400
 
 @dataclass(frozen=True)
 class Store:
-    """Where a corridor's objects lie, and the arguments that reach them."""
+    """Where the objects of a test lie, and the arguments that reach them."""
 
     root: str
     options: StoreOptions

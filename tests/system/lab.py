@@ -1,4 +1,4 @@
-"""Lab: a Ray cluster on hosts, and an S3-protocol server with room for datasets and a run."""
+"""Lab: a Ray cluster on hosts, and an S3-protocol server for datasets and a run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def awaited(condition: Callable[[], T | None], what: str, patience_s: float = 18
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """A Ray cluster on hosts, and a store with room for datasets and a run."""
+    """A Ray cluster on hosts, and a store for datasets and a run."""
 
     hosts: Hosts
     folder: Path
@@ -77,7 +77,7 @@ class Lab:
         awaited(lambda: name(host) in self.alive(), f"{name(host)} joins")
 
     def line(self, run: str, workers: str, steps: int, *more: str) -> list[str]:
-        """A run on the dataset ``solid``, as arguments of the front door."""
+        """A run on the dataset ``solid``, as arguments of ``crossdim``."""
         where = ["--data", self.bucket("solid").url, "--out", self.bucket(run).url, *self.arguments]
         return ["pretrain", "--recipe", "maesil:tiny", *where, "--workers", workers, "--steps", str(steps), "--json", *more]
 

@@ -200,8 +200,8 @@ def noted(run: Bucket, kind: str, after: int = 0) -> dict[str, Any] | None:
     """The first event of a kind with a number above ``after``, and its number."""
     for event in list_events(run):
         if event.kind == kind and event.number > after:
-            told = read_records(run, event.path)
-            return told[0] | {"number": event.number} if told else None
+            records = read_records(run, event.path)
+            return records[0] | {"number": event.number} if records else None
     return None
 
 
@@ -216,11 +216,11 @@ def workers_train(run: Bucket, process: Any, workers: int | None, after: int) ->
 
     def up() -> dict[str, Any] | None:
         for kind in ("start", "resume"):
-            told = noted(run, kind, after)
-            while told and workers not in (None, told["workers"]):
-                told = noted(run, kind, told["number"])
-            if told and stepped(run, told["time_s"]):
-                return told
+            event = noted(run, kind, after)
+            while event and workers not in (None, event["workers"]):
+                event = noted(run, kind, event["number"])
+            if event and stepped(run, event["time_s"]):
+                return event
         return None
 
     return awaited(run, process, up)

@@ -1,4 +1,4 @@
-"""Relay: a TCP door before a server of this machine that can be shut, held and opened again, as networks do."""
+"""A TCP relay to a server of this machine that can be closed, paused and opened again, as networks do."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-# Private doors of Ray, and the only ones: `ray up` has no dry run. Pinned with Ray itself, which is <2.61 in pyproject.toml.
+# Private functions of Ray, the only ones that are used: `ray up` has no dry run. Ray is pinned to <2.61 in pyproject.toml.
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
@@ -218,7 +218,7 @@ def test_machines_install_the_versions_that_were_tested(name, prepared):
     assert f'"crossdim[all]=={PROJECT["version"]}"' in commands
 
 
-def test_every_door_of_the_cluster_asks_for_the_token(name, prepared):
+def test_every_port_of_the_cluster_asks_for_the_token(name, prepared):
     """Ray 2.60 leaves authentication off on a head that finds no token, and a worker never turns it on by itself."""
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         (start,) = (command for command in prepared[commands] if "ray start" in command)

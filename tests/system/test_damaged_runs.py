@@ -89,8 +89,8 @@ def test_a_run_with_a_damaged_file_is_told_of_and_goes_on(
 ) -> None:
     for file in [stopped / path] if path in FILES else sorted((stopped / path).iterdir()):
         file.write_bytes(HARMS[harm])
-    code, told = _asked(stopped, capsys)
-    assert (code == 2, "can be read" in told) == (path == CONFIG,) * 2
+    code, message = _asked(stopped, capsys)
+    assert (code == 2, "can be read" in message) == (path == CONFIG,) * 2
     assert _resumed(made, stopped) == 0, capsys.readouterr().err
     whole = _losses(made / "run")
     assert {step: loss for step, loss in _losses(stopped).items() if step >= 4} == {step: whole[step] for step in (4, 5)}

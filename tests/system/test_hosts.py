@@ -226,12 +226,12 @@ def test_a_thin_cable_to_the_store_shows_as_waiting_for_data(lab: Lab) -> None:
     lines = read_metrics(run)
     bytes_a_step = 8 * statistics.mean(open_dataset(lab.bucket("solid")).table["length"].to_pylist())
     wide, narrow = (_flow(part, bytes_a_step) for part in (lines[20:100], lines[thin:]))
-    told = json.loads(crossdim("status", run.url, "--json", *lab.arguments))["wait_share"]
+    wait_share = json.loads(crossdim("status", run.url, "--json", *lab.arguments))["wait_share"]
     _LOG.info("%.2f MB a step; MB/s and share of waiting: wide %.1f, %.0f%%", bytes_a_step / 1e6, wide[0] / 1e6, 100 * wide[1])
-    _LOG.info("at 200 Mbit/s: %.1f, %.0f%%; crossdim status says %.0f%%", narrow[0] / 1e6, 100 * narrow[1], 100 * told)
+    _LOG.info("at 200 Mbit/s: %.1f, %.0f%%; crossdim status says %.0f%%", narrow[0] / 1e6, 100 * narrow[1], 100 * wait_share)
     assert 0.6 * 25e6 < narrow[0] < 25e6 * 1.05
     assert narrow[1] > max(0.5, 1.5 * wide[1])
-    assert told == pytest.approx(narrow[1], abs=0.1)
+    assert wait_share == pytest.approx(narrow[1], abs=0.1)
 
 
 def _flow(lines: list[dict[str, Any]], bytes_a_step: float) -> tuple[float, float]:

@@ -127,10 +127,10 @@ def _phase(run: Path) -> str:
         return f"hashes, and the pointer is older{where}"
     if len(complete_names(Bucket(str(run)))) > 3 or any(not (folder / STATE).exists() for folder in folders):
         return f"pointer, and an old one is not gone yet{where}"
-    told = any(
+    found = any(
         event.kind == "checkpoint" and checkpoint_name(event.step) == newest.name for event in list_events(Bucket(str(run)))
     )
-    return f"{'event' if told else 'pointer'}{where}"
+    return f"{'event' if found else 'pointer'}{where}"
 
 
 def _kind(folder: str) -> str:

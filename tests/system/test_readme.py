@@ -1,4 +1,4 @@
-"""The README is held to the code: its commands are understood by the verbs, its Python runs, its demo walks."""
+"""The README is held to the code: its commands are understood by the verbs, its Python runs, its demo runs."""
 
 from __future__ import annotations
 

@@ -174,16 +174,19 @@ def test_the_second_ctrl_c_ends_a_preparation_at_once(raw: Path, tmp_path: Path)
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("name", "told"), [("raylet", r"the raylet of this machine \(cluster [\d.:]+\)"), ("gcs_server", "the head of the cluster")]
+    ("name", "message"),
+    [("raylet", r"the raylet of this machine \(cluster [\d.:]+\)"), ("gcs_server", "the head of the cluster")],
 )
-def test_a_preparation_that_loses_ray_ends_with_a_sentence(name: str, told: str, raw: Path, tmp_path: Path) -> None:
+def test_a_preparation_that_loses_ray_ends_with_a_sentence(name: str, message: str, raw: Path, tmp_path: Path) -> None:
     """Ray itself ends the process with the exit code of wrong use, for the head after a minute."""
     with running(*preparing(raw, tmp_path / "out")) as verb:
         verb.until(ROWS)
         verb.lose(name)
         code, lines = verb.end()
     assert code == 2
-    assert re.fullmatch(rf"error: Ray was lost: {told} at [\d.:]+ has not answered for \d+\.\d s; .*goes on from here", lines[-1])
+    assert re.fullmatch(
+        rf"error: Ray was lost: {message} at [\d.:]+ has not answered for \d+\.\d s; .*goes on from here", lines[-1]
+    )
     assert not any("Traceback" in line for line in lines)
 
 

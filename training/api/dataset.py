@@ -180,10 +180,10 @@ class Dataset:
                 "a dataset is read one sample at a time: for several, use torch.utils.data.Subset(dataset, numbers) or a loader, "
                 "and for their rows dataset.table.slice(first, count)"
             )
-        asked = operator.index(index)
-        number = asked + len(self) if asked < 0 else asked
+        requested = operator.index(index)
+        number = requested + len(self) if requested < 0 else requested
         if not 0 <= number < len(self):
-            raise IndexError(f"{self.name} has {len(self)} samples, 0 to {len(self) - 1}; found number {asked}")
+            raise IndexError(f"{self.name} has {len(self)} samples, 0 to {len(self) - 1}; found number {requested}")
         sample = read_sample(self._published, number, self._reader)
         row = {name: self.table[name][number].as_py() for name in ("spacing_mm", "split", "patient")}
         return DatasetSample(

@@ -118,8 +118,8 @@ class Loader(IterableDataset[dict[str, Any]]):
             )
         axes = {dataset.shapes.shape[1] - 1 for dataset in self._datasets}
         if len(axes) > 1:
-            told = ", ".join(f"{dataset.name}: {dataset.presentation}" for dataset in self._datasets)
-            raise GeometryError(f"images and volumes do not fit into one tensor ({told}); use a loader for each")
+            listed = ", ".join(f"{dataset.name}: {dataset.presentation}" for dataset in self._datasets)
+            raise GeometryError(f"images and volumes do not fit into one tensor ({listed}); use a loader for each")
         if self._crop is not None and (len(self._crop) not in axes or min(self._crop) < 1):
             raise GeometryError(f"crop has a side of at least 1 for each of {axes.pop()} spatial axes; found {self._crop}")
 
@@ -153,8 +153,8 @@ class Loader(IterableDataset[dict[str, Any]]):
             if name not in state:
                 raise RunError(f"this is no state of a loader: it has no {name}")
         if differing := [name for name, value in ours.items() if state[name] != value]:
-            told = "; ".join(f"{name}: {state[name]} then, {ours[name]} now" for name in differing)
-            raise RunError(f"the state is of a loader of other samples or another order, and cannot be resumed ({told})")
+            described = "; ".join(f"{name}: {state[name]} then, {ours[name]} now" for name in differing)
+            raise RunError(f"the state is of a loader of other samples or another order, and cannot be resumed ({described})")
         self._position = int(state["position"])
 
     def _identity(self) -> dict[str, Any]:

@@ -102,8 +102,8 @@ def load_encoder(file: str | PathLike[str] | io.BytesIO, subject: str | None = N
         encoder = build_encoder(spec)
         encoder.load_state_dict(weights)
     except UNFIT as error:
-        told = " ".join(str(error).split())[:300]
-        raise RunError(f"{subject}: holds no encoder that this release can build: {told}") from error
+        message = " ".join(str(error).split())[:300]
+        raise RunError(f"{subject}: holds no encoder that this release can build: {message}") from error
     return encoder.eval(), spec
 
 

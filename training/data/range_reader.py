@@ -153,10 +153,10 @@ class ObstoreRangeReader:
         except (BaseError, OSError) as error:
             if isinstance(error, GenericError) and self._bucket.options.patience_s:
                 return None
-            told = str(error).partition("\n\nDebug source")[0]
+            message = str(error).partition("\n\nDebug source")[0]
             advice = "; check endpoint, network and store" if isinstance(error, GenericError) else ""
             raise StorageError(
-                f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {told}{advice}"
+                f"{self._bucket.where(path)}: reading {length} bytes at {offset} failed: {message}{advice}"
             ) from error
 
 

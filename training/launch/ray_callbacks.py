@@ -118,8 +118,8 @@ class RunCallback(ControllerCallback, WorkerGroupCallback):
             self._save("asked", "by a signal to the driver")
         if request is Request.STOP:
             step = self._save("stopped", "by a signal to the driver")
-            told = f"step {step} is saved; the same command goes on from here" if step else "nothing was written yet"
-            raise RunError(f"{self._run.where('')}: stopped as asked; {told}")
+            progress = f"step {step} is saved; the same command goes on from here" if step else "nothing was written yet"
+            raise RunError(f"{self._run.where('')}: stopped as asked; {progress}")
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
         """Write an event if the failure policy ends the run; else find out which machines are left."""

@@ -59,9 +59,9 @@ class FailureCounter:
             return summarize(final)
         if self.count < MAX_STARTS:
             return None
-        told = "; ".join(f"{number}. {reason}" for number, reason in enumerate(self.reasons, 1))
+        listed = "; ".join(f"{number}. {reason}" for number, reason in enumerate(self.reasons, 1))
         return (
-            f"{self.count} starts in a row from step {saved} failed before the next checkpoint: {told}. If machines were lost "
+            f"{self.count} starts in a row from step {saved} failed before the next checkpoint: {listed}. If machines were lost "
             "and no step is at fault, the same line goes on; a lower --checkpoint-every lets a run get further between losses"
         )
 

@@ -94,8 +94,8 @@ def _build_on_meta(config: Pretraining) -> Method:
         with torch.device("meta"), limit_parts(MAX_TENSORS):
             return config.method.build()
     except (RuntimeError, ArithmeticError, TypeError, ValueError, MemoryError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise UsageError(f"{config.method.kind}: a network of these settings cannot be built: {told}; make it smaller") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{config.method.kind}: no network can be built of these settings: {reason}; make it smaller") from error
 
 
 def _check_memory(method: Method) -> None:

@@ -207,7 +207,7 @@ def load_step(run: Bucket, step: int) -> CheckpointState:
 
 
 def restore(run: Bucket, state: CheckpointState, module: nn.Module) -> None:
-    """Load into a module the weights that the run is judged by.
+    """Load into a module the weights that the run is evaluated with.
 
     Args:
         run: folder of the run.

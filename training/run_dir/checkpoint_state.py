@@ -33,7 +33,7 @@ class CheckpointState:
 
     @property
     def kept(self) -> dict[str, Any]:
-        """The method's state that the run is judged by: the average where there is one."""
+        """The method's state that the run is evaluated with: the average where there is one."""
         if self.average is None:
             return self.model
         return {name.removeprefix("module."): value for name, value in self.average.items() if name != "n_averaged"}

@@ -51,12 +51,12 @@ def read_identity(run: Bucket) -> StoredIdentity | None:
 
 
 def _read_from_checkpoint(run: Bucket, error: DocumentError) -> StoredIdentity:
-    told = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     state = checkpoint.load(run, check=_check_identity)
     if state is None:
         remedy = "choose another --out, or, if nothing in this folder is needed, delete it and start again"
-        raise RunError(f"{told}. There is no checkpoint to rebuild it from: {remedy}") from error
-    return StoredIdentity(identity=state.identity, damage=f"{told}; it is rebuilt from the checkpoint of step {state.step}")
+        raise RunError(f"{message}. There is no checkpoint to rebuild it from: {remedy}") from error
+    return StoredIdentity(identity=state.identity, damage=f"{message}; it is rebuilt from the checkpoint of step {state.step}")
 
 
 def _check_identity(state: CheckpointState) -> None:

@@ -30,7 +30,7 @@ WINDOW = 100
 SILENT_AFTER_S = 120.0
 SILENT_AFTER_STEPS = 10
 #: Number of newest unusual events that are shown in full.
-TOLD = 3
+MAX_NOTABLE = 3
 EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize", "preempted", "stopped")
 
 State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
@@ -61,7 +61,7 @@ class Status:
         silence_s: from then until now, by the reader's clock.
         eta_s: from the last word to the last step; None unless the run is running.
         events: how many of each kind.
-        told: the newest failures and passed-over checkpoints, oldest first.
+        notable_events: the newest failures and passed-over checkpoints, oldest first.
         ignored: what lies among the checkpoints and is no complete one, with the reason.
     """
 
@@ -82,7 +82,7 @@ class Status:
     silence_s: float | None = None
     eta_s: float | None = None
     events: dict[str, int]
-    told: list[Record]
+    notable_events: list[Record]
     ignored: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -110,9 +110,9 @@ class Status:
             lines.append(f"  goodput: {useful:.1%} of the steps made were of use, {self.in_vain} were done again")
         lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
         lines += [
-            f"  {told['kind']} at step {told['step']}"
-            + (f": {printable(' '.join(told['text'].split()))}" if told.get("text") else "")
-            for told in self.told
+            f"  {event['kind']} at step {event['step']}"
+            + (f": {printable(' '.join(event['text'].split()))}" if event.get("text") else "")
+            for event in self.notable_events
         ]
         if (remedy := REMEDIES.get(self.state)) is not None:
             lines.append(f"  {remedy}")
@@ -136,9 +136,9 @@ def read_status(run: Bucket, now: float) -> Status:
     total = _steps(run)
     happened = list_events(run)
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
-    told = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-TOLD:]]
+    notable = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-MAX_NOTABLE:]]
     start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
-    waiting = Status(run=hide_secrets(run.url), state="waiting", step=0, steps=total, events=counts, told=told)
+    waiting = Status(run=hide_secrets(run.url), state="waiting", step=0, steps=total, events=counts, notable_events=notable)
     if begun is None:
         return waiting
     lines = [line for line in read_recent(run, WINDOW) if line["step"] >= begun.step]
@@ -170,7 +170,7 @@ def read_status(run: Bucket, now: float) -> Status:
         eta_s=(total - step) / rates["steps_per_s"] if rates and state == "running" else None,
         in_vain=start.get("in_vain", 0),
         events=counts,
-        told=told,
+        notable_events=notable,
         ignored=[f"{name}: {fault}" for name, fault in ignored.items()],
         **rates,
     )
@@ -185,9 +185,9 @@ def _steps(run: Bucket) -> int:
     try:
         steps = read_run_config(run).identity["config"].get("steps")
     except DocumentError as error:
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         remedy = "if it is a run, its pretrain line rebuilds it from a checkpoint"
-        raise RunError(f"{run.where('')} holds no run whose {CONFIG} can be read: {told}; {remedy}") from error
+        raise RunError(f"{run.where('')} holds no run whose {CONFIG} can be read: {message}; {remedy}") from error
     if not is_count(steps) or not steps:
         raise RunError(f"{run.where(CONFIG)} gives {steps!r} steps; no configuration that can be read does")
     return int(steps)

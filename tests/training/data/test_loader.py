@@ -155,11 +155,11 @@ class _Flipping:
     """A client whose first answers have one bit flipped, as a bad cable or cache would; then it answers rightly."""
 
     def __init__(self, reader: RangeReader, times: int) -> None:
-        self._reader, self._left, self.asked = reader, times, 0
+        self._reader, self._left, self.requests = reader, times, 0
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         data = self._reader.get(path, offset, length)
-        self.asked += 1
+        self.requests += 1
         if self._left:
             self._left -= 1
             return data[:-30] + bytes([data[-30] ^ 4]) + data[-29:]
@@ -173,19 +173,19 @@ def test_a_range_that_came_wrong_once_is_read_again_and_told(
 ) -> None:
     """Not hidden: who reads is told. Not for ever: the second wrong answer is an error."""
     bucket: Bucket = request.getfixturevalue(kind)
-    dataset, told = open_dataset(bucket), list[str]()
-    right = read_sample(dataset, 3, client(bucket), told.append).array
-    assert told == []
+    dataset, messages = open_dataset(bucket), list[str]()
+    right = read_sample(dataset, 3, client(bucket), messages.append).array
+    assert messages == []
     once = _Flipping(client(bucket), 1)
-    assert np.array_equal(read_sample(dataset, 3, once, told.append).array, right)
-    assert once.asked == 2
-    assert len(told) == 1
-    assert dataset.row(3)["key"] in told[0]
-    assert "read once more" in told[0]
+    assert np.array_equal(read_sample(dataset, 3, once, messages.append).array, right)
+    assert once.requests == 2
+    assert len(messages) == 1
+    assert dataset.row(3)["key"] in messages[0]
+    assert "read once more" in messages[0]
     twice = _Flipping(client(bucket), 2)
     with pytest.raises(StorageError, match=r"read twice, crc32c is [0-9a-f]{8} and [0-9a-f]{8}, published"):
-        read_sample(dataset, 3, twice, told.append)
-    assert (twice.asked, len(told)) == (2, 1)
+        read_sample(dataset, 3, twice, messages.append)
+    assert (twice.requests, len(messages)) == (2, 1)
 
 
 def test_a_catalog_that_changed_by_a_bit_is_not_opened(flat: Bucket, tmp_path: object) -> None:

@@ -42,7 +42,7 @@ class _Stumbling(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.data = DATA
         self.script: list[int] = []
-        self.asked = 0
+        self.requests = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        self.server.asked += 1
+        self.server.requests += 1
         status = self.server.script.pop(0) if self.server.script else 206
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
         data = self.server.data[first : last + 1] if status in (206, CUT_SHORT, FLIPPED) else b""
@@ -103,7 +103,7 @@ def _opened(client: Client, endpoint_url: str) -> RangeReader:
 def test_a_store_that_stumbles_is_asked_again(status: int, store: _Stumbling, reader: RangeReader) -> None:
     store.script = [status, status]
     assert reader.get("a", 2, 4) == b"2345"
-    assert store.asked == 3
+    assert store.requests == 3
 
 
 def test_a_range_that_came_with_a_wrong_bit_is_asked_for_once_more(
@@ -112,16 +112,16 @@ def test_a_range_that_came_with_a_wrong_bit_is_asked_for_once_more(
     """HTTP has no checksum of its own: both clients hand over what came, and only ours tells."""
     bucket = Bucket(str(tmp_path))
     publish(bucket, images(2), "xr")
-    dataset, told = open_dataset(bucket), list[str]()
+    dataset, messages = open_dataset(bucket), list[str]()
     store.data = bucket.read(str(dataset.row(0)["object"]))
     right = read_sample(dataset, 0, reader).array
-    store.script, store.asked = [FLIPPED], 0
-    assert np.array_equal(read_sample(dataset, 0, reader, told.append).array, right)
-    assert (store.asked, len(told)) == (2, 1)
-    store.script, store.asked = [FLIPPED, FLIPPED], 0
+    store.script, store.requests = [FLIPPED], 0
+    assert np.array_equal(read_sample(dataset, 0, reader, messages.append).array, right)
+    assert (store.requests, len(messages)) == (2, 1)
+    store.script, store.requests = [FLIPPED, FLIPPED], 0
     with pytest.raises(StorageError, match="read twice"):
-        read_sample(dataset, 0, reader, told.append)
-    assert (store.asked, len(told)) == (2, 1)
+        read_sample(dataset, 0, reader, messages.append)
+    assert (store.requests, len(messages)) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_refusal_is_an_answer(status: int, said: str, store: _Stumbling, reade
     store.script = [status] * 100
     with pytest.raises(StorageError, match=said):
         reader.get("a", 2, 4)
-    assert store.asked == (2 if isinstance(reader, ObstoreRangeReader) and status == 400 else 1)
+    assert store.requests == (2 if isinstance(reader, ObstoreRangeReader) and status == 400 else 1)
 
 
 def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, reader: RangeReader) -> None:
@@ -140,7 +140,7 @@ def test_a_range_beyond_the_end_is_an_answer(store: _Stumbling, reader: RangeRea
     store.script = [416] * 100
     with pytest.raises(StorageError, match=r"s3://lab/folder/a: reading failed"):
         reader.get("a", 90, 4)
-    assert store.asked <= 2
+    assert store.requests <= 2
 
 
 @pytest.mark.parametrize("answer", ["none", "refused", 503])

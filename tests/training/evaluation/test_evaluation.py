@@ -129,9 +129,9 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
     evaluation = ["evaluate", run, "--baselines", "1", "--data"]
     capsys.readouterr()
     assert main([*evaluation, flat.url, "--folds", "50"]) == 0
-    told = capsys.readouterr().out
-    assert "The run is not finished: these figures are of step 2 of 4." in told
-    assert "flat: 15 folds were used, and not 50: its smallest class has 15 patients." in told
+    message = capsys.readouterr().out
+    assert "The run is not finished: these figures are of step 2 of 4." in message
+    assert "flat: 15 folds were used, and not 50: its smallest class has 15 patients." in message
     assert "Step 2 of 4, not finished" in (tmp_path / "run/report.html").read_text()
     assert main([*evaluation, unlabelled.url]) == 0
     assert "the report had figures of flat before, and is replaced." in capsys.readouterr().out

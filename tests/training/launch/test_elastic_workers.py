@@ -1,4 +1,4 @@
-"""The model of a data-parallel step: closed forms, cases by hand, and oracles that walk in time."""
+"""The model of a data-parallel step: closed forms, cases by hand, and simulations by single events."""
 
 from __future__ import annotations
 

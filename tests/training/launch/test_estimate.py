@@ -37,13 +37,13 @@ def _plan(capsys: pytest.CaptureFixture[str], run: Path, *data: Bucket, more: tu
 class _Counted:
     """Ranges that count."""
 
-    asked = 0
+    requests = 0
 
     def __init__(self, bucket: Bucket) -> None:
         self._ranges = open_range_reader(bucket)
 
     def get(self, path: str, offset: int, length: int) -> bytes:
-        type(self).asked += 1
+        type(self).requests += 1
         return self._ranges.get(path, offset, length)
 
 
@@ -61,13 +61,13 @@ def test_sizes_and_requests_are_those_of_the_run(
     found = _plan(capsys, tmp_path / "run", flat, solid, more=("--workers", "0", *more))
     assert not (tmp_path / "run").exists()
     monkeypatch.setattr(loader, "open_range_reader", _Counted)
-    monkeypatch.setattr(_Counted, "asked", 0)
+    monkeypatch.setattr(_Counted, "requests", 0)
     assert _line(tmp_path / "run", flat, solid, more=("--workers", "0", *more)) == 0
     state = tmp_path / "run" / layout.CHECKPOINTS / layout.checkpoint_name(2) / layout.STATE
     measured = Probe(**found["probe"])  # type: ignore[arg-type]
     encoder = (tmp_path / "run" / layout.ENCODER).stat().st_size
     assert measured.stored_bytes == {"state": state.stat().st_size, "encoder": encoder}
-    assert found["requests"] == _Counted.asked == 16
+    assert found["requests"] == _Counted.requests == 16
     assert [share["checkpoints"] for share in found["workers"]] == [1]  # type: ignore[attr-defined]
 
     stored, held = torch.load(state, weights_only=True), measured.fixed_bytes

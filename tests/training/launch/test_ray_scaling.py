@@ -22,7 +22,7 @@ class Coordinator:
     """What Ray's coordinator answers, and how often it was asked; its policy's own memory of a second stays in place."""
 
     def __init__(self, policy: Any, monkeypatch: pytest.MonkeyPatch, going: dict[str, int]) -> None:
-        self.asked, self.answer = 0, dict(ANSWER)
+        self.requests, self.answer = 0, dict(ANSWER)
         remote = SimpleNamespace(remote=self._reserved)
         monkeypatch.setattr(
             type(policy), "_autoscaling_coordinator", SimpleNamespace(get_reserved_resources=remote), raising=False
@@ -32,7 +32,7 @@ class Coordinator:
         monkeypatch.setattr(cluster_state, "get_draining_nodes", lambda: going)
 
     def _reserved(self, requester: str) -> dict[str, dict[str, float]]:
-        self.asked += 1
+        self.requests += 1
         return dict(self.answer)
 
 
@@ -69,6 +69,6 @@ def test_an_answer_of_before_a_loss_is_not_used_after_it(monkeypatch: pytest.Mon
     policy.make_decision_for_running_worker_group(_on("a", "b", "c"), None)
     del coordinator.answer["c"]
     assert policy.make_decision_for_non_running_worker_group().num_workers == 2
-    assert coordinator.asked == 2
+    assert coordinator.requests == 2
     policy.make_decision_for_non_running_worker_group()
-    assert coordinator.asked == 2  # while it waits for machines, Ray's second holds
+    assert coordinator.requests == 2  # while it waits for machines, Ray's second holds

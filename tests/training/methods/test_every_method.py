@@ -1,4 +1,4 @@
-"""Every recipe of a size for tests walks from data to report, and its encoder stands on its own."""
+"""Every recipe of a size for tests runs from data to report, and its encoder stands on its own."""
 
 from __future__ import annotations
 

@@ -183,10 +183,10 @@ def test_what_is_no_complete_checkpoint_is_not_counted_and_told(
         checkpoint.save(run, _state(step), Saving(last=2))
     assert newest_step(run) == 3
     assert [one for one in checkpoint_listing.complete_names(run) if one != name] == ["step-00000002", "step-00000003"]
-    ((ignored, told),) = CheckpointListing(run).ignored().items()
+    ((ignored, message),) = CheckpointListing(run).ignored().items()
     assert ignored == name
-    assert reason in told
-    assert CheckpointListing(run).ignored(10**8) == ({} if len(name) == 13 else {name: told})
+    assert reason in message
+    assert CheckpointListing(run).ignored(10**8) == ({} if len(name) == 13 else {name: message})
     assert getattr(checkpoint.load(run), "step", None) == 3
     assert name in caplog.text
 

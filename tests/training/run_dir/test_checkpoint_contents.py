@@ -133,9 +133,9 @@ def test_what_does_not_fit_is_passed_over(harm: str, trained: Path, tmp_path: Pa
     document = copy.deepcopy(_document(run))
     HARMS[harm](document)
     _store(run, document)
-    told: list[str] = []
-    found = checkpoint.load(Bucket(str(run)), lambda name, reason: told.append(name), check=check_contents)
-    assert (found.step if found else None, told) == (2, ["step-00000003"])
+    passed_over: list[str] = []
+    found = checkpoint.load(Bucket(str(run)), lambda name, reason: passed_over.append(name), check=check_contents)
+    assert (found.step if found else None, passed_over) == (2, ["step-00000003"])
 
 
 def test_what_was_written_fits(trained: Path) -> None:
@@ -169,8 +169,8 @@ def test_a_run_goes_on_from_the_one_before_and_says_so(
     assert main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--folds", "2", "--json"]) == 0
     assert _pretrain(run, solid) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["resumed_at"] == 2
-    told = [read_event(Bucket(str(run)), event) for event in list_events(Bucket(str(run))) if event.kind == "passed-over"]
-    assert any("model has not the names of the network" in event["text"] for event in told)
+    passed_over = [read_event(Bucket(str(run)), event) for event in list_events(Bucket(str(run))) if event.kind == "passed-over"]
+    assert any("model has not the names of the network" in event["text"] for event in passed_over)
 
 
 def test_where_none_fits_a_sentence_says_what_to_do(

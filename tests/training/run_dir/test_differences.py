@@ -28,7 +28,7 @@ XR, CT = _dataset("xr"), _dataset("ct")
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "message"),
     [
         (_identity(XR, CT), ""),
         (_identity(CT, XR), "the datasets are in another order: they were xr, ct and are ct, xr"),
@@ -47,8 +47,8 @@ XR, CT = _dataset("xr"), _dataset("ct")
         (_identity(XR, CT, name="maesil:tiny"), "it was started with a recipe of cdssl-p3d, and this recipe is of maesil"),
     ],
 )
-def test_each_difference_is_a_sentence(now: dict[str, Any], told: str) -> None:
-    assert describe_differences(_identity(XR, CT), now) == told
+def test_each_difference_is_a_sentence(now: dict[str, Any], message: str) -> None:
+    assert describe_differences(_identity(XR, CT), now) == message
 
 
 def test_of_many_settings_five_are_named_and_the_rest_counted() -> None:
@@ -61,10 +61,10 @@ def test_of_many_settings_five_are_named_and_the_rest_counted() -> None:
         "optimizer.momentum=0",
         "mixing.mode=ratio",
     )
-    told = describe_differences(_identity(XR), _identity(XR, changes=changes)).split("; ")
-    assert len(told) == 6
-    assert told[-1] == "and 2 more settings"
-    assert all(" was " in one and " and is " in one for one in told[:5])
+    message = describe_differences(_identity(XR), _identity(XR, changes=changes)).split("; ")
+    assert len(message) == 6
+    assert message[-1] == "and 2 more settings"
+    assert all(" was " in one and " and is " in one for one in message[:5])
 
 
 def test_the_command_says_what_differs_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A sharded run is the run: on any number of workers, stopped and resumed with others, over a damaged part, and when judged."""
+"""A sharded run equals an unsharded one: on any number of workers, resumed with others, over a damaged part, when evaluated."""
 
 from __future__ import annotations
 

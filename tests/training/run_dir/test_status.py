@@ -232,7 +232,7 @@ def _asked(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str
 def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each stage is asked through the front door, with its exit code."""
+    """The status of each stage, by the command, with its exit code."""
     after_step = AsyncCheckpointer.after_step
 
     def cut(self: AsyncCheckpointer, record: StepRecord, request: Request) -> None:
@@ -245,7 +245,7 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     monkeypatch.undo()
     code, found = _asked(tmp_path, capsys)
     assert (code, found["state"], found["step"], found["checkpoint_step"]) == (2, "failed", 3, 2)
-    assert found["told"][0]["text"] == "RunError: the plug was pulled"  # type: ignore[index]
+    assert found["notable_events"][0]["text"] == "RunError: the plug was pulled"  # type: ignore[index]
 
     assert _trained(tmp_path, flat, solid) == 0
     code, found = _asked(tmp_path, capsys)
@@ -258,8 +258,8 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
     run.put(f"{layout.CHECKPOINTS}/{layout.checkpoint_name(4)}/{layout.STATE}", b"")
     assert _trained(tmp_path, flat, solid) == 0
     code, found = _asked(tmp_path, capsys)
-    assert [told["kind"] for told in found["told"]] == ["failed", "passed-over"]  # type: ignore[index, attr-defined]
-    assert "step-00000004: its bytes do not have the recorded sha256" in found["told"][1]["text"]  # type: ignore[index]
+    assert [event["kind"] for event in found["notable_events"]] == ["failed", "passed-over"]  # type: ignore[index, attr-defined]
+    assert "step-00000004: its bytes do not have the recorded sha256" in found["notable_events"][1]["text"]  # type: ignore[index]
 
 
 def test_where_no_run_is_a_sentence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,7 +309,7 @@ def test_the_last_checkpoint_is_the_newest_that_is_not_ignored(run: Bucket, cloc
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "told", "remedy"),
+    ("kind", "text", "message", "remedy"),
     [
         ("stopped", "", "\n  stopped at step 8\n", "to go on, run the same pretrain line"),
         (
@@ -321,12 +321,12 @@ def test_the_last_checkpoint_is_the_newest_that_is_not_ignored(run: Bucket, cloc
     ],
 )
 def test_a_run_that_ended_early_says_how_it_goes_on(
-    kind: Literal["stopped", "failed"], text: str, told: str, remedy: str, run: Bucket, clock: _Clock
+    kind: Literal["stopped", "failed"], text: str, message: str, remedy: str, run: Bucket, clock: _Clock
 ) -> None:
     EventLog(run, workers=3).add("start", 0)
     EventLog(run, workers=3).add(kind, 8, text)
     shown = str(read_status(run, clock.now + 12))
-    assert told in shown
+    assert message in shown
     assert remedy in shown.splitlines()[-1]
     assert "\n  last progress 12 s ago\n" in shown
 
@@ -339,9 +339,9 @@ def test_a_silent_run_says_what_to_do_and_a_running_one_does_not(run: Bucket, cl
 
 def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "s3://lab/run", "--endpoint-url", "no url", "--access-key", "k", "--secret-key", "s"]) == 2
-    told = capsys.readouterr().err
-    assert "s3://lab at no url cannot be asked" in told
-    assert "holds no run" not in told
+    message = capsys.readouterr().err
+    assert "s3://lab at no url cannot be asked" in message
+    assert "holds no run" not in message
 
 
 def test_a_status_imports_neither_torch_nor_ray(tmp_path: Path) -> None:

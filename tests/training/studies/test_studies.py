@@ -209,5 +209,5 @@ def test_the_help_lists_every_study_that_exists(capsys: pytest.CaptureFixture[st
     assert set(STUDY_SUBJECTS) == set(STUDIES)
     with pytest.raises(SystemExit):
         main(["study", "--help"])
-    told = capsys.readouterr().out
-    assert all(f"{name}:" in told for name in STUDIES)
+    message = capsys.readouterr().out
+    assert all(f"{name}:" in message for name in STUDIES)
