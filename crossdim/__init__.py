@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crossdim.training.api.encoder import Encoder, load_encoder
     from crossdim.training.api.geometry import fold, unroll
     from crossdim.training.api.loader import Loader, Mix, mix
+    from crossdim.training.extensions import load_extension
     from crossdim.training.layers.convert import convert
     from crossdim.training.layers.crossd import CrossDConv
 
@@ -43,6 +44,7 @@ __all__ = [
     "convert",
     "fold",
     "load_encoder",
+    "load_extension",
     "mix",
     "open",
     "unroll",
@@ -62,6 +64,7 @@ _PUBLIC = {
     "convert": ("crossdim.training.layers.convert", "convert"),
     "fold": ("crossdim.training.api.geometry", "fold"),
     "load_encoder": ("crossdim.training.api.encoder", "load_encoder"),
+    "load_extension": ("crossdim.training.extensions", "load_extension"),
     "mix": ("crossdim.training.api.loader", "mix"),
     "open": ("crossdim.training.api.dataset", "open_dataset"),
     "unroll": ("crossdim.training.api.geometry", "unroll"),

@@ -40,11 +40,13 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted_bucket(text, arguments) for text in arguments.data]
     from crossdim.training.config.pretraining import apply_overrides
+    from crossdim.training.extensions import load_extensions
     from crossdim.training.launch.driver import Workers, pretrain, read_saved_config
     from crossdim.training.launch.worker import Source
     from crossdim.training.recipes import recipe
     from crossdim.training.run_dir.checkpoint import Saving
 
+    load_extensions(arguments.extension)
     config = recipe(arguments.recipe) if arguments.recipe else read_saved_config(run)
     steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
     config = apply_overrides(config, [*steps, *arguments.set])
@@ -124,7 +126,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.run, arguments)
     datasets = [open_bucket(url, arguments) for url in arguments.data]
     from crossdim.training.evaluation import evaluate
+    from crossdim.training.extensions import load_extensions
 
+    load_extensions(arguments.extension)
     document, sentence = evaluate(run, datasets, folds=arguments.folds, baselines=arguments.baselines, quiet=arguments.json)
     print_result(document, sentence, as_json=arguments.json)
     return DONE
@@ -173,7 +177,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = verbs.add_parser("pretrain", help="start a run, or go on with the one that is in --out")
     verb.set_defaults(verb=_pretrain)
-    verb.add_argument("--recipe", metavar="NAME", help="such as cdssl-p3d or cdssl-p3d:tiny; may be left out to resume")
+    named = "such as cdssl-p3d:tiny, or module:function of your own; may be left out to resume"
+    verb.add_argument("--recipe", metavar="NAME", help=named)
+    _add_extension(verb)
     verb.add_argument(
         "--data", metavar="URL[:WEIGHT]", nargs="+", required=True, help="published datasets and their share of a batch"
     )
@@ -201,6 +207,11 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     add_store_options(verb)
 
 
+def _add_extension(verb: Parser) -> None:
+    about = "module with methods or backbones of your own that a run uses; repeatable"
+    verb.add_argument("--extension", metavar="MODULE", action="append", default=[], help=about)
+
+
 def _add_status(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = verbs.add_parser(
         "status", help="how a run is doing, from its folder alone; exit code 0 if it is running, restarting or done"
@@ -220,6 +231,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--folds", type=parse_fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
     )
     verb.add_argument("--baselines", type=int, default=3, metavar="N", help="untrained encoders to compare with")
+    _add_extension(verb)
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
 

@@ -50,9 +50,19 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
     Raises:
         RunError: if the spec names a backbone that does not exist.
     """
-    if spec.backbone not in BACKBONES:
-        raise RunError(describe_unknown_name("backbone", spec.backbone, BACKBONES))
-    return BACKBONES[spec.backbone](**spec.settings).encoder()
+    return _find_settings(spec)(**spec.settings).encoder()
+
+
+def _find_settings(spec: EncoderSpec) -> type[BackboneSettings]:
+    """Find the class of a spec's settings; no module is imported because a file names it."""
+    if spec.backbone in BACKBONES:
+        return BACKBONES[spec.backbone]
+    if isinstance(spec.extension, str):
+        raise RunError(
+            f"its backbone {spec.backbone!r} is of the module {spec.extension}. No module is imported because a file names it: "
+            f"call crossdim.load_extension({spec.extension!r}), or give --extension {spec.extension}"
+        )
+    raise RunError(describe_unknown_name("backbone", spec.backbone, BACKBONES))
 
 
 def serialise_encoder(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
@@ -113,9 +123,7 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: if the spec does not fit its network, or a weight has another shape or type.
     """
-    if spec.backbone not in BACKBONES:
-        raise RunError(describe_unknown_name("backbone", spec.backbone, BACKBONES))
-    settings = BACKBONES[spec.backbone](**spec.settings)
+    settings = _find_settings(spec)(**spec.settings)
     with torch.device("meta"), limit_parts(len(weights)):
         expected = settings.encoder().state_dict()
     of_network = EncoderSpec.of(settings)
@@ -124,8 +132,9 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
         if type(stated) is not type(built) or stated != built:
             raise ValueError(f"its spec states {name} {stated!r}, and its network has {built}")
     digests, fine = spec.preprocessing_digests, isinstance(spec.normalisation, str) and isinstance(spec.pseudo3d, dict | None)
+    fine = fine and isinstance(spec.extension, str | None)
     if not fine or not isinstance(digests, list) or not all(isinstance(text, str) for text in digests):
-        raise ValueError("its spec has normalisation, pseudo3d or preprocessing_digests of another type")
+        raise ValueError("its spec has normalisation, pseudo3d, preprocessing_digests or extension of another type")
     if odd := sorted(expected.keys() ^ weights.keys()):
         raise ValueError(f"{len(odd)} names of weights are not those of its network, such as {odd[0]}")
     for name, like in expected.items():

@@ -22,9 +22,11 @@ class BackboneSettings(ABC):
 
     Attributes:
         kind: name in ``crossdim.training.backbones.BACKBONES``.
+        extension: the module that registered it; None if it is one of crossdim's own.
     """
 
     kind: ClassVar[str]
+    extension: ClassVar[str | None] = None
     in_channels: int
 
     @property
@@ -79,6 +81,7 @@ class EncoderSpec:
         normalisation: applied to unit-range values before the encoder, ``PER_SAMPLE`` or ``UNIT_RANGE``.
         pseudo3d: geometry by which an image becomes a volume; None if the encoder was not trained on unrolled images.
         preprocessing_digests: of the datasets it was trained on.
+        extension: the module that defines its backbone; None, and not stored, if it is one of crossdim's own.
     """
 
     backbone: str
@@ -89,6 +92,7 @@ class EncoderSpec:
     normalisation: str = PER_SAMPLE
     pseudo3d: dict[str, Any] | None = None
     preprocessing_digests: list[str] = field(default_factory=list)
+    extension: str | None = None
 
     @classmethod
     def of(cls, backbone: BackboneSettings) -> EncoderSpec:
@@ -99,8 +103,9 @@ class EncoderSpec:
             in_channels=backbone.in_channels,
             num_features=backbone.num_features,
             side_multiple=backbone.side_multiple,
+            extension=backbone.extension,
         )
 
     def document(self) -> dict[str, Any]:
         """The spec as plain values."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "extension" or value is not None}

@@ -14,9 +14,15 @@ from crossdim.storage_schema.errors import RunError, list_wrong_settings
 
 
 class Optimizer(ABC):
-    """Settings of an optimizer. Subclasses are frozen, keyword-only dataclasses with a rate ``lr`` and ``warmup_steps``."""
+    """Settings of an optimizer. Subclasses are frozen, keyword-only dataclasses with a rate ``lr`` and ``warmup_steps``.
+
+    Attributes:
+        kind: name in ``OPTIMIZERS``.
+        extension: the module that registered it; None if it is one of crossdim's own.
+    """
 
     kind: ClassVar[str]
+    extension: ClassVar[str | None] = None
     lr: float
     warmup_steps: int
 

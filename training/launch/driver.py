@@ -20,6 +20,7 @@ from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError
 from crossdim.storage_schema.names import escape_name
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.engine.control import Request
+from crossdim.training.extensions import check_extensions, list_extensions
 from crossdim.training.launch.gpus import check_gpus
 from crossdim.training.launch.process_control import PROCESS_CONTROL
 from crossdim.training.launch.progress_bar import repeat_in_thread, show_progress
@@ -96,7 +97,14 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
         write_run_config(run, validated.identity, [hide_secrets(escape_name(source.bucket.url)) for source in sources])
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
-        job = Job(config=config.document(), sources=patient, run=run.with_patience(PATIENCE_S), saving=saving, threads=threads)
+        job = Job(
+            config=config.document(),
+            sources=patient,
+            run=run.with_patience(PATIENCE_S),
+            saving=saving,
+            threads=threads,
+            extensions=tuple(list_extensions(config)),
+        )
         with show_progress(run, done, config.steps, quiet=workers.quiet):
             if workers.most:
                 _train_on_ray(job, workers)
@@ -117,11 +125,12 @@ def read_saved_config(run: Bucket) -> Pretraining:
     """Read the configuration that a run was started with.
 
     Raises:
-        UsageError: if there is no run.
+        UsageError: if there is no run, or it uses modules that are not imported.
     """
     found = read_identity(run)
     if found is None:
         raise UsageError(f"{run.where('')} holds no run to go on with; name a --recipe to start one")
+    check_extensions(found.identity.get("extensions"), run.where(""))
     return read_config(found.identity["config"], f"the configuration of {run.where('')}")
 
 

@@ -23,6 +23,7 @@ from crossdim.training.data.order import DatasetOrder, Order
 from crossdim.training.engine.control import Request, StopControl
 from crossdim.training.engine.loop import Hook, Schedule, fit
 from crossdim.training.engine.train_state import TrainState
+from crossdim.training.extensions import list_extensions, load_extensions
 from crossdim.training.launch.process_control import PROCESS_CONTROL
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer, RunHeader
 from crossdim.training.run_dir.background_writer import BackgroundWriter
@@ -50,6 +51,7 @@ class Job:
     run: Bucket
     saving: Saving
     threads: int = 2
+    extensions: tuple[str, ...] = ()
 
 
 def build_order(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> Order:
@@ -77,8 +79,10 @@ def build_identity(config: Pretraining, datasets: Sequence[PublishedDataset], we
         weights: of the datasets in the mixture.
 
     Returns:
-        Configuration, integer weights, and name and digests of each dataset, as JSON values.
+        Configuration, integer weights, and name and digests of each dataset, as JSON values; and ``extensions``, the modules
+        that parts of the configuration come from, if there are any.
     """
+    extensions = list_extensions(config)
     return {
         "config": config.document(),
         "weights": integer_weights(list(weights)),
@@ -86,6 +90,7 @@ def build_identity(config: Pretraining, datasets: Sequence[PublishedDataset], we
             {"name": c.manifest.name, "manifest": c.manifest.digest, "preprocessing": c.manifest.preprocessing_digest}
             for c in datasets
         ],
+        **({"extensions": extensions} if extensions else {}),
     }
 
 
@@ -194,5 +199,6 @@ def run_ray_worker(job: Job) -> None:
     import ray.train
     import ray.train.torch
 
+    load_extensions(job.extensions)
     context = ray.train.get_context()
     train(job, context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device(), PROCESS_CONTROL)

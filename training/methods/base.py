@@ -103,9 +103,11 @@ class MethodConfig(ABC):
         kind: name in ``crossdim.training.methods.METHODS``.
         accepts: presentations that the method can train on.
         min_rank_batch: smallest number of samples of a dataset that a rank may have in a step; 0 if it may have none.
+        extension: the module that registered it; None if it is one of crossdim's own.
     """
 
     kind: ClassVar[str]
+    extension: ClassVar[str | None] = None
     accepts: ClassVar[frozenset[Presentation]]
     #: Fewest samples of a presentation that a rank may hold in a step; with 0 it may hold none, and still takes part.
     min_rank_batch: ClassVar[int]

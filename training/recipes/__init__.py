@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from crossdim.foundation.references import find_function, is_reference
 from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.extensions import load_extension
 from crossdim.training.recipes import cdssl_p3d, crossd, maesil
 
 RECIPES: dict[str, Callable[[], Pretraining]] = {
@@ -30,11 +32,26 @@ RECIPES: dict[str, Callable[[], Pretraining]] = {
 
 
 def recipe(name: str) -> Pretraining:
-    """The configuration of that name.
+    """Find a configuration by its name.
+
+    Args:
+        name: of a recipe of ours, or ``module:function`` of another package, whose methods, backbones and optimizers are
+            registered then.
+
+    Returns:
+        The configuration.
 
     Raises:
-        UsageError: naming the nearest recipes.
+        UsageError: for an unknown name, with the nearest ones; or for a function that does not return a configuration.
     """
-    if name not in RECIPES:
-        raise UsageError(describe_unknown_name("recipe", name, RECIPES))
-    return RECIPES[name]()
+    if name in RECIPES:
+        return RECIPES[name]()
+    if not is_reference(name):
+        raise UsageError(f"{describe_unknown_name('recipe', name, RECIPES)}; one of your own is module:function")
+    module, _, function = name.partition(":")
+    config = find_function(load_extension(module), function)()
+    if not isinstance(config, Pretraining):
+        raise UsageError(
+            f"{name} returns {type(config).__name__}; a recipe is a Pretraining (crossdim.training.config.pretraining)"
+        )
+    return config

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 from crossdim.training.config.pretraining import Pretraining, read_config
+from crossdim.training.extensions import check_extensions
 from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.torch_file import check_tensor
 
@@ -30,6 +31,7 @@ def check_contents(state: CheckpointState) -> None:
 
     Raises:
         StorageError: naming the first thing that does not fit the configuration in the state, or is not finite.
+        UsageError: if it uses modules that are not imported.
     """
     config = _read_config(state)
     _check_progress(state, config)
@@ -54,6 +56,7 @@ def _read_config(state: CheckpointState) -> Pretraining:
     fine = isinstance(datasets, list) and isinstance(weights, list) and len(datasets) == len(weights) > 0
     if not fine or not all(isinstance(d, dict) and all(isinstance(d.get(w), str) for w in _WORDS) for d in datasets or ()):
         raise StorageError("its identity names no datasets")
+    check_extensions(identity.get("extensions"), "the run")
     try:
         return read_config(identity.get("config"), "its configuration")
     except CrossdimError as error:

@@ -24,6 +24,8 @@ def describe_differences(before: Identity, now: Identity) -> str:
         A phrase for each difference; an empty text if there is none.
     """
     found = [*_compare_settings(before.get("config", {}), now.get("config", {})), *_compare_datasets(before, now)]
+    if (modules := [identity.get("extensions") for identity in (before, now)])[0] != modules[1]:
+        found.append(f"its extensions were {_format_value(modules[0] or [])} and are {_format_value(modules[1] or [])}")
     if not found and before != now:
         names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         found = [f"its {' and '.join(names)} cannot be read or are of another version of crossdim"]

@@ -1,0 +1,146 @@
+"""A method, a backbone, an augmentation and an export of another package, from the command line to the exported program."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import crossdim
+from crossdim.cli import main
+from crossdim.foundation.bucket import Bucket
+from crossdim.storage_schema.errors import RunError, UsageError
+from crossdim.training import extensions
+from crossdim.training.backbones import BACKBONES
+from crossdim.training.methods import METHODS
+from crossdim.training.recipes import recipe
+from crossdim.training.run_dir.layout import CONFIG, ENCODER
+
+OUTSIDE = Path(__file__).parent / "outside"
+RECIPE = "net_lab.recipes:slim"
+EXTENSION = ("--extension", "net_lab.recipes")
+
+
+def _forget() -> None:
+    """Leave the state of a process that has not imported the package."""
+    for table in (METHODS, BACKBONES):
+        for kind in [kind for kind, member in table.items() if member.extension]:
+            del table[kind]
+    extensions._loaded.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "net_lab"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def net_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package ``net_lab`` in a folder of the user's, who starts commands there; nothing of it is left behind."""
+    folder = tmp_path / "home"
+    shutil.copytree(OUTSIDE, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    _forget()
+
+
+def _pretrain(data: Bucket, run: Path, *more: str, workers: int = 0) -> int:
+    return main(["pretrain", "--data", data.url, "--out", str(run), "--workers", str(workers), "--json", *more])
+
+
+@pytest.mark.integration
+def test_a_run_of_another_packages_parts_is_resumed_evaluated_and_exported(
+    solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert _pretrain(solid, run, "--recipe", RECIPE, "--checkpoint-every", "2", "--steps", "4") == 0
+    whole = (run / ENCODER).read_bytes()
+    assert json.loads((run / CONFIG).read_text())["identity"]["extensions"] == ["net_lab.recipes"]
+
+    _forget()
+    capsys.readouterr()
+    assert _pretrain(solid, run) == 1
+    error = capsys.readouterr().err
+    assert "uses net_lab.recipes. No module is imported because a file names it: give --extension net_lab.recipes" in error
+    assert "net_lab" not in sys.modules
+    assert main(["evaluate", str(run), "--data", solid.url]) == 1
+    assert "give --extension net_lab.recipes" in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints/step-00000004")
+    assert _pretrain(solid, run, *EXTENSION) == 0
+    assert json.loads(capsys.readouterr().out)["resumed_at"] == 2
+    assert (run / ENCODER).read_bytes() == whole
+    assert main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--folds", "2", "--json", *EXTENSION]) == 0
+
+    _forget()
+    with pytest.raises(RunError, match=r"'slim' is of the module net_lab.recipes.*call crossdim.load_extension"):
+        crossdim.load_encoder(run)
+    assert "net_lab" not in sys.modules
+    export = crossdim.load_extension("net_lab.recipes") and __import__("net_lab.export", fromlist=["export"])
+    encoder = crossdim.load_encoder(run)
+    assert encoder.spec.extension == "net_lab.recipes"
+    assert encoder.embed(torch.rand(2, 1, 16, 16, 16)).shape == (2, 8)
+    export.export_program(encoder, tmp_path / "encoder.pt2", side=16)
+    x = torch.rand(1, 1, 16, 16, 16)
+    torch.testing.assert_close(torch.export.load(tmp_path / "encoder.pt2").module()(x), encoder.module(x))
+
+
+@pytest.mark.integration
+def test_a_damaged_configuration_is_rebuilt_with_its_modules(solid: Bucket, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert _pretrain(solid, run, "--recipe", RECIPE, "--steps", "2") == 0
+    sound = (run / CONFIG).read_bytes()
+    (run / CONFIG).write_bytes(sound[:-20])
+    assert _pretrain(solid, run, *EXTENSION) == 0
+    assert json.loads((run / CONFIG).read_bytes())["identity"] == json.loads(sound)["identity"]
+
+
+@pytest.mark.ray
+def test_workers_of_ray_import_the_package_too(solid: Bucket, tmp_path: Path) -> None:
+    """Their losses are those of a run without Ray."""
+    runs = [tmp_path / name for name in ("alone", "ray")]
+    for run, workers in zip(runs, (0, 1), strict=True):
+        assert _pretrain(solid, run, "--recipe", RECIPE, "--steps", "2", workers=workers) == 0
+    alone, ray = (crossdim.load_encoder(run).module.state_dict() for run in runs)
+    for name, weight in alone.items():
+        torch.testing.assert_close(ray[name], weight)
+
+
+def test_parts_of_crossdim_alone_leave_no_module_in_a_run() -> None:
+    assert extensions.list_extensions(recipe("net_lab.recipes:plain")) == []
+    assert extensions.list_extensions(recipe(RECIPE)) == ["net_lab.recipes"]
+    extensions.load_extension("net_lab.recipes")  # again
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("net_lab.recipes:slm", "unknown function of net_lab.recipes 'slm'; did you mean slim"),
+        ("net_lab.recipes:no_recipe", "returns str; a recipe is a Pretraining"),
+        ("net_lab.nowhere:slim", "unknown recipe.*one of your own is module:function"),
+        ("maesil:tny", "did you mean maesil:tiny"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_an_error(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "from net_lab.slim import SlimSettings\nclass Ours(SlimSettings):\n    kind = 'unet3d'\nBACKBONES = (Ours,)",
+            "kind 'unet3d' of Ours is taken by UNet3DSettings",
+        ),
+        ("METHODS = ('slim',)", "holds 'slim'; expected classes of settings"),
+        ("import a_package_that_is_not_there", "cannot be imported: No module named 'a_package_that_is_not_there'"),
+    ],
+)
+def test_a_module_that_cannot_be_registered_is_an_error(net_lab: Path, text: str, message: str) -> None:
+    (net_lab / "second_lab.py").write_text(text)
+    sys.modules.pop("second_lab", None)
+    with pytest.raises(UsageError, match=message):
+        extensions.load_extension("second_lab")
