@@ -20,29 +20,39 @@ if TYPE_CHECKING:
     from crossdim.storage_schema.errors import CrossdimError
     from crossdim.storage_schema.pseudo3d import Pseudo3D
     from crossdim.training.api.batch import collate
-    from crossdim.training.api.dataset import Dataset, DatasetSample
+    from crossdim.training.api.dataset import Dataset
     from crossdim.training.api.dataset import open_dataset as open
     from crossdim.training.api.encoder import Encoder, load_encoder
     from crossdim.training.api.geometry import fold, unroll
-    from crossdim.training.api.loader import Loader, Mix, mix
+    from crossdim.training.api.loader import Loader
+    from crossdim.training.api.mixture import Mix, mix
+    from crossdim.training.api.sample import DatasetSample
     from crossdim.training.extensions import load_extension
+    from crossdim.training.layers.acs import ACSConv, MeanACSConv, SoftACSConv
+    from crossdim.training.layers.conv25d import Conv25D
     from crossdim.training.layers.convert import convert
     from crossdim.training.layers.crossd import CrossDConv
+    from crossdim.training.layers.kernel_inflation import inflate_kernel
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ACSConv",
+    "Conv25D",
     "CrossDConv",
     "CrossdimError",
     "Dataset",
     "DatasetSample",
     "Encoder",
     "Loader",
+    "MeanACSConv",
     "Mix",
     "Pseudo3D",
+    "SoftACSConv",
     "collate",
     "convert",
     "fold",
+    "inflate_kernel",
     "load_encoder",
     "load_extension",
     "mix",
@@ -52,20 +62,25 @@ __all__ = [
 
 #: Public name -> (module, name in it).
 _PUBLIC = {
+    "ACSConv": ("crossdim.training.layers.acs", "ACSConv"),
+    "Conv25D": ("crossdim.training.layers.conv25d", "Conv25D"),
     "CrossDConv": ("crossdim.training.layers.crossd", "CrossDConv"),
     "CrossdimError": ("crossdim.storage_schema.errors", "CrossdimError"),
     "Dataset": ("crossdim.training.api.dataset", "Dataset"),
-    "DatasetSample": ("crossdim.training.api.dataset", "DatasetSample"),
+    "DatasetSample": ("crossdim.training.api.sample", "DatasetSample"),
     "Encoder": ("crossdim.training.api.encoder", "Encoder"),
     "Loader": ("crossdim.training.api.loader", "Loader"),
-    "Mix": ("crossdim.training.api.loader", "Mix"),
+    "MeanACSConv": ("crossdim.training.layers.acs", "MeanACSConv"),
+    "Mix": ("crossdim.training.api.mixture", "Mix"),
     "Pseudo3D": ("crossdim.storage_schema.pseudo3d", "Pseudo3D"),
+    "SoftACSConv": ("crossdim.training.layers.acs", "SoftACSConv"),
     "collate": ("crossdim.training.api.batch", "collate"),
     "convert": ("crossdim.training.layers.convert", "convert"),
     "fold": ("crossdim.training.api.geometry", "fold"),
+    "inflate_kernel": ("crossdim.training.layers.kernel_inflation", "inflate_kernel"),
     "load_encoder": ("crossdim.training.api.encoder", "load_encoder"),
     "load_extension": ("crossdim.training.extensions", "load_extension"),
-    "mix": ("crossdim.training.api.loader", "mix"),
+    "mix": ("crossdim.training.api.mixture", "mix"),
     "open": ("crossdim.training.api.dataset", "open_dataset"),
     "unroll": ("crossdim.training.api.geometry", "unroll"),
 }

@@ -102,19 +102,19 @@ class DocumentError(CrossdimError):
         return "\n  ".join([head, *map(str, self.problems)])
 
 
-def describe_unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def describe_unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Describe a name that does not exist, with the nearest names that do.
 
     Args:
         kind: of thing that is named, such as ``recipe``.
-        name: that was asked for.
+        name: that was given; from a document it may be no text.
         known: every name that exists.
 
     Returns:
         One sentence with up to three near names and all known ones.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "none is near."
     return f"unknown {kind} {name!r}; {hint} Known: {', '.join(names)}"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
 from crossdim.storage_schema.sample import Array
 
 Layout = Literal["offset", "window"]
@@ -56,12 +56,12 @@ class Pseudo3D:
         if self.window < 1 or self.stride < 1 or self.padding < 0 or self.padding >= self.window:
             raise GeometryError(f"pseudo-3D needs window >= 1, stride >= 1 and 0 <= padding < window; found {asdict(self)}")
         for name, found, known in (
-            ("layout", self.layout, ("offset", "window")),
-            ("depth_order", self.depth_order, ("row_major", "serpentine")),
-            ("channel_mode", self.channel_mode, ("gray", "keep", "depth")),
+            ("layout", self.layout, get_args(Layout)),
+            ("depth_order", self.depth_order, get_args(DepthOrder)),
+            ("channel_mode", self.channel_mode, get_args(ChannelMode)),
         ):
             if found not in known:
-                raise GeometryError(f"pseudo-3D {name} is one of {known}; found {found!r}")
+                raise GeometryError(describe_unknown_name(f"pseudo-3D {name}", found, known))
 
     @property
     def reversible(self) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.errors import UsageError, describe_unknown_name
 from crossdim.storage_schema.patient import patient_or_content
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Split
@@ -34,8 +34,8 @@ class SplitRule:
     def __post_init__(self) -> None:
         if not 0 <= self.test_fraction < 1:
             raise UsageError(f"--test-fraction is a share of patients, 0 to below 1; found {self.test_fraction}")
-        if self.by not in ("patient", "file"):
-            raise UsageError(f"--split-by is patient or file; found {self.by!r}")
+        if self.by not in get_args(SplitBy):
+            raise UsageError(describe_unknown_name("unit of --split-by", self.by, get_args(SplitBy)))
 
     def part_of(self, sample: Sample) -> Split:
         """The part that a sample belongs to; a source without a known patient counts as a patient of its own."""

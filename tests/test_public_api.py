@@ -68,8 +68,9 @@ def python(code: str, *arguments: str) -> str:
 
 def test_the_names_are_these() -> None:
     assert sorted(crossdim.__all__) == [
-        *("CrossDConv", "CrossdimError", "Dataset", "DatasetSample", "Encoder", "Loader", "Mix", "Pseudo3D"),
-        *("collate", "convert", "fold", "load_encoder", "load_extension", "mix", "open", "unroll"),
+        *("ACSConv", "Conv25D", "CrossDConv", "CrossdimError", "Dataset", "DatasetSample", "Encoder", "Loader", "MeanACSConv"),
+        *("Mix", "Pseudo3D", "SoftACSConv", "collate", "convert", "fold", "inflate_kernel", "load_encoder", "load_extension"),
+        *("mix", "open", "unroll"),
     ]
     assert set(crossdim.__all__) <= set(dir(crossdim))
     assert all(getattr(crossdim, name).__doc__ for name in crossdim.__all__)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from crossdim.pipelines.quarantine import Step
 from crossdim.pipelines.readers import DECODING_VERSION
@@ -24,7 +24,7 @@ from crossdim.pipelines.stages.resize import Fit, FitStage
 from crossdim.pipelines.stages.stage import Stage
 from crossdim.pipelines.stages.superpatch import SuperpatchStage, count_boxes
 from crossdim.storage_schema.bank import BankLayout
-from crossdim.storage_schema.errors import UsageError, list_wrong_settings
+from crossdim.storage_schema.errors import UsageError, describe_unknown_name, list_wrong_settings
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.superpatch import SuperpatchGrid
@@ -118,8 +118,8 @@ class ImageRecipe(StagedRecipe):
     shard: ShardSize = field(default_factory=ShardSize)
 
     def __post_init__(self) -> None:
-        if self.mode not in ("stored", "virtual"):
-            raise UsageError(f"mode is stored or virtual; found {self.mode!r}")
+        if self.mode not in get_args(Mode):
+            raise UsageError(describe_unknown_name("mode", self.mode, get_args(Mode)))
 
     @property
     def presentation(self) -> Presentation:

@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from crossdim.storage_schema.digest import sample_key
-from crossdim.storage_schema.errors import SampleError, UsageError
+from crossdim.storage_schema.errors import SampleError, UsageError, describe_unknown_name
 from crossdim.storage_schema.patient import patient_or_content
 from crossdim.storage_schema.sample import Origin, Sample
 from crossdim.storage_schema.vocabulary import Modality
@@ -39,10 +39,9 @@ class ReadRules:
     burned_in: BurnedIn = "keep"  # inputs whose header says that text is burned into the pixels
 
     def __post_init__(self) -> None:
-        if self.burned_in not in ("keep", "refuse"):
-            raise UsageError(f"burned_in is 'keep' or 'refuse'; found {self.burned_in!r}")
-        if self.frames not in ("first", "refuse"):
-            raise UsageError(f"frames is 'first' or 'refuse'; found {self.frames!r}")
+        for name, value, known in (("burned_in", self.burned_in, get_args(BurnedIn)), ("frames", self.frames, get_args(Frames))):
+            if value not in known:
+                raise UsageError(describe_unknown_name(f"value of {name}", value, known))
 
     def allow_file(self, num_bytes: int) -> None:
         """Refuse a file that is too large to be read as a whole.

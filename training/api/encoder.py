@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossdim.foundation.location import split_query
-from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
+from crossdim.storage_schema.errors import GeometryError, RunError, StorageError, describe_unknown_name
 from crossdim.storage_schema.names import escape_name
 from crossdim.storage_schema.pseudo3d import LUMA_RGB, Pseudo3D
 from crossdim.training.api.inputs import Axes, Input, split_inputs
@@ -52,9 +52,7 @@ class Encoder:
 
     def __init__(self, module: nn.Module, spec: EncoderSpec) -> None:
         if spec.normalisation not in (PER_SAMPLE, UNIT_RANGE):
-            raise RunError(
-                f"this release does not know how to normalise by {spec.normalisation!r}; known: {PER_SAMPLE}, {UNIT_RANGE}"
-            )
+            raise RunError(describe_unknown_name("normalisation", spec.normalisation, (PER_SAMPLE, UNIT_RANGE)))
         self.module, self.spec = module, spec
         self.geometry = Pseudo3D(**spec.pseudo3d) if spec.pseudo3d else None
         self.takes_images = any(isinstance(layer, CrossDConv | nn.Conv2d) for layer in module.modules())

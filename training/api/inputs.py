@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
 from crossdim.storage_schema.pseudo3d import Pseudo3D
-from crossdim.training.api.dataset import DatasetSample
+from crossdim.training.api.sample import DatasetSample
 
 Axes = Literal["HW", "CHW", "BCHW", "DHW", "CDHW", "BCDHW"]
 AXES: tuple[Axes, ...] = ("HW", "CHW", "BCHW", "DHW", "CDHW", "BCDHW")
@@ -75,10 +75,10 @@ def _split_array(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Inp
     read_only = isinstance(data, np.ndarray) and not data.flags.writeable  # as a dataset's own arrays, which torch warns of
     values = torch.as_tensor(data.copy() if read_only else data).float()
     named = axes or _infer_axes(tuple(values.shape), in_channels)
-    if named not in AXES or len(named) != values.ndim:
-        raise GeometryError(
-            f"axes are one of {', '.join(AXES)}, a letter for each; found {named!r} for shape {tuple(values.shape)}"
-        )
+    if named not in AXES:
+        raise GeometryError(describe_unknown_name("order of axes", named, AXES))
+    if len(named) != values.ndim:
+        raise GeometryError(f"axes {named!r} name {len(named)} axes; the array has {values.ndim}, of shape {tuple(values.shape)}")
     if "C" not in named:
         values = values[None]
     for one in values if "B" in named else [values]:

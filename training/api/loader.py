@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from torch import Tensor, tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from crossdim.storage_schema.errors import GeometryError, RunError, UsageError
+from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.api.batch import Floats, crop_array, stack_and_pad
-from crossdim.training.api.dataset import UNLABELLED, Dataset, DatasetSample
+from crossdim.training.api.sample import UNLABELLED, DatasetSample
 from crossdim.training.data.mixture import integer_weights
 from crossdim.training.data.order import DatasetOrder, Order, rng_at
 
@@ -27,6 +28,31 @@ from crossdim.training.data.order import DatasetOrder, Order, rng_at
 Transform = Callable[[Floats, np.random.Generator], "npt.NDArray[Any] | Tensor"]
 #: Batches that are read ahead of the one in use.
 AHEAD = 2
+
+
+class Samples(Protocol):
+    """What a loader needs of a dataset; see :class:`crossdim.training.api.dataset.Dataset`."""
+
+    classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+
+    @property
+    def presentation(self) -> Presentation:
+        """What its samples are."""
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Equal for equal bytes in equal order."""
+
+    @property
+    def shapes(self) -> npt.NDArray[np.int64]:
+        """Stored shape of each sample, (N, axes)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: SupportsIndex) -> DatasetSample: ...
 
 
 class Loader(IterableDataset[dict[str, Any]]):
@@ -72,7 +98,7 @@ class Loader(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self,
-        datasets: Sequence[Dataset],
+        datasets: Sequence[Samples],
         weights: Sequence[float],
         *,
         batch_size: int,
@@ -244,88 +270,3 @@ class Loader(IterableDataset[dict[str, Any]]):
 
 
 _Pending = tuple[list[Future[tuple[Floats, DatasetSample]]], tuple[int, ...]]
-
-
-class Mix:
-    """Several datasets and the share that each has of the samples. Made by :func:`crossdim.mix`.
-
-    Attributes:
-        datasets: in the order in which they were given.
-        weights: of each.
-    """
-
-    def __init__(self, weights: Mapping[Dataset, float]) -> None:
-        self.datasets, self.weights = tuple(weights), tuple(weights.values())
-        integer_weights(self.weights)
-
-    def __len__(self) -> int:
-        """Samples of all datasets together."""
-        return sum(map(len, self.datasets))
-
-    def loader(
-        self,
-        batch_size: int,
-        crop: tuple[int, ...] | None = None,
-        transform: Transform | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        threads: int = 4,
-        rank: int = 0,
-        world: int = 1,
-        drop_last: bool = False,
-    ) -> Loader:
-        """Batches that hold samples of all datasets, by weight; see :class:`Loader`.
-
-        Args:
-            batch_size: samples of a batch over all ranks together.
-            crop: sides of a box, voxels or pixels along the spatial axes; None takes whole images.
-            transform: called with the cropped image and the generator of its position; returns the image.
-            shuffle: whether each pass has an order of its own; otherwise samples come in the catalogs' order.
-            seed: of order, crops and transforms.
-            threads: that read and decode.
-            rank: of this process, from 0.
-            world: number of processes.
-            drop_last: leave out the last batch of a pass if it is not full.
-
-        Returns:
-            An iterable of batches, at the start of its first pass.
-        """
-        return Loader(
-            self.datasets,
-            self.weights,
-            batch_size=batch_size,
-            crop=crop,
-            transform=transform,
-            shuffle=shuffle,
-            seed=seed,
-            threads=threads,
-            rank=rank,
-            world=world,
-            drop_last=drop_last,
-        )
-
-    def __repr__(self) -> str:
-        shares = (
-            f"  {weight / sum(self.weights):.3f}  {dataset.name}, {len(dataset)} samples at {dataset.url}"
-            for dataset, weight in zip(self.datasets, self.weights, strict=True)
-        )
-        return "\n".join((f"Mix of {len(self.datasets)} datasets, {len(self)} samples", *shares))
-
-
-def mix(weights: Mapping[Dataset, float]) -> Mix:
-    """Several datasets as one source of batches.
-
-    Args:
-        weights: for each dataset its share of the samples; only proportions count. Exact in every cycle of the mixture, as
-            in pretraining.
-
-    Raises:
-        RunError: if there is none, a weight is no positive number, or one dataset has less than a millionth.
-        UsageError: if ``weights`` is no mapping, or something else than an opened dataset is named.
-    """
-    if not isinstance(weights, Mapping):
-        raise UsageError(f"mix takes weights by dataset, such as {{dataset: 0.6, other: 0.4}}; found {type(weights).__name__}")
-    for dataset in weights:
-        if not isinstance(dataset, Dataset):
-            raise UsageError(f"mix takes datasets as crossdim.open returns them; found {type(dataset).__name__}")
-    return Mix(weights)

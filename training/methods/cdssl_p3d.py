@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crossdim.storage_schema.errors import GeometryError, RunError
+from crossdim.storage_schema.errors import GeometryError, RunError, describe_unknown_name
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Array, Sample
 from crossdim.storage_schema.vocabulary import Presentation
@@ -175,7 +175,7 @@ class CdsslP3D(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.render not in get_args(Render):
-            raise RunError(f"views are rendered by {' or '.join(get_args(Render))}; found {self.render!r}")
+            raise RunError(describe_unknown_name("value of render", self.render, get_args(Render)))
         if self.lift is not None:
             self._check_fits(self.lift)
 

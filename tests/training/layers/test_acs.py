@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from crossdim import ACSConv, Conv25D, MeanACSConv, SoftACSConv, inflate_kernel
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.training.layers.acs import ACSConv, MeanACSConv, SoftACSConv, thirds
-from crossdim.training.layers.conv25d import Conv25D
-from crossdim.training.layers.kernel_inflation import inflate_kernel
+from crossdim.training.layers.acs import thirds
 from crossdim.training.layers.transposed import PlaneConvTranspose
 
 
