@@ -41,10 +41,15 @@ class Scaling:
         """Stored values in physical units (HU for CT), float32."""
         return stored.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
 
+    def unit_factors(self) -> tuple[np.float32, np.float32]:
+        """Factor and summand by which stored values become unit range."""
+        span = self.high - self.low
+        return np.float32(self.slope / span), np.float32((self.intercept - self.low) / span)
+
     def unit(self, stored: Array) -> npt.NDArray[np.float32]:
         """Stored values as 0..1, float32; one multiply-add, no clipping (the pipeline has clipped)."""
-        span = self.high - self.low
-        return stored.astype(np.float32) * np.float32(self.slope / span) + np.float32((self.intercept - self.low) / span)
+        factor, summand = self.unit_factors()
+        return stored.astype(np.float32) * factor + summand
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,7 +28,7 @@ from crossdim.training.data.views import Floats, image_of, normalise, views_2d_t
 from crossdim.training.data.views.boxes import Boxes, Side3, draw_box_pair, draw_sub_boxes
 from crossdim.training.data.views.filters_torch import to_unit_range
 from crossdim.training.data.views.packing import pack, unpack
-from crossdim.training.data.views.source import stored_image, unit_factors
+from crossdim.training.data.views.source import stored_image
 from crossdim.training.data.views.views_2d import Plan2D, draw_plan_2d, make_views_2d
 from crossdim.training.data.views.views_3d import Corruption, Plan3D, draw_plan_3d, make_views_3d, resample_box
 from crossdim.training.methods.base import MethodConfig
@@ -315,7 +315,7 @@ class CdsslP3D(MethodConfig):
 def _source_arrays(stored: Array, sample: Sample) -> Views:
     """What the device needs besides the plans: stored values, their own size in a padded batch, and their scale."""
     shape = np.array(stored.shape, np.int64)
-    return {"source": stored, "shape": shape, "scale": unit_factors(sample.scaling)}
+    return {"source": stored, "shape": shape, "scale": np.array(sample.scaling.unit_factors())}
 
 
 def _sides(volume_DHW: Array) -> Side3:

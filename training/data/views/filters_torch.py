@@ -15,7 +15,7 @@ def to_unit_range(source: Tensor, scale_B2: Tensor) -> Tensor:
 
     Args:
         source: (B, ...) stored values.
-        scale_B2: factor and summand of each sample, see :func:`.source.unit_factors`.
+        scale_B2: factor and summand of each sample, see :meth:`Scaling.unit_factors`.
 
     Returns:
         (B, ...), float32.

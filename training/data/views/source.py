@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from crossdim.storage_schema.errors import RunError
 from crossdim.storage_schema.pseudo3d import Pseudo3D, fold
-from crossdim.storage_schema.sample import Array, Sample, Scaling
+from crossdim.storage_schema.sample import Array, Sample
 from crossdim.storage_schema.vocabulary import Presentation
 
 Floats = npt.NDArray[np.float32]
@@ -53,9 +53,3 @@ def image_of(sample: Sample, spec: Pseudo3D) -> Floats:
         (H, W) float32.
     """
     return sample.scaling.unit(stored_image(sample, spec))
-
-
-def unit_factors(scaling: Scaling) -> Floats:
-    """(factor, summand) by which stored values become unit range, as in :meth:`Scaling.unit`."""
-    span = scaling.high - scaling.low
-    return np.array([scaling.slope / span, (scaling.intercept - scaling.low) / span], np.float32)
