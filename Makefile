@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# The programs that tests start would compile the package each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check slow clean
 .DEFAULT_GOAL := demo
 
@@ -20,7 +23,7 @@ demo: $(VENV)/stamp-all  ## prepare, pretrain, resume and evaluate on sample ima
 
 test: check $(VENV)/stamp-dev  ## everything that CI runs
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "integration and not ray and not system and not slow and not gpu"
-	$(BIN)/python -m pytest -m "(ray or system) and not slow and not gpu"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "(ray or system) and not slow and not gpu"
 
 check: $(VENV)/stamp-dev  ## style, types, import contracts, quick tests; under 90 s on two cores
 	$(BIN)/ruff format --check .

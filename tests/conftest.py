@@ -18,11 +18,39 @@ from crossdim.foundation.bucket import Bucket, StoreOptions
 # Before torch is loaded: idle OpenMP threads sleep instead of taking the processor from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Tests that run side by side: in this folder Ray keeps the session that processes of the machine find.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["RAY_TMPDIR"] = f"/tmp/ray-{worker}"
+    Path(os.environ["RAY_TMPDIR"]).mkdir(exist_ok=True)
+
 # No deadline: a busy machine is no fault of the code. A failing example is printed so that it can be replayed elsewhere.
 settings.register_profile(
     "crossdim", deadline=None, max_examples=60, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("crossdim")
+
+
+#: Files of tests with Ray that take a minute or more. Beginning with them, two processes end at about the same time.
+LONG_FILES = (
+    "test_whole_way.py",
+    "test_readme.py",
+    "test_chaos.py",
+    "test_elastic.py",
+    "test_kills.py",
+    "test_stops.py",
+    "test_wheel.py",
+)
+#: Their tests share no fixture, so each may run in either process.
+SEPARATE_FILES = ("test_whole_way.py", "test_chaos.py", "test_stops.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order tests, and group those of a file, for ``--dist loadgroup``."""
+    order = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    for item in items:
+        group = item.nodeid if item.path.name in SEPARATE_FILES else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 #: The user and the group that Debian calls nobody and nogroup.

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.config import FailureConfig
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CrossdimError, StepError, StorageError
@@ -77,10 +78,20 @@ def find_causes(errors: Sequence[BaseException]) -> list[BaseException]:
     return [getattr(error, "cause", None) or error for error in errors]
 
 
+def find_worker_errors(error: TrainingFailedError) -> list[BaseException]:
+    """The errors of workers that Ray Train reports; none if it is not workers that failed."""
+    if isinstance(error, WorkerGroupError):
+        return find_causes(list(error.worker_failures.values()))
+    causes = find_causes([error.controller_failure]) if isinstance(error, ControllerError) else []
+    return [cause for cause in causes if isinstance(cause, RayActorError)]
+
+
 class CheckpointFailurePolicy(DefaultFailurePolicy):
     """Raises after :data:`MAX_STARTS` failures of workers without a checkpoint between them, or at once where it is no use.
 
-    Machines that are announced to go, and failures of the controller, are decided on as Ray does, without a limit.
+    A worker that dies while it is started or ended, between two polls, counts as any other; Ray takes it for a failure of the
+    controller and would end the run. Machines that are announced to go, and other failures of the controller, are decided on as
+    Ray does, without a limit.
 
     Args:
         run: folder of the run.
@@ -93,9 +104,10 @@ class CheckpointFailurePolicy(DefaultFailurePolicy):
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         """Decide whether the workers are started again."""
-        if isinstance(training_failed_error, WorkerGroupError):
-            errors = find_causes(list(training_failed_error.worker_failures.values()))
+        if errors := find_worker_errors(training_failed_error):
             if reason := self._counter.add(newest_step(self._run), errors):
                 ray.get(self._mailbox.put_failure.remote(reason))
                 return FailureDecision.RAISE
+            if isinstance(training_failed_error, ControllerError):
+                return FailureDecision.RETRY
         return super().make_decision(training_failed_error)

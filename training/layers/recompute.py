@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -33,12 +33,20 @@ def enable_recomputation(module: Module) -> Module:
         The same module.
     """
     # Partials of bound methods: a deep copy binds them to the copied module, unlike closures.
-    module.forward = partial(_checkpoint, module, module.forward)
+    module.forward = partial(_uncompiled_checkpoint(), module, module.forward)
     return module
 
 
-# A compiled checkpoint takes no context, so it is not compiled; the module's computation may still be.
-@torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
+@cache
+def _uncompiled_checkpoint() -> Callable[..., object]:
+    """A compiled checkpoint takes no context, so it is not compiled; the module's computation may still be.
+
+    Not a decorator of the function: ``torch.compiler`` imports TorchDynamo, a second that most processes can save.
+    """
+    wrapped: Callable[..., object] = torch.compiler.disable(_checkpoint, recursive=False)  # type: ignore[no-untyped-call]
+    return wrapped
+
+
 def _checkpoint(module: nn.Module, forward: Callable[..., object], *inputs: Tensor) -> object:
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
 

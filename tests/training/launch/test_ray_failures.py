@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 from ray.train.v2.api.preemption import PreemptionInfo
@@ -129,3 +130,13 @@ def test_announced_losses_are_tried_again_and_errors_of_the_controller_are_raise
     going = PreemptionError(PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [1]}))
     assert {policy.make_decision(going) for _ in range(3 * MAX_STARTS)} == {FailureDecision.RETRY}
     assert policy.make_decision(ControllerError(RunError("stopped as asked"))) is FailureDecision.RAISE
+
+
+def test_a_worker_that_dies_while_it_is_started_counts_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train calls it an error of the controller: seen when a machine was killed at the moment of another restart."""
+    monkeypatch.setattr(ray, "get", lambda found: found)
+    mailbox, died = _Mailbox(), ControllerError(RayActorError(error_msg="the actor died: its placement group was removed"))
+    policy = CheckpointFailurePolicy(Bucket(str(tmp_path)), mailbox)
+    decisions = [policy.make_decision(died) for _ in range(MAX_STARTS)]
+    assert decisions == [FailureDecision.RETRY] * (MAX_STARTS - 1) + [FailureDecision.RAISE]
+    assert "its placement group was removed" in mailbox.reasons[0]
