@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The programs that tests start would compile the package each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check slow clean
+.PHONY: demo test check static quick slow clean
 .DEFAULT_GOAL := demo
 
 # A stamp for each set of dependencies: made again when pyproject.toml changes. The tests hold an encoder to nnU-Net's
@@ -26,10 +26,15 @@ test: check $(VENV)/stamp-dev  ## everything that CI runs
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "(ray or system) and not slow and not gpu"
 
 check: $(VENV)/stamp-dev  ## style, types, import contracts, quick tests; under 90 s on two cores
+	$(MAKE) --no-print-directory --jobs 2 static quick
+
+static: $(VENV)/stamp-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+quick: $(VENV)/stamp-dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not integration and not ray and not system and not slow and not gpu"
 
 slow: $(VENV)/stamp-dev  ## what takes minutes; before a release

@@ -303,14 +303,14 @@ class TestOutage:
         bucket.put("a", b"0123456789")
         return bucket
 
-    @pytest.mark.parametrize("harm", [Relay.cut, Relay.stall])
+    @pytest.mark.parametrize("outage", [Relay.cut, Relay.stall])
     @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_an_outage_is_outlasted(self, relay, direct, operation, harm, monkeypatch, caplog):
+    def test_an_outage_is_outlasted(self, relay, direct, operation, outage, monkeypatch, caplog):
         """Until the first warning and a second more: no second warning, and then the answer."""
         monkeypatch.setattr(module, "READ_TIMEOUT_S", 1)
         act, expected = OPERATIONS[operation]
         bucket = Bucket(direct.url, _options(relay.url, 60))
-        harm(relay)
+        outage(relay)
         with ThreadPoolExecutor(1) as pool:
             acting = pool.submit(act, bucket)
             _await(lambda: caplog.records)

@@ -80,7 +80,7 @@ def warned(item: RawItem) -> Sample:
 
 
 def poisonous(item: RawItem) -> Sample:
-    """Answers, and leaves harm behind that ends whatever comes next."""
+    """Answers, and leaves damage behind that ends whatever comes next."""
     READERS["sound"] = reader("sound", lambda _: os.abort())
     return sound(item)
 

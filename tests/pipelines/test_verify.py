@@ -59,17 +59,17 @@ def test_whole_datasets_have_no_problems(flat, solid):
     assert problems(flat) == problems(solid) == {}
 
 
-@pytest.mark.parametrize("harm", [b"", b"\0", b"\0" * 50_000, b"PAR1", b"{}", b"\xff" * 9, None])
+@pytest.mark.parametrize("damage", [b"", b"\0", b"\0" * 50_000, b"PAR1", b"{}", b"\xff" * 9, None])
 @pytest.mark.parametrize("path", [TAR, SHARD, DOCUMENT, *TABLES])
-def test_an_object_that_is_another_or_gone_is_named(path, harm, flat, solid):
+def test_an_object_that_is_another_or_gone_is_named(path, damage, flat, solid):
     bucket = flat if path == TAR else solid
-    if harm is None:
+    if damage is None:
         bucket.delete(path)
     else:
-        bucket.put(path, harm)
+        bucket.put(path, damage)
     told = problems(bucket)
     assert path in told
-    assert ("does not exist" if harm is None else "sha256") in told[path]
+    assert ("does not exist" if damage is None else "sha256") in told[path]
 
 
 @pytest.mark.parametrize("path", [TAR, SHARD, DOCUMENT, *TABLES])

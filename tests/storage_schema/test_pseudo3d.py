@@ -1,4 +1,4 @@
-"""Oracles O-A1 to O-A12 of the method notes, worked out by hand or with NumPy apart from our code, then independent libraries.
+"""The pseudo-3D view against values worked out by hand or with NumPy apart from our code, and against independent libraries.
 
 The oracles are put to both forms, NumPy's and torch's; that the two agree everywhere is tested with the layer.
 """
@@ -55,25 +55,22 @@ def stacked(form: Form, spec: Pseudo3D, slices: list[list[list[int]]]) -> None:
     assert np.array_equal(form.fold(np.asarray(slices, X.dtype)[None], spec, 4, 4), X)
 
 
-# ---- O-A1 to O-A5: sixteen pixels, every voxel written down ----
+# ---- sixteen pixels, every voxel written down ----
 
 
 @both_forms
 def test_tiles_of_two_give_one_slice_for_each_offset(form):
-    """O-A1."""
     stacked(form, Pseudo3D(window=2, stride=2), [[[0, 2], [8, 10]], [[1, 3], [9, 11]], [[4, 6], [12, 14]], [[5, 7], [13, 15]]])
 
 
 @both_forms
 def test_the_window_layout_gives_one_slice_for_each_window(form):
-    """O-A2."""
     spec = Pseudo3D(window=2, stride=2, layout="window")
     stacked(form, spec, [[[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]])
 
 
 @both_forms
 def test_overlapping_windows_repeat_pixels(form):
-    """O-A3."""
     slices = [
         [[0, 1, 2], [4, 5, 6], [8, 9, 10]],
         [[1, 2, 3], [5, 6, 7], [9, 10, 11]],
@@ -84,7 +81,6 @@ def test_overlapping_windows_repeat_pixels(form):
 
 
 def test_coverage_counts_the_windows_over_each_pixel():
-    """O-A4."""
     counts = coverage(Pseudo3D(window=2, stride=1), 4, 4)
 
     assert counts.tolist() == [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
@@ -93,7 +89,6 @@ def test_coverage_counts_the_windows_over_each_pixel():
 
 @both_forms
 def test_padding_is_zeros_around_the_image(form):
-    """O-A5."""
     spec = Pseudo3D(window=3, stride=1, padding=1)
     view = form.unroll(X, spec)[0]
 
@@ -104,7 +99,7 @@ def test_padding_is_zeros_around_the_image(form):
     assert np.array_equal(form.fold(view[None], spec, 4, 4), X)
 
 
-# ---- O-A6: sizes ----
+# ---- sizes ----
 
 SIZES = [
     # side, window, stride, padding, (D, H', W'), voxels per pixel, pixels lost per axis
@@ -125,7 +120,7 @@ SIZES = [
 @both_forms
 @pytest.mark.parametrize(("side", "window", "stride", "padding", "shape", "ratio", "lost"), SIZES)
 def test_sizes_agree_with_the_table(form, side, window, stride, padding, shape, ratio, lost):
-    """O-A6: the table of method notes A.4; windows that lose pixels are refused unless asked for."""
+    """Sizes by the formula of convolutions; windows that lose pixels are refused unless asked for."""
     spec = Pseudo3D(window=window, stride=stride, padding=padding)
     if lost:
         with pytest.raises(GeometryError, match=f"the last {lost} rows and {lost} columns would be lost"):
@@ -137,13 +132,13 @@ def test_sizes_agree_with_the_table(form, side, window, stride, padding, shape, 
     assert np.prod(shape) / side**2 == pytest.approx(ratio, abs=5e-4)
 
 
-# ---- O-A7: what the name im2col means ----
+# ---- what the name im2col means ----
 
 
 @both_forms
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_a_convolution_is_a_product_with_the_view(form, stride):
-    """O-A7: conv3d with a (k*k, 1, 1) kernel on the view is conv2d on the image, the identity of the paper's figure 2a."""
+    """A conv3d with a (k*k, 1, 1) kernel on the view is conv2d on the image, the identity of the paper's figure 2a."""
     image, kernel = noise(1, 9, 11), noise(3, 3, seed=1)
     spec = Pseudo3D(window=3, stride=stride, allow_crop=True)
     view = torch.from_numpy(form.unroll(image, spec))[None]
@@ -154,7 +149,7 @@ def test_a_convolution_is_a_product_with_the_view(form, stride):
     assert (as_3d[:, :, 0] - as_2d).abs().max() < 1e-12
 
 
-# ---- O-A8: which augmentations commute with the view ----
+# ---- which augmentations commute with the view ----
 
 
 def four_axes(form: Form, image: np.ndarray) -> np.ndarray:
@@ -165,7 +160,7 @@ def four_axes(form: Form, image: np.ndarray) -> np.ndarray:
 
 @both_forms
 def test_a_horizontal_flip_reverses_columns_and_their_offsets(form):
-    """O-A8: this is why a flip of the depth axis alone is no image transformation."""
+    """This is why a flip of the depth axis alone is no image transformation."""
     image = noise(1, 8, 12)
 
     assert np.array_equal(four_axes(form, image[:, :, ::-1]), four_axes(form, image)[:, ::-1, :, ::-1])
@@ -173,7 +168,6 @@ def test_a_horizontal_flip_reverses_columns_and_their_offsets(form):
 
 @both_forms
 def test_a_vertical_flip_reverses_rows_and_their_offsets(form):
-    """O-A8."""
     image = noise(1, 8, 12)
 
     assert np.array_equal(four_axes(form, image[:, ::-1]), four_axes(form, image)[::-1, :, ::-1])
@@ -181,7 +175,6 @@ def test_a_vertical_flip_reverses_rows_and_their_offsets(form):
 
 @both_forms
 def test_half_a_turn_reverses_all_three_axes(form):
-    """O-A8."""
     image = noise(1, 8, 12)
 
     assert np.array_equal(form.unroll(image[:, ::-1, ::-1], K4), form.unroll(image, K4)[:, ::-1, ::-1, ::-1])
@@ -189,7 +182,6 @@ def test_half_a_turn_reverses_all_three_axes(form):
 
 @both_forms
 def test_transposing_exchanges_both_pairs_of_axes(form):
-    """O-A8."""
     image = noise(1, 8, 12)
 
     assert np.array_equal(four_axes(form, image.swapaxes(1, 2)), four_axes(form, image).transpose(1, 0, 3, 2))
@@ -209,19 +201,19 @@ def test_pixelwise_maps_commute_with_the_view(form, case):
 
 @both_forms
 def test_the_squared_error_is_the_same_in_both_spaces(form):
-    """Method notes A.8: with stride = window a reconstruction loss on the view is one on the image."""
+    """With stride = window a reconstruction loss on the view is one on the image."""
     a, b = noise(1, 8, 12), noise(1, 8, 12, seed=1)
 
     assert np.mean((form.unroll(a, K4) - form.unroll(b, K4)) ** 2) == pytest.approx(np.mean((a - b) ** 2), rel=1e-14)
 
 
-# ---- O-A9: a permutation ----
+# ---- a permutation ----
 
 
 @both_forms
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
 def test_stride_equal_to_window_permutes_the_pixels(form, window, rows, columns, seed):
-    """O-A9: nothing is lost and nothing is stored twice."""
+    """Nothing is lost and nothing is stored twice."""
     image = np.random.default_rng(seed).integers(0, 2**16, (1, rows * window, columns * window), dtype=np.uint16)
     spec = Pseudo3D(window=window, stride=window)
 
@@ -229,12 +221,12 @@ def test_stride_equal_to_window_permutes_the_pixels(form, window, rows, columns,
     assert np.array_equal(np.sort(form.unroll(image, spec), axis=None), np.sort(image, axis=None))
 
 
-# ---- O-A10: channels ----
+# ---- channels ----
 
 
 @both_forms
 def test_depth_mode_lays_channels_one_after_the_other(form):
-    """O-A10: slices 4 to 7 are the view of channel 1 alone."""
+    """Slices 4 to 7 are the view of channel 1 alone."""
     image = noise(3, 4, 4)
     view = form.unroll(image, Pseudo3D(window=2, stride=2, channel_mode="depth"))
 
@@ -273,13 +265,13 @@ def test_gray_refuses_other_numbers_of_channels():
         to_gray(np.zeros((4, 8, 8), np.uint8))
 
 
-# ---- O-A11: the derivative of a gather ----
+# ---- the derivative of a gather ----
 
 
 @both_forms
 @given(views(covered=False))
 def test_every_pixel_is_gathered_as_often_as_it_is_covered(form, case):
-    """O-A11 without automatic differentiation: the sum of the view of a one-hot image is the derivative by that pixel."""
+    """Without automatic differentiation: the sum of the view of a one-hot image is the derivative by that pixel."""
     image, spec = case
     height, width = image.shape[1:]
     one_hot = np.eye(height * width, dtype=np.int16).reshape(-1, height, width)
@@ -288,12 +280,12 @@ def test_every_pixel_is_gathered_as_often_as_it_is_covered(form, case):
     assert np.array_equal(views_of_each.sum(axis=(1, 2, 3)).reshape(height, width), coverage(spec, height, width))
 
 
-# ---- O-A12: pixels that nobody read ----
+# ---- pixels that nobody read ----
 
 
 @both_forms
 def test_pixels_between_windows_are_flagged(form):
-    """O-A12: stride 3 with window 2 never reads row 2 and column 2."""
+    """Stride 3 with window 2 never reads row 2 and column 2."""
     spec = Pseudo3D(window=2, stride=3)
     image = noise(1, 5, 5)
     view = form.unroll(image, spec)
@@ -308,7 +300,7 @@ def test_pixels_between_windows_are_flagged(form):
 
 @both_forms
 def test_a_value_for_unread_pixels_is_used_only_there(form):
-    """O-A12: what was read comes back exactly; the rest is what the caller said, not zero by accident."""
+    """What was read comes back exactly; the rest is what the caller said, not zero by accident."""
     spec = Pseudo3D(window=2, stride=3)
     image = noise(1, 5, 5)
     folded = form.fold(form.unroll(image, spec), spec, 5, 5, uncovered=-7.0)
@@ -345,7 +337,7 @@ def test_folding_the_view_of_an_image_gives_the_image(form, case):
 
 @given(views(covered=False))
 def test_the_view_is_the_gather_of_its_definition(case):
-    """The formula of method notes A.2 as four loops, the slowest and plainest oracle."""
+    """The definition as four loops: slow, and plainly right."""
     image, spec = case
     view = unroll(image, replace(spec, layout="offset", channel_mode="keep" if image.shape[0] > 1 else "gray"))
     padded = np.pad(image, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2))
@@ -359,7 +351,7 @@ def test_the_view_is_the_gather_of_its_definition(case):
 
 @given(views(covered=False))
 def test_both_layouts_hold_the_same_voxels(case):
-    """Method notes A.3: Q[y * W' + x, i, j] = P[i * k + j, y, x]."""
+    """Q[y * W' + x, i, j] = P[i * k + j, y, x]."""
     image, spec = case
     spec = replace(spec, channel_mode="keep", depth_order="row_major")
     by_offset, by_window = unroll(image, replace(spec, layout="offset")), unroll(image, replace(spec, layout="window"))
@@ -385,7 +377,7 @@ def test_the_view_agrees_with_torch_unfold(form, case):
 @both_forms
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
 def test_the_default_view_is_pixel_unshuffle(form, window, channels, rows, columns):
-    """Method notes A.8: with stride = window the view is a well-known permutation with channels read as depth."""
+    """With stride = window the view is a well-known permutation with channels read as depth."""
     image = noise(channels, rows * window, columns * window)
     view = form.unroll(image, Pseudo3D(window=window, stride=window, channel_mode="depth"))
 

@@ -1,4 +1,4 @@
-"""The superpatch grid: O-D2 of the method notes, and that nothing is lost between cutting and assembling."""
+"""The superpatch grid: counts and padding worked out by hand, and that nothing is lost between cutting and assembling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILL = -7
     [((200, 300, 512), (2, 3, 4), (1, 2, 4)), ((512, 512, 512), (4, 4, 4), (4, 4, 4)), ((100, 512, 512), (1, 4, 4), (0, 4, 4))],
 )
 def test_counts_agree_with_the_table(shape, padded, dropped):
-    """O-D2: 24 or 8, 64 or 64, 16 or 0 boxes of 128."""
+    """24 or 8, 64 or 64, 16 or 0 boxes of 128."""
     assert SuperpatchGrid(edge="pad").counts(shape) == padded
     assert SuperpatchGrid(edge="drop").counts(shape) == dropped
     assert len(SuperpatchGrid(edge="pad").starts(shape)) == np.prod(padded)
@@ -39,7 +39,7 @@ def test_boxes_stand_in_raster_order():
 
 @given(SHAPES.flatmap(lambda shape: arrays_of((2, *shape))), st.integers(1, 10))
 def test_cutting_with_padding_and_assembling_gives_the_volume(volume, side):
-    """O-D2: bit exact, for any shape and dtype; padding is cropped away again."""
+    """Bit exact, for any shape and dtype; padding is cropped away again."""
     fill = 0 if volume.dtype.kind == "u" else FILL
     starts = SuperpatchGrid(side=side, edge="pad").starts(volume.shape[1:])
     boxes = [(start, cut(volume, start, side, fill)) for start in starts]

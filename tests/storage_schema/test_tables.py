@@ -46,10 +46,10 @@ def test_no_bit_of_a_table_changes_unseen():
             opened(bytes(changed), entry(data))
 
 
-@pytest.mark.parametrize("harmed", [b"", b"PAR1", b"\0"])
-def test_a_table_of_another_size_is_not_hashed(harmed):
+@pytest.mark.parametrize("damaged", [b"", b"PAR1", b"\0"])
+def test_a_table_of_another_size_is_not_hashed(damaged):
     with pytest.raises(StorageError, match="bytes; the manifest says"):
-        opened(harmed, entry(parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))))
+        opened(damaged, entry(parquet(build_table(rows(IMAGE), CATALOG_SCHEMA))))
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1" * 4, b"\0" * 100])
@@ -61,8 +61,8 @@ def test_a_published_object_that_is_no_table_is_refused_in_words(data):
 def test_texts_that_are_no_utf_8_are_refused():
     """Arrow takes them, and fails when they become Python values."""
     changed = build_table(rows(IMAGE), CATALOG_SCHEMA)
-    harmed = pa.array([b"\xff\xfe"] * 3, pa.binary()).view(pa.string())
-    changed = changed.set_column(changed.schema.get_field_index("patient"), CATALOG_SCHEMA.field("patient"), harmed)
+    damaged = pa.array([b"\xff\xfe"] * 3, pa.binary()).view(pa.string())
+    changed = changed.set_column(changed.schema.get_field_index("patient"), CATALOG_SCHEMA.field("patient"), damaged)
     data = parquet(changed)
     with pytest.raises(DocumentError, match="UTF"):
         opened(data, entry(data))

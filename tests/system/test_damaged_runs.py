@@ -26,7 +26,7 @@ from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.run_config import read_run_config
 from tests.training.published import superpatches
 
-HARMS: dict[str, bytes] = {
+DAMAGES: dict[str, bytes] = {
     "empty": b"",
     "null bytes": b"\0" * 200,
     "not UTF-8": b"\xff\xfe\x80",
@@ -81,14 +81,14 @@ def _asked(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return code, found.out + found.err
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("path", [*FILES, "metrics", "events"])
 @pytest.mark.integration
 def test_a_run_with_a_damaged_file_is_told_of_and_goes_on(
-    path: str, harm: str, made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
+    path: str, damage: str, made: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for file in [stopped / path] if path in FILES else sorted((stopped / path).iterdir()):
-        file.write_bytes(HARMS[harm])
+        file.write_bytes(DAMAGES[damage])
     code, message = _asked(stopped, capsys)
     assert (code == 2, "can be read" in message) == (path == CONFIG,) * 2
     assert _resumed(made, stopped) == 0, capsys.readouterr().err

@@ -9,7 +9,7 @@ from tests.training.published import images, publish, superpatches
 
 
 @pytest.fixture(scope="session")
-def flat(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+def image_data(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
     """30 pseudo-3D samples of two classes."""
     bucket = Bucket(str(tmp_path_factory.mktemp("flat")))
     publish(bucket, images(30), "flat")
@@ -17,7 +17,7 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
 
 
 @pytest.fixture(scope="session")
-def solid(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+def volume_data(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
     """20 superpatches of two classes."""
     bucket = Bucket(str(tmp_path_factory.mktemp("solid")))
     publish(bucket, superpatches(20), "solid")

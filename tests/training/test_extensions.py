@@ -53,26 +53,26 @@ def _pretrain(data: Bucket, run: Path, *more: str, workers: int = 0) -> int:
 
 @pytest.mark.integration
 def test_a_run_of_another_packages_parts_is_resumed_evaluated_and_exported(
-    solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert _pretrain(solid, run, "--recipe", RECIPE, "--checkpoint-every", "2", "--steps", "4") == 0
+    assert _pretrain(volume_data, run, "--recipe", RECIPE, "--checkpoint-every", "2", "--steps", "4") == 0
     whole = (run / ENCODER).read_bytes()
     assert json.loads((run / CONFIG).read_text())["identity"]["extensions"] == ["net_lab.recipes"]
 
     _forget()
     capsys.readouterr()
-    assert _pretrain(solid, run) == 1
+    assert _pretrain(volume_data, run) == 1
     error = capsys.readouterr().err
     assert "uses net_lab.recipes. No module is imported because a file names it: give --extension net_lab.recipes" in error
     assert "net_lab" not in sys.modules
-    assert main(["evaluate", str(run), "--data", solid.url]) == 1
+    assert main(["evaluate", str(run), "--data", volume_data.url]) == 1
     assert "give --extension net_lab.recipes" in capsys.readouterr().err
     shutil.rmtree(run / "checkpoints/step-00000004")
-    assert _pretrain(solid, run, *EXTENSION) == 0
+    assert _pretrain(volume_data, run, *EXTENSION) == 0
     assert json.loads(capsys.readouterr().out)["resumed_at"] == 2
     assert (run / ENCODER).read_bytes() == whole
-    assert main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--folds", "2", "--json", *EXTENSION]) == 0
+    assert main(["evaluate", str(run), "--data", volume_data.url, "--baselines", "1", "--folds", "2", "--json", *EXTENSION]) == 0
 
     _forget()
     with pytest.raises(RunError, match=r"'slim' is of the module net_lab.recipes.*call crossdim.load_extension"):
@@ -88,21 +88,21 @@ def test_a_run_of_another_packages_parts_is_resumed_evaluated_and_exported(
 
 
 @pytest.mark.integration
-def test_a_damaged_configuration_is_rebuilt_with_its_modules(solid: Bucket, tmp_path: Path) -> None:
+def test_a_damaged_configuration_is_rebuilt_with_its_modules(volume_data: Bucket, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert _pretrain(solid, run, "--recipe", RECIPE, "--steps", "2") == 0
+    assert _pretrain(volume_data, run, "--recipe", RECIPE, "--steps", "2") == 0
     sound = (run / CONFIG).read_bytes()
     (run / CONFIG).write_bytes(sound[:-20])
-    assert _pretrain(solid, run, *EXTENSION) == 0
+    assert _pretrain(volume_data, run, *EXTENSION) == 0
     assert json.loads((run / CONFIG).read_bytes())["identity"] == json.loads(sound)["identity"]
 
 
 @pytest.mark.ray
-def test_workers_of_ray_import_the_package_too(solid: Bucket, tmp_path: Path) -> None:
+def test_workers_of_ray_import_the_package_too(volume_data: Bucket, tmp_path: Path) -> None:
     """Their losses are those of a run without Ray."""
     runs = [tmp_path / name for name in ("alone", "ray")]
     for run, workers in zip(runs, (0, 1), strict=True):
-        assert _pretrain(solid, run, "--recipe", RECIPE, "--steps", "2", workers=workers) == 0
+        assert _pretrain(volume_data, run, "--recipe", RECIPE, "--steps", "2", workers=workers) == 0
     alone, ray = (crossdim.load_encoder(run).module.state_dict() for run in runs)
     for name, weight in alone.items():
         torch.testing.assert_close(ray[name], weight)

@@ -17,8 +17,8 @@ from crossdim.storage_schema.pseudo3d import Pseudo3D
 from tests.training.published import as_image, images, publish, superpatches
 
 
-def test_a_sample_is_what_was_published(flat: Bucket, solid: Bucket) -> None:
-    dataset, volumes = crossdim.open(flat.url), crossdim.open(solid.url)
+def test_a_sample_is_what_was_published(image_data: Bucket, volume_data: Bucket) -> None:
+    dataset, volumes = crossdim.open(image_data.url), crossdim.open(volume_data.url)
     for number, expected in enumerate(images(30)):
         sample = dataset[number]
         assert (sample.key, sample.label, sample.modality) == (expected.key, expected.label, expected.modality)
@@ -30,8 +30,8 @@ def test_a_sample_is_what_was_published(flat: Bucket, solid: Bucket) -> None:
     assert np.array_equal(cube.physical(), expected.scaling.physical(expected.array))
 
 
-def test_a_sample_as_a_mapping_is_an_item_of_a_batch(flat: Bucket) -> None:
-    sample = crossdim.open(flat.url)[1]
+def test_a_sample_as_a_mapping_is_an_item_of_a_batch(image_data: Bucket) -> None:
+    sample = crossdim.open(image_data.url)[1]
     assert list(sample) == ["image", "label", "key"]
     assert np.array_equal(sample["image"], sample.unit())
     assert (sample["label"], sample["key"]) == (sample.class_index, sample.key)
@@ -40,8 +40,8 @@ def test_a_sample_as_a_mapping_is_an_item_of_a_batch(flat: Bucket) -> None:
         sample["lable"]
 
 
-def test_numbers_count_from_both_ends(flat: Bucket) -> None:
-    dataset = crossdim.open(flat.url)
+def test_numbers_count_from_both_ends(image_data: Bucket) -> None:
+    dataset = crossdim.open(image_data.url)
     assert len(dataset) == 30
     assert dataset[-1].key == dataset[29].key == dataset[np.int64(29)].key
     assert [sample.key for sample in dataset] == dataset.table["key"].to_pylist()
@@ -54,14 +54,14 @@ def test_numbers_count_from_both_ends(flat: Bucket) -> None:
         dataset["0"]
 
 
-def test_it_prints_itself_as_a_summary(flat: Bucket, solid: Bucket) -> None:
-    assert repr(crossdim.open(flat.url)).splitlines() == [
-        f"Dataset 'flat' at {flat.url}: 30 pseudo-3D images, split train",
+def test_it_prints_itself_as_a_summary(image_data: Bucket, volume_data: Bucket) -> None:
+    assert repr(crossdim.open(image_data.url)).splitlines() == [
+        f"Dataset 'flat' at {image_data.url}: 30 pseudo-3D images, split train",
         "  shape   (1, 16, 20..29, 20..29), uint8",
         "  imaged  XR",
         "  labels  0: 15, 1: 15",
     ]
-    assert repr(crossdim.open(solid.url, split=None)).splitlines()[0].endswith("20 superpatches, all splits")
+    assert repr(crossdim.open(volume_data.url, split=None)).splitlines()[0].endswith("20 superpatches, all splits")
 
 
 def test_splits_and_classes(tmp_path: Path) -> None:
@@ -85,17 +85,17 @@ def test_samples_without_a_label(tmp_path: Path) -> None:
     assert repr(dataset).endswith("labels  0: 1, (none): 1")
 
 
-def test_wrong_use_is_answered_with_what_is_right(flat: Bucket, tmp_path: Path) -> None:
+def test_wrong_use_is_answered_with_what_is_right(image_data: Bucket, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown split 'tset'; did you mean test\?"):
-        crossdim.open(flat.url, split="tset")
+        crossdim.open(image_data.url, split="tset")
     with pytest.raises(UsageError, match=r"unknown store option 'endpoint'; did you mean endpoint_url"):
-        crossdim.open(flat.url, endpoint="http://127.0.0.1")
+        crossdim.open(image_data.url, endpoint="http://127.0.0.1")
     with pytest.raises(UsageError, match=r"^access_key needs secret_key beside it; .* name it with credentials_file$"):
-        crossdim.open(flat.url, access_key="k")
+        crossdim.open(image_data.url, access_key="k")
     with pytest.raises(StorageError, match="is not a published dataset"):
         crossdim.open(tmp_path)
     with pytest.raises(RunError, match="holds no sample of split test; it has train, and split=None opens all 30 samples"):
-        crossdim.open(flat.url, split="test")
+        crossdim.open(image_data.url, split="test")
 
 
 def test_a_dataset_in_a_bucket(s3_endpoint: str, s3_client, tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_a_dataset_in_a_bucket(s3_endpoint: str, s3_client, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_torch_collates_samples_by_itself(solid: Bucket, workers: int) -> None:
+def test_torch_collates_samples_by_itself(volume_data: Bucket, workers: int) -> None:
     """A dataset is a map-style dataset of PyTorch; samples of one size need no function of ours."""
-    dataset = crossdim.open(solid.url)
+    dataset = crossdim.open(volume_data.url)
     loader = torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=workers)
     batches = list(loader)
     assert [len(batch["key"]) for batch in batches] == [8, 8, 4]
@@ -140,7 +140,7 @@ def test_images_of_unequal_size_are_collated_by_ours(tmp_path: Path) -> None:
         assert not image[:, :, width:].any()
 
 
-def test_subsets_and_random_splits_of_torch(flat: Bucket) -> None:
-    dataset = crossdim.open(flat.url)
+def test_subsets_and_random_splits_of_torch(image_data: Bucket) -> None:
+    dataset = crossdim.open(image_data.url)
     one, two = torch.utils.data.random_split(dataset, [20, 10], torch.Generator().manual_seed(0))
     assert {sample.key for part in (one, two) for sample in part} == set(dataset.table["key"].to_pylist())

@@ -28,13 +28,13 @@ METHODS = ("cdssl-p3d:tiny", "cross-d:tiny", "maesil:tiny")
 
 
 @pytest.fixture(scope="module")
-def xr(flat: Bucket) -> Dataset:
-    return crossdim.open(flat.url)
+def xr(image_data: Bucket) -> Dataset:
+    return crossdim.open(image_data.url)
 
 
 @pytest.fixture(scope="module")
-def ct(solid: Bucket) -> Dataset:
-    return crossdim.open(solid.url)
+def ct(volume_data: Bucket) -> Dataset:
+    return crossdim.open(volume_data.url)
 
 
 def encoder_of(name: str, folder: Path, pseudo3d: Pseudo3D | None = None) -> Encoder:
@@ -62,9 +62,9 @@ def cosines(one: torch.Tensor, other: np.ndarray | torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("which", ["flat", "solid"])
-def test_features_are_those_of_evaluation(name: str, which: str, flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_features_are_those_of_evaluation(name: str, which: str, image_data: Bucket, volume_data: Bucket, tmp_path: Path) -> None:
     """Given the pixels that evaluation resizes a sample to, and batch-norm statistics of the same inputs."""
-    dataset = open_dataset(flat if which == "flat" else solid)
+    dataset = open_dataset(image_data if which == "flat" else volume_data)
     config = recipe(name).method
     encoder = encoder_of(name, tmp_path, Pseudo3D())
     data = read_labelled(dataset, config)

@@ -26,13 +26,13 @@ CROP = (16, 8, 8)
 
 
 @pytest.fixture(scope="module")
-def xr(flat: Bucket) -> Dataset:
-    return crossdim.open(flat.url)
+def xr(image_data: Bucket) -> Dataset:
+    return crossdim.open(image_data.url)
 
 
 @pytest.fixture(scope="module")
-def ct(solid: Bucket) -> Dataset:
-    return crossdim.open(solid.url)
+def ct(volume_data: Bucket) -> Dataset:
+    return crossdim.open(volume_data.url)
 
 
 def keys(batches) -> list[list[str]]:
@@ -140,12 +140,12 @@ def test_a_loader_goes_on_where_another_stopped(xr: Dataset, stop: int) -> None:
 
     halves = xr.loader(4, crop=CROP, seed=1)
     halves.load_state_dict(state)
-    flat = [key for batch in halves for key in batch["key"]]
-    assert flat == [key for batch in everything[stop : 4 if stop < 4 else 8] for key in batch["key"]]
+    keys = [key for batch in halves for key in batch["key"]]
+    assert keys == [key for batch in everything[stop : 4 if stop < 4 else 8] for key in batch["key"]]
 
 
 @pytest.mark.integration
-def test_a_new_process_goes_on_with_the_same_batches(xr: Dataset, flat: Bucket, tmp_path: Path) -> None:
+def test_a_new_process_goes_on_with_the_same_batches(xr: Dataset, image_data: Bucket, tmp_path: Path) -> None:
     """As after a kill: nothing is known there but the state in a checkpoint."""
     loader = xr.loader(4, crop=CROP, seed=6)
     batches = iter(loader)
@@ -155,7 +155,7 @@ def test_a_new_process_goes_on_with_the_same_batches(xr: Dataset, flat: Bucket, 
     rest = list(batches)
     script = f"""
 import crossdim, torch
-loader = crossdim.open({flat.url!r}).loader(4, crop={CROP}, seed=6)
+loader = crossdim.open({image_data.url!r}).loader(4, crop={CROP}, seed=6)
 loader.load_state_dict(torch.load({str(tmp_path / "checkpoint.pt")!r}, weights_only=True)["data"])
 torch.save([(batch["key"], batch["image"]) for batch in loader], {str(tmp_path / "rest.pt")!r})
 """

@@ -39,7 +39,7 @@ def _points(network: nn.Module) -> int:
 )
 @pytest.mark.integration
 def test_parameters_are_as_many_as_published(classes: int, counts: tuple[int, int, int]) -> None:
-    """Oracle 14, section 1.1; the published Cross-D network counts 7,516 that never had a gradient."""
+    """The published Cross-D network counts 7,516 that never had a gradient."""
     flat, solid, both = (_network(operator, width=64, classes=classes) for operator in ("conv2d", "conv3d", "crossd"))
     assert _points(both) == 7_516
     assert (_count(flat), _count(solid), _count(both) + _points(both)) == counts

@@ -15,7 +15,7 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def test_parameters_are_as_many_as_published() -> None:
-    """O-B1: fails if a skip, a projector or a bias differs."""
+    """Fails if a skip, a projector or a bias differs."""
     network = CdsslP3D().build()
     assert _count(network.encoder) == 7_027_776
     assert _count(network.decoder) == 9_723_392
@@ -25,7 +25,7 @@ def test_parameters_are_as_many_as_published() -> None:
 
 @pytest.mark.parametrize("side", [(32, 64, 64), (16, 56, 56), (16, 24, 24)])
 def test_levels_have_the_published_shapes(side: tuple[int, int, int]) -> None:
-    """O-B2, at an eighth of the width."""
+    """At an eighth of the width."""
     network = CdsslP3D(backbone=UNet3DSettings(base_width=4)).build()
     levels = network.levels(torch.zeros(2, 1, *side))
     assert [level.shape[1] for level in levels] == [32, 16, 8]
@@ -35,13 +35,13 @@ def test_levels_have_the_published_shapes(side: tuple[int, int, int]) -> None:
 
 
 def test_sides_that_cannot_be_pooled_three_times_are_refused() -> None:
-    """O-B2: (9, 74, 74) is what k = 3 makes of 224 pixels."""
+    """(9, 74, 74) is what k = 3 makes of 224 pixels."""
     with pytest.raises(GeometryError, match=r"multiples of 8; found \(2, 1, 9, 74, 74\)"):
         Encoder3D(UNet3DSettings(base_width=2))(torch.zeros(2, 1, 9, 74, 74))
 
 
 def test_all_that_the_decoder_knows_went_through_the_bottleneck() -> None:
-    """O-B11: decoding the deepest map alone gives the whole output, so there is no skip connection."""
+    """Decoding the deepest map alone gives the whole output, so there is no skip connection."""
     settings = UNet3DSettings(base_width=2)
     encoder, decoder = settings.encoder().eval(), settings.decoder().eval()
     x = torch.randn(1, 1, 16, 16, 16)

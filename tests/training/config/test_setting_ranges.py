@@ -53,8 +53,8 @@ def test_a_setting_out_of_its_range(
 
 @pytest.mark.parametrize("widths", [[100_000] * 3, [10**7] * 3, [10**12] * 3, [10**18] * 3])
 def test_a_network_too_large_for_the_machine_is_told_before_it_is_built(
-    widths: list[int], solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    widths: list[int], volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--data", solid.url, "--set", f"method.backbone.widths={widths}", "--set", "method.crops.solid_side=16"]
+    more = ["--data", volume_data.url, "--set", f"method.backbone.widths={widths}", "--set", "method.crops.solid_side=16"]
     error = _refused([*more, "--set", "global_batch=2"], tmp_path / "run", capsys)
     assert "GB of memory" in error or "no network can be built" in error

@@ -24,8 +24,8 @@ from crossdim.training.methods.cdssl_p3d import CdsslP3D
 from crossdim.training.recipes.cdssl_p3d import tiny
 
 
-def _steps(flat: Bucket, solid: Bucket, first: int, stop: int, **changes: int) -> list[list[Batch]]:
-    datasets = [open_dataset(flat), open_dataset(solid)]
+def _steps(image_data: Bucket, volume_data: Bucket, first: int, stop: int, **changes: int) -> list[list[Batch]]:
+    datasets = [open_dataset(image_data), open_dataset(volume_data)]
     order = Order(5, tuple(DatasetOrder(num_samples=len(c)) for c in datasets))
     loading = dataclasses.replace(Loading(order=order, global_batch=8, rank=0, world=1), **changes)
     method = tiny().method
@@ -38,8 +38,8 @@ def _equal(a: Batch, b: Batch) -> bool:
     return a.keys == b.keys and all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
 
 
-def test_batches_hold_one_presentation_each_and_their_global_size(flat: Bucket, solid: Bucket) -> None:
-    [step] = _steps(flat, solid, 0, 8)
+def test_batches_hold_one_presentation_each_and_their_global_size(image_data: Bucket, volume_data: Bucket) -> None:
+    [step] = _steps(image_data, volume_data, 0, 8)
     assert [(b.stream, b.global_size, len(b.keys)) for b in step] == [
         (Presentation.PSEUDO3D, 4, 4),
         (Presentation.SUPERPATCH, 4, 4),
@@ -47,19 +47,19 @@ def test_batches_hold_one_presentation_each_and_their_global_size(flat: Bucket, 
 
 
 @pytest.mark.integration
-def test_threads_and_restarts_change_no_bit(flat: Bucket, solid: Bucket) -> None:
+def test_threads_and_restarts_change_no_bit(image_data: Bucket, volume_data: Bucket) -> None:
     """Chance belongs to positions, so a step resumed in another process with other threads is the same step."""
-    whole = _steps(flat, solid, 0, 40)
-    resumed = _steps(flat, solid, 24, 40, threads=1, ahead=1)
+    whole = _steps(image_data, volume_data, 0, 40)
+    resumed = _steps(image_data, volume_data, 24, 40, threads=1, ahead=1)
     assert all(_equal(a, b) for x, y in zip(whole[3:], resumed, strict=True) for a, b in zip(x, y, strict=True))
 
 
 @pytest.mark.integration
-def test_a_sample_met_again_in_the_next_pass_is_seen_otherwise(flat: Bucket, solid: Bucket) -> None:
+def test_a_sample_met_again_in_the_next_pass_is_seen_otherwise(image_data: Bucket, volume_data: Bucket) -> None:
     """Chance belongs to the position and not to the sample: frozen views would be a smaller dataset."""
     seen: dict[str, torch.Tensor] = {}
     again = 0
-    for step in _steps(flat, solid, 0, 80):
+    for step in _steps(image_data, volume_data, 0, 80):
         for batch in step:
             for key, view in zip(batch.keys, batch.tensors["view1"], strict=True):
                 again += key in seen
@@ -68,16 +68,16 @@ def test_a_sample_met_again_in_the_next_pass_is_seen_otherwise(flat: Bucket, sol
     assert again > 0
 
 
-def test_datasets_of_one_presentation_share_a_batch(flat: Bucket) -> None:
+def test_datasets_of_one_presentation_share_a_batch(image_data: Bucket) -> None:
     """Two collections of radiographs are one stream; its size is that of both."""
-    [step] = _steps(flat, flat, 0, 8)
+    [step] = _steps(image_data, image_data, 0, 8)
     assert [(b.stream, b.global_size, len(b.keys)) for b in step] == [(Presentation.PSEUDO3D, 8, 8)]
 
 
 @pytest.mark.integration
-def test_ranks_together_hold_what_one_holds(flat: Bucket, solid: Bucket) -> None:
-    alone = _steps(flat, solid, 0, 16)
-    ranks = [_steps(flat, solid, 0, 16, rank=rank, world=3) for rank in range(3)]
+def test_ranks_together_hold_what_one_holds(image_data: Bucket, volume_data: Bucket) -> None:
+    alone = _steps(image_data, volume_data, 0, 16)
+    ranks = [_steps(image_data, volume_data, 0, 16, rank=rank, world=3) for rank in range(3)]
     for number, step in enumerate(alone):
         for stream, batch in enumerate(step):
             parts = [rank[number][stream] for rank in ranks]
@@ -98,10 +98,10 @@ def _plain(sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
 )
 @pytest.mark.integration
 def test_any_ranks_hold_a_step_once_and_those_without_a_sample_borrow_one(
-    flat: Bucket, solid: Bucket, world: int, global_batch: int, weights: tuple[int, int, int], first: int, joint: bool
+    image_data: Bucket, volume_data: Bucket, world: int, global_batch: int, weights: tuple[int, int, int], first: int, joint: bool
 ) -> None:
     """All ranks have the same streams, so they meet in every collective, and agree how few samples the poorest has."""
-    datasets = [open_dataset(bucket) for bucket in (flat, solid, flat)]
+    datasets = [open_dataset(bucket) for bucket in (image_data, volume_data, image_data)]
     order = Order(3, tuple(DatasetOrder(num_samples=len(c), weight=w) for c, w in zip(datasets, weights, strict=True)))
     loading = Loading(order=order, global_batch=global_batch, rank=0, world=1, joint=joint)
     [whole], *ranks = (
@@ -123,10 +123,10 @@ def test_any_ranks_hold_a_step_once_and_those_without_a_sample_borrow_one(
     assert all(len(rank[0]) == len(whole) for rank in ranks)
 
 
-def test_a_sample_reads_back_as_it_was_published(flat: Bucket, solid: Bucket) -> None:
+def test_a_sample_reads_back_as_it_was_published(image_data: Bucket, volume_data: Bucket) -> None:
     from tests.training.published import images, superpatches
 
-    for bucket, published in ((flat, images(30)), (solid, superpatches(20))):
+    for bucket, published in ((image_data, images(30)), (volume_data, superpatches(20))):
         dataset, reader = open_dataset(bucket), open_range_reader(bucket)
         for index, sample in enumerate(published):
             found = read_sample(dataset, index, reader)
@@ -134,7 +134,7 @@ def test_a_sample_reads_back_as_it_was_published(flat: Bucket, solid: Bucket) ->
             assert (found.key, found.scaling, found.label) == (sample.key, sample.scaling, sample.label)
 
 
-@pytest.mark.parametrize("kind", ["flat", "solid"])
+@pytest.mark.parametrize("kind", ["image_data", "volume_data"])
 def test_a_flipped_byte_is_a_sentence_and_never_a_sample(kind: str, request: pytest.FixtureRequest, tmp_path: object) -> None:
     """Store clients return damaged ranges without a word; only our checksum can tell."""
     import shutil
@@ -167,7 +167,7 @@ class _Flipping:
 
 
 @pytest.mark.parametrize("client", [LocalRangeReader, FsspecRangeReader])
-@pytest.mark.parametrize("kind", ["flat", "solid"])
+@pytest.mark.parametrize("kind", ["image_data", "volume_data"])
 def test_a_range_that_came_wrong_once_is_read_again_and_told(
     client: type[LocalRangeReader | FsspecRangeReader], kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -188,11 +188,11 @@ def test_a_range_that_came_wrong_once_is_read_again_and_told(
     assert (twice.requests, len(messages)) == (2, 1)
 
 
-def test_a_catalog_that_changed_by_a_bit_is_not_opened(flat: Bucket, tmp_path: object) -> None:
+def test_a_catalog_that_changed_by_a_bit_is_not_opened(image_data: Bucket, tmp_path: object) -> None:
     import shutil
 
     damaged = Bucket(f"{tmp_path}/damaged")
-    shutil.copytree(flat.root, damaged.root)
+    shutil.copytree(image_data.root, damaged.root)
     path = "catalog/part-00000.parquet"
     data = bytearray(damaged.read(path))
     data[len(data) // 2] ^= 1
@@ -211,9 +211,9 @@ def test_a_geometry_of_another_type_is_refused_when_the_dataset_is_opened(geomet
         open_dataset(bucket)
 
 
-def test_a_sample_in_the_place_of_another_is_noticed(solid: Bucket) -> None:
+def test_a_sample_in_the_place_of_another_is_noticed(volume_data: Bucket) -> None:
     """Whole and sound bytes of the wrong superpatch: a range that was mixed up on the way, or a stale catalog."""
-    dataset = open_dataset(solid)
+    dataset = open_dataset(volume_data)
     table = dataset.table
     for name in ("offset", "length"):
         column = table[name].to_pylist()
@@ -221,7 +221,7 @@ def test_a_sample_in_the_place_of_another_is_noticed(solid: Bucket) -> None:
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), swapped)
     mixed = dataclasses.replace(dataset, table=table)
     with pytest.raises(StorageError, match="crc32c"):
-        read_sample(mixed, 0, open_range_reader(solid))
+        read_sample(mixed, 0, open_range_reader(volume_data))
 
 
 @pytest.mark.integration

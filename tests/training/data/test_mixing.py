@@ -22,14 +22,14 @@ def _kinds(order: Order, global_batch: int, steps: int) -> list[set[int]]:
 
 
 def test_ratio_gives_each_dataset_whole_steps_in_exact_proportion() -> None:
-    """O-B14: r = 0.25, M = 8: exactly 2 of every 8 steps in a row are of the first dataset."""
+    """At r = 0.25, M = 8: exactly 2 of every 8 steps in a row are of the first dataset."""
     kinds = _kinds(_order(Mixing(mode="ratio"), 12), 12, 64)
     assert all(len(kind) == 1 for kind in kinds)
     assert all(sum(kind == {0} for kind in kinds[i : i + 8]) == 2 for i in range(56))
 
 
 def test_the_sequence_of_a_ratio_does_not_know_where_a_run_was_resumed_or_who_asks() -> None:
-    """O-B14: on every rank, and after a resume at any step: what a step holds follows from its position alone."""
+    """On every rank, and after a resume at any step: what a step holds follows from its position alone."""
     order = _order(Mixing(mode="ratio"), 12)
     for step in range(16):
         whole = [len(share) for share in order.share(step * 12, 12, 0, 1)]

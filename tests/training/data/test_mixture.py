@@ -135,11 +135,20 @@ def test_a_share_that_is_next_to_nothing_is_refused_with_what_to_do(weights: lis
 
 @pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "1e-300"])
 def test_a_weight_that_cannot_be_is_wrong_use(
-    weight: str, flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weight: str, image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a command: one line with what was typed, at once."""
     out = str(tmp_path / "run")
-    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", f"{flat.url}:{weight}", f"{solid.url}:2", "--out", out]
+    line = [
+        "pretrain",
+        "--recipe",
+        "cdssl-p3d:tiny",
+        "--data",
+        f"{image_data.url}:{weight}",
+        f"{volume_data.url}:2",
+        "--out",
+        out,
+    ]
     assert main([*line, "--workers", "0"]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: --data URL:WEIGHT: ")

@@ -30,7 +30,7 @@ def test_rectangles_lie_inside_the_image_and_cover_the_asked_share(seed: int, he
 
 @given(seed=seeds)
 def test_cutout_removes_between_one_corner_and_three_squares(seed: int) -> None:
-    """O-B13: three holes of side 32 on 224 pixels zero between 256 and 3,072 pixels."""
+    """Three holes of side 32 on 224 pixels zero between 256 and 3,072 pixels."""
     plan = views_2d.draw_plan_2d((9, 9), np.random.default_rng(seed), count=1, side=224, area=(0.3, 1.0), holes=3)
     zeroed = int((views_2d.cut_out(np.ones((224, 224), np.float32), plan.holes[0], 32) == 0).sum())
     assert 256 <= zeroed <= 3072

@@ -17,7 +17,7 @@ LOCAL: tuple[Side3, ...] = ((16, 32, 32), (16, 16, 16), (32, 32, 32), (8, 8, 8))
 
 
 def test_overlap_of_boxes_is_the_oracle_of_the_specification() -> None:
-    """O-B15: a shift by half of the edge gives 1/3, by three quarters 1/7."""
+    """A shift by half of the edge gives 1/3, by three quarters 1/7."""
     start, size = np.zeros(3), np.full(3, 4.0)
     moved = np.array([[2.0, 0, 0], [3, 0, 0], [9, 0, 0]])
     assert overlap(start, size, moved, size) == pytest.approx([1 / 3, 1 / 7, 0])

@@ -223,10 +223,10 @@ def _happened(run: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.integration
-def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(flat: Bucket, tmp_path: Path) -> None:
+def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(image_data: Bucket, tmp_path: Path) -> None:
     """No checkpoint is due before the end, so those that are there were asked for; and the losses know nothing of it."""
     run, whole = tmp_path / "run", tmp_path / "whole"
-    command = [sys.executable, "-m", "training", *_line(run, flat)]
+    command = [sys.executable, "-m", "training", *_line(run, image_data)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3], env=os.environ) as process:
         try:
             _until(lambda: read_records(Bucket(str(run)), "progress.json") or process.poll() is not None)
@@ -244,9 +244,9 @@ def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(flat: Bucket, tmp_path
     assert _happened(run) == [("start", 0), ("checkpoint", saved), ("checkpoint", stopped), ("stopped", stopped)]
     assert 0 < saved < stopped < STEPS
     assert main(["status", str(run), "--json"]) == 2
-    assert main(_line(run, flat)) == 0
+    assert main(_line(run, image_data)) == 0
     assert _happened(run)[4:] == [("resume", stopped), ("checkpoint", STEPS), ("end", STEPS)]
-    assert main(_line(whole, flat)) == 0
+    assert main(_line(whole, image_data)) == 0
     found, expected = (
         [(record["step"], record["samples"], record["loss"]) for record in read_metrics(Bucket(str(folder)))]
         for folder in (run, whole)

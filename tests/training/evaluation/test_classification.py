@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crossdim.storage_schema.errors import GeometryError, RunError
 from crossdim.training.evaluation.classification import Task, accuracy, auc, balanced_accuracy
 
-#: Oracle 15: computed with MedMNIST's evaluator (3.0.2).
+#: Computed with MedMNIST's evaluator (3.0.2).
 MEDMNIST: list[tuple[Task, list[object], list[object], float, float]] = [
     ("multi-class", [0, 1, 2, 1], [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.3, 0.3, 0.4]], 0.75, 0.5),
     ("binary", [0, 0, 1, 1], [0.1, 0.5, 0.5, 0.8], 0.875, 0.75),

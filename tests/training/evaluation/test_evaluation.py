@@ -69,11 +69,25 @@ def test_statistics_are_those_of_the_data_and_the_original_is_left_alone() -> No
 
 
 @pytest.mark.integration
-def test_the_report_is_one_file_with_the_numbers_beside_their_counts(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_the_report_is_one_file_with_the_numbers_beside_their_counts(
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path
+) -> None:
     run = str(tmp_path / "run")
-    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, solid.url, "--out", run, "--workers", "0", "--json"]
+    line = [
+        "pretrain",
+        "--recipe",
+        "cdssl-p3d:tiny",
+        "--data",
+        image_data.url,
+        volume_data.url,
+        "--out",
+        run,
+        "--workers",
+        "0",
+        "--json",
+    ]
     assert main([*line, "--steps", "3", "--set", "global_batch=8"]) == 0
-    assert main(["evaluate", run, "--data", flat.url, solid.url, "--baselines", "2", "--json"]) == 0
+    assert main(["evaluate", run, "--data", image_data.url, volume_data.url, "--baselines", "2", "--json"]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "30 (30, 2)" in page
     assert "20 (20, 2)" in page
@@ -84,8 +98,10 @@ def test_the_report_is_one_file_with_the_numbers_beside_their_counts(flat: Bucke
     assert {(r["dataset"], r["probe"]) for r in results} == {(d, p) for d in ("flat", "solid") for p in ("knn", "linear")}
 
 
-def test_a_run_without_a_checkpoint_cannot_be_evaluated(flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(tmp_path), "--data", flat.url]) == 2
+def test_a_run_without_a_checkpoint_cannot_be_evaluated(
+    image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(tmp_path), "--data", image_data.url]) == 2
     assert "holds no checkpoint; pretrain it first" in capsys.readouterr().err
 
 
@@ -110,12 +126,12 @@ def test_fewer_than_two_folds_are_wrong_use(folds: str, tmp_path: Path, capsys: 
 
 @pytest.mark.integration
 def test_what_the_reader_must_know_of_the_figures_is_said(
-    flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folds that the patients do not allow, a run that is not finished, and figures of a report that is replaced."""
     run, unlabelled = str(tmp_path / "run"), Bucket(str(tmp_path / "unlabelled"))
     publish(unlabelled, [replace(sample, label=None) for sample in images(4)], "unlabelled")
-    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, "--out", run, "--workers", "0", "--json"]
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", image_data.url, "--out", run, "--workers", "0", "--json"]
     with monkeypatch.context() as patched:
         after_step = AsyncCheckpointer.after_step
 
@@ -128,7 +144,7 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
         assert main([*line, "--steps", "4", "--set", "global_batch=8", "--checkpoint-every", "1"]) == 2
     evaluation = ["evaluate", run, "--baselines", "1", "--data"]
     capsys.readouterr()
-    assert main([*evaluation, flat.url, "--folds", "50"]) == 0
+    assert main([*evaluation, image_data.url, "--folds", "50"]) == 0
     message = capsys.readouterr().out
     assert "The run is not finished: these figures are of step 2 of 4." in message
     assert "flat: 15 folds were used, and not 50: its smallest class has 15 patients." in message

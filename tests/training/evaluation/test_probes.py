@@ -15,7 +15,7 @@ from tests.training.evaluation.made import labelled
 
 
 def test_neighbours_vote_by_the_softmax_of_their_cosine() -> None:
-    """Oracle 20, three neighbours as for nine samples; features of any length."""
+    """Three neighbours, as for nine samples; features of any length."""
     nearest = classifiers(9)["knn"].fit(np.array([[1, 0], [1.8, 0.2], [0, 1], [0.1, 0.9]]), np.array([0, 0, 1, 1]))
     query = np.array([[0.6, 0.5]]) * 7
     assert nearest.kneighbors(query, return_distance=False).tolist() == [[1, 0, 3]]
@@ -54,7 +54,7 @@ def test_a_rare_class_is_not_outvoted(probe: str) -> None:
 @pytest.mark.parametrize("probe", ["knn", "linear"])
 @pytest.mark.integration
 def test_nothing_is_learnt_from_what_is_held_out(probe: str) -> None:
-    """Oracle 22: neither other held-out samples nor those outside of a fold change a score, though they be absurd."""
+    """Neither other held-out samples nor those outside of a fold change a score, even absurd ones."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
     data = labelled(rng.normal(0, 1, (60, 6)) + labels[:, None] * 0.7, labels)
@@ -75,7 +75,7 @@ patients = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), min_size=0,
 
 @given(patients=patients, folds=st.integers(2, 6), sort=st.booleans())
 def test_folds_keep_their_promises(patients: list[tuple[int, int]], folds: int, sort: bool) -> None:
-    """Oracle 22: sorted or not, both sides hold every class, share no patient, and together are everything."""
+    """Sorted or not, both sides hold every class, share no patient, and together are everything."""
     every = [(k, 2) for k in (0, 0, 1, 1, 2, 2)] + patients
     every = sorted(every) if sort else every
     labels = np.concatenate([[label] * count for label, count in every])

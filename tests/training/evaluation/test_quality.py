@@ -9,13 +9,13 @@ from crossdim.training.evaluation.quality import Comparison, psnr, ssim_map
 
 
 def test_decibels_of_range_three() -> None:
-    """Oracle 16: a peak of 3 is a peak of 1 after dividing by it."""
+    """A peak of 3 is a peak of 1 after dividing by it."""
     predicted, true = torch.tensor([[0.0, 1.0], [2.0, 3.0]]).double() / 3, torch.tensor([[3.0, 2.0], [1.0, 0.0]]).double() / 3
     assert psnr(float((predicted - true).square().mean())) == pytest.approx(2.55272505103306, abs=1e-12)
 
 
 def test_likeness_of_constants() -> None:
-    """Oracle 16: closed form, whatever the window."""
+    """Closed form, whatever the window."""
     one, two = torch.full((2, 11, 12, 13), 0.5, dtype=torch.float64), torch.full((2, 11, 12, 13), 0.6, dtype=torch.float64)
     likeness = ssim_map(one[0], two[0])
     assert likeness.shape == (1, 2, 3)
@@ -23,7 +23,7 @@ def test_likeness_of_constants() -> None:
 
 
 def test_waves() -> None:
-    """Oracle 17: windows inside the volume, as MONAI 1.6.1 takes them; torchmetrics pads (0.794877), slices alone give 0.666530.
+    """Windows inside the volume, as MONAI 1.6.1 takes them; torchmetrics pads (0.794877), slices alone give 0.666530.
 
     The number is scikit-image's, cropped, and the same from one-dimensional correlations of SciPy.
     """

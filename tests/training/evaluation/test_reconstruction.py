@@ -40,7 +40,6 @@ def _smooth(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(("error", "decibels"), [(0.1, 20.0), (0.5, 6.0206), (0.030620, 30.28)])
 def test_decibels_of_a_uniform_error(error: float, decibels: float) -> None:
-    """O-D13."""
     assert psnr(error**2) == pytest.approx(decibels, abs=1e-3)
     comparison, true = Comparison(), torch.zeros(12, 12, 12)
     comparison.add(true + error, true)
@@ -48,7 +47,7 @@ def test_decibels_of_a_uniform_error(error: float, decibels: float) -> None:
 
 
 def test_of_equal_volumes() -> None:
-    """O-D13: SSIM is 1, and PSNR ends at a stated bound instead of at infinity."""
+    """SSIM is 1, and PSNR ends at a stated bound instead of at infinity."""
     comparison, x = Comparison(), torch.rand(12, 13, 14)
     comparison.add(x, x)
     assert comparison.ssim == pytest.approx(1)
@@ -91,13 +90,12 @@ def test_a_volume_smaller_than_the_window_has_no_ssim() -> None:
     ("shape", "padded", "whole"), [((200, 300, 512), 24, 8), ((512, 512, 512), 64, 64), ((100, 512, 512), 16, 0)]
 )
 def test_a_partition_has_the_expected_number_of_superpatches(shape: tuple[int, int, int], padded: int, whole: int) -> None:
-    """O-D2."""
     assert len(SuperpatchGrid(edge="pad").starts(shape)) == padded
     assert len(SuperpatchGrid(edge="drop").starts(shape)) == whole
 
 
 def test_partition_and_assembly_are_inverse() -> None:
-    """O-D2: bit for bit."""
+    """Bit for bit."""
     volume = np.random.default_rng(0).integers(-1000, 1000, (1, 20, 33, 16)).astype(np.int16)
     boxes = ((start, cut(volume, start, 16, -1000)) for start in SuperpatchGrid(side=16).starts((20, 33, 16)))
     assert np.array_equal(assemble(boxes, (20, 33, 16), -1000), volume)

@@ -25,7 +25,7 @@ def _block(*extra: tuple[slice, slice, slice], start: int = 4) -> Mask:
 
 
 def test_a_shifted_block() -> None:
-    """Oracle 18, from MONAI 1.6.1."""
+    """From MONAI 1.6.1."""
     found = compare_masks(_block(start=5), _block(), MM)
     assert found.presence == Presence.FOUND
     assert found.dice == 0.875
@@ -35,14 +35,13 @@ def test_a_shifted_block() -> None:
 
 
 def test_distances_are_in_millimetres_along_each_axis() -> None:
-    """Oracle 18: slices 3 mm apart."""
+    """Slices 3 mm apart."""
     found = compare_masks(_block(start=5), _block(), (3, 1, 1))
     assert found.hausdorff_mm == found.hd95_mm == 3
     assert found.assd_mm == pytest.approx(0.8378378, abs=1e-7)
 
 
 def test_a_far_voxel_is_the_business_of_the_hausdorff_distance_alone() -> None:
-    """Oracle 18."""
     found = compare_masks(_block((slice(2, 3), slice(2, 3), slice(2, 3))), _block(), MM)
     assert found.dice == pytest.approx(0.9990243902, abs=1e-10)
     assert found.hausdorff_mm == pytest.approx(math.sqrt(12))
@@ -50,7 +49,7 @@ def test_a_far_voxel_is_the_business_of_the_hausdorff_distance_alone() -> None:
 
 
 def test_a_bump_tells_the_two_percentiles_apart() -> None:
-    """Oracle 18: 2 mm for MONAI, which takes the worse direction; 0 for MedPy, which pools both."""
+    """2 mm for MONAI, which takes the worse direction; 0 for MedPy, which pools both."""
     found = compare_masks(_block((slice(12, 15), slice(4, 7), slice(4, 7))), _block(), MM)
     assert found.dice == pytest.approx(0.9743101808, abs=1e-10)
     assert (found.hausdorff_mm, found.hd95_mm, found.hd95_pooled_mm) == (3, 2, 0)
@@ -60,7 +59,7 @@ def test_a_bump_tells_the_two_percentiles_apart() -> None:
 
 
 def test_a_missed_structure_is_charged_the_diagonal() -> None:
-    """Oracle 19: MONAI answers infinity and not a number, which drop out of a mean. 373.13 mm is what BraTS charges."""
+    """MONAI answers infinity and not a number, which drop out of a mean. 373.13 mm is what BraTS charges."""
     true = np.zeros((240, 240, 155), bool)
     true[100, 100, 100] = True
     missed, invented = compare_masks(np.zeros_like(true), true, MM), compare_masks(true, np.zeros_like(true), MM)

@@ -18,7 +18,7 @@ DIFFERENCES = np.array([1, 3, 0, 2, 4, 1, 2, 5, -1, 2, 3, 1, 0, 2, 3]) / 100
 
 
 def test_fifteen_folds_that_look_certain_are_not() -> None:
-    """Oracle 21: the plain test calls p = 0.0005 what the corrected one calls 0.057."""
+    """The plain test calls p = 0.0005 what the corrected one calls 0.057."""
     corrected, plain = compute_corrected_t(DIFFERENCES, 0.25), compute_corrected_t(DIFFERENCES, 0)
     assert corrected.t == pytest.approx(2.0763131, abs=1e-6)
     assert corrected.p_value == pytest.approx(0.0567629, abs=1e-6)

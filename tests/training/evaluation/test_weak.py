@@ -81,7 +81,7 @@ def test_norms_and_the_linear_layer_learn_and_all_else_is_frozen(axes: int, oper
 def test_one_optimizer_holds_everything_from_the_first_step_and_its_rate_is_half_a_cosine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Oracle 22. The published scripts swap the optimizer after 10 epochs and leave its schedule behind."""
+    """The published scripts swap the optimizer after 10 epochs and leave its schedule behind."""
     steps, real = [], torch.optim.AdamW.step
 
     def step(self: torch.optim.AdamW, *given: Any) -> Any:
@@ -155,7 +155,7 @@ def test_dual_norms_are_norms() -> None:
 
 @pytest.mark.integration
 def test_nothing_is_learnt_from_what_is_held_out() -> None:
-    """Oracle 22: whatever stands outside of a fold's training part, the score on its test part is the same."""
+    """Whatever stands outside of a fold's training part, the score on its test part is the same."""
     data, encoder = noises(40, 2), _encoder()
     hard = replace(data, x_NC=data.x_NC + np.random.default_rng(0).normal(0, 2, data.x_NC.shape).astype(np.float32))
     folds = [(np.arange(20), np.arange(20, 30)), (np.arange(30, 40), np.arange(10, 20))]

@@ -51,18 +51,18 @@ class _Counted:
 @pytest.mark.integration
 def test_sizes_and_requests_are_those_of_the_run(
     more: tuple[str, ...],
-    flat: Bucket,
-    solid: Bucket,
+    image_data: Bucket,
+    volume_data: Bucket,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To the byte and to the request."""
-    found = _plan(capsys, tmp_path / "run", flat, solid, more=("--workers", "0", *more))
+    found = _plan(capsys, tmp_path / "run", image_data, volume_data, more=("--workers", "0", *more))
     assert not (tmp_path / "run").exists()
     monkeypatch.setattr(loader, "open_range_reader", _Counted)
     monkeypatch.setattr(_Counted, "requests", 0)
-    assert _line(tmp_path / "run", flat, solid, more=("--workers", "0", *more)) == 0
+    assert _line(tmp_path / "run", image_data, volume_data, more=("--workers", "0", *more)) == 0
     state = tmp_path / "run" / layout.CHECKPOINTS / layout.checkpoint_name(2) / layout.STATE
     measured = Probe(**found["probe"])  # type: ignore[arg-type]
     encoder = (tmp_path / "run" / layout.ENCODER).stat().st_size
@@ -80,10 +80,12 @@ def test_sizes_and_requests_are_those_of_the_run(
 
 @pytest.mark.integration
 def test_the_fewest_samples_are_measured_and_scaled(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As rank 0 of the most workers; half as many take twice as long, hold twice the activations, and ask as often together."""
-    found = _plan(capsys, tmp_path, flat, solid, more=("--workers", "1:2", "--set", "global_batch=12", "--steps", "4"))
+    found = _plan(
+        capsys, tmp_path, image_data, volume_data, more=("--workers", "1:2", "--set", "global_batch=12", "--steps", "4")
+    )
     measured, [one, two] = Probe(**found["probe"]), found["workers"]  # type: ignore[arg-type, misc]
     assert (measured.world, measured.samples, measured.steps) == (2, 6.0, 3)
     assert (one["workers"], two["workers"], two["samples"]) == (1, 2, 6.0)
@@ -96,12 +98,16 @@ def test_the_fewest_samples_are_measured_and_scaled(
 
 @pytest.mark.integration
 def test_a_mixture_in_blocks_is_seen_whole(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first hundred steps hold images alone; what volumes take must be in the mean."""
-    both = _plan(capsys, tmp_path, flat, solid, more=("--workers", "0", "--set", "mixing.mode=block", "--steps", "200"))
+    both = _plan(
+        capsys, tmp_path, image_data, volume_data, more=("--workers", "0", "--set", "mixing.mode=block", "--steps", "200")
+    )
     assert both["probe"]["steps"] == 4  # type: ignore[index]
-    images, volumes = (_kept(_plan(capsys, tmp_path, data, more=("--workers", "0", "--steps", "1"))) for data in (flat, solid))
+    images, volumes = (
+        _kept(_plan(capsys, tmp_path, data, more=("--workers", "0", "--steps", "1"))) for data in (image_data, volume_data)
+    )
     assert volumes > 1.2 * images
     assert _kept(both) > 0.95 * volumes
 
@@ -111,10 +117,10 @@ def _kept(found: dict[str, object]) -> int:
     return kept
 
 
-def test_parts_hold_less(flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_hold_less(image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The parts of a step follow one another, so memory is that of the largest."""
     whole, parts = (
-        _plan(capsys, tmp_path, flat, more=("--workers", "0", "--steps", "1", "--set", f"compute.accumulate={number}"))
+        _plan(capsys, tmp_path, image_data, more=("--workers", "0", "--steps", "1", "--set", f"compute.accumulate={number}"))
         for number in (1, 2)
     )
     assert 0.45 * _kept(whole) < _kept(parts) < 0.6 * _kept(whole)
@@ -172,7 +178,7 @@ def test_the_arithmetic_stands_in_the_sentences() -> None:
 
 
 def test_what_pretrain_refuses_plan_refuses(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _line(tmp_path, flat, solid, more=("--plan", "--workers", "5")) == 1
+    assert _line(tmp_path, image_data, volume_data, more=("--plan", "--workers", "5")) == 1
     assert "5 workers leaves a worker" in capsys.readouterr().err

@@ -36,12 +36,12 @@ def test_too_few_gpus_are_waited_for_and_that_is_told(caplog: pytest.LogCaptureF
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("workers", ["0", "1", "2:16"])
 def test_a_machine_without_a_gpu_is_one_sentence_at_once(
-    workers: str, flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workers: str, image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Ray is started and before the run's folder is made."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     run, began = tmp_path / "run", time.monotonic()
-    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", flat.url, "--out", str(run), "--workers", workers, "--gpu"]
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", image_data.url, "--out", str(run), "--workers", workers, "--gpu"]
     assert main(line) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: this machine has 0 GPUs; --gpu wants ")

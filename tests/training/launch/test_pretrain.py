@@ -86,11 +86,11 @@ def _cut_off(after: int, run: Path, *data: Bucket, logged: bool = False, more: t
 
 
 @pytest.mark.integration
-def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(image_data: Bucket, volume_data: Bucket, tmp_path: Path) -> None:
     """Cut after step 3, one step beyond a checkpoint: keys, losses and rates of all steps equal those of a run in one piece."""
-    assert _pretrain(tmp_path / "whole", flat, solid) == 0
-    _cut_off(3, tmp_path / "cut", flat, solid)
-    assert _pretrain(tmp_path / "cut", flat, solid) == 0
+    assert _pretrain(tmp_path / "whole", image_data, volume_data) == 0
+    _cut_off(3, tmp_path / "cut", image_data, volume_data)
+    assert _pretrain(tmp_path / "cut", image_data, volume_data) == 0
     assert _agreeing(tmp_path / "cut") == _agreeing(tmp_path / "whole")
     assert read_status(Bucket(str(tmp_path / "cut")), 0.0).in_vain <= 1  # step 2 was made, and lost with the process
     states = [torch.load(tmp_path / run / "checkpoints/step-00000006/state.pt", weights_only=True) for run in ("cut", "whole")]
@@ -98,11 +98,11 @@ def test_a_run_that_is_cut_off_goes_on_as_if_it_had_not_been(flat: Bucket, solid
 
 
 @pytest.mark.integration
-def test_steps_made_in_vain_are_counted_over_all_starts(flat: Bucket, tmp_path: Path) -> None:
+def test_steps_made_in_vain_are_counted_over_all_starts(image_data: Bucket, tmp_path: Path) -> None:
     """Cut off after two steps without a checkpoint, and then after four with one of step 3: three were made in vain."""
     for after in (2, 4):
-        _cut_off(after, tmp_path, flat, logged=True, more=("--checkpoint-every", "3"))
-    assert _pretrain(tmp_path, flat, more=("--checkpoint-every", "3")) == 0
+        _cut_off(after, tmp_path, image_data, logged=True, more=("--checkpoint-every", "3"))
+    assert _pretrain(tmp_path, image_data, more=("--checkpoint-every", "3")) == 0
     run = Bucket(str(tmp_path))
     starts = [read_records(run, event.path)[0] for event in list_events(run) if event.kind in ("start", "resume")]
     assert [(start["step"], start["in_vain"], start["text"]) for start in starts] == [
@@ -137,19 +137,19 @@ def test_either_steps_or_seconds_say_when_to_save() -> None:
 
 @pytest.mark.integration
 def test_a_finished_run_says_so_and_the_recipe_may_be_left_out(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = str(tmp_path / "run")
-    assert _pretrain(run, flat, solid, steps=2) == 0
+    assert _pretrain(run, image_data, volume_data, steps=2) == 0
     capsys.readouterr()
-    assert main(["pretrain", "--data", flat.url, solid.url, "--out", run, "--workers", "0"]) == 0
+    assert main(["pretrain", "--data", image_data.url, volume_data.url, "--out", run, "--workers", "0"]) == 0
     assert "was already done" in capsys.readouterr().out
     assert read_saved_config(Bucket(run)).steps == 2
 
 
 @pytest.mark.integration
-def test_the_mix_is_exact_in_every_step(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
-    urls = [f"{flat.url}:0.25", f"{solid.url}:0.75"]
+def test_the_mix_is_exact_in_every_step(image_data: Bucket, volume_data: Bucket, tmp_path: Path) -> None:
+    urls = [f"{image_data.url}:0.25", f"{volume_data.url}:0.75"]
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", *urls, "--out", str(tmp_path / "run"), "--workers", "0", "--json"]
     assert main([*line, "--steps", "2", "--set", "global_batch=12"]) == 0
     assert [record["counts"] for record in read_metrics(Bucket(str(tmp_path / "run")))] == [{"pseudo3d": 3, "superpatch": 9}] * 2
@@ -164,10 +164,12 @@ def test_the_mix_is_exact_in_every_step(flat: Bucket, solid: Bucket, tmp_path: P
     ],
 )
 @pytest.mark.integration
-def test_every_mixing_trains(mode: str, counts: list[dict[str, int]], flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_every_mixing_trains(
+    mode: str, counts: list[dict[str, int]], image_data: Bucket, volume_data: Bucket, tmp_path: Path
+) -> None:
     alike = ("--set", "method.solid.global_side=[16, 16, 16]", "--set", "method.solid.local_side=[16, 8, 8]")
     mixing = ("--set", f"mixing.mode={mode}", "--set", "mixing.block_steps=2")
-    assert _pretrain(tmp_path, flat, solid, steps=4, more=(*alike, *mixing)) == 0
+    assert _pretrain(tmp_path, image_data, volume_data, steps=4, more=(*alike, *mixing)) == 0
     records = read_metrics(Bucket(str(tmp_path)))
     assert [record["counts"] for record in records] == counts
     streams = {name.partition("/")[0] for record in records for name in record["terms"]}
@@ -175,24 +177,26 @@ def test_every_mixing_trains(mode: str, counts: list[dict[str, int]], flat: Buck
 
 
 def test_joint_batches_of_unlike_views_are_refused_before_the_first_step(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = _pretrain(tmp_path, flat, solid, steps=4, more=("--set", "mixing.mode=joint"))
+    code = _pretrain(tmp_path, image_data, volume_data, steps=4, more=("--set", "mixing.mode=joint"))
     text = _refused(capsys, code, 1)
     assert "mixing joint needs views alike" in text
     assert "'view1': (1, 16, 32, 32)" in text
 
 
-def test_bf16_on_a_cpu_is_refused(flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = _pretrain(tmp_path, flat, solid, more=("--set", "compute.precision=bf16"))
+def test_bf16_on_a_cpu_is_refused(
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = _pretrain(tmp_path, image_data, volume_data, more=("--set", "compute.precision=bf16"))
     assert "bf16 needs --gpu" in _refused(capsys, code, 1)
 
 
 @pytest.mark.integration
-def test_an_average_is_kept_and_judged(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_an_average_is_kept_and_judged(image_data: Bucket, volume_data: Bucket, tmp_path: Path) -> None:
     """encoder.pt holds the averaged weights, and a resume goes on with both."""
     for steps in (2, 2):
-        assert _pretrain(tmp_path, flat, solid, steps=steps, more=("--set", "compute.ema=0.9")) == 0
+        assert _pretrain(tmp_path, image_data, volume_data, steps=steps, more=("--set", "compute.ema=0.9")) == 0
     state = torch.load(tmp_path / "checkpoints/step-00000002/state.pt", weights_only=True)
     kept = torch.load(tmp_path / "encoder.pt", weights_only=True)["weights"]
     name = "down0.0.0.weight"
@@ -209,22 +213,22 @@ def _refused(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> st
 
 @pytest.mark.integration
 def test_resuming_with_another_recipe_is_refused_with_the_difference(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _pretrain(tmp_path, flat, solid, steps=2) == 0
-    code = _pretrain(tmp_path, flat, solid, steps=2, more=("--set", "optimizer.lr=0.5"))
+    assert _pretrain(tmp_path, image_data, volume_data, steps=2) == 0
+    code = _pretrain(tmp_path, image_data, volume_data, steps=2, more=("--set", "optimizer.lr=0.5"))
     assert "holds another run: optimizer.lr was 0.03 and is 0.5" in _refused(capsys, code, 2)
 
 
 @pytest.mark.integration
 def test_resuming_on_data_prepared_otherwise_is_refused(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A window that differs by a hundred HU gives other numbers under the same name."""
-    assert _pretrain(tmp_path / "run", flat, solid, steps=2) == 0
+    assert _pretrain(tmp_path / "run", image_data, volume_data, steps=2) == 0
     other = Bucket(str(tmp_path / "other"))
     publish(other, superpatches(20), "solid", {"superpatch": {"side": 64}, "intensity": {"window_hu": [-175, 250]}})
-    text = _refused(capsys, _pretrain(tmp_path / "run", flat, other, steps=2), 2)
+    text = _refused(capsys, _pretrain(tmp_path / "run", image_data, other, steps=2), 2)
     assert "the dataset solid was prepared with another recipe or other settings" in text
 
 
@@ -247,9 +251,9 @@ def test_resuming_on_data_prepared_otherwise_is_refused(
     ],
 )
 def test_wrong_use_is_one_sentence(
-    arguments: list[str], expected: int, message: str, flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: int, message: str, image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["pretrain", "--workers", "0", *arguments, "--data", flat.url, "--out", str(tmp_path / "run")]
+    line = ["pretrain", "--workers", "0", *arguments, "--data", image_data.url, "--out", str(tmp_path / "run")]
     try:
         code = main(line)
     except SystemExit as exit_:  # argparse leaves by itself
@@ -273,15 +277,15 @@ def test_data_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.C
 
 
 def test_too_many_workers_for_the_batch_are_refused_with_the_number(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = [
         "pretrain",
         "--recipe",
         "cdssl-p3d:tiny",
         "--data",
-        flat.url,
-        solid.url,
+        image_data.url,
+        volume_data.url,
         "--out",
         str(tmp_path / "run"),
         "--workers",
@@ -295,33 +299,37 @@ def _admitted(config: Pretraining, world: int, *data: Bucket) -> None:
     validate_run(config, sources, Bucket(data[0].url + "-run"), world, use_gpu=False)
 
 
-def test_more_workers_than_samples_are_refused_with_the_number(flat: Bucket, solid: Bucket) -> None:
+def test_more_workers_than_samples_are_refused_with_the_number(image_data: Bucket, volume_data: Bucket) -> None:
     config = replace(recipe("maesil:tiny"), global_batch=5)
-    _admitted(config, 5, flat, solid)
+    _admitted(config, 5, image_data, volume_data)
     wanted = r"workers: 6 workers share a global_batch of 5: some would never have a sample; at most 5 workers, or a larger"
     with pytest.raises(UsageError, match=wanted):
-        _admitted(config, 6, flat, solid)
+        _admitted(config, 6, image_data, volume_data)
 
 
-def test_a_method_without_batch_norm_lets_workers_be_without_a_sample_of_a_dataset(flat: Bucket, solid: Bucket) -> None:
+def test_a_method_without_batch_norm_lets_workers_be_without_a_sample_of_a_dataset(
+    image_data: Bucket, volume_data: Bucket
+) -> None:
     """Four of a batch of 5 have no image, or no superpatch; one that needs three of each is refused at two workers."""
-    _admitted(replace(recipe("maesil:tiny"), global_batch=5, compute=Execution(accumulate=4)), 4, flat, solid)
+    _admitted(replace(recipe("maesil:tiny"), global_batch=5, compute=Execution(accumulate=4)), 4, image_data, volume_data)
     with pytest.raises(UsageError, match="leaves a worker 1 samples of one dataset at a time; cdssl-p3d needs 3"):
-        _admitted(replace(recipe("cdssl-p3d:tiny"), global_batch=5), 2, flat, solid)
+        _admitted(replace(recipe("cdssl-p3d:tiny"), global_batch=5), 2, image_data, volume_data)
 
 
-def test_synchronised_batch_norm_needs_a_sample_of_each_dataset_of_every_worker(flat: Bucket, solid: Bucket) -> None:
+def test_synchronised_batch_norm_needs_a_sample_of_each_dataset_of_every_worker(image_data: Bucket, volume_data: Bucket) -> None:
     """Its statistics are of all workers' samples; a borrowed one would be counted among them."""
     config = replace(recipe("cdssl-p3d:tiny"), global_batch=8, compute=Execution(sync_bn=True))
-    _admitted(config, 4, flat, solid)
+    _admitted(config, 4, image_data, volume_data)
     with pytest.raises(UsageError, match="5 workers leave one without a sample of a dataset; synchronised batch norm"):
-        _admitted(config, 5, flat, solid)
+        _admitted(config, 5, image_data, volume_data)
 
 
 @pytest.mark.integration
-def test_the_encoder_loads_without_ray_and_without_an_object_store(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_the_encoder_loads_without_ray_and_without_an_object_store(
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path
+) -> None:
     """A colleague with PyTorch alone can use what was trained."""
-    assert _pretrain(tmp_path, flat, solid, steps=2) == 0
+    assert _pretrain(tmp_path, image_data, volume_data, steps=2) == 0
     script = f"""
 import sys
 class Absent:
@@ -339,8 +347,10 @@ assert spec.pseudo3d["window"] == 4 and len(spec.preprocessing_digests) == 2
 
 
 @pytest.mark.integration
-def test_metrics_hold_every_step_once_and_tensorboard_has_them_too(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
-    assert _pretrain(tmp_path, flat, solid, steps=5) == 0
+def test_metrics_hold_every_step_once_and_tensorboard_has_them_too(
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path
+) -> None:
+    assert _pretrain(tmp_path, image_data, volume_data, steps=5) == 0
     assert [record["step"] for record in read_metrics(Bucket(str(tmp_path)))] == list(range(5))
     files = sorted((tmp_path / "tensorboard").iterdir())
     seen = [(value.tag, event.step) for file in files for event in read(file.read_bytes()) for value in event.summary.value]
@@ -350,11 +360,11 @@ def test_metrics_hold_every_step_once_and_tensorboard_has_them_too(flat: Bucket,
 
 
 def test_folders_may_be_named_from_where_one_stands(
-    flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers stand elsewhere: a relative path must mean the folder of the one who typed it."""
     monkeypatch.chdir(tmp_path)
-    assert _pretrain("runs/b", flat, solid, steps=1) == 0
+    assert _pretrain("runs/b", image_data, volume_data, steps=1) == 0
     assert (tmp_path / "runs" / "b" / "encoder.pt").exists()
 
 
@@ -364,19 +374,23 @@ def test_images_of_one_dataset_alone_are_enough(tmp_path: Path) -> None:
     assert _pretrain(tmp_path / "run", bucket, steps=1) == 0
 
 
-def test_one_dataset_given_twice_is_refused_by_name(flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_dataset_given_twice_is_refused_by_name(
+    image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also under another name; weights are what makes a dataset count more."""
-    (tmp_path / "link").symlink_to(flat.url)
-    for again in (flat.url, f"{flat.url}/", f"{flat.url}:2", str(tmp_path / "link")):
+    (tmp_path / "link").symlink_to(image_data.url)
+    for again in (image_data.url, f"{image_data.url}/", f"{image_data.url}:2", str(tmp_path / "link")):
         line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--workers", "0", "--out", str(tmp_path / "run"), "--data"]
-        error = _refused(capsys, main([*line, flat.url, again]), 1)
+        error = _refused(capsys, main([*line, image_data.url, again]), 1)
         assert re.search(r"--data names \S+ twice; name each dataset once", error)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_next_line_is_ready_to_paste(flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_next_line_is_ready_to_paste(
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "a run"
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--workers", "0", "--out", str(run), "--steps", "1"]
-    assert main([*line, "--set", "global_batch=9", "--data", f"{flat.url}:2", solid.url]) == 0
+    assert main([*line, "--set", "global_batch=9", "--data", f"{image_data.url}:2", volume_data.url]) == 0
     told = capsys.readouterr().out
-    assert told.endswith(f"Next: crossdim evaluate '{run}' --data {flat.url} {solid.url}\n")
+    assert told.endswith(f"Next: crossdim evaluate '{run}' --data {image_data.url} {volume_data.url}\n")

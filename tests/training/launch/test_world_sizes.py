@@ -45,9 +45,9 @@ def _process(rank: int, world: int, folder: str, data: tuple[str, ...], sync_bn:
 
 
 @pytest.mark.parametrize("sync_bn", [True, False])
-def test_two_workers_with_uneven_shares(sync_bn: bool, flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_two_workers_with_uneven_shares(sync_bn: bool, image_data: Bucket, volume_data: Bucket, tmp_path: Path) -> None:
     """Seven samples of each dataset: three on one rank, four on the other."""
-    data = (flat.url, solid.url)
+    data = (image_data.url, volume_data.url)
     train(_job(str(tmp_path / "one"), data, sync_bn=sync_bn), 0, 1, torch.device("cpu"), StopControl())
     run_on_ranks(2, _process, str(tmp_path), data, sync_bn)
     one, two = (read_metrics(Bucket(str(tmp_path / run))) for run in ("one", "two"))
@@ -98,9 +98,9 @@ def _several(rank: int, world: int, folder: str, data: tuple[str, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(image_data: Bucket, volume_data: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of runs on one, two and three workers."""
-    folder, data = tmp_path_factory.mktemp("runs"), (flat.url, solid.url)
+    folder, data = tmp_path_factory.mktemp("runs"), (image_data.url, volume_data.url)
     for batch in BATCHES:
         train(_uneven(str(folder / f"{batch}-on-1"), data, batch), 0, 1, CPU, StopControl())
     train(_uneven(str(folder / "one-dataset-on-1"), data[:1], 5), 0, 1, CPU, StopControl())

@@ -56,7 +56,7 @@ def test_acs_is_the_embedded_convolution(
     channels: tuple[int, int, int],
     sides: tuple[int, int, int],
 ) -> None:
-    """Oracle 14, for every stride, padding, dilation and grouping: where the published code gives wrong values or none."""
+    """For every stride, padding, dilation and grouping: where the published code gives wrong values or none."""
     assume(all(n + 2 * p >= d * (kernel - 1) + 1 for n, p, d in zip(sides, padding, dilation, strict=True)))
     groups, ins, outs = channels
     layer = ACSConv(ins, outs, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups).double()
@@ -78,7 +78,6 @@ def test_acs_takes_other_borders(padding_mode: str) -> None:
 
 
 def test_blocks_are_shared_as_published() -> None:
-    """Oracle 14, section 3.1."""
     splits = {
         64: (22, 21, 21),
         128: (43, 43, 42),
@@ -135,7 +134,6 @@ def test_25d_sees_slices_and_strides_along_depth() -> None:
 
 
 def test_i3d_is_the_image_inside_and_two_thirds_at_the_border() -> None:
-    """Oracle 14, section 3.4."""
     weight, image = _random(3, 2, 3, 3), _random(1, 2, 6, 6, seed=1)
     flat = functional.conv2d(image, weight, padding=1)
     solid = functional.conv3d(image[:, :, None].expand(-1, -1, 5, -1, -1), inflate_kernel(weight, "i3d", depth=3), padding=1)

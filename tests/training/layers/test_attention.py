@@ -17,7 +17,6 @@ def _count(module: nn.Module) -> int:
 
 
 def test_blocks_have_the_published_number_of_parameters() -> None:
-    """O-D17."""
     with torch.device("meta"):
         assert _count(FactorisedBlock(768, 8, 1024)) == 6_302_464
         assert _count(FullBlock(768, 8, 3072)) == 7_087_872
@@ -55,7 +54,7 @@ def test_hidden_sites_leave_no_trace_and_no_nan_in_gradients() -> None:
 
 @pytest.mark.parametrize("kind", ["full", "factorised"])
 def test_the_order_of_tokens_does_not_matter(kind: str) -> None:
-    """O-D11: positions are in the tokens and their sites, not in their order."""
+    """Positions are in the tokens and their sites, not in their order."""
     stack = build_blocks(kind, 2, 12, 3, 24)  # type: ignore[arg-type]
     ids, x = torch.tensor([[0, 2, 3, 7, 8]]), torch.randn(1, 5, 12)
     order = torch.randperm(5)

@@ -19,7 +19,7 @@ def _rng() -> np.random.Generator:
 
 
 def test_a_code_that_is_an_entry_is_left_alone() -> None:
-    """O-D14: nothing to commit to."""
+    """Nothing to commit to."""
     book = Codebook(8, 3, 0.99)
     codes = book.entries[torch.tensor([[1, 5], [5, 7]])].permute(2, 0, 1)[None, :, None]
     quantised, chosen = book(codes)

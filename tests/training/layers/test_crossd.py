@@ -99,7 +99,7 @@ def test_layers_of_any_shape_are_the_transcription(
 @pytest.mark.parametrize("mode", ["paper", "centered"])
 @pytest.mark.parametrize("training", [False, True])
 def test_all_forms_are_equal(case: tuple[int, ...], mode: str, training: bool) -> None:
-    """Oracle 12: outputs to 1e-12, gradients to 1e-11; batch statistics of the rotation net count a batch once."""
+    """Outputs to 1e-12, gradients to 1e-11; batch statistics of the rotation net count a batch once."""
     ins, outs, kernel, stride, padding, groups = case
     x = _random(9, ins, 9, 11).requires_grad_()
     reference = _layer(ins, outs, kernel, stride=stride, padding=padding, groups=groups, bias=False, mode=mode).train(training)
@@ -123,7 +123,7 @@ def test_all_forms_are_equal(case: tuple[int, ...], mode: str, training: bool) -
 
 @pytest.mark.parametrize("form", FORMS)
 def test_single_precision_agrees_to_its_rounding(form: Form) -> None:
-    """Oracle 12: 1e-6 of an output of about 1, for weights as they are drawn."""
+    """1e-6 of an output of about 1, for weights as they are drawn."""
     torch.manual_seed(0)
     layer = CrossDConv(16, 16, 3, padding=1, form=form).eval()
     x = torch.randn(3, 16, 10, 10)
@@ -147,7 +147,7 @@ def test_pieces_are_put_together_right(form: Form, monkeypatch: pytest.MonkeyPat
 
 
 def test_circulants_form_a_group() -> None:
-    """Oracle 10 and section 2.2: orthogonal, S_a S_b = S_(a+b), period K, rows of sum 1."""
+    """Orthogonal, S_a S_b = S_(a+b), period K, rows of sum 1."""
     for taps in (1, 3, 5, 7):
         a, b = torch.tensor([0.37, -1.4], dtype=torch.float64), torch.tensor([2.2, 0.05], dtype=torch.float64)
         of_a, of_b, of_sum = build_circulant(a, taps)[0], build_circulant(b, taps)[0], build_circulant(a + b, taps)[0]
@@ -168,14 +168,13 @@ def test_shifting_a_whole_kernel_keeps_its_norm_and_sum() -> None:
 
 @given(st.lists(st.floats(-20, 20), min_size=4, max_size=4))
 def test_shifts_sum_to_three_and_stay_near_one(r: list[float]) -> None:
-    """Oracle 10: four numbers, two degrees of freedom."""
+    """Four numbers, two degrees of freedom."""
     shift = shift_of(torch.tensor([r], dtype=torch.float64))
     assert abs(shift.sum().item() - 3) < 1e-12
     assert (shift - 1).abs().max() <= torch.pi / 4 * 2**0.5 + 1e-12
 
 
 def test_angle_zero_is_a_roll_in_paper_mode_and_the_middle_slice_in_centered() -> None:
-    """Oracle 10."""
     for taps in (2, 3, 4, 5, 7):
         u = _random(2, 3, taps, taps, taps)
         paper = mix_planes(u, build_middle_terms(torch.ones(1, 3, dtype=torch.float64), (taps,) * 3))
@@ -186,7 +185,7 @@ def test_angle_zero_is_a_roll_in_paper_mode_and_the_middle_slice_in_centered() -
 
 @pytest.mark.parametrize("taps", [2, 3, 4, 5, 7])
 def test_a_paper_layer_becomes_a_centered_one_by_a_roll(taps: int) -> None:
-    """Oracle 10: centered(U) = paper(roll(U, -1)), so published weights can be brought over without changing images."""
+    """As centered(U) = paper(roll(U, -1)), so published weights can be brought over without changing images."""
     layer = _layer(2, 3, taps, mode="paper").eval()
     x = _random(2, 2, 9, 9)
     before, weights = layer(x), layer.weights_3d.detach().clone()
@@ -199,7 +198,7 @@ def test_a_paper_layer_becomes_a_centered_one_by_a_roll(taps: int) -> None:
 
 
 def test_a_volume_of_one_slice_meets_the_middle_of_the_kernel() -> None:
-    """Oracle 10: 2D and 3D use of a centered layer at angle 0 are one operation."""
+    """2D and 3D use of a centered layer at angle 0 are one operation."""
     layer = _layer(3, 4, 3, padding=1)
     assert layer.rotation_params is not None
     layer.rotation_params.reset_to_zero_angle()
@@ -226,7 +225,7 @@ def test_volumes_are_convolved_with_the_kernel_itself() -> None:
 
 
 def test_one_tap_is_a_plain_convolution() -> None:
-    """Oracle 11: nothing to turn, no rotation net, and none loaded."""
+    """Nothing to turn, no rotation net, and none loaded."""
     layer = _layer(3, 5, 1, stride=2)
     assert layer.rotation_params is None
     x = _random(2, 3, 7, 7)
@@ -236,7 +235,7 @@ def test_one_tap_is_a_plain_convolution() -> None:
 
 
 def test_the_transcription_gives_one_tap_no_rotation_gradient() -> None:
-    """Oracle 11: why the rotation net of one tap may be dropped."""
+    """Why the rotation net of one tap may be dropped."""
     u, r = _random(2, 3, 1, 1, 1), _random(2, 4).requires_grad_()
     output = oracle.convolution(_random(2, 3, 4, 4), u, r)
     assert torch.allclose(output, functional.conv2d(_random(2, 3, 4, 4), u[:, :, 0]), atol=1e-14)
@@ -245,7 +244,7 @@ def test_the_transcription_gives_one_tap_no_rotation_gradient() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_in_evaluation_a_sample_knows_nothing_of_its_batch(form: Form) -> None:
-    """Oracle 11: bit for bit where the arithmetic is that of one sample, else to rounding."""
+    """Bit for bit where the arithmetic is that of one sample, else to rounding."""
     layer = _layer(3, 4, 3, padding=1, form=form).eval()
     x = _random(5, 3, 6, 6)
     together = layer(x)
@@ -260,7 +259,7 @@ def test_in_training_batch_norm_of_the_rotation_net_sees_the_batch() -> None:
 
 
 def test_a_depthwise_layer_turns_all_groups_alike() -> None:
-    """Oracle 11: one shift from all channels, kernels group by group."""
+    """One shift from all channels, kernels group by group."""
     layer = _layer(4, 8, 3, groups=4, bias=False).eval()
     x = _random(2, 4, 5, 5)
     each = layer.planes(layer.shifts(x))
@@ -290,7 +289,7 @@ def test_borders_are_those_of_torch(padding_mode: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rank", [4, 5])
 def test_channels_last_and_views_are_taken(form: Form, rank: int) -> None:
-    """Oracle 13: the published layer fails for both."""
+    """The published layer fails for both."""
     layer = _layer(4, 6, 3, padding=1, form=form).eval()
     x = _random(2, 4, *(5, 8, 8)[5 - rank :])
     last = x.to(memory_format=torch.channels_last if rank == 4 else torch.channels_last_3d)
@@ -313,7 +312,7 @@ def test_weights_with_channels_last_are_taken(form: Form) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_bfloat16_modules_and_autocast_run_and_train(form: Form) -> None:
-    """Oracle 13: shifts stay in float32; the convolution is in bfloat16."""
+    """Shifts stay in float32; the convolution is in bfloat16."""
     torch.manual_seed(0)
     layer = CrossDConv(8, 8, 3, padding=1, form=form)
     x = torch.randn(2, 8, 12, 12)
@@ -335,7 +334,7 @@ def test_bfloat16_modules_and_autocast_run_and_train(form: Form) -> None:
 @pytest.mark.parametrize("rank", [4, 5])
 @pytest.mark.integration
 def test_exported_programs_take_any_batch(form: Form, rank: int) -> None:
-    """Oracle 13; one program for each rank."""
+    """One program for each rank."""
     torch.manual_seed(0)
     layer = CrossDConv(3, 4, 3, padding=1, form=form).eval()
     x = torch.randn(2, 3, *(5, 8, 8)[5 - rank :])
@@ -358,7 +357,7 @@ def test_compiled_layers_give_the_same_outputs_and_gradients(form: Form) -> None
 
 
 def test_frozen_inputs_and_weights_get_no_gradient() -> None:
-    """Oracle 13, empty gradients: probes freeze the layer, stems have an input without gradient."""
+    """Empty gradients: probes freeze the layer, stems have an input without gradient."""
     for form in FORMS:
         layer = _layer(3, 4, 3, padding=1, form=form)
         layer.weights_3d.requires_grad_(False)
@@ -407,7 +406,6 @@ def test_mixing_is_orthogonal_rows_for_odd_kernels() -> None:
 
 
 def test_the_aggregator_is_a_boltzmann_mean() -> None:
-    """Oracle 6."""
     rows = torch.tensor([[0.0, 1.0], [2.0, 3.0]], dtype=torch.float64)
     assert boltzmann_mean(rows[None, None]).item() == pytest.approx(2.49265273458577, abs=1e-14)
     assert boltzmann_mean(torch.full((1, 1, 3, 3), 0.7, dtype=torch.float64)).item() == pytest.approx(0.7, abs=1e-14)

@@ -62,7 +62,6 @@ def _layer() -> CrossDConv:
 
 
 def test_shift_of_an_axis_and_an_angle() -> None:
-    """Oracle 1."""
     angle = math.atanh(0.3 / (math.pi / 4))
     assert torch.allclose(
         shift_of(torch.tensor([[1e6, 2e6, 3e6, angle]], dtype=torch.float64)),
@@ -72,7 +71,6 @@ def test_shift_of_an_axis_and_an_angle() -> None:
 
 
 def test_rows_of_circulants() -> None:
-    """Oracle 2."""
     quarter = torch.tensor([0.25], dtype=torch.float64)
     three = build_circulant(quarter, 3)[0][0]
     assert _close(three[0], [0.9106836025229592, -0.2440169358562925, 0.3333333333333333])
@@ -94,17 +92,16 @@ def test_slope_of_a_circulant() -> None:
 
 
 def test_kernel_of_a_ramp() -> None:
-    """Oracle 3, whose source misprints one digit of the second row; the transcription is held against it in ``_kernel``."""
+    """The source misprints one digit of the second row; the transcription is held against it in ``_kernel``."""
     assert _close(_kernel((torch.arange(27).double() / 27).view(1, 1, 3, 3, 3)), KERNEL_OF_RAMP)
 
 
 def test_kernel_of_residues() -> None:
-    """Oracle 4."""
     assert _close(_kernel(_residues(3)), KERNEL_OF_RESIDUES)
 
 
 def test_kernel_of_even_size() -> None:
-    """Oracle 5: four terms, because the Nyquist frequency is complex."""
+    """Four terms, because the Nyquist frequency is complex."""
     first = [0.6791419808258687, 0.8913115213549503, 0.5369948250048336, 0.13885503311412872]
     assert _close(_kernel(_residues(4))[0], first)
 
@@ -119,7 +116,7 @@ def test_two_of_the_four_numbers_count() -> None:
 
 
 def test_answer_that_does_not_depend_on_the_image() -> None:
-    """Oracle 7: axis (1, 2, 3) / sqrt(14), angle 0.36294596658646144."""
+    """Axis (1, 2, 3) / sqrt(14), angle 0.36294596658646144."""
     layer = _layer()
     assert layer.rotation_params is not None
     with torch.no_grad():
@@ -132,7 +129,7 @@ def test_answer_that_does_not_depend_on_the_image() -> None:
 
 
 def test_images_through_a_whole_layer() -> None:
-    """Oracle 8, through the layer and through the transcription."""
+    """Through the layer and through the transcription."""
     layer, x = _layer(), _lin(2, 2, 4, 5)
     assert layer.rotation_params is not None
     r = oracle.answer(x, list(layer.rotation_params))
@@ -155,7 +152,6 @@ def test_images_through_a_whole_layer() -> None:
 
 
 def test_volumes_through_the_same_layer() -> None:
-    """Oracle 9."""
     z = _layer()(_lin(1, 2, 3, 4, 5))
     assert z.sum().item() == pytest.approx(1.456327810998921, abs=1e-11)
     assert z.square().sum().item() == pytest.approx(53.780323328755955, abs=1e-10)

@@ -30,7 +30,7 @@ def drawn(mask: DualMask, counts: tuple[int, int, int], positions: range, seed: 
     [(0.25, 192, 144, 2304, 0.4375), (0.5, 128, 64, 1024, 0.75), (0.75, 64, 16, 256, 0.9375)],
 )
 def test_tubes_then_planes_keep_exact_counts(share: float, tubes: int, a_plane: int, visible: int, masked: float) -> None:
-    """O-D4, for several samples of several seeds."""
+    """For several samples of several seeds."""
     mask = DualMask(spatial=share, depth=share)
     assert mask.num_visible(GRID) == visible
     for seed in range(3):
@@ -43,7 +43,7 @@ def test_tubes_then_planes_keep_exact_counts(share: float, tubes: int, a_plane: 
 
 
 def test_planes_and_places_cross() -> None:
-    """O-D5: exactly 8 planes, all with the same 128 places."""
+    """Exactly 8 planes, all with the same 128 places."""
     seen = visible_mask(drawn(DualMask(mode="plane_x_axis"), GRID, range(4)), 4096).view(4, 16, 256)
     for sample in seen:
         planes = sample[sample.any(dim=1)]
@@ -63,7 +63,7 @@ def test_the_control_hides_three_quarters_anywhere() -> None:
 def test_ids_ascend_and_their_number_is_that_of_the_settings(
     mode: MaskMode, counts: tuple[int, int, int], spatial: float, depth: float, seed: int
 ) -> None:
-    """O-D6 and O-D7: for any grid and shares, also such as leave nothing to see."""
+    """For any grid and shares, also such as leave nothing to see."""
     mask = DualMask(mode=mode, spatial=spatial, depth=depth)
     ids = drawn(mask, counts, range(3), seed)
     total = int(np.prod(counts))
@@ -86,7 +86,7 @@ def test_a_batch_is_masked_like_its_samples_in_loops(
 
 @given(mode=modes)
 def test_the_sample_alone_decides(mode: MaskMode) -> None:
-    """O-D6: the same place in a run, the same mask, whoever else is in the batch; another place, another mask."""
+    """The same place in a run, the same mask, whoever else is in the batch; another place, another mask."""
     mask = DualMask(mode=mode)
     many = drawn(mask, GRID, range(4))
     assert torch.equal(many[2], drawn(mask, GRID, range(2, 3))[0])
@@ -96,7 +96,6 @@ def test_the_sample_alone_decides(mode: MaskMode) -> None:
 
 @pytest.mark.parametrize("mode", ["tube_then_plane", "plane_x_axis", "random"])
 def test_nothing_hidden_and_nearly_all_hidden(mode: MaskMode) -> None:
-    """O-D7."""
     nothing = drawn(DualMask(mode=mode, spatial=0, depth=0), GRID, range(2))
     assert torch.equal(nothing, torch.arange(4096).expand(2, -1))
     assert DualMask(mode="tube_then_plane", spatial=0.999, depth=0.999).num_visible(GRID) == 16

@@ -1,6 +1,6 @@
-"""The differentiable form of the view: the same voxels and pixels as NumPy's, and O-A11 for its gradient.
+"""The differentiable form of the view: the same voxels and pixels as NumPy's, and the gradient of a gather.
 
-The other oracles of the method notes are put to both forms in ``tests/storage_schema/test_pseudo3d.py``.
+Values worked out by hand are put to both forms in ``tests/storage_schema/test_pseudo3d.py``.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_torch_folds_any_volume_as_numpy_does(case, seed):
 
 @given(views(covered=False))
 def test_torch_refuses_what_numpy_refuses(case):
-    """O-A12: a pixel that nobody read is no black pixel."""
+    """A pixel that nobody read is no black pixel."""
     image, spec = case
     volume = unroll(image, spec)
     if coverage(spec, *image.shape[1:]).all():
@@ -91,7 +91,7 @@ def test_torch_refuses_what_numpy_refuses(case):
 
 @given(views(covered=False))
 def test_the_gradient_of_a_pixel_counts_the_windows_that_read_it(case):
-    """O-A11: the derivative of a gather is how often each element was gathered."""
+    """The derivative of a gather is how often each element was gathered."""
     image, spec = case
     leaf = torch.zeros((1, *image.shape), dtype=torch.float64, requires_grad=True)
     unroll_torch(leaf, spec).sum().backward()
@@ -123,7 +123,7 @@ def test_derivatives_agree_with_differences(spec):
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
 def test_the_default_geometry_is_pixel_unshuffle_and_pixel_shuffle(window, channels, rows, columns):
-    """Method notes A.8: with stride = window both ways are torch's own permutations, channels read as depth."""
+    """With stride = window both ways are torch's own permutations, channels read as depth."""
     spec = Pseudo3D(window=window, stride=window, channel_mode="depth")
     images = noise(2, channels, rows * window, columns * window)
     unshuffled = F.pixel_unshuffle(images, window)

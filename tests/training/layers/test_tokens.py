@@ -29,7 +29,6 @@ CPU = torch.device("cpu")
 
 
 def test_a_superpatch_is_4096_tokens_of_512_values() -> None:
-    """O-D1."""
     cube = torch.empty(1, 1, 128, 128, 128)
     assert patchify(cube, (8, 8, 8)).shape == (1, 4096, 512)
     assert cube.numel() * cube.element_size() == 8_388_608
@@ -39,7 +38,7 @@ def test_a_superpatch_is_4096_tokens_of_512_values() -> None:
 def test_patches_are_those_of_the_oracle_and_go_back(
     counts: tuple[int, int, int], patch: tuple[int, int, int], channels: int, batch: int
 ) -> None:
-    """O-D3: cutting is a permutation, in the stated order."""
+    """Cutting is a permutation, in the stated order."""
     shape = tuple(n * p for n, p in zip(counts, patch, strict=True))
     x = torch.randn(batch, channels, *shape, dtype=torch.float64)
     rows = patchify(x, patch)
@@ -49,7 +48,7 @@ def test_patches_are_those_of_the_oracle_and_go_back(
 
 
 def test_tokens_are_counted_along_x_then_y_then_z() -> None:
-    """O-D3: token 0 covers 0..7 on every axis; 1 starts at x = 8, 16 at y = 8, 256 at z = 8."""
+    """Token 0 covers 0..7 on every axis; 1 starts at x = 8, 16 at y = 8, 256 at z = 8."""
     side = 128
     index = torch.arange(side)
     for axis, token in ((0, 256), (1, 16), (2, 1)):
@@ -67,7 +66,6 @@ def test_patches_that_do_not_tile_are_refused() -> None:
 @given(patch=sizes, channels=st.integers(1, 3))
 @pytest.mark.integration
 def test_embedding_rows_is_a_strided_convolution(patch: tuple[int, int, int], channels: int) -> None:
-    """O-D9."""
     embed = PatchEmbedding(channels, 12, patch)
     torch.nn.init.normal_(embed.kernel.bias)  # type: ignore[arg-type]
     x = torch.randn(2, channels, 2 * patch[0], 3 * patch[1], patch[2])
@@ -76,7 +74,7 @@ def test_embedding_rows_is_a_strided_convolution(patch: tuple[int, int, int], ch
 
 
 def test_at_the_papers_size_too() -> None:
-    """O-D9: E = 768, patches of 8^3."""
+    """E = 768, patches of 8^3."""
     embed = PatchEmbedding(1, 768, (8, 8, 8))
     x = torch.rand(1, 1, 16, 16, 16)
     difference = embed(patchify(x, (8, 8, 8))) - embed.kernel(x).flatten(2).transpose(1, 2)
@@ -84,7 +82,6 @@ def test_at_the_papers_size_too() -> None:
 
 
 def test_positions_have_equal_length_and_known_first_components() -> None:
-    """O-D10."""
     table = sinusoids((16, 16, 16), 768, CPU)
     assert torch.equal(table[0].view(3, 2, 128)[:, 0], torch.zeros(3, 128))
     assert torch.equal(table[0].view(3, 2, 128)[:, 1], torch.ones(3, 128))
@@ -103,7 +100,7 @@ def test_positions_agree_with_the_oracle_on_any_grid(counts: tuple[int, int, int
 
 @given(count=st.integers(1, 20), data=st.data())
 def test_taking_and_putting_back_are_inverse(count: int, data: st.DataObject) -> None:
-    """O-D6: visible rows come back exactly, and the ground is everywhere else."""
+    """Visible rows come back exactly, and the ground is everywhere else."""
     ids = torch.tensor([sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=count // 2 + 1, max_size=count // 2 + 1)))])
     rows, ground = torch.randn(1, count, 5), torch.randn(5)
     placed = scatter_tokens(gather_tokens(rows, ids), ids, ground, count)

@@ -78,7 +78,6 @@ def test_codes_are_as_small_as_they_are_said_to_be(config: Ae, ratio: float) -> 
 
 
 def test_divergence_in_closed_form() -> None:
-    """O-D14."""
     zero, one = torch.zeros(2, 3), torch.ones(2, 3)
     assert float(divergence(zero, zero)) == 0
     assert float(divergence(one, zero)) == pytest.approx(0.5)
@@ -95,7 +94,7 @@ def test_its_weight_rises_in_the_first_tenth() -> None:
 
 
 def test_quantising_is_the_identity_for_gradients() -> None:
-    """O-D14: and commitment is 0 where code and entry agree, and pulls the code alone where they do not."""
+    """Commitment is 0 where code and entry agree, and pulls the code alone where they do not."""
     code, entry = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
     through = straight_through(code, entry)
     assert torch.allclose(through, entry, atol=1e-6)

@@ -60,7 +60,7 @@ class TestCdsslP3D(MethodSuite):
             assert all(np.array_equal(one[name], two[name]) for name in one)
 
     def test_the_perfect_network_reaches_minus_two(self, config: MethodConfig, samples: dict[Presentation, list[Sample]]) -> None:
-        """O-B6: perfect restoration and perfect agreement give -2 at any step; only then."""
+        """Perfect restoration and perfect agreement give -2 at any step; only then."""
         batch = self.batch(config, samples[Presentation.SUPERPATCH])
         network = config.build()
         network.levels = lambda x: [x] * 3  # type: ignore[attr-defined, method-assign, assignment]
@@ -75,7 +75,7 @@ class TestCdsslP3D(MethodSuite):
         assert sum(term.item() for term in losses.values()) == pytest.approx(-2.0, abs=1e-5)
 
     def test_restoring_is_measured_alike_in_image_and_pseudo_3d_space(self) -> None:
-        """O-B12: for k = s the view is a permutation of pixels, so mean squared errors are equal."""
+        """For k = s the view is a permutation of pixels, so mean squared errors are equal."""
         rng = np.random.default_rng(0)
         x, y = (rng.random((1, 32, 32)) for _ in range(2))
         assert np.mean((unroll(x, Pseudo3D()) - unroll(y, Pseudo3D())) ** 2) == pytest.approx(np.mean((x - y) ** 2), abs=1e-15)

@@ -18,10 +18,10 @@ TINY = sorted(name for name in RECIPES if name.endswith(":tiny"))
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.integration
 def test_a_recipe_trains_and_is_evaluated(
-    name: str, flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kind = recipe(name).method.kind
-    data = [solid.url] if kind in ("ae", "vae", "vqvae") else [flat.url, solid.url]
+    data = [volume_data.url] if kind in ("ae", "vae", "vqvae") else [image_data.url, volume_data.url]
     run = str(tmp_path / "run")
     assert main(["pretrain", "--recipe", name, "--data", *data, "--out", run, "--workers", "0", "--steps", "1", "--json"]) == 0
     capsys.readouterr()

@@ -81,7 +81,7 @@ def _ids(mask: DualMask, counts: tuple[int, int, int] = (4, 4, 4), batch: int = 
 
 @pytest.mark.parametrize("config", [_tiny(), _everything()], ids=["plain", "switches"])
 def test_hidden_patches_do_not_leak(config: Maesil) -> None:
-    """O-D12: whatever hidden voxels hold, infinities included, the encoder says the same, to the last bit."""
+    """Whatever hidden voxels hold, infinities included, the encoder says the same, to the last bit."""
     network, ids = _network(config), _ids(config.mask)
     x = torch.rand(2, 1, 32, 32, 32)
     hidden = ~visible_mask(ids, 64)
@@ -116,7 +116,7 @@ def test_a_step_agrees_with_its_transcription() -> None:
 
 
 def test_the_loss_is_of_hidden_patches_alone() -> None:
-    """O-D8: values in closed form, and no gradient at visible sites."""
+    """Values in closed form, and no gradient at visible sites."""
     seen = torch.tensor([[True, False, False, True]])
     target = torch.rand(1, 4, 8)
     wrong = torch.where(seen[..., None], target + 5, target).requires_grad_()
@@ -130,7 +130,6 @@ def test_the_loss_is_of_hidden_patches_alone() -> None:
 
 
 def test_with_nothing_hidden_the_loss_is_the_full_error() -> None:
-    """O-D7."""
     a, b = torch.rand(2, 6, 8), torch.rand(2, 6, 8)
     everything = torch.ones(2, 6, dtype=torch.bool)
     assert float(masked_mse(a, b, everything)) == pytest.approx(float((a - b).square().mean()))
@@ -182,9 +181,11 @@ def test_networks_are_one_graph_each(config: Maesil) -> None:
     assert torch.equal(network.predict_patches(x, ids), expected)
 
 
-def test_one_run_holds_images_and_volumes(flat: Bucket, solid: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_run_holds_images_and_volumes(
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cross-dimensional masked autoencoding, from the command line: both are restored in every step, by one encoder."""
-    line = ["pretrain", "--recipe", "maesil:tiny", "--data", flat.url, solid.url, "--out", str(tmp_path / "run")]
+    line = ["pretrain", "--recipe", "maesil:tiny", "--data", image_data.url, volume_data.url, "--out", str(tmp_path / "run")]
     assert main([*line, "--workers", "0", "--steps", "3"]) == 0
     records = read_metrics(Bucket(str(tmp_path / "run")))
     assert [sorted(record["terms"]) for record in records] == [["pseudo3d/masked", "superpatch/masked"]] * 3
@@ -237,7 +238,7 @@ def _scaled(low: float, high: float) -> dict[str, object]:
 
 
 def test_hounsfield_units_become_unit_range() -> None:
-    """O-D15: the soft-tissue window; what lies outside is clipped when a dataset is prepared, and stored so."""
+    """The soft-tissue window; what lies outside is clipped when a dataset is prepared, and stored so."""
     window = Scaling(intercept=-1000, low=-175, high=250)
     stored = np.array([825, 1250, 1037.5])
     assert np.allclose(window.unit(stored), [0, 1, 0.5], atol=1e-6)
@@ -245,7 +246,7 @@ def test_hounsfield_units_become_unit_range() -> None:
 
 
 def test_the_rate_falls_from_the_end_of_the_warm_up_to_the_end_of_the_run() -> None:
-    """O-D16, counted in steps; counted in epochs and stepped every batch, it would rise to full again at step 95."""
+    """Counted in steps; counted in epochs and stepped every batch, it would rise to full again at step 95."""
     run = paper()
     rates = [run.optimizer.learning_rate(step, run.steps) for step in range(0, run.steps + 1, 100)]
     warm = run.optimizer.warmup_steps // 100
@@ -256,7 +257,7 @@ def test_the_rate_falls_from_the_end_of_the_warm_up_to_the_end_of_the_run() -> N
 
 
 def test_sizes_of_the_paper() -> None:
-    """O-D1: 4,096 tokens seen without a mask, 1,024 with; a code one and a half times as large as its input."""
+    """4,096 tokens seen without a mask, 1,024 with; a code one and a half times as large as its input."""
     config = paper().method
     assert isinstance(config, Maesil)
     with torch.device("meta"):

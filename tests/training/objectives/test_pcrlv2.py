@@ -1,4 +1,4 @@
-"""The PCRLv2 objective against closed forms: oracles O-B3 to O-B10 and O-B16."""
+"""The PCRLv2 objective against closed forms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _pair(z: torch.Tensor, q: torch.Tensor) -> Pair:
 
 
 def test_similarity_is_minus_one_for_agreement_one_for_opposition_and_zero_at_right_angles() -> None:
-    """O-B3, with the invariance to length."""
+    """With the invariance to length."""
     z = torch.randn(5, 8, dtype=torch.float64)
     assert similarity(_pair(z, z), _pair(z, z)).item() == pytest.approx(-1)
     assert similarity(_pair(z, -z), _pair(z, -z)).item() == pytest.approx(1)
@@ -37,7 +37,7 @@ def test_similarity_is_minus_one_for_agreement_one_for_opposition_and_zero_at_ri
 
 
 def test_the_compared_projection_gets_no_gradient() -> None:
-    """O-B4: taking away the stop would let both views collapse onto each other."""
+    """Taking away the stop would let both views collapse onto each other."""
     z = torch.randn(4, 6, requires_grad=True)
     q = torch.randn(4, 6, requires_grad=True)
     similarity(Pair(torch.randn(4, 6), q), Pair(z, torch.randn(4, 6))).backward()
@@ -47,20 +47,18 @@ def test_the_compared_projection_gets_no_gradient() -> None:
 
 
 def test_similarity_is_symmetric() -> None:
-    """O-B5."""
     a, b = (_pair(torch.randn(3, 4), torch.randn(3, 4)) for _ in range(2))
     assert similarity(a, b).item() == pytest.approx(similarity(b, a).item(), abs=1e-15)
 
 
 def test_the_scale_weight_and_the_rate_fall_by_half_a_cosine() -> None:
-    """O-B7: values at epochs 0, 60, 120, 180 and 240 of 240."""
+    """Values at epochs 0, 60, 120, 180 and 240 of 240."""
     expected = [1.0, 0.853553, 0.5, 0.146447, 0.0]
     assert [scale_weight(e / 240) for e in (0, 60, 120, 180, 240)] == pytest.approx(expected, abs=1e-6)
     assert [Sgd(lr=1.0).learning_rate(e, 240) for e in (0, 60, 120, 180, 240)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_restoration_of_grey_against_black_and_white_is_a_quarter() -> None:
-    """O-B8."""
     clean = torch.tensor([0.0, 1.0, 1.0, 0.0])
     grey = torch.full((4,), 0.5)
     assert restoration(grey, clean).item() == 0.25
@@ -68,14 +66,14 @@ def test_restoration_of_grey_against_black_and_white_is_a_quarter() -> None:
 
 
 def test_equal_local_terms_give_their_value() -> None:
-    """O-B9: the normaliser is 2 x 6, not 6."""
+    """The normaliser is 2 x 6, not 6."""
     z = torch.randn(3, 5)
     levels = [_pair(z, z)] * 3
     assert local_similarity(levels, levels, [levels] * 6, np.random.default_rng(0)).item() == pytest.approx(-1)
 
 
 def test_levels_are_drawn_evenly_and_alike_on_every_rank() -> None:
-    """O-B10: 30,000 draws over 3 levels, each within 10,000 +- 400; equal (seed, step) gives equal levels."""
+    """30,000 draws over 3 levels, each within 10,000 +- 400; equal (seed, step) gives equal levels."""
     draws = np.array([Step(index=i, total=1, seed=3).rng("image").integers(3) for i in range(30_000)])
     assert (np.abs(np.bincount(draws, minlength=3) - 10_000) < 400).all()
     assert Step(index=9, total=1, seed=3).rng("image").random() == Step(index=9, total=50, seed=3).rng("image").random()
@@ -104,7 +102,7 @@ def test_batch_norm_of_two_samples_passes_no_gradient(count: int, learns: bool) 
 
 
 def test_identical_samples_give_a_number_and_no_nan() -> None:
-    """O-B16: batch norm maps equal rows to its bias, 0 at the start, and the cosine of zeros is 0 by its epsilon.
+    """Batch norm maps equal rows to its bias, 0 at the start, and the cosine of zeros is 0 by its epsilon.
 
     Powers of two have exact means. For other values float32 leaves 1e-5 of rounding, whose cosine is finite, not 0.
     """

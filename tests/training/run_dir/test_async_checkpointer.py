@@ -207,7 +207,7 @@ def _losses(run: Path) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("full_at", [4, 6])
 @pytest.mark.integration
 def test_a_full_disk_ends_the_run_in_one_sentence_and_spares_the_checkpoint_before(
-    full_at: int, flat: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    full_at: int, image_data: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In the midst of the run, and at its last checkpoint, when no step follows; the disk has room for notes."""
     fsync = os.fsync
@@ -218,7 +218,7 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_spares_the_checkpoint_befo
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert _pretrain(tmp_path / "run", flat, "--checkpoint-every", "2") == 2
+    assert _pretrain(tmp_path / "run", image_data, "--checkpoint-every", "2") == 2
     monkeypatch.undo()
     text = capsys.readouterr().err
     assert "Traceback" not in text
@@ -228,8 +228,8 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_spares_the_checkpoint_befo
     assert found is not None
     assert found.step == full_at - 2
     assert _happened(tmp_path / "run")[-1][0] == "failed"
-    assert _pretrain(tmp_path / "run", flat, "--checkpoint-every", "2") == 0
-    assert _pretrain(tmp_path / "whole", flat) == 0
+    assert _pretrain(tmp_path / "run", image_data, "--checkpoint-every", "2") == 0
+    assert _pretrain(tmp_path / "whole", image_data) == 0
     assert _losses(tmp_path / "run") == _losses(tmp_path / "whole")
 
 
@@ -248,14 +248,14 @@ def _disk(folder: Path, size_bytes: int) -> Iterator[None]:
 
 @pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="only root mounts a small disk")
 def test_a_disk_that_is_really_full_spares_the_checkpoint_before(
-    flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Room for one checkpoint and half of another: after that not even a note of the failure may find room."""
-    assert _pretrain(tmp_path / "whole", flat, "--keep", "1") == 0
+    assert _pretrain(tmp_path / "whole", image_data, "--keep", "1") == 0
     sizes = {stored.path: stored.size for stored in Bucket(str(tmp_path / "whole")).list_objects()}
     room = sum(sizes.values()) + sizes["checkpoints/step-00000006/state.pt"] // 2
     with _disk(tmp_path / "disk", room):
-        assert _pretrain(tmp_path / "disk" / "run", flat, "--checkpoint-every", "2") == 2
+        assert _pretrain(tmp_path / "disk" / "run", image_data, "--checkpoint-every", "2") == 2
         text = capsys.readouterr().err
         assert (len(text.strip().splitlines()), "no space is left" in text) == (1, True)
         found = checkpoint.load(Bucket(str(tmp_path / "disk" / "run")))
@@ -264,9 +264,9 @@ def test_a_disk_that_is_really_full_spares_the_checkpoint_before(
 
 
 @pytest.mark.integration
-def test_checkpoints_by_time(flat: Bucket, tmp_path: Path) -> None:
+def test_checkpoints_by_time(image_data: Bucket, tmp_path: Path) -> None:
     """A tenth of a second lies between any two but the last, which the end makes due."""
-    assert _pretrain(tmp_path, flat, "--checkpoint-every", "0.1s", "--keep", "99", steps=60) == 0
+    assert _pretrain(tmp_path, image_data, "--checkpoint-every", "0.1s", "--keep", "99", steps=60) == 0
     saved = [step for kind, step in _happened(tmp_path) if kind == "checkpoint"]
     at_s = [record["time_s"] for record in read_metrics(Bucket(str(tmp_path)))]
     gaps = [at_s[later - 1] - at_s[before - 1] for before, later in itertools.pairwise(saved[:-1])]
@@ -275,18 +275,18 @@ def test_checkpoints_by_time(flat: Bucket, tmp_path: Path) -> None:
     assert len(saved) <= 60 // 2  # asked for after one step, saved after the next
 
 
-def test_what_is_kept_is_the_newest_and_every_kth_and_nothing_half_written(flat: Bucket, tmp_path: Path) -> None:
+def test_what_is_kept_is_the_newest_and_every_kth_and_nothing_half_written(image_data: Bucket, tmp_path: Path) -> None:
     """A save that was cut off leaves a folder that no reader takes, and nobody else would ever remove."""
     for half in ("step-00000001/parts/shard-00000-00000.bin", "step-00000004/parts/left.bin", "step-00000099/state.pt"):
         Bucket(str(tmp_path)).put(f"checkpoints/{half}", b"half")
-    assert _pretrain(tmp_path, flat, "--checkpoint-every", "1", "--keep", "2", "--keep-every", "4", steps=7) == 0
+    assert _pretrain(tmp_path, image_data, "--checkpoint-every", "1", "--keep", "2", "--keep-every", "4", steps=7) == 0
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["latest", "step-00000004", "step-00000006", "step-00000007", "step-00000099"]
     assert checkpoint_listing.complete_names(Bucket(str(tmp_path))) == [f"step-{step:08d}" for step in (4, 6, 7)]
 
 
-def test_the_encoder_is_that_of_the_newest_checkpoint(flat: Bucket, tmp_path: Path) -> None:
-    assert _pretrain(tmp_path, flat, "--checkpoint-every", "2", steps=3) == 0
+def test_the_encoder_is_that_of_the_newest_checkpoint(image_data: Bucket, tmp_path: Path) -> None:
+    assert _pretrain(tmp_path, image_data, "--checkpoint-every", "2", steps=3) == 0
     state = checkpoint.load(Bucket(str(tmp_path)))
     assert state is not None
     kept = torch.load(tmp_path / "encoder.pt", weights_only=True)["weights"]

@@ -77,20 +77,20 @@ def test_only_the_newest_are_kept(run: Bucket) -> None:
     assert checkpoint_listing.complete_names(run) == ["step-00000004", "step-00000005"]
 
 
-@pytest.mark.parametrize("harm", ["flipped", "cut", "no hashes", "half hashes", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_word(run: Bucket, harm: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("damage", ["flipped", "cut", "no hashes", "half hashes", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(run: Bucket, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     """Each is a moment at which a save or a disk may have stopped; the one before must carry on."""
     checkpoint.save(run, _state(1), Saving(last=3))
     checkpoint.save(run, _state(2), Saving(last=3))
     folder = "checkpoints/step-00000002"
     data = run.read(f"{folder}/state.pt")
-    if harm == "flipped":
+    if damage == "flipped":
         run.put(f"{folder}/state.pt", data[:500] + bytes([data[500] ^ 1]) + data[501:])
-    elif harm == "cut":
+    elif damage == "cut":
         run.put(f"{folder}/state.pt", data[: len(data) // 2])
-    elif harm == "no hashes":
+    elif damage == "no hashes":
         run.delete(f"{folder}/hashes.json")
-    elif harm == "half hashes":
+    elif damage == "half hashes":
         run.put(f"{folder}/hashes.json", b'{"state.pt": "12')
     else:
         run.delete(f"{folder}/state.pt")
@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word(run: Bucket, harm: str,
         found = checkpoint.load(run)
     assert found is not None
     assert found.step == 1
-    assert harm == "no hashes" or "is passed over" in caplog.text
+    assert damage == "no hashes" or "is passed over" in caplog.text
 
 
 def test_a_run_never_starts_from_zero_by_itself(run: Bucket) -> None:

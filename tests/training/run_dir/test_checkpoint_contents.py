@@ -27,10 +27,10 @@ NEWEST = "checkpoints/step-00000003"
 
 
 @pytest.fixture(scope="module")
-def trained(solid: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(volume_data: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 3 steps of 4, that was then cut off."""
     run = tmp_path_factory.mktemp("contents") / "run"
-    assert _pretrain(run, solid) == 0
+    assert _pretrain(run, volume_data) == 0
     shutil.rmtree(run / "checkpoints/step-00000004")
     return run
 
@@ -74,18 +74,18 @@ def _store(run: Path, document: Any, step: int = 3) -> None:
 
 
 def _replace(part: str, change: Callable[[torch.Tensor], Any]) -> Callable[[Document], None]:
-    def harm(document: Document) -> None:
+    def damage(document: Document) -> None:
         name = _first(document, part)
         document[part][name] = change(document[part][name])
 
-    return harm
+    return damage
 
 
 def _state(name: str, value: Any) -> Callable[[Document], None]:
     return lambda document: document["optimizer"]["state"][0].update({name: value})
 
 
-HARMS: dict[str, Callable[[Document], object]] = {
+DAMAGES: dict[str, Callable[[Document], object]] = {
     "key gone": lambda d: d["model"].pop(_first(d)),
     "key more": lambda d: d["model"].update(more=torch.zeros(1)),
     "shape": _replace("model", lambda t: torch.zeros(3)),
@@ -126,12 +126,12 @@ HARMS: dict[str, Callable[[Document], object]] = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS)
-def test_what_does_not_fit_is_passed_over(harm: str, trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_does_not_fit_is_passed_over(damage: str, trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     document = copy.deepcopy(_document(run))
-    HARMS[harm](document)
+    DAMAGES[damage](document)
     _store(run, document)
     passed_over: list[str] = []
     found = checkpoint.load(Bucket(str(run)), lambda name, reason: passed_over.append(name), check=check_contents)
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_passed_over(harm: str, trained: Path, tmp_path: Pa
 
 
 def test_what_was_written_fits(trained: Path) -> None:
-    """So that each harm above is what is refused."""
+    """So that each damage above is what is refused."""
     found = checkpoint.load(Bucket(str(trained)), lambda name, reason: pytest.fail(reason), check=check_contents)
     assert found is not None
     assert found.step == 3
@@ -157,7 +157,7 @@ def test_a_step_beyond_the_run_is_passed_over(step: int, trained: Path, tmp_path
 
 @pytest.mark.integration
 def test_a_run_goes_on_from_the_one_before_and_says_so(
-    trained: Path, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Resume and evaluation alike; and the run ends as it would have."""
     run = tmp_path / "run"
@@ -166,30 +166,30 @@ def test_a_run_goes_on_from_the_one_before_and_says_so(
     document["model"].pop(_first(document))
     _store(run, document)
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--folds", "2", "--json"]) == 0
-    assert _pretrain(run, solid) == 0
+    assert main(["evaluate", str(run), "--data", volume_data.url, "--baselines", "1", "--folds", "2", "--json"]) == 0
+    assert _pretrain(run, volume_data) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["resumed_at"] == 2
     passed_over = [read_event(Bucket(str(run)), event) for event in list_events(Bucket(str(run))) if event.kind == "passed-over"]
     assert any("model has not the names of the network" in event["text"] for event in passed_over)
 
 
 def test_where_none_fits_a_sentence_says_what_to_do(
-    trained: Path, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     for step in (1, 2, 3):
         _store(run, _document(run) | {"step": step, "position": step * 2, "optimizer": {}}, step)
     for code in (
-        _pretrain(run, solid),
-        main(["evaluate", str(run), "--data", solid.url, "--baselines", "1", "--json"]),
+        _pretrain(run, volume_data),
+        main(["evaluate", str(run), "--data", volume_data.url, "--baselines", "1", "--json"]),
     ):
         assert code == 2
     error = capsys.readouterr().err
     assert error.count("or delete") == 2
     assert "Traceback" not in error
     shutil.rmtree(run / "checkpoints")
-    assert _pretrain(run, solid) == 0
+    assert _pretrain(run, volume_data) == 0
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])

@@ -49,11 +49,11 @@ def kept(run: Bucket) -> list[str]:
 
 @pytest.mark.parametrize("name", ["exp[7]", "exp?", "ex*", "{exp7,x}"])
 @pytest.mark.integration
-def test_a_run_prunes_its_own_checkpoints_only(name: str, lab: Bucket, flat: Bucket) -> None:
+def test_a_run_prunes_its_own_checkpoints_only(name: str, lab: Bucket, image_data: Bucket) -> None:
     """Whatever its name would match as a pattern."""
-    assert pretrain(flat.url, f"{lab.url}/exp7", "--checkpoint-every", "1", "--keep", "5", steps=3, store=lab) == 0
+    assert pretrain(image_data.url, f"{lab.url}/exp7", "--checkpoint-every", "1", "--keep", "5", steps=3, store=lab) == 0
     before = {found.path: found.version for found in lab.at("exp7").list_objects()}
-    assert pretrain(flat.url, f"{lab.url}/{name}", "--checkpoint-every", "1", "--keep", "1", steps=3, store=lab) == 0
+    assert pretrain(image_data.url, f"{lab.url}/{name}", "--checkpoint-every", "1", "--keep", "1", steps=3, store=lab) == 0
 
     assert {found.path: found.version for found in lab.at("exp7").list_objects()} == before
     assert kept(lab.at("exp7")) == [f"step-0000000{step}" for step in (1, 2, 3)]

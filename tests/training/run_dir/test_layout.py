@@ -24,11 +24,11 @@ def _strange(folder: Path) -> list[str]:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("sharded", ["false", "true"])
-def test_a_real_run_has_no_other_names(sharded: str, flat: Bucket, tmp_path: Path) -> None:
+def test_a_real_run_has_no_other_names(sharded: str, image_data: Bucket, tmp_path: Path) -> None:
     """Trained, resumed, and evaluated; and each name of the layout but those of Ray is there."""
-    line = ["pretrain", "--recipe", "maesil:tiny", "--data", flat.url, "--out", str(tmp_path), "--workers", "0", "--json"]
+    line = ["pretrain", "--recipe", "maesil:tiny", "--data", image_data.url, "--out", str(tmp_path), "--workers", "0", "--json"]
     assert main([*line, "--steps", "3", "--checkpoint-every", "2", "--set", f"compute.sharded={sharded}"]) == 0
-    assert main(["evaluate", str(tmp_path), "--data", flat.url, "--baselines", "1", "--json"]) == 0
+    assert main(["evaluate", str(tmp_path), "--data", image_data.url, "--baselines", "1", "--json"]) == 0
     found = _paths(tmp_path)
     assert _strange(tmp_path) == []
     newest = f"{layout.CHECKPOINTS}/{layout.checkpoint_name(3)}"

@@ -40,13 +40,13 @@ VERBS = ("pretrain", "plan", "study", "evaluate")
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("files", [("1.png", "2.png"), ("config.json", "model.bin"), ("a/b/scan.nii.gz",), ("manifest.json",)])
 def test_a_folder_with_other_files_is_refused_and_left_as_it_was(
-    verb: str, files: tuple[str, ...], flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, files: tuple[str, ...], image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     before = _tree(tmp_path)
-    assert main(_line(verb, tmp_path, flat.url)) == 1
+    assert main(_line(verb, tmp_path, image_data.url)) == 1
     error = capsys.readouterr().err
     number = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
     kind, option = ("study" if verb == "study" else "run"), ("RUN" if verb == "evaluate" else "--out")
@@ -100,8 +100,8 @@ def test_a_folder_that_is_empty_or_a_run_is_taken(tmp_path: Path) -> None:
     check_run_folder(Bucket(str(tmp_path / "started")))
 
 
-def test_a_run_goes_on_beside_files_that_were_added_to_it(flat: Bucket, tmp_path: Path) -> None:
-    line = [*_line("pretrain", tmp_path / "run", flat.url), "--set", "global_batch=4", "--json"]
+def test_a_run_goes_on_beside_files_that_were_added_to_it(image_data: Bucket, tmp_path: Path) -> None:
+    line = [*_line("pretrain", tmp_path / "run", image_data.url), "--set", "global_batch=4", "--json"]
     assert main(line) == 0
     (tmp_path / "run/notes.txt").write_text("mine")
     assert main(line) == 0

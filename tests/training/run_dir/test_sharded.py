@@ -200,7 +200,7 @@ def hashes(run: Bucket) -> dict[str, str]:
         return write(run, "s", {"a": torch.arange(4.0), "b": torch.ones(2, 3)}, None)
 
 
-def _room() -> dict[str, Tensor]:
+def _empty_tensors() -> dict[str, Tensor]:
     return {"a": torch.zeros(4), "b": torch.zeros(2, 3)}
 
 
@@ -209,26 +209,26 @@ OTHER_BYTES = "its bytes do not have the recorded sha256"
 
 
 @pytest.mark.parametrize(
-    ("name", "harm", "message"),
+    ("name", "damage", "message"),
     [
         *((name, "flipped", OTHER_BYTES) for name in (SHARD_INDEX, SECOND)),
         *((name, "gone", "is missing; the checkpoint is not whole") for name in (SHARD_INDEX, SECOND)),
         *((name, "unrecorded", "has no recorded sha256") for name in (SHARD_INDEX, SECOND)),
-        *((SHARD_INDEX, harm, OTHER_BYTES) for harm in ("cut", "longer")),
+        *((SHARD_INDEX, damage, OTHER_BYTES) for damage in ("cut", "longer")),
         (SECOND, "cut", "has 4 bytes and not the 24 that were written"),
         (SECOND, "longer", "has 25 bytes and not the 24 that were written"),
     ],
 )
-def test_a_damaged_object_is_named(run: Bucket, hashes: dict[str, str], name: str, harm: str, message: str) -> None:
+def test_a_damaged_object_is_named(run: Bucket, hashes: dict[str, str], name: str, damage: str, message: str) -> None:
     data = run.read(f"s/{name}")
-    if harm == "gone":
+    if damage == "gone":
         run.delete(f"s/{name}")
-    elif harm == "unrecorded":
+    elif damage == "unrecorded":
         del hashes[name]
     else:
         changed = {"flipped": bytes([data[0] ^ 1]) + data[1:], "cut": data[:4], "longer": data + b"0"}
-        run.put(f"s/{name}", changed[harm])
-    tensors = _room()
+        run.put(f"s/{name}", changed[damage])
+    tensors = _empty_tensors()
     with pytest.raises(StorageError, match=f"{name}: {message}"):
         read(run, "s", hashes, tensors, None)
     assert not tensors["b"].any()
@@ -256,7 +256,7 @@ def test_code_in_place_of_the_index_is_not_run(run: Bucket, hashes: dict[str, st
     torch.save({"a": _Code(ran)}, buffer)
     for data in (pickle.dumps(_Code(ran)), buffer.getvalue()):
         with pytest.raises(StorageError, match=f"{SHARD_INDEX}: is no index of shards"):
-            read(run, "s", _with_index(run, hashes, data), _room(), None)
+            read(run, "s", _with_index(run, hashes, data), _empty_tensors(), None)
     assert not ran.exists()
     pickle.loads(pickle.dumps(_Code(ran)))
     assert ran.exists()  # it would have been seen
@@ -296,7 +296,7 @@ def test_an_index_above_all_bounds_is_not_read(run: Bucket, hashes: dict[str, st
         patch("crossdim.training.run_dir.sharded.reader.MAX_INDEX_BYTES", 20),
         pytest.raises(StorageError, match="an index has at most 20"),
     ):
-        read(run, "s", hashes, _room(), None)
+        read(run, "s", hashes, _empty_tensors(), None)
     assert index.MAX_INDEX_BYTES > 10**9
 
 

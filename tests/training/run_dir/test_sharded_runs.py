@@ -99,9 +99,9 @@ def _damaged(run: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(flat: Bucket, solid: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(image_data: Bucket, volume_data: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of runs of the same configuration, but for ``plain``, which is not sharded."""
-    folder, data = tmp_path_factory.mktemp("sharded"), (flat.url, solid.url)
+    folder, data = tmp_path_factory.mktemp("sharded"), (image_data.url, volume_data.url)
     train(_job(str(folder / "plain"), data, sharded=False), 0, 1, CPU, StopControl())
     train(_job(str(folder / "whole-1"), data), 0, 1, CPU, StopControl())
     run_on_ranks(1, _process, str(folder), data)
@@ -179,13 +179,15 @@ def test_a_damaged_part_sends_all_ranks_to_the_checkpoint_before_with_a_word(wor
 
 
 def test_the_encoder_of_a_sharded_run_is_judged(
-    flat: Bucket, solid: Bucket, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As that of any run, and what it restores of volumes."""
     run = tmp_path / "run"
     shutil.copytree(runs / "whole-3", run)
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--data", flat.url, solid.url, "--folds", "2", "--baselines", "1", "--json"]) == 0
+    assert (
+        main(["evaluate", str(run), "--data", image_data.url, volume_data.url, "--folds", "2", "--baselines", "1", "--json"]) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert {result["dataset"] for result in found["results"]} == {"flat", "solid"}
     assert [restored["dataset"] for restored in found["restored"]] == ["solid"]
@@ -199,9 +201,9 @@ def test_the_encoder_of_a_sharded_run_is_judged(
     ],
 )
 def test_what_cannot_be_sharded_is_refused_in_one_sentence(
-    recipe: str, more: str, message: str, flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: str, more: str, message: str, image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["pretrain", "--recipe", recipe, "--data", flat.url, "--out", str(tmp_path), "--workers", "0", "--json"]
+    line = ["pretrain", "--recipe", recipe, "--data", image_data.url, "--out", str(tmp_path), "--workers", "0", "--json"]
     assert main([*line, "--set", "compute.sharded=true", "--set", more]) == 1
     text = capsys.readouterr().err
     assert message in text

@@ -230,7 +230,7 @@ def _asked(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str
 
 @pytest.mark.integration
 def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status of each stage, by the command, with its exit code."""
     after_step = AsyncCheckpointer.after_step
@@ -241,13 +241,13 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
             raise RunError("the plug was pulled")
 
     monkeypatch.setattr(AsyncCheckpointer, "after_step", cut)
-    assert _trained(tmp_path, flat, solid) == 2
+    assert _trained(tmp_path, image_data, volume_data) == 2
     monkeypatch.undo()
     code, found = _asked(tmp_path, capsys)
     assert (code, found["state"], found["step"], found["checkpoint_step"]) == (2, "failed", 3, 2)
     assert found["notable_events"][0]["text"] == "RunError: the plug was pulled"  # type: ignore[index]
 
-    assert _trained(tmp_path, flat, solid) == 0
+    assert _trained(tmp_path, image_data, volume_data) == 0
     code, found = _asked(tmp_path, capsys)
     assert (code, found["state"], found["step"], found["workers"]) == (0, "done", 4, 1)
     assert found["events"] == {"start": 1, "checkpoint": 2, "failed": 1, "resume": 1, "end": 1}
@@ -256,7 +256,7 @@ def test_a_real_run_fails_resumes_past_a_damaged_checkpoint_and_ends(
 
     run = Bucket(str(tmp_path))
     run.put(f"{layout.CHECKPOINTS}/{layout.checkpoint_name(4)}/{layout.STATE}", b"")
-    assert _trained(tmp_path, flat, solid) == 0
+    assert _trained(tmp_path, image_data, volume_data) == 0
     code, found = _asked(tmp_path, capsys)
     assert [event["kind"] for event in found["notable_events"]] == ["failed", "passed-over"]  # type: ignore[index, attr-defined]
     assert "step-00000004: its bytes do not have the recorded sha256" in found["notable_events"][1]["text"]  # type: ignore[index]

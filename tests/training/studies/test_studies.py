@@ -133,10 +133,10 @@ def test_restorers_of_an_unknown_size_are_refused() -> None:
 
 @pytest.mark.integration
 def test_restoring_arms_are_evaluated_on_what_they_restore(
-    solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Three PSNRs and SSIM for the masked method, one of each for the others, compression for all; on another dataset too."""
-    line = ["study", "restorers", "--recipe", "maesil:tiny", "--data", solid.url, "--out", str(tmp_path), "--json"]
+    line = ["study", "restorers", "--recipe", "maesil:tiny", "--data", volume_data.url, "--out", str(tmp_path), "--json"]
     assert main([*line, "--steps", "1", "--seeds", "1", "--set", "global_batch=2"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     measures = {arm: {s["measure"] for s in scores if s["arm"] == arm} for arm in ("maesil", "ae")}
@@ -146,12 +146,12 @@ def test_restoring_arms_are_evaluated_on_what_they_restore(
 
 
 @pytest.mark.integration
-def test_what_one_dimension_taught_is_evaluated_in_the_other(flat: Bucket, solid: Bucket, tmp_path: Path) -> None:
+def test_what_one_dimension_taught_is_evaluated_in_the_other(image_data: Bucket, volume_data: Bucket, tmp_path: Path) -> None:
     """Trained on images, probed on volumes as well, by three probes; the other direction is another arm of the same study."""
     arms = {arm.data: arm for arm in study("four-arms", replace(recipe("cross-d:tiny"), steps=1, global_batch=8)).arms}
     assert {DataSubset.IMAGES, DataSubset.VOLUMES, DataSubset.BOTH} <= set(arms)
     study_config = StudyConfig(
-        sources=(Source(bucket=flat, weight=1.0), Source(bucket=solid, weight=1.0)),
+        sources=(Source(bucket=image_data, weight=1.0), Source(bucket=volume_data, weight=1.0)),
         eval_sources=(),
         out=Bucket(str(tmp_path)),
         seeds=1,
@@ -162,7 +162,7 @@ def test_what_one_dimension_taught_is_evaluated_in_the_other(flat: Bucket, solid
     )
     document, _ = run_study(Study(title="one way", arms=(arms[DataSubset.IMAGES],)), study_config)
     found = {(s["dataset"], s["measure"]) for s in document["scores"]}
-    assert found == {(Path(b.url).name, probe) for b in (flat, solid) for probe in ("knn", "linear", "weak")}
+    assert found == {(Path(b.url).name, probe) for b in (image_data, volume_data) for probe in ("knn", "linear", "weak")}
     [run] = (tmp_path / arms[DataSubset.IMAGES].name).iterdir()
     assert read_metrics(Bucket(str(run)))[0]["counts"] == {"pseudo3d": 8}
 
@@ -174,13 +174,16 @@ def _line(out: Path, *data: Bucket) -> list[str]:
 
 @pytest.mark.integration
 def test_a_study_from_the_command_line_and_once_more(
-    flat: Bucket, solid: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every arm is a run of its own with the right data; asked again, nothing is trained twice and the table is the same."""
-    assert main(_line(tmp_path, flat, solid)) == 0
+    assert main(_line(tmp_path, image_data, volume_data)) == 0
     document = json.loads(capsys.readouterr().out)
     assert {(s["arm"], s["dataset"], s["measure"]) for s in document["scores"]} == {
-        (arm, Path(bucket.url).name, probe) for arm in document["arms"] for bucket in (flat, solid) for probe in ("knn", "linear")
+        (arm, Path(bucket.url).name, probe)
+        for arm in document["arms"]
+        for bucket in (image_data, volume_data)
+        for probe in ("knn", "linear")
     }
     counts = {arm: read_metrics(Bucket(str(tmp_path / arm / "seed-0")))[0]["counts"] for arm in document["courses"]}
     assert counts == {
@@ -192,15 +195,15 @@ def test_a_study_from_the_command_line_and_once_more(
     }
     state = tmp_path / "joint/seed-0/checkpoints/step-00000001/state.pt"
     before, table = state.stat().st_mtime_ns, (tmp_path / "study.md").read_text()
-    assert main(_line(tmp_path, flat, solid)) == 0
+    assert main(_line(tmp_path, image_data, volume_data)) == 0
     assert state.stat().st_mtime_ns == before
     assert (tmp_path / "study.md").read_text() == table
 
 
 def test_arms_without_data_are_refused_before_anything_starts(
-    flat: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(_line(tmp_path, flat)) == 1
+    assert main(_line(tmp_path, image_data)) == 1
     assert "3d-equal-steps, 3d-equal-samples would have no data" in capsys.readouterr().err
     assert not (tmp_path / "joint").exists()
 
