@@ -18,7 +18,7 @@ from crossdim.training.layers.per_sample import Form, mix_planes
 from crossdim.training.layers.rotation import boltzmann_mean, shift_of
 from tests.oracles import crossd_fft as oracle
 
-#: in, out, kernel, stride, padding, groups of the report's oracle 12, and even, anisotropic and dilated ones.
+#: in, out, kernel, stride, padding, groups of published networks, and even, anisotropic and dilated ones.
 CASES = [(6, 8, 3, 1, 1, 1), (6, 8, 3, 2, 1, 2), (3, 8, 7, 2, 3, 1), (6, 6, 3, 1, 1, 6), (4, 6, 4, 1, 2, 2), (4, 4, 5, 3, 0, 1)]
 FORMS: tuple[Form, ...] = ("planes", "windows", "shared")
 

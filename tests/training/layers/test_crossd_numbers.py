@@ -1,6 +1,6 @@
 """Cross-D convolution against numbers computed apart from this code, most of them with the published code.
 
-Source: oracles 1 to 9 of the evidence that the layer was written from; float64.
+Numbers were computed in float64 with the published code, or by hand where the docstring says how.
 """
 
 from __future__ import annotations
