@@ -82,6 +82,7 @@ def watch(endpoints: Sequence[Endpoint], end: Callable[[], None]) -> Iterator[No
 
 
 def _end_process(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) -> None:
+    end()  # first: while Ray's processes end, its thread prints the last lines of their logs
     if stop := signals.received():  # a signal to all processes reaches Ray's, too
         code = signals.say(stop, after="\n")
     else:
@@ -90,5 +91,4 @@ def _end_process(endpoint: Endpoint, silence_s: float, end: Callable[[], None]) 
         with contextlib.suppress(OSError):
             os.write(2, f"\nerror: {text}\n".encode())
         code = FAILED
-    end()
     os._exit(code)  # the main thread waits for Ray, and would wait for it to shut down

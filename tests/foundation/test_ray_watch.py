@@ -23,7 +23,7 @@ with socket.create_server(("127.0.0.1", 0)) as server, signals.listen():
     server.listen(100)
     address = "127.0.0.1:%d" % server.getsockname()[1]
     head = Endpoint(name="the head", address=address, patience_s={patience_s})
-    with watch([head], lambda: print("ended", flush=True)):
+    with watch([head], lambda: (print("ended", flush=True), os.write(2, b"the last lines of a log\\n"))):
         time.sleep(0.5)
         {how}
 print("left", flush=True)
@@ -44,6 +44,7 @@ def test_a_loss_ends_the_process_with_a_sentence(how: str) -> None:
     code, out, err, seconds = watch(how)
     assert (code, out) == (2, "ended\n")
     assert re.fullmatch(
+        r"the last lines of a log\n"
         r"\nerror: Ray was lost: the head at 127\.0\.0\.1:\d+ has not answered for \d+\.\d s; .*command goes on from here\n",
         err,
     )
@@ -67,4 +68,8 @@ def test_a_loss_after_a_stop_signal_is_the_stop() -> None:
     """Signals to all processes of a service reach Ray's, too."""
     how = "import signal\ntry:\n    signal.raise_signal(signal.SIGTERM)\nexcept KeyboardInterrupt:\n    server.close()"
     code, out, err, _ = watch(f"{how}\n    time.sleep(50)")
-    assert (code, out, err) == (2, "ended\n", "\nerror: stopped by SIGTERM; the same command goes on from here\n")
+    assert (code, out, err) == (
+        2,
+        "ended\n",
+        "the last lines of a log\n\nerror: stopped by SIGTERM; the same command goes on from here\n",
+    )
