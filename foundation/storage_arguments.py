@@ -66,6 +66,9 @@ def _check_endpoint(url: str) -> None:
             "control characters; give credentials by --credentials-file, by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or by AWS_PROFILE"
         )
+    if not url.startswith(("http://", "https://")):
+        better = f"https://{url.removeprefix('//')}"
+        raise UsageError(f"--endpoint-url begins with http:// or https://, such as {better}; found {url!r}")
 
 
 def build_bucket(location: str, arguments: argparse.Namespace) -> Bucket:

@@ -147,6 +147,12 @@ def test_options_that_contradict_each_other_are_refused(arguments, said):
         parse_store_options(parsed(*arguments))
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:9000", "store.example.org", "//h:9000", "ftp://h", "file:///data"])
+def test_an_endpoint_without_a_scheme_is_refused_with_the_form(url):
+    with pytest.raises(UsageError, match=r"begins with http:// or https://, such as https:"):
+        parse_store_options(parsed("--endpoint-url", url))
+
+
 def test_help_says_the_order_and_warns_of_the_command_line(capsys):
     """Whatever the verb."""
     for verb in ("prepare", "verify"):

@@ -338,9 +338,9 @@ def test_a_silent_run_says_what_to_do_and_a_running_one_does_not(run: Bucket, cl
 
 
 def test_a_store_that_does_not_answer_is_no_missing_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "s3://lab/run", "--endpoint-url", "no url", "--access-key", "k", "--secret-key", "s"]) == 2
+    assert main(["status", "s3://lab/run", "--endpoint-url", "http://h:x", "--access-key", "k", "--secret-key", "s"]) == 2
     message = capsys.readouterr().err
-    assert "s3://lab at no url cannot be asked" in message
+    assert "s3://lab at http://h:x cannot be asked" in message
     assert "holds no run" not in message
 
 
