@@ -40,10 +40,16 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the verb that the arguments name."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if argv is None:
-        signals.exit_as_told()
+    """Run the verb that the arguments name, by default those of this process; returns the exit code."""
+    if argv is not None:
+        return _run(list(argv))
+    signals.exit_as_told()
+    code = _run(sys.argv[1:])
+    signals.tell_code(code)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage() + "\n")
         return 0 if arguments else 1

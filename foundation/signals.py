@@ -46,6 +46,7 @@ class _State:
     kept: bool = False
     said: bool = False
     written: bool = True
+    code: int | None = None
 
 
 _state = _State()
@@ -248,17 +249,23 @@ def _end_at_once(stop: signal.Signals) -> NoReturn:
 
 
 def exit_as_told() -> None:
-    """Keep the exit code of a stop whose line is printed; called first in the entry point of a process.
+    """Keep the exit code of a verb, or of a stop whose line is printed; called first in the entry point of a process.
 
-    While Python shuts down, signals have their default actions again, and a second one would end the process with another code.
-    So the process ends at the start of the shutdown, after all other exit handlers.
+    While Python shuts down, signals have their default actions again, and native threads that release a Python object abort the
+    process: either would end it with another code. So it ends at the start of the shutdown, after all other exit handlers.
     """
     atexit.register(_exit_as_told, os.getpid())
 
 
+def tell_code(code: int) -> None:
+    """State the exit code of the verb, which has ended; see :func:`exit_as_told`."""
+    _state.code = code
+
+
 def _exit_as_told(pid: int) -> None:
-    if _state.first and _state.said and os.getpid() == pid:
+    code = EXIT_CODES[_state.first] if _state.first and _state.said else _state.code
+    if code is not None and os.getpid() == pid:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(EXIT_CODES[_state.first])
+        os._exit(code)

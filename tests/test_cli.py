@@ -101,3 +101,26 @@ def test_an_option_is_not_abbreviated(line, capsys):
         cli.main(line)
     assert exit_code.value.code == 1
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+#: Ends by a signal while Python shuts down, as a native thread that waits for the interpreter does.
+ABORTING = """
+import os, sys
+
+class Aborting:
+    def __del__(self):
+        os.abort()
+
+left = Aborting()
+sys.argv = ["crossdim", *{arguments}]
+from crossdim.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["status", "nowhere"], 2), (["prepaer"], 1)])
+def test_the_exit_code_is_that_of_the_verb_whatever_happens_at_the_end(arguments, code):
+    done = shell(ABORTING.format(arguments=arguments))
+    assert done.returncode == code, done.stderr
+    assert (done.stdout + done.stderr).endswith("\n")
