@@ -52,7 +52,7 @@ def flip(target: Target, chance: random.Random) -> Outcome:
         target.bucket.put(path, written)
 
 
-def flipped(made: Sequence[Target], flips: int, seed: int) -> dict[str, Counter[Outcome]]:
+def flip_bits(made: Sequence[Target], flips: int, seed: int) -> dict[str, Counter[Outcome]]:
     """The outcomes of so many flips, by kind of object."""
     chance = random.Random(seed)
     counts: dict[str, Counter[Outcome]] = {target.kind: Counter() for target in made}
@@ -86,7 +86,7 @@ def main(flips: int = FLIPS, seed: int = SEED) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = targets(Path(folder))
         began = time.perf_counter()
-        counts = flipped(made, flips, seed)
+        counts = flip_bits(made, flips, seed)
         spent = time.perf_counter() - began
     print("\n".join(table(counts)))
     print(f"\n{flips} flips, seed {seed}, {spent:.0f} s; 0 values changed unseen, 0 errors that are no sentence")

@@ -37,7 +37,7 @@ def publish(bucket: Bucket, samples: Sequence[Sample]) -> None:
     preprocessing: dict[str, object] = {"pseudo3d": {"window": 4, "stride": 4}} if flat else {"superpatch": {"side": side}}
     refused = {"uri": "raw/a.dcm", "stage": "decode", "rule": "truncated", "reason": "ends after 7 bytes", "num_files": 1}
     ignored = {"uri": "raw/.DS_Store", "format": "unknown", "rule": "hidden", "reason": "its name begins with a dot"}
-    packed = [*_packed(samples, digest(preprocessing))]
+    packed = [*_pack_samples(samples, digest(preprocessing))]
     packed += build_table_objects("catalog", [row for one in packed for row in one.rows], CATALOG_SCHEMA)
     packed += build_table_objects("quarantine", [refused], QUARANTINE_SCHEMA) + build_table_objects(
         "ignored", [ignored], IGNORED_SCHEMA
@@ -57,7 +57,7 @@ def publish(bucket: Bucket, samples: Sequence[Sample]) -> None:
     bucket.put(MANIFEST_PATH, manifest.to_bytes())
 
 
-def _packed(samples: Sequence[Sample], preprocessing: str) -> Iterator[PackedObject]:
+def _pack_samples(samples: Sequence[Sample], preprocessing: str) -> Iterator[PackedObject]:
     if samples[0].presentation is not Presentation.SUPERPATCH:
         yield pack_shard(samples, "images/a-000000.tar", split=SplitRule(), preprocessing_digest=preprocessing)
         return
@@ -76,7 +76,7 @@ def samples_of(bucket: Bucket) -> list[Sample]:
 def look_at_dataset(bucket: Bucket, written: Sequence[Sample]) -> Outcome:
     """Through training's reader and through verify."""
     try:
-        reported = _verified(bucket)
+        reported = _passes_verify(bucket)
     except (DocumentError, StorageError):
         reported = True
     try:
@@ -95,7 +95,7 @@ def look_at_dataset(bucket: Bucket, written: Sequence[Sample]) -> Outcome:
     )
 
 
-def _verified(bucket: Bucket) -> bool:
+def _passes_verify(bucket: Bucket) -> bool:
     tables = check_tables(bucket)
     return bool(tables.problems) or any(run_check(task, bucket) != "[]" for task in tables.tasks)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.stopwatch import in_turns, show
+from benchmarks.stopwatch import in_turns, show, wait_for_device
 from crossdim.training.backbones.resnet import ResNet, ResNetSettings
 from crossdim.training.layers.acs import ACSConv
 from crossdim.training.layers.crossd import CrossDConv
@@ -45,17 +45,6 @@ MEMORY_BATCH = 32
 LARGEST_TRANSFORM = 2**31
 
 
-def finished(call: Callable[[], object]) -> Callable[[], None]:
-    """The call, and the device done with it."""
-
-    def timed() -> None:
-        call()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-
-    return timed
-
-
 def forward(network: nn.Module, x: Tensor) -> Callable[[], None]:
     """Forward without gradients, evaluation mode."""
     network = copy.deepcopy(network).eval()
@@ -64,7 +53,7 @@ def forward(network: nn.Module, x: Tensor) -> Callable[[], None]:
     def call() -> None:
         network(x)
 
-    return finished(call)
+    return wait_for_device(DEVICE, call)
 
 
 def both(network: nn.Module, x: Tensor) -> Callable[[], None]:
@@ -76,7 +65,7 @@ def both(network: nn.Module, x: Tensor) -> Callable[[], None]:
         y = network(leaf)
         y.backward(torch.ones_like(y))
 
-    return finished(call)
+    return wait_for_device(DEVICE, call)
 
 
 def measure_layer(batch: int, ins: int, outs: int, side: int, stride: int, kernel: int, runs: int) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.stopwatch import in_turns, show, spread
+from benchmarks.stopwatch import in_turns, show, spread, wait_for_device
 from crossdim.storage_schema.sample import Scaling
 from crossdim.training.data.collate import Batch
 from crossdim.training.data.order import rng_at
@@ -45,18 +45,7 @@ def network() -> tuple[Maesil, MaskedAutoencoder]:
     return config, config.build().to(DEVICE)
 
 
-def finished(call: Callable[[], object]) -> Callable[[], None]:
-    """The call, and waiting for the device."""
-
-    def waited() -> None:
-        call()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-
-    return waited
-
-
-def drawn(config: Maesil) -> torch.Tensor:
+def draw_visible_ids(config: Maesil) -> torch.Tensor:
     """Visible ids of one sample, from its generator to the device."""
     chance = torch.from_numpy(config.mask.draw(GRID, rng_at(0, 0)))[None].to(DEVICE)
     return config.mask.visible(chance)
@@ -72,10 +61,13 @@ def peak_mib() -> float:
 def encoding() -> None:
     """A quarter of the tokens against all of them, forward, in float32."""
     config, method = network()
-    x, ids = torch.rand(1, 1, SIDE, SIDE, SIDE, device=DEVICE), drawn(config)
+    x, ids = torch.rand(1, 1, SIDE, SIDE, SIDE, device=DEVICE), draw_visible_ids(config)
     encoder = method.encoder.eval()
     with torch.no_grad():
-        cases = {"all 4096 tokens": finished(lambda: encoder(x)), "1024 tokens": finished(lambda: encoder(x, ids))}
+        cases = {
+            "all 4096 tokens": wait_for_device(DEVICE, lambda: encoder(x)),
+            "1024 tokens": wait_for_device(DEVICE, lambda: encoder(x, ids)),
+        }
         times = in_turns(cases, runs=RUNS)
     ratios = [a / b for a, b in zip(times["all 4096 tokens"], times["1024 tokens"], strict=True)]
     show(f"encoding one superpatch, forward ({where()})", times, limit="all 4096 tokens", unit="s", per_second=1, digits=3)
@@ -112,13 +104,15 @@ def step() -> None:
         total_of(_outcome(method, batch)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    times = in_turns({"step": finished(once)}, runs=RUNS)
+    times = in_turns({"step": wait_for_device(DEVICE, once)}, runs=RUNS)
     peak = peak_mib()
-    masks = in_turns({"draw and sort": finished(lambda: drawn(config))}, runs=9, repeat=20)["draw and sort"]
+    masks = in_turns({"draw and sort": wait_for_device(DEVICE, lambda: draw_visible_ids(config))}, runs=9, repeat=20)[
+        "draw and sort"
+    ]
     tokens = [GRID[0] * GRID[1] * GRID[2] / s for s in times["step"]]
     print(f"\none step, batch 1, float32 ({where()})")
     print(f"  step {spread(times['step'], 3)} s; {spread(tokens, 0)} tokens/s of the grid; peak {peak:.0f} MiB")
-    print(f"  attention {100 * attention_share(finished(once)):.1f} percent of it")
+    print(f"  attention {100 * attention_share(wait_for_device(DEVICE, once)):.1f} percent of it")
     share = 100 * float(np.median(masks)) / float(np.median(times["step"]))
     print(f"  masks {spread([m * 1e3 for m in masks], 2)} ms, {share:.3f} percent of a step; goal 1")
 

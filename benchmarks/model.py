@@ -146,7 +146,7 @@ def delivery_s(inputs: Inputs, gpus: int, batch: int) -> float:
     return max(samples * one_s / at_once, of_node, batch / inputs.streams / inputs.prefixes / inputs.prefix_gets_per_s)
 
 
-def simulated(inputs: Inputs, gpus: int, batch: int) -> Split:
+def simulate(inputs: Inputs, gpus: int, batch: int) -> Split:
     """A step of ``batch`` samples on that many GPUs, where steps are short beside the time between checkpoints.
 
     Losses count to first order: one at a time, while steps are done.
@@ -205,7 +205,7 @@ def binding(inputs: Inputs, gpus: int, batch: int) -> str:
             upload_bytes_per_s=inputs.upload_bytes_per_s * 2,
         ),
     }
-    return min(doubled, key=lambda part: simulated(doubled[part], gpus, batch).step_s)
+    return min(doubled, key=lambda part: simulate(doubled[part], gpus, batch).step_s)
 
 
 def cause(one: Split, many: Split) -> str:
@@ -216,9 +216,9 @@ def cause(one: Split, many: Split) -> str:
 
 def verdict(inputs: Inputs, steps: Sequence[tuple[int, int]]) -> str:
     """Where scaling stops and why, for (GPUs, batch) that double from one to the next."""
-    one = simulated(inputs, *steps[0])
+    one = simulate(inputs, *steps[0])
     for (fewer, batch), (more, larger) in pairwise(steps):
-        few, many = simulated(inputs, fewer, batch), simulated(inputs, more, larger)
+        few, many = simulate(inputs, fewer, batch), simulate(inputs, more, larger)
         reached = f"stops at {fewer} GPU{'s'[: fewer > 1]}, efficiency {efficiency(one, few):.2f}"
         if not admits(inputs, more, larger):
             left = larger // inputs.streams // more
@@ -226,7 +226,7 @@ def verdict(inputs: Inputs, steps: Sequence[tuple[int, int]]) -> str:
         gain = many.samples_per_s / few.samples_per_s
         if gain < WORTHWHILE:
             return f"{reached}: {more} bring {gain:.2f} times as much; most of what is lost goes to: {cause(one, many)}"
-    last = simulated(inputs, *steps[-1])
+    last = simulate(inputs, *steps[-1])
     return (
         f"goes on to {last.gpus} GPUs, efficiency {efficiency(one, last):.2f}; most of what is lost goes to: {cause(one, last)}"
     )

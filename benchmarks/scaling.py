@@ -93,7 +93,7 @@ class Watch:
         self.ended.append(time.perf_counter())
         return sums
 
-    def timed(self, waits: list[float], exchange: float) -> Timing:
+    def summarize(self, waits: list[float], exchange: float) -> Timing:
         """Medians over the counted steps. A step lasts from its gradient to the next one's, so the next one's wait is in it."""
         gradients = [end - begin for begin, end in zip(self.begun[:-1], self.ended, strict=False)]
         periods = [after - before for before, after in pairwise(self.begun)]
@@ -110,7 +110,7 @@ def gradient_bytes(name: str) -> int:
     return sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
 
 
-def exchanged(size: int) -> float:
+def measure_exchange(size: int) -> float:
     """Seconds of an all-reduce of that many bytes, median."""
     gradients, times = torch.zeros(size // 4), list[float]()
     for _ in range(EXCHANGES):
@@ -139,9 +139,9 @@ def process(index: int, case: Case, first_core: int, name: str, steps: int, fold
     watch = Watch()
     loop._compute_gradient = watch
     train(job, rank, world, torch.device("cpu"), StopControl())
-    exchange = exchanged(gradient_bytes(name)) if case.one_run and world > 1 else 0.0
+    exchange = measure_exchange(gradient_bytes(name)) if case.one_run and world > 1 else 0.0
     if rank == 0:  # which alone has a log
-        timed = watch.timed([record["wait_s"] for record in read_metrics(run)], exchange)
+        timed = watch.summarize([record["wait_s"] for record in read_metrics(run)], exchange)
         Path(folder, f"{index}.json").write_text(json.dumps(asdict(timed)))
     if case.one_run:
         dist.destroy_process_group()
@@ -155,7 +155,7 @@ def run_case(case: Case, first_core: int, name: str, steps: int, data: tuple[str
     return max(found, key=lambda timed: timed.period)
 
 
-def published(folder: Path) -> dict[str, str]:
+def publish_datasets(folder: Path) -> dict[str, str]:
     """Two small datasets, written once for all runs."""
     buckets = {"flat": Bucket(str(folder / "flat")), "solid": Bucket(str(folder / "solid"))}
     publish(buckets["flat"], images(60), "flat")
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--only", choices=DATA, nargs="+", default=tuple(DATA), metavar="RECIPE")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        urls = published(Path(folder))
+        urls = publish_datasets(Path(folder))
         for name in arguments.only:
             data = tuple(urls[key] for key in DATA[name])
             rounds = [

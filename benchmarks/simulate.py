@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.model import Inputs, admits, binding, efficiency, simulated, verdict
+from benchmarks.model import Inputs, admits, binding, efficiency, simulate, verdict
 from crossdim.training.recipes import recipe
 
 
@@ -75,7 +75,7 @@ def of_recipe(name: str, *, sample_s: float, fixed_s: float) -> Inputs:
     )
 
 
-def timed_step(text: str) -> tuple[float, float]:
+def parse_step(text: str) -> tuple[float, float]:
     """``samples:seconds`` as numbers."""
     samples, seconds = map(float, text.split(":"))
     return samples, seconds
@@ -94,10 +94,10 @@ def table(inputs: Inputs, steps: Sequence[tuple[int, int]]) -> None:
     """Print a row for every number of GPUs that have samples enough."""
     heads = f"{'gradients':>11}{'store':>9}{'checkpoint':>12}{'losses':>8}{'efficiency':>12}  binds"
     print(f"  {'GPUs':>5}{'samples':>9}{'step, ms':>11}{'compute':>10}{heads}")
-    one = simulated(inputs, *steps[0])
+    one = simulate(inputs, *steps[0])
     for gpus, batch in steps:
         if admits(inputs, gpus, batch):
-            s = simulated(inputs, gpus, batch)
+            s = simulate(inputs, gpus, batch)
             row = f"{1e3 * s.step_s:>11.1f}{1e3 * s.compute_s:>10.1f}{1e3 * s.gradients_s:>11.2f}{1e3 * s.store_s:>9.1f}"
             row += f"{1e3 * s.checkpoint_s:>12.1f}{1e3 * s.loss_s:>8.1f}{efficiency(one, s):>12.2f}"
             print(f"  {gpus:>5}{batch:>9}{row}  {binding(inputs, gpus, batch)}")
@@ -109,7 +109,7 @@ def cases(inputs: Inputs, batch: int) -> Iterator[tuple[str, Inputs, list[tuple[
     yield f"strong, {batch} samples", inputs, [(gpus, batch) for gpus in COUNTS]
     for title, steps in ((f"strong, {LARGE_BATCH} samples", strong), (f"weak, {batch} samples a GPU", weak)):
         yield title, inputs, steps
-        last = simulated(inputs, *steps[-1])
+        last = simulate(inputs, *steps[-1])
         fastest = last.batch / inputs.streams / (last.compute_s + last.gradients_s)
         enough = replace(inputs, prefixes=math.ceil(fastest / inputs.prefix_gets_per_s))
         if enough.prefixes > 1:
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=NETWORKS, default="cdssl-p3d", help="the recipe whose step was timed")
     said = "measured steps; one, or two of different size"
-    parser.add_argument("--step-s", type=timed_step, nargs="+", metavar="SAMPLES:SECONDS", help=said)
+    parser.add_argument("--step-s", type=parse_step, nargs="+", metavar="SAMPLES:SECONDS", help=said)
     arguments = parser.parse_args()
     if arguments.step_s:
         network, (fixed, slope) = NETWORKS[arguments.recipe], line_through(arguments.step_s)

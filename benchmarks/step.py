@@ -69,7 +69,7 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def timed(call: Callable[[], object], device: torch.device) -> float:
+def measure_seconds(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of one call."""
     begun = clock(device)
     call()
@@ -116,7 +116,7 @@ def arithmetic(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product: the limit."""
     side = 2048 if device.type == "cpu" else 8192
     a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(5))
+    return 2 * side**3 / min(measure_seconds(lambda: a @ b, device) for _ in range(5))
 
 
 def resident() -> int:
@@ -125,7 +125,7 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-def measured(kind: str, compute: Execution, batch: int, runs: int, device: torch.device, threads: int) -> Figures:
+def measure_step(kind: str, compute: Execution, batch: int, runs: int, device: torch.device, threads: int) -> Figures:
     """A backbone at its default size, in a process of its own, so that its peak memory is its own."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -135,8 +135,8 @@ def measured(kind: str, compute: Execution, batch: int, runs: int, device: torch
     with FlopCounterMode(display=False) as counter:
         both()
     return Figures(
-        forward_s=[timed(forward, device) for _ in range(runs)],
-        both_s=[timed(both, device) for _ in range(runs)],
+        forward_s=[measure_seconds(forward, device) for _ in range(runs)],
+        both_s=[measure_seconds(both, device) for _ in range(runs)],
         flop=int(counter.get_total_flops()),
         peak_bytes=resident() if device.type == "cpu" else torch.cuda.max_memory_allocated(device),
     )
@@ -154,7 +154,7 @@ def backbones(kinds: Sequence[str], batch: int, runs: int, device: torch.device,
     for kind in kinds:
         for way, compute in ways.items():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                f = pool.submit(measured, kind, compute, batch, runs, device, threads).result()
+                f = pool.submit(measure_step, kind, compute, batch, runs, device, threads).result()
             best = sorted(f.both_s)[len(f.both_s) // 2]
             row = f"{spread(f.forward_s, 3):>22}{spread(f.both_s, 3):>22}{voxels(batch) / best:>12,.0f}{f.flop / 1e9:>8,.0f}"
             print(f"  {kind + ', ' + way:<24}{row}{f.flop / best / limit:>10.0%}{f.peak_bytes / 2**20:>10,.0f}")
@@ -177,7 +177,7 @@ def beside(width: int, batch: int, runs: int, device: torch.device) -> None:
         times: dict[str, list[float]] = {name: [] for name in cases}
         for number in range(runs + 1):
             for name, call in cases.items():
-                seconds = timed(call, device)
+                seconds = measure_seconds(call, device)
                 if number:
                     times[name].append(seconds)
                 else:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 #: Seconds of each run, by case.
 Times = dict[str, list[float]]
@@ -31,6 +35,27 @@ def in_turns(
             if number:
                 times[name].append(seconds)
     return times
+
+
+def wait_for_device(device: torch.device, call: Callable[[], object]) -> Callable[[], None]:
+    """Make a call return only when the device has done its work.
+
+    Args:
+        device: that computes.
+        call: starts the work.
+
+    Returns:
+        A call of no arguments.
+    """
+
+    def call_and_wait() -> None:
+        call()
+        if device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+    return call_and_wait
 
 
 def spread(values: list[float], digits: int) -> str:

@@ -52,7 +52,7 @@ def measure(title: str, config: CdsslP3D, sample: Sample, repeat: int) -> None:
     if flat:
         cases["image folded back (with unit range)"] = lambda: image_of(sample, SPEC)
     else:
-        cases["interpolation of every view's voxels, no chance"] = lambda: interpolated(config, sample.unit()[0])
+        cases["interpolation of every view's voxels, no chance"] = lambda: interpolate_all(config, sample.unit()[0])
 
     def draws() -> None:
         for seed in range(repeat):
@@ -62,14 +62,14 @@ def measure(title: str, config: CdsslP3D, sample: Sample, repeat: int) -> None:
     device = replace(config, render="device")
     times = (
         in_turns(cases | {"plans alone": lambda: device.draw(sample, spec, np.random.default_rng(0))}, runs=7, repeat=repeat)
-        | divided(in_turns({"all views, workers": draws}, runs=7), repeat)
-        | divided(in_turns(batches, runs=7), BATCH)
+        | divide_times(in_turns({"all views, workers": draws}, runs=7), repeat)
+        | divide_times(in_turns(batches, runs=7), BATCH)
     )
     size = sum(view.nbytes for view in made) / 2**20
     show(f"{title}: {sample.array.nbytes / 2**20:.2f} MiB in, {size:.2f} MiB of views out", times, limit=COPY, digits=3)
 
 
-def divided(times: Times, count: int) -> Times:
+def divide_times(times: Times, count: int) -> Times:
     """The time of one of ``count``."""
     return {name: [s / count for s in seconds] for name, seconds in times.items()}
 
@@ -93,7 +93,7 @@ def rendering(config: CdsslP3D, sample: Sample, spec: Pseudo3D | None, device: s
     return run
 
 
-def interpolated(config: CdsslP3D, volume_DHW: Floats) -> None:
+def interpolate_all(config: CdsslP3D, volume_DHW: Floats) -> None:
     """Two global and all local views, each resampled once from a box at the origin."""
     solid = config.solid
     for side, box, count in (
@@ -148,7 +148,7 @@ def chest(shape_DHW: tuple[int, int, int] = (240, 320, 340)) -> Floats:
     return np.clip(clean + np.random.default_rng(0).normal(0, 0.01, shape_DHW), 0, 1).astype(np.float32)
 
 
-def computed_tomogram(path: Path) -> Floats:
+def read_ct(path: Path) -> Floats:
     """A CT as the pipeline prepares it for PCRLv2: RAS+, 1 mm, -1000 .. 1000 HU in unit range."""
     # Imported here: a machine with a GPU has torch, and need not have the readers.
     from crossdim.pipelines.readers.nifti import decode
@@ -173,7 +173,7 @@ def main() -> None:
         measure(f"{name}, superpatch of {cube}", config, superpatches(1, cube)[0], repeat=5)
     pairs("chest phantom", chest())
     for argument in sys.argv[1:]:
-        pairs(Path(argument).name, computed_tomogram(Path(argument)))
+        pairs(Path(argument).name, read_ct(Path(argument)))
 
 
 if __name__ == "__main__":

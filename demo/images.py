@@ -85,7 +85,7 @@ def _folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def carried_files() -> Iterator[CarriedFile]:
+def list_carried_files() -> Iterator[CarriedFile]:
     """Every sample file; what another version of a package no longer carries is said and left out."""
     for target, (package, inside, names) in CARRIED.items():
         for name in names:
@@ -118,7 +118,7 @@ def write_sample_images(root: Path) -> int:
     Raises:
         UsageError: if a package that carries them is not installed.
     """
-    wanted = [(carried.target, carried.source.read_bytes()) for carried in carried_files()]
+    wanted = [(carried.target, carried.source.read_bytes()) for carried in list_carried_files()]
     wanted += _template_slices()
     template = (_folder("nilearn") / TEMPLATE).read_bytes()
     wanted.append((BROKEN_VOLUME, template[: len(template) // 2]))

@@ -152,7 +152,7 @@ def phantom_volume(seed: int, label: VolumeLabel, number: int) -> PhantomVolume:
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = corner
     orientation = ORIENTATIONS[int(rng.integers(len(ORIENTATIONS)))]
-    turned = _turned(voxels, affine, orientation)
+    turned = _reorient(voxels, affine, orientation)
     return PhantomVolume(
         voxels_XYZ=np.asarray(turned.dataobj),
         affine=turned.affine,
@@ -170,7 +170,7 @@ def _triple(values: npt.NDArray[np.float64]) -> Millimetres:
     return x, y, z
 
 
-def _turned(voxels_RAS: npt.NDArray[np.int16], affine: npt.NDArray[np.float64], codes: str) -> Any:
+def _reorient(voxels_RAS: npt.NDArray[np.int16], affine: npt.NDArray[np.float64], codes: str) -> Any:
     """The same volume in the same world as a nibabel image, with its axes stored in another order and direction."""
     turn = _orientations.ornt_transform(_orientations.axcodes2ornt("RAS"), _orientations.axcodes2ornt(codes))
     return _NiftiImage(voxels_RAS, affine).as_reoriented(turn)

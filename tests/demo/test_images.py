@@ -14,7 +14,7 @@ from PIL import Image
 
 from crossdim.storage_schema.errors import UsageError
 from demo import images
-from demo.images import BROKEN_IMAGE, BROKEN_VOLUME, carried_files, write_sample_images
+from demo.images import BROKEN_IMAGE, BROKEN_VOLUME, list_carried_files, write_sample_images
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_one_image_and_one_volume_are_broken(root):
 
 def test_files_are_copied_byte_for_byte(root):
     """Readers are tried on what others wrote, not on what we wrote again."""
-    assert all((root / carried.target).read_bytes() == carried.source.read_bytes() for carried in carried_files())
+    assert all((root / carried.target).read_bytes() == carried.source.read_bytes() for carried in list_carried_files())
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch, tmp_path):
@@ -94,7 +94,7 @@ def test_a_file_that_a_wheel_no_longer_carries_is_said(monkeypatch, caplog):
     """The versions of these packages are a range."""
     monkeypatch.setattr(images, "CARRIED", {"images2d/ct": ("pydicom", "data/test_files", ("CT_small.dcm", "gone.dcm"))})
     with caplog.at_level(logging.WARNING):
-        found = list(carried_files())
+        found = list(list_carried_files())
 
     assert [carried.target for carried in found] == ["images2d/ct/CT_small.dcm"]
     assert "pydicom carries no gone.dcm" in caplog.text

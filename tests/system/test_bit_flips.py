@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bit_flips import FLIPS, SEED, flipped, table, targets
+from benchmarks.bit_flips import FLIPS, SEED, flip_bits, table, targets
 
 
 def _held(folder: Path, flips: int, seed: int) -> None:
     made = targets(folder)
-    counts = flipped(made, flips, seed)
+    counts = flip_bits(made, flips, seed)
     assert sum(outcomes.total() for outcomes in counts.values()) == flips
     assert all(outcomes for outcomes in counts.values())
     assert len({target.kind for target in made}) == len(made) >= 29

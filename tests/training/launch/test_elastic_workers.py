@@ -23,7 +23,7 @@ from benchmarks.model import (
     exchange,
     fullest,
     ring_s,
-    simulated,
+    simulate,
     verdict,
 )
 from benchmarks.simulate import COUNTS, line_through, of_recipe
@@ -137,7 +137,7 @@ def test_a_step_by_hand() -> None:
 
     They are there at 1.8, 2.6 and 3.0 s and take 40 / 50 + 0.5 = 1.3, 1.3 and 0.9 s: from 1.8, 3.1 and 4.4 to 5.3 s.
     """
-    step = simulated(ROUND, 2, 2)
+    step = simulate(ROUND, 2, 2)
     assert step.compute_s == 3.0
     assert step.gradients_s == pytest.approx(2.3)
     assert step.step_s == pytest.approx(5.3)
@@ -151,8 +151,8 @@ def test_a_store_by_hand() -> None:
     assert delivery_s(replace(slow, node_store_bytes_per_s=0.5), 3, 6) == 3 * 2 * 10 / 0.5
     assert delivery_s(replace(slow, streams=2, prefixes=3, prefix_gets_per_s=0.01), 3, 6) == pytest.approx(6 / 2 / 3 / 0.01)
     # 9 s of arithmetic on one GPU hide the 9 s of delivery; on three GPUs both are a third.
-    assert simulated(slow, 1, 3).store_s == 0
-    assert simulated(replace(slow, threads=1), 1, 3).store_s == pytest.approx(9)
+    assert simulate(slow, 1, 3).store_s == 0
+    assert simulate(replace(slow, threads=1), 1, 3).store_s == pytest.approx(9)
 
 
 def test_checkpoints_and_losses_by_hand() -> None:
@@ -174,17 +174,17 @@ def test_checkpoints_and_losses_by_hand() -> None:
         network_latency_s=0.0,
         network_bytes_per_s=math.inf,
     )
-    step = simulated(losing, 16, 16)
+    step = simulate(losing, 16, 16)
     assert step.checkpoint_s == pytest.approx(0.3)
     assert step.loss_s == pytest.approx(3.3 * 0.11)
     assert step.step_s == pytest.approx(3.3 * 1.11)
-    assert simulated(losing, 1, 1).loss_s == pytest.approx(3.3 * 0.055)
-    assert simulated(replace(losing, upload_bytes_per_s=600 / 900), 1, 1).checkpoint_s == pytest.approx(3.0 * (60 + 300) / 600)
+    assert simulate(losing, 1, 1).loss_s == pytest.approx(3.3 * 0.055)
+    assert simulate(replace(losing, upload_bytes_per_s=600 / 900), 1, 1).checkpoint_s == pytest.approx(3.0 * (60 + 300) / 600)
 
 
 @given(likely, st.sampled_from([6, 64, 8192]))
 def test_one_gpu_is_the_measure(inputs: Inputs, batch: int) -> None:
-    one = simulated(inputs, 1, batch)
+    one = simulate(inputs, 1, batch)
     assert efficiency(one, one) == 1
     assert one.gradients_s == 0
     assert one.compute_s == pytest.approx(inputs.fixed_s + batch * inputs.sample_s)
@@ -208,14 +208,14 @@ def test_with_nothing_in_the_way_there_is_only_compute(inputs: Inputs, gpus: int
         upload_bytes_per_s=math.inf,
         node_losses_per_h=0.0,
     )
-    step = simulated(free, gpus, 64 * gpus)
+    step = simulate(free, gpus, 64 * gpus)
     assert step.step_s == pytest.approx(inputs.fixed_s + 64 * inputs.sample_s)
-    assert efficiency(simulated(free, 1, 64), step) == pytest.approx(1)
+    assert efficiency(simulate(free, 1, 64), step) == pytest.approx(1)
 
 
 @given(likely)
 def test_more_gpus_never_make_a_weak_step_shorter(inputs: Inputs) -> None:
-    steps = [simulated(inputs, gpus, 64 * gpus) for gpus in COUNTS]
+    steps = [simulate(inputs, gpus, 64 * gpus) for gpus in COUNTS]
     for few, many in pairwise(steps):
         assert many.step_s >= few.step_s * (1 - 1e-12)
         assert many.compute_s == few.compute_s
@@ -223,7 +223,7 @@ def test_more_gpus_never_make_a_weak_step_shorter(inputs: Inputs) -> None:
 
 @given(likely)
 def test_efficiency_of_strong_scaling_only_falls(inputs: Inputs) -> None:
-    steps = [simulated(inputs, gpus, 8192) for gpus in COUNTS]
+    steps = [simulate(inputs, gpus, 8192) for gpus in COUNTS]
     shares = [efficiency(steps[0], step) for step in steps]
     assert all(later <= sooner * (1 + 1e-9) for sooner, later in pairwise(shares))
 
@@ -231,13 +231,13 @@ def test_efficiency_of_strong_scaling_only_falls(inputs: Inputs) -> None:
 @given(likely, st.sampled_from(COUNTS[1:]))
 def test_slower_networks_never_help(inputs: Inputs, gpus: int) -> None:
     """Larger gradients may: their last bucket, which nothing hides, may be smaller."""
-    step = simulated(inputs, gpus, 8192).step_s
+    step = simulate(inputs, gpus, 8192).step_s
     for worse in (
         replace(inputs, network_bytes_per_s=inputs.network_bytes_per_s / 2),
         replace(inputs, link_bytes_per_s=inputs.link_bytes_per_s / 2),
         replace(inputs, link_latency_s=2 * inputs.link_latency_s),
     ):
-        assert simulated(worse, gpus, 8192).step_s >= step * (1 - 1e-12)
+        assert simulate(worse, gpus, 8192).step_s >= step * (1 - 1e-12)
 
 
 def test_shares_are_those_of_the_real_order() -> None:
@@ -258,11 +258,11 @@ def test_what_binds_and_why_it_stops() -> None:
     store = replace(LIKELY, prefix_gets_per_s=10.0)
     assert [binding(inputs, 64, 4096) for inputs in (fast, network, store)] == ["compute", "gradients", "store"]
     overhead = replace(fast, fixed_s=100.0)
-    found = [cause(simulated(inputs, 1, 64), simulated(inputs, 64, 4096)) for inputs in (network, store)]
+    found = [cause(simulate(inputs, 1, 64), simulate(inputs, 64, 4096)) for inputs in (network, store)]
     assert found == ["gradients", "store"]
-    little = simulated(fast, 64, 4096)  # what is lost is little beside what every step costs
-    assert (cause(simulated(fast, 1, 64), little), little.gradients_s < 0.01 * little.compute_s) == ("gradients", True)
-    assert cause(simulated(overhead, 1, 8192), simulated(overhead, 64, 8192)) == "compute"
+    little = simulate(fast, 64, 4096)  # what is lost is little beside what every step costs
+    assert (cause(simulate(fast, 1, 64), little), little.gradients_s < 0.01 * little.compute_s) == ("gradients", True)
+    assert cause(simulate(overhead, 1, 8192), simulate(overhead, 64, 8192)) == "compute"
     steps = [(gpus, 64 * gpus) for gpus in COUNTS]
     assert verdict(network, steps).startswith("stops at 8 GPUs")
     assert verdict(network, steps).endswith("gradients")
