@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 
 from crossdim.foundation.extras import build_missing_error
+from crossdim.foundation.forks import protect_from_forks
 from crossdim.foundation.fsspec_objects import FsspecObjects
 from crossdim.foundation.local_files import LocalFiles, check_folder
 from crossdim.foundation.location import (
@@ -61,6 +62,7 @@ class Bucket:
             if isinstance(error, ImportError) and self.protocol in S3_PROTOCOLS:
                 raise build_missing_error(self.url, "s3fs") from error
             raise StorageError(f"{self.where('')}: no store speaks {self.protocol}:// here ({error})") from error
+        protect_from_forks(filesystem)
         if self.protocol in S3_PROTOCOLS:
             filesystem.retries = 1  # around each of botocore's attempts s3fs makes five; no argument sets it
         return filesystem
