@@ -40,7 +40,10 @@ def start(body: str) -> subprocess.Popen[str]:
     line = [sys.executable, "-c", VERB.format(body=indented)]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    ready = b""
+    while not ready.endswith(b"\n"):  # byte by byte: what readline() keeps in its buffer, communicate() does not return
+        ready += os.read(process.stdout.fileno(), 1)
+    assert ready == b"ready\n"
     time.sleep(0.2)
     return process
 
