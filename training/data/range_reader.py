@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.credentials import find_credentials
+from crossdim.foundation.forks import protect_from_forks
 from crossdim.foundation.local_files import open_regular
 from crossdim.foundation.location import S3_PROTOCOLS
 from crossdim.foundation.store_options import CONNECT_TIMEOUT_S, IMPATIENT_READ_TIMEOUT_S, READ_TIMEOUT_S
@@ -91,7 +92,7 @@ class ObstoreRangeReader:
     """Reads ranges from S3 through obstore; in a process forked from one that used obstore, through the bucket's own client.
 
     Obstore has one runtime, which belongs to the process that first used it. Its threads do not exist in a forked process,
-    where a read would wait for them for ever.
+    where a read would wait for them for ever, and dropping the store for a lock that one of them may have held at the fork.
     """
 
     _runtime_pid: ClassVar[int | None] = None
@@ -124,6 +125,7 @@ class ObstoreRangeReader:
             # Obstore's default is to retry for three minutes, in which nothing would be reported.
             retry_config={"retry_timeout": timedelta(seconds=CONNECT_TIMEOUT_S)},
         )
+        protect_from_forks(self)
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         """Read a range with one GET; retried by obstore if S3 asks for it, then by the bucket for as long as its options say.
