@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -29,8 +30,29 @@ def _is_there(module: str) -> bool:
         sys.path.append(here)
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # no such package above it, or an error in one
+    except ModuleNotFoundError as error:  # of a package above it, or of what that imports
+        return not f"{module}.".startswith(f"{error.name}.")
+    except (ImportError, SyntaxError):  # the package above it is there; importing tells what is wrong
+        return True
+    except ValueError:
         return False
+
+
+def describe_unknown_recipe(name: str, known: Iterable[str]) -> str:
+    """Describe a name that is neither a recipe nor a function of a module.
+
+    Args:
+        name: that was asked for.
+        known: every recipe that exists.
+
+    Returns:
+        One sentence with the nearest recipes, and the module that is not there if the name has the form of a reference.
+    """
+    module, colon, function = name.partition(":")
+    form = f"{describe_unknown_name('recipe', name, known)}; one of your own is module:function"
+    if colon and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        return f"{form}, and there is no module {module}"
+    return form
 
 
 def import_module(name: str) -> ModuleType:
@@ -40,14 +62,36 @@ def import_module(name: str) -> ModuleType:
         name: such as ``my_lab.recipes``.
 
     Raises:
-        UsageError: if the module does not exist, or imports something that does not.
+        UsageError: if the module does not exist, is no Python, or imports something that does not exist.
     """
     if not _is_there(name):
         raise UsageError(f"there is no module {name}; install its package, or start in the folder that holds it")
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise UsageError(f"the module {name} cannot be imported: {error}") from error
+
+
+def list_members(module: ModuleType, attribute: str) -> tuple[Any, ...]:
+    """List what a module adds to a table.
+
+    Args:
+        module: of another package.
+        attribute: its name for the table, such as ``READERS``.
+
+    Returns:
+        The members in the module's order; none if it has no such name.
+
+    Raises:
+        UsageError: if it is neither a tuple nor a list, as with a forgotten comma.
+    """
+    found = getattr(module, attribute, ())
+    if not isinstance(found, tuple | list):
+        raise UsageError(
+            f"{module.__name__}.{attribute} is of type {type(found).__name__}; expected a tuple or a list: "
+            f"for one member {attribute} = (member,) with the comma"
+        )
+    return tuple(found)
 
 
 def find_function(module: ModuleType, name: str) -> Callable[[], Any]:
@@ -61,11 +105,17 @@ def find_function(module: ModuleType, name: str) -> Callable[[], Any]:
         The function.
 
     Raises:
-        UsageError: if there is none, with the nearest names.
+        UsageError: if there is none, with the nearest names; or if it cannot be called without arguments.
     """
     found = getattr(module, name, None)
     if not callable(found):
         known = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
         raise UsageError(describe_unknown_name(f"function of {module.__name__}", name, known))
+    try:
+        inspect.signature(found).bind()
+    except ValueError:  # of a function without a signature nothing is known
+        pass
+    except TypeError as error:
+        raise UsageError(f"{module.__name__}.{name} is called without arguments: {error}") from None
     function: Callable[[], Any] = found
     return function

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import ModuleType
 
-from crossdim.foundation.references import import_module
+from crossdim.foundation.references import import_module, list_members
 from crossdim.pipelines.readers.registry import register_readers
 from crossdim.pipelines.stages.registry import register_stages
 
@@ -23,11 +23,12 @@ def load_extension(name: str) -> ModuleType:
         name: of the module, such as ``my_lab.recipes``.
 
     Raises:
-        UsageError: if there is no such module, or one of its readers or stages has a name that is taken.
+        UsageError: if there is no such module, its READERS or STAGES is no tuple or list, or one of its readers or stages has
+            a name that is taken.
     """
     module = import_module(name)
-    register_readers(getattr(module, "READERS", ()))
-    register_stages(getattr(module, "STAGES", ()))
+    register_readers(list_members(module, "READERS"))
+    register_stages(list_members(module, "STAGES"))
     if name not in _loaded:
         _loaded.append(name)
     return module

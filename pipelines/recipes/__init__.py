@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from crossdim.foundation.references import find_function, is_reference
+from crossdim.foundation.references import describe_unknown_recipe, find_function, is_reference
 from crossdim.foundation.settings import override_settings
 from crossdim.pipelines.extensions import load_extension
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.recipes import images, volumes
-from crossdim.storage_schema.errors import UsageError, describe_unknown_name
+from crossdim.storage_schema.errors import UsageError
 
 #: A new recipe is a function and a line here.
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -37,7 +37,7 @@ def resolve(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if name in RECIPES:
         return override_settings(RECIPES[name](), overrides)
     if not is_reference(name):
-        raise UsageError(f"{describe_unknown_name('recipe', name, RECIPES)}; one of your own is module:function")
+        raise UsageError(describe_unknown_recipe(name, RECIPES))
     module, _, function = name.partition(":")
     recipe = find_function(load_extension(module), function)()
     if not isinstance(recipe, ImageRecipe | VolumeRecipe):

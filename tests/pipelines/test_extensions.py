@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def test_workers_of_ray_import_the_package_too(tmp_path, capsys, my_lab):
     [
         ("my_lab.recipes:negativs", "unknown function of my_lab.recipes 'negativs'; did you mean negatives"),
         ("my_lab.recipes:no_recipe", "returns str; a recipe is an ImageRecipe or a VolumeRecipe"),
-        ("my_lab.nowhere:negatives", "unknown recipe.*one of your own is module:function"),
+        ("my_lab.nowhere:negatives", "unknown recipe.*one of your own is module:function, and there is no module my_lab.nowhere"),
         ("xray-pseudo3d:tny", "did you mean xray-pseudo3d:tiny"),
     ],
 )
@@ -190,3 +191,11 @@ def test_two_readers_of_one_name_are_refused(my_lab):
     )
     with pytest.raises(UsageError, match="two readers named 'png'"):
         resolve("second_lab:recipe")
+
+
+@pytest.mark.parametrize(("table", "member"), [("READERS", "flat.READER"), ("STAGES", "negative.NegativeStage")])
+def test_a_table_without_its_comma_is_told(my_lab, table, member):
+    (my_lab / "third_lab.py").write_text(f"from my_lab import flat, negative\n{table} = ({member})\n")
+    sys.modules.pop("third_lab", None)
+    with pytest.raises(UsageError, match=f"third_lab.{table} is of type .*; expected a tuple or a list"):
+        resolve("third_lab:recipe")

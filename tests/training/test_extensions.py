@@ -119,7 +119,7 @@ def test_parts_of_crossdim_alone_leave_no_module_in_a_run() -> None:
     [
         ("net_lab.recipes:slm", "unknown function of net_lab.recipes 'slm'; did you mean slim"),
         ("net_lab.recipes:no_recipe", "returns str; a recipe is a Pretraining"),
-        ("net_lab.nowhere:slim", "unknown recipe.*one of your own is module:function"),
+        ("net_lab.nowhere:slim", "unknown recipe.*one of your own is module:function, and there is no module net_lab.nowhere"),
         ("maesil:tny", "did you mean maesil:tiny"),
     ],
 )

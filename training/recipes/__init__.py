@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crossdim.foundation.references import find_function, is_reference
-from crossdim.storage_schema.errors import UsageError, describe_unknown_name
+from crossdim.foundation.references import describe_unknown_recipe, find_function, is_reference
+from crossdim.storage_schema.errors import UsageError
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.extensions import load_extension
 from crossdim.training.recipes import cdssl_p3d, crossd, maesil
@@ -47,7 +47,7 @@ def recipe(name: str) -> Pretraining:
     if name in RECIPES:
         return RECIPES[name]()
     if not is_reference(name):
-        raise UsageError(f"{describe_unknown_name('recipe', name, RECIPES)}; one of your own is module:function")
+        raise UsageError(describe_unknown_recipe(name, RECIPES))
     module, _, function = name.partition(":")
     config = find_function(load_extension(module), function)()
     if not isinstance(config, Pretraining):
