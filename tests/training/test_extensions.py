@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training import extensions
 from crossdim.training.backbones import BACKBONES
+from crossdim.training.backbones.unet3d import UNet3DSettings
+from crossdim.training.config.pretraining import read_config
 from crossdim.training.methods import METHODS
+from crossdim.training.methods.image_to_volume import IMAGE_TO_VOLUME
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir.layout import CONFIG, ENCODER
 
@@ -28,11 +32,11 @@ EXTENSION = ("--extension", "net_lab.recipes")
 
 def _forget() -> None:
     """Leave the state of a process that has not imported the package."""
-    for table in (METHODS, BACKBONES):
+    for table in (METHODS, BACKBONES, IMAGE_TO_VOLUME):
         for kind in [kind for kind, member in table.items() if member.extension]:
             del table[kind]
     extensions._loaded.clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "net_lab"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("net_lab", "second_lab")]:
         del sys.modules[name]
 
 
@@ -135,12 +139,105 @@ def test_a_reference_that_leads_nowhere_is_an_error(name: str, message: str) -> 
             "from net_lab.slim import SlimSettings\nclass Ours(SlimSettings):\n    kind = 'unet3d'\nBACKBONES = (Ours,)",
             "kind 'unet3d' of Ours is taken by UNet3DSettings",
         ),
-        ("METHODS = ('slim',)", "holds 'slim'; expected classes of settings"),
+        ("METHODS = ('slim',)", "holds 'slim'; expected dataclasses below MethodConfig"),
+        (
+            "from net_lab.slim import SlimSettings\nMETHODS = (SlimSettings,)",
+            "expected dataclasses below MethodConfig",
+        ),
+        ("from net_lab.slim import SlimSettings\nBACKBONES = (SlimSettings)", "of type ABCMeta; expected a tuple or a list"),
         ("import a_package_that_is_not_there", "cannot be imported: No module named 'a_package_that_is_not_there'"),
     ],
 )
 def test_a_module_that_cannot_be_registered_is_an_error(net_lab: Path, text: str, message: str) -> None:
     (net_lab / "second_lab.py").write_text(text)
-    sys.modules.pop("second_lab", None)
     with pytest.raises(UsageError, match=message):
         extensions.load_extension("second_lab")
+
+
+#: A method of ours with a view of the laboratory's, as a setting whose type ours is; and as one of a method of its own.
+VIEWS = """
+from dataclasses import dataclass, field
+from crossdim.training.methods.crossd import CrossD
+from crossdim.training.methods.sample_views import SampleViews
+from crossdim.training.config.pretraining import Pretraining
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mirrored(SampleViews):
+    def pair(self, sample, pseudo3d, rng):
+        return tuple(view[..., ::-1].copy() for view in SampleViews.pair(self, sample, pseudo3d, rng))
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MirroredCrossD(CrossD):
+    kind = "mirrored-cross-d"
+    views: Mirrored = field(default_factory=Mirrored)
+
+METHODS = (MirroredCrossD,)
+
+def own():
+    return Pretraining(method=MirroredCrossD(), steps=1, global_batch=8)
+
+def lost():
+    return Pretraining(method=CrossD(views=Mirrored()), steps=1, global_batch=8)
+"""
+
+
+def test_a_view_of_another_package_is_a_setting_of_its_method(net_lab: Path) -> None:
+    (net_lab / "net_lab/views.py").write_text(VIEWS)
+    config = recipe("net_lab.views:own")
+    read = read_config(json.loads(json.dumps(config.document())), "test")
+    assert read == config
+    assert type(read.method.views).__name__ == "Mirrored"  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"lost: method\.views is a Mirrored, and the type of this setting is SampleViews"):
+        recipe("net_lab.views:lost")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "from net_lab.recipes import slim",
+            "thing: method is a GammaRestoration, which is not registered as 'gamma-restoration'; name it in METHODS",
+        ),
+        (
+            "from net_lab.recipes import slim, METHODS",
+            "thing: method.backbone is a SlimSettings, which is not registered as 'slim'; name it in BACKBONES",
+        ),
+        (
+            "from net_lab.recipes import slim, METHODS, BACKBONES\nfrom dataclasses import replace\n"
+            "class Ours(type(slim().optimizer)): pass\nold = slim\nslim = lambda: replace(old(), optimizer=Ours())",
+            "thing: optimizer is a Ours, which is not registered as 'sgd'; name it in OPTIMIZERS",
+        ),
+        (
+            "from net_lab.recipes import slim, METHODS, BACKBONES\nfrom dataclasses import replace\n"
+            "old = slim\nslim = lambda: replace(old(), clip_norm='1')",
+            "clip_norm: found '1'; expected float",
+        ),
+    ],
+)
+def test_a_recipe_that_workers_would_read_otherwise_is_an_error(
+    net_lab: Path, volume_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    """Before anything is written."""
+    (net_lab / "net_lab/wrong.py").write_text(f"{text}\nthing = slim")
+    assert _pretrain(volume_data, tmp_path / "run", "--recipe", "net_lab.wrong:thing") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_modules_of_parts_in_a_tuple_and_of_ways_to_make_volumes_are_found(net_lab: Path) -> None:
+    (net_lab / "second_lab.py").write_text(
+        "from dataclasses import dataclass\nfrom net_lab.gamma_restoration import GammaRestoration\n"
+        "from crossdim.training.backbones.base import BackboneSettings\n"
+        "from crossdim.training.methods.image_to_volume import ImageToVolume, Repeated\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Thrice(Repeated):\n    kind = 'thrice'\n    depth: int = 3\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Many(GammaRestoration):\n    kind = 'many'\n"
+        "    more: tuple[BackboneSettings, ...] = ()\n    lift: ImageToVolume = Thrice()\n"
+        "METHODS = [Many]\nIMAGE_TO_VOLUME = [Thrice]\n"
+    )
+    slim = recipe(RECIPE)
+    second = extensions.load_extension("second_lab")
+    method = second.Many(backbone=UNet3DSettings(), more=(slim.method.backbone,))  # type: ignore[attr-defined]
+    config = replace(slim, method=method)
+    assert extensions.list_extensions(config) == ["net_lab.recipes", "second_lab"]
+    assert read_config(config.document(), "test") == config
+    assert extensions.list_extensions(replace(config, method=replace(method, more=()))) == ["second_lab"]

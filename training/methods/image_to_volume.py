@@ -29,9 +29,11 @@ class ImageToVolume(ABC):
 
     Attributes:
         kind: name in ``IMAGE_TO_VOLUME``.
+        extension: the module that registered it; None if it is one of crossdim's own.
     """
 
     kind: ClassVar[str]
+    extension: ClassVar[str | None] = None
 
     @abstractmethod
     def shape(self, side: int) -> tuple[int, int, int]:

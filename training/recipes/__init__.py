@@ -7,7 +7,7 @@ from collections.abc import Callable
 from crossdim.foundation.references import describe_unknown_recipe, find_function, is_reference
 from crossdim.storage_schema.errors import UsageError
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.extensions import load_extension
+from crossdim.training.extensions import check_readable, load_extension
 from crossdim.training.recipes import cdssl_p3d, crossd, maesil
 
 RECIPES: dict[str, Callable[[], Pretraining]] = {
@@ -42,7 +42,8 @@ def recipe(name: str) -> Pretraining:
         The configuration.
 
     Raises:
-        UsageError: for an unknown name, with the nearest ones; or for a function that does not return a configuration.
+        UsageError: for an unknown name, with the nearest ones; or for a function that does not return a configuration, or one
+            with a part that is not registered.
     """
     if name in RECIPES:
         return RECIPES[name]()
@@ -54,4 +55,5 @@ def recipe(name: str) -> Pretraining:
         raise UsageError(
             f"{name} returns {type(config).__name__}; a recipe is a Pretraining (crossdim.training.config.pretraining)"
         )
+    check_readable(config, name)
     return config
