@@ -11,6 +11,7 @@ its encoder by the names of their modules. They are imported only if the user na
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -137,7 +138,7 @@ def check_extensions(names: Any, subject: str) -> None:
     """
     missing = [name for name in names if name not in _loaded] if isinstance(names, list) else []
     if missing:
-        options = " ".join(f"--extension {name}" for name in missing)
+        options = " ".join(f"--extension {shlex.quote(str(name))}" for name in missing)
         raise UsageError(
             f"{subject} uses {', '.join(map(str, missing))}. No module is imported because a file names it: give {options}, or "
             "call crossdim.load_extension in Python"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -17,7 +18,8 @@ from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training import extensions
-from crossdim.training.backbones import BACKBONES
+from crossdim.training.backbones import BACKBONES, load_encoder, serialise_encoder
+from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.config.pretraining import read_config
 from crossdim.training.methods import METHODS
@@ -79,7 +81,9 @@ def test_a_run_of_another_packages_parts_is_resumed_evaluated_and_exported(
     assert main(["evaluate", str(run), "--data", volume_data.url, "--baselines", "1", "--folds", "2", "--json", *EXTENSION]) == 0
 
     _forget()
-    with pytest.raises(RunError, match=r"'slim' is of the module net_lab.recipes.*call crossdim.load_extension"):
+    with pytest.raises(
+        RunError, match=r"run/encoder.pt: its backbone 'slim' is of the module net_lab.recipes.*call crossdim.load_extension"
+    ):
         crossdim.load_encoder(run)
     assert "net_lab" not in sys.modules
     export = crossdim.load_extension("net_lab.recipes") and __import__("net_lab.export", fromlist=["export"])
@@ -241,3 +245,25 @@ def test_modules_of_parts_in_a_tuple_and_of_ways_to_make_volumes_are_found(net_l
     assert extensions.list_extensions(config) == ["net_lab.recipes", "second_lab"]
     assert read_config(config.document(), "test") == config
     assert extensions.list_extensions(replace(config, method=replace(method, more=()))) == ["second_lab"]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("net_lab.recipes", "'slim' is of the module net_lab.recipes; here 'slim' is second_lab's, and only one of the two"),
+        (None, "encoder: unknown backbone 'slim'; did you mean swin3d"),
+        ("a b; c", r"call crossdim.load_extension\('a b; c'\), or give --extension 'a b; c'"),
+        (3, "extension of another type"),
+    ],
+)
+def test_an_encoder_is_not_built_by_another_packages_backbone_of_the_same_name(
+    net_lab: Path, module: str | None, message: str
+) -> None:
+    """Weights may have the same names and shapes, and features would still be others."""
+    settings = recipe(RECIPE).method.backbone  # type: ignore[attr-defined]
+    file = serialise_encoder(settings.encoder().state_dict(), replace(EncoderSpec.of(settings), extension=module))
+    _forget()
+    (net_lab / "second_lab.py").write_text("from net_lab.slim import SlimSettings\nBACKBONES = (SlimSettings,)\n")
+    extensions.load_extension("second_lab")
+    with pytest.raises(RunError, match=message):
+        load_encoder(io.BytesIO(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -48,21 +49,29 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
     """A freshly initialised encoder.
 
     Raises:
-        RunError: if the spec names a backbone that does not exist.
+        RunError: if the spec names a backbone that is not registered, or is one of another module here.
     """
     return _find_settings(spec)(**spec.settings).encoder()
 
 
 def _find_settings(spec: EncoderSpec) -> type[BackboneSettings]:
-    """Find the class of a spec's settings; no module is imported because a file names it."""
-    if spec.backbone in BACKBONES:
-        return BACKBONES[spec.backbone]
-    if isinstance(spec.extension, str):
-        raise RunError(
-            f"its backbone {spec.backbone!r} is of the module {spec.extension}. No module is imported because a file names it: "
-            f"call crossdim.load_extension({spec.extension!r}), or give --extension {spec.extension}"
-        )
-    raise RunError(describe_unknown_name("backbone", spec.backbone, BACKBONES))
+    """Find the class of a spec's settings; no module is imported because a file names it.
+
+    Raises:
+        RunError: if there is none, or only one of that name from another module than the spec's.
+    """
+    kind, module = spec.backbone, spec.extension
+    settings = BACKBONES.get(kind)
+    if settings is not None and settings.extension == module:
+        return settings
+    if module is None:
+        own = [name for name, each in BACKBONES.items() if each.extension is None]
+        raise RunError(describe_unknown_name("backbone", kind, own))
+    taken = f"; here {kind!r} is {settings.extension or 'crossdim'}'s, and only one of the two can be loaded" if settings else ""
+    raise RunError(
+        f"its backbone {kind!r} is of the module {module}{taken}. No module is imported because a file names it: "
+        f"call crossdim.load_extension({module!r}), or give --extension {shlex.quote(module)}"
+    )
 
 
 def serialise_encoder(weights: Mapping[str, Tensor], spec: EncoderSpec) -> bytes:
@@ -111,6 +120,8 @@ def load_encoder(file: str | PathLike[str] | io.BytesIO, subject: str | None = N
         _check_network(spec, weights)
         encoder = build_encoder(spec)
         encoder.load_state_dict(weights)
+    except RunError as error:
+        raise RunError(f"{subject}: {error}") from error
     except UNFIT as error:
         message = " ".join(str(error).split())[:300]
         raise RunError(f"{subject}: holds no encoder that this release can build: {message}") from error
@@ -123,6 +134,10 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: if the spec does not fit its network, or a weight has another shape or type.
     """
+    digests, fine = spec.preprocessing_digests, isinstance(spec.normalisation, str) and isinstance(spec.pseudo3d, dict | None)
+    fine = fine and isinstance(spec.extension, str | None)
+    if not fine or not isinstance(digests, list) or not all(isinstance(text, str) for text in digests):
+        raise ValueError("its spec has normalisation, pseudo3d, preprocessing_digests or extension of another type")
     settings = _find_settings(spec)(**spec.settings)
     with torch.device("meta"), limit_parts(len(weights)):
         expected = settings.encoder().state_dict()
@@ -131,10 +146,6 @@ def _check_network(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> None:
         stated, built = getattr(spec, name), getattr(of_network, name)
         if type(stated) is not type(built) or stated != built:
             raise ValueError(f"its spec states {name} {stated!r}, and its network has {built}")
-    digests, fine = spec.preprocessing_digests, isinstance(spec.normalisation, str) and isinstance(spec.pseudo3d, dict | None)
-    fine = fine and isinstance(spec.extension, str | None)
-    if not fine or not isinstance(digests, list) or not all(isinstance(text, str) for text in digests):
-        raise ValueError("its spec has normalisation, pseudo3d, preprocessing_digests or extension of another type")
     if odd := sorted(expected.keys() ^ weights.keys()):
         raise ValueError(f"{len(odd)} names of weights are not those of its network, such as {odd[0]}")
     for name, like in expected.items():
