@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from crossdim.training.api.dataset import Dataset
     from crossdim.training.api.dataset import open_dataset as open
     from crossdim.training.api.encoder import Encoder, load_encoder
-    from crossdim.training.api.geometry import fold, unroll
     from crossdim.training.api.loader import Loader
     from crossdim.training.api.mixture import Mix, mix
+    from crossdim.training.api.pseudo3d import fold, unroll
     from crossdim.training.api.sample import DatasetSample
     from crossdim.training.extensions import load_extension
     from crossdim.training.layers.acs import ACSConv, MeanACSConv, SoftACSConv
@@ -76,13 +76,13 @@ _PUBLIC = {
     "SoftACSConv": ("crossdim.training.layers.acs", "SoftACSConv"),
     "collate": ("crossdim.training.api.batch", "collate"),
     "convert": ("crossdim.training.layers.convert", "convert"),
-    "fold": ("crossdim.training.api.geometry", "fold"),
+    "fold": ("crossdim.training.api.pseudo3d", "fold"),
     "inflate_kernel": ("crossdim.training.layers.kernel_inflation", "inflate_kernel"),
     "load_encoder": ("crossdim.training.api.encoder", "load_encoder"),
     "load_extension": ("crossdim.training.extensions", "load_extension"),
     "mix": ("crossdim.training.api.mixture", "mix"),
     "open": ("crossdim.training.api.dataset", "open_dataset"),
-    "unroll": ("crossdim.training.api.geometry", "unroll"),
+    "unroll": ("crossdim.training.api.pseudo3d", "unroll"),
 }
 
 

@@ -18,10 +18,10 @@ from crossdim.pipelines.jobs.series_groups import (
 )
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single, common_modality
-from crossdim.pipelines.readers.geometry import one_per_position, stack_slices
 from crossdim.pipelines.readers.raw import number_files
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import readers_of
+from crossdim.pipelines.readers.slice_order import one_per_position, stack_slices
 from crossdim.pipelines.stages.modality import ModalityStage
 from crossdim.storage_schema.errors import SampleError
 

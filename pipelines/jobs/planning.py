@@ -23,8 +23,8 @@ from crossdim.pipelines.jobs.splits import check_patients
 from crossdim.pipelines.jobs.table_patients import tell_overridden
 from crossdim.pipelines.jobs.unread import UnreadFormat, count_unread_formats, describe_unread
 from crossdim.pipelines.publish import describe_refusals
-from crossdim.pipelines.readers.geometry import place_of
 from crossdim.pipelines.readers.registry import families_of, promised_family, reader_of_format
+from crossdim.pipelines.readers.slice_order import place_of
 from crossdim.pipelines.sources.folder_names import find_label, find_modality
 from crossdim.pipelines.sources.ignored_names import match_ignored_name
 from crossdim.pipelines.sources.label_matching import match_series, match_table

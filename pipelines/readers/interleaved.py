@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.readers.geometry import one_per_position, slice_directions, stack_slices
 from crossdim.pipelines.readers.header_info import SliceHeader
+from crossdim.pipelines.readers.slice_order import one_per_position, slice_directions, stack_slices
 from crossdim.storage_schema.errors import SampleError
 
 #: Stacks further apart than this beside their normal, in pixels, are not looked at together. Ours: far above any rounding.

@@ -19,12 +19,12 @@ from crossdim.pipelines.readers.dicom_header import (
     translate_errors,
 )
 from crossdim.pipelines.readers.dicom_patient import check_one_patient
-from crossdim.pipelines.readers.geometry import place_of, stack_slices
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_modality_transform
 from crossdim.pipelines.readers.nifti_affine import check_axes
 from crossdim.pipelines.readers.padding import find_padding
 from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, add_note, check_expansion, number_files
+from crossdim.pipelines.readers.slice_order import place_of, stack_slices
 from crossdim.pipelines.readers.volume_values import Mask, Volume, compute_range, fill_outside, offset_note
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample

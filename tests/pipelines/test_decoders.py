@@ -20,9 +20,9 @@ from pydicom.uid import JPEGLSNearLossless
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.readers import dicom_image, nifti, raster, series
 from crossdim.pipelines.readers.exif import DAMAGED_NOTE
-from crossdim.pipelines.readers.geometry import SliceHeader, stack_slices
 from crossdim.pipelines.readers.inflate import inflate
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, add_note
+from crossdim.pipelines.readers.slice_order import SliceHeader, stack_slices
 from crossdim.storage_schema.errors import SampleError, UsageError
 from tests.pipelines.corpora import blob, nifti_bytes, picture, write_series
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from crossdim.storage_schema.errors import GeometryError, list_wrong_settings
 from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.layers import anyrank
+from crossdim.training.layers.conv_geometry import Triple
 from crossdim.training.layers.crossd import CrossDConv
 from crossdim.training.layers.dual_norm import Norm
-from crossdim.training.layers.geometry import Triple
 
 Depth = Literal[18, 50]
 Operator = Literal["conv2d", "conv3d", "crossd"]

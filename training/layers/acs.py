@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.training.layers.geometry import Geometry, PaddingMode, Triple, triple
+from crossdim.training.layers.conv_geometry import ConvGeometry, PaddingMode, Triple, triple
 
 
 def thirds(channels: int) -> Triple:
@@ -25,7 +25,7 @@ def thirds(channels: int) -> Triple:
     return (channels + 2) // 3, (channels + 1) // 3, channels // 3
 
 
-def plane_conv(x_BCDHW: Tensor, weight_OIKK: Tensor, across: int, geometry: Geometry) -> Tensor:
+def plane_conv(x_BCDHW: Tensor, weight_OIKK: Tensor, across: int, geometry: ConvGeometry) -> Tensor:
     """Convolve volumes with a 3D kernel that is zero except for its middle plane.
 
     Args:
@@ -44,7 +44,7 @@ def plane_conv(x_BCDHW: Tensor, weight_OIKK: Tensor, across: int, geometry: Geom
     )
 
 
-def _align_to_middle(x_BCDHW: Tensor, axis: int, geometry: Geometry) -> Tensor:
+def _align_to_middle(x_BCDHW: Tensor, axis: int, geometry: ConvGeometry) -> Tensor:
     """Crop or pad an axis so that a kernel of one tap reads what the middle tap of the whole kernel would."""
     side, stride = x_BCDHW.shape[2 + axis], geometry.stride[axis]
     first = geometry.kernel[axis] // 2 * geometry.dilation[axis] - geometry.padding[axis]
@@ -91,7 +91,7 @@ class PlaneConv(nn.Module, ABC):
         padding_mode: PaddingMode = "zeros",
     ) -> None:
         super().__init__()
-        self.geometry = Geometry(
+        self.geometry = ConvGeometry(
             kernel=triple(kernel_size),
             stride=triple(stride),
             padding=triple(padding),
@@ -131,7 +131,7 @@ class PlaneConv(nn.Module, ABC):
         return result if self.bias is None else result + self.bias.to(result.dtype)[:, None, None, None]
 
     @abstractmethod
-    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: ConvGeometry) -> Tensor:
         """The convolution of volumes, without bias.
 
         Args:
@@ -162,7 +162,7 @@ class ACSConv(PlaneConv):
         if sum(self.split) != out_channels or min(self.split) < 0:
             raise GeometryError(f"the planes of an ACS convolution share {out_channels} output channels; found {self.split}")
 
-    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: ConvGeometry) -> Tensor:
         """Three convolutions side by side; more where a plane's channels begin or end inside a group.
 
         Args:
@@ -179,7 +179,7 @@ class ACSConv(PlaneConv):
             start += count
         return torch.cat(results, dim=1)
 
-    def _share(self, x_BCDHW: Tensor, first: int, last: int, across: int, geometry: Geometry) -> Tensor:
+    def _share(self, x_BCDHW: Tensor, first: int, last: int, across: int, geometry: ConvGeometry) -> Tensor:
         """Output channels first to last: whole groups, or part of one."""
         width_out, width_in = self.out_channels // geometry.groups, self.in_channels // geometry.groups
         groups = range(first // width_out, (last - 1) // width_out + 1)
@@ -198,7 +198,7 @@ def _inside_groups(first: int, last: int, width: int) -> list[tuple[int, int]]:
 class MeanACSConv(PlaneConv):
     """Every output channel convolves across all three axes, and the three are averaged; 3 times the cost of ACS."""
 
-    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: ConvGeometry) -> Tensor:
         """The mean of three convolutions.
 
         Args:
@@ -218,7 +218,7 @@ class SoftACSConv(PlaneConv):
         super().__init__(in_channels, out_channels, kernel_size, **rest)  # type: ignore[arg-type]
         self.soft_w_core = nn.Parameter(torch.rand(out_channels, 3))
 
-    def convolve_volumes(self, x_BCDHW: Tensor, geometry: Geometry) -> Tensor:
+    def convolve_volumes(self, x_BCDHW: Tensor, geometry: ConvGeometry) -> Tensor:
         """The weighted sum of three convolutions.
 
         Args:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.training.layers.geometry import Triple, triple
+from crossdim.training.layers.conv_geometry import Triple, triple
 
 
 def spatial_axes(x: Tensor) -> int:

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from crossdim.training.layers.geometry import Triple
+from crossdim.training.layers.conv_geometry import Triple
 
 #: One term of a shift followed by taking the middle slice: weights of the depth slices (B, Z), then a map of planes (B, P, P).
 Term = tuple[Tensor, Tensor]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from crossdim.training.layers.geometry import PaddingMode, triple
+from crossdim.training.layers.conv_geometry import PaddingMode, triple
 
 
 class Conv25D(nn.Conv3d):

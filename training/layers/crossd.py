@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
 from crossdim.training.layers.circulant import build_middle_terms
-from crossdim.training.layers.geometry import Geometry, PaddingMode, triple
+from crossdim.training.layers.conv_geometry import ConvGeometry, PaddingMode, triple
 from crossdim.training.layers.per_sample import Form, convolve_each, mix_planes
 from crossdim.training.layers.recompute import enable_recomputation
 from crossdim.training.layers.rotation import RotationNet, shift_of
@@ -72,7 +72,7 @@ class CrossDConv(nn.Module):
         super().__init__()
         if mode not in get_args(Mode):
             raise GeometryError(describe_unknown_name("mode", mode, get_args(Mode)))
-        self.geometry = Geometry(
+        self.geometry = ConvGeometry(
             kernel=triple(kernel_size),
             stride=triple(stride),
             padding=triple(padding),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
-from crossdim.training.layers.geometry import Triple
+from crossdim.training.layers.conv_geometry import Triple
 
 Inflation = Literal["centre", "i3d", "acs"]
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossdim.storage_schema.errors import GeometryError, describe_unknown_name
 from crossdim.training.layers.circulant import Term, build_mixing
-from crossdim.training.layers.geometry import Geometry
+from crossdim.training.layers.conv_geometry import ConvGeometry
 from crossdim.training.layers.unfold import PIECE, multiply_unfolded, unfold_and_multiply, unfold_taps
 
 Form = Literal["auto", "planes", "windows", "shared"]
@@ -32,7 +32,7 @@ FEW_PIXELS, MANY_PAIRS = 14 * 14, 256 * 128
 SHARED_PIXELS, SHARED_PIXELS_TRAINING = 4 * 4, 7 * 7
 
 
-def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometry: Geometry, form: Form = "auto") -> Tensor:
+def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometry: ConvGeometry, form: Form = "auto") -> Tensor:
     """Convolve each image with its own planes.
 
     Args:
@@ -78,7 +78,7 @@ def convolve_each(x_BCHW: Tensor, weights_3d: Tensor, terms: list[Term], geometr
         )
 
 
-def choose_form(x_BCHW: Tensor, weights_3d: Tensor, geometry: Geometry) -> Form:
+def choose_form(x_BCHW: Tensor, weights_3d: Tensor, geometry: ConvGeometry) -> Form:
     """Choose the form that should be fastest, by thresholds that were measured on CPUs.
 
     Args:
@@ -133,7 +133,7 @@ def _convolve_in_pieces(
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
-def _convolve_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geometry: Geometry) -> Tensor:
+def _convolve_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, geometry: ConvGeometry) -> Tensor:
     terms = list(zip(flat_terms[::2], flat_terms[1::2], strict=True))
     batch, _, *sides = x_BCHW.shape
     each = mix_planes(weights_3d, terms).flatten(0, 1).to(x_BCHW.dtype).contiguous()
@@ -149,7 +149,7 @@ def _convolve_planes(x_BCHW: Tensor, weights_3d: Tensor, *flat_terms: Tensor, ge
     return result.view(batch, -1, *result.shape[2:])
 
 
-def _convolve_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
+def _convolve_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: ConvGeometry) -> Tensor:
     window = unfold_taps(x_BCHW, geometry)
     batch, taps, _, height, width = window.shape
     # Pixels outermost, then channels, taps innermost, as in the weights, so that no product needs a transposed matrix.
@@ -158,12 +158,12 @@ def _convolve_shared(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geo
     return result.view(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
-def _numbers_of_windows(x_BCHW: Tensor, geometry: Geometry) -> int:
+def _numbers_of_windows(x_BCHW: Tensor, geometry: ConvGeometry) -> int:
     """Numbers in the mixed windows of a sample."""
     return math.prod(geometry.kernel) * x_BCHW.shape[1] * _pixels(x_BCHW, geometry)
 
 
-def _pixels(x_BCHW: Tensor, geometry: Geometry) -> int:
+def _pixels(x_BCHW: Tensor, geometry: ConvGeometry) -> int:
     """Output pixels of an image."""
     height, width = (geometry.output_side(axis, x_BCHW.shape[axis + 1], geometry.padding[axis]) for axis in (1, 2))
     return height * width

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from crossdim.storage_schema.errors import GeometryError
 from crossdim.training.layers.acs import thirds
-from crossdim.training.layers.geometry import Triple, triple
+from crossdim.training.layers.conv_geometry import Triple, triple
 from crossdim.training.layers.kernel_inflation import axes_of, inflate_kernel
 
 

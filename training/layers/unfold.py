@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from crossdim.training.layers.geometry import Geometry
+from crossdim.training.layers.conv_geometry import ConvGeometry
 
 #: Numbers in the planes that exist at a time: larger pieces exceed the cache and allocate new memory. Measured.
 PIECE = 2**22
 SAMPLES_OF_PIECE = 8
 
 
-def unfold_taps(x_BCHW: Tensor, geometry: Geometry) -> Tensor:
+def unfold_taps(x_BCHW: Tensor, geometry: ConvGeometry) -> Tensor:
     """The input of each tap of a plane.
 
     Args:
@@ -40,12 +40,12 @@ def unfold_taps(x_BCHW: Tensor, geometry: Geometry) -> Tensor:
     return torch.stack(taps, dim=1)
 
 
-def _reach(tap: int, outputs: int, geometry: Geometry, axis: int) -> slice:
+def _reach(tap: int, outputs: int, geometry: ConvGeometry, axis: int) -> slice:
     start = tap * geometry.dilation[axis]
     return slice(start, start + (outputs - 1) * geometry.stride[axis] + 1, geometry.stride[axis])
 
 
-def unfold_and_multiply(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
+def unfold_and_multiply(x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: ConvGeometry) -> Tensor:
     """Convolve every image with the planes that its own matrix mixes from the weights.
 
     Args:
@@ -94,7 +94,7 @@ class _UnfoldedProducts(torch.autograd.Function):
     """Works on a few samples and output channels at a time, so that planes never exist all at once, forward or backward."""
 
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x_BCHW: Tensor, weights_3d: Tensor, mixing_BPQ: Tensor, geometry: ConvGeometry) -> Tensor:
         """See :func:`unfold_and_multiply`."""
         ctx.save_for_backward(x_BCHW, weights_3d, mixing_BPQ)
         ctx.geometry = geometry
@@ -132,7 +132,7 @@ def _outputs_of_piece(weights_OIQ: Tensor, mixing_BPQ: Tensor) -> int:
 
 
 def _backward_of_samples(
-    x_BCHW: Tensor, mixing_BPQ: Tensor, grad_BOHW: Tensor, weights_OIQ: Tensor, grad_weights_OIQ: Tensor, geometry: Geometry
+    x_BCHW: Tensor, mixing_BPQ: Tensor, grad_BOHW: Tensor, weights_OIQ: Tensor, grad_weights_OIQ: Tensor, geometry: ConvGeometry
 ) -> tuple[Tensor, Tensor]:
     """Gradients of a few samples and of their mixing; that of the weights is added in place."""
     with torch.enable_grad():

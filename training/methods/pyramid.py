@@ -34,13 +34,10 @@ from crossdim.training.methods.base import Method, Step, StepOutput
 from crossdim.training.objectives.pcrlv2 import (
     LevelMode,
     Pair,
+    compute_losses,
     dimensions,
     draw_levels,
     evenness,
-    local_similarity,
-    restoration,
-    scale_weight,
-    similarity,
 )
 
 #: Renders the views of a batch on its device.
@@ -129,15 +126,20 @@ class PyramidNet(Method):
         drawn = draw_levels(rng, len(self.heads), self._level_mode)
         levels1 = self.levels(view1)
         one, two = self.pairs(levels1), self.pairs(self.levels(view2))
-        deep = torch.stack([restoration(self.restore_at(level, levels1), clean1) for level in drawn]).mean()
+        losses = compute_losses(
+            one=one,
+            two=two,
+            local=self._local_pairs(local),
+            restored=self.out(levels1[-1]).to(clean1.dtype).sigmoid(),
+            restored_deep=[self.restore_at(level, levels1) for level in drawn],
+            clean=clean1,
+            drawn=drawn,
+            progress=step.progress,
+            rng=rng,
+            mode=self._level_mode,
+        )
         # Heads that were not drawn take part with weight 0, so that every parameter has a gradient on every rank in every step.
-        undrawn = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
-        losses = {
-            "pixel": restoration(self.out(levels1[-1]).to(clean1.dtype).sigmoid(), clean1),
-            "semantic": torch.stack([similarity(one[level], two[level]) for level in drawn]).mean(),
-            "local": local_similarity(one, two, self._local_pairs(local), rng, self._level_mode),
-            "scale": scale_weight(step.progress) * deep + 0.0 * undrawn,
-        }
+        losses["scale"] = losses["scale"] + 0.0 * torch.stack([p.sum() for p in self.heads.parameters()]).sum()
         watched = {"evenness": evenness, "dimensions": dimensions}
         monitors = {f"{name}{level}": of(pair.z) for level, pair in enumerate(one) for name, of in watched.items()}
         return StepOutput(losses, monitors)

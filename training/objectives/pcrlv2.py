@@ -108,6 +108,44 @@ def restoration(restored: Tensor, clean: Tensor) -> Tensor:
     return F.mse_loss(restored.to(clean.dtype), clean)
 
 
+def compute_losses(
+    *,
+    one: Sequence[Pair],
+    two: Sequence[Pair],
+    local: Sequence[Sequence[Pair]],
+    restored: Tensor,
+    restored_deep: Sequence[Tensor],
+    clean: Tensor,
+    drawn: Sequence[int],
+    progress: float,
+    rng: np.random.Generator,
+    mode: LevelMode,
+) -> dict[str, Tensor]:
+    """Compute the four terms of the objective, each of weight 1.
+
+    Args:
+        one: pairs of global view 1, by level.
+        two: pairs of global view 2, by level.
+        local: for each local view, its pairs by level.
+        restored: view 1 as the network restores it, (B, 1, D, H, W) in unit range.
+        restored_deep: the same from each drawn level, at the input's size.
+        clean: view 1 before it was distorted, (B, 1, D, H, W).
+        drawn: levels of the global comparison, from :func:`draw_levels`.
+        progress: position in the run, from 0 to 1.
+        rng: source of the levels of local comparisons, the same on all ranks.
+        mode: one level per comparison, or all of them.
+
+    Returns:
+        Scalars ``pixel``, ``semantic``, ``local`` and ``scale``.
+    """
+    return {
+        "pixel": restoration(restored, clean),
+        "semantic": torch.stack([similarity(one[level], two[level]) for level in drawn]).mean(),
+        "local": local_similarity(one, two, local, rng, mode),
+        "scale": scale_weight(progress) * torch.stack([restoration(deep, clean) for deep in restored_deep]).mean(),
+    }
+
+
 @torch.no_grad()
 def evenness(z: Tensor) -> Tensor:
     """How evenly projections (B, C) are spread over the unit sphere: about 1 if evenly, 0 if all are the same point (collapse).

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.readers.dicom_header import read_slice_header
-from crossdim.pipelines.readers.geometry import stack_slices
 from crossdim.pipelines.readers.raw import RawItem
 from crossdim.pipelines.readers.slice_grid import fit_slice_grid
+from crossdim.pipelines.readers.slice_order import stack_slices
 from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, dicom_dataset, read_series, series_bytes
 

@@ -31,7 +31,7 @@ def triple(value: int | tuple[int, ...]) -> Triple:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Geometry:
+class ConvGeometry:
     """Arguments of a convolution; a 2D convolution uses the last two axes of each field.
 
     Attributes:
