@@ -106,6 +106,23 @@ def largest_count(resource: str) -> int:
     return int(max(could.get(resource, 0), have.get(resource, 0)))
 
 
+def count_free(resource: str) -> tuple[int, int] | None:
+    """How much of a resource is free, and how much there is, on the cluster of the open session; None if none is open.
+
+    Args:
+        resource: such as ``GPU``.
+    """
+    from ray._private.state import state  # the public functions would start a session if this one has just ended
+    from ray.exceptions import RayError
+
+    try:
+        free: Mapping[str, float] = state.available_resources()  # type: ignore[no-untyped-call]
+        whole: Mapping[str, float] = state.cluster_resources()  # type: ignore[no-untyped-call]
+        return int(free.get(resource, 0)), int(whole.get(resource, 0))
+    except RayError:
+        return None
+
+
 def _find_endpoints(head_patience_s: float) -> list[Endpoint]:
     """The head of the cluster, and the raylet that this process is connected to."""
     import ray

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from crossdim.foundation import signals
 from crossdim.foundation.extras import explain_import_error
 from crossdim.foundation.location import hide_secrets
+from crossdim.foundation.progress import clear_bars
 from crossdim.storage_schema.errors import CrossdimError, UsageError
 from crossdim.storage_schema.names import printable
 
@@ -47,6 +48,14 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return _make_printable(super().format(record))
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Writes log lines above a progress bar, not into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with clear_bars():
+            super().emit(record)
 
 
 def print_result(document: dict[str, object], sentence: str, *, as_json: bool) -> None:
@@ -82,7 +91,7 @@ def run(verb: Verb, arguments: argparse.Namespace) -> int:
     Returns:
         The exit code: see the module.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("botocore", "aiobotocore"):  # they tell where they found credentials

@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crossdim.foundation import entry_point, signals
-from crossdim.foundation.cluster import ray_session
+from crossdim.foundation.cluster import ray_session, starts_here
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import format_location
+from crossdim.foundation.progress import show_stage
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.pipelines.counts import count
 from crossdim.storage_schema.errors import UsageError
@@ -134,10 +135,13 @@ def _parse_pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
 
 
 @contextlib.contextmanager
-def _ray_data_session(address: str | None, verb: str) -> Iterator[None]:
+def _ray_data_session(arguments: argparse.Namespace, verb: str) -> Iterator[None]:
     """A Ray session in which Ray Data can work; a missing package is reported before any work begins."""
     require("pandas", verb)
-    with ray_session(address):
+    address = arguments.ray_address
+    with contextlib.ExitStack() as stack:
+        with show_stage(verb, "starting Ray" if starts_here(address) else "joining Ray", quiet=arguments.json):
+            stack.enter_context(ray_session(address))
         yield
 
 
@@ -170,7 +174,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
-    outcome = run(order, partial(_ray_data_session, arguments.ray_address, "prepare"))
+    outcome = run(order, partial(_ray_data_session, arguments, "prepare"))
     entry_point.print_result(_build_document(outcome), _format_result(outcome, arguments.out), as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
@@ -238,7 +242,7 @@ def verify(arguments: argparse.Namespace) -> int:
     from crossdim.pipelines.jobs.verify import verify as run
 
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
-    session = partial(_ray_data_session, arguments.ray_address, "verify")
+    session = partial(_ray_data_session, arguments, "verify")
     report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
     amounts = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:

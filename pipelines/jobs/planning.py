@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.progress import write_lines
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.folder_labels import check_folder_labels
 from crossdim.pipelines.jobs.items import Naming
@@ -74,11 +74,6 @@ def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
     promise, ending = promised_family(file.path), file.path.rpartition("/")[2].rpartition(".")[2]
     says_nothing = "." not in file.path.rpartition("/")[2] or ending.isdigit()
     return match_ignored_name(file.path) is None and (promise in families or (promise is None and says_nothing))
-
-
-def write_lines(lines: Iterable[str]) -> None:
-    """Write lines to standard error."""
-    sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
 def _build_naming(preparation: Preparation, sources: Sequence[Bucket], labels: Labels, names: SourceNames) -> Naming:

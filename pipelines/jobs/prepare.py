@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from tqdm import tqdm
-
 from crossdim.foundation import signals
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.progress import show_progress, write_lines
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
@@ -19,7 +18,7 @@ from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.names import NamedFile, make_readable
 from crossdim.pipelines.jobs.output import check_free, find_manifest
 from crossdim.pipelines.jobs.plan import Plan
-from crossdim.pipelines.jobs.planning import Planned, find_labels, scan_and_plan, write_lines
+from crossdim.pipelines.jobs.planning import Planned, find_labels, scan_and_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
 from crossdim.pipelines.jobs.published import answer_published
 from crossdim.pipelines.jobs.ray_data import Session, run_each
@@ -52,10 +51,11 @@ def run_tasks(context: TaskContext, plan: Plan, preparation: Preparation) -> Non
             [f"resuming: {len(done)} of {count(len(plan.tasks), 'row')} {'is' if len(plan.tasks) == 1 else 'are'} written"]
         )
     todo = [canonical_json(to_document(task)).decode() for task in plan.tasks if task.number not in done]
-    with tqdm(total=len(plan.tasks), initial=len(done), desc="prepare", unit="row", disable=preparation.quiet) as bar:
+    with show_progress("prepare", "row", len(plan.tasks), done=len(done), quiet=preparation.quiet) as progress:
+        progress.stage("starting workers")
         for _ in run_each(todo, partial(run_task, context=context), concurrency=preparation.concurrency):
             signals.tell_written(written=True)
-            bar.update()
+            progress.advance()
 
 
 def prepare(preparation: Preparation, session: Session) -> PrepareResult:

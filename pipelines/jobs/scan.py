@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from tqdm import tqdm
-
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.object_store import NOTHING_HIDDEN, PROBLEMS
+from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.decoder_process import probe
 from crossdim.pipelines.jobs.ray_data import run_each
@@ -106,10 +105,11 @@ def scan(
     groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)]
     documents = [canonical_json([to_document(file) for file in group]).decode() for group in groups]
     results: list[ScanResult] = []
-    with tqdm(total=len(files), desc="scan", unit="file", disable=quiet) as bar:
+    with show_progress("scan", "file", len(files), quiet=quiet) as progress:
+        progress.stage("starting workers")
         for answered in _read_results(
             run_each(documents, partial(_scan_group, sources=tuple(sources), rules=rules), concurrency=concurrency)
         ):
             results += answered
-            bar.update(len(answered))
+            progress.advance(len(answered))
     return sorted(results, key=lambda result: result.uri)

@@ -10,9 +10,9 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.progress import show_progress
 from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
 from crossdim.pipelines.jobs.ray_data import Session, run_each
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
@@ -171,10 +171,11 @@ def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None,
     """
     tables = check_tables(dataset)
     problems = list(tables.problems)
-    with session(), tqdm(total=len(tables.tasks), desc="verify", unit="object", disable=quiet) as bar:
+    with session(), show_progress("verify", "object", len(tables.tasks), quiet=quiet) as progress:
+        progress.stage("starting workers")
         for answer in run_each(tables.tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
             problems += [Problem(**problem) for problem in json.loads(answer)]
-            bar.update()
+            progress.advance()
     return Report(
         num_objects=len(tables.manifest.objects),
         num_samples=tables.num_samples,

@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from tqdm import tqdm
-
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.jobs.ray_data import run_each
@@ -60,11 +59,11 @@ def read_values(
     if not documents:
         return found
     work = partial(_read_group, sources=tuple(sources), rules=rules, gray=gray)
-    with tqdm(total=len(files), desc="label maps", unit="file", disable=quiet) as bar:
+    with show_progress("label maps", "file", len(files), quiet=quiet) as progress:
         for answer in run_each(documents, work, concurrency=concurrency):
             answered = json.loads(answer)
             found |= {uri: Values(values) for uri, values in answered.items() if values}
-            bar.update(len(answered))
+            progress.advance(len(answered))
     return found
 
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import hide_secrets
 from crossdim.foundation.output import check_outside
+from crossdim.foundation.progress import track
 from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.training.config.pretraining import Pretraining, read_config
@@ -138,7 +138,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
     findings = Findings()
     if step < config.steps:
         findings.notes.append(f"The run is not finished: these figures are of step {step} of {config.steps}.")
-    for bucket in tqdm(datasets, desc="evaluate", unit="dataset", disable=quiet):
+    for bucket in track("evaluate", "dataset", datasets, quiet=quiet):
         findings.notes += filter(None, [_preparation_note(identity, read_manifest(bucket))])
         _evaluate_dataset(bucket, config, method, others, folds, findings)
     summary = {

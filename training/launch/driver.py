@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 
 from crossdim.foundation import signals
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
-from crossdim.foundation.cluster import largest_count, ray_session, starts_here
+from crossdim.foundation.cluster import count_free, largest_count, ray_session, starts_here
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import hide_secrets
+from crossdim.foundation.progress import repeat_in_thread
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
 from crossdim.storage_schema.names import escape_name
 from crossdim.training.config.pretraining import Pretraining, read_config
@@ -23,7 +25,7 @@ from crossdim.training.engine.control import Request
 from crossdim.training.extensions import check_extensions, list_extensions
 from crossdim.training.launch.gpus import check_gpus
 from crossdim.training.launch.process_control import PROCESS_CONTROL
-from crossdim.training.launch.progress_bar import repeat_in_thread, show_progress
+from crossdim.training.launch.progress_bar import RunProgress, show_run_progress
 from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Job, Source, run_ray_worker, train
 from crossdim.training.run_dir import checkpoint
@@ -105,10 +107,11 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
             threads=threads,
             extensions=tuple(list_extensions(config)),
         )
-        with show_progress(run, done, config.steps, quiet=workers.quiet):
+        with show_run_progress(run, done, config.steps, quiet=workers.quiet) as progress:
             if workers.most:
-                _train_on_ray(job, workers)
+                _train_on_ray(job, workers, progress)
             else:
+                progress.stage("preparing the first step")
                 device = torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu")
                 train(job, 0, 1, device, PROCESS_CONTROL)
     return done
@@ -134,8 +137,9 @@ def read_saved_config(run: Bucket) -> Pretraining:
     return read_config(found.identity["config"], f"the configuration of {run.where('')}")
 
 
-def _train_on_ray(job: Job, workers: Workers) -> None:
+def _train_on_ray(job: Job, workers: Workers, progress: RunProgress) -> None:
     """Train with Ray Train; errors of workers are raised as ours."""
+    progress.stage("starting Ray" if starts_here(workers.address) else "joining Ray")
     with ray_session(workers.address, num_cpus=max(workers.most, torch.get_num_threads())):
         import ray
         from ray.exceptions import RayError
@@ -166,7 +170,7 @@ def _train_on_ray(job: Job, workers: Workers) -> None:
             run_config=RunConfig(name=RAY, callbacks=callbacks, **_ray_storage(job.run)),
         )
         try:
-            with _relay_requests(mailbox, job.run):
+            with _relay_requests(mailbox, job.run, partial(_show_start, progress, workers)):
                 trainer.fit()
         except TrainingFailedError as error:
             raise _to_crossdim_error(error, mailbox) from error
@@ -180,24 +184,58 @@ def _describe_loss(run: Bucket, where: str, how: str) -> str:
 
 
 @contextlib.contextmanager
-def _relay_requests(mailbox: Any, run: Bucket) -> Iterator[None]:
-    """Context in which requests by signals to the driver are put into the mailbox, by a thread: handlers must not call Ray."""
+def _relay_requests(mailbox: Any, run: Bucket, tell_workers: Callable[[bool], None]) -> Iterator[None]:
+    """Context in which requests by signals to the driver are put into the mailbox, by a thread: handlers must not call Ray.
+
+    Args:
+        mailbox: of the driver.
+        run: folder of the run.
+        tell_workers: is told whether there are workers, at first and whenever that changes.
+    """
     import ray
     from ray.exceptions import RayError
 
+    told: bool | None = None
+
     def relay() -> None:
         """Put a request into the mailbox; a stop that no worker can answer interrupts the driver."""
+        nonlocal told
         request, has_workers = PROCESS_CONTROL.take(), False
         if request is Request.STOP:
             with contextlib.suppress(StorageError):
                 signals.tell_written(written=newest_step(run) > 0)
         with contextlib.suppress(RayError):
-            has_workers = bool(request) and ray.get(mailbox.put_request.remote(request))
+            has_workers = ray.get(mailbox.put_request.remote(request))
+            if has_workers is not told:
+                told = has_workers
+                tell_workers(has_workers)
         if request is Request.STOP and not has_workers:
             signals.interrupt()  # no worker is there, so there is nothing to save
 
     with PROCESS_CONTROL.handle_signals(), repeat_in_thread("requests", 0.2, relay):
         yield
+
+
+def _show_start(progress: RunProgress, workers: Workers, has_workers: bool) -> None:
+    """Show what happens before the next step: workers are started, waited for, or at work on it."""
+    least, most = workers.span
+    if has_workers:
+        progress.stage("preparing the first step")
+    else:
+        progress.stage(f"starting {_describe_workers(least, most)}", partial(_find_wait, workers))
+
+
+def _describe_workers(least: int, most: int) -> str:
+    return f"{least} worker{'' if most == 1 else 's'}" if least == most else f"{least} to {most} workers"
+
+
+def _find_wait(workers: Workers) -> str | None:
+    """What a run without workers waits for; None if the cluster has what it takes."""
+    unit, (least, most) = "GPU" if workers.use_gpu else "CPU", workers.span
+    found = count_free(unit)
+    if found is None or found[0] >= least:
+        return None
+    return f"waiting: wants {_describe_workers(least, most)} of 1 {unit}; the cluster has {found[0]} free of {found[1]}"
 
 
 def _elasticity(workers: Workers) -> dict[str, Any]:

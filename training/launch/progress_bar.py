@@ -1,80 +1,87 @@
-"""Shows the progress of a run on standard error."""
+"""Shows the progress of a run on standard error, wherever its workers are."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
-
-from tqdm import tqdm
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.progress import Progress, repeat_in_thread, show_progress, write_lines
 from crossdim.storage_schema.errors import StorageError
 from crossdim.training.run_dir.metrics import read_progress
+from crossdim.training.run_dir.records import Record
+
+#: Seconds after which a stage is said to wait: Ray has reserved what workers need before they are there.
+WAIT_AFTER_S = 20.0
+#: Tells what a run waits for; None if for nothing.
+FindWait = Callable[[], str | None]
 
 
-@contextlib.contextmanager
-def repeat_in_thread(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
-    """Call a function again and again in a thread, inside a ``with`` block.
-
-    Args:
-        name: of the thread.
-        every_s: seconds between calls.
-        work: the function; it must be thread-safe.
-
-    Yields:
-        Nothing; the thread ends with the block, after a call that is under way.
-    """
-    stop = threading.Event()
-
-    def repeat() -> None:
-        while not stop.wait(every_s):
-            work()
-
-    thread = threading.Thread(target=repeat, name=name, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def show_progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[None]:
-    """Show a progress bar inside a ``with`` block, fed by the progress note of rank 0, wherever the workers are.
+class RunProgress:
+    """The progress of a start of a run, fed by the notes of rank 0.
 
     Args:
         run: folder of the run.
-        done: steps done before this start.
+        shown: where it is shown.
+        steps: of the run.
+        before: the note of the start before, which is no progress of this one.
+    """
+
+    def __init__(self, run: Bucket, shown: Progress, steps: int, before: Record | None) -> None:
+        self._run, self._shown, self._steps, self._before = run, shown, steps, before
+        self._stage, self._stage_began = "", 0.0
+        self._find_wait: FindWait = lambda: None
+
+    def stage(self, text: str, find_wait: FindWait = lambda: None) -> None:
+        """Name what happens before the next step.
+
+        Args:
+            text: such as ``starting 2 workers``.
+            find_wait: tells, in its place, what the run waits for.
+        """
+        if self._before and self._before["step"] == self._steps:
+            return  # of the workers that end with the run
+        self._stage, self._stage_began, self._find_wait = text, time.monotonic(), find_wait
+        self._shown.stage(text)
+
+    def update(self) -> None:
+        """Show the newest note, or what the run waits for."""
+        # A store that fails stops the run itself, with a message; it is not reported here too.
+        with contextlib.suppress(StorageError):
+            note = read_progress(self._run)
+            if note and note != self._before:
+                share = note["wait_s"] / max(note["step_s"], 1e-9)
+                self._stage, self._before = "", note
+                self._shown.reach(note["step"], f"loss {note['loss']:.4f}, data-wait {share:.0%}")
+            elif self._stage and time.monotonic() - self._stage_began >= WAIT_AFTER_S:
+                self._shown.stage(self._find_wait() or self._stage)
+
+
+@contextlib.contextmanager
+def show_run_progress(run: Bucket, done: int, total: int, *, quiet: bool) -> Iterator[RunProgress]:
+    """Show the progress of a run inside a ``with`` block, from the step that it goes on from.
+
+    Args:
+        run: folder of the run.
+        done: steps in the newest checkpoint.
         total: steps of the run.
-        quiet: whether to show none.
+        quiet: whether to show nothing.
 
     Yields:
-        Nothing; the bar is updated every second, and once more at the end.
+        What is to be told about stages; steps are read from the run's folder every second, and once more at the end.
     """
-    if quiet:
-        yield
-        return
-    with tqdm(total=total, initial=done, unit="step", desc="pretrain", file=sys.stderr, dynamic_ncols=True) as bar:
-
-        def update() -> None:
-            # A store that fails stops the run itself, with a message; the bar does not report it too.
-            with contextlib.suppress(StorageError):
-                _update_bar(run, bar)
-
+    before = read_progress(run)
+    if done and not quiet:
+        again = f"; steps {done} to {before['step']} are done again" if before and before["step"] > done else ""
+        write_lines([f"pretrain: going on from step {done} of {total}{again}"])
+    with show_progress("pretrain", "step", total, done=done, quiet=quiet) as shown:
+        progress = RunProgress(run, shown, total, before)
         try:
-            with repeat_in_thread("progress", 1.0, update):
-                yield
+            if quiet:
+                yield progress
+                return
+            with repeat_in_thread("run progress", 1.0, progress.update):
+                yield progress
         finally:
-            update()
-
-
-def _update_bar(run: Bucket, bar: Any) -> None:
-    note = read_progress(run)
-    if note and note["step"] > bar.n:
-        share = note["wait_s"] / max(note["step_s"], 1e-9)
-        bar.set_postfix_str(f"loss {note['loss']:.4f}, data-wait {share:.0%}", refresh=False)
-        bar.update(note["step"] - bar.n)
+            progress.update()

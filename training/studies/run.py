@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from crossdim.foundation import signals
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output, check_outside
+from crossdim.foundation.progress import track
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
@@ -86,7 +86,7 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
     courses: dict[str, list[RunSummary]] = {}
     found: list[Score] = []
     jobs = [(arm, seed) for arm in study.arms for seed in range(study_config.seeds)]
-    for arm, seed in tqdm(jobs, desc=study.title, unit="run", disable=study_config.workers.quiet):
+    for arm, seed in track(study.title, "run", jobs, quiet=study_config.workers.quiet):
         if signals.received():  # during the last step of the previous run, which was completed
             raise KeyboardInterrupt
         config = replace(arm.config, seed=seed)
