@@ -43,10 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that the arguments name, by default those of this process; returns the exit code."""
     if argv is not None:
         return _run(list(argv))
-    signals.exit_as_told()
-    code = _run(sys.argv[1:])
-    signals.tell_code(code)
-    return code
+    return signals.run_process(lambda: _run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:

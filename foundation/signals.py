@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
@@ -248,18 +248,22 @@ def _end_at_once(stop: signal.Signals) -> NoReturn:
     os._exit(EXIT_CODES[_state.first if _state.said and _state.first else stop])
 
 
-def exit_as_told() -> None:
-    """Keep the exit code of a verb, or of a stop whose line is printed; called first in the entry point of a process.
+def run_process(main: Callable[[], int]) -> int:
+    """Run the main function of a process, and keep its exit code, or that of a stop whose line is printed.
 
     While Python shuts down, signals have their default actions again, and native threads that release a Python object abort the
     process: either would end it with another code. So it ends at the start of the shutdown, after all other exit handlers.
+
+    Args:
+        main: returns the exit code.
+
+    Returns:
+        The exit code.
     """
     atexit.register(_exit_as_told, os.getpid())
-
-
-def tell_code(code: int) -> None:
-    """State the exit code of the verb, which has ended; see :func:`exit_as_told`."""
+    code = main()
     _state.code = code
+    return code
 
 
 def _exit_as_told(pid: int) -> None:

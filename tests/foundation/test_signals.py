@@ -31,7 +31,7 @@ def verb(arguments):
     print("ready", flush=True)
     {body}
     return 0
-sys.exit(entry_point.run(verb, argparse.Namespace()))
+sys.exit(signals.run_process(lambda: entry_point.run(verb, argparse.Namespace())))
 """
 
 
@@ -119,7 +119,7 @@ SLOW_ENDS = {
 @pytest.mark.parametrize("body", SLOW_ENDS.values(), ids=SLOW_ENDS.keys())
 def test_once_the_line_is_printed_the_code_stays(body: str, second: signal.Signals) -> None:
     """Whenever the second signal comes, and whichever it is."""
-    with start(f"signals.exit_as_told()\n{body}\ntime.sleep(60)") as process:
+    with start(f"{body}\ntime.sleep(60)") as process:
         assert process.stderr is not None
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline() == LINE
@@ -212,6 +212,29 @@ def test_an_interrupt_while_a_verb_is_imported_promises_nothing(
     monkeypatch.setattr(importlib, "import_module", interrupted)
     assert cli.main(["pretrain"]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written yet\n"
+
+
+ON_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [("crossdim", "crossdim.cli"), ("pipelines", "crossdim.pipelines.cli"), ("training", "crossdim.training.cli")],
+)
+def test_ctrl_c_before_anything_listens_leaves_no_traceback(package: str, module: str) -> None:
+    line = [sys.executable, "-c", ON_IMPORT, package, module]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=Path(cli.__file__).parents[1])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_handlers_are_put_back_and_a_new_verb_begins_anew() -> None:
