@@ -229,7 +229,8 @@ def open_dataset(url: str | PathLike[str], split: Literal["train", "test"] | Non
         if not table.num_rows:
             raise RunError(
                 f"{published.bucket.where('')} holds no sample of split {chosen}; it has "
-                f"{', '.join(_list_distinct(published.table, 'split'))}, and split=None opens all {len(published)} samples"
+                f"{', '.join(_list_distinct(published.table, 'split'))}, and split=None opens all {len(published)} samples. "
+                "Patients are held out when a dataset is prepared with --test-fraction"
             )
         published = replace(published, table=table)
     return Dataset(published, chosen, classes)

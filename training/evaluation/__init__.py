@@ -17,7 +17,7 @@ from crossdim.foundation.progress import track
 from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.training.config.pretraining import Pretraining, read_config
-from crossdim.training.data.dataset import open_dataset, read_manifest
+from crossdim.training.data.dataset import PublishedDataset, open_dataset, read_manifest
 from crossdim.training.evaluation.features import classes, compute_features, read_labelled
 from crossdim.training.evaluation.probes import Result, compare, count_usable_folds
 from crossdim.training.evaluation.report import Gallery, build_galleries, render_page
@@ -104,7 +104,7 @@ def _evaluate_dataset(
         findings.notes.append(f"{name}: classes with a single patient cannot be held out and were left out: {', '.join(single)}.")
     data = read_labelled(dataset, config.method)
     if data is None:
-        findings.notes.append(f"{name} has no two classes of at least two patients and was not probed.")
+        findings.notes.append(_describe_unprobed(dataset))
         return
     trained, *untrained = (compute_features(m.encoder, data.x_NC) for m in (method, *baselines))
     used = count_usable_folds(data, folds)
@@ -128,7 +128,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
 
     Raises:
         UsageError: if the folder holds other files and no run.
-        RunError: if the run has no checkpoint.
+        RunError: if the run has no checkpoint, or there is no figure that could replace those of its report.
     """
     check_outside(run, datasets, "RUN")
     check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
@@ -155,7 +155,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
     metrics, damaged = read_log(run)
     findings.notes += [describe_damage(run, damaged)] if damaged else []
     if not findings.results and not findings.restored and (before := _figures(run)):
-        findings.notes.append(f"No figure could be found for these datasets; the report had {before} before, and is replaced.")
+        raise RunError(f"{' '.join(findings.notes)} So {run.where(REPORT)}, which has {before}, is left as it is")
     run.put(REPORT, render_page(summary, findings.results, findings.restored, findings.notes, findings.shown, metrics))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
@@ -165,6 +165,15 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
     }
     run.put(EVALUATION, json.dumps(document, sort_keys=True, indent=1).encode())
     return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])
+
+
+def _describe_unprobed(dataset: PublishedDataset) -> str:
+    """Why a dataset was not probed, and what would change that."""
+    name = dataset.manifest.name
+    if any(dataset.column("label")):
+        return f"{name} has no two classes of at least two patients and was not probed."
+    remedy = "prepare it again with --label folder, or with --labels FILE.csv --label-column NAME, to another --out"
+    return f"{name} has no labels and was not probed; {remedy}."
 
 
 def _figures(run: Bucket) -> str | None:

@@ -128,7 +128,7 @@ def test_fewer_than_two_folds_are_wrong_use(folds: str, tmp_path: Path, capsys: 
 def test_what_the_reader_must_know_of_the_figures_is_said(
     image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folds that the patients do not allow, a run that is not finished, and figures of a report that is replaced."""
+    """Folds that the patients do not allow, a run that is not finished, labels that are missing; a report keeps its figures."""
     run, unlabelled = str(tmp_path / "run"), Bucket(str(tmp_path / "unlabelled"))
     publish(unlabelled, [replace(sample, label=None) for sample in images(4)], "unlabelled")
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", image_data.url, "--out", run, "--workers", "0", "--json"]
@@ -149,7 +149,12 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
     assert "The run is not finished: these figures are of step 2 of 4." in message
     assert "flat: 15 folds were used, and not 50: its smallest class has 15 patients." in message
     assert "Step 2 of 4, not finished" in (tmp_path / "run/report.html").read_text()
+    before = (tmp_path / "run/report.html").read_bytes()
+    assert main([*evaluation, unlabelled.url]) == 2
+    message = capsys.readouterr().err
+    assert "unlabelled has no labels and was not probed; prepare it again with --label folder" in message
+    assert "report.html, which has figures of flat, is left as it is" in message
+    assert (tmp_path / "run/report.html").read_bytes() == before
+    (tmp_path / "run/evaluation.json").unlink()
     assert main([*evaluation, unlabelled.url]) == 0
-    assert "the report had figures of flat before, and is replaced." in capsys.readouterr().out
-    assert main([*evaluation, unlabelled.url]) == 0
-    assert "is replaced" not in capsys.readouterr().out
+    assert "unlabelled has no labels and was not probed" in capsys.readouterr().out
