@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -89,6 +90,12 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
         finally:
             with hold():
                 ray.shutdown()
+
+
+def has_session() -> bool:
+    """Whether a Ray session is open in this process; Ray is not imported for that."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def starts_here(address: str | None) -> bool:

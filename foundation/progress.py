@@ -42,7 +42,7 @@ class Progress:
         self._stream, self._began, self._lock = stream, time.monotonic(), threading.RLock()
         self._stage, self._stage_began = "", self._began
         self._history: deque[tuple[float, int]] = deque()
-        self._note, self._line_due = "", self._began
+        self._note, self._line_due, self._written = "", self._began, -1
         self._bar: tqdm[None] | None = None
         if stream and stream.isatty():
             self._bar = tqdm(total=total, initial=done, desc=verb, file=stream, dynamic_ncols=True, bar_format=_BAR)
@@ -86,7 +86,7 @@ class Progress:
             if self._bar is None:
                 now = time.monotonic()
                 if self._stream and now >= self._line_due:
-                    self._line_due = now + LINE_EVERY_S
+                    self._line_due, self._written = now + LINE_EVERY_S, self._done
                     self._stream.write(f"{self._verb}: {self.describe()}\n")
                     self._stream.flush()
                 return
@@ -125,7 +125,7 @@ class Progress:
         """Show the last state for good; a stage in which the verb ended is not left on the screen."""
         with self._lock:
             if self._bar is None:
-                if self._history and self._done == self._total:
+                if self._history and self._done == self._total != self._written:
                     self._line_due = 0.0
                     self.renew()
                 return

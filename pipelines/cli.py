@@ -52,7 +52,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="Ray cluster to join (auto finds this machine's); none starts one here"
     )
-    parser.add_argument("--concurrency", type=_positive, metavar="N", help="largest number of tasks at a time")
+    parser.add_argument(
+        "--local",
+        action=argparse.BooleanOptionalAction,
+        help="work in this process, without Ray (default: for at most 1000 files of 128 MB, unless a cluster is named)",
+    )
+    parser.add_argument("--concurrency", type=_positive, metavar="N", help="largest number of tasks at a time on Ray")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
     add_store_options(parser)
 
@@ -135,10 +140,18 @@ def _parse_pseudonyms(arguments: argparse.Namespace) -> PseudonymOptions:
 
 
 @contextlib.contextmanager
-def _ray_data_session(arguments: argparse.Namespace, verb: str) -> Iterator[None]:
-    """A Ray session in which Ray Data can work; a missing package is reported before any work begins."""
+def _open_session(arguments: argparse.Namespace, verb: str, *, num_files: int, num_bytes: int) -> Iterator[None]:
+    """A Ray session, or nothing for a job that this process does; a missing package is reported before any work begins."""
+    from crossdim.pipelines.jobs.engine import is_small
+
+    address, local = arguments.ray_address, arguments.local
+    if local and address:
+        raise UsageError("--local works in this process and --ray-address on a cluster; choose one")
+    if local or (local is None and starts_here(address) and is_small(num_files, num_bytes)):
+        yield
+        return
+    require("ray", verb)
     require("pandas", verb)
-    address = arguments.ray_address
     with contextlib.ExitStack() as stack:
         with show_stage(verb, "starting Ray" if starts_here(address) else "joining Ray", quiet=arguments.json):
             stack.enter_context(ray_session(address))
@@ -174,7 +187,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
-    outcome = run(order, partial(_ray_data_session, arguments, "prepare"))
+    outcome = run(order, partial(_open_session, arguments, "prepare"))
     entry_point.print_result(_build_document(outcome), _format_result(outcome, arguments.out), as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
@@ -242,8 +255,8 @@ def verify(arguments: argparse.Namespace) -> int:
     from crossdim.pipelines.jobs.verify import verify as run
 
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
-    session = partial(_ray_data_session, arguments, "verify")
-    report = run(dataset, session, concurrency=arguments.concurrency, quiet=arguments.json)
+    open_session = partial(_open_session, arguments, "verify")
+    report = run(dataset, open_session, concurrency=arguments.concurrency, quiet=arguments.json)
     amounts = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:
         sentence = "\n  ".join(

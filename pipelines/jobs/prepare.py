@@ -13,6 +13,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.progress import show_progress, write_lines
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.engine import OpenSession, run_each
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.names import NamedFile, make_readable
@@ -21,7 +22,6 @@ from crossdim.pipelines.jobs.plan import Plan
 from crossdim.pipelines.jobs.planning import Planned, find_labels, scan_and_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
 from crossdim.pipelines.jobs.published import answer_published
-from crossdim.pipelines.jobs.ray_data import Session, run_each
 from crossdim.pipelines.jobs.recipe import VolumeRecipe
 from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.splits import Part, check_parts, count_parts, tell_parts
@@ -52,18 +52,18 @@ def run_tasks(context: TaskContext, plan: Plan, preparation: Preparation) -> Non
         )
     todo = [canonical_json(to_document(task)).decode() for task in plan.tasks if task.number not in done]
     with show_progress("prepare", "row", len(plan.tasks), done=len(done), quiet=preparation.quiet) as progress:
-        progress.stage("starting workers")
+        progress.stage("preparing the first row")
         for _ in run_each(todo, partial(run_task, context=context), concurrency=preparation.concurrency):
             signals.tell_written(written=True)
             progress.advance()
 
 
-def prepare(preparation: Preparation, session: Session) -> PrepareResult:
+def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResult:
     """Turn raw sources into one published dataset; the same call resumes after an interruption.
 
     Args:
         preparation: what is asked for.
-        session: opens the Ray session in which the work is done; wrong paths are reported before it is opened.
+        open_session: opens what the work is done in; wrong paths are reported before.
 
     Returns:
         What was published, refused and ignored.
@@ -86,7 +86,7 @@ def prepare(preparation: Preparation, session: Session) -> PrepareResult:
     check_links_apart(preparation.out, preparation.sources)
     labels = find_labels(preparation, sources, files)
     check_inputs(preparation.out, preparation.settings(), sources, files)
-    with session():
+    with open_session(num_files=len(files), num_bytes=sum(file.size for file in files)):
         return _run_preparation(preparation, sources, files, labels)
 
 

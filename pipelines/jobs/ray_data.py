@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from crossdim.foundation import signals
@@ -19,11 +18,9 @@ from crossdim.storage_schema.errors import CrossdimError, StorageError
 #: Attempts at a task whose worker dies, for example for want of memory. Our choice.
 MAX_RETRIES = 3
 Work = Callable[[str], str]
-#: Opens the Ray session that work is done in.
-Session = Callable[[], AbstractContextManager[None]]
 
 
-def _run_one(document: str, work: Work) -> tuple[str, str]:
+def run_one(document: str, work: Work) -> tuple[str, str]:
     """The answer and no error, or no answer and our error's message: Ray would return a traceback as text."""
     try:
         return work(document), ""
@@ -35,7 +32,7 @@ def _run_one(document: str, work: Work) -> tuple[str, str]:
 
 def _batch(batch: dict[str, list[str]], work: Work, extensions: tuple[str, ...]) -> dict[str, list[str]]:
     load_extensions(extensions)
-    answers = [_run_one(str(document), work) for document in batch["document"]]
+    answers = [run_one(str(document), work) for document in batch["document"]]
     return {"answer": [answer for answer, _ in answers], "error": [error for _, error in answers]}
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.progress import show_progress
 from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
-from crossdim.pipelines.jobs.ray_data import Session, run_each
+from crossdim.pipelines.jobs.engine import OpenSession, run_each
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
 from crossdim.storage_schema.contract import check_catalog
 from crossdim.storage_schema.digest import canonical_json
@@ -153,12 +153,18 @@ def check_tables(dataset: Bucket) -> TableCheck:
     return TableCheck(manifest=manifest, num_samples=catalog.num_rows, problems=tuple(problems), tasks=tasks)
 
 
-def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None, quiet: bool = False) -> Report:
+def verify(
+    dataset: Bucket,
+    open_session: OpenSession,
+    *,
+    concurrency: int | None = None,
+    quiet: bool = False,
+) -> Report:
     """Check every object, row and sample of a dataset against its manifest.
 
     Args:
         dataset: where it is published.
-        session: opens the Ray session in which the work is done; a missing manifest is reported before it is opened.
+        open_session: opens what the work is done in; a missing manifest is reported before.
         concurrency: largest number of objects checked at a time.
         quiet: whether to show no progress bar.
 
@@ -171,14 +177,19 @@ def verify(dataset: Bucket, session: Session, *, concurrency: int | None = None,
     """
     tables = check_tables(dataset)
     problems = list(tables.problems)
-    with session(), show_progress("verify", "object", len(tables.tasks), quiet=quiet) as progress:
-        progress.stage("starting workers")
+    num_bytes = sum(entry.size for entry in tables.manifest.objects)
+    num_objects = len(tables.tasks)
+    with (
+        open_session(num_files=num_objects, num_bytes=num_bytes),
+        show_progress("verify", "object", num_objects, quiet=quiet) as progress,
+    ):
+        progress.stage("reading the first object")
         for answer in run_each(tables.tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
             problems += [Problem(**problem) for problem in json.loads(answer)]
             progress.advance()
     return Report(
         num_objects=len(tables.manifest.objects),
         num_samples=tables.num_samples,
-        num_bytes=sum(entry.size for entry in tables.manifest.objects),
+        num_bytes=num_bytes,
         problems=tuple(sorted(problems, key=str)),
     )

@@ -11,7 +11,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.jobs.ray_data import run_each
+from crossdim.pipelines.jobs.engine import run_each
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.gray_pictures import is_gray_picture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,16 +20,3 @@ def real_data() -> Path:
     if not (REAL_DATA / "index.csv").is_file():
         pytest.skip(f"real images are not here: {REAL_DATA}")
     return REAL_DATA
-
-
-@pytest.fixture(scope="module")
-def without_ray() -> Iterator[None]:
-    """The same work in this process: what is published does not depend on who does it."""
-    from crossdim.pipelines import cli
-    from crossdim.pipelines.jobs import prepare, scan, verify, voxel_kinds
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (scan, prepare, voxel_kinds, verify):
-            patch.setattr(module, "run_each", lambda documents, work, **_: map(work, documents))
-        patch.setattr(cli, "ray_session", lambda *_, **__: nullcontext())
-        yield

@@ -80,7 +80,7 @@ def prepared(folder: Path, recipe: str) -> tuple[job.PrepareResult, Counter[str]
     """Prepare a folder: the outcome, and how many rows each rule has."""
     out = folder.with_name(folder.name + "-out")
     order = job.Preparation(sources=(Bucket(str(folder)),), out=Bucket(str(out)), recipe=resolve(recipe), name="x", quiet=True)
-    outcome = job.prepare(order, nullcontext)
+    outcome = job.prepare(order, lambda **_: nullcontext())
     rules = Counter(pq.read_table(out / "quarantine").column("rule").to_pylist())
     return outcome, rules
 

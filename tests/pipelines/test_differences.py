@@ -14,8 +14,6 @@ from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.sources.listing import SourceFile
 from tests.pipelines.corpora import write_images, write_volumes
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
 IMAGES = ("--recipe", "xray-pseudo3d:tiny")
 
 

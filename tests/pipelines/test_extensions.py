@@ -63,7 +63,6 @@ def rows(dataset: Path, role: str) -> list[dict[str, Any]]:
     return pq.read_table(dataset / role).to_pylist()
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_images_of_another_packages_format_are_counted_planned_read_and_published(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()
@@ -85,7 +84,6 @@ def test_images_of_another_packages_format_are_counted_planned_read_and_publishe
     assert run(capsys, "prepare", raw, "--recipe", "my_lab.recipes:flat_images", "--out", out)[1]["already_published"]
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_volumes_of_another_packages_format_are_published_beside_ours(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
     (raw / "ct").mkdir(parents=True)
@@ -111,7 +109,6 @@ def test_volumes_of_another_packages_format_are_published_beside_ours(tmp_path, 
     assert run(capsys, "verify", out)[0] == 0
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_stage_of_another_package_runs_in_the_decoder_process_and_is_recorded(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()
@@ -160,7 +157,7 @@ def test_workers_of_ray_import_the_package_too(tmp_path, capsys, my_lab):
     raw.mkdir()
     (raw / "a.flat").write_bytes(flat_bytes(picture(1)))
 
-    assert run(capsys, "prepare", raw, "--recipe", "my_lab.recipes:negatives", "--out", out)[0] == 0
+    assert run(capsys, "prepare", raw, "--recipe", "my_lab.recipes:negatives", "--out", out, "--no-local")[0] == 0
     assert [row["source_uri"] for row in rows(out, "catalog")] == ["a.flat"]
     assert run(capsys, "verify", out)[0] == 0
 

@@ -376,7 +376,16 @@ def _refuses_a_changed_source(path: Path, line: list[str], capsys) -> None:
 def test_kill_minus_nine_in_the_middle_and_the_same_line_again(raw, tmp_path, capsys):
     """A driver that dies leaves whole objects and markers; the rest is done later and the bytes are those of a calm run."""
     write_images(tmp_path / "many", count=160)
-    line = ["prepare", str(tmp_path / "many"), "--recipe", "xray-pseudo3d:tiny", "--set", "shard.max_samples=2", "--json"]
+    line = [
+        "prepare",
+        str(tmp_path / "many"),
+        "--recipe",
+        "xray-pseudo3d:tiny",
+        "--set",
+        "shard.max_samples=2",
+        "--json",
+        "--no-local",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_ADDRESS": ""}
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines", *line, "--out", str(tmp_path / "killed"), "--concurrency", "1"],

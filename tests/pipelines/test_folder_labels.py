@@ -14,8 +14,6 @@ from crossdim.pipelines.jobs.folder_labels import is_spelled
 from tests.pipelines.corpora import picture
 from tests.pipelines.dicom_files import dicom_bytes
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
 
 def prepare(tmp_path: Path, *options: str) -> int:
     line = ["prepare", str(tmp_path / "raw"), "--recipe", "xray-pseudo3d:tiny", "--out", str(tmp_path / "out")]

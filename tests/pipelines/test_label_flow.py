@@ -23,9 +23,6 @@ VOLUMES = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
 SEGMENTATIONS = [("SEG", "1.2.840.10008.5.1.4.1.1.7"), *(("OT", f"1.2.840.10008.5.1.4.1.1.66.{n}") for n in (4, 5, 7, 8))]
 
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
-
 def rows(dataset: Path, table: str) -> list[dict]:
     return pq.read_table(dataset / table).to_pylist()
 

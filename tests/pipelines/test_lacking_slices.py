@@ -13,8 +13,6 @@ from crossdim.pipelines.cli import main
 from crossdim.pipelines.jobs.series_groups import LACKS_SLICES
 from tests.pipelines.corpora import blob, write_series
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
 
 def outcome_of(raw: Path, out: Path, capsys) -> tuple[dict, dict[str, str]]:
     """What ``prepare --json`` says, and the note of each sample by its source."""

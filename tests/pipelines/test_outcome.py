@@ -22,9 +22,6 @@ from tests.pipelines.corpora import blob, nifti_bytes, write_images, write_serie
 RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
 
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
-
 def test_nouns_agree_with_their_numbers():
     assert [count(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
 

@@ -18,9 +18,6 @@ BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 PIXELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
-
 def rows(dataset: Path, table: str) -> list[dict]:
     return pq.read_table(dataset / table).to_pylist()
 

@@ -24,9 +24,6 @@ RECIPES = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
-
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("raw") / "PLANTFOLDER_source"

@@ -14,8 +14,6 @@ import pytest
 from crossdim.pipelines.cli import main
 from tests.pipelines.corpora import blob, write_series
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
 
 def outcome_of(raw: Path, out: Path, capsys) -> dict:
     """What ``prepare --json`` says, with its exit code."""

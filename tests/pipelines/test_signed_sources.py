@@ -18,8 +18,6 @@ from tests.pipelines.corpora import picture
 SECRET = "s3cr3t/VALUE9"
 QUERY = f"?X-Amz-Credential=AKIA%2F2026&X-Amz-Signature={SECRET}"
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
 
 @pytest.fixture
 def web(tmp_path) -> Iterator[str]:

@@ -19,9 +19,6 @@ from tests.pipelines.corpora import picture
 HALF = SplitRule(test_fraction=0.5)
 
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
-
 def row(key: str, part: str, patient: str | None) -> dict[str, str]:
     sha256 = hashlib.sha256(key.encode()).hexdigest()
     return {"key": key, "split": part, "patient": patient or sha256[:16], "source_sha256": sha256}

@@ -18,9 +18,6 @@ from tests.pipelines.corpora import blob, nifti_bytes, write_series
 RECIPE = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16")
 
 
-pytestmark = pytest.mark.usefixtures("without_ray")
-
-
 def write_sources(folder: Path) -> None:
     """A NIfTI volume and its copy, one with a damaged header, a series, and a hidden file."""
     folder.mkdir(parents=True)

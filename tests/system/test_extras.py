@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from crossdim import cli
 from crossdim.foundation.bucket import Bucket
@@ -67,8 +68,8 @@ def lines_of(verb: str, folder: Path, dataset: Path) -> list[str]:
     out = f"{folder}-out"
     train = ["--recipe", "cdssl-p3d:tiny", "--data", str(dataset), "--out", out]
     return {
-        "prepare": ["prepare", str(folder), "--recipe", "xray-pseudo3d:tiny", "--out", out],
-        "verify": ["verify", str(dataset)],
+        "prepare": ["prepare", str(folder), "--recipe", "xray-pseudo3d:tiny", "--out", out, "--no-local"],
+        "verify": ["verify", str(dataset), "--no-local"],
         "pretrain": ["pretrain", *train, "--workers", "1"],
         "study": ["study", "four-arms", *train],
         "evaluate": ["evaluate", str(folder), "--data", str(dataset)],
@@ -95,6 +96,17 @@ def test_a_verb_says_which_extra_it_needs(verb: str, package: str, name: str, ex
 
     assert done.stderr.splitlines() == [f"error: {verb} needs {name}: pip install 'crossdim[{extra}]'"]
     assert done.returncode == 1
+
+
+@pytest.mark.integration
+def test_small_jobs_need_no_ray(tmp_path: Path) -> None:
+    """They are done in the process of the command."""
+    (tmp_path / "raw").mkdir()
+    Image.effect_noise((64, 64), 50).save(tmp_path / "raw" / "a.png")
+    out = str(tmp_path / "out")
+    for line in (["prepare", str(tmp_path / "raw"), "--recipe", "xray-pseudo3d:tiny", "--out", out], ["verify", out]):
+        done = run_without("ray", *line)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.integration

@@ -110,7 +110,7 @@ def test_every_verb_works_beside_packages_of_the_same_names(python: str, lab: Pa
         return _done([python, "-m", "crossdim", *line], lab, _clean() | {"OMP_NUM_THREADS": "1"})
 
     write_phantoms(lab / "raw", seed=0, images_per_label=4, volumes_per_label=0)
-    crossdim("prepare", "raw/xray", "--recipe", "xray-pseudo3d:tiny", "--out", "xr", "--label", "folder")
+    crossdim("prepare", "raw/xray", "--recipe", "xray-pseudo3d:tiny", "--out", "xr", "--label", "folder", "--no-local")
     assert "12 samples" in crossdim("verify", "xr")
     train = ("pretrain", "--recipe", "cdssl-p3d:tiny", "--data", "xr", "--set", "global_batch=4", "--steps", "2")
     for workers in ("0", "1"):

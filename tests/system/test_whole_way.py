@@ -32,16 +32,16 @@ pytestmark = [
 PREPARED = (0, 3)  # done, or done with quarantined samples
 
 
-def _prepare(store: Store, images: list[str], volumes: list[str]) -> list[str]:
-    """Both datasets, prepared and verified; their URLs."""
+def _prepare(store: Store, images: list[str], volumes: list[str], engine: str) -> list[str]:
+    """Both datasets, prepared and verified on Ray or in the process of the command; their URLs."""
     urls = []
     store.bucket("keys").put("salt", b"a key that is not left in shared data")
     for name, sources, recipe in (("flat", images, "xray-pseudo3d:tiny"), ("solid", volumes, "mixed-superpatches:tiny")):
         url = f"{store.root}/{name}"
         key = ("--salt-file", f"{store.root}/keys/salt")
-        line = ("prepare", *sources, "--recipe", recipe, "--out", url, "--label", "folder", *key, "--json")
+        line = ("prepare", *sources, "--recipe", recipe, "--out", url, "--label", "folder", *key, "--json", engine)
         crossdim(*line, *store.arguments, expect=PREPARED)
-        assert json.loads(crossdim("verify", url, "--json", *store.arguments))["problems"] == []
+        assert json.loads(crossdim("verify", url, "--json", engine, *store.arguments))["problems"] == []
         urls.append(url)
     return urls
 
@@ -115,7 +115,7 @@ def test_phantoms_walk_the_corridor_through_an_s3_server(s3: Store, tmp_path: Pa
     """Every byte goes through the S3 protocol; endpoint and credentials are given as arguments alone."""
     write_phantoms(tmp_path, seed=1, images_per_label=8, volumes_per_label=4)
     _copied(tmp_path, s3.bucket("raw"))
-    urls = _prepare(s3, [f"{s3.root}/raw/xray"], [f"{s3.root}/raw/ct"])
+    urls = _prepare(s3, [f"{s3.root}/raw/xray"], [f"{s3.root}/raw/ct"], "--no-local")
     again = ("prepare", f"{s3.root}/raw/xray", "--recipe", "xray-pseudo3d:tiny", "--out", urls[0], "--label", "folder")
     assert "already published" in crossdim(*again, *s3.arguments)
     _opens_elsewhere(s3, urls, tmp_path / "elsewhere")
@@ -125,7 +125,7 @@ def test_phantoms_walk_the_corridor_through_an_s3_server(s3: Store, tmp_path: Pa
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real images is not here: {DATA}")
 def test_real_images_walk_the_corridor(local: Store, tmp_path: Path) -> None:
     """CT, MR and DICOM series, radiographs and blood smears: 60 steps, killed at about 30."""
-    urls = _prepare(local, [f"{DATA}/xray2d", f"{DATA}/micro2d"], [f"{DATA}/ct", f"{DATA}/mr", f"{DATA}/dicom_series"])
+    urls = _prepare(local, [f"{DATA}/xray2d", f"{DATA}/micro2d"], [f"{DATA}/ct", f"{DATA}/mr", f"{DATA}/dicom_series"], "--local")
     flat = parse_manifest(local.bucket("flat").read("manifest.json"), "flat")
     solid = parse_manifest(local.bucket("solid").read("manifest.json"), "solid")
     assert flat.num_samples == 176  # 76 radiographs and 100 blood smears, none refused
