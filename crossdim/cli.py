@@ -26,7 +26,7 @@ def usage() -> str:
     lines = [f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()]
     return "\n".join(
         [
-            "usage: crossdim VERB ... | crossdim VERB --help | crossdim --version",
+            "usage: crossdim VERB ... | crossdim help VERB | crossdim --version",
             "",
             "Cross-dimensional medical encoders from object storage full of 2D images and 3D volumes.",
             "",
@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if len(arguments) > 1 and arguments[0] == "help":
+        arguments = [*arguments[1:2], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage() + "\n")
         return 0 if arguments else 1
     if arguments[0] == "--version":

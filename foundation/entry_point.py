@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -36,6 +37,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and where to find help."""
         self.exit(WRONG_USE, f"error: {_make_printable(message)}. See {self.prog} --help\n")
+
+
+def add_examples(parser: argparse.ArgumentParser, examples: Sequence[str], recipes: Sequence[str] = ()) -> None:
+    """Show examples at the end of a verb's help, and the recipes that it takes.
+
+    Args:
+        parser: of the verb.
+        examples: command lines, with the name of the program.
+        recipes: names; none if the verb takes no recipe.
+    """
+    lines = textwrap.wrap(", ".join(recipes), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    named = ["", "recipes:", *lines] if recipes else []
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["examples:", *(f"  {example}" for example in examples), *named])
 
 
 def _make_printable(text: str) -> str:

@@ -17,6 +17,7 @@ from crossdim.foundation.location import format_location
 from crossdim.foundation.progress import show_stage
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.recipe_names import RECIPE_NAMES
 from crossdim.storage_schema.errors import UsageError
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Modality
@@ -85,6 +86,14 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--include-label-maps", action="store_true", help="take segmentations as images too; default: left out")
     _add_privacy(parser)
     _add_common(parser)
+    entry_point.add_examples(
+        parser,
+        [
+            "crossdim prepare ~/xray --recipe xray-pseudo3d:tiny --label folder --test-fraction 0.2 --out data/xr",
+            "crossdim prepare s3://lab/ct --recipe ct-superpatches --out s3://lab/ct-1mm --ray-address auto",
+        ],
+        RECIPE_NAMES,
+    )
     parser.set_defaults(verb=prepare)
 
 
@@ -113,6 +122,10 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
 def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder or URL of a published dataset")
     _add_common(parser)
+    entry_point.add_examples(
+        parser,
+        ["crossdim verify data/xr", "crossdim verify s3://lab/ct-1mm --json --endpoint-url http://store.local:9000"],
+    )
     parser.set_defaults(verb=verify)
 
 

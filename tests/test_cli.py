@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -124,3 +127,32 @@ def test_the_exit_code_is_that_of_the_verb_whatever_happens_at_the_end(arguments
     done = shell(ABORTING.format(arguments=arguments))
     assert done.returncode == code, done.stderr
     assert (done.stdout + done.stderr).endswith("\n")
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_shows_examples_that_the_verb_understands(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["help", verb])
+    text = capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([verb, "--help"])
+    assert capsys.readouterr().out == text
+    examples = [shlex.split(line) for line in text.partition("\nexamples:\n")[2].splitlines() if line.startswith("  crossdim ")]
+    assert len(examples) == 2
+    package, _ = cli.VERBS[verb]
+    build = importlib.import_module(f"crossdim.{package}.cli").build_parser
+    names = importlib.import_module(f"crossdim.{package}.recipe_names").RECIPE_NAMES
+    for _, *arguments in examples:
+        parsed = build().parse_args(arguments)
+        assert getattr(parsed, "recipe", None) in {None, *names}
+
+
+@pytest.mark.parametrize("package", ["pipelines", "training"])
+def test_help_names_every_recipe(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recipes = importlib.import_module(f"crossdim.{package}.recipes").RECIPES
+    assert tuple(recipes) == importlib.import_module(f"crossdim.{package}.recipe_names").RECIPE_NAMES
+    verb = {"pipelines": "prepare", "training": "pretrain"}[package]
+    with pytest.raises(SystemExit):
+        cli.main(["help", verb])
+    text = capsys.readouterr().out
+    assert all(re.search(rf"(?<!\S){re.escape(name)}(,|$)", text, re.MULTILINE) for name in recipes)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crossdim.foundation import signals
-from crossdim.foundation.entry_point import DONE, FAILED, Parser, print_result
+from crossdim.foundation.entry_point import DONE, FAILED, Parser, add_examples, print_result
 from crossdim.foundation.entry_point import main as run_verb
 from crossdim.foundation.location import format_location, hide_secrets, is_same_place
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted_bucket
@@ -24,6 +24,7 @@ from crossdim.training.option_values import (
     parse_thread_count,
     parse_worker_range,
 )
+from crossdim.training.recipe_names import RECIPE_NAMES
 from crossdim.training.study_subjects import STUDY_SUBJECTS
 
 if TYPE_CHECKING:
@@ -205,6 +206,14 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
+    add_examples(
+        verb,
+        [
+            "crossdim pretrain --recipe cdssl-p3d:tiny --data data/xr data/ct --out runs/first --workers 0 --steps 200",
+            "crossdim pretrain --recipe cdssl-p3d --data s3://lab/ct:0.5 s3://lab/xr:0.5 --out s3://lab/a --workers 2:16 --gpu",
+        ],
+        RECIPE_NAMES,
+    )
 
 
 def _add_extension(verb: Parser) -> None:
@@ -220,6 +229,10 @@ def _add_status(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
+    add_examples(
+        verb,
+        ["crossdim status runs/first", "crossdim status s3://lab/runs/a --json"],
+    )
 
 
 def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
@@ -234,6 +247,13 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     _add_extension(verb)
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
+    add_examples(
+        verb,
+        [
+            "crossdim evaluate runs/first --data data/xr",
+            "crossdim evaluate s3://lab/a --data s3://lab/xr s3://lab/ct --baselines 5",
+        ],
+    )
 
 
 def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
@@ -261,6 +281,14 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_store_options(verb)
+    add_examples(
+        verb,
+        [
+            "crossdim study four-arms --recipe cdssl-p3d:tiny --data data/xr data/ct --out studies/arms --seeds 3 --steps 400",
+            "crossdim study restorers --recipe maesil:small --data data/ct --eval-data data/phantoms --out studies/restorers",
+        ],
+        RECIPE_NAMES,
+    )
 
 
 def _set_passive_threads() -> None:
