@@ -23,6 +23,7 @@ class RunSummary:
         loss_first: mean loss of the first tenth of the steps.
         loss_last: mean loss of the last tenth.
         evenness: over the collapse monitors, the lowest mean of the last tenth; 0 is collapse, NaN if none was logged.
+        dimensions: the same of the effective number of dimensions of projections; 1 is collapse onto a line.
         seconds: of all steps.
         wait_share: fraction of those spent waiting for data.
     """
@@ -33,6 +34,7 @@ class RunSummary:
     loss_first: float
     loss_last: float
     evenness: float
+    dimensions: float
     seconds: float
     wait_share: float
 
@@ -41,7 +43,6 @@ def summarise_run(records: Sequence[dict[str, Any]]) -> RunSummary:
     """Summarise a run from its logged steps."""
     edge = max(1, int(len(records) * EDGE))
     last = records[-edge:]
-    watched = [name for name in last[0]["monitors"] if "evenness" in name]
     seconds = sum(record["step_s"] for record in records)
     return RunSummary(
         steps=len(records),
@@ -49,10 +50,17 @@ def summarise_run(records: Sequence[dict[str, Any]]) -> RunSummary:
         voxels=records[len(records) // 2]["voxels"],
         loss_first=float(np.mean([record["loss"] for record in records[:edge]])),
         loss_last=float(np.mean([record["loss"] for record in last])),
-        evenness=min((_mean(last, name) for name in watched), default=float("nan")),
+        evenness=_least(last, "evenness"),
+        dimensions=_least(last, "dimensions"),
         seconds=seconds,
         wait_share=sum(record["wait_s"] for record in records) / seconds,
     )
+
+
+def _least(records: Sequence[dict[str, Any]], kind: str) -> float:
+    """The lowest mean over the monitors of a kind; NaN if none was logged."""
+    watched = [name for name in records[0]["monitors"] if kind in name]
+    return min((_mean(records, name) for name in watched), default=float("nan"))
 
 
 def _mean(records: Sequence[dict[str, Any]], monitor: str) -> float:

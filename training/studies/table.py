@@ -23,6 +23,7 @@ def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence
         Markdown.
     """
     seeds = len({score.seed for score in scores})
+    over = f"Mean ± standard deviation (n - 1) over {seeds} seeds" if seeds > 1 else "One seed, so without a spread"
     columns = sorted({(score.dataset, score.measure) for score in scores})
     probed = [
         [arm, *(_mean([s.value for s in scores if (s.arm, s.dataset, s.measure) == (arm, *column)], 3) for column in columns)]
@@ -34,11 +35,11 @@ def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence
         [
             f"## {title}",
             "",
-            f"Mean ± standard deviation over {seeds} seeds; probes in balanced accuracy of frozen features, same folds for all.",
+            f"{over}; probes in balanced accuracy of frozen features, same folds for all.",
             "",
             *_table(heads, probed),
             "",
-            "Losses of different arms are not comparable. Evenness near 0 would be collapse.",
+            "Losses of different arms are not comparable. Evenness near 0 would be collapse to a point, dimensions near 1 onto a line.",
             "",
             *_table(
                 [
@@ -49,6 +50,7 @@ def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence
                     "loss, first tenth",
                     "last tenth",
                     "least evenness",
+                    "least dimensions",
                     "s a step",
                     "wait",
                 ],
@@ -67,15 +69,19 @@ def _row(runs: Sequence[RunSummary]) -> list[str]:
         _mean([run.loss_first for run in runs], 3),
         _mean([run.loss_last for run in runs], 3),
         _mean([run.evenness for run in runs], 2),
+        _mean([run.dimensions for run in runs], 1),
         _mean([run.seconds / run.steps for run in runs], 2),
         f"{np.mean([run.wait_share for run in runs]):.1%}",
     ]
 
 
 def _mean(values: Sequence[float], digits: int) -> str:
-    """Mean and deviation; "none" for a measure that an arm does not have, such as the masked error of a method without masks."""
+    """Mean, and deviation if there are several; "none" for a measure that an arm does not have, such as the masked error of a method without masks."""
     known = [value for value in values if not np.isnan(value)]
-    return f"{np.mean(known):.{digits}f} ± {np.std(known):.{digits}f}" if known else "none"
+    if not known:
+        return "none"
+    spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.{digits}f}{spread}"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

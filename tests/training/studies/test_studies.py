@@ -61,7 +61,13 @@ def _record(step: int) -> dict[str, object]:
     return {
         "loss": 10.0 - step,
         "counts": {"image": 3, "superpatch": 4},
-        "monitors": {"image/evenness0": 0.5, "image/evenness1": 0.1 * (step + 1), "image/other": 0.0},
+        "monitors": {
+            "image/evenness0": 0.5,
+            "image/evenness1": 0.1 * (step + 1),
+            "image/other": 0.0,
+            "image/dimensions0": 3.0,
+            "image/dimensions1": 20.0 - step,
+        },
         "step_s": 2.0,
         "voxels": 100 + step,
         "wait_s": 0.5,
@@ -71,20 +77,38 @@ def _record(step: int) -> dict[str, object]:
 def test_the_course_of_a_run_is_its_edges_and_its_sums() -> None:
     found = summarise_run([_record(step) for step in range(20)])  # type: ignore[arg-type]
     assert found == RunSummary(
-        steps=20, samples=140, voxels=110, loss_first=9.5, loss_last=-8.5, evenness=0.5, seconds=40.0, wait_share=0.25
+        steps=20,
+        samples=140,
+        voxels=110,
+        loss_first=9.5,
+        loss_last=-8.5,
+        evenness=0.5,
+        dimensions=1.5,
+        seconds=40.0,
+        wait_share=0.25,
     )
 
 
 def test_the_table_holds_mean_and_spread_and_says_what_is_not_there() -> None:
-    runs = [RunSummary(steps=5, samples=9, voxels=2000, loss_first=1, loss_last=0, evenness=0.9, seconds=5, wait_share=0.01)] * 2
+    runs = [
+        RunSummary(
+            steps=5, samples=9, voxels=2000, loss_first=1, loss_last=0, evenness=0.9, dimensions=4, seconds=5, wait_share=0.01
+        )
+    ] * 2
     scores = [
         Score(arm=arm, seed=seed, dataset="d", measure="knn", value=0.5 + 0.1 * seed) for arm in ("a", "b") for seed in (0, 1)
     ]
     text = render_study("title", ["a", "b", "c"], {"a": runs}, scores)
     assert "over 2 seeds" in text
-    assert "| a | 0.550 ± 0.050 |" in text
+    assert "| a | 0.550 ± 0.071 |" in text
     assert "| c | none |" in text
-    assert "| a | 5 | 9 | 2,000 | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.90 ± 0.00 | 1.00 ± 0.00 | 1.0% |" in text
+    assert "| a | 5 | 9 | 2,000 | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.90 ± 0.00 | 4.0 ± 0.0 | 1.00 ± 0.00 | 1.0% |" in text
+
+
+def test_one_seed_has_no_spread() -> None:
+    text = render_study("title", ["a"], {}, [Score(arm="a", seed=0, dataset="d", measure="knn", value=0.5)])
+    assert "One seed, so without a spread" in text
+    assert "| a | 0.500 |" in text
 
 
 def test_datasets_are_called_by_their_folder_unless_two_are_called_alike() -> None:
