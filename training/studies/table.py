@@ -39,7 +39,7 @@ def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence
             "",
             *_table(heads, probed),
             "",
-            "Losses of different arms are not comparable. Evenness near 0 would be collapse to a point, dimensions near 1 onto a line.",
+            "Losses of different arms are not comparable. Evenness near 0 is collapse to a point, dimensions near 1 onto a line.",
             "",
             *_table(
                 [
@@ -76,7 +76,7 @@ def _row(runs: Sequence[RunSummary]) -> list[str]:
 
 
 def _mean(values: Sequence[float], digits: int) -> str:
-    """Mean, and deviation if there are several; "none" for a measure that an arm does not have, such as the masked error of a method without masks."""
+    """Mean, and deviation of several; "none" for a measure that an arm does not have, such as a masked error without masks."""
     known = [value for value in values if not np.isnan(value)]
     if not known:
         return "none"
