@@ -16,6 +16,7 @@ VERBS = {
     "verify": ("pipelines", "read a dataset again and check every byte against its manifest"),
     "pretrain": ("training", "pretrain an encoder on datasets (Ray Train); the same command resumes"),
     "status": ("training", "show how a run is doing, from its folder alone"),
+    "runs": ("training", "list the runs below a folder with their state and best probe, or remove some"),
     "evaluate": ("training", "compare a run's encoder with untrained ones by probes and write report.html"),
     "study": ("training", "train several configurations with several seeds and write one table; the same command resumes"),
 }

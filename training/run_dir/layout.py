@@ -132,6 +132,12 @@ def is_in_layout(path: str) -> bool:
     return match is not None and _IN_CHECKPOINT.match(path[match.end() :]) is not None
 
 
+def is_of_the_layout(path: str) -> bool:
+    """Whether a path in the folder of a run is one that runs write."""
+    folder, inside, _ = path.partition("/")
+    return path in _SINGLE or bool(inside and folder in (CHECKPOINTS, METRICS, TENSORBOARD, EVENTS, RAY))
+
+
 def is_of_a_run(path: str) -> bool:
     """Whether only a run has such a path, even one whose configuration is damaged or lost."""
     if path == LATEST or checkpoint_of(path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -18,7 +19,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
-from crossdim.training.run_dir import layout
+from crossdim.training.run_dir import layout, status
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from crossdim.training.run_dir.background_writer import BackgroundWriter
 from crossdim.training.run_dir.events import EventLog, list_events
@@ -108,6 +109,19 @@ def test_a_running_run_in_numbers(run: Bucket, clock: _Clock) -> None:
     assert "running, step 7 of 10, loss 0.1429, workers 3" in text
     assert "0.206 steps/s, 1.65 samples/s, 21% of the time waiting for data, 8% for the last worker; 15 s left" in text
     assert "last checkpoint: step 6, 4 s before the last progress" in text
+
+
+def test_a_run_is_watched_until_it_ends(
+    run: Bucket, clock: _Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its state is what decides, not the number of looks."""
+    running = replace(read_status(run, clock.now), state="running")
+    states, slept = iter(("running", "restarting", "running", "done")), list[float]()
+    monkeypatch.setattr(status, "read_status", lambda *_: replace(running, state=next(states)))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    assert main(["status", run.url, "--watch", "2"]) == 0
+    assert slept == [2.0, 2.0, 2.0]
+    assert capsys.readouterr().out.count(f"{run.url}: ") == 4
 
 
 def test_a_run_without_a_word_for_long_is_silent_and_not_running(run: Bucket, clock: _Clock) -> None:
