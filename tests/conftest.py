@@ -15,8 +15,11 @@ from hypothesis import HealthCheck, settings
 
 from crossdim.foundation.bucket import Bucket, StoreOptions
 
-# Before torch is loaded: idle OpenMP threads sleep instead of taking the processor from the others.
+# Before torch is loaded: idle OpenMP threads sleep instead of taking the processor from the others; and where tests run side by
+# side, each process computes in one thread.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests that run side by side: in this folder Ray keeps the session that processes of the machine find.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):

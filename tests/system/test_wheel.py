@@ -120,7 +120,7 @@ def test_every_verb_works_beside_packages_of_the_same_names(python: str, lab: Pa
     assert (lab / "run1/report.html").stat().st_size > 10_000
     asked = """
 import ray
-ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+ray.init("local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
 @ray.remote
 def places():
     import crossdim.pipelines.jobs.prepare, crossdim.training.launch.worker

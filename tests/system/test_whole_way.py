@@ -124,7 +124,7 @@ def test_phantoms_walk_the_corridor_through_an_s3_server(s3: Store, tmp_path: Pa
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real images is not here: {DATA}")
 def test_real_images_walk_the_corridor(local: Store, tmp_path: Path) -> None:
-    """CT, MR and DICOM series, radiographs and blood smears: 60 steps, killed at about 30."""
+    """CT, MR and DICOM series, radiographs and blood smears: 24 steps, killed at about half of them."""
     urls = _prepare(local, [f"{DATA}/xray2d", f"{DATA}/micro2d"], [f"{DATA}/ct", f"{DATA}/mr", f"{DATA}/dicom_series"], "--local")
     flat = parse_manifest(local.bucket("flat").read("manifest.json"), "flat")
     solid = parse_manifest(local.bucket("solid").read("manifest.json"), "solid")
@@ -132,7 +132,7 @@ def test_real_images_walk_the_corridor(local: Store, tmp_path: Path) -> None:
     assert solid.num_samples > 100
     assert flat.preprocessing_digest == digest(flat.preprocessing)
     _opens_elsewhere(local, urls, tmp_path / "elsewhere")
-    _walk(local, urls, steps=60, cut=31)
+    _walk(local, urls, steps=24, cut=12)
 
 
 def test_two_workers_train_on_the_samples_of_one(local: Store) -> None:
