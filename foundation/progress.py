@@ -178,6 +178,9 @@ def show_stage(verb: str, text: str, *, quiet: bool = False) -> Iterator[None]:
         verb: such as ``prepare``.
         text: such as ``starting Ray``.
         quiet: whether to show nothing.
+
+    Yields:
+        Nothing; what is shown ends with the block.
     """
     with show_progress(verb, "", 0, quiet=quiet) as progress:
         progress.stage(text)

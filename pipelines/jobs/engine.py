@@ -38,6 +38,9 @@ def is_small(num_files: int, num_bytes: int) -> bool:
     Args:
         num_files: that the job reads.
         num_bytes: of them.
+
+    Returns:
+        Whether it has at most :data:`LOCAL_FILES` files and :data:`LOCAL_BYTES` bytes.
     """
     return num_files <= LOCAL_FILES and num_bytes <= LOCAL_BYTES
 

@@ -21,7 +21,15 @@ Work = Callable[[str], str]
 
 
 def run_one(document: str, work: Work) -> tuple[str, str]:
-    """The answer and no error, or no answer and our error's message: Ray would return a traceback as text."""
+    """Run a task.
+
+    Args:
+        document: of the task.
+        work: answers it.
+
+    Returns:
+        The answer and no error, or no answer and our error's message: Ray would return a traceback as text.
+    """
     try:
         return work(document), ""
     except CrossdimError as error:

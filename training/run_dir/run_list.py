@@ -109,11 +109,14 @@ def _find_best_probe(run: Bucket) -> str | None:
 
 
 def format_runs(folder: Bucket, rows: Sequence[RunRow]) -> str:
-    """The list for people: a line for each run, in columns.
+    """Format a list for people.
 
     Args:
         folder: that was listed.
         rows: of its runs.
+
+    Returns:
+        A line for each run, in columns, and below them what is wrong with those that cannot be read.
     """
     if not rows:
         return f"{folder.where('')} holds no run"
