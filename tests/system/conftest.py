@@ -71,6 +71,7 @@ def s3() -> Iterator[Store]:
 def start(*arguments: str) -> subprocess.Popen[str]:
     """A verb in a process group of its own, with none of our environment's credentials."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
+    environment["OMP_NUM_THREADS"] = "1"  # as Ray gives its workers: with and without it, a run computes the same
     return subprocess.Popen(
         [sys.executable, "-m", "crossdim", *arguments],
         cwd=REPOSITORY,

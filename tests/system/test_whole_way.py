@@ -47,7 +47,7 @@ def _prepare(store: Store, images: list[str], volumes: list[str], engine: str) -
 
 
 def _walk(store: Store, urls: list[str], steps: int, cut: int) -> None:
-    """Train in one piece, and again cut off with signal 9; both must be the same run. Then evaluate."""
+    """Train in one piece without Ray, and on Ray cut off with signal 9; both must be the same run. Then evaluate."""
 
     def line(run: str) -> tuple[str, ...]:
         sizes = ("--steps", str(steps), "--checkpoint-every", "5")
@@ -63,7 +63,7 @@ def _walk(store: Store, urls: list[str], steps: int, cut: int) -> None:
             *store.arguments,
         )
 
-    crossdim(*line("whole"))
+    crossdim(*line("whole"), "--workers", "0")
     whole, cut_off = store.bucket("whole"), store.bucket("cut")
     kill_at(start(*line("cut")), cut_off, cut)
     assert 0 < len(read_metrics(cut_off)) < steps
