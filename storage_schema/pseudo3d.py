@@ -42,6 +42,15 @@ class Pseudo3D:
     d(i, j) is ``i * window + j`` in row-major order, and serpentine order reverses every odd row so that neighbouring
     slices always differ by one pixel. Layout ``window`` holds the same voxels with the axes exchanged: every window is a
     slice. Channel modes: ``gray`` needs one channel, ``keep`` keeps the channels apart, ``depth`` stacks them along depth.
+
+    Attributes:
+        window (pixels): side of a window; its pixels become window² slices.
+        stride (pixels): distance between windows.
+        padding (pixels): zeros on each side of the image.
+        layout: ``offset``: a slice holds one pixel of every window; ``window``: a slice is a window.
+        depth_order: order of a window's pixels along depth: row by row, or every odd row reversed.
+        channel_mode: ``gray`` needs one channel, ``keep`` keeps the channels apart, ``depth`` stacks them along depth.
+        allow_crop: drop rows and columns that no window covers, instead of refusing the image.
     """
 
     window: int = 4

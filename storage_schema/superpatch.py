@@ -24,6 +24,12 @@ class SuperpatchGrid:
     """Boxes of ``side`` voxels. ``edge`` says what happens to an incomplete box: padded with air, or dropped.
 
     A box is kept when at least ``min_foreground`` of its voxels are brighter than ``foreground_above`` in unit range.
+
+    Attributes:
+        side (voxels): side of a box.
+        edge: what happens to an incomplete box: ``pad`` fills it up with air, ``drop`` leaves it out.
+        foreground_above: brightness in unit range above which a voxel is foreground.
+        min_foreground: smallest fraction of foreground voxels of a box that is kept.
     """
 
     side: int = 128

@@ -91,7 +91,12 @@ def _wrap_in_list(samples: Sample | list[Sample]) -> list[Sample]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardSize:
-    """When a shard is full: at a number of bytes (estimated before compression, of which there is none) or of samples."""
+    """When a shard is full: at a number of bytes (estimated before compression, of which there is none) or of samples.
+
+    Attributes:
+        target_bytes (bytes): estimated size at which a shard is full.
+        max_samples (samples): number of samples at which a shard is full.
+    """
 
     target_bytes: int = 128 * 10**6  # ours: seconds of work to lose, thousands of samples for one listing entry
     max_samples: int = 4096  # ours
@@ -107,7 +112,15 @@ class ShardSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRecipe(StagedRecipe):
-    """Images to pseudo-3D samples, or to the images behind them."""
+    """Images to pseudo-3D samples, or to the images behind them.
+
+    Attributes:
+        read: limits and choices of the readers.
+        fit: largest size of an image.
+        pseudo3d: geometry of the pseudo-3D view.
+        mode: ``stored`` publishes pseudo-3D samples, ``virtual`` the images, which are unrolled when they are read.
+        shard: when a shard is full.
+    """
 
     reads: ClassVar[Kind] = "image"
 
@@ -139,7 +152,16 @@ class ImageRecipe(StagedRecipe):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VolumeRecipe(StagedRecipe):
-    """Volumes to superpatches in a bank. Without ``modalities``, every one is taken."""
+    """Volumes to superpatches in a bank. Without ``modalities``, every one is taken.
+
+    Attributes:
+        read: limits and choices of the readers.
+        modalities: modalities that are taken; empty for all.
+        resample: voxel size.
+        intensity: values that a network sees as 0..1.
+        superpatch: boxes that a volume is cut into.
+        patches_per_shard (superpatches): boxes in one shard of the bank.
+    """
 
     reads: ClassVar[Kind] = "volume"
 

@@ -29,7 +29,15 @@ BurnedIn = Literal["keep", "refuse"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadRules:
-    """Limits and choices of the readers. Limits are checked against headers, before anything is allocated."""
+    """Limits and choices of the readers. Limits are checked against headers, before anything is allocated.
+
+    Attributes:
+        frames: of a 4D NIfTI file, take the ``first`` frame or ``refuse`` it.
+        max_bytes (bytes): largest file, and largest decoded input as float32.
+        max_pixels (pixels): largest image, times its channels.
+        max_not_finite: fraction of infinite voxels that are replaced (NaN is background); with more, the input is refused.
+        burned_in: inputs whose header says that text is burned into the pixels: ``keep`` or ``refuse`` them.
+    """
 
     frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
     max_bytes: int = 4 * 2**30  # of one file, and of one decoded input as float32: 1024^3 voxels; ours

@@ -25,6 +25,10 @@ class Intensity:
 
     CT has units, so it gets one window for all volumes, in steps of 1 HU. Other modalities have none: the window is the
     volume's own percentiles over the voxels that are not zero.
+
+    Attributes:
+        window_hu (HU): lowest and highest value of CT, in whole HU.
+        percentiles (%): of other modalities, the percentiles of a volume that are its lowest and highest value.
     """
 
     window_hu: tuple[float, float]

@@ -22,7 +22,13 @@ SAME_SPACING = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resample:
-    """The wanted voxel size. ``max_voxels`` is a limit: a header with wrong millimetres could ask for any amount of memory."""
+    """The wanted voxel size. ``max_voxels`` is a limit: a header with wrong millimetres could ask for any amount of memory.
+
+    Attributes:
+        spacing_mm (mm): side of a voxel.
+        max_voxels (voxels): largest volume after resampling; a header with wrong millimetres could ask for any amount of
+            memory.
+    """
 
     spacing_mm: float
     max_voxels: int = 2**29  # ours: 2 GiB of float32, four times that at the peak; 1000 x 1000 x 500 fits

@@ -22,7 +22,13 @@ _STRIP_ROWS = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """How large an image may be, and whether rows and columns that no window tiles are cropped on both sides."""
+    """How large an image may be, and whether rows and columns that no window tiles are cropped on both sides.
+
+    Attributes:
+        max_side (pixels): longest side that an image may have; larger ones are reduced.
+        crop: rows and columns that no window covers: cropped on both sides (``centre``), or the image is refused
+            (``refuse``).
+    """
 
     max_side: int
     crop: Crop = "centre"

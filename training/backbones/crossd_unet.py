@@ -23,7 +23,13 @@ from crossdim.training.layers.dual_norm import Norm
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossDUNetSettings(BackboneSettings):
-    """Width of the first level, which doubles at each of the poolings, and input channels."""
+    """Width of the first level, which doubles at each of the poolings, and input channels.
+
+    Attributes:
+        base_width: channels of the first level; they double at each pooling.
+        poolings: number of poolings.
+        in_channels: channels of the input.
+    """
 
     kind: ClassVar[str] = "crossd_unet"
 

@@ -33,12 +33,14 @@ class ResEncSettings(BackboneSettings):
     """Stages of residual blocks; the defaults are ResEnc-L except for the strides.
 
     Attributes:
-        in_channels: of the input.
-        features_per_stage: channels.
+        in_channels: channels of the input.
+        features_per_stage: channels of each stage.
         blocks_per_stage: residual blocks of two convolutions each.
-        strides: along (D, H, W), of the first block of each stage.
-        level_widths: of the decoder; PCRLv2's, so that methods compare backbones with projections of equal length.
-        decoder_norm: batch norm as in PCRLv2; instance norm would remove the means that projections are made of.
+        strides: strides along (D, H, W) of the first block of each stage.
+        level_widths: channels of the decoder's levels; PCRLv2's, so that methods compare backbones with projections of equal
+            length.
+        decoder_norm: norm of the decoder: batch norm as in PCRLv2; instance norm would remove the means that projections are
+            made of.
     """
 
     kind: ClassVar[str] = "resenc"

@@ -48,10 +48,10 @@ class ResNetSettings(BackboneSettings):
     """Settings of a ResNet.
 
     Attributes:
-        depth: 18 or 50.
+        depth: number of layers: 18 or 50.
         operator: decides what the encoder takes: ``crossd`` images and volumes, ``conv3d`` volumes, ``conv2d`` images.
         base_width: channels of the stem (64 in the paper); all other widths scale with it.
-        in_channels: of the input.
+        in_channels: channels of the input.
     """
 
     kind: ClassVar[str] = "resnet"

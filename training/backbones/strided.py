@@ -20,7 +20,12 @@ from crossdim.training.layers.dual_norm import Norm
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StridedSettings(BackboneSettings):
-    """Channels of the stages, each of which halves every side."""
+    """Channels of the stages, each of which halves every side.
+
+    Attributes:
+        in_channels: channels of the input.
+        widths: channels of the stages, each of which halves every side.
+    """
 
     kind: ClassVar[str] = "strided"
 

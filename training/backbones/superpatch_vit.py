@@ -37,15 +37,15 @@ class SuperpatchViTSettings(BackboneSettings):
     """Architecture of the encoder.
 
     Attributes:
-        in_channels: of the input.
-        patch: voxels of a token along (D, H, W).
-        width: of a token.
+        in_channels: channels of the input.
+        patch (voxels): size of a token along (D, H, W).
+        width: channels of a token.
         depth: number of blocks.
         heads: attention heads.
         hidden: width inside the feed-forward layers; 4 x width is the standard ViT's, 1024 NEMESIS'.
         attention: among all visible tokens, or factorised into planes and depth (NEMESIS).
         pe_scale: learned weight of the positional encoding, starting here (0.1 in NEMESIS); None is a fixed 1.
-        mixing_tokens: of NEMESIS' token-mixing embedding (8 there); 0 is a plain one.
+        mixing_tokens: tokens of NEMESIS' token-mixing embedding (8 there); 0 is a plain one.
     """
 
     kind: ClassVar[str] = "superpatch-vit"

@@ -29,14 +29,14 @@ class Swin3DSettings(BackboneSettings):
     """Sizes of the three stages.
 
     Attributes:
-        in_channels: of the input.
-        width: of a token in the first stage; it doubles with every merging.
+        in_channels: channels of the input.
+        width: channels of a token in the first stage; it doubles with every merging.
         depths: blocks of each stage; every second one shifts its windows.
-        heads: of each stage.
-        window: tokens along (D, H, W).
-        patch: voxels of a token along (D, H, W).
-        level_widths: of the decoder; PCRLv2's.
-        decoder_norm: of the decoder; the encoder's is layer norm.
+        heads: attention heads of each stage.
+        window (tokens): size of an attention window along (D, H, W).
+        patch (voxels): size of a token along (D, H, W).
+        level_widths: channels of the decoder's levels; PCRLv2's.
+        decoder_norm: norm of the decoder; the encoder's is layer norm.
     """
 
     kind: ClassVar[str] = "swin3d"

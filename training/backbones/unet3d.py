@@ -26,8 +26,9 @@ class UNet3DSettings(BackboneSettings):
 
     Attributes:
         base_width: channels of the first convolution (32 in PCRLv2); all other widths scale with it.
-        in_channels: of the input.
-        norm: of encoder and decoder.
+        in_channels: channels of the input.
+        norm: norm of encoder and decoder: batch, group or instance norm, or batch norm with statistics of images and volumes
+            apart.
     """
 
     kind: ClassVar[str] = "unet3d"

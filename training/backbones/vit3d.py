@@ -27,10 +27,13 @@ class ViT3DSettings(BackboneSettings):
     """Size of the transformer.
 
     Attributes:
-        width: of a token; sines and cosines of three axes share it equally, so a multiple of 6.
-        patch: voxels of a token along (D, H, W), powers of two.
-        level_widths: of the decoder; PCRLv2's.
-        decoder_norm: of the decoder; the encoder's is layer norm.
+        in_channels: channels of the input.
+        width: channels of a token; sines and cosines of three axes share it equally, so a multiple of 6.
+        depth: number of blocks.
+        heads: attention heads of a block.
+        patch (voxels): size of a token along (D, H, W), powers of two.
+        level_widths: channels of the decoder's levels; PCRLv2's.
+        decoder_norm: norm of the decoder; the encoder's is layer norm.
     """
 
     kind: ClassVar[str] = "vit3d"

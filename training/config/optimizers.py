@@ -48,7 +48,14 @@ class Optimizer(ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sgd(Optimizer):
-    """Stochastic gradient descent with momentum. PCRLv2 steps the cosine once an epoch, without warm-up; we every step."""
+    """Stochastic gradient descent with momentum. PCRLv2 steps the cosine once an epoch, without warm-up; we every step.
+
+    Attributes:
+        lr: largest learning rate.
+        momentum: momentum of the gradient.
+        weight_decay: decay of every parameter (L2).
+        warmup_steps (steps): steps in which the learning rate rises from 0.
+    """
 
     kind: ClassVar[str] = "sgd"
 
@@ -74,7 +81,14 @@ class Sgd(Optimizer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay, for transformers; defaults as masked autoencoders are commonly pretrained."""
+    """Adam with decoupled weight decay, for transformers; defaults as masked autoencoders are commonly pretrained.
+
+    Attributes:
+        lr: largest learning rate.
+        betas: decays of the moving averages of the gradient and of its square.
+        weight_decay: decoupled decay of matrices and kernels.
+        warmup_steps (steps): steps in which the learning rate rises from 0.
+    """
 
     kind: ClassVar[str] = "adamw"
 

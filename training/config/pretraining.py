@@ -33,10 +33,10 @@ class Pretraining:
 
     Attributes:
         method: what is trained, and how samples become views.
+        steps (steps): optimizer steps of the whole run.
+        global_batch (samples): samples of all presentations and ranks together in one step; does not depend on the workers.
         optimizer: what moves the weights, with the learning rate by step.
-        steps: optimizer steps of the whole run.
-        global_batch: samples of all presentations and ranks together in one step; does not depend on the workers.
-        seed: of weights, order, views and draws.
+        seed: seed of weights, order, views and draws.
         clip_norm: largest gradient norm; None leaves gradients alone.
         mixing: which datasets a step holds.
         compute: how a step is carried out.

@@ -24,6 +24,10 @@ class Mixing:
       main.py 105-121).
     * ``joint``: as ``paired``, but in one tensor: batch norm sees images and volumes together. Their views must have equal
       shapes.
+
+    Attributes:
+        mode: ``paired``, ``ratio``, ``block`` or ``joint``, as above.
+        block_steps (steps): consecutive steps that hold the same dataset, in mode ``block``.
     """
 
     mode: MixMode = "paired"

@@ -34,7 +34,7 @@ class DualMask:
         mode: ``tube_then_plane`` hides the same places in all planes, then in each plane some of those left;
             ``plane_x_axis`` hides whole planes, and the same places in all others; ``random`` hides any tokens.
         spatial: fraction of the places of a plane that is hidden.
-        depth: fraction of the rest that is hidden: within each plane, or of the planes.
+        depth: fraction that is hidden within each plane, or of the planes.
     """
 
     mode: MaskMode = "tube_then_plane"

@@ -157,7 +157,12 @@ def perplexity(chosen_M: Tensor, entries: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ae(MethodConfig):
-    """Settings of the plain autoencoder: 16 voxels per number at the default sizes."""
+    """Settings of the plain autoencoder: 16 voxels per number at the default sizes.
+
+    Attributes:
+        backbone: the encoder; the decoder mirrors it.
+        crops: what is cut from a sample.
+    """
 
     kind: ClassVar[str] = "ae"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
@@ -202,7 +207,7 @@ class Vae(Ae):
 
     Attributes:
         features: channels of the code.
-        weight: of the divergence, which is a mean over dimensions.
+        weight: weight of the divergence, which is a mean over dimensions.
         warmup: fraction of the run in which the weight rises from 0.
     """
 
@@ -247,9 +252,9 @@ class VqVae(Ae):
 
     Attributes:
         features: channels of the code.
-        entries: of the codebook.
+        entries: number of vectors in the codebook.
         commitment: weight of the commitment loss.
-        decay: of the codebook's moving averages.
+        decay: decay of the codebook's moving averages.
     """
 
     kind: ClassVar[str] = "vqvae"

@@ -58,11 +58,11 @@ class Views2D:
     """Sizes of the 2D views. Defaults: code, PCRLv2 data.py; with k = 4 they become (16, 56, 56) and (16, 24, 24).
 
     Attributes:
-        global_side: of the two global views, pixels.
-        local_side: of the local views, pixels.
+        global_side (pixels): side of the two global views.
+        local_side (pixels): side of the local views.
         global_area: smallest and largest fraction of the image that a global view covers.
-        local_area: the same for local views.
-        hole_side: of cut-out squares, pixels.
+        local_area: smallest and largest fraction of the image that a local view covers.
+        hole_side (pixels): side of cut-out squares.
     """
 
     global_side: int = 224
@@ -93,10 +93,10 @@ class Views3D:
     Defaults: code, PCRLv2 luna_preprocess.py lines 128-130, there (x, y, z) with z last. The smallest local box of 8^3 is kept.
 
     Attributes:
-        global_side: of the two global views.
-        local_side: of the local views.
-        global_boxes: sizes from which global boxes are drawn.
-        local_boxes: sizes from which local boxes are drawn.
+        global_side (voxels): sides of the two global views.
+        local_side (voxels): sides of the local views.
+        global_boxes (voxels): sizes from which global boxes are drawn.
+        local_boxes (voxels): sizes from which local boxes are drawn.
         swaps: pairs of patches that are swapped in a global view.
         frozen_pairs: None draws new boxes each time (ours). A number (16 in PCRLv2) limits each sample to so many sets of
             boxes, the same in every run and on every rank; rotations and corruptions remain random.
@@ -152,7 +152,7 @@ class CdsslP3D(MethodConfig):
 
     Attributes:
         backbone: the 3D network.
-        level_mode: see :data:`crossdim.training.objectives.pcrlv2.LevelMode`.
+        level_mode: which levels of the decoder are compared in a step: one at random, or all.
         flat: views of images.
         solid: views of volumes.
         lift: how an image becomes a volume; None for the geometry of its dataset.

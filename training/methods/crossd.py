@@ -28,7 +28,14 @@ from crossdim.training.objectives.simsiam import SiamesePair, dimensions, evenne
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossD(MethodConfig):
-    """Settings: network, views, and the widths of SimSiam's heads."""
+    """Settings: network, views, and the widths of SimSiam's heads.
+
+    Attributes:
+        backbone: the network.
+        views: what is cut from a sample.
+        projection: channels of SimSiam's projection head.
+        bottleneck: channels inside SimSiam's prediction head.
+    """
 
     kind: ClassVar[str] = "cross-d"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)

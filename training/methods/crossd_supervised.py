@@ -34,7 +34,13 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossDSupervised(MethodConfig):
-    """Settings: network, views, and the classes in the order of the outputs; labels come from the dataset's catalog."""
+    """Settings: network, views, and the classes in the order of the outputs; labels come from the dataset's catalog.
+
+    Attributes:
+        classes: labels of the datasets, in the order of the network's outputs.
+        backbone: the network.
+        views: what is cut from a sample.
+    """
 
     kind: ClassVar[str] = "cross-d-supervised"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)

@@ -50,7 +50,11 @@ class ImageToVolume(ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unrolled(ImageToVolume):
-    """The pixels of every window along depth (im2col), as in CDSSL-P3D; k of 2, 3, 4, 6, 8 and s of k and k / 2 are compared."""
+    """The pixels of every window along depth (im2col), as in CDSSL-P3D; k of 2, 3, 4, 6, 8 and s of k and k / 2 are compared.
+
+    Attributes:
+        geometry: windows and the order of their pixels.
+    """
 
     kind: ClassVar[str] = "unrolled"
     geometry: Pseudo3D = field(default_factory=Pseudo3D)
@@ -71,7 +75,11 @@ class Unrolled(ImageToVolume):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Repeated(ImageToVolume):
-    """Control: the image in every slice (inflation). Depth carries no information; there are ``depth`` times as many voxels."""
+    """Control: the image in every slice (inflation). Depth carries no information; there are ``depth`` times as many voxels.
+
+    Attributes:
+        depth (slices): number of equal slices.
+    """
 
     kind: ClassVar[str] = "repeated"
     depth: int = 16  # the depth of k = 4
@@ -95,7 +103,11 @@ class Repeated(ImageToVolume):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice(ImageToVolume):
-    """Control: the image as the first slice, with zeros behind it."""
+    """Control: the image as the first slice, with zeros behind it.
+
+    Attributes:
+        depth (slices): number of slices, of which the first holds the image.
+    """
 
     kind: ClassVar[str] = "slice"
     depth: int = 16  # the depth of k = 4

@@ -32,9 +32,10 @@ class Maesil(MethodConfig):
         backbone: the encoder.
         decoder: the decoder.
         crops: what is cut from a sample.
-        mask: of volumes.
-        flat_mask: of unrolled images. All slices of such a volume are nearly the same, so a token that is hidden in one
-            plane and visible in the next is easy to predict: by default only whole tubes are hidden (ours).
+        mask: which tokens of volumes are hidden.
+        flat_mask: which tokens of unrolled images are hidden. All slices of such a volume are nearly the same, so a token
+            that is hidden in one plane and visible in the next is easy to predict: by default only whole tubes are hidden
+            (ours).
         norm_pix: predict normalised patches; reported to give better features, but no picture can be reconstructed.
     """
 

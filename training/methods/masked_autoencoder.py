@@ -41,12 +41,13 @@ class TokenDecoderSettings:
     """Architecture of the decoder; sizes are ours (NEMESIS' decoder is as wide as its encoder, with three blocks).
 
     Attributes:
-        width: of a token.
+        width: channels of a token.
         depth: number of blocks.
         heads: attention heads.
         hidden: width inside the feed-forward layers.
-        attention: full or factorised.
-        smooth_channels: of two convolutions over the assembled voxels, which see across the borders of patches; 0 for none.
+        attention: among all tokens, or factorised into planes and depth.
+        smooth_channels: channels of two convolutions over the assembled voxels, which see across the borders of patches; 0
+            for none.
     """
 
     width: int = 384

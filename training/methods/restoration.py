@@ -35,8 +35,8 @@ class Crops:
     The names of the fields are stored in the configurations of runs.
 
     Attributes:
-        solid_side: of the cube cut from a superpatch, voxels; at a random place if the superpatch is larger.
-        flat_side: that a random square of an image is resized to, pixels, before it is unrolled.
+        solid_side (voxels): side of the cube cut from a superpatch; at a random place if the superpatch is larger.
+        flat_side (pixels): side that a random square of an image is resized to before it is unrolled.
         flat_area: smallest and largest fraction of the image that the square covers (as usual for masked autoencoders, but
             square).
         noise: deviation of Gaussian noise added to the input and not to the target, in unit range (NEMESIS; 0 for MAESIL).

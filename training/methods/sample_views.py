@@ -25,7 +25,7 @@ class ImageViews:
     """Square views of an image.
 
     Attributes:
-        side: of a view, pixels.
+        side (pixels): side of a view.
         area: smallest and largest fraction of the image that a view covers (torchvision's 0.08 .. 1 by default).
     """
 
@@ -38,8 +38,8 @@ class VolumeViews:
     """Views of a volume, voxels (D, H, W).
 
     Attributes:
-        side: of a view.
-        boxes: sizes that views are cut from.
+        side (voxels): sides of a view.
+        boxes (voxels): sizes that views are cut from.
     """
 
     side: Side3 = (64, 64, 64)
@@ -51,6 +51,10 @@ class SampleViews:
     """Two distorted views of an image or a volume, and the whole of it. Distortions are PCRLv2's, without holes and swaps.
 
     The names ``flat`` and ``solid`` are stored in the configurations of runs.
+
+    Attributes:
+        flat: views of images.
+        solid: views of volumes.
     """
 
     flat: ImageViews = field(default_factory=ImageViews)
