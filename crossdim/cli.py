@@ -1,4 +1,4 @@
-"""The command line ``crossdim``: finds the package of a verb; nothing heavy is imported until the verb is known."""
+"""The command line ``crossdim``: finds the module of a verb; nothing heavy is imported until the verb is known."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from crossdim import __version__
 from crossdim.foundation import signals
 from crossdim.storage_schema.errors import describe_unknown_name
 
-#: verb -> (package, what it does)
+#: verb -> (module of its command line, what it does)
 VERBS = {
-    "prepare": ("pipelines", "convert images or volumes into a dataset (Ray Data); the same command resumes"),
-    "verify": ("pipelines", "read a dataset again and check every byte against its manifest"),
-    "pretrain": ("training", "pretrain an encoder on datasets (Ray Train); the same command resumes"),
-    "status": ("training", "show how a run is doing, from its folder alone"),
-    "runs": ("training", "list the runs below a folder with their state and best probe, or remove some"),
-    "evaluate": ("training", "compare a run's encoder with untrained ones by probes and write report.html"),
-    "study": ("training", "train several configurations with several seeds and write one table; the same command resumes"),
+    "prepare": ("pipelines.cli", "convert images or volumes into a dataset (Ray Data); the same command resumes"),
+    "verify": ("pipelines.cli", "read a dataset again and check every byte against its manifest"),
+    "pretrain": ("training.cli", "pretrain an encoder on datasets (Ray Train); the same command resumes"),
+    "status": ("training.cli", "show how a run is doing, from its folder alone"),
+    "runs": ("training.cli", "list the runs below a folder with their state and best probe, or remove some"),
+    "evaluate": ("training.cli", "compare a run's encoder with untrained ones by probes and write report.html"),
+    "study": ("training.cli", "train several configurations with several seeds and write one table; the same command resumes"),
+    "recipes": ("recipe_cli", "list the recipes of all verbs, or every setting of one with its meaning"),
 }
 
 
@@ -59,11 +60,11 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] not in VERBS:
         sys.stderr.write(f"error: {describe_unknown_name('verb', arguments[0], VERBS)}\n")
         return 1
-    package, _ = VERBS[arguments[0]]
+    module, _ = VERBS[arguments[0]]
     with signals.listen():
         signals.tell_written(written=False)
         try:
-            code: int = importlib.import_module(f"crossdim.{package}.cli").main(arguments)
+            code: int = importlib.import_module(f"crossdim.{module}").main(arguments)
         except KeyboardInterrupt:  # while a verb's modules are imported
             return signals.say(signals.received() or signals.SIGINT)
     return code

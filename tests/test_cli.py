@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from crossdim import __version__, cli
+from crossdim.pipelines import recipe_names as of_prepare
+from crossdim.training import recipe_names as of_pretrain
 
 ROOT = Path(cli.__file__).parents[1]
 
@@ -139,9 +141,9 @@ def test_help_shows_examples_that_the_verb_understands(verb: str, capsys: pytest
     assert capsys.readouterr().out == text
     examples = [shlex.split(line) for line in text.partition("\nexamples:\n")[2].splitlines() if line.startswith("  crossdim ")]
     assert len(examples) == 2
-    package, _ = cli.VERBS[verb]
-    build = importlib.import_module(f"crossdim.{package}.cli").build_parser
-    names = importlib.import_module(f"crossdim.{package}.recipe_names").RECIPE_NAMES
+    module, _ = cli.VERBS[verb]
+    build = importlib.import_module(f"crossdim.{module}").build_parser
+    names = (*of_prepare.RECIPE_NAMES, *of_pretrain.RECIPE_NAMES)
     for _, *arguments in examples:
         parsed = build().parse_args(arguments)
         assert getattr(parsed, "recipe", None) in {None, *names}

@@ -17,6 +17,7 @@ from crossdim.cli import VERBS
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
+from crossdim.recipe_cli import build_parser as recipes_parser
 from crossdim.training.backbones import serialise_encoder
 from crossdim.training.cli import build_parser as training_parser
 from crossdim.training.data.views import normalise
@@ -27,7 +28,7 @@ from tests.system.conftest import REPOSITORY
 from tests.training.published import images, publish, superpatches
 
 README = (REPOSITORY / "README.md").read_text()
-PARSERS = {"pipelines": pipelines_parser, "training": training_parser}
+PARSERS = {"pipelines.cli": pipelines_parser, "training.cli": training_parser, "recipe_cli": recipes_parser}
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 
 

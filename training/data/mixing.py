@@ -26,7 +26,8 @@ class Mixing:
       shapes.
 
     Attributes:
-        mode: ``paired``, ``ratio``, ``block`` or ``joint``, as above.
+        mode: in a step, ``paired`` has a batch of each dataset, ``ratio`` one dataset, ``block`` too, but the same one for many
+            steps, and ``joint`` all datasets in one tensor.
         block_steps (steps): consecutive steps that hold the same dataset, in mode ``block``.
     """
 
