@@ -130,6 +130,26 @@ def count_free(resource: str) -> tuple[int, int] | None:
         return None
 
 
+def has_reserved(resource: str) -> bool:
+    """Whether this job holds a reservation (a placement group) of a resource, on the cluster of the open session.
+
+    Args:
+        resource: such as ``GPU``.
+    """
+    import ray
+    from ray._private.state import state
+    from ray.exceptions import RayError
+
+    try:
+        job = ray.get_runtime_context().get_job_id()
+        groups: Mapping[str, Mapping[str, Any]] = state.placement_group_table()  # type: ignore[no-untyped-call]
+    except RayError:  # the session has just ended
+        return False
+    # The number of a group ends with that of its job.
+    own = [group for number, group in groups.items() if number.endswith(job) and group["state"] == "CREATED"]
+    return any(bundle.get(resource) for group in own for bundle in group["bundles"].values())
+
+
 def _find_endpoints(head_patience_s: float) -> list[Endpoint]:
     """The head of the cluster, and the raylet that this process is connected to."""
     import ray

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 usage error, 2 failed, 3 done with quarantined samples, 13
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import logging
@@ -13,12 +14,13 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from crossdim.foundation import signals
+from crossdim.foundation.bars import STREAM_ERRORS, write_above_bars
 from crossdim.foundation.extras import explain_import_error
 from crossdim.foundation.location import hide_secrets
-from crossdim.foundation.progress import clear_bars
 from crossdim.storage_schema.errors import CrossdimError, UsageError
 from crossdim.storage_schema.names import printable
 
@@ -69,20 +71,36 @@ class _Handler(logging.StreamHandler[Any]):
     """Writes log lines above a progress bar, not into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with clear_bars():
-            super().emit(record)
+        write_above_bars(partial(super().emit, record))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # its name in logging
+        with contextlib.suppress(*STREAM_ERRORS):
+            super().handleError(record)
 
 
-def print_result(document: dict[str, object], sentence: str, *, as_json: bool) -> None:
+def print_result(document: dict[str, object], sentence: str, *, as_json: bool) -> bool:
     """Print a verb's result to standard output.
 
     Args:
         document: the result for machines, of JSON values.
         sentence: the result for people; control characters in it are escaped.
         as_json: whether to print ``document``, in one line, and not ``sentence``.
+
+    Returns:
+        Whether there is a reader; that of a pipe may have left, as ``head`` does, and the work is done all the same.
     """
-    sys.stdout.write((json.dumps(document, sort_keys=True) if as_json else _make_printable(sentence)) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write((json.dumps(document, sort_keys=True) if as_json else _make_printable(sentence)) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _print_error(text: str) -> None:
+    """Write to standard error; if nobody reads it the exit code still tells."""
+    with contextlib.suppress(*STREAM_ERRORS):
+        sys.stderr.write(_make_printable(text))
 
 
 def _find_own_error(error: BaseException, verb: Verb) -> CrossdimError | None:
@@ -125,10 +143,10 @@ def _run_to_exit_code(verb: Verb, arguments: argparse.Namespace) -> int:
         if stop := signals.received():  # what fails after it follows from it
             return signals.say(stop, _make_printable(str(ours)) if ours else None)
         if ours is None:
-            sys.stderr.write(_make_printable(traceback.format_exc()))
-            sys.stderr.write("error: this is a fault of crossdim, not of your input; please report the lines above\n")
+            _print_error(traceback.format_exc())
+            _print_error("error: this is a fault of crossdim, not of your input; please report the lines above\n")
             return FAILED
-        sys.stderr.write(f"error: {_make_printable(str(ours))}\n")
+        _print_error(f"error: {ours}\n")
         return WRONG_USE if isinstance(ours, UsageError) else FAILED
 
 

@@ -1,7 +1,6 @@
 """Shows on standard error how far a verb is: a bar on a terminal, and elsewhere a plain line now and then.
 
-What happens before the first unit is done, such as starting Ray, is a stage with a name, and no part of the rate: that is
-taken over the last minute.
+What happens before the first unit is done, such as starting Ray, is a stage with a name.
 """
 
 from __future__ import annotations
@@ -10,17 +9,18 @@ import contextlib
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO, TypeVar
 
-from tqdm import tqdm
+from crossdim.foundation.bars import STREAM_ERRORS, Bar
+from crossdim.foundation.rates import Rate, format_seconds
+from crossdim.foundation.threads import repeat_in_thread
 
-#: Seconds over which the rate is taken.
-WINDOW_S = 60.0
 #: Seconds between lines where standard error is no terminal.
 LINE_EVERY_S = 30.0
-#: Seconds between renewals of a bar.
+#: Seconds between drawings of a bar, however many units are done.
+DRAW_EVERY_S = 0.1
+#: Seconds between renewals of a bar in which nothing is done.
 RENEW_EVERY_S = 1.0
 _Item = TypeVar("_Item")
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
@@ -34,72 +34,118 @@ class Progress:
         unit: what is counted, in the singular.
         total: units at the end.
         done: units that an earlier start has done.
-        stream: where it is shown; a terminal has a bar. None shows nothing.
+        stream: where it is shown; a terminal has a bar. None shows nothing, as does a stream that nobody reads any more.
     """
 
     def __init__(self, verb: str, unit: str, total: int, done: int, stream: TextIO | None) -> None:
         self._verb, self._unit, self._total, self._done = verb, unit, total, done
-        self._stream, self._began, self._lock = stream, time.monotonic(), threading.RLock()
-        self._stage, self._stage_began = "", self._began
-        self._history: deque[tuple[float, int]] = deque()
-        self._note, self._line_due, self._written = "", self._began, -1
-        self._bar: tqdm[None] | None = None
-        if stream and stream.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=verb, file=stream, dynamic_ncols=True, bar_format=_BAR)
+        now = time.monotonic()
+        self._stream, self._lock = stream, threading.RLock()
+        self._stage, self._stage_began, self._reason, self._has_waited = "", now, "", False
+        self._rate, self._note = Rate(now, done), ""
+        self._any_done, self._due, self._written = False, now, -1
+        self._bar: Bar | None = None
+        try:
+            if stream and stream.isatty():
+                self._bar = Bar(total=total, initial=done, desc=verb, file=stream, dynamic_ncols=True, bar_format=_BAR)
+        except STREAM_ERRORS:
+            self._be_quiet()
 
-    def stage(self, text: str) -> None:
-        """Name what is happening before the next unit is done, such as ``starting Ray``; the same name goes on."""
+    def stage(self, text: str, *, is_first_unit: bool = False) -> None:
+        """Name what is happening before the next unit is done, such as ``starting Ray``; the same name goes on.
+
+        Args:
+            text: the name.
+            is_first_unit: whether the next unit begins with the stage, so that its time counts in the rate.
+        """
         with self._lock:
             if text != self._stage:
-                self._stage, self._stage_began, self._line_due = text, time.monotonic(), 0.0
-                self._history.clear()
+                now = time.monotonic()
+                self._stage, self._stage_began, self._reason, self._has_waited = text, now, "", False
+                self._any_done, self._due = False, 0.0
+                if is_first_unit:
+                    self._rate.begin(now, self._done)
+                else:
+                    self._rate.forget()
         self.renew()
+
+    def wait(self, reason: str) -> None:
+        """Say that the stage waits, and why; with an empty reason, that it no longer does. Its seconds go on."""
+        with self._lock:
+            if reason and not self._has_waited:
+                self._has_waited, self._due = True, 0.0
+            self._reason = reason
+        self.renew()
+
+    @property
+    def stage_s(self) -> float:
+        """Seconds since the stage began."""
+        return time.monotonic() - self._stage_began
 
     def reach(self, done: int, note: str = "") -> None:
         """Say how many units are done, from the first of all.
 
         Args:
-            done: units; fewer than before if some are done again.
+            done: units; fewer than before if some are repeated.
             note: further figures, such as the loss.
         """
         with self._lock:
-            if done == self._done and self._history:
+            if done == self._done and self._any_done:
                 return
-            if done < self._done:  # it began again from before
-                self._history.clear()
-            if not self._history:
-                self._line_due = 0.0
-            self._stage, self._done, self._note = "", done, note
             now = time.monotonic()
-            self._history.append((now, done))
-            while len(self._history) > 2 and now - self._history[0][0] > WINDOW_S:
-                self._history.popleft()
+            if not self._any_done:
+                self._due = 0.0
+            if done < self._done:  # it began again from before
+                self._rate.begin(now, done)
+            else:
+                self._rate.add(now, done)
+            self._stage, self._done, self._note, self._any_done = "", done, note, True
         self.renew()
 
     def advance(self, units: int = 1) -> None:
         """Say that more units are done."""
-        self.reach(self._done + units)
+        with self._lock:
+            self.reach(self._done + units)
 
     def renew(self) -> None:
-        """Show the present state: a bar always, a line only if one is due."""
+        """Show the present state, if a bar or a line is due."""
         with self._lock:
-            if self._bar is None:
-                now = time.monotonic()
-                if self._stream and now >= self._line_due:
-                    self._line_due, self._written = now + LINE_EVERY_S, self._done
-                    self._stream.write(f"{self._verb}: {self.describe()}\n")
-                    self._stream.flush()
+            now = time.monotonic()
+            if not self._stream or now < self._due:
                 return
-            self._bar.bar_format = "{desc}" if self._stage else _BAR
-            self._bar.set_description_str(f"{self._verb}: {self.describe()}" if self._stage else self._verb, refresh=False)
-            self._bar.n = self._done
-            self._bar.set_postfix_str(self._describe_rate(), refresh=False)
+            self._due = now + (DRAW_EVERY_S if self._bar else LINE_EVERY_S)
+            try:
+                self._show(self._stream)
+            except STREAM_ERRORS:
+                self._be_quiet()
+
+    def _show(self, stream: TextIO) -> None:
+        if self._bar is None:
+            self._written = self._done
+            stream.write(f"{self._verb}: {self.describe()}\n")
+            stream.flush()
+        else:
+            self._fill(self._bar)
             self._bar.refresh()
+
+    def _fill(self, bar: Bar) -> None:
+        bar.bar_format = "{desc}" if self._stage else _BAR
+        bar.set_description_str(f"{self._verb}: {self.describe()}" if self._stage else self._verb, refresh=False)
+        bar.n = self._done
+        bar.set_postfix_str(self._describe_rate(), refresh=False)
+
+    def _be_quiet(self) -> None:
+        """Show nothing from now on: whoever read it has left, and the work goes on."""
+        if self._bar is not None:
+            self._bar.disable = True
+        self._stream = self._bar = None
 
     def describe(self) -> str:
         """The present state in words: the stage and its seconds, or units done, rate and time left."""
         if self._stage:
-            seconds = time.monotonic() - self._stage_began
+            seconds = self.stage_s
+            if self._reason:
+                return f"waiting {format_seconds(seconds)}: {self._reason}"
             return f"{self._stage} … {seconds:.0f} s" if seconds >= RENEW_EVERY_S else self._stage
         share = f" ({self._done / self._total:.0%})" if self._total else ""
         rate = self._describe_rate()
@@ -115,34 +161,21 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units a second over the last minute; 0 until two units were seen to be done."""
-        if len(self._history) < 2:
-            return 0.0
-        (began, first), (ended, last) = self._history[0], self._history[-1]
-        return (last - first) / (ended - began) if ended > began else 0.0
+        """Units a second over the last minute, up to now; 0 as long as it is not known."""
+        return self._rate.measure(time.monotonic())
 
     def close(self) -> None:
         """Show the last state for good; a stage in which the verb ended is not left on the screen."""
         with self._lock:
-            if self._bar is None:
-                if self._history and self._done == self._total != self._written:
-                    self._line_due = 0.0
-                    self.renew()
-                return
-            self._bar.leave = bool(self._history)
-            self._bar.close()
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration as people say it: ``8 s``, ``3:05``, ``2:10:00`` or ``3 d 4 h``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24} h"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+            try:
+                if self._bar is not None:
+                    self._fill(self._bar)
+                    self._bar.leave = self._any_done
+                    self._bar.close()
+                elif self._stream and self._any_done and self._done == self._total != self._written:
+                    self._show(self._stream)
+            except STREAM_ERRORS:
+                self._be_quiet()
 
 
 @contextlib.contextmanager
@@ -203,42 +236,3 @@ def track(verb: str, unit: str, items: Sequence[_Item], *, quiet: bool = False) 
         for item in items:
             yield item
             progress.advance()
-
-
-def clear_bars() -> contextlib.AbstractContextManager[None]:
-    """Context in which lines may be written to standard error: bars are taken away before, and drawn again after."""
-    context: contextlib.AbstractContextManager[None] = tqdm.external_write_mode(file=sys.stderr)
-    return context
-
-
-def write_lines(lines: Iterable[str]) -> None:
-    """Write lines to standard error, above a bar if there is one."""
-    with clear_bars():
-        sys.stderr.writelines(f"{line}\n" for line in lines)
-
-
-@contextlib.contextmanager
-def repeat_in_thread(name: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
-    """Call a function again and again in a thread, inside a ``with`` block.
-
-    Args:
-        name: of the thread.
-        every_s: seconds between calls.
-        work: the function; it must be thread-safe.
-
-    Yields:
-        Nothing; the thread ends with the block, after a call that is under way.
-    """
-    stop = threading.Event()
-
-    def repeat() -> None:
-        while not stop.wait(every_s):
-            work()
-
-    thread = threading.Thread(target=repeat, name=name, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

@@ -75,8 +75,9 @@ def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -
     """
     if not _state.said:
         _state.said = True
-        sys.stderr.write(after + _format_line(stop, sentence))
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            sys.stderr.write(after + _format_line(stop, sentence))
+            sys.stderr.flush()
     return EXIT_CODES[stop]
 
 

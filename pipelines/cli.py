@@ -56,7 +56,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local",
         action=argparse.BooleanOptionalAction,
-        help="work in this process, without Ray (default: for at most 1000 files of 128 MB, unless a cluster is named)",
+        help="work in this process, without Ray (default: for up to 1000 files and 128 MiB in total, unless a cluster is named)",
     )
     parser.add_argument("--concurrency", type=_positive, metavar="N", help="largest number of tasks at a time on Ray")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")

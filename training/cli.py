@@ -123,8 +123,8 @@ def _status(arguments: argparse.Namespace) -> int:
         found = read_status(run, time.time())
         if arguments.watch and sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[J")  # to the upper left corner, and clear
-        print_result(asdict(found), str(found), as_json=arguments.json)
-        if not arguments.watch or found.state not in (*AT_WORK, "waiting"):
+        is_read = print_result(asdict(found), str(found), as_json=arguments.json)
+        if not is_read or not arguments.watch or found.state not in (*AT_WORK, "waiting"):
             break
         time.sleep(arguments.watch)
     return DONE if found.state in ("running", "restarting", "done") else FAILED

@@ -45,6 +45,11 @@ def is_small(num_files: int, num_bytes: int) -> bool:
     return num_files <= LOCAL_FILES and num_bytes <= LOCAL_BYTES
 
 
+def runs_here() -> bool:
+    """Whether tasks run in this process, so that the first one begins at once."""
+    return not has_session()
+
+
 def run_each(documents: Sequence[str], work: Work, *, concurrency: int | None = None) -> Iterator[str]:
     """Run ``work`` on every document, one task each, and yield the answers as they come.
 
@@ -60,11 +65,11 @@ def run_each(documents: Sequence[str], work: Work, *, concurrency: int | None = 
         StorageError: with the message of the first of our errors that a task met.
         CrossdimError: if workers of Ray keep dying.
     """
-    if has_session():
+    if not runs_here():
         yield from ray_data.run_each(documents, work, concurrency=concurrency)
         return
     for document in documents:
-        answer, error = run_one(document, work)
+        answer, error = run_one(document, work, "close other programs, or use a machine with more memory")
         signals.check()
         if error:
             raise StorageError(error)

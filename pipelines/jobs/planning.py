@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.progress import write_lines
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.folder_labels import check_folder_labels
 from crossdim.pipelines.jobs.items import Naming

@@ -9,11 +9,12 @@ from dataclasses import replace
 from functools import partial
 
 from crossdim.foundation import signals
+from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.progress import show_progress, write_lines
+from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.jobs.engine import OpenSession, run_each
+from crossdim.pipelines.jobs.engine import OpenSession, run_each, runs_here
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.names import NamedFile, make_readable
@@ -52,7 +53,7 @@ def run_tasks(context: TaskContext, plan: Plan, preparation: Preparation) -> Non
         )
     todo = [canonical_json(to_document(task)).decode() for task in plan.tasks if task.number not in done]
     with show_progress("prepare", "row", len(plan.tasks), done=len(done), quiet=preparation.quiet) as progress:
-        progress.stage("preparing the first row")
+        progress.stage("preparing the first row", is_first_unit=runs_here())
         for _ in run_each(todo, partial(run_task, context=context), concurrency=preparation.concurrency):
             signals.tell_written(written=True)
             progress.advance()

@@ -17,15 +17,18 @@ from crossdim.storage_schema.errors import CrossdimError, StorageError
 
 #: Attempts at a task whose worker dies, for example for want of memory. Our choice.
 MAX_RETRIES = 3
+#: What to do if tasks run out of memory.
+FEWER_AT_A_TIME = "let fewer run at a time with --concurrency"
 Work = Callable[[str], str]
 
 
-def run_one(document: str, work: Work) -> tuple[str, str]:
+def run_one(document: str, work: Work, remedy: str) -> tuple[str, str]:
     """Run a task.
 
     Args:
         document: of the task.
         work: answers it.
+        remedy: what to do if it runs out of memory.
 
     Returns:
         The answer and no error, or no answer and our error's message: Ray would return a traceback as text.
@@ -35,12 +38,12 @@ def run_one(document: str, work: Work) -> tuple[str, str]:
     except CrossdimError as error:
         return "", str(error)
     except MemoryError as error:
-        return "", f"a task ran out of memory ({error}); let fewer run at a time with --concurrency"
+        return "", f"a task ran out of memory ({error}); {remedy}"
 
 
 def _batch(batch: dict[str, list[str]], work: Work, extensions: tuple[str, ...]) -> dict[str, list[str]]:
     load_extensions(extensions)
-    answers = [run_one(str(document), work) for document in batch["document"]]
+    answers = [run_one(str(document), work, FEWER_AT_A_TIME) for document in batch["document"]]
     return {"answer": [answer for answer, _ in answers], "error": [error for _, error in answers]}
 
 
@@ -85,7 +88,7 @@ def run_each(documents: Sequence[str], work: Work, *, concurrency: int | None = 
     except (WorkerCrashedError, OutOfMemoryError) as error:
         raise CrossdimError(
             f"workers died {MAX_RETRIES + 1} times at one task, most likely for want of memory ({type(error).__name__}); "
-            "let fewer run at a time with --concurrency, and start the same command again"
+            f"{FEWER_AT_A_TIME}, and start the same command again"
         ) from error
 
 

@@ -11,7 +11,7 @@ from crossdim.foundation.object_store import NOTHING_HIDDEN, PROBLEMS
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.decoder_process import probe
-from crossdim.pipelines.jobs.engine import run_each
+from crossdim.pipelines.jobs.engine import run_each, runs_here
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.dicom_header import looks_like_dicom
@@ -106,7 +106,7 @@ def scan(
     documents = [canonical_json([to_document(file) for file in group]).decode() for group in groups]
     results: list[ScanResult] = []
     with show_progress("scan", "file", len(files), quiet=quiet) as progress:
-        progress.stage("reading the first files")
+        progress.stage("reading the first files", is_first_unit=runs_here())
         for answered in _read_results(
             run_each(documents, partial(_scan_group, sources=tuple(sources), rules=rules), concurrency=concurrency)
         ):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.progress import show_progress
 from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
-from crossdim.pipelines.jobs.engine import OpenSession, run_each
+from crossdim.pipelines.jobs.engine import OpenSession, run_each, runs_here
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
 from crossdim.storage_schema.contract import check_catalog
 from crossdim.storage_schema.digest import canonical_json
@@ -183,7 +183,7 @@ def verify(
         open_session(num_files=num_objects, num_bytes=num_bytes),
         show_progress("verify", "object", num_objects, quiet=quiet) as progress,
     ):
-        progress.stage("reading the first object")
+        progress.stage("reading the first object", is_first_unit=runs_here())
         for answer in run_each(tables.tasks, partial(run_check, dataset=dataset), concurrency=concurrency):
             problems += [Problem(**problem) for problem in json.loads(answer)]
             progress.advance()

@@ -11,7 +11,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.jobs.engine import run_each
+from crossdim.pipelines.jobs.engine import run_each, runs_here
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.gray_pictures import is_gray_picture
@@ -60,6 +60,7 @@ def read_values(
         return found
     work = partial(_read_group, sources=tuple(sources), rules=rules, gray=gray)
     with show_progress("label maps", "file", len(files), quiet=quiet) as progress:
+        progress.stage("reading the first files", is_first_unit=runs_here())
         for answer in run_each(documents, work, concurrency=concurrency):
             answered = json.loads(answer)
             found |= {uri: Values(values) for uri, values in answered.items() if values}

@@ -14,19 +14,21 @@ import torch
 
 from crossdim.foundation import signals
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
-from crossdim.foundation.cluster import count_free, largest_count, ray_session, starts_here
+from crossdim.foundation.cluster import largest_count, ray_session, starts_here
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import hide_secrets
-from crossdim.foundation.progress import repeat_in_thread
+from crossdim.foundation.threads import repeat_in_thread
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
 from crossdim.storage_schema.names import escape_name
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.engine.control import Request
 from crossdim.training.extensions import check_extensions, list_extensions
 from crossdim.training.launch.gpus import check_gpus
+from crossdim.training.launch.mailbox import DriverMailbox, Phase
 from crossdim.training.launch.process_control import PROCESS_CONTROL
 from crossdim.training.launch.progress_bar import RunProgress, show_run_progress
 from crossdim.training.launch.validate import validate_run
+from crossdim.training.launch.waiting import describe_workers, find_wait
 from crossdim.training.launch.worker import Job, Source, run_ray_worker, train
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint import Saving
@@ -86,7 +88,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
     if workers.most:
         require("ray", "pretrain")
     if workers.use_gpu and (not workers.most or starts_here(workers.address)):
-        check_gpus(torch.cuda.device_count(), *workers.span, "this machine")
+        check_gpus(torch.cuda.device_count(), *workers.span, "this machine", may_join=False)
     validated = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu)
     _delete_temporary_files(run)
     state = checkpoint.load(run, check=check_contents)
@@ -147,7 +149,6 @@ def _train_on_ray(job: Job, workers: Workers, progress: RunProgress) -> None:
         from ray.train.torch import TorchConfig
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from crossdim.training.launch.mailbox import DriverMailbox
         from crossdim.training.launch.ray_backend import LoopbackTorchConfig, is_loopback
         from crossdim.training.launch.ray_callbacks import RunCallback, WorkerSetupCallback
         from crossdim.training.launch.ray_failures import CheckpointFailurePolicy
@@ -156,7 +157,8 @@ def _train_on_ray(job: Job, workers: Workers, progress: RunProgress) -> None:
         where = ray.get_runtime_context().gcs_address
         group = LoopbackTorchConfig if is_loopback(where) else TorchConfig
         if workers.use_gpu:
-            check_gpus(largest_count("GPU"), *workers.span, f"the Ray cluster at {where}")
+            may_join = not starts_here(workers.address)
+            check_gpus(largest_count("GPU"), *workers.span, f"the Ray cluster at {where}", may_join=may_join)
         # Where the controller is, too: a mailbox on a machine that is lost would end the run.
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(DriverMailbox).remote()
@@ -170,7 +172,7 @@ def _train_on_ray(job: Job, workers: Workers, progress: RunProgress) -> None:
             run_config=RunConfig(name=RAY, callbacks=callbacks, **_ray_storage(job.run)),
         )
         try:
-            with _relay_requests(mailbox, job.run, partial(_show_start, progress, workers)):
+            with _relay_requests(mailbox, job.run, partial(_show_phase, progress, workers)):
                 trainer.fit()
         except TrainingFailedError as error:
             raise _to_crossdim_error(error, mailbox) from error
@@ -184,58 +186,46 @@ def _describe_loss(run: Bucket, where: str, how: str) -> str:
 
 
 @contextlib.contextmanager
-def _relay_requests(mailbox: Any, run: Bucket, tell_workers: Callable[[bool], None]) -> Iterator[None]:
+def _relay_requests(mailbox: Any, run: Bucket, show_phase: Callable[[Phase], None]) -> Iterator[None]:
     """Context in which requests by signals to the driver are put into the mailbox, by a thread: handlers must not call Ray.
 
     Args:
         mailbox: of the driver.
         run: folder of the run.
-        tell_workers: is told whether there are workers, at first and whenever that changes.
+        show_phase: is called with what the controller is doing, at first and whenever that changes.
     """
     import ray
     from ray.exceptions import RayError
 
-    told: bool | None = None
+    shown: Phase | None = None
 
     def relay() -> None:
         """Put a request into the mailbox; a stop that no worker can answer interrupts the driver."""
-        nonlocal told
-        request, has_workers = PROCESS_CONTROL.take(), False
+        nonlocal shown
+        request, phase = PROCESS_CONTROL.take(), Phase.STARTING
         if request is Request.STOP:
             with contextlib.suppress(StorageError):
                 signals.tell_written(written=newest_step(run) > 0)
         with contextlib.suppress(RayError):
-            has_workers = ray.get(mailbox.put_request.remote(request))
-            if has_workers is not told:
-                told = has_workers
-                tell_workers(has_workers)
-        if request is Request.STOP and not has_workers:
+            phase = ray.get(mailbox.put_request.remote(request))
+            if phase is not shown:
+                shown = phase
+                show_phase(phase)
+        if request is Request.STOP and phase is not Phase.TRAINING:
             signals.interrupt()  # no worker is there, so there is nothing to save
 
     with PROCESS_CONTROL.handle_signals(), repeat_in_thread("requests", 0.2, relay):
         yield
 
 
-def _show_start(progress: RunProgress, workers: Workers, has_workers: bool) -> None:
-    """Show what happens before the next step: workers are started, waited for, or at work on it."""
+def _show_phase(progress: RunProgress, workers: Workers, phase: Phase) -> None:
+    """Show what happens before the next step: workers are started, waited for, or at work on it; nothing if the run ends."""
     least, most = workers.span
-    if has_workers:
+    if phase is Phase.TRAINING:
         progress.stage("preparing the first step")
-    else:
-        progress.stage(f"starting {_describe_workers(least, most)}", partial(_find_wait, workers))
-
-
-def _describe_workers(least: int, most: int) -> str:
-    return f"{least} worker{'' if most == 1 else 's'}" if least == most else f"{least} to {most} workers"
-
-
-def _find_wait(workers: Workers) -> str | None:
-    """What a run without workers waits for; None if the cluster has what it takes."""
-    unit, (least, most) = "GPU" if workers.use_gpu else "CPU", workers.span
-    found = count_free(unit)
-    if found is None or found[0] >= least:
-        return None
-    return f"waiting: wants {_describe_workers(least, most)} of 1 {unit}; the cluster has {found[0]} free of {found[1]}"
+    elif phase is Phase.STARTING:
+        unit = "GPU" if workers.use_gpu else "CPU"
+        progress.stage(f"starting {describe_workers(least, most)}", partial(find_wait, least, most, unit))
 
 
 def _elasticity(workers: Workers) -> dict[str, Any]:

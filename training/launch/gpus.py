@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 
 from crossdim.storage_schema.errors import UsageError
+from crossdim.training.launch.waiting import describe_count, describe_needs
 
 _LOG = logging.getLogger(__name__)
 
 
-def check_gpus(found: int, least: int, most: int, where: str) -> None:
+def check_gpus(found: int, least: int, most: int, where: str, *, may_join: bool) -> None:
     """Check that workers have GPUs to wait for.
 
     Args:
@@ -17,14 +18,15 @@ def check_gpus(found: int, least: int, most: int, where: str) -> None:
         least: workers that the run needs to start, each with one GPU.
         most: workers that it can use.
         where: whose GPUs they are.
+        may_join: whether machines may still join: then too few GPUs are waited for, and that is logged.
 
     Raises:
-        UsageError: if there is none. Where there are some, but too few to start, machines may still be joining: that is told.
+        UsageError: if there are none, or too few for ever.
     """
-    workers = f"{least} to {most} workers" if least < most else "1 worker" if most == 1 else f"{most} workers"
+    has = f"{where} has {describe_count(found, 'GPU')}; --gpu needs {describe_needs(least, most, 'GPU')}"
     if not found:
-        raise UsageError(
-            f"{where} has 0 GPUs; --gpu wants {workers} of 1 GPU: leave --gpu out to train on CPUs, or use machines with GPUs"
-        )
+        raise UsageError(f"{has}: leave --gpu out to train on CPUs, or use machines with GPUs")
+    if found < least and not may_join:
+        raise UsageError(f"{has}: lower --workers to {found}, or join a cluster that has more with --ray-address")
     if found < least:
-        _LOG.warning("%s has %d GPUs; --gpu wants %s of 1 GPU: waiting for more to join", where, found, workers)
+        _LOG.warning("%s: waiting for more to join", has)

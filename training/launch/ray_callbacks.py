@@ -16,12 +16,13 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState
+from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState, ShuttingDownState
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.engine.control import Request
+from crossdim.training.launch.mailbox import Phase
 from crossdim.training.launch.network import interface_of
 from crossdim.training.launch.process_control import PROCESS_CONTROL, save_in_this_process
 from crossdim.training.launch.ray_failures import find_causes, summarize
@@ -75,19 +76,23 @@ class RunCallback(ControllerCallback, WorkerGroupCallback):
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Remember the workers."""
         self._workers, self._failed, self._last_save_at = worker_group.get_workers(), False, math.inf
-        ray.get(self._mailbox.set_has_workers.remote(has_workers=True))
+        ray.get(self._mailbox.set_phase.remote(Phase.TRAINING))
 
     def before_worker_group_shutdown(self, worker_group: Any) -> None:
-        """From now on no worker follows requests."""
-        ray.get(self._mailbox.set_has_workers.remote(has_workers=False))
+        """From now on no worker follows requests; others are started, unless the run ends."""
+        ray.get(self._mailbox.set_phase.remote(Phase.STARTING))
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Save if workers are about to be restarted or a machine will be taken away; then again shortly before it goes.
+
+        A run that ends, done, failed or stopped, says so before its workers are shut down: none are started after them.
 
         Args:
             previous_state: of Ray Train's controller.
             current_state: of Ray Train's controller.
         """
+        if isinstance(current_state, ShuttingDownState):
+            ray.get(self._mailbox.set_phase.remote(Phase.ENDING))
         if isinstance(current_state, ResizingState):
             decision: Any = current_state.scaling_decision
             self._save("resize", f"{len(self._workers)} workers become {decision.num_workers}")

@@ -12,7 +12,7 @@ from functools import partial
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import format_location
-from crossdim.foundation.progress import format_seconds
+from crossdim.foundation.rates import format_seconds
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.layout import CONFIG, EVALUATION, is_of_a_run, is_of_the_layout
