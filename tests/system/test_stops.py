@@ -263,4 +263,4 @@ def test_a_cluster_without_gpus_is_told_at_once(dataset: Path, tmp_path: Path) -
         cluster.stdin.close()
         cluster.wait(60)
     assert code == 1
-    assert lines[-1].startswith(f"error: the Ray cluster at {address} has 0 GPUs; --gpu wants 2 to 4 workers of 1 GPU")
+    assert lines[-1].startswith(f"error: the Ray cluster at {address} has 0 GPUs; --gpu needs 2 to 4 workers with 1 GPU each")
