@@ -65,7 +65,7 @@ def figures(out: Bucket, every: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--every", type=int, default=10)
     arguments = parser.parse_args()

@@ -214,7 +214,7 @@ def lost(rounds: list[dict[str, Timing]]) -> None:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30, help=f"of each run, {SKIPPED} of them not counted")
     parser.add_argument("--only", choices=DATA, nargs="+", default=tuple(DATA), metavar="RECIPE")

@@ -134,7 +134,9 @@ def on_gpus(name: str, source: str, inputs: Inputs) -> None:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", choices=NETWORKS, default="cdssl-p3d", help="the recipe whose step was timed")
     said = "measured steps; one, or two of different size"
     parser.add_argument("--step-s", type=parse_step, nargs="+", metavar="SAMPLES:SECONDS", help=said)

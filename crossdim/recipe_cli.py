@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 from crossdim.foundation import entry_point
+from crossdim.foundation.config_options import find_verb
 from crossdim.recipe_finder import FoundRecipe, find_recipe
 from crossdim.recipe_text import comment_settings, compare_recipes, describe_recipe, describe_task, list_names, list_recipes
 from crossdim.storage_schema.errors import UsageError
@@ -28,9 +28,11 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     )
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--diff", metavar="OTHER", help="only the settings that differ from another recipe")
-    forms.add_argument("--yaml", action="store_true", help="as a file that --config reads")
-    forms.add_argument("--schema", action="store_true", help="the JSON schema of such a file, for editors")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    forms.add_argument("--yaml", action="store_const", const=True, default=False, help="as a file that --config reads")
+    forms.add_argument(
+        "--schema", action="store_const", const=True, default=False, help="the JSON schema of such a file, for editors"
+    )
+    parser.add_argument("--json", action="store_const", const=True, default=False, help="print one JSON object")
     entry_point.add_examples(
         parser,
         ["crossdim recipes cdssl-p3d:tiny", "crossdim recipes maesil --diff maesil:small"],
@@ -61,30 +63,29 @@ def _recipes(arguments: argparse.Namespace) -> int:
 
 def _print_file(found: FoundRecipe, arguments: argparse.Namespace) -> int:
     """Print a file for ``--config``, or its schema."""
+    from crossdim.foundation.config_schema import build_file_schema
     from crossdim.foundation.setting_schema import build_settings_schema
     from crossdim.foundation.settings import to_document
     from crossdim.foundation.yaml_text import write_yaml
 
     if arguments.schema:
         settings = build_settings_schema(type(found.config), found.families, found.config)
-        sys.stdout.write(json.dumps(_build_file_schema(found, settings), indent=2) + "\n")
+        title = f"crossdim {found.verb} --config, with the settings of {found.name}"
+        schema = build_file_schema(_find_parser(found.verb), settings, title)
+        entry_point.print_result(schema, json.dumps(schema, indent=2), as_json=arguments.json)
         return entry_point.DONE
     document = {"recipe": found.name, "set": to_document(found.config)}
-    if arguments.json:
-        entry_point.print_result(document, "", as_json=True)
-        return entry_point.DONE
     head = f"# crossdim {found.verb} --config FILE ...; leave out what stays as it is\n"
-    sys.stdout.write(head + write_yaml(document, comment_settings(found, "set")))
+    entry_point.print_result(document, head + write_yaml(document, comment_settings(found, "set")), as_json=arguments.json)
     return entry_point.DONE
 
 
-def _build_file_schema(found: FoundRecipe, settings: dict[str, object]) -> dict[str, object]:
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"crossdim {found.verb} --config, with the recipe {found.name}",
-        "type": "object",
-        "properties": {"recipe": {"type": "string", "default": found.name}, "set": settings},
-    }
+def _find_parser(verb: str) -> argparse.ArgumentParser:
+    from crossdim.pipelines.cli import build_parser as build_pipelines
+    from crossdim.training.cli import build_parser as build_training
+
+    build = build_pipelines if verb == "prepare" else build_training
+    return find_verb(build(), verb)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -99,7 +99,7 @@ def run_demo(out: Path) -> None:
 
 def main() -> None:
     """Run the demo in a fresh folder."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of the demo; emptied first")
     out: Path = parser.parse_args().out.absolute()
     shutil.rmtree(out, ignore_errors=True)

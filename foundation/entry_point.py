@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from crossdim.foundation import signals
 from crossdim.foundation.bars import STREAM_ERRORS, write_above_bars
+from crossdim.foundation.config_options import NegatableFlag, names_config
 from crossdim.foundation.extras import explain_import_error
 from crossdim.foundation.location import hide_secrets
 from crossdim.storage_schema.errors import CrossdimError, UsageError
@@ -35,6 +36,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
+        self.register("action", "store_true", NegatableFlag)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and where to find help."""
@@ -163,5 +165,27 @@ def main(build: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | Non
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is escaped and no error
             stream.reconfigure(errors="backslashreplace")
-    arguments = build().parse_args(argv)
-    return run(arguments.verb, arguments)
+    words = sys.argv[1:] if argv is None else argv
+    if not names_config(words):
+        arguments = build().parse_args(words)
+        return run(arguments.verb, arguments)
+    return _run_with_config(build, words)
+
+
+def _run_with_config(build: Callable[[], argparse.ArgumentParser], words: Sequence[str]) -> int:
+    """Parse arguments together with a file, and run the verb, or print what it would run with."""
+    from crossdim.foundation.config_parsing import Parsed, parse_with_config
+    from crossdim.foundation.config_print import format_config
+
+    parsed: list[Parsed] = []
+
+    def parse(_: argparse.Namespace) -> int:
+        parsed.append(parse_with_config(build, words))
+        if getattr(parsed[0].arguments, "print_config", False):
+            print_result({}, format_config(parsed[0]), as_json=False)
+        return DONE
+
+    code = run(parse, argparse.Namespace())
+    if code != DONE or parsed[0].arguments.print_config:
+        return code
+    return run(parsed[0].arguments.verb, parsed[0].arguments)

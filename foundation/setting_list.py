@@ -28,6 +28,7 @@ class Setting:
         type: in words, such as ``int`` or ``3 floats``.
         meaning: and its unit.
         is_group: whether it only holds other settings.
+        is_member: whether it holds other settings, and is of a family.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Setting:
     type: str
     meaning: Meaning
     is_group: bool = False
+    is_member: bool = False
 
     @property
     def cells(self) -> list[str]:
@@ -71,12 +73,15 @@ def _walk(config: Any, above: str, families: Families) -> Iterator[Setting]:
     hints, meanings = typing.get_type_hints(type(config)), read_meanings(type(config))
     for field in fields(config):
         value, path = getattr(config, field.name), f"{above}{field.name}"
-        is_group = is_dataclass(value) and getattr(value, KIND, None) is None
-        shown = getattr(value, KIND, None) if is_dataclass(value) else to_document(value)
+        holds_settings = is_dataclass(value)
+        is_group = holds_settings and getattr(value, KIND, None) is None
+        shown = getattr(value, KIND, None) if holds_settings else to_document(value)
         meaning = meanings.get(field.name, Meaning(text=""))
         words = "group" if is_group else describe_type(hints[field.name], families)
-        yield Setting(path=path, value=shown, type=words, meaning=meaning, is_group=is_group)
-        if is_dataclass(value):
+        yield Setting(
+            path=path, value=shown, type=words, meaning=meaning, is_group=is_group, is_member=holds_settings and not is_group
+        )
+        if holds_settings:
             yield from _walk(value, f"{path}.", families)
 
 

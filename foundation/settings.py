@@ -8,7 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -143,44 +143,71 @@ def from_document(kind: type[Config], document: Any, *, subject: str, families: 
     return typing.cast(Config, value)
 
 
-def _parse(text: str) -> Any:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Override:
+    """A change of one setting.
+
+    Attributes:
+        text: ``path=value``; the value is JSON, or text.
+        where: what asks for it, for errors.
+        source: where it is from, for lists of settings.
+    """
+
+    text: str
+    where: str
+    source: str = "command line"
+
+    @property
+    def path(self) -> str:
+        """Of the setting, such as ``optimizer.lr``."""
+        return self.text.partition("=")[0]
+
+
+def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise UsageError(f"--set: the value is nested too deeply; found {text[:20]!r} and so on") from None
+        raise UsageError(f"{where[:40]}: the value is nested too deeply; found {text[:20]!r} and so on") from None
     except ValueError:
         return text
 
 
-def _replace(config: Any, path: list[str], text: str, families: Families, whole: str) -> Any:
+def _replace(config: Any, path: list[str], text: str, families: Families, where: str) -> Any:
     name, *rest = path
     known = [f.name for f in fields(config)] if is_dataclass(config) else []
     if name not in known:
-        raise UsageError(
-            f"--set {whole}: {describe_unknown_name('setting', name, known) if known else f'{name} has no settings'}"
-        )
+        raise UsageError(f"{where}: {describe_unknown_name('setting', name, known) if known else f'{name} has no settings'}")
     if rest:
-        return _set_field(config, name, _replace(getattr(config, name), rest, text, families, whole), whole)
+        return _set_field(config, name, _replace(getattr(config, name), rest, text, families, where), where)
     problems: list[Problem] = []
     kind = typing.get_type_hints(type(config))[name]
-    value = _read(kind, _parse(text), name, families, problems)
+    value = _read(kind, _parse(text, where), name, families, problems)
     kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
     if problems and str in (kind, *kinds):  # a text that happens to look like a number
         value, problems = text, []
     if problems:
-        raise UsageError(f"--set {whole}: {problems[0].message}")
-    return _set_field(config, name, value, whole)
+        inside = [problem.message if problem.loc == name else f"{problem.loc}: {problem.message}" for problem in problems]
+        raise UsageError(f"{where}: {'; '.join(inside)}")
+    return _set_field(config, name, value, where)
 
 
-def _set_field(config: Any, name: str, value: Any, whole: str) -> Any:
+def _set_field(config: Any, name: str, value: Any, where: str) -> Any:
     try:
         return replace(config, **{name: value})
     except CrossdimError as error:  # a value of the right type that the configuration refuses
-        raise UsageError(f"--set {whole}: {error}") from None
+        raise UsageError(f"{where}: {error}") from None
 
 
-def override_settings(config: Config, overrides: Iterable[str], families: Families | None = None) -> Config:
-    """Apply ``a.b=value`` texts to a configuration.
+def _apply(config: Config, override: Override, families: Families) -> Config:
+    path, equals, value = override.text.partition("=")
+    if not equals:
+        raise UsageError(f"--set takes path=value; found {override.text!r}")
+    changed: Config = _replace(config, path.split("."), value, families, override.where)
+    return changed
+
+
+def override_settings(config: Config, overrides: Iterable[str | Override], families: Families | None = None) -> Config:
+    """Apply ``a.b=value`` to a configuration.
 
     Args:
         config: dataclass of settings; it is not changed.
@@ -191,11 +218,31 @@ def override_settings(config: Config, overrides: Iterable[str], families: Famili
         A copy with the overrides.
 
     Raises:
-        UsageError: for a path that does not exist (with the nearest names), or a value that has the wrong type or is refused.
+        UsageError: with every path that does not exist (and the nearest names), and every value that has the wrong type or is
+            refused.
     """
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes path=value; found {override!r}")
-        config = _replace(config, path.split("."), text, families or {}, override)
+    config, problems = try_overrides(config, overrides, families or {})
+    if problems:
+        raise UsageError(problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} settings", *problems]))
     return config
+
+
+def try_overrides(config: Config, overrides: Iterable[str | Override], families: Families) -> tuple[Config, list[str]]:
+    """Apply what can be applied.
+
+    Args:
+        config: dataclass of settings; it is not changed.
+        overrides: as for :func:`override_settings`.
+        families: for each field type that is a family, its members by name.
+
+    Returns:
+        A copy with the overrides that fit, and what is wrong with the others.
+    """
+    problems: list[str] = []
+    for override in overrides:
+        one = override if isinstance(override, Override) else Override(text=override, where=f"--set {override}")
+        try:
+            config = _apply(config, one, families)
+        except UsageError as error:
+            problems.append(str(error))
+    return config, problems

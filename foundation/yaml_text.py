@@ -24,7 +24,7 @@ def write_yaml(document: Mapping[str, Any], comments: Mapping[str, str]) -> str:
     rows = list(_write_rows(document, "", 0))
     column = min(MAX_COLUMN, max((len(text) for text, path in rows if comments.get(path)), default=0))
     lines = [f"{text:<{column}}  # {comments[path]}" if comments.get(path) else text for text, path in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _write_rows(document: Mapping[str, Any], above: str, depth: int) -> Iterator[tuple[str, str]]:

@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crossdim.foundation import entry_point, signals
 from crossdim.foundation.cluster import ray_session, starts_here
+from crossdim.foundation.config_options import AppendSetting, add_config_options, add_set_option
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import format_location
 from crossdim.foundation.progress import show_stage
@@ -23,6 +24,7 @@ from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
+    from crossdim.foundation.settings import Families
     from crossdim.pipelines.jobs.preparation import PrepareResult
     from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
     from crossdim.pipelines.sources.labels import LabelTable
@@ -60,6 +62,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--concurrency", type=_positive, metavar="N", help="largest number of tasks at a time on Ray")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
+    add_config_options(parser)
     add_store_options(parser)
 
 
@@ -67,9 +70,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SRC", help="folder, bucket or file of images or volumes")
     parser.add_argument("--recipe", required=True, metavar="NAME", help="such as ct-superpatches, or module:function")
     parser.add_argument("--out", required=True, metavar="URL", help="where the dataset is published")
-    parser.add_argument(
-        "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE", help="change one recipe setting"
-    )
+    add_set_option(parser)
     parser.add_argument("--name", help="name of the dataset; default: the recipe's")
     parser.add_argument("--modality", choices=[str(m) for m in Modality], help="of files whose header does not tell")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="share of patients held out (default 0)")
@@ -94,7 +95,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         ],
         RECIPE_NAMES,
     )
-    parser.set_defaults(verb=prepare)
+    parser.set_defaults(verb=prepare, load_recipe=_load_recipe)
 
 
 def _add_privacy(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +116,12 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
         help="where the table of hashed names goes, which is not published (default: beside the key)",
     )
     group.add_argument(
-        "--burned-in", choices=["keep", "refuse"], help="inputs whose DICOM header says that text is burned into their pixels"
+        "--burned-in",
+        action=AppendSetting,
+        dest="set",
+        path="read.burned_in",
+        choices=["keep", "refuse"],
+        help="inputs whose DICOM header says that text is burned into their pixels; short for --set read.burned_in=...",
     )
 
 
@@ -171,14 +177,18 @@ def _open_session(arguments: argparse.Namespace, verb: str, *, num_files: int, n
         yield
 
 
+def _load_recipe(arguments: argparse.Namespace) -> tuple[Any, Families]:
+    from crossdim.pipelines.recipes import resolve
+
+    return resolve(arguments.recipe), {}
+
+
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
     signals.tell_written(written=False)
     from crossdim.pipelines.recipes import default_name, resolve
 
-    recipe = resolve(arguments.recipe, arguments.overrides)
-    if arguments.burned_in:
-        recipe = replace(recipe, read=replace(recipe.read, burned_in=arguments.burned_in))
+    recipe = resolve(arguments.recipe, arguments.set)
     name = arguments.name or default_name(arguments.recipe)
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise UsageError(f"--name becomes part of object names: letters, digits, - and _; found {name!r}")

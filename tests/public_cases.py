@@ -220,7 +220,7 @@ def table(names: list[str]) -> Iterator[str]:
 
 def main() -> None:
     """Run the cases and print or write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--write", action="store_true", help="put the table into tests/README.md")
     arguments = parser.parse_args()

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crossdim.foundation import signals
+from crossdim.foundation.config_options import AppendSetting, add_config_options, add_set_option
 from crossdim.foundation.entry_point import DONE, FAILED, Parser, add_examples, print_result
 from crossdim.foundation.entry_point import main as run_verb
 from crossdim.foundation.location import format_location, hide_secrets, is_same_place
@@ -30,6 +31,7 @@ from crossdim.training.study_subjects import STUDY_SUBJECTS
 
 if TYPE_CHECKING:
     from crossdim.foundation.bucket import Bucket
+    from crossdim.foundation.settings import Families
     from crossdim.training.config.pretraining import Pretraining
     from crossdim.training.launch.driver import Workers
     from crossdim.training.launch.worker import Source
@@ -50,8 +52,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
     load_extensions(arguments.extension)
     config = recipe(arguments.recipe) if arguments.recipe else read_saved_config(run)
-    steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
-    config = apply_overrides(config, [*steps, *arguments.set])
+    config = apply_overrides(config, arguments.set)
     sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
     _check_datasets(sources)
     least, most = arguments.workers
@@ -80,6 +81,15 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         as_json=arguments.json,
     )
     return DONE
+
+
+def _load_recipe(arguments: argparse.Namespace) -> tuple[Pretraining, Families]:
+    from crossdim.training.config.pretraining import FAMILIES
+    from crossdim.training.extensions import load_extensions
+    from crossdim.training.recipes import recipe
+
+    load_extensions(getattr(arguments, "extension", []))
+    return recipe(arguments.recipe), FAMILIES
 
 
 def _check_datasets(sources: Sequence[Source]) -> None:
@@ -185,8 +195,7 @@ def _study(arguments: argparse.Namespace) -> int:
     from crossdim.training.studies import study
     from crossdim.training.studies.run import StudyConfig, run_study
 
-    steps = [] if arguments.steps is None else [f"steps={arguments.steps}"]
-    config = apply_overrides(recipe(arguments.recipe), [*steps, *arguments.set])
+    config = apply_overrides(recipe(arguments.recipe), arguments.set)
     sources, eval_sources = (tuple(Source(bucket=found, weight=1.0) for found in buckets) for buckets in (datasets, others))
     workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
     study_config = StudyConfig(
@@ -199,7 +208,7 @@ def _study(arguments: argparse.Namespace) -> int:
         workers=workers,
         threads=arguments.threads,
     )
-    document, table = run_study(study(arguments.name, config), study_config)
+    document, table = run_study(study(arguments.study, config), study_config)
     print_result(document, f"{table}\ntable: {out.where('study.md')}", as_json=arguments.json)
     return DONE
 
@@ -218,7 +227,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = verbs.add_parser("pretrain", help="start a run, or go on with the one that is in --out")
-    verb.set_defaults(verb=_pretrain)
+    verb.set_defaults(verb=_pretrain, load_recipe=_load_recipe)
     named = "such as cdssl-p3d:tiny, or module:function of your own; may be left out to resume"
     verb.add_argument("--recipe", metavar="NAME", help=named)
     _add_extension(verb)
@@ -226,18 +235,16 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--data", metavar="URL[:WEIGHT]", nargs="+", required=True, help="published datasets and their share of a batch"
     )
     verb.add_argument("--out", metavar="URL", required=True, help="folder of the run")
-    verb.add_argument("--steps", type=int, metavar="N", help="optimizer steps; short for --set steps=N")
-    verb.add_argument(
-        "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
-    )
+    _add_steps(verb, "optimizer steps")
+    add_set_option(verb)
     spread = "Ray Train workers; MIN:MAX is elastic; 0 trains in this process without Ray"
-    verb.add_argument("--workers", type=parse_worker_range, default=(1, 1), metavar="N|MIN:MAX", help=spread)
+    verb.add_argument("--workers", type=parse_worker_range, default="1", metavar="N|MIN:MAX", help=spread)
     verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     verb.add_argument(
         "--threads", type=parse_thread_count, default=2, metavar="N", help="threads a worker that read samples and draw views"
     )
     spacing = "steps between checkpoints, or seconds: 100 or 30s"
-    verb.add_argument("--checkpoint-every", type=parse_checkpoint_interval, default=(100, None), metavar="N|Ns", help=spacing)
+    verb.add_argument("--checkpoint-every", type=parse_checkpoint_interval, default="100", metavar="N|Ns", help=spacing)
     verb.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints that stay")
     verb.add_argument("--keep-every", type=int, metavar="K", help="checkpoints of every K-th step stay for good")
     looks = "seconds between looks for more workers, in an elastic run"
@@ -246,6 +253,7 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--plan", action="store_true", help=measured)
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_config_options(verb)
     add_store_options(verb)
     add_examples(
         verb,
@@ -254,6 +262,12 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
             "crossdim pretrain --recipe cdssl-p3d --data s3://lab/ct:0.5 s3://lab/xr:0.5 --out s3://lab/a --workers 2:16 --gpu",
         ],
         RECIPE_NAMES,
+    )
+
+
+def _add_steps(verb: Parser, about: str) -> None:
+    verb.add_argument(
+        "--steps", action=AppendSetting, dest="set", path="steps", type=int, metavar="N", help=f"{about}; short for --set steps=N"
     )
 
 
@@ -271,6 +285,7 @@ def _add_status(verbs: argparse._SubParsersAction[Parser]) -> None:
     looks = "look again every S seconds (default 5) until the run ends"
     verb.add_argument("--watch", type=parse_seconds, nargs="?", const=5.0, metavar="S", help=looks)
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_config_options(verb)
     add_store_options(verb)
     add_examples(
         verb,
@@ -284,6 +299,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("folder", metavar="URL | rm RUN", nargs="+", help="folder that holds runs; or rm and the folders of runs")
     verb.add_argument("--yes", action="store_true", help="remove without a question")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_config_options(verb)
     add_store_options(verb)
     add_examples(verb, ["crossdim runs s3://lab/runs", "crossdim runs rm runs/first runs/second --yes"])
 
@@ -299,6 +315,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--baselines", type=int, default=3, metavar="N", help="untrained encoders to compare with")
     _add_extension(verb)
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_config_options(verb)
     add_store_options(verb)
     add_examples(
         verb,
@@ -311,8 +328,8 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = verbs.add_parser("study", help="pretrain several arms with several seeds, and put them into one table")
-    verb.set_defaults(verb=_study)
-    verb.add_argument("name", metavar="STUDY", help="; ".join(f"{name}: {about}" for name, about in STUDY_SUBJECTS.items()))
+    verb.set_defaults(verb=_study, load_recipe=_load_recipe)
+    verb.add_argument("study", metavar="STUDY", help="; ".join(f"{name}: {about}" for name, about in STUDY_SUBJECTS.items()))
     verb.add_argument("--recipe", metavar="NAME", required=True, help="what the arms have in common")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument("--out", metavar="URL", required=True, help="folder of the study; the same line goes on where it stopped")
@@ -320,10 +337,8 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--eval-data", metavar="URL", nargs="+", default=[], help="published datasets that arms are only evaluated on"
     )
     verb.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each arm")
-    verb.add_argument("--steps", type=int, metavar="N", help="optimizer steps of each run; short for --set steps=N")
-    verb.add_argument(
-        "--set", metavar="PATH=VALUE", action="append", default=[], help="change one setting of the recipe; repeatable"
-    )
+    _add_steps(verb, "optimizer steps of each run")
+    add_set_option(verb)
     verb.add_argument(
         "--folds", type=parse_fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
     )
@@ -333,6 +348,7 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--threads", type=parse_thread_count, default=2, metavar="N", help="threads that read samples and draw views"
     )
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+    add_config_options(verb)
     add_store_options(verb)
     add_examples(
         verb,

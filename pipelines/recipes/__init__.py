@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from crossdim.foundation.references import describe_unknown_recipe, find_function, is_reference
-from crossdim.foundation.settings import override_settings
+from crossdim.foundation.settings import Override, override_settings
 from crossdim.pipelines.extensions import load_extension
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe, VolumeRecipe
 from crossdim.pipelines.recipes import images, volumes
@@ -21,7 +21,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def resolve(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def resolve(name: str, overrides: Sequence[str | Override] = ()) -> Recipe:
     """Find a recipe by name and apply ``path=value`` overrides.
 
     Args:

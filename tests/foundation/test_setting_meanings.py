@@ -105,5 +105,5 @@ def test_values_are_read_back_as_they_were_written(value: object) -> None:
 
 def test_comments_stand_behind_their_values() -> None:
     text = write_yaml({"a": 1, "b": {"c": "x", "d": [1, 2]}}, {"a": "one", "b.d": "two"})
-    assert text == "a: 1         # one\nb:\n  c: x\n  d: [1, 2]  # two\n"
+    assert text == "a: 1         # one\nb:\n  c: x\n  d: [1, 2]  # two"
     assert yaml.safe_load(text) == {"a": 1, "b": {"c": "x", "d": [1, 2]}}

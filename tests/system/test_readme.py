@@ -15,6 +15,7 @@ import torch
 
 from crossdim.cli import VERBS
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.config_parsing import parse_with_config
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.recipe_cli import build_parser as recipes_parser
@@ -39,8 +40,12 @@ def _lines(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("arguments", [*_lines(README), *_lines((REPOSITORY / "ray_cluster.yaml").read_text())], ids=" ".join)
-def test_every_command_is_understood_by_its_verb(arguments: list[str]) -> None:
-    parsed = PARSERS[VERBS[arguments[0]][0]]().parse_args(arguments)
+def test_every_command_is_understood_by_its_verb(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [file] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    Path("run.yaml").write_text(file)
+    build = PARSERS[VERBS[arguments[0]][0]]
+    parsed = parse_with_config(build, arguments).arguments if "--config" in arguments else build().parse_args(arguments)
     assert getattr(parsed, "recipe", None) in {None, *KNOWN}
 
 

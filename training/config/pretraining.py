@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from crossdim.foundation.settings import Families, from_document, override_settings, to_document
+from crossdim.foundation.settings import Families, Override, from_document, override_settings, to_document
 from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.training.backbones import BACKBONES
 from crossdim.training.backbones.base import BackboneSettings
@@ -84,7 +84,7 @@ def read_config(document: Any, subject: str) -> Pretraining:
     return from_document(Pretraining, document, subject=subject, families=FAMILIES)
 
 
-def apply_overrides(config: Pretraining, overrides: Iterable[str]) -> Pretraining:
+def apply_overrides(config: Pretraining, overrides: Iterable[str | Override]) -> Pretraining:
     """Change settings of a run.
 
     Args:
