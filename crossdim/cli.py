@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": ("training.cli", "compare a run's encoder with untrained ones by probes and write report.html"),
     "study": ("training.cli", "train several configurations with several seeds and write one table; the same command resumes"),
     "recipes": ("recipe_cli", "list the recipes of all verbs, or every setting of one with its meaning"),
+    "completion": ("completion_cli", "print a script by which bash, zsh or fish completes commands"),
 }
 
 

@@ -53,7 +53,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("configuration", "the command line wins over the file, the file over the recipe")
     group.add_argument(CONFIG, metavar="FILE.yaml", help="options by their long names, and settings of the recipe under set")
     printed = "print every option and setting, and where it is from; do nothing else"
-    group.add_argument(PRINT_CONFIG, action="store_true", help=printed)
+    group.add_argument(PRINT_CONFIG, action="store_const", const=True, default=False, help=printed)
 
 
 def option_key(action: argparse.Action) -> str:

@@ -37,12 +37,16 @@ PATIENCE_S = 20.0
 def build_parser() -> argparse.ArgumentParser:
     """The command line of ``prepare`` and ``verify``."""
     parser = entry_point.Parser(prog="crossdim", description="Raw images and volumes to published datasets.")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    add_verbs(parser.add_subparsers(metavar="VERB", required=True))
+    return parser
+
+
+def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
+    """Add ``prepare`` and ``verify``."""
     _add_prepare(
         verbs.add_parser("prepare", help="turn folders of images or volumes into a published dataset; the same line resumes")
     )
     _add_verify(verbs.add_parser("verify", help="re-read a published dataset and hold every byte against its manifest"))
-    return parser
 
 
 def _positive(text: str) -> int:

@@ -23,7 +23,7 @@ from crossdim.training.study_subjects import STUDY_SUBJECTS
 from tests.training.published import publish, superpatches
 
 ROOT = Path(__file__).parents[1]
-WITH_CONFIG = [verb for verb in cli.VERBS if verb != "recipes"]
+WITH_CONFIG = [verb for verb in cli.VERBS if verb not in ("recipes", "completion")]
 
 
 @pytest.fixture(autouse=True)

@@ -216,13 +216,17 @@ def _study(arguments: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     parser = Parser(prog="crossdim", description="Pretrain encoders on published datasets, and prove what they are worth.")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    add_verbs(parser.add_subparsers(required=True, metavar="VERB"))
+    return parser
+
+
+def add_verbs(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """Add the verbs of training."""
     _add_pretrain(verbs)
     _add_status(verbs)
     _add_runs(verbs)
     _add_evaluate(verbs)
     _add_study(verbs)
-    return parser
 
 
 def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from crossdim.cli import VERBS
+from crossdim.completion_cli import build_parser as completion_parser
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.config_parsing import parse_with_config
 from crossdim.pipelines.cli import build_parser as pipelines_parser
@@ -29,7 +30,12 @@ from tests.system.conftest import REPOSITORY
 from tests.training.published import images, publish, superpatches
 
 README = (REPOSITORY / "README.md").read_text()
-PARSERS = {"pipelines.cli": pipelines_parser, "training.cli": training_parser, "recipe_cli": recipes_parser}
+PARSERS = {
+    "pipelines.cli": pipelines_parser,
+    "training.cli": training_parser,
+    "recipe_cli": recipes_parser,
+    "completion_cli": completion_parser,
+}
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 
 
