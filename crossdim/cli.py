@@ -15,7 +15,7 @@ VERBS = {
     "prepare": ("pipelines.cli", "convert images or volumes into a dataset (Ray Data); the same command resumes"),
     "verify": ("pipelines.cli", "read a dataset again and check every byte against its manifest"),
     "pretrain": ("training.cli", "pretrain an encoder on datasets (Ray Train); the same command resumes"),
-    "status": ("training.cli", "show how a run is doing, from its folder alone"),
+    "status": ("status_cli", "show how a run or a preparation is doing, from its folder alone"),
     "runs": ("training.cli", "list the runs below a folder with their state and best probe, or remove some"),
     "evaluate": ("training.cli", "compare a run's encoder with untrained ones by probes and write report.html"),
     "study": ("training.cli", "train several configurations with several seeds and write one table; the same command resumes"),
@@ -37,7 +37,7 @@ def usage() -> str:
             *lines,
             "",
             "Every path is a folder or any fsspec URL.",
-            "Exit codes: 0 done, 1 wrong use, 2 failed, 3 done with quarantined samples, 130 interrupted.",
+            "Exit codes: 0 done, 1 wrong use or answered with no, 2 failed, 3 done with quarantined samples, 130 interrupted.",
         ]
     )
 

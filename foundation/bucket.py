@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from crossdim.foundation.store_options import StoreOptions
 from crossdim.storage_schema.errors import ShortObjectError, StorageError, UnreachableError
 from crossdim.storage_schema.names import escape_name, unescape_name
 
-__all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject"]
+__all__ = ["TEMPORARY_PREFIX", "Bucket", "StoreOptions", "StoredObject", "is_temporary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +184,16 @@ class Bucket:
         """Whether an object, or a folder with objects, is there."""
         return self._ask(path, "looking for", lambda _: self._store.exists(self.full(path)))
 
-    def list_objects(self, path: str = "", *, problems: bool = False) -> list[StoredObject]:
+    def list_objects(self, path: str = "", *, problems: bool = False, temporary: bool = False) -> list[StoredObject]:
         """List every object below ``path``; files and folders that links lead to are listed under the links' names.
 
         Args:
             path: a folder, or an object (which is then listed alone).
             problems: whether to list also entries that cannot be read, such as dangling links, with their problem.
+            temporary: whether to list also the half-written files of processes that write or were killed.
 
         Returns:
-            The objects, sorted by path; half-written local files are left out.
+            The objects, sorted by path.
 
         Raises:
             StorageError: if there is nothing at ``path``.
@@ -200,7 +201,7 @@ class Bucket:
         found = self._ask(path, "listing", lambda _: self._store.list(self.full(path)))
         below = f"{path}/" if path else ""
         named = (replace(one, path=f"{below}{escape_name(one.path)}" if one.path else path) for one in found)
-        kept = (one for one in named if not _is_temporary(one.path) and (problems or not one.problem))
+        kept = (one for one in named if (temporary or not is_temporary(one.path)) and (problems or not one.problem))
         return sorted(kept, key=lambda one: one.path)
 
     def put(self, path: str, data: bytes, *, private: bool = False) -> None:
@@ -270,6 +271,16 @@ class Bucket:
 
         self._ask(path, "deleting", ask)
 
+    def delete_exactly(self, paths: Iterable[str]) -> None:
+        """Remove objects by their exact names, and nothing below them. Links are removed, not followed; no object is no error."""
+        names = [self.full(path) for path in paths]
+        self._ask("", "deleting", lambda _: self._store.delete_exactly(names))
 
-def _is_temporary(path: str) -> bool:
+    def delete_empty_folders(self) -> None:
+        """Remove this folder and the folders in it, as far as they hold nothing and may be removed; never a file."""
+        self._ask("", "deleting", lambda _: self._store.delete_empty_folders(self.full("")))
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a path is that of a half-written file."""
     return path.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)

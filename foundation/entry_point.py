@@ -1,6 +1,7 @@
 """The entry point of a process: parses arguments, runs a verb, and returns an exit code.
 
-Exit codes: 0 done, 1 usage error, 2 failed, 3 done with quarantined samples, 130 interrupted (Ctrl-C). After SIGTERM it is 2.
+Exit codes: 0 done, 1 usage error or a question answered with no, 2 failed, 3 done with quarantined samples, 130 interrupted
+(Ctrl-C). After SIGTERM it is 2.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from crossdim.storage_schema.errors import CrossdimError, UsageError
 from crossdim.storage_schema.names import printable
 
 DONE, WRONG_USE, FAILED, QUARANTINED = 0, 1, 2, 3
+#: Nothing was done because the user answered a question with no. As for most programs that ask.
+DECLINED = 1
 INTERRUPTED = signals.EXIT_CODES[signals.SIGINT]
 
 Verb = Callable[[argparse.Namespace], int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -83,6 +84,21 @@ class FsspecObjects:
             if info["type"] == "file":
                 folders.discard(path)
                 self._filesystem.rm_file(path)
+        for folder in sorted(folders, reverse=True):
+            with contextlib.suppress(OSError, NotImplementedError):  # most stores have no folders beyond their objects
+                self._filesystem.rmdir(folder)
+
+    def delete_exactly(self, names: Sequence[str]) -> None:
+        """Remove objects by their names, and nothing below them; one that is gone already is no error."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._filesystem.rm_file(name)
+
+    def delete_empty_folders(self, name: str) -> None:
+        """Remove the folder ``name`` and the folders in it, as far as they hold nothing and may be removed."""
+        self._filesystem.invalidate_cache()
+        found = self._filesystem.find(name, withdirs=True, detail=True)
+        folders = {name, *(path for path, info in found.items() if info["type"] == "directory")}
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError, NotImplementedError):  # most stores have no folders beyond their objects
                 self._filesystem.rmdir(folder)

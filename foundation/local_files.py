@@ -9,7 +9,7 @@ import shutil
 import stat
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from crossdim.foundation.object_store import PROBLEMS, TEMPORARY_PREFIX, StoredObject
 
@@ -82,6 +82,18 @@ class LocalFiles:
             shutil.rmtree(name)
         else:
             os.unlink(name)
+
+    def delete_exactly(self, names: Sequence[str]) -> None:
+        """Remove files or links, never folders; one that is gone already is no error."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+    def delete_empty_folders(self, name: str) -> None:
+        """Remove the folder ``name`` and the folders in it, as far as they hold nothing and may be removed. Links stay."""
+        for folder, _, _ in os.walk(name, topdown=False):
+            with contextlib.suppress(OSError):  # it is not empty, a mount point, or in a folder that may not be written into
+                os.rmdir(folder)
 
 
 def open_regular(name: str) -> int:

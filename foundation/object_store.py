@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -85,3 +86,9 @@ class ObjectStore(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove an object and every object below it as a folder; FileNotFoundError if there is none."""
+
+    def delete_exactly(self, names: Sequence[str]) -> None:
+        """Remove objects, and nothing below them as folders; one that is gone already is no error."""
+
+    def delete_empty_folders(self, name: str) -> None:
+        """Remove the folder ``name`` and the folders in it, as far as they hold nothing and may be removed."""

@@ -1,4 +1,4 @@
-"""How fast units are done, and durations in words."""
+"""How fast units are done, and durations and sizes in words."""
 
 from __future__ import annotations
 
@@ -81,3 +81,8 @@ def format_seconds(seconds: float) -> str:
     if hours >= 48:
         return f"{hours // 24} d {hours % 24} h"
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_size(num_bytes: int) -> str:
+    """A number of bytes for people: ``0.3 MB`` or ``12.0 GB``."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -167,6 +167,20 @@ class S3Objects:
         keys += [entry["Key"] for page in self._pages(self._folder(name)) for entry in page]
         if not keys:
             raise FileNotFoundError(name)
+        self._delete_keys(keys)
+
+    def delete_exactly(self, names: Sequence[str]) -> None:
+        """Remove objects by their keys, and nothing below them; S3 does not say whether they were there."""
+        self._delete_keys([self._key(name) for name in names])
+
+    def delete_empty_folders(self, name: str) -> None:
+        """Remove the markers of empty folders: objects without bytes, whose keys end with a slash and begin no other key."""
+        below = [entry for page in self._pages(self._folder(name)) for entry in page]
+        markers = {entry["Key"] for entry in below if entry.get("Size") == 0 and entry["Key"].endswith("/")}
+        others = [entry["Key"] for entry in below if entry["Key"] not in markers]
+        self._delete_keys([marker for marker in sorted(markers) if not any(key.startswith(marker) for key in others)])
+
+    def _delete_keys(self, keys: Sequence[str]) -> None:
         plain = [key for key in keys if key.isprintable()]
         for start in range(0, len(plain), KEYS_PER_DELETE):
             self._delete_many(plain[start : start + KEYS_PER_DELETE])

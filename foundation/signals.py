@@ -26,8 +26,8 @@ SIGINT = signal.SIGINT
 #: Exit codes of a process that was stopped. SIGTERM counts as work that failed.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 2}
 #: How the line about a stop begins: if a sentence of the verb follows, and if none does.
-LINES = {signal.SIGINT: ("interrupted; ", "interrupted; "), signal.SIGTERM: ("error: ", "error: stopped by SIGTERM; ")}
-#: How it ends: whether the same command has something to continue from.
+LINES = {signal.SIGINT: ("interrupted; ", "interrupted"), signal.SIGTERM: ("error: ", "error: stopped by SIGTERM")}
+#: How it ends for verbs that can be repeated: whether the same command has something to continue from.
 GOES_ON, NOTHING = "the same command goes on from here", "nothing was written yet"
 #: Signals this close together count as one: ``timeout`` and job managers signal a process and then its group.
 TOGETHER_S = 0.3
@@ -45,7 +45,7 @@ class _State:
     held: int = 0
     kept: bool = False
     said: bool = False
-    written: bool = True
+    outcome: str = GOES_ON
     code: int | None = None
 
 
@@ -59,7 +59,12 @@ def received() -> signal.Signals | None:
 
 def tell_written(*, written: bool) -> None:
     """State whether the verb has written anything that the same command can continue from; the line about a stop says so."""
-    _state.written = written
+    _state.outcome = GOES_ON if written else NOTHING
+
+
+def tell_outcome(sentence: str) -> None:
+    """State what the verb has done so far, for the line about a stop; an empty sentence if there is nothing to say."""
+    _state.outcome = sentence
 
 
 def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -> int:
@@ -67,7 +72,7 @@ def say(stop: signal.Signals, sentence: str | None = None, *, after: str = "") -
 
     Args:
         stop: the signal.
-        sentence: what was saved; without it the line says whether the same command continues.
+        sentence: what was saved; without it the line ends with the outcome that the verb has told.
         after: printed before the line, such as a newline after a progress bar.
 
     Returns:
@@ -85,7 +90,7 @@ def _format_line(stop: signal.Signals, sentence: str | None = None) -> str:
     line, alone = LINES[stop]
     if sentence:
         return f"{line}{sentence}\n"
-    return f"{alone}{GOES_ON if _state.written else NOTHING}\n"
+    return f"{alone}; {_state.outcome}\n" if _state.outcome else f"{alone}\n"
 
 
 def note(number: int) -> bool:

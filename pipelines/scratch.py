@@ -12,8 +12,10 @@ from crossdim.storage_schema.digest import canonical_json
 WORK = "_work"
 #: What the dataset is made from (see ``crossdim.pipelines.jobs.inputs``).
 INPUTS = f"{WORK}/inputs.json"
-#: The record of inputs, or the folder of a plan's markers.
-_OURS = re.compile(rf"{re.escape(INPUTS)}\Z|{WORK}/[0-9a-f]{{16}}(?=/)")
+#: How many tasks there are (see ``crossdim.pipelines.plan_record``).
+PLAN = f"{WORK}/plan.json"
+#: The two records, or the folder of a plan's markers.
+_OURS = re.compile(rf"(?:{re.escape(INPUTS)}|{re.escape(PLAN)})\Z|{WORK}/[0-9a-f]{{16}}(?=/)")
 
 
 def scratch_of(path: str) -> str | None:

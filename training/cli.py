@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 from crossdim.foundation import signals
 from crossdim.foundation.config_options import AppendSetting, add_config_options, add_set_option
-from crossdim.foundation.entry_point import DONE, FAILED, Parser, add_examples, print_result
+from crossdim.foundation.entry_point import DONE, Parser, add_examples, print_result
 from crossdim.foundation.entry_point import main as run_verb
 from crossdim.foundation.location import format_location, hide_secrets, is_same_place
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted_bucket
 from crossdim.storage_schema.errors import RunError, UsageError
+from crossdim.training import run_verbs
 from crossdim.training.option_values import (
     parse_checkpoint_interval,
     parse_fold_count,
@@ -125,53 +124,6 @@ def _plan(
     return DONE
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    from crossdim.training.run_dir.status import AT_WORK, read_status
-
-    run = open_bucket(arguments.run, arguments)
-    while True:
-        found = read_status(run, time.time())
-        if arguments.watch and sys.stdout.isatty():
-            sys.stdout.write("\x1b[H\x1b[J")  # to the upper left corner, and clear
-        is_read = print_result(asdict(found), str(found), as_json=arguments.json)
-        if not is_read or not arguments.watch or found.state not in (*AT_WORK, "waiting"):
-            break
-        time.sleep(arguments.watch)
-    return DONE if found.state in ("running", "restarting", "done") else FAILED
-
-
-def _runs(arguments: argparse.Namespace) -> int:
-    from crossdim.training.run_dir.run_list import format_runs, list_runs
-
-    if arguments.folder[0] == "rm" and len(arguments.folder) > 1:
-        return _remove_runs(arguments)
-    if len(arguments.folder) > 1:
-        raise UsageError("runs lists one folder; to remove runs: crossdim runs rm RUN [RUN ...]")
-    folder = open_bucket(arguments.folder[0], arguments)
-    rows = list_runs(folder, time.time())
-    print_result({"runs": [asdict(row) for row in rows]}, format_runs(folder, rows), as_json=arguments.json)
-    return DONE
-
-
-def _remove_runs(arguments: argparse.Namespace) -> int:
-    from crossdim.training.run_dir.run_list import describe_removal, remove_run
-
-    runs = [open_bucket(url, arguments) for url in arguments.folder[1:]]
-    about = [describe_removal(run, time.time()) for run in runs]  # all are checked before one is removed
-    if not arguments.yes:
-        if not sys.stdin.isatty():
-            raise UsageError("runs rm asks before it removes, and nobody can answer here; give --yes")
-        sys.stderr.write("\n".join([*about, "Remove for good? [y/N] "]))
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise UsageError("nothing was removed")
-    for run in runs:
-        remove_run(run)
-    removed = [hide_secrets(run.url) for run in runs]
-    print_result({"removed": removed}, "\n".join(f"removed {one}" for one in about), as_json=arguments.json)
-    return DONE
-
-
 def _evaluate(arguments: argparse.Namespace) -> int:
     signals.tell_written(written=False)  # before the end
     run = open_bucket(arguments.run, arguments)
@@ -223,8 +175,8 @@ def build_parser() -> argparse.ArgumentParser:
 def add_verbs(verbs: argparse._SubParsersAction[Parser]) -> None:
     """Add the verbs of training."""
     _add_pretrain(verbs)
-    _add_status(verbs)
-    _add_runs(verbs)
+    run_verbs.add_status(verbs)
+    run_verbs.add_runs(verbs)
     _add_evaluate(verbs)
     _add_study(verbs)
 
@@ -278,34 +230,6 @@ def _add_steps(verb: Parser, about: str) -> None:
 def _add_extension(verb: Parser) -> None:
     about = "module with methods or backbones of your own that a run uses; repeatable"
     verb.add_argument("--extension", metavar="MODULE", action="append", default=[], help=about)
-
-
-def _add_status(verbs: argparse._SubParsersAction[Parser]) -> None:
-    verb = verbs.add_parser(
-        "status", help="how a run is doing, from its folder alone; exit code 0 if it is running, restarting or done"
-    )
-    verb.set_defaults(verb=_status)
-    verb.add_argument("run", metavar="RUN", help="folder of the run")
-    looks = "look again every S seconds (default 5) until the run ends"
-    verb.add_argument("--watch", type=parse_seconds, nargs="?", const=5.0, metavar="S", help=looks)
-    verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
-    add_config_options(verb)
-    add_store_options(verb)
-    add_examples(
-        verb,
-        ["crossdim status runs/first --watch", "crossdim status s3://lab/runs/a --json"],
-    )
-
-
-def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
-    verb = verbs.add_parser("runs", help="list the runs below a folder, or remove some")
-    verb.set_defaults(verb=_runs)
-    verb.add_argument("folder", metavar="URL | rm RUN", nargs="+", help="folder that holds runs; or rm and the folders of runs")
-    verb.add_argument("--yes", action="store_true", help="remove without a question")
-    verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
-    add_config_options(verb)
-    add_store_options(verb)
-    add_examples(verb, ["crossdim runs s3://lab/runs", "crossdim runs rm runs/first runs/second --yes"])
 
 
 def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:

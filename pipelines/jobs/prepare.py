@@ -28,6 +28,7 @@ from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.splits import Part, check_parts, count_parts, tell_parts
 from crossdim.pipelines.jobs.task import TaskContext, run_task
 from crossdim.pipelines.markers import Marker, find_finished_rows, list_marker_paths, read_markers, remove_scratch
+from crossdim.pipelines.plan_record import PlanRecord, write_plan_record
 from crossdim.pipelines.publish import Bank, ManifestHeader, publish
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.sources.labels import Labels
@@ -98,6 +99,7 @@ def _run_preparation(
     planned = scan_and_plan(preparation, sources, files, labels)
     plan = planned.plan
     record_inputs(preparation.out, preparation.settings(), files)
+    write_plan_record(preparation.out, _build_plan_record(plan, len(files)))
     request = RequestDigests(files, planned.names.key).digest_of(preparation.settings())
     notes = _write_name_map(preparation, sources, planned.files, request)
     context = TaskContext(
@@ -132,6 +134,12 @@ def _run_preparation(
     notes += tell_flagged(row for marker in markers for row in marker.catalog)
     outcome = _summarise(manifest, quarantine, planned, start)
     return replace(outcome, parts=parts, notes=(*tell_parts(parts, preparation.split), *planned.notes, *notes))
+
+
+def _build_plan_record(plan: Plan, num_files: int) -> PlanRecord:
+    return PlanRecord(
+        plan=plan.digest, tasks=len(plan.tasks), files=num_files, refused=len(plan.refused), ignored=len(plan.ignored)
+    )
 
 
 def _add_hashes(named: Sequence[NamedFile], files: Sequence[SourceFile], markers: Sequence[Marker]) -> list[NamedFile]:

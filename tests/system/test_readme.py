@@ -20,6 +20,7 @@ from crossdim.foundation.config_parsing import parse_with_config
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.recipe_cli import build_parser as recipes_parser
+from crossdim.status_cli import build_parser as status_parser
 from crossdim.training.backbones import serialise_encoder
 from crossdim.training.cli import build_parser as training_parser
 from crossdim.training.data.views import normalise
@@ -35,6 +36,7 @@ PARSERS = {
     "training.cli": training_parser,
     "recipe_cli": recipes_parser,
     "completion_cli": completion_parser,
+    "status_cli": status_parser,
 }
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 

@@ -14,7 +14,7 @@ Paths are relative to the folder of the run. ``<step>`` counts steps done, with 
 ``tensorboard/events.out.tfevents.<step>``                     the same numbers for TensorBoard
 ``progress.json``                                              how far the run is
 ``events/<number>-<writer>-<kind>-<step>.json``                what happened to the run
-``ray/...``                                                    Ray's own notes, and ``ray/requester``
+``ray/...``                                                    Ray's marker and snapshot, and ``ray/requester``
 ``report.html``, ``evaluation.json``                           of ``crossdim evaluate``
 =============================================================  ============================================================
 """
@@ -38,6 +38,8 @@ METRICS, TENSORBOARD, EVENTS = "metrics", "tensorboard", "events"
 #: Where Ray Train keeps its notes, and the name under which the newest driver of the run has reserved machines.
 RAY = "ray"
 RAY_REQUESTER = f"{RAY}/requester"
+#: What Ray Train 2.60 writes there: a file by which it tests the store, and a list of checkpoints, of which ours are none.
+RAY_MARKER, RAY_SNAPSHOT = f"{RAY}/.validate_storage_marker", f"{RAY}/checkpoint_manager_snapshot.json"
 
 _CHECKPOINT = re.compile(r"step-\d{8}")
 _CHECKPOINT_PATH = re.compile(rf"{CHECKPOINTS}/({_CHECKPOINT.pattern})/")
@@ -45,7 +47,7 @@ _SEGMENT = re.compile(rf"(?:{METRICS}/(\d{{1,15}})\.jsonl|{TENSORBOARD}/events\.
 _EVENT = re.compile(rf"{EVENTS}/(\d{{1,15}})-(?:([a-z0-9]+\.[0-9a-f]{{8}})-)?([a-z-]+)-(\d{{1,15}})\.json\Z")
 _SHARD = rf"{re.escape(SHARD_INDEX)}|(?:shard|whole)-\d{{5}}-\d{{5}}\.bin"
 _IN_CHECKPOINT = re.compile(rf"{re.escape(STATE)}\Z|{re.escape(HASHES)}\Z|{PARTS}/(?:{_SHARD})\Z")
-_SINGLE = frozenset((CONFIG, ENCODER, PROGRESS, REPORT, EVALUATION, LATEST))
+_SINGLE = frozenset((CONFIG, ENCODER, PROGRESS, REPORT, EVALUATION, LATEST, RAY_REQUESTER, RAY_MARKER, RAY_SNAPSHOT))
 
 
 def checkpoint_name(step: int) -> str:
@@ -126,20 +128,14 @@ def parse_event_path(path: str) -> EventName | None:
 
 def is_in_layout(path: str) -> bool:
     """Whether a path is one that a run writes."""
-    if path in _SINGLE or path.startswith(f"{RAY}/") or _SEGMENT.match(path) or _EVENT.match(path):
+    if path in _SINGLE or _SEGMENT.match(path) or _EVENT.match(path):
         return True
     match = _CHECKPOINT_PATH.match(path)
     return match is not None and _IN_CHECKPOINT.match(path[match.end() :]) is not None
 
 
-def is_of_the_layout(path: str) -> bool:
-    """Whether a path in the folder of a run is one that runs write."""
-    folder, inside, _ = path.partition("/")
-    return path in _SINGLE or bool(inside and folder in (CHECKPOINTS, METRICS, TENSORBOARD, EVENTS, RAY))
-
-
 def is_of_a_run(path: str) -> bool:
     """Whether only a run has such a path, even one whose configuration is damaged or lost."""
-    if path == LATEST or checkpoint_of(path):
+    if path in (LATEST, RAY_REQUESTER) or checkpoint_of(path):
         return True
     return bool(_EVENT.match(path)) or (path.startswith(f"{METRICS}/") and first_step_of(path) is not None)

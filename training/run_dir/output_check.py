@@ -16,6 +16,19 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/"))
 
 
+def describes_run(run: Bucket) -> bool:
+    """Whether the configuration in a folder is that of a run, perhaps changed; many programs have files of this name.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    try:
+        parse_run_config(run.read(CONFIG), run.where(CONFIG))
+    except DocumentError as error:
+        return any(problem.loc == "digest" for problem in error.problems)
+    return True
+
+
 def check_run_folder(run: Bucket, option: str = "--out", remedy: str = EMPTY_FOLDER) -> None:
     """Check that a folder holds a run, or no files; a run that has only just begun is one.
 
@@ -36,10 +49,6 @@ def check_run_folder(run: Bucket, option: str = "--out", remedy: str = EMPTY_FOL
             return False
         if all(path == CONFIG or is_hidden(path) for path in paths):
             return True  # whoever reads it says what ails it
-        try:
-            parse_run_config(run.read(CONFIG), run.where(CONFIG))
-        except DocumentError:
-            return False
-        return True
+        return describes_run(run)
 
     check_output(run, kind="run", is_ours=is_run, is_ignored=is_hidden, option=option, remedy=remedy)

@@ -1,23 +1,21 @@
-"""The runs below a folder at a glance, and the removal of one. Needs no torch."""
+"""The runs below a folder at a glance. Needs no torch."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.location import format_location
-from crossdim.foundation.rates import format_seconds
-from crossdim.storage_schema.errors import RunError, UsageError
+from crossdim.foundation.rates import format_seconds, format_size
+from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.names import printable
-from crossdim.training.run_dir.layout import CONFIG, EVALUATION, is_of_a_run, is_of_the_layout
-from crossdim.training.run_dir.output_check import is_hidden
-from crossdim.training.run_dir.status import AT_WORK, read_status
+from crossdim.training.run_dir.layout import CONFIG, EVALUATION, is_of_a_run
+from crossdim.training.run_dir.output_check import describes_run
+from crossdim.training.run_dir.status import read_status
 
 #: Runs that are read at a time: a far store takes a tenth of a second for each of a few small objects.
 THREADS = 16
@@ -36,7 +34,7 @@ class RunRow:
             it was not evaluated.
         silence_s: since the last progress, by this machine's clock; None if no worker has written yet.
         num_bytes: of all its objects.
-        problem: why it cannot be read; empty if it can.
+        problem: why it, or its evaluation, cannot be read; empty if it can.
     """
 
     run: str
@@ -58,54 +56,83 @@ def list_runs(folder: Bucket, now: float) -> list[RunRow]:
         now: the reader's clock, in seconds since 1970.
 
     Returns:
-        A row for each run, in the order of their paths.
+        A row for each run, in the order of their paths; one that cannot be read has its problem in its row.
 
     Raises:
-        StorageError: if there is no such folder.
+        StorageError: if there is no such folder, or it cannot be listed.
     """
-    paths = {stored.path: stored.size for stored in folder.list_objects()}
-    roots = sorted(path.removesuffix(CONFIG).rstrip("/") for path in paths if path.rpartition("/")[2] == CONFIG)
-    within: dict[str, dict[str, int]] = defaultdict(dict)
-    for path, size in paths.items():
-        if (root := _find_root(path, roots)) is not None:
-            within[root][path[len(root) :].lstrip("/")] = size
-    found = [root for root in roots if len(within[root]) == 1 or any(map(is_of_a_run, set(within[root]) - {CONFIG}))]
+    sizes = {stored.path: stored.size for stored in folder.list_objects()}
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(partial(_read_row, folder, within, now), found))
+        roots = _find_roots(folder, sizes, pool)
+        within: dict[str, dict[str, int]] = defaultdict(dict)
+        for path, size in sizes.items():
+            if (root := next((parent for parent, _ in _split_everywhere(path) if parent in roots), None)) is not None:
+                within[root][path[len(root) :].lstrip("/")] = size
+        return list(pool.map(partial(_read_row, folder, within), sorted(roots), [now] * len(roots)))
 
 
-def _find_root(path: str, roots: Sequence[str]) -> str | None:
-    """The innermost of some folders that a path is in."""
-    inside = [root for root in roots if not root or path.startswith(f"{root}/")]
-    return max(inside, key=len, default=None)
+def _find_roots(folder: Bucket, paths: Iterable[str], pool: ThreadPoolExecutor) -> set[str]:
+    """The folders that are runs, by the rule of ``check_run_folder``; but a configuration alone must be that of a run."""
+    certain = {parent for path in paths for parent, below in _split_everywhere(path) if is_of_a_run(below)}
+    configured = {parent for path in paths for parent, below in _split_everywhere(path) if below == CONFIG} - certain
+    ordered = sorted(configured)
+    return certain | {
+        root for root, ours in zip(ordered, pool.map(partial(_is_configured, folder), ordered), strict=True) if ours
+    }
 
 
-def _read_row(folder: Bucket, within: dict[str, dict[str, int]], now: float, root: str) -> RunRow:
-    run = folder.at(root) if root else folder
-    num_bytes = sum(within[root].values())
+def _is_configured(folder: Bucket, root: str) -> bool:
+    try:
+        return describes_run(_at(folder, root))
+    except StorageError:
+        return True  # the row tells the error: it may be a run
+
+
+def _split_everywhere(path: str) -> Iterator[tuple[str, str]]:
+    """Each folder that a path is in, the innermost first, and the path below it."""
+    end = len(path)
+    while (end := path.rfind("/", 0, end)) >= 0:
+        yield path[:end], path[end + 1 :]
+    yield "", path
+
+
+def _at(folder: Bucket, root: str) -> Bucket:
+    return folder.at(root) if root else folder
+
+
+def _read_row(folder: Bucket, within: dict[str, dict[str, int]], root: str, now: float) -> RunRow:
+    run, num_bytes = _at(folder, root), sum(within[root].values())
     try:
         status = read_status(run, now)
-    except RunError as error:
-        return RunRow(run=root, state="unreadable", num_bytes=num_bytes, problem=str(error))
+    except (RunError, StorageError, OverflowError) as error:
+        return RunRow(run=root, state="unreadable", num_bytes=num_bytes, problem=f"{run.where('')}: {error}")
+    best_probe, problem = _find_best_probe(run) if EVALUATION in within[root] else (None, "")
     return RunRow(
         run=root,
         state=status.state,
         step=status.step,
         steps=status.steps,
         loss=status.loss,
-        best_probe=_find_best_probe(run) if EVALUATION in within[root] else None,
+        best_probe=best_probe,
         silence_s=status.silence_s,
         num_bytes=num_bytes,
+        problem=problem,
     )
 
 
-def _find_best_probe(run: Bucket) -> str | None:
-    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+def _find_best_probe(run: Bucket) -> tuple[str | None, str]:
+    """The best figure of a run's evaluation, if there is one; and why it cannot be read."""
+    try:
         results = json.loads(run.read(EVALUATION))["results"]
         best = max(results, key=lambda result: float(result["trained"]), default=None)
-        if best:
-            return f"{best['probe']} {best['trained']:.3f} on {best['dataset']}, untrained {best['untrained']:.3f}"
-    return None
+        if not best:
+            return None, ""
+        return f"{best['probe']} {best['trained']:.3f} on {best['dataset']}, untrained {best['untrained']:.3f}", ""
+    except StorageError as error:
+        return None, str(error)
+    except (ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:
+        found = f"{type(error).__name__}: {error}"
+        return None, f"{run.where(EVALUATION)} is not as crossdim evaluate writes it ({found}); run crossdim evaluate again"
 
 
 def format_runs(folder: Bucket, rows: Sequence[RunRow]) -> str:
@@ -133,48 +160,6 @@ def _format_row(row: RunRow) -> tuple[str, ...]:
         f"{row.step}/{row.steps}" if row.steps else "",
         "" if row.loss is None else f"{row.loss:.4f}",
         "" if row.silence_s is None else f"{format_seconds(row.silence_s)} ago",
-        _format_size(row.num_bytes),
+        format_size(row.num_bytes),
         printable(row.best_probe or ""),
     )
-
-
-def _format_size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def describe_removal(run: Bucket, now: float) -> str:
-    """Check that a run may be removed, and say what that would remove.
-
-    Args:
-        run: its folder.
-        now: the reader's clock, in seconds since 1970.
-
-    Returns:
-        A sentence for the question.
-
-    Raises:
-        UsageError: if the run is being trained, or its folder holds other files too.
-        RunError: if there is no run.
-    """
-    status = read_status(run, now)
-    stored = run.list_objects()
-    if status.state in AT_WORK:
-        raise UsageError(f"{run.where('')} is {status.state}; stop it first (Ctrl-C or SIGTERM)")
-    others = [one.path for one in stored if not is_of_the_layout(one.path) and not is_hidden(one.path)]
-    if others:
-        raise UsageError(f"{run.where('')} holds other files too, such as {printable(others[0])}; move them elsewhere first")
-    size = _format_size(sum(one.size for one in stored))
-    return f"{format_location(run.url)}: {status.state}, step {status.step} of {status.steps}, {len(stored)} objects, {size}"
-
-
-def remove_run(run: Bucket) -> None:
-    """Remove a run, its configuration last: what is left after an interruption is still a run.
-
-    Args:
-        run: its folder.
-    """
-    for name in sorted({stored.path.partition("/")[0] for stored in run.list_objects()} - {CONFIG}):
-        run.delete(name)
-    run.delete(CONFIG)
-    if run.is_local:
-        run.delete("")

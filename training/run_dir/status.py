@@ -37,11 +37,15 @@ State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed
 #: What the newest event of a start says of the run.
 STATES: dict[str, State] = {"lost": "restarting", "stopped": "stopped", "failed": "failed", "end": "done"}
 AT_WORK = ("running", "restarting")
+#: A run in one of these states changes no more until it is started again.
+ENDED = ("stopped", "failed", "done")
+#: States for which ``crossdim status`` has exit code 0.
+GOOD = (*AT_WORK, "done")
 #: What to do about a run that does not get on by itself.
 REMEDIES: dict[State, str] = {
-    "silent": "if no process trains it any more, run the same pretrain line: it goes on from the last checkpoint",
-    "stopped": "to go on, run the same pretrain line",
-    "failed": "once the cause is mended, run the same pretrain line: it goes on from the last checkpoint",
+    "silent": "if no process trains it any more, run the same pretrain command again; it resumes from the last checkpoint",
+    "stopped": "to resume, run the same pretrain command again",
+    "failed": "once the cause is fixed, run the same pretrain command again; it resumes from the last checkpoint",
 }
 
 
@@ -87,7 +91,7 @@ class Status:
 
     def __str__(self) -> str:
         if self.last_word_s is None:
-            return f"{format_location(self.run)}: waiting; no worker has written yet, {self.steps} steps to do"
+            return f"{format_location(self.run)}: waiting; no worker has started yet, {self.steps} steps in total"
         state: str = self.state
         if state == "silent":
             since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -97,9 +101,8 @@ class Status:
         if self.steps_per_s is not None:
             left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
             rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"
-            lines.append(
-                f"  {rate}, {self.wait_share:.0%} of the time waiting for data, {self.skew_share:.0%} for the last worker{left}"
-            )
+            waits = f"{self.wait_share:.0%} of the time waiting for data, {self.skew_share:.0%} for the slowest worker"
+            lines.append(f"  {rate}, {waits}{left}")
         lines.append(f"  last progress {_duration(self.silence_s or 0.0)} ago")
         if self.checkpoint_step is not None:
             age = f", {_duration(self.checkpoint_age_s)} before the last progress" if self.checkpoint_age_s else ""
@@ -107,7 +110,7 @@ class Status:
         lines += [f"  ignored among the checkpoints: {printable(one)}" for one in self.ignored]
         if self.in_vain:
             useful = self.step / (self.step + self.in_vain)
-            lines.append(f"  goodput: {useful:.1%} of the steps made were of use, {self.in_vain} were done again")
+            lines.append(f"  goodput: {useful:.1%} of the computed steps were kept, {self.in_vain} were repeated")
         lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
         lines += [
             f"  {event['kind']} at step {event['step']}"
@@ -180,13 +183,13 @@ def _steps(run: Bucket) -> int:
     """Steps of the whole run."""
     if not run.exists(CONFIG):
         raise RunError(
-            f"{run.where('')} holds no run: there is no {CONFIG} that can be read; look at the --out of its pretrain line"
+            f"{run.where('')} holds no run: there is no {CONFIG} that can be read; check the --out of its pretrain command"
         )
     try:
         steps = read_run_config(run).identity["config"].get("steps")
     except DocumentError as error:
         message = " ".join(str(error).split())
-        remedy = "if it is a run, its pretrain line rebuilds it from a checkpoint"
+        remedy = "if it is a run, its pretrain command rebuilds it from a checkpoint"
         raise RunError(f"{run.where('')} holds no run whose {CONFIG} can be read: {message}; {remedy}") from error
     if not is_count(steps) or not steps:
         raise RunError(f"{run.where(CONFIG)} gives {steps!r} steps; no configuration that can be read does")

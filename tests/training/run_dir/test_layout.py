@@ -40,6 +40,25 @@ def test_a_real_run_has_no_other_names(sharded: str, image_data: Bucket, tmp_pat
     assert sorted(kinds) == ["checkpoint", "checkpoint", "end", "start"]
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("place", ["folder", "store"])
+def test_a_real_run_on_ray_has_no_other_names(
+    place: str, image_data: Bucket, tmp_path: Path, s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything in it can be removed, too."""
+    run = Bucket(str(tmp_path / "run")) if place == "folder" else s3_bucket.at("run")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    store = ["--endpoint-url", str(s3_bucket.options.endpoint_url), "--region", "us-east-1"]
+    line = ["pretrain", "--recipe", "maesil:tiny", "--data", image_data.url, "--out", run.url, "--workers", "1", "--json", *store]
+    assert main([*line, "--steps", "2", "--checkpoint-every", "1"]) == 0
+    found = [stored.path for stored in run.list_objects(problems=True, temporary=True)]
+    assert [path for path in found if not layout.is_in_layout(path)] == []
+    assert {layout.RAY_REQUESTER, layout.RAY_MARKER} <= set(found)
+    assert main(["runs", "rm", run.url, "--yes", *store]) == 0
+    assert not run.exists()
+
+
 def test_a_run_of_the_first_release_has_no_other_names() -> None:
     assert _strange(VERSION_1) == []
 
@@ -58,6 +77,9 @@ def test_a_run_of_the_first_release_has_no_other_names() -> None:
         "events/notes.txt",
         "encoder.pt.bak",
         "deeper/config.json",
+        "ray/notes.txt",
+        "ray/deeper/config.json",
+        "ray/requester/x",
     ],
 )
 def test_other_names_are_not_in_the_layout(path: str) -> None:

@@ -1,0 +1,168 @@
+"""Reads how a preparation is doing from the folder of its dataset alone, from any machine. Imports no Ray and no reader.
+
+Times are those of the store: of its objects, or of the files. Silence compares them with the reader's clock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from crossdim.foundation.bucket import Bucket, StoredObject
+from crossdim.foundation.location import format_location, hide_secrets
+from crossdim.foundation.rates import format_seconds
+from crossdim.pipelines.counts import count
+from crossdim.pipelines.markers import parse_marker
+from crossdim.pipelines.plan_record import PlanRecord, read_plan_record
+from crossdim.pipelines.scratch import WORK
+from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH, parse_manifest
+
+#: A preparation is silent after this long without progress, or after as many tasks' time if that is longer. Our choice.
+SILENT_AFTER_S, SILENT_AFTER_TASKS = 300.0, 10
+#: Newest tasks that the time between tasks is taken from.
+WINDOW = 100
+#: Markers are read, for what their tasks quarantined, up to this number and size: a second's work in a far store. Our choice.
+MAX_MARKERS, MAX_MARKER_BYTES, READERS = 200, 8_000_000, 16
+_MARKER = re.compile(rf"{WORK}/([0-9a-f]{{16}})/\d{{6,}}\.json\Z")
+
+State = Literal["preparing", "silent", "published"]
+#: In this state nothing happens any more; and states for which ``crossdim status`` has exit code 0.
+ENDED, GOOD = ("published",), ("preparing", "published")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparationStatus:
+    """A preparation at a glance; None where something is not known.
+
+    Attributes:
+        state: ``silent`` if nothing was written for long: it was stopped, or one task takes very long.
+        tasks_done: of ``tasks``; both None once the dataset is published.
+        samples: of the published dataset.
+        files: in the sources.
+        quarantined: inputs, so far; None while that would take many requests to know.
+        last_progress_s: when something was last written, by the store's clock, in seconds since 1970.
+        silence_s: from then until now, by the reader's clock.
+    """
+
+    dataset: str
+    state: State
+    tasks: int | None = None
+    tasks_done: int | None = None
+    samples: int | None = None
+    files: int | None = None
+    quarantined: int | None = None
+    last_progress_s: float | None = None
+    silence_s: float | None = None
+
+    def __str__(self) -> str:
+        if self.tasks_done is None:
+            progress = count(self.samples or 0, "sample")
+        else:
+            progress = (
+                count(self.tasks_done, "task") if self.tasks is None else f"{self.tasks_done} of {count(self.tasks, 'task')}"
+            )
+            progress += " done"
+        lines = [f"{format_location(self.dataset)}: {self.state}, {progress}"]
+        known = [] if self.files is None else [f"{count(self.files, 'file')} in the sources"]
+        if self.quarantined is not None:
+            so_far = "" if self.state == "published" else " so far"
+            known.append(f"{count(self.quarantined, 'input')} quarantined{so_far}")
+        lines += [f"  {', '.join(known)}"] if known else []
+        if self.silence_s is not None:
+            lines.append(
+                f"  {'published' if self.state == 'published' else 'last progress'} {format_seconds(self.silence_s)} ago"
+            )
+        if self.state == "silent":
+            lines.append("  if no process prepares it any more, run the same prepare command again; it resumes")
+        return "\n".join(lines)
+
+
+def is_dataset(out: Bucket) -> bool:
+    """Whether a folder holds a dataset, published or in preparation."""
+    return out.exists(MANIFEST_PATH) or out.exists(WORK)
+
+
+def read_preparation_status(out: Bucket, now: float) -> PreparationStatus:
+    """Read how a preparation is doing.
+
+    Args:
+        out: the folder of the dataset.
+        now: the reader's clock, in seconds since 1970.
+
+    Returns:
+        State, tasks done, and the last progress.
+
+    Raises:
+        StorageError: if there is no dataset, or the store does not answer.
+        DocumentError: if the manifest cannot be read.
+    """
+    if out.exists(MANIFEST_PATH):
+        return _read_published(out, now)
+    try:
+        stored = out.list_objects(WORK)
+    except StorageError:
+        if out.exists(MANIFEST_PATH):  # published just now, whereupon temporary data are removed
+            return _read_published(out, now)
+        raise
+    record = read_plan_record(out)
+    markers = _find_markers(stored, record)
+    last = max((one.changed_at for one in stored), default=0) / 1e9
+    silence_s = max(0.0, now - last) if last else None
+    return PreparationStatus(
+        dataset=hide_secrets(out.url),
+        state="silent" if (silence_s or 0.0) > _find_limit(markers) else "preparing",
+        tasks=record.tasks if record else None,
+        tasks_done=len(markers),
+        files=record.files if record else None,
+        quarantined=_count_quarantined(out, markers, record),
+        last_progress_s=last or None,
+        silence_s=silence_s,
+    )
+
+
+def _read_published(out: Bucket, now: float) -> PreparationStatus:
+    manifest = parse_manifest(out.read_document(MANIFEST_PATH), out.where(MANIFEST_PATH))
+    (stored,) = out.list_objects(MANIFEST_PATH)
+    published_s = stored.changed_at / 1e9
+    return PreparationStatus(
+        dataset=hide_secrets(out.url),
+        state="published",
+        samples=manifest.num_samples,
+        files=manifest.files.total if manifest.files else None,
+        quarantined=manifest.num_quarantined,
+        last_progress_s=published_s or None,
+        silence_s=max(0.0, now - published_s) if published_s else None,
+    )
+
+
+def _find_markers(stored: Sequence[StoredObject], record: PlanRecord | None) -> list[StoredObject]:
+    """The markers of the plan's finished tasks; of every plan if it is not known."""
+    named = [(one, found[1]) for one in stored if (found := _MARKER.match(one.path))]
+    return [one for one, plan in named if record is None or plan == record.plan[:16]]
+
+
+def _find_limit(markers: Sequence[StoredObject]) -> float:
+    """Seconds without progress after which a preparation is silent. The median passes over the time between two starts."""
+    times = sorted(one.changed_at / 1e9 for one in markers if one.changed_at)[-WINDOW:]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    return max(SILENT_AFTER_S, SILENT_AFTER_TASKS * statistics.median(gaps)) if gaps else SILENT_AFTER_S
+
+
+def _count_quarantined(out: Bucket, markers: Sequence[StoredObject], record: PlanRecord | None) -> int | None:
+    if record is None or len(markers) > MAX_MARKERS or sum(one.size for one in markers) > MAX_MARKER_BYTES:
+        return None
+    with ThreadPoolExecutor(READERS) as readers:
+        return record.refused + sum(readers.map(lambda one: _read_num_quarantined(out, one.path), markers))
+
+
+def _read_num_quarantined(out: Bucket, path: str) -> int:
+    try:
+        return len(parse_marker(out.read(path)).quarantine)
+    except ValueError:  # its task is done again
+        return 0
