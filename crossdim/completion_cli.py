@@ -55,7 +55,7 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     parser.set_defaults(verb=_completion)
 
 
-def build_whole_parser() -> argparse.ArgumentParser:
+def build_whole_parser(shell: str) -> argparse.ArgumentParser:
     """All verbs in one parser, with the names and paths that each option takes: for completion, not for parsing."""
     import shtab
 
@@ -67,7 +67,9 @@ def build_whole_parser() -> argparse.ArgumentParser:
         for action in parser._actions:
             key = option_key(action)
             if (verb, key) in NAMES:
-                action.choices = tuple(NAMES[verb, key])
+                names = NAMES[verb, key]
+                # In zsh's specifications a colon ends the list of names, and shtab does not escape it.
+                action.choices = [name.replace(":", "\\:") for name in names] if shell == "zsh" else list(names)
             elif key != "endpoint-url" and str(action.metavar).startswith(PATHS):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     return whole
@@ -77,7 +79,7 @@ def _completion(arguments: argparse.Namespace) -> int:
     import shtab
 
     preamble = BASH_PREAMBLE if arguments.shell == "bash" else ""
-    script = shtab.complete(build_whole_parser(), shell=arguments.shell, preamble=preamble)
+    script = shtab.complete(build_whole_parser(arguments.shell), shell=arguments.shell, preamble=preamble)
     entry_point.print_result({"script": script}, script, as_json=False)
     return entry_point.DONE
 

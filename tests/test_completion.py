@@ -46,7 +46,7 @@ def test_verbs_are_completed(complete) -> None:
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_option_of_a_verb_is_completed(verb: str, complete) -> None:
-    options = {one for action in find_verb(build_whole_parser(), verb)._actions for one in action.option_strings}
+    options = {one for action in find_verb(build_whole_parser("bash"), verb)._actions for one in action.option_strings}
     assert complete(verb, "--") == {one for one in options if one.startswith("--")}
 
 
@@ -72,7 +72,7 @@ def test_a_script_names_every_verb_and_its_help(shell: str, capsys: pytest.Captu
     text = _write_script(shell, capsys)
     assert all(re.search(rf"\b{verb}\b", text) for verb in cli.VERBS)
     assert all(option in text for option in ("print-config", "checkpoint-every", "salt-file"))
-    assert "cdssl-p3d:tiny" in text.replace("\\:", ":")
+    assert (r" cdssl-p3d\:tiny " if shell == "zsh" else " cdssl-p3d:tiny ") in text.replace('"', " ")
 
 
 def test_another_shell_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
