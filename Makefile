@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Tests that wait now and then leave a core free: one process more than there are cores.
+# Tests that start processes wait for them now and then, and leave a core free: one process more than there are cores.
 WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 # The programs that tests start would compile the package each time.
@@ -25,8 +25,7 @@ demo: $(VENV)/stamp-all  ## prepare, pretrain, resume and evaluate on sample ima
 	$(BIN)/python -m demo --out demo-out
 
 test: check $(VENV)/stamp-dev  ## everything that CI runs
-	$(BIN)/python -m pytest --numprocesses $(WAITING) --dist loadfile -m "integration and not ray and not system and not slow and not gpu"
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "(ray or system) and not slow and not gpu"
+	$(BIN)/python -m pytest --numprocesses $(WAITING) --dist loadgroup --no-loadscope-reorder -m "(integration or ray or system) and not slow and not gpu"
 
 check: $(VENV)/stamp-dev  ## style, types, import contracts, quick tests; under 90 s on two cores
 	$(MAKE) --no-print-directory --jobs 2 static quick

@@ -14,6 +14,7 @@ from crossdim.storage_schema.errors import describe_unknown_name
 VERBS = {
     "prepare": ("pipelines.cli", "convert images or volumes into a dataset (Ray Data); the same command resumes"),
     "verify": ("pipelines.cli", "read a dataset again and check every byte against its manifest"),
+    "show": ("show_cli", "show what a dataset, its quarantine or a run holds, as text or as an HTML page"),
     "pretrain": ("training.cli", "pretrain an encoder on datasets (Ray Train); the same command resumes"),
     "status": ("status_cli", "show how a run or a preparation is doing, from its folder alone"),
     "runs": ("training.cli", "list the runs below a folder with their state and best probe, or remove some"),

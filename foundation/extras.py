@@ -19,7 +19,6 @@ EXTRAS = {
     "torch": ("PyTorch", "train"),
     "scipy": ("SciPy", "train"),
     "sklearn": ("scikit-learn", "train"),
-    "jinja2": ("Jinja2", "train"),
     "tensorboardX": ("tensorboardX", "train"),
     "nilearn": ("nilearn", "demo"),
     "skimage": ("scikit-image", "demo"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -19,16 +20,18 @@ from crossdim.foundation.progress import show_stage
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.recipe_names import RECIPE_NAMES
-from crossdim.storage_schema.errors import UsageError
+from crossdim.storage_schema.errors import CrossdimError, UsageError
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Modality
 
 if TYPE_CHECKING:
+    from crossdim.foundation.bucket import Bucket
     from crossdim.foundation.settings import Families
     from crossdim.pipelines.jobs.preparation import PrepareResult
     from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
     from crossdim.pipelines.sources.labels import LabelTable
 
+_LOG = logging.getLogger(__name__)
 FOLDER = "folder"
 #: Seconds for which a store that does not answer is asked again: longer than a server's restart. Our choice.
 PATIENCE_S = 20.0
@@ -215,8 +218,21 @@ def prepare(arguments: argparse.Namespace) -> int:
         quiet=arguments.json,
     )
     outcome = run(order, partial(_open_session, arguments, "prepare"))
+    if not outcome.already_published:
+        _write_page(order.out)
     entry_point.print_result(_build_document(outcome), _format_result(outcome, arguments.out), as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
+
+
+def _write_page(out: Bucket) -> None:
+    """Write the page of a dataset beside its manifest; the dataset is published without it, too."""
+    from crossdim.pipelines.show.page import PAGE, build_page
+    from crossdim.pipelines.show.summary import read_tables
+
+    try:
+        out.put(PAGE, build_page(out, read_tables(out)))
+    except CrossdimError as error:
+        _LOG.warning("%s was not written: %s; crossdim show --html makes it again", out.where(PAGE), error)
 
 
 def _build_document(outcome: PrepareResult) -> dict[str, object]:
@@ -244,6 +260,7 @@ def _build_document(outcome: PrepareResult) -> dict[str, object]:
 
 def _format_result(outcome: PrepareResult, out: str) -> str:
     from crossdim.pipelines.jobs.unread import describe_unread
+    from crossdim.pipelines.show.page import PAGE
 
     manifest, out = outcome.manifest, format_location(out)
     size = f"{count(manifest.num_samples, 'sample')}, {count(len(manifest.objects), 'object')}, {outcome.num_bytes / 1e6:.1f} MB"
@@ -267,6 +284,7 @@ def _format_result(outcome: PrepareResult, out: str) -> str:
     if outcome.unread:
         lines.append(describe_unread(outcome.unread))
     if not outcome.already_published:
+        lines.append(f"look at it: {out}/{PAGE}")
         lines.append(f"next: crossdim verify {shlex.quote(out)}")
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ from PIL import Image
 
 from crossdim import cli
 from crossdim.foundation.cluster import ray_session
-from crossdim.pipelines.jobs.check import decode_row
+from crossdim.pipelines.jobs.rows import decode_row
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CASES = REPOSITORY.parent / "shared" / "cases"

@@ -47,6 +47,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     from crossdim.training.launch.driver import Workers, pretrain, read_saved_config
     from crossdim.training.launch.worker import Source
     from crossdim.training.recipes import recipe
+    from crossdim.training.recipes.provenance import record_run
     from crossdim.training.run_dir.checkpoint import Saving
 
     load_extensions(arguments.extension)
@@ -70,7 +71,8 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--keep, --keep-every: {error}") from None
     if arguments.plan:
         return _plan(arguments, config, sources, workers, run, saving)
-    before = pretrain(config, sources, run, workers, saving, arguments.threads)
+    provenance = record_run(arguments.recipe, config, use_gpu=arguments.gpu)
+    before = pretrain(config, sources, run, workers, saving, arguments.threads, provenance)
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": hide_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"

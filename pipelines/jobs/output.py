@@ -16,16 +16,9 @@ from crossdim.pipelines.scratch import scratch_of
 from crossdim.pipelines.sources.ignored_names import match_ignored_name
 from crossdim.storage_schema.digest import digest
 from crossdim.storage_schema.errors import StorageError
-from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.tables import parse_published_columns
-
-
-def find_manifest(out: Bucket) -> Manifest | None:
-    """Find the manifest of a dataset that is published there; None if there is none."""
-    if not out.exists(MANIFEST_PATH):
-        return None
-    return parse_manifest(out.read_document(MANIFEST_PATH), out.where(MANIFEST_PATH))
 
 
 def check_free(out: Bucket) -> None:

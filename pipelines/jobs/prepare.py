@@ -11,6 +11,7 @@ from functools import partial
 from crossdim.foundation import signals
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.manifest_file import find_manifest
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
@@ -18,7 +19,7 @@ from crossdim.pipelines.jobs.engine import OpenSession, run_each, runs_here
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
 from crossdim.pipelines.jobs.names import NamedFile, make_readable
-from crossdim.pipelines.jobs.output import check_free, find_manifest
+from crossdim.pipelines.jobs.output import check_free
 from crossdim.pipelines.jobs.plan import Plan
 from crossdim.pipelines.jobs.planning import Planned, find_labels, scan_and_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult

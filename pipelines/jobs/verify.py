@@ -12,14 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.progress import show_progress
-from crossdim.pipelines.jobs.check import CatalogRow, document_path, run_check
+from crossdim.pipelines.jobs.check import document_path, run_check
 from crossdim.pipelines.jobs.engine import OpenSession, run_each, runs_here
+from crossdim.pipelines.jobs.rows import CatalogRow
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA
 from crossdim.storage_schema.contract import check_catalog
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import DocumentError, Problem, StorageError
-from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.tables import parse_published_table
 
 #: What a check of an object needs of a catalog row.
@@ -137,11 +139,7 @@ def check_tables(dataset: Bucket) -> TableCheck:
         StorageError: if nothing is published there.
         DocumentError: if the manifest itself is broken.
     """
-    if not dataset.exists(MANIFEST_PATH):
-        raise StorageError(
-            f"{dataset.where('')} is no published dataset: it has no {MANIFEST_PATH}; run or finish crossdim prepare"
-        )
-    manifest = parse_manifest(dataset.read_document(MANIFEST_PATH), dataset.where(MANIFEST_PATH))
+    manifest = read_manifest(dataset)
     catalog, problems = read_tables(dataset, manifest, "catalog", CATALOG_SCHEMA)
     quarantine, more = read_tables(dataset, manifest, "quarantine", QUARANTINE_SCHEMA)
     ignored, others = read_tables(dataset, manifest, "ignored", IGNORED_SCHEMA)

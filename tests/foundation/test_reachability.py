@@ -18,10 +18,9 @@ import crossdim.pipelines.cli
 import crossdim.training.cli
 from crossdim.foundation import reachability, store_options
 from crossdim.foundation.bucket import Bucket, StoreOptions
+from crossdim.foundation.manifest_file import find_manifest, read_manifest
 from crossdim.foundation.reachability import check_reachable
-from crossdim.pipelines.jobs.output import find_manifest
 from crossdim.storage_schema.errors import StorageError, UnreachableError
-from crossdim.training.data.dataset import read_manifest
 from crossdim.training.run_dir.run_config import read_run_config
 from tests.ports import free_port
 

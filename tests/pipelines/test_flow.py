@@ -19,8 +19,8 @@ import pytest
 
 from crossdim.foundation.cluster import ray_session
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.jobs.check import decode_row
 from crossdim.pipelines.jobs.ray_data import run_each
+from crossdim.pipelines.jobs.rows import decode_row
 from crossdim.storage_schema.errors import CrossdimError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, parse_manifest
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll

@@ -14,7 +14,8 @@ import zarr
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.duplicates import Duplicate, settle_duplicates
-from crossdim.pipelines.jobs.check import decode_row, read_with_webdataset, read_with_zarr
+from crossdim.pipelines.jobs.check import read_with_webdataset, read_with_zarr
+from crossdim.pipelines.jobs.rows import decode_row
 from crossdim.pipelines.markers import FileRead, Marker, Used, parse_marker
 from crossdim.pipelines.publish import ManifestHeader, encode_parquet, publish
 from crossdim.pipelines.quarantine import Quarantined

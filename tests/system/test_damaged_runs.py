@@ -98,7 +98,8 @@ def test_a_run_with_a_damaged_file_is_told_of_and_goes_on(
     state = checkpoint.load(run)
     assert state is not None
     assert state.step == 6
-    assert read_run_config(run) == read_run_config(Bucket(str(made / "run")))
+    one, other = read_run_config(run), read_run_config(Bucket(str(made / "run")))
+    assert (one.identity, one.sources) == (other.identity, other.sources)
     assert ("damaged" in kinds) == (path in (CONFIG, "metrics"))
     assert ("passed-over" in kinds) == (NEWEST in path)
     assert _asked(stopped, capsys)[0] == 0

@@ -84,7 +84,6 @@ NEEDS = [
     *((verb, "torch", "PyTorch", "train") for verb in ("pretrain", "study", "evaluate")),
     *((verb, "sklearn", "scikit-learn", "train") for verb in ("study", "evaluate")),
     *((verb, "scipy", "SciPy", "train") for verb in ("pretrain", "study", "evaluate")),
-    ("evaluate", "jinja2", "Jinja2", "train"),
 ]
 
 
@@ -129,7 +128,7 @@ def test_every_package_of_the_table_is_in_the_extra_that_is_named() -> None:
     """Directly, or as part of what the extra installs."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     through = {"grpc": "ray", "pandas": "ray", "pydantic": "ray", "aiobotocore": "s3fs", "botocore": "s3fs", "aiohttp": "s3fs"}
-    named = {"sklearn": "scikit-learn", "skimage": "scikit-image", "jinja2": "Jinja2"}
+    named = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
     for package, (_, extra) in EXTRAS.items():
         wanted = through.get(package, named.get(package, package))
         assert any(requirement.startswith((f"{wanted}>", f"{wanted}[")) for requirement in declared[extra]), package

@@ -20,6 +20,7 @@ from crossdim.foundation.config_parsing import parse_with_config
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.recipe_cli import build_parser as recipes_parser
+from crossdim.show_cli import build_parser as show_parser
 from crossdim.status_cli import build_parser as status_parser
 from crossdim.training.backbones import serialise_encoder
 from crossdim.training.cli import build_parser as training_parser
@@ -37,6 +38,7 @@ PARSERS = {
     "recipe_cli": recipes_parser,
     "completion_cli": completion_parser,
     "status_cli": status_parser,
+    "show_cli": show_parser,
 }
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 

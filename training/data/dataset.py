@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.settings import from_document
 from crossdim.storage_schema.bank import extract_blosc_frame
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, drop_checksum
 from crossdim.storage_schema.contract import join_catalog
 from crossdim.storage_schema.errors import GeometryError, RunError, StorageError
-from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest
 from crossdim.storage_schema.pseudo3d import Pseudo3D, find_recorded_settings
 from crossdim.storage_schema.sample import Array, Origin, Sample, Scaling
 from crossdim.storage_schema.shards import decode_npy
@@ -41,20 +42,6 @@ READ_COLUMNS = (
     *("key", "presentation", "object", "offset", "length", "crc32c", "encoding", "shape", "dtype"),
     *("slope", "intercept", "unit_low", "unit_high", "modality", "source_uri", "source_sha256", "part", "label"),
 )
-
-
-def read_manifest(bucket: Bucket) -> Manifest:
-    """The manifest of a dataset.
-
-    Raises:
-        StorageError: if there is none, so that nothing is published there.
-        DocumentError: if it is not a manifest.
-    """
-    if not bucket.exists(MANIFEST_PATH):
-        raise StorageError(
-            f"{bucket.where('')} is not a published dataset: no {MANIFEST_PATH}. Prepare it, or let prepare finish"
-        )
-    return parse_manifest(bucket.read_document(MANIFEST_PATH), bucket.where(MANIFEST_PATH))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,15 +13,17 @@ import torch
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import hide_secrets
+from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.output import check_outside
+from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
 from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.training.config.pretraining import Pretraining, read_config
-from crossdim.training.data.dataset import PublishedDataset, open_dataset, read_manifest
+from crossdim.training.data.dataset import PublishedDataset, open_dataset
 from crossdim.training.evaluation.features import classes, compute_features, read_labelled
+from crossdim.training.evaluation.galleries import build_galleries
 from crossdim.training.evaluation.probes import Result, compare, count_usable_folds
-from crossdim.training.evaluation.report import Gallery, build_galleries, render_page
 from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir import checkpoint
@@ -28,6 +31,8 @@ from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.layout import EVALUATION, REPORT
 from crossdim.training.run_dir.metrics import describe_damage, read_log
 from crossdim.training.run_dir.output_check import check_run_folder
+from crossdim.training.show.facts import read_facts, write_pictures
+from crossdim.training.show.page import build_page
 
 _LOG = logging.getLogger(__name__)
 #: Seeds of untrained baselines start here, far from the seeds of runs.
@@ -152,11 +157,10 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
         "twins": baselines,
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
-    metrics, damaged = read_log(run)
+    _, damaged = read_log(run)
     findings.notes += [describe_damage(run, damaged)] if damaged else []
     if not findings.results and not findings.restored and (before := _figures(run)):
         raise RunError(f"{' '.join(findings.notes)} So {run.where(REPORT)}, which has {before}, is left as it is")
-    run.put(REPORT, render_page(summary, findings.results, findings.restored, findings.notes, findings.shown, metrics))
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
         "restored": [restoration.document() for restoration in findings.restored],
@@ -164,6 +168,8 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
         "report": run.where(REPORT),
     }
     run.put(EVALUATION, json.dumps(document, sort_keys=True, indent=1).encode())
+    write_pictures(run, findings.shown)
+    run.put(REPORT, build_page(read_facts(run, time.time(), identity)))
     return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])
 
 

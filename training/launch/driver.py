@@ -66,7 +66,15 @@ class Workers:
         return max(1, self.least), max(1, self.most)
 
 
-def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, workers: Workers, saving: Saving, threads: int) -> int:
+def pretrain(
+    config: Pretraining,
+    sources: Sequence[Source],
+    run: Bucket,
+    workers: Workers,
+    saving: Saving,
+    threads: int,
+    provenance: dict[str, Any] | None = None,
+) -> int:
     """Start a run, or go on with the one in ``run``, until it is done.
 
     Args:
@@ -76,6 +84,7 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
         workers: how it is spread.
         saving: when checkpoints are written and which stay.
         threads: of each worker that read samples and draw views.
+        provenance: recorded with the configuration of a new run, for people.
 
     Returns:
         The steps that were done before.
@@ -98,7 +107,8 @@ def pretrain(config: Pretraining, sources: Sequence[Source], run: Bucket, worker
         _LOG.warning("%s", validated.damage)
         EventLog(run, workers.most, "driver").add("damaged", done, validated.damage)
     if validated.damage or not run.exists(CONFIG):
-        write_run_config(run, validated.identity, [hide_secrets(escape_name(source.bucket.url)) for source in sources])
+        urls = [hide_secrets(escape_name(source.bucket.url)) for source in sources]
+        write_run_config(run, validated.identity, urls, provenance)
     if done < config.steps:
         patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
         job = Job(

@@ -6,7 +6,7 @@ The document contains its own digest. ``run_identity`` restores a damaged one fr
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from crossdim.foundation.bucket import Bucket
@@ -23,15 +23,19 @@ class RunConfig:
         identity: see ``crossdim.training.launch.worker.build_identity``.
         sources: URLs of its datasets when it was started.
         sealed: whether the document had a digest, as older ones have not.
+        provenance: how it was first started: recipe, settings that differ from it, command, versions; for people, and empty
+            where nobody recorded it.
     """
 
     identity: dict[str, Any]
     sources: tuple[str, ...] = ()
     sealed: bool = True
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The document as it is stored."""
         document = {"identity": self.identity, "sources": list(self.sources)}
+        document |= {"provenance": self.provenance} if self.provenance else {}
         return canonical_json(document | {"digest": digest(document)}) + b"\n"
 
 
@@ -65,7 +69,13 @@ def parse_run_config(data: bytes, subject: str) -> RunConfig:
     if "digest" in document and document["digest"] != _digest(document):
         raise DocumentError(f"{subject} is damaged", [Problem(loc="digest", message="is not that of what stands beside it")])
     urls = tuple(map(str, sources)) if isinstance(sources, list) else ()
-    return RunConfig(identity=identity, sources=urls, sealed="digest" in document)
+    provenance = document.get("provenance")
+    return RunConfig(
+        identity=identity,
+        sources=urls,
+        sealed="digest" in document,
+        provenance=provenance if isinstance(provenance, dict) else {},
+    )
 
 
 def _digest(document: dict[str, Any]) -> str | None:
@@ -86,12 +96,13 @@ def read_run_config(run: Bucket) -> RunConfig:
     return parse_run_config(run.read_document(CONFIG), run.where(CONFIG))
 
 
-def write_run_config(run: Bucket, identity: dict[str, Any], sources: list[str]) -> None:
+def write_run_config(run: Bucket, identity: dict[str, Any], sources: list[str], provenance: dict[str, Any] | None = None) -> None:
     """Write the configuration of a run into its folder.
 
     Args:
         run: the folder.
         identity: of the run.
         sources: URLs of its datasets.
+        provenance: how it was started.
     """
-    run.put(CONFIG, RunConfig(identity=identity, sources=tuple(sources)).to_bytes())
+    run.put(CONFIG, RunConfig(identity=identity, sources=tuple(sources), provenance=provenance or {}).to_bytes())

@@ -122,12 +122,13 @@ class Status:
         return "\n".join(lines)
 
 
-def read_status(run: Bucket, now: float) -> Status:
+def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
     """Read how a run is doing.
 
     Args:
         run: its folder.
         now: the reader's clock, in seconds since 1970.
+        steps: of the whole run, if that is known otherwise; its configuration is not read then.
 
     Returns:
         State, step, rate, time left, newest checkpoint and events.
@@ -136,7 +137,7 @@ def read_status(run: Bucket, now: float) -> Status:
         RunError: if there is no run.
         StorageError: if the store does not answer. What is half-written or just being replaced is left out instead.
     """
-    total = _steps(run)
+    total = _steps(run) if steps is None else steps
     happened = list_events(run)
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     notable = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-MAX_NOTABLE:]]

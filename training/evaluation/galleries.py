@@ -1,16 +1,13 @@
-"""The report: one self-contained HTML page with inputs, views, reconstructions, curves and the results of probes."""
+"""Pictures for the page of a run: inputs, views and reconstructions of the first samples of a dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 
+from crossdim.foundation.page.pictures import Floats, Gallery, Picture, encode_png, stretch_to_unit
 from crossdim.storage_schema.pseudo3d import Pseudo3D, fold
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality, Presentation
@@ -19,10 +16,7 @@ from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.order import rng_at
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.data.views import image_of
-from crossdim.training.evaluation.pictures import Curve, Floats, draw_curve, encode_png, stretch_to_unit
-from crossdim.training.evaluation.probes import Result
 from crossdim.training.evaluation.reconstruction import panels
-from crossdim.training.evaluation.restoring import NO_LPIPS, RestorationResult
 from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Restorer
@@ -30,23 +24,6 @@ from crossdim.training.methods.restoration import Restorer
 SHOWN_SAMPLES = 2
 #: Samples from which the batch-norm statistics for reconstruction are computed.
 STATISTICS_SAMPLES = 16
-TEMPLATE = Path(__file__).with_name("report.html")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A picture and its caption."""
-
-    caption: str
-    uri: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gallery:
-    """Pictures of one sample, in rows with a title each."""
-
-    title: str
-    rows: list[tuple[str, list[Picture]]]
 
 
 def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
@@ -148,47 +125,3 @@ def _restoration_pictures(method: Method, x: Floats, target: Floats, spec: Pseud
         Picture(caption="target", uri=encode_png(middle(target, spec))),
         Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=encode_png(np.clip(middle(error, spec) * 2, 0, 1))),
     ]
-
-
-def draw_curves(metrics: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
-    """The loss of a run and its terms, with titles."""
-    if len(metrics) < 2:
-        return []
-    common = set.intersection(*(set(record["terms"]) for record in metrics))
-    terms: dict[str, list[float]] = {name: [record["terms"][name] for record in metrics] for name in sorted(common)}
-    loss = ("loss", draw_curve({"loss": [record["loss"] for record in metrics]}))
-    return [loss, ("terms, weighted", draw_curve(terms))] if terms else [loss]
-
-
-def render_page(
-    run: dict[str, Any],
-    results: list[Result],
-    restored: list[RestorationResult],
-    notes: list[str],
-    shown: list[Gallery],
-    metrics: list[dict[str, Any]],
-) -> bytes:
-    """Render the page.
-
-    Args:
-        run: summary of the run.
-        results: of probes.
-        restored: figures of reconstructions.
-        notes: sentences.
-        shown: pictures.
-        metrics: logged steps.
-
-    Returns:
-        HTML in UTF-8.
-    """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(TEMPLATE.read_text())
-    return template.render(
-        run=run,
-        results=results,
-        restored=restored,
-        no_lpips=NO_LPIPS,
-        notes=notes,
-        galleries=shown,
-        curves=draw_curves(metrics),
-    ).encode()

@@ -1,0 +1,128 @@
+"""The verb ``show``: what a dataset or a run holds, in the terminal or as a page for a browser."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from crossdim.foundation import entry_point
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.location import format_location, local_path
+from crossdim.foundation.storage_arguments import add_store_options, open_bucket
+from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.manifest import MANIFEST_PATH
+from crossdim.training.run_dir.layout import CONFIG
+
+#: Tables of a dataset that may be named instead of it: what was not used is shown alone.
+REFUSALS = ("quarantine", "ignored")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of ``show``."""
+    parser = entry_point.Parser(prog="crossdim", description="What a dataset or a run holds.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verb = verbs.add_parser("show", help="what a dataset or a run holds, as text or as an HTML page")
+    verb.add_argument("subject", metavar="DATASET|RUN|QUARANTINE", help="a dataset, its folder quarantine, or a run")
+    verb.add_argument("--html", metavar="FILE", help="write a page with pictures, which needs no network to be looked at")
+    serve = "show the page at this port of the loopback interface, renewed while a run goes on (default: a free port)"
+    verb.add_argument("--serve", metavar="PORT", nargs="?", const=0, type=_parse_port, help=serve)
+    verb.add_argument("--json", action="store_true", help="print one JSON object")
+    add_store_options(verb)
+    entry_point.add_examples(verb, ["crossdim show s3://lab/ct-1mm --html ct.html", "crossdim show runs/first --serve"])
+    verb.set_defaults(verb=_show)
+    return parser
+
+
+def _parse_port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"takes a port, 0 to 65535; found {text!r}")
+    return int(text)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    if arguments.html and arguments.serve is not None:
+        raise UsageError("--html writes the page and --serve shows it in a browser; choose one")
+    bucket = open_bucket(arguments.subject, arguments)
+    document, text, build = _open_subject(bucket, with_page=bool(arguments.html or arguments.serve is not None))
+    if arguments.serve is not None:
+        return _serve(build, arguments.serve)
+    entry_point.print_result(document, text, as_json=arguments.json)
+    if arguments.html:
+        _write(Path(local_path(arguments.html)), build())
+        if not arguments.json:
+            entry_point.print_result({}, f"page: {arguments.html}", as_json=False)
+    return entry_point.DONE
+
+
+def _open_subject(bucket: Bucket, *, with_page: bool) -> tuple[dict[str, object], str, Callable[[], bytes]]:
+    """A summary of the subject as a document and as text, and the function that builds its page."""
+    folder, _, name = bucket.url.rstrip("/").rpartition("/")
+    if name in REFUSALS and folder and Bucket(folder, bucket.options).exists(MANIFEST_PATH):
+        return _open_dataset(Bucket(folder, bucket.options), refusals_only=True, with_page=with_page)
+    if bucket.exists(MANIFEST_PATH):
+        return _open_dataset(bucket, refusals_only=False, with_page=with_page)
+    if bucket.exists(CONFIG):
+        return _open_run(bucket)
+    raise StorageError(
+        f"{bucket.where('')} holds neither a published dataset ({MANIFEST_PATH}) nor a run (config.json); name the --out of "
+        "prepare or pretrain"
+    )
+
+
+def _open_dataset(dataset: Bucket, *, refusals_only: bool, with_page: bool) -> tuple[dict[str, object], str, Callable[[], bytes]]:
+    from crossdim.pipelines.show.summary import read_tables, summarise
+    from crossdim.pipelines.show.text import format_refusals, format_summary
+
+    tables = read_tables(dataset)
+    summary, where = summarise(tables), format_location(dataset.url)
+    text = format_refusals(summary, where) if refusals_only else format_summary(summary, where)
+
+    def build() -> bytes:
+        from crossdim.pipelines.show.page import build_page
+
+        return build_page(dataset, tables)
+
+    return asdict(summary), text, functools.cache(build) if with_page else build
+
+
+def _open_run(run: Bucket) -> tuple[dict[str, object], str, Callable[[], bytes]]:
+    from crossdim.training.show.facts import read_facts
+    from crossdim.training.show.findings import describe_verdict, find_warnings
+    from crossdim.training.show.page import build_page
+    from crossdim.training.show.text import format_run
+
+    facts = read_facts(run, time.time())
+    document: dict[str, object] = {
+        "status": asdict(facts.status),
+        "verdict": describe_verdict(facts),
+        "warnings": find_warnings(facts),
+        "evaluation": asdict(facts.evaluation) if facts.evaluation else None,
+        "provenance": facts.config.provenance,
+    }
+    return document, format_run(facts), lambda: build_page(read_facts(run, time.time()))
+
+
+def _write(path: Path, page: bytes) -> None:
+    try:
+        path.write_bytes(page)
+    except OSError as error:
+        raise StorageError(f"{path}: the page cannot be written: {error.strerror}") from error
+
+
+def _serve(build: Callable[[], bytes], port: int) -> int:
+    from crossdim.foundation.page.serve import PageServer
+
+    build()  # what is wrong is said before anybody opens the page
+    with PageServer(build, port) as server:
+        entry_point.print_result({}, f"{server.url} shows the page until Ctrl-C", as_json=False)
+        server.serve_forever()
+    return entry_point.DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb that ``argv`` starts with."""
+    return entry_point.main(build_parser, argv)

@@ -1,0 +1,257 @@
+"""Charts as SVG with axes, units and values under the pointer, drawn without a plotting library: a page stays small."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+
+#: Told apart by people with any colour vision, on light and dark ground (Okabe and Ito, darkened for white).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56a0c8", "#8a5a44", "#777777")
+WIDTH, HEIGHT = 640, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 40
+_Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """A drawing as SVG, and the name and colour of each series."""
+
+    svg: str
+    legend: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """One axis: what it shows, with the unit, and its range.
+
+    Attributes:
+        label: such as ``step`` or ``pixel spacing, mm``.
+        low: value at its beginning.
+        high: value at its end.
+    """
+
+    label: str
+    low: float
+    high: float
+
+    def widen(self) -> Axis:
+        """The axis with some room behind its last value, so that a point there is drawn whole."""
+        return Axis(label=self.label, low=self.low, high=self.high + 0.04 * (self.high - self.low))
+
+    def place(self, values: npt.ArrayLike, begin: float, end: float) -> _Numbers:
+        """Put values on the axis.
+
+        Args:
+            values: in the axis's unit.
+            begin: pixel of ``low``.
+            end: pixel of ``high``.
+
+        Returns:
+            Pixels.
+        """
+        share = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        return begin + share * (end - begin)
+
+
+def find_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Find round values inside a range: multiples of 1, 2 or 5 times a power of ten.
+
+    Args:
+        low: end of the range.
+        high: other end, above ``low``.
+        count: about how many are wanted.
+
+    Returns:
+        At least one value.
+    """
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)] or [low]
+
+
+def build_axis(label: str, values: npt.ArrayLike, *, from_zero: bool = False) -> Axis:
+    """Build an axis that holds all values.
+
+    Args:
+        label: what it shows.
+        values: finite ones count; there may be none.
+        from_zero: whether it begins at 0.
+
+    Returns:
+        The axis, with a margin where all values are equal.
+    """
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
+    low = min(low, 0.0) if from_zero else low
+    if high <= low:
+        low, high = (0.0, high or 1.0) if from_zero and high >= 0 else (low - abs(low) * 0.1 - 1e-6, low + abs(low) * 0.1 + 1e-6)
+    return Axis(label=label, low=low, high=high)
+
+
+def _format_number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 and value == round(value) else f"{value:.4g}"
+
+
+def _draw_frame(x: Axis, y: Axis, inside: str, about: str, data: object = None) -> str:
+    """The whole drawing: axes, ticks and labels around what is inside."""
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    parts = []
+    for tick in find_ticks(y.low, y.high, 4):
+        at = float(y.place(tick, bottom, _TOP))
+        parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{right}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_format_number(tick)}</text>')
+    for tick in find_ticks(x.low, x.high, 6):
+        at = float(x.place(tick, _LEFT, right))
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{_format_number(tick)}</text>')
+    parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
+    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x.label)}</text>')
+    parts.append(
+        f'<text transform="translate(12 {(_TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">{escape(y.label)}</text>'
+    )
+    kept = f" data-lines='{escape(json.dumps(data), quote=True)}'" if data else ""
+    return f"{_open_drawing(HEIGHT, about, kept)}{''.join(parts)}{inside}</svg>"
+
+
+def _open_drawing(height: int, about: str, attributes: str = "") -> str:
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
+    return f'<svg class="chart" {size} role="img" tabindex="0" aria-label="{escape(about)}"{attributes}>'
+
+
+def draw_lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+) -> Chart:
+    """Draw lines, each in its own colour.
+
+    Args:
+        series: by name, x and y of each point; a point that is not finite interrupts nothing, it is left out.
+        x_label: what the horizontal axis shows, with its unit.
+        y_label: what the vertical axis shows, with its unit.
+        marks: vertical lines: x and what happened there, shown under the pointer.
+
+    Returns:
+        The chart.
+    """
+    kept = {name: _keep_finite(xs, ys) for name, (xs, ys) in series.items()}
+    x = build_axis(x_label, np.concatenate([xs for xs, _ in kept.values()] or [np.zeros(0)]))
+    y = build_axis(y_label, np.concatenate([ys for _, ys in kept.values()] or [np.zeros(0)]))
+    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    parts, legend, lines = [], [], []
+    for at, said in marks:
+        if x.low <= at <= x.high:
+            place = float(x.place(at, _LEFT, right))
+            parts.append(f'<path class="mark" d="M{place:.1f} {_TOP}V{bottom}"><title>{escape(said)}</title></path>')
+    for number, (name, (xs, ys)) in enumerate(kept.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        points = np.stack([x.place(xs, _LEFT, right), y.place(ys, bottom, _TOP)], axis=1)
+        text = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{text}"/>')
+        legend.append((name, colour))
+        lines.append({"name": name, "x": [float(f"{v:.6g}") for v in xs], "y": [float(f"{v:.5g}") for v in ys]})
+    area = {"left": _LEFT, "right": right, "low": x.low, "high": x.high, "x": x_label, "lines": lines}
+    return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}", area), legend=legend)
+
+
+def _keep_finite(xs: Sequence[float], ys: Sequence[float]) -> tuple[_Numbers, _Numbers]:
+    x, y = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
+    good = np.isfinite(x) & np.isfinite(y)
+    return x[good], y[good]
+
+
+def draw_histogram(edges: npt.ArrayLike, counts: Mapping[str, npt.ArrayLike], x_label: str, y_label: str) -> Chart:
+    """Draw histograms over the same bins as steps.
+
+    Args:
+        edges: (N + 1,) of the bins.
+        counts: (N,) by name.
+        x_label: what is counted, with its unit.
+        y_label: what the heights are.
+
+    Returns:
+        The chart.
+    """
+    borders = np.asarray(edges, np.float64)
+    x = Axis(label=x_label, low=float(borders[0]), high=float(borders[-1]))
+    y = build_axis(y_label, np.concatenate([np.asarray(one, np.float64) for one in counts.values()]), from_zero=True)
+    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    parts, legend = [], []
+    for number, (name, heights) in enumerate(counts.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        xs = x.place(borders, _LEFT, right)
+        ys = y.place(np.asarray(heights, np.float64), bottom, _TOP)
+        steps = "".join(f"V{top:.1f}H{end:.1f}" for top, end in zip(ys, xs[1:], strict=True))
+        parts.append(
+            f'<path fill="{colour}" fill-opacity=".25" stroke="{colour}" d="M{xs[0]:.1f} {bottom}{steps}V{bottom}Z">'
+            f"<title>{escape(name)}</title></path>"
+        )
+        legend.append((name, colour))
+    return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} of {x_label}"), legend=legend)
+
+
+def draw_scatter(
+    groups: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[str]]], x_label: str, y_label: str
+) -> Chart:
+    """Draw points, each with a text under the pointer.
+
+    Args:
+        groups: by name: x, y and the text of each point.
+        x_label: what the horizontal axis shows, with its unit.
+        y_label: what the vertical axis shows, with its unit.
+
+    Returns:
+        The chart.
+    """
+    x = build_axis(x_label, [v for xs, _, _ in groups.values() for v in xs], from_zero=True).widen()
+    y = build_axis(y_label, [v for _, ys, _ in groups.values() for v in ys], from_zero=True).widen()
+    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    parts, legend = [], []
+    for number, (name, (xs, ys, texts)) in enumerate(groups.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        legend.append((name, colour))
+        for a, b, text in zip(x.place(xs, _LEFT, right), y.place(ys, bottom, _TOP), texts, strict=True):
+            place = f'cx="{a:.1f}" cy="{b:.1f}" r="4"'
+            parts.append(f'<circle {place} fill="{colour}" fill-opacity=".6"><title>{escape(text)}</title></circle>')
+    return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}"), legend=legend)
+
+
+def draw_bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str]) -> Chart:
+    """Draw horizontal bars, each divided into parts.
+
+    Args:
+        rows: by name, the number of each part.
+        parts: names, in the order in which they are drawn.
+
+    Returns:
+        The chart, as high as it has rows.
+    """
+    most = max((sum(row.values()) for row in rows.values()), default=1) or 1
+    name_width = min(220, 16 + 7 * max((len(name) for name in rows), default=0))
+    drawn, height = [], 24 * len(rows) + 6
+    for number, (name, row) in enumerate(rows.items()):
+        top, left = 24 * number + 4, float(name_width)
+        drawn.append(f'<text x="{name_width - 8}" y="{top + 13}" text-anchor="end">{escape(_shorten(name))}</text>')
+        for colour, part in zip(COLOURS, parts, strict=False):
+            width = row.get(part, 0) / most * (WIDTH - name_width - 70)
+            if width:
+                title = escape(f"{name}, {part}: {row[part]:,}")
+                place = f'x="{left:.1f}" y="{top}" width="{width:.1f}" height="18"'
+                drawn.append(f'<rect {place} fill="{colour}"><title>{title}</title></rect>')
+            left += width
+        drawn.append(f'<text x="{left + 6:.1f}" y="{top + 13}">{sum(row.values()):,}</text>')
+    about = ", ".join(f"{name} {sum(row.values())}" for name, row in rows.items())
+    return Chart(svg=f"{_open_drawing(height, about)}{''.join(drawn)}</svg>", legend=list(zip(parts, COLOURS, strict=False)))
+
+
+def _shorten(name: str, length: int = 28) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -1,0 +1,81 @@
+"""Serves one page to browsers of this machine, built anew for each request; an open page reloads itself when it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from crossdim.storage_schema.errors import CrossdimError, UsageError
+
+#: A page that is open asks this often whether it has changed, in milliseconds.
+POLL_MS = 5000
+_RELOAD = """<script>
+let shown; setInterval(async () => {
+  const now = await (await fetch("digest")).text();
+  if (shown && now !== shown) location.reload();
+  shown = now;
+}, %d);
+</script>
+"""
+
+
+class PageServer(ThreadingHTTPServer):
+    """A server on the loopback interface, where other machines do not reach it.
+
+    Args:
+        build: returns the page.
+        port: to listen at; 0 takes a free one.
+
+    Raises:
+        UsageError: if the port is taken or not allowed.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, build: Callable[[], bytes], port: int) -> None:
+        self.build = build
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            raise UsageError(f"--serve cannot listen at port {port}: {error.strerror}; name another port, or none") from error
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+
+    def do_GET(self) -> None:  # the name that the base class calls
+        """Answer with the page, or with its digest."""
+        # A page of the web that resolves its own name to this machine would name itself here.
+        if self.headers.get("Host") != f"127.0.0.1:{self.server.server_port}":
+            self._answer(403, b"ask for 127.0.0.1", "text/plain")
+            return
+        if self.path not in ("/", "/digest"):
+            self._answer(404, b"there is one page: /", "text/plain")
+            return
+        try:
+            page = self.server.build()
+        except CrossdimError as error:
+            self._answer(503, f"{error}\n".encode(), "text/plain")
+            return
+        if self.path == "/digest":
+            self._answer(200, hashlib.sha256(page).hexdigest().encode(), "text/plain")
+        else:
+            self._answer(200, page + (_RELOAD % POLL_MS).encode(), "text/html")
+
+    def _answer(self, code: int, body: bytes, kind: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write no line for each request."""

@@ -1,0 +1,113 @@
+"""Reads the results of an evaluation from its document; what is damaged, or of another version, is left out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeResult:
+    """One probe of one dataset: balanced accuracy of the encoder and of untrained ones, each with its deviation over folds."""
+
+    dataset: str
+    presentation: str
+    probe: str
+    num_samples: int
+    num_patients: int
+    num_classes: int
+    num_folds: int
+    trained: float
+    trained_spread: float
+    untrained: float
+    untrained_spread: float
+    difference: float
+    spread: float
+    verdict: str
+
+    @property
+    def sign(self) -> int:
+        """1 if the encoder is above untrained ones by more than the spread, -1 if below, else 0."""
+        return 0 if abs(self.difference) <= self.spread else (1 if self.difference > 0 else -1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """A measure of reconstructions: mean and sample deviation over volumes, and the compression."""
+
+    name: str
+    mean: float
+    spread: float
+    compression: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reconstruction:
+    """Measures of one split of a dataset."""
+
+    title: str
+    measures: list[Measure]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Results of the newest evaluation of a run."""
+
+    results: list[ProbeResult] = field(default_factory=list)
+    reconstructions: list[Reconstruction] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    baselines: int = 0
+
+
+def parse_evaluation(document: dict[str, Any]) -> Evaluation:
+    """Parse the document of an evaluation.
+
+    Args:
+        document: as ``crossdim evaluate`` wrote it.
+
+    Returns:
+        What can be read of it.
+    """
+    notes, baselines = document.get("notes"), document.get("twins")
+    return Evaluation(
+        results=_parse_each(document.get("results"), _parse_result),
+        reconstructions=_parse_each(document.get("restored"), _parse_reconstruction),
+        notes=[str(note) for note in notes] if isinstance(notes, list) else [],
+        baselines=baselines if isinstance(baselines, int) else 0,
+    )
+
+
+def _parse_each(values: object, parse: Callable[[Any], _Item]) -> list[_Item]:
+    found = []
+    for value in values if isinstance(values, list) else []:
+        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):
+            found.append(parse(value))
+    return found
+
+
+def _parse_result(value: dict[str, Any]) -> ProbeResult:
+    words = {name: str(value[name]) for name in ("dataset", "presentation", "probe", "verdict")}
+    counts = {name: int(value[name]) for name in ("num_samples", "num_patients", "num_classes", "num_folds")}
+    names = ("trained", "trained_spread", "untrained", "untrained_spread", "difference", "spread")
+    numbers = {name: float(value[name]) for name in names}
+    if counts["num_classes"] < 1:
+        raise ValueError("a probe tells classes apart")
+    return ProbeResult(**words, **counts, **numbers)  # type: ignore[arg-type]
+
+
+def _parse_reconstruction(value: dict[str, Any]) -> Reconstruction:
+    measures = []
+    for name, one in value["figures"].items():
+        values = np.array(one["values"], np.float64)
+        spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+        measures.append(Measure(name=str(name), mean=float(values.mean()), spread=spread, compression=float(one["compression"])))
+    return Reconstruction(
+        title=f"{value['dataset']}, {len(value['volumes'])} volumes of split {value['split']}", measures=measures
+    )

@@ -1,0 +1,126 @@
+"""What a run's folder tells: configuration, steps, events, and the newest evaluation with its pictures. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.page.pictures import Gallery, Picture
+from crossdim.storage_schema.digest import canonical_json
+from crossdim.storage_schema.errors import DocumentError, StorageError
+from crossdim.training.run_dir.events import list_events, read_event
+from crossdim.training.run_dir.layout import EVALUATION, PICTURES
+from crossdim.training.run_dir.metrics import read_log
+from crossdim.training.run_dir.records import Record
+from crossdim.training.run_dir.run_config import RunConfig, read_run_config
+from crossdim.training.run_dir.status import Status, read_status
+from crossdim.training.show.evaluation import Evaluation, parse_evaluation
+
+#: Kinds of events that a page marks: all but the checkpoints, of which there are many.
+UNMARKED = ("checkpoint",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFacts:
+    """A run as its folder describes it.
+
+    Attributes:
+        damaged: steps that cannot be read.
+        events: all but checkpoints, oldest first.
+        evaluation: the newest; None if there is none.
+        galleries: pictures that the evaluation drew.
+    """
+
+    status: Status
+    config: RunConfig
+    metrics: Sequence[Record]
+    damaged: int
+    events: Sequence[Record]
+    evaluation: Evaluation | None
+    galleries: Sequence[Gallery]
+
+
+def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) -> RunFacts:
+    """Read what a run's folder tells.
+
+    Args:
+        run: its folder.
+        now: the reader's clock, in seconds since 1970.
+        identity: of the run, if it is known from a checkpoint: then its configuration may be damaged or missing.
+
+    Returns:
+        The facts; what is damaged is left out and counted.
+
+    Raises:
+        RunError: if there is no run.
+        DocumentError: if its configuration is damaged.
+        StorageError: if the store does not answer.
+    """
+    status = read_status(run, now, None if identity is None else identity["config"]["steps"])
+    metrics, damaged = read_log(run)
+    evaluation = _read_document(run, EVALUATION, "results")
+    return RunFacts(
+        status=status,
+        config=_read_config(run, identity),
+        metrics=metrics,
+        damaged=damaged,
+        events=[read_event(run, event) for event in list_events(run) if event.kind not in UNMARKED],
+        evaluation=parse_evaluation(evaluation) if evaluation else None,
+        galleries=_parse_galleries(_read_document(run, PICTURES, "galleries") or {}),
+    )
+
+
+def _read_config(run: Bucket, identity: dict[str, Any] | None) -> RunConfig:
+    try:
+        return read_run_config(run)
+    except (DocumentError, StorageError):
+        if identity is None:
+            raise
+        return RunConfig(identity=identity)
+
+
+def _read_document(run: Bucket, path: str, member: str) -> dict[str, Any] | None:
+    """A JSON object with this member; None if there is none that can be read."""
+    if not run.exists(path):
+        return None
+    try:
+        document = json.loads(run.read(path))
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) and isinstance(document.get(member), list) else None
+
+
+def write_pictures(run: Bucket, galleries: Sequence[Gallery]) -> None:
+    """Write the pictures of an evaluation, for pages that are built later.
+
+    Args:
+        run: its folder.
+        galleries: what is shown.
+    """
+    document = []
+    for gallery in galleries:
+        rows = [[name, [[picture.caption, picture.uri] for picture in pictures]] for name, pictures in gallery.rows]
+        document.append({"title": gallery.title, "rows": rows})
+    run.put(PICTURES, canonical_json({"galleries": document}))
+
+
+def _parse_galleries(document: dict[str, Any]) -> list[Gallery]:
+    try:
+        return [
+            Gallery(
+                title=str(one["title"]),
+                rows=[(str(name), [_parse_picture(*pair) for pair in pictures]) for name, pictures in one["rows"]],
+            )
+            for one in document.get("galleries", [])
+        ]
+    except (ValueError, LookupError, TypeError):
+        return []
+
+
+def _parse_picture(caption: object, uri: object) -> Picture:
+    if not isinstance(uri, str) or not uri.startswith("data:image/png;base64,"):
+        raise ValueError("a picture of a page lies inside it")
+    return Picture(caption=str(caption), uri=uri)

@@ -1,0 +1,108 @@
+"""The page of a run: verdict, figures, curves, pictures, events and configuration in one HTML file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crossdim.foundation.location import format_location
+from crossdim.foundation.page.render import render_page
+from crossdim.foundation.progress import format_seconds
+from crossdim.storage_schema.names import printable
+from crossdim.training.show.curves import count_mix, draw_curves
+from crossdim.training.show.evaluation import Evaluation
+from crossdim.training.show.facts import RunFacts
+from crossdim.training.show.findings import describe_verdict, find_warnings
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def build_page(facts: RunFacts) -> bytes:
+    """Build the page of a run.
+
+    Args:
+        facts: what its folder tells.
+
+    Returns:
+        HTML in UTF-8.
+    """
+    evaluation = facts.evaluation or Evaluation()
+    provenance = facts.config.provenance
+    return render_page(
+        TEMPLATE,
+        title=f"{provenance.get('recipe') or _find_method(facts)}, {format_location(facts.status.run)}",
+        verdict=describe_verdict(facts),
+        status=facts.status,
+        warnings=find_warnings(facts),
+        facts=_list_facts(facts),
+        results=evaluation.results,
+        baselines=evaluation.baselines,
+        reconstructions=evaluation.reconstructions,
+        notes=list(map(printable, evaluation.notes)),
+        curves=draw_curves(facts.metrics, facts.events),
+        mix=count_mix(facts.metrics),
+        galleries=facts.galleries,
+        events=[_describe_event(event) for event in reversed(facts.events)],
+        recipe=provenance.get("recipe"),
+        changed=provenance.get("changed", []),
+        config=json.dumps(facts.config.identity["config"], indent=2, sort_keys=True),
+        datasets=_list_datasets(facts),
+        commands="\n".join(_list_commands(facts)),
+    )
+
+
+def _find_method(facts: RunFacts) -> str:
+    return str(facts.config.identity["config"].get("method", {}).get("kind", "a run"))
+
+
+def _list_facts(facts: RunFacts) -> list[tuple[str, str]]:
+    """What a person wants to know of a run first; what is not known is left out."""
+    config, status, provenance = facts.config.identity["config"], facts.status, facts.config.provenance
+    spent = sum(record["step_s"] for record in facts.metrics)
+    versions = provenance.get("versions", {})
+    values = {
+        "samples a step": str(config.get("global_batch")),
+        "time of its steps": format_seconds(spent) if spent else None,
+        "workers": None if status.workers is None else str(status.workers),
+        "device": provenance.get("device"),
+        "precision": config.get("compute", {}).get("precision"),
+        "rate": f"{status.samples_per_s:.3g} samples/s" if status.samples_per_s else None,
+        "waiting for data": f"{status.wait_share:.0%}" if status.wait_share is not None else None,
+        "steps done again": str(status.in_vain),
+        "time left": format_seconds(status.eta_s) if status.eta_s else None,
+        "seed": str(config.get("seed")),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or None,
+    }
+    return [(name, str(value)) for name, value in values.items() if value]
+
+
+def _describe_event(event: dict[str, Any]) -> list[str]:
+    time = f"{datetime.fromtimestamp(event['time_s'], UTC):%Y-%m-%d %H:%M:%S}" if event.get("time_s") else ""
+    text = printable(" ".join(str(event.get("text", "")).split()))
+    return [str(event["step"]), time, event["kind"], str(event.get("workers", "")), text]
+
+
+def _list_datasets(facts: RunFacts) -> list[dict[str, str]]:
+    identity = facts.config.identity
+    datasets, weights = identity.get("datasets", []), identity.get("weights", [])
+    sources = [*map(format_location, facts.config.sources), *[""] * len(datasets)]
+    return [
+        {
+            "name": printable(str(one.get("name"))),
+            "where": where,
+            "weight": str(weight),
+            "manifest": str(one.get("manifest")),
+        }
+        for one, where, weight in zip(datasets, sources, [*weights, *[""] * len(datasets)], strict=False)
+    ]
+
+
+def _list_commands(facts: RunFacts) -> list[str]:
+    """The command of the run, and those that come next."""
+    run, data = shlex.quote(format_location(facts.status.run)), shlex.join(map(format_location, facts.config.sources))
+    given = facts.config.provenance.get("command")
+    commands = [printable(str(given))] if given else []
+    return [*commands, f"crossdim status {run}", f"crossdim evaluate {run} --data {data}"]

@@ -1,0 +1,32 @@
+"""The summary of a run as text for a terminal."""
+
+from __future__ import annotations
+
+from crossdim.foundation.location import format_location
+from crossdim.storage_schema.names import printable
+from crossdim.training.run_dir.layout import REPORT
+from crossdim.training.show.curves import count_mix
+from crossdim.training.show.facts import RunFacts
+from crossdim.training.show.findings import describe_verdict, find_warnings
+
+
+def format_run(facts: RunFacts) -> str:
+    """Format a run for people: its verdict, how it is doing, what it was made of."""
+    lines = [str(facts.status), f"  {describe_verdict(facts)}"]
+    lines += [f"  warning: {printable(warning)}" for warning in find_warnings(facts)]
+    identity = facts.config.identity
+    config, compute = identity["config"], identity["config"].get("compute", {})
+    method = config.get("method", {}).get("kind", "unknown")
+    recipe = facts.config.provenance.get("recipe")
+    named = f"{recipe} (method {method})" if recipe else f"method {method}"
+    lines.append(f"  {named}, {config.get('global_batch')} samples a step, seed {config.get('seed')}, {compute.get('precision')}")
+    mix = ", ".join(f"{name} {number} ({share:.0%})" for name, number, share in count_mix(facts.metrics))
+    lines += [f"  samples: {mix}"] if mix else []
+    for url, dataset in zip(facts.config.sources, identity.get("datasets", []), strict=False):
+        lines.append(f"  data: {format_location(url)} ({printable(str(dataset.get('name')))})")
+    for result in facts.evaluation.results if facts.evaluation else []:
+        untrained = f"untrained {result.untrained:.3f} ± {result.untrained_spread:.3f}"
+        lines.append(f"  probe: {printable(result.dataset)}, {printable(result.probe)}: {result.trained:.3f}, {untrained}")
+    if facts.evaluation:
+        lines.append(f"  report: {format_location(facts.status.run)}/{REPORT}")
+    return "\n".join(lines)
