@@ -95,11 +95,12 @@ def build_galleries(
         settings = find_recorded_settings(manifest.preprocessing)
         spec = Pseudo3D(**settings) if settings else None  # type: ignore[arg-type]
         return [Gallery(title=_describe(row), rows=_draw_image(row, unit, spec)) for row, unit in zip(rows, units, strict=True)]
-    grid = SuperpatchGrid(**manifest.preprocessing["superpatch"])  # type: ignore[arg-type]
+    recorded = manifest.preprocessing.get("superpatch")
+    grid = SuperpatchGrid(**recorded) if isinstance(recorded, dict) else None
     galleries = []
     for number, (row, unit) in enumerate(zip(rows, units, strict=True)):
         drawn = [("", draw_three_planes(unit[0][_find_inside(row)]))]
-        if number < SHOWN_GRIDS:
+        if grid and row["volume_shape"] and number < SHOWN_GRIDS:
             drawn += _draw_grid(dataset, tuple(row["volume_shape"]), _find_samples(catalog, row["source_uri"]), grid)
         galleries.append(Gallery(title=_describe(row), rows=drawn))
     return galleries
@@ -107,6 +108,8 @@ def build_galleries(
 
 def _find_inside(row: CatalogRow) -> tuple[slice, ...]:
     """The part of a superpatch that lies in its volume, and is not filled up."""
+    if not row["volume_shape"] or not row["origin_zyx"]:
+        return ()
     return tuple(slice(size - first) for size, first in zip(row["volume_shape"], row["origin_zyx"], strict=True))
 
 

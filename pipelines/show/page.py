@@ -142,7 +142,8 @@ def _draw_sizes(inputs: pa.Table, presentation: Presentation) -> tuple[Chart, Ch
     spacings: dict[str, tuple[list[float], list[float], list[str]]] = {}
     for row in rows:
         text = printable(f"{row['source_uri']}: {describe_size(row)}, {describe_spacing(row['spacing_mm'])}")
-        width, height = (row["volume_shape"][2], row["volume_shape"][0]) if is_volume else _find_image_size(row)
+        shape = row["volume_shape"] or row["shape"][1:]
+        width, height = (shape[2], shape[0]) if is_volume else _find_image_size(row)
         _add(sizes, row["modality"], width, height, text)
         if row["spacing_mm"] and is_volume:
             _add(spacings, row["modality"], width * row["spacing_mm"][2], height * row["spacing_mm"][0], text)

@@ -10,7 +10,7 @@ from typing import Any
 
 from crossdim.foundation.location import format_location
 from crossdim.foundation.page.render import render_page
-from crossdim.foundation.progress import format_seconds
+from crossdim.foundation.rates import format_seconds
 from crossdim.storage_schema.names import printable
 from crossdim.training.show.curves import count_mix, draw_curves
 from crossdim.training.show.evaluation import Evaluation

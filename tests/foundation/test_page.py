@@ -1,0 +1,163 @@
+"""Charts whose points are where their values say, pictures that are the arrays, and a server that answers this machine alone."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from crossdim.foundation.page.charts import (
+    Chart,
+    build_axis,
+    draw_bars,
+    draw_histogram,
+    draw_lines,
+    draw_scatter,
+    find_ticks,
+)
+from crossdim.foundation.page.pictures import encode_png
+from crossdim.foundation.page.serve import PageServer
+from crossdim.storage_schema.errors import StorageError, UsageError
+
+SVG = "{http://www.w3.org/2000/svg}"
+NUMBERS = st.floats(-1e9, 1e9, allow_nan=False)
+HOSTILE = '<script>alert(1)</script> & "quoted"'
+
+
+def parse(chart: Chart) -> ElementTree.Element:
+    """The drawing as a document: what is no XML fails here."""
+    return ElementTree.fromstring(chart.svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
+
+
+@given(low=NUMBERS, span=st.floats(1e-6, 1e9), count=st.integers(2, 8))
+def test_ticks_are_round_and_inside(low: float, span: float, count: int) -> None:
+    high = low + span
+    if high <= low:
+        return
+    ticks = find_ticks(low, high, count)
+    slack = span * 1e-6 + abs(low) * 1e-9
+    assert 1 <= len(ticks) <= 2.5 * count + 2
+    assert all(low - slack <= tick <= high + slack for tick in ticks) or ticks == [low]
+
+
+@given(values=st.lists(NUMBERS, max_size=20))
+def test_an_axis_holds_its_values_and_is_never_empty(values: list[float]) -> None:
+    axis = build_axis("x", values)
+    assert axis.low < axis.high
+    assert all(axis.low <= value <= axis.high for value in values)
+
+
+def test_points_of_a_line_are_where_their_values_say() -> None:
+    x, y = [0.0, 5.0, 10.0], [1.0, 3.0, 2.0]
+    line = parse(draw_lines({"loss": (x, y)}, "step", "loss")).find(f"{SVG}polyline")
+    assert line is not None
+    points = np.array([[float(v) for v in pair.split(",")] for pair in line.attrib["points"].split()])
+    assert points[:, 0] == pytest.approx(np.interp(x, [0, 10], [points[0, 0], points[2, 0]]), abs=0.1)
+    assert points[:, 1] == pytest.approx(np.interp(y, [1, 3], [points[0, 1], points[1, 1]]), abs=0.1)
+    assert points[1, 1] < points[2, 1] < points[0, 1]  # up is down in an image
+
+
+def test_values_that_are_not_finite_are_left_out_of_a_line() -> None:
+    line = parse(draw_lines({"a": ([0, 1, 2], [1.0, float("nan"), 2.0])}, "step", "a")).find(f"{SVG}polyline")
+    assert line is not None
+    assert len(line.attrib["points"].split()) == 2
+
+
+def test_heights_of_a_histogram_are_its_counts() -> None:
+    path = parse(draw_histogram([0, 1, 2], {"n": [1, 4]}, "value", "count")).find(f"{SVG}path[@fill-opacity]")
+    assert path is not None
+    bottom, first, second, _ = (float(v) for v in re.findall(r"(?:M[\d.]+ |V)([\d.]+)", path.attrib["d"]))
+    assert (bottom - first) * 4 == pytest.approx(bottom - second, abs=0.5)
+
+
+def test_lengths_of_bars_are_their_counts() -> None:
+    bars = parse(draw_bars({"well": {"train": 30, "test": 10}, "sick": {"train": 20}}, ["train", "test"])).findall(f"{SVG}rect")
+    widths = [float(bar.attrib["width"]) for bar in bars]
+    assert widths == pytest.approx([widths[0], widths[0] / 3, widths[0] * 2 / 3], abs=0.1)
+
+
+def test_names_are_text_in_every_chart() -> None:
+    point: tuple[list[float], list[float], list[str]] = ([1.0], [1.0], [HOSTILE])
+    charts = [
+        draw_lines({HOSTILE: ([0, 1], [0, 1])}, HOSTILE, HOSTILE, [(0.5, HOSTILE)]),
+        draw_histogram([0, 1], {HOSTILE: [1]}, HOSTILE, HOSTILE),
+        draw_scatter({HOSTILE: point}, HOSTILE, HOSTILE),
+        draw_bars({HOSTILE: {HOSTILE: 1}}, [HOSTILE]),
+    ]
+    for chart in charts:
+        assert "<script" not in chart.svg
+        assert "<script>" not in "".join(parse(chart).itertext()) or "&lt;script" in chart.svg
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (200, 300), (1000, 40), (30, 30, 3)])
+def test_a_picture_is_its_array(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).random(shape, np.float32)
+    data = encode_png(image).removeprefix("data:image/png;base64,")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    factor, step = max(1, shown.shape[0] // shape[0]), -(-shape[0] // shown.shape[0])
+    assert max(shown.shape[:2]) <= 448
+    np.testing.assert_array_equal(shown[::factor, ::factor], (image[::step, ::step] * 255).astype(np.uint8))
+
+
+@contextlib.contextmanager
+def served(page: list[bytes]) -> Iterator[str]:
+    def build() -> bytes:
+        if not page:
+            raise StorageError("the store does not answer")
+        return page[-1]
+
+    with PageServer(build, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def get(url: str, host: str | None = None) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, headers={"Host": host} if host else {})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_a_served_page_is_built_anew_and_knows_when_it_has_changed() -> None:
+    page = [b"<p>one</p>"]
+    with served(page) as url:
+        assert get(url)[1].startswith(b"<p>one</p>")
+        assert get(f"{url}digest") == (200, hashlib.sha256(b"<p>one</p>").hexdigest().encode())
+        page.append(b"<p>two</p>")
+        assert get(url)[1].startswith(b"<p>two</p>")
+        assert get(f"{url}digest")[1] == hashlib.sha256(b"<p>two</p>").hexdigest().encode()
+        assert get(f"{url}../etc/passwd")[0] == 404
+        page.clear()
+        assert get(url) == (503, b"the store does not answer\n")
+
+
+def test_a_page_of_the_web_cannot_read_what_is_served() -> None:
+    """Its name may resolve to this machine, but a browser sends that name."""
+    with served([b"patients"]) as url:
+        assert get(url, "attacker.example")[0] == 403
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    with served([b""]) as url, pytest.raises(UsageError, match="cannot listen at port"):
+        PageServer(bytes, int(url.rstrip("/").rpartition(":")[2]))

@@ -1,0 +1,132 @@
+"""Every page in a real browser: it draws, asks no network, says nothing on the console, and works on a phone and by keyboard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossdim.cli import main
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.page.serve import POLL_MS
+from tests.pipelines.corpora import write_images, write_volumes
+from tests.training.published import images, publish, superpatches
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(CHROMIUM is None, reason="pages are opened in chromium: apt-get install chromium"),
+]
+#: Screenshots for people; the folder is ignored by git.
+SHOTS = Path(__file__).parents[2] / "screenshots"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of each kind, each made by the real command."""
+    lab = tmp_path_factory.mktemp("pages")
+    write_images(lab / "raw" / "images")
+    write_volumes(lab / "raw" / "volumes")
+    common = ("--local", "--json", "--source-names", "relative")
+    assert main(["prepare", str(lab / "raw/images"), "--recipe", "xray-pseudo3d:tiny", "--out", str(lab / "xr"), *common]) == 3
+    volumes = ("--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16", *common)
+    assert main(["prepare", str(lab / "raw/volumes"), *volumes, "--out", str(lab / "ct")]) == 3
+    for name, samples in (("flat", images(24)), ("solid", superpatches(12))):
+        publish(Bucket(str(lab / name)), samples, name)
+    data = ("--data", str(lab / "flat"), str(lab / "solid"))
+    run = ("--recipe", "cdssl-p3d:tiny", *data, "--out", str(lab / "run"), "--workers", "0", "--steps", "4")
+    assert main(["pretrain", *run, "--set", "global_batch=8", "--json"]) == 0
+    assert main(["show", str(lab / "run"), "--html", str(lab / "unfinished.html")]) == 0
+    assert main(["evaluate", str(lab / "run"), *data, "--baselines", "1", "--json"]) == 0
+    return {
+        "images": lab / "xr/dataset.html",
+        "volumes": lab / "ct/dataset.html",
+        "run": lab / "unfinished.html",
+        "report": lab / "run/report.html",
+    }
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        # Chromium's sandbox needs rights that a container does not give; the pages are our own.
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 390)])
+@pytest.mark.parametrize("name", ["images", "volumes", "run", "report"])
+def test_a_page_draws_alone_and_in_silence(name: str, scheme: str, width: int, pages: dict[str, Path], browser: Any) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(pages[name].as_uri())
+    page.evaluate("for (const image of document.images) image.loading = 'eager'")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    charts = page.query_selector_all("svg.chart")
+    assert charts
+    SHOTS.mkdir(exist_ok=True)
+    shot = SHOTS / f"{name}-{scheme}-{width}.png"
+    page.screenshot(path=shot, full_page=True)
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    background = pixels[2, 2].astype(int)
+    assert (background.mean() < 60) == (scheme == "dark")
+    assert (np.abs(pixels - background).max(axis=2) > 40).mean() > 0.01
+    charts[0].screenshot(path=SHOTS / "chart.png")
+    drawn = np.asarray(Image.open(SHOTS / "chart.png").convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(drawn, axis=0)) > 10
+    page.close()
+
+
+def test_a_chart_is_read_by_pointer_and_by_keyboard(pages: dict[str, Path], browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(pages["run"].as_uri())
+    page.locator("svg.chart").first.focus()
+    page.keyboard.press("ArrowLeft")
+    by_keyboard = page.locator(".readout").first.text_content()
+    assert by_keyboard.startswith("step 3: loss ")
+    page.locator("svg.chart").first.hover(position={"x": 70, "y": 100})
+    assert page.locator(".readout").first.text_content().startswith("step 0: loss ")
+    page.close()
+
+
+def test_a_table_is_sorted_and_filtered(pages: dict[str, Path], browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(pages["images"].as_uri())
+    table, rows = page.locator("table.grid").first, page.locator("table.grid").first.locator("tbody tr")
+    assert rows.count() == 2
+    first = [rows.nth(number).text_content() for number in range(2)]
+    table.locator("th button").first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    assert [rows.nth(number).text_content() for number in range(2)] == sorted(first, reverse=True)
+    page.locator("input[type=search]").first.fill("TRUNC")
+    assert table.locator("tbody tr:visible").count() == 1
+    page.close()
+
+
+def test_a_served_page_renews_itself(browser: Any) -> None:
+    from tests.foundation.test_page import served
+
+    content = [b"<!doctype html><p>step 1</p>"]
+    with served(content) as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.wait_for_timeout(POLL_MS + 1000)  # it has asked once, and knows what it shows
+        content.append(b"<!doctype html><p>step 2</p>")
+        page.wait_for_selector("text=step 2", timeout=4 * POLL_MS)
+        page.close()

@@ -1,0 +1,117 @@
+"""The first sentence of a page says what the figures say, and warnings come where they are due and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossdim.training.run_dir.run_config import RunConfig
+from crossdim.training.run_dir.status import Status
+from crossdim.training.show.curves import MAX_POINTS, average_points, count_mix, draw_curves
+from crossdim.training.show.evaluation import Evaluation, parse_evaluation
+from crossdim.training.show.facts import RunFacts
+from crossdim.training.show.findings import describe_verdict, find_warnings
+
+
+def result(difference: float, spread: float = 0.05) -> dict[str, Any]:
+    words = {"dataset": "d", "presentation": "image", "probe": "knn", "verdict": "v"}
+    counts = {"num_samples": 40, "num_patients": 20, "num_classes": 2, "num_folds": 5}
+    figures = {"trained": 0.6 + difference, "trained_spread": 0.03, "untrained": 0.6, "untrained_spread": 0.04}
+    return words | counts | figures | {"difference": difference, "spread": spread}
+
+
+def record(step: int, dimensions: float = 8.0) -> dict[str, Any]:
+    return {
+        "step": step,
+        "loss": 1.0 / (step + 1),
+        "terms": {"a": 1.0},
+        "monitors": {"s/dimensions0": dimensions},
+        "lr": 0.1,
+        "grad_norm": 1.0,
+        "counts": {"pseudo3d": 2, "superpatch": 6},
+        "step_s": 0.5,
+        "wait_s": 0.1,
+        "skew_s": 0.0,
+    }
+
+
+def facts(evaluation: Evaluation | None = None, dimensions: float = 8.0, damaged: int = 0, **status: Any) -> RunFacts:
+    return RunFacts(
+        status=Status(run="/r", state="done", step=30, steps=30, events={}, notable_events=[], **status),
+        config=RunConfig(identity={"config": {}}),
+        metrics=[record(step, dimensions) for step in range(30)],
+        damaged=damaged,
+        events=[],
+        evaluation=evaluation,
+        galleries=[],
+    )
+
+
+@pytest.mark.parametrize(
+    ("differences", "sentence"),
+    [
+        ([0.2, 0.1, 0.06, 0.3], "Better than an untrained network on 4 of 4 probes."),
+        ([0.2, 0.01], "Better than an untrained network on 1 of 2 probes, no difference on 1."),
+        ([0.2, -0.2, 0.0], "Better than an untrained network on 1 of 3 probes, worse on 1, no difference on 1."),
+        ([-0.2, -0.01], "Worse than an untrained network on 1 of 2 probes, no difference on 1."),
+        ([0.01, -0.05], "No better than an untrained network: on 2 of 2 probes the difference is inside the spread."),
+        ([0.2], "Better than an untrained network on 1 of 1 probe."),
+    ],
+)
+def test_the_verdict_counts_probes_by_difference_and_spread(differences: list[float], sentence: str) -> None:
+    evaluation = parse_evaluation({"results": [result(difference) for difference in differences]})
+    assert describe_verdict(facts(evaluation)) == sentence
+
+
+def test_what_is_not_known_is_not_called_better() -> None:
+    assert describe_verdict(facts()).startswith("It has not been evaluated.")
+    assert describe_verdict(facts(Evaluation())).startswith("It was evaluated without labels.")
+
+
+def test_collapsed_features_are_warned_of_and_others_are_not() -> None:
+    assert find_warnings(facts()) == []
+    (warning,) = find_warnings(facts(dimensions=1.2))
+    assert "s/dimensions0 1.2" in warning
+    assert "collapse" in warning
+
+
+def test_waiting_and_lost_steps_are_warned_of() -> None:
+    found = find_warnings(facts(wait_share=0.3, skew_share=0.2, damaged=4))
+    assert [warning.split()[0] for warning in found] == ["30%", "20%", "4"]
+    assert find_warnings(facts(wait_share=0.05, skew_share=0.0)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"trained": "high"}, {"num_classes": 0}, {"spread": None}, {"difference": []}],
+)
+def test_a_result_that_is_damaged_is_left_out(change: dict[str, Any]) -> None:
+    parsed = parse_evaluation({"results": [result(0.2), result(0.2) | change, 7, None], "notes": 3, "restored": [{}, 1]})
+    assert len(parsed.results) == 1
+    assert parsed.notes == []
+    assert parsed.reconstructions == []
+
+
+def test_a_long_line_is_averaged_and_a_short_one_is_left_alone() -> None:
+    x = np.arange(10_000, dtype=np.float64)
+    means, values = average_points(x, np.sin(x / 1000))
+    assert len(means) == MAX_POINTS
+    assert np.abs(values - np.sin(means / 1000)).max() < 1e-3
+    y = np.array([1.0, np.nan, 3.0])
+    kept = average_points(np.arange(3.0), y)
+    np.testing.assert_array_equal(kept, [[0, 2], [1, 3]])
+
+
+def test_the_mix_is_counted() -> None:
+    assert count_mix(facts().metrics) == [("pseudo3d", 60, 0.25), ("superpatch", 180, 0.75)]
+
+
+def test_curves_mark_what_happened() -> None:
+    lost = {"kind": "lost", "step": 7, "text": "worker 1 died", "workers": 2}
+    starts = [{"kind": "start", "step": 0, "workers": 2}, {"kind": "resume", "step": 7, "workers": 1}]
+    charts = {title: chart for title, _, chart in draw_curves(facts().metrics, [starts[0], lost, starts[1]])}
+    assert {"Loss", "Terms", "Effective dimensions", "Time", "Workers"} <= set(charts)
+    assert "step 7: lost, worker 1 died" in charts["Loss"].svg
+    assert draw_curves(facts().metrics[:1], []) == []

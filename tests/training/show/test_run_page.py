@@ -1,0 +1,96 @@
+"""``crossdim show`` of a real run: from its folder alone, before and after its evaluation, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crossdim.cli import main
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir.layout import PICTURES
+from crossdim.training.run_dir.run_config import read_run_config
+from crossdim.training.show.facts import read_facts
+from tests.training.published import images, publish
+
+pytestmark = pytest.mark.integration
+SECRET = "hunter2-is-not-published"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that a process of its own made, so that its command is recorded; and its evaluation."""
+    root = tmp_path_factory.mktemp("lab")
+    publish(Bucket(str(root / "data")), images(24), "flat")
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", str(root / "data"), "--out", str(root / "run"), "--workers", "0"]
+    settings = ["--steps", "3", "--set", "global_batch=8", "--access-key", "k", "--secret-key", SECRET]
+    done = subprocess.run([sys.executable, "-m", "crossdim", *line, *settings], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_before_an_evaluation_nothing_is_claimed(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(lab / "run")]) == 0
+    text = capsys.readouterr().out
+    assert "done, step 3 of 3" in text
+    assert "It has not been evaluated." in text
+    assert "cdssl-p3d:tiny (method cdssl-p3d), 8 samples a step, seed 0, fp32" in text
+    assert "pseudo3d 24 (100%)" in text
+    assert main(["show", str(lab / "run"), "--html", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "<h1>It has not been evaluated." in page
+    assert page.count("<svg") >= 5
+    assert "global_batch</td><td" in page  # a setting that differs from the recipe
+
+
+def test_provenance_is_recorded_without_secrets(lab: Path) -> None:
+    provenance = read_run_config(Bucket(str(lab / "run"))).provenance
+    assert provenance["recipe"] == "cdssl-p3d:tiny"
+    assert {path for path, _, _ in provenance["changed"]} == {"steps", "global_batch"}
+    assert provenance["command"].startswith("crossdim pretrain --recipe cdssl-p3d:tiny --data ")
+    assert {"crossdim", "python", "torch"} <= set(provenance["versions"])
+    for path in (lab / "run").rglob("*"):
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes()
+
+
+def test_after_an_evaluation_the_verdict_comes_first_and_the_report_is_the_page(lab: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(lab / "run"), "--data", str(lab / "data"), "--baselines", "1", "--json"]) == 0
+    run = Bucket(str(lab / "run"))
+    facts = read_facts(run, now=0.0)
+    assert facts.evaluation is not None
+    assert {one.probe for one in facts.evaluation.results} == {"knn", "linear"}
+    assert len(facts.galleries) == 2
+    report = (lab / "run" / "report.html").read_text()
+    assert "untrained network" in report.partition("</h1>")[0].partition("<h1>")[2]
+    assert report.count("data:image/png") == sum(len(pictures) for g in facts.galleries for _, pictures in g.rows)
+    assert main(["show", str(lab / "run"), "--html", str(tmp_path / "page.html")]) == 0
+    strip = [line for line in (tmp_path / "page.html").read_text().splitlines() if "data-lines" not in line]
+    assert set(strip) <= set(report.splitlines())
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"galleries": 1}', b'{"galleries": [{"title": "x"}]}'])
+def test_pictures_that_are_damaged_are_left_out(lab: Path, damage: bytes) -> None:
+    run = Bucket(str(lab / "run"))
+    run.put(PICTURES, damage)
+    assert read_facts(run, now=0.0).galleries == []
+
+
+def test_pictures_come_from_the_page_alone(lab: Path) -> None:
+    """Somebody who may write into the folder makes nobody's browser ask another server."""
+    run = Bucket(str(lab / "run"))
+    row = ["", [["caption", "http://attacker.example/x.png"]]]
+    run.put(PICTURES, json.dumps({"galleries": [{"title": "t", "rows": [row]}]}).encode())
+    assert read_facts(run, now=0.0).galleries == []
+
+
+def test_no_torch_and_no_ray_are_imported(lab: Path) -> None:
+    code = (
+        "import sys; from crossdim.cli import main; "
+        f"assert main(['show', {str(lab / 'run')!r}, '--html', {str(lab / 'x.html')!r}]) == 0; "
+        "print([m for m in ('torch', 'ray', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
