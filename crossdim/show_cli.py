@@ -24,7 +24,12 @@ REFUSALS = ("quarantine", "ignored")
 def build_parser() -> argparse.ArgumentParser:
     """The command line of ``show``."""
     parser = entry_point.Parser(prog="crossdim", description="What a dataset or a run holds.")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    add_verbs(parser.add_subparsers(metavar="VERB", required=True))
+    return parser
+
+
+def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
+    """Add the verb ``show``."""
     verb = verbs.add_parser("show", help="what a dataset or a run holds, as text or as an HTML page")
     verb.add_argument("subject", metavar="DATASET|RUN|QUARANTINE", help="a dataset, its folder quarantine, or a run")
     verb.add_argument("--html", metavar="FILE", help="write a page with pictures, which needs no network to be looked at")
@@ -34,7 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_store_options(verb)
     entry_point.add_examples(verb, ["crossdim show s3://lab/ct-1mm --html ct.html", "crossdim show runs/first --serve"])
     verb.set_defaults(verb=_show)
-    return parser
 
 
 def _parse_port(text: str) -> int:
