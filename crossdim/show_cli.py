@@ -11,6 +11,7 @@ from pathlib import Path
 
 from crossdim.foundation import entry_point
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.config_options import add_config_options
 from crossdim.foundation.location import format_location, local_path
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.storage_schema.errors import StorageError, UsageError
@@ -36,6 +37,7 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     serve = "show the page at this port of the loopback interface, renewed while a run goes on (default: a free port)"
     verb.add_argument("--serve", metavar="PORT", nargs="?", const=0, type=_parse_port, help=serve)
     verb.add_argument("--json", action="store_true", help="print one JSON object")
+    add_config_options(verb)
     add_store_options(verb)
     entry_point.add_examples(verb, ["crossdim show s3://lab/ct-1mm --html ct.html", "crossdim show runs/first --serve"])
     verb.set_defaults(verb=_show)
