@@ -150,13 +150,20 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """In a forked process: its signals are its own, not its parent's."""
-    if _state.listening:
+    """In a forked process: its signals are its own, not its parent's.
+
+    A SIGINT that came to it meanwhile ends it when signals are let through again, by the system's default action: Python's would
+    raise an error inside this function, which is printed and dropped.
+    """
+    was_listening = _state.listening
+    if was_listening:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in EXIT_CODES:
+            signal.signal(number, signal.SIG_DFL)
         _state.listening = False
     _after_fork()
+    if was_listening:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -251,3 +251,19 @@ def test_processes_are_found_by_what_they_were_started_with() -> None:
         assert find_started_with("CROSSDIM_TEST", "a=b") == [process.pid]
         assert find_started_with("CROSSDIM_TEST", "a=") == []
         process.kill()
+
+
+def test_a_signal_to_a_child_that_is_being_forked_ends_it_without_a_traceback() -> None:
+    """As Ctrl-C does, which every process of the terminal gets: here between the fork and the end of our hook in the child."""
+    code = (
+        "import os, signal\n"
+        "os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGINT))\n"  # runs before ours
+        "from crossdim.foundation import signals\n"
+        "with signals.listen():\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os._exit(7)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"{-signal.SIGINT}\n", "")
