@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions com
 
 #: Parameters and buffers of a network, at most: far more than any has, few enough to be counted in seconds.
 MAX_TENSORS = 20_000
+#: Labels of a dataset that a message names.
+MAX_LABELS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,7 @@ def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, wo
     datasets = [open_dataset(source.bucket) for source in sources]
     weights = [source.weight for source in sources]
     problems = _find_data_problems(config, datasets) + _find_world_problems(config, datasets, weights, world)
+    problems += _find_label_problems(config.method.label_names(), datasets)
     if config.mixing.mode == "joint":
         problems += _find_joint_problems(config, datasets)
     if config.compute.precision == "bf16" and not use_gpu:
@@ -124,6 +128,23 @@ def _find_data_problems(config: Pretraining, datasets: Sequence[PublishedDataset
         theirs = next(c.pseudo3d for c in datasets if c.bucket.where("") == first)
         if theirs != dataset.pseudo3d:
             problems.append(Problem(loc=url, message=f"has another pseudo-3D geometry than {first}"))
+    return problems
+
+
+def _find_label_problems(classes: Sequence[str], datasets: Sequence[PublishedDataset]) -> list[Problem]:
+    """Check that datasets have samples of the classes that a method learns from: without any it would run, and learn nothing."""
+    if not classes:
+        return []
+    counts = [Counter(dataset.column("label")) for dataset in datasets]
+    problems = []
+    for dataset, found in zip(datasets, counts, strict=True):
+        if not found.keys() & set(classes):
+            labels = ", ".join(f"{label} ({number})" for label, number in found.most_common(MAX_LABELS) if label is not None)
+            has = f"its labels are {labels}" if labels else "it has no labels: prepare it with --label folder or --labels"
+            message = f"has no sample of the classes {', '.join(classes)}; {has}"
+            problems.append(Problem(loc=dataset.bucket.where(""), message=message))
+    if missing := [name for name in classes if not any(found[name] for found in counts)]:
+        problems.append(Problem(loc="method.classes", message=f"no dataset has a sample of {', '.join(missing)}"))
     return problems
 
 

@@ -139,6 +139,10 @@ class MethodConfig(ABC):
             ``x``, the encoder's input without its batch axis, and ``target`` in unit range.
         """
 
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that the method learns from; none for a method that needs no labels."""
+        return ()
+
     def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
         """The geometry by which the encoder sees images of a dataset as volumes; None if it does not unroll images."""
         return pseudo3d

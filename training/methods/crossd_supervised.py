@@ -82,6 +82,10 @@ class CrossDSupervised(MethodConfig):
         """
         return self.views.whole(sample, pseudo3d)
 
+    def label_names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
     def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> None:
         """None: images are not unrolled here."""
 
