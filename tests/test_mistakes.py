@@ -66,7 +66,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 PREPARE = "prepare {png} --recipe xray-pseudo3d:tiny --out {new} --local"
 PRETRAIN = "pretrain --recipe cdssl-p3d:tiny --data {xr} --out {new} --workers 0 --steps 1"
-SUPERVISED = PRETRAIN.replace("cdssl-p3d", "cross-d-supervised")
+SUPERVISED = PRETRAIN.replace("cdssl-p3d", "cross-d-supervised") + ' --set method.classes=["a","b"]'
 ON_RAY = PRETRAIN.replace("--workers 0", "--workers 1")
 ENDPOINT = "--endpoint-url http://127.0.0.1:{port} --access-key k --secret-key s"
 MISTAKES = {
@@ -86,7 +86,7 @@ MISTAKES = {
     "another run's folder": Mistake(PRETRAIN.replace("{new}", "{run}") + " --set seed=3", FAILED, "seed", "another"),
     "more workers than samples": Mistake(PRETRAIN.replace("--workers 0", "--workers 64"), WRONG_USE, "64", "global_batch"),
     "no GPU": Mistake(f"{ON_RAY} --gpu", WRONG_USE, "GPU", "--gpu"),
-    "other classes": Mistake(f'{SUPERVISED} --set method.classes=["a","b"]', WRONG_USE, "no sample of the classes a, b", "its labels are"),
+    "other classes": Mistake(SUPERVISED, WRONG_USE, "no sample of the classes a, b", "its labels are"),
     "no run": Mistake("status {empty}", FAILED, "empty", "pretrain"),
     "no checkpoint": Mistake("evaluate {empty} --data {xr}", FAILED, "holds no checkpoint", "pretrain it first"),
     "nothing to show": Mistake("show {notes}", FAILED, "neither a published dataset", "name the --out"),
