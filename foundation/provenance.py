@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -19,22 +19,28 @@ SECRET_OPTIONS = ("--access-key", "--secret-key")
 PROGRAMS = ("crossdim", "__main__.py")
 
 
-def record_provenance(packages: Sequence[str]) -> dict[str, Any]:
+def record_provenance(packages: Sequence[str], hidden: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Record where a result comes from.
 
     Args:
         packages: distributions whose versions matter; those that are not installed are left out.
+        hidden: what stands for values of the command that are not written down.
 
     Returns:
         JSON values: the command, if this process is one of ours; start, versions, machine.
     """
     ours = os.path.basename(sys.argv[0]) in PROGRAMS
-    return ({"command": format_command(sys.argv)} if ours else {}) | {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    return ({"command": format_command(sys.argv, hidden)} if ours else {}) | {
+        "started": format_time(),
         "versions": {"crossdim": _find_version("crossdim"), "python": platform.python_version()}
         | {name: version for name in packages if (version := _find_version(name))},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
     }
+
+
+def format_time() -> str:
+    """The present time in UTC, such as ``2026-01-31T12:00:00+00:00``."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _find_version(name: str) -> str | None:
@@ -44,23 +50,27 @@ def _find_version(name: str) -> str | None:
         return None
 
 
-def format_command(argv: Sequence[str]) -> str:
+def format_command(argv: Sequence[str], hidden: Mapping[str, str] | None = None) -> str:
     """Format the arguments of a process as a line that can be typed, without its secrets.
 
     Args:
         argv: as ``sys.argv``.
+        hidden: what stands for further values that are not written down, such as paths with names of patients in them.
 
     Returns:
         The line; ``***`` stands for a secret.
     """
-    shown, hidden = [], False
+    names = hidden or {}
+    shown, secret = [], False
     for word in argv[1:]:
-        option, equals, _ = word.partition("=")
-        if hidden:
+        option, equals, value = word.partition("=")
+        if secret:
             shown.append("***")
+        elif word in names or value in names:
+            shown.append(names[word] if word in names else f"{option}={names[value]}")
         elif equals and option in SECRET_OPTIONS:
             shown.append(f"{option}=***")
         else:
             shown.append(hide_secrets(word))
-        hidden = word in SECRET_OPTIONS
+        secret = word in SECRET_OPTIONS
     return " ".join(["crossdim", shlex.join(shown).replace("'***'", "***")])

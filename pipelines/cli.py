@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from crossdim.foundation.config_options import AppendSetting, add_config_options
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import format_location
 from crossdim.foundation.progress import show_stage
+from crossdim.foundation.provenance import format_time, record_provenance
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.recipe_names import RECIPE_NAMES
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 FOLDER = "folder"
+#: Distributions that decide what is read and written.
+PACKAGES = ("ray", "numpy", "pydicom", "nibabel", "SimpleITK", "Pillow", "zarr", "numcodecs", "python-gdcm", "pylibjpeg-openjpeg")
 #: Seconds for which a store that does not answer is asked again: longer than a server's restart. Our choice.
 PATIENCE_S = 20.0
 
@@ -217,22 +221,35 @@ def prepare(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
+    provenance = _record_provenance(arguments)
     outcome = run(order, partial(_open_session, arguments, "prepare"))
     if not outcome.already_published:
-        _write_page(order.out)
+        _describe_dataset(order.out, provenance)
     entry_point.print_result(_build_document(outcome), _format_result(outcome, arguments.out), as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
 
-def _write_page(out: Bucket) -> None:
-    """Write the page of a dataset beside its manifest; the dataset is published without it, too."""
+def _record_provenance(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Record how a dataset is made; paths of sources and tables, which may hold names of patients, are not written down."""
+    files = {arguments.labels: "LABELS", arguments.salt_file: "KEY", arguments.name_map: "NAMES", arguments.config: "CONFIG"}
+    hidden = dict.fromkeys(arguments.sources, "SRC") | {path: name for path, name in files.items() if path}
+    return record_provenance(PACKAGES, hidden)
+
+
+def _describe_dataset(out: Bucket, provenance: dict[str, Any]) -> None:
+    """Write page, card and provenance beside the manifest of a dataset, which is published without them, too."""
+    from crossdim.pipelines.show.card import CARD, PROVENANCE, build_card
     from crossdim.pipelines.show.page import PAGE, build_page
     from crossdim.pipelines.show.summary import read_tables
 
+    ended = provenance | {"ended": format_time()}
     try:
-        out.put(PAGE, build_page(out, read_tables(out)))
+        tables = read_tables(out)
+        out.put(PROVENANCE, json.dumps(ended, indent=1, sort_keys=True).encode())
+        out.put(CARD, build_card(tables, ended))
+        out.put(PAGE, build_page(out, tables))
     except CrossdimError as error:
-        _LOG.warning("%s was not written: %s; crossdim show --html makes it again", out.where(PAGE), error)
+        _LOG.warning("%s was not described: %s; crossdim show --html makes its page", out.where(""), error)
 
 
 def _build_document(outcome: PrepareResult) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Renders a page from a template that extends ``base.html``."""
+"""Renders pages and Markdown from templates."""
 
 from __future__ import annotations
 
@@ -23,3 +23,32 @@ def render_page(template: Path, **values: Any) -> bytes:
     loader = jinja2.ChoiceLoader([jinja2.FileSystemLoader(template.parent), jinja2.FileSystemLoader(BASE.parent)])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader, trim_blocks=True)
     return environment.get_template(template.name).render(**values).encode()
+
+
+def render_markdown(template: Path, **values: Any) -> bytes:
+    """Render a Markdown document.
+
+    Args:
+        template: a Markdown file.
+        **values: of the names in the template; ``cell`` escapes a text for a table.
+
+    Returns:
+        Markdown in UTF-8.
+    """
+    environment = jinja2.Environment(
+        autoescape=False,  # no HTML; texts of others go through cell
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = escape_cell
+    return environment.from_string(template.read_text()).render(**values).encode()
+
+
+def escape_cell(value: object) -> str:
+    """A text as one cell of a Markdown table, without markup of its own."""
+    text = " ".join(str(value).split())
+    for mark in "\\`*_{}[]<>|#":
+        text = text.replace(mark, f"\\{mark}")
+    return text

@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from PIL import Image
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.page.render import escape_cell
+from crossdim.pipelines.show.card import CARD, PROVENANCE
 from crossdim.pipelines.show.galleries import read_unit
 from crossdim.pipelines.show.page import PAGE, build_page
 from crossdim.pipelines.show.planes import DROPPED_RGB, GRID_RGB, draw_grid_plane
@@ -170,6 +174,36 @@ def test_values_of_a_page_are_those_that_a_network_sees(volumes: Path) -> None:
         unit = read_unit(bucket, row)
         assert unit.min() >= -1e-6
         assert unit.max() <= 1 + 1e-6
+
+
+def test_a_card_says_what_is_recorded_and_leaves_the_rest_to_a_person(images: Path) -> None:
+    card = (images / CARD).read_text()
+    assert "| samples | 12 of 12 inputs" in card
+    assert "| refused | truncated | 1 |" in card
+    assert card.count("**to be filled in**") == 8
+    assert read_tables(Bucket(str(images))).manifest.digest in card
+
+
+def test_the_command_is_recorded_without_names_of_sources(tmp_path: Path) -> None:
+    """A folder may be called after a patient."""
+    folder = tmp_path / "Doe^John"
+    write_images(folder / "raw")
+    (folder / "labels.csv").write_text("path,finding\n" + "".join(f"sick/p{n:03d}.png,a\n" for n in (0, 3, 6, 9)))
+    line = ["prepare", str(folder / "raw"), "--recipe", "xray-pseudo3d:tiny", f"--labels={folder / 'labels.csv'}"]
+    more = ["--label-column", "finding", "--out", str(tmp_path / "xr"), "--local", "--source-names", "hashed"]
+    done = subprocess.run([sys.executable, "-m", "crossdim", *line, *more], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    recorded = json.loads((tmp_path / "xr" / PROVENANCE).read_text())
+    assert recorded["command"].startswith(
+        "crossdim prepare SRC --recipe xray-pseudo3d:tiny --labels=LABELS --label-column finding"
+    )
+    assert recorded["started"] <= recorded["ended"]
+    for path in (tmp_path / "xr").rglob("*"):
+        assert path.is_dir() or b"Doe" not in path.read_bytes()
+
+
+def test_texts_of_a_card_are_no_markup() -> None:
+    assert escape_cell("a|b\n<img src=x> `c` [d](e)") == r"a\|b \<img src=x\> \`c\` \[d\](e)"
 
 
 @pytest.mark.parametrize(

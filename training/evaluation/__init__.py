@@ -28,11 +28,11 @@ from crossdim.training.evaluation.restoring import RestorationResult, evaluate_r
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir import checkpoint
 from crossdim.training.run_dir.checkpoint_contents import check_contents
-from crossdim.training.run_dir.layout import EVALUATION, REPORT
+from crossdim.training.run_dir.layout import CARD, EVALUATION, REPORT
 from crossdim.training.run_dir.metrics import describe_damage, read_log
 from crossdim.training.run_dir.output_check import check_run_folder
 from crossdim.training.show.facts import read_facts, write_pictures
-from crossdim.training.show.page import build_page
+from crossdim.training.show.page import build_card, build_page
 
 _LOG = logging.getLogger(__name__)
 #: Seeds of untrained baselines start here, far from the seeds of runs.
@@ -169,7 +169,9 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
     }
     run.put(EVALUATION, json.dumps(document, sort_keys=True, indent=1).encode())
     write_pictures(run, findings.shown)
-    run.put(REPORT, build_page(read_facts(run, time.time(), identity)))
+    facts = read_facts(run, time.time(), identity)
+    run.put(CARD, build_card(facts))
+    run.put(REPORT, build_page(facts))
     return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])
 
 

@@ -16,6 +16,7 @@ Paths are relative to the folder of the run. ``<step>`` counts steps done, with 
 ``events/<number>-<writer>-<kind>-<step>.json``                what happened to the run
 ``ray/...``                                                    Ray's marker and snapshot, and ``ray/requester``
 ``report.html``, ``evaluation.json``, ``pictures.json``        of ``crossdim evaluate``
+``card.md``                                                    of ``crossdim evaluate``, the model card
 =============================================================  ============================================================
 """
 
@@ -27,7 +28,7 @@ from typing import NamedTuple
 CONFIG = "config.json"
 ENCODER = "encoder.pt"
 PROGRESS = "progress.json"
-REPORT, EVALUATION, PICTURES = "report.html", "evaluation.json", "pictures.json"
+REPORT, EVALUATION, PICTURES, CARD = "report.html", "evaluation.json", "pictures.json", "card.md"
 CHECKPOINTS = "checkpoints"
 LATEST = f"{CHECKPOINTS}/latest"
 #: In the folder of a checkpoint.
@@ -47,7 +48,9 @@ _SEGMENT = re.compile(rf"(?:{METRICS}/(\d{{1,15}})\.jsonl|{TENSORBOARD}/events\.
 _EVENT = re.compile(rf"{EVENTS}/(\d{{1,15}})-(?:([a-z0-9]+\.[0-9a-f]{{8}})-)?([a-z-]+)-(\d{{1,15}})\.json\Z")
 _SHARD = rf"{re.escape(SHARD_INDEX)}|(?:shard|whole)-\d{{5}}-\d{{5}}\.bin"
 _IN_CHECKPOINT = re.compile(rf"{re.escape(STATE)}\Z|{re.escape(HASHES)}\Z|{PARTS}/(?:{_SHARD})\Z")
-_SINGLE = frozenset((CONFIG, ENCODER, PROGRESS, REPORT, EVALUATION, PICTURES, LATEST, RAY_REQUESTER, RAY_MARKER, RAY_SNAPSHOT))
+_SINGLE = frozenset(
+    (CONFIG, ENCODER, PROGRESS, REPORT, EVALUATION, PICTURES, CARD, LATEST, RAY_REQUESTER, RAY_MARKER, RAY_SNAPSHOT)
+)
 
 
 def checkpoint_name(step: int) -> str:

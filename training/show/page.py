@@ -1,4 +1,4 @@
-"""The page of a run: verdict, figures, curves, pictures, events and configuration in one HTML file."""
+"""The page of a run in one HTML file: verdict, figures, curves, pictures, events, configuration; and its card in Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdim.foundation.location import format_location
-from crossdim.foundation.page.render import render_page
+from crossdim.foundation.page.render import render_markdown, render_page
 from crossdim.foundation.rates import format_seconds
 from crossdim.storage_schema.names import printable
 from crossdim.training.show.curves import count_mix, draw_curves
@@ -17,7 +17,7 @@ from crossdim.training.show.evaluation import Evaluation
 from crossdim.training.show.facts import RunFacts
 from crossdim.training.show.findings import describe_verdict, find_warnings
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE, CARD_TEMPLATE = Path(__file__).with_name("page.html"), Path(__file__).with_name("card.md")
 
 
 def build_page(facts: RunFacts) -> bytes:
@@ -29,29 +29,47 @@ def build_page(facts: RunFacts) -> bytes:
     Returns:
         HTML in UTF-8.
     """
-    evaluation = facts.evaluation or Evaluation()
-    provenance = facts.config.provenance
     return render_page(
         TEMPLATE,
-        title=f"{provenance.get('recipe') or _find_method(facts)}, {format_location(facts.status.run)}",
-        verdict=describe_verdict(facts),
-        status=facts.status,
-        warnings=find_warnings(facts),
-        facts=_list_facts(facts),
-        results=evaluation.results,
-        baselines=evaluation.baselines,
-        reconstructions=evaluation.reconstructions,
-        notes=list(map(printable, evaluation.notes)),
         curves=draw_curves(facts.metrics, facts.events),
-        mix=count_mix(facts.metrics),
         galleries=facts.galleries,
         events=[_describe_event(event) for event in reversed(facts.events)],
-        recipe=provenance.get("recipe"),
-        changed=provenance.get("changed", []),
-        config=json.dumps(facts.config.identity["config"], indent=2, sort_keys=True),
-        datasets=_list_datasets(facts),
         commands="\n".join(_list_commands(facts)),
+        **_describe(facts),
     )
+
+
+def build_card(facts: RunFacts) -> bytes:
+    """Build the card of a model: what is recorded of a run, and what a person has to fill in.
+
+    Args:
+        facts: what its folder tells.
+
+    Returns:
+        Markdown in UTF-8.
+    """
+    return render_markdown(CARD_TEMPLATE, method=_find_method(facts), provenance=facts.config.provenance, **_describe(facts))
+
+
+def _describe(facts: RunFacts) -> dict[str, Any]:
+    """What the page and the card of a run both say."""
+    evaluation, provenance = facts.evaluation or Evaluation(), facts.config.provenance
+    return {
+        "title": f"{provenance.get('recipe') or _find_method(facts)}, {format_location(facts.status.run)}",
+        "verdict": describe_verdict(facts),
+        "status": facts.status,
+        "warnings": find_warnings(facts),
+        "facts": _list_facts(facts),
+        "results": evaluation.results,
+        "baselines": evaluation.baselines,
+        "reconstructions": evaluation.reconstructions,
+        "notes": list(map(printable, evaluation.notes)),
+        "mix": count_mix(facts.metrics),
+        "recipe": provenance.get("recipe"),
+        "changed": provenance.get("changed", []),
+        "config": json.dumps(facts.config.identity["config"], indent=2, sort_keys=True),
+        "datasets": _list_datasets(facts),
+    }
 
 
 def _find_method(facts: RunFacts) -> str:
