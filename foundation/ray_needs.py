@@ -15,23 +15,38 @@ OPEN_FILES = 128
 SHARED_MEMORY = Path("/dev/shm")
 
 
+#: What a machine may lack.
+FOLDER, MEMORY, FILES = "Ray's folder", "shared memory", "open files"
+
+
+def find_ray_folder() -> tuple[Path, Path]:
+    """The folder that Ray writes its sessions to, and the nearest one above it that exists already."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+    return folder, next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
+def find_lacks() -> dict[str, tuple[str, str]]:
+    """What this machine lacks for Ray: what is wrong and what to do, by what it concerns."""
+    folder, there = find_ray_folder()
+    lacks: dict[str, tuple[str, str]] = {}
+    if not os.access(there, os.W_OK):
+        lacks[FOLDER] = (f"{folder} cannot be written to", "name another folder in RAY_TMPDIR")
+    elif shutil.disk_usage(there).free < FREE_BYTES:
+        lacks[FOLDER] = (f"{folder} is full", f"free {FREE_BYTES // 2**20} MB there, or name another folder in RAY_TMPDIR")
+    if SHARED_MEMORY.exists() and not os.access(SHARED_MEMORY, os.W_OK):
+        lacks[MEMORY] = (f"{SHARED_MEMORY} cannot be written to", "mount shared memory there")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= limit < OPEN_FILES:
+        lacks[FILES] = (f"a process may open only {limit} files", "ulimit -n 65536")
+    return lacks
+
+
 def refuse_machine() -> None:
     """Refuse to start Ray where it cannot start.
 
     Raises:
         RunError: naming everything that is missing, and what to do about it.
     """
-    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    lacks = []
-    if not os.access(there, os.W_OK):
-        lacks.append(f"{folder} cannot be written to: name another folder in RAY_TMPDIR")
-    elif shutil.disk_usage(there).free < FREE_BYTES:
-        lacks.append(f"{folder} is full: free {FREE_BYTES // 2**20} MB there, or name another folder in RAY_TMPDIR")
-    if SHARED_MEMORY.exists() and not os.access(SHARED_MEMORY, os.W_OK):
-        lacks.append(f"{SHARED_MEMORY} cannot be written to: mount shared memory there")
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= limit < OPEN_FILES:
-        lacks.append(f"a process may open only {limit} files: ulimit -n 65536")
-    if lacks:
-        raise RunError(f"Ray cannot start on this machine: {'; '.join(lacks)}")
+    if lacks := find_lacks():
+        said = "; ".join(f"{found}: {remedy}" for found, remedy in lacks.values())
+        raise RunError(f"Ray cannot start on this machine: {said}")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
 from crossdim.foundation.location import format_location
@@ -63,6 +64,30 @@ def check_reachable(bucket: str, options: StoreOptions) -> StoreOptions:
     answer = _run_within(DEADLINE_S, lambda: _get_first_answer(bucket, options, where), where)
     region = answer.document["ResponseMetadata"].get("HTTPHeaders", {}).get(REGION_HEADER)
     return options if options.region or not region else replace(options, region=region)
+
+
+def measure_clock_skew(bucket: str, options: StoreOptions) -> float | None:
+    """Compare this machine's clock with that of a store, by the Date of an answer, whatever the answer says.
+
+    Args:
+        bucket: name of the bucket.
+        options: how the store is reached.
+
+    Returns:
+        Seconds by which this machine is ahead, to about one second; None if the store states no date.
+
+    Raises:
+        StorageError: if the store does not answer.
+    """
+    where = f"s3://{printable(bucket)} at {format_location(options.endpoint_url or 'AWS')}"
+    asked = time.time()
+    answer = _run_within(DEADLINE_S, lambda: _ask(bucket, options, where), where)
+    here = (asked + time.time()) / 2
+    stated = answer.document["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+    try:
+        return here - parsedate_to_datetime(stated).timestamp() if stated else None
+    except ValueError:
+        return None
 
 
 def _get_first_answer(bucket: str, options: StoreOptions, where: str) -> _Answer:

@@ -97,10 +97,15 @@ def open_bucket(location: str, arguments: argparse.Namespace) -> Bucket:
     Raises:
         StorageError: what is wrong, and the option that corrects it.
     """
-    return _check_reachable(build_bucket(location, arguments))
+    return reach(build_bucket(location, arguments))
 
 
-def _check_reachable(found: Bucket) -> Bucket:
+def reach(found: Bucket) -> Bucket:
+    """Ask the store of a bucket once; return the bucket with the region that its store names.
+
+    Raises:
+        StorageError: what is wrong, and the option that corrects it.
+    """
     if found.protocol not in S3_PROTOCOLS:
         return found
     _ = found.filesystem  # says what to install if S3 is not spoken here
@@ -125,11 +130,11 @@ def open_weighted_bucket(text: str, arguments: argparse.Namespace) -> tuple[Buck
 
     def exists(location: str) -> bool:
         try:
-            return _check_reachable(Bucket(location, options)).exists()
+            return reach(Bucket(location, options)).exists()
         except StorageError as error:
             if isinstance(error.__cause__, PermissionError):  # how stores answer for what is missing, to those who may not list
                 return False
             raise
 
     location, weight = split_weight(text, exists)
-    return _check_reachable(Bucket(location, options)), weight
+    return reach(Bucket(location, options)), weight

@@ -15,6 +15,7 @@ import torch
 
 from crossdim.cli import VERBS
 from crossdim.completion_cli import build_parser as completion_parser
+from crossdim.doctor_cli import build_parser as doctor_parser
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.config_parsing import parse_with_config
 from crossdim.pipelines.cli import build_parser as pipelines_parser
@@ -39,6 +40,7 @@ PARSERS = {
     "completion_cli": completion_parser,
     "status_cli": status_parser,
     "show_cli": show_parser,
+    "doctor_cli": doctor_parser,
 }
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 
