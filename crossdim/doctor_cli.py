@@ -78,9 +78,14 @@ def _check_torch() -> Sequence[CheckResult]:
 
 
 def _check_codecs() -> Sequence[CheckResult]:
-    from crossdim.pipelines.codec_checks import check_codecs
+    from crossdim.pipelines.codec_packages import check_codec_packages
 
-    return check_codecs()
+    def decode() -> Sequence[CheckResult]:
+        from crossdim.pipelines.codec_checks import check_codecs  # with pydicom, which imports every codec
+
+        return check_codecs()
+
+    return [*check_codec_packages(), *run_check("DICOM", decode, "pip install --force-reinstall 'crossdim[dicom]'")]
 
 
 def _check_ray(address: str) -> Sequence[CheckResult]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -36,21 +34,12 @@ from pydicom.uid import (
 
 from crossdim.foundation.checks import CheckResult, Level, run_check
 from crossdim.pipelines import codec_samples as samples
+from crossdim.pipelines.codec_packages import NOT_IN_EXTRA, REINSTALL, can_import, is_installed
 from crossdim.pipelines.decoder_process import decode
 from crossdim.pipelines.readers.raw import RawItem
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array
 
-#: Packages that decode -> the module of each. Pillow and pydicom itself are always there.
-MODULES = {
-    "python-gdcm": "gdcm",
-    "pyjpegls": "jpeg_ls",
-    "pylibjpeg": "pylibjpeg",
-    "pylibjpeg-openjpeg": "openjpeg",
-    "pylibjpeg-libjpeg": "libjpeg",
-}
-#: Not in the extra, for its licence.
-NOT_IN_EXTRA = {"pylibjpeg-libjpeg": "GPL"}
 #: Largest share of the range by which lossy codecs change a pixel of the samples; they were made with high quality.
 LOSS = 0.01
 
@@ -65,7 +54,7 @@ class Trial:
         stream: its code stream; b"" if pixels are stored as they are.
         bits: of a pixel.
         lossy: whether pixels may differ a little.
-        packages: keys of ``MODULES`` that would decode it; none if nothing optional is needed.
+        packages: of :data:`~crossdim.pipelines.codec_packages.MODULES`, those that would decode it; none if nothing optional is needed.
         all_needed: whether it takes all of the packages, and not one of them.
     """
 
@@ -158,11 +147,11 @@ def _store_pixels(trial: Trial, image: Array) -> bytes:
 
 def _report_refusal(trial: Trial, reason: str) -> CheckResult:
     """A warning where an optional package is not installed; a failure where what is installed does not work."""
-    lacking = [name for name in trial.packages if not _can_import(MODULES[name])]
+    lacking = [name for name in trial.packages if not can_import(name)]
     if not lacking or (len(lacking) < len(trial.packages) and not trial.all_needed):
         return _fail(trial, f"{trial.syntax} is not decoded: {reason}")
     names = f" {'and' if trial.all_needed else 'or'} ".join(lacking)
-    if any(_is_installed(name) for name in lacking):
+    if any(is_installed(name) for name in lacking):
         return _fail(trial, f"{trial.syntax} is not decoded: {names} is installed, but cannot be imported")
     found = f"{trial.syntax} is not decoded, files are quarantined: {names} is missing"
     outside = [f"pip install {name} (licence: {NOT_IN_EXTRA[name]})" for name in lacking if name in NOT_IN_EXTRA]
@@ -171,20 +160,5 @@ def _report_refusal(trial: Trial, reason: str) -> CheckResult:
 
 
 def _fail(trial: Trial, found: str) -> CheckResult:
-    remedy = f"pip install --force-reinstall {' '.join(trial.packages or ('pydicom', 'Pillow'))}"
+    remedy = f"{REINSTALL} {' '.join(trial.packages or ('pydicom', 'Pillow'))}"
     return CheckResult(check=f"DICOM {trial.name}", level=Level.FAILURE, found=found, remedy=remedy)
-
-
-def _can_import(module: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except ImportError:  # it is absent, or a library that it needs is
-        return False
-    return True
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return bool(metadata.version(package))
-    except metadata.PackageNotFoundError:
-        return False
