@@ -39,6 +39,14 @@ def build_missing_error(who: str, package: str) -> UsageError:
     return UsageError(f"{who} needs {name}: pip install 'crossdim[{extra}]'")
 
 
+def is_found(package: str) -> bool:
+    """Whether Python finds a package; it is not imported."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # as import hooks that hide a package say it
+        return False
+
+
 def require(package: str, who: str) -> None:
     """Check that a package is installed before any work is done.
 
@@ -49,7 +57,7 @@ def require(package: str, who: str) -> None:
     Raises:
         UsageError: if it is not installed.
     """
-    if importlib.util.find_spec(package) is None:
+    if not is_found(package):
         raise build_missing_error(who, package)
 
 

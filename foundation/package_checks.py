@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from importlib import metadata
 
 from packaging.requirements import Requirement
 
 from crossdim.foundation.checks import CheckResult, Level
-from crossdim.foundation.extras import EXTRAS
+from crossdim.foundation.extras import EXTRAS, is_found
 
 OLDEST_PYTHON = (3, 11)
 #: Extra -> what it is for.
@@ -59,7 +58,7 @@ def _check_always(wanted: list[Requirement]) -> CheckResult:
 def _check_extra(extra: str, wanted: list[Requirement]) -> CheckResult:
     name, purpose = f"extra {extra}", f"for {USES[extra]}"
     absent, unsupported = _find_absent(wanted), _find_unsupported(wanted)
-    hidden = [] if absent else [package for package, (_, owner) in EXTRAS.items() if owner == extra and not _is_found(package)]
+    hidden = [] if absent else [package for package, (_, owner) in EXTRAS.items() if owner == extra and not is_found(package)]
     if absent or unsupported or hidden:
         level = Level.FAILURE if hidden and wanted else Level.WARNING
         return _report(name, level, hidden, absent, unsupported, f"pip install 'crossdim[{extra}]'", purpose)
@@ -91,10 +90,3 @@ def _find_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _is_found(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # as import hooks that hide a package say it
-        return False

@@ -54,7 +54,7 @@ class Trial:
         stream: its code stream; b"" if pixels are stored as they are.
         bits: of a pixel.
         lossy: whether pixels may differ a little.
-        packages: of :data:`~crossdim.pipelines.codec_packages.MODULES`, those that would decode it; none if nothing optional is needed.
+        packages: those of ``codec_packages.MODULES`` that would decode it; none if nothing optional is needed.
         all_needed: whether it takes all of the packages, and not one of them.
     """
 

@@ -5,13 +5,13 @@ A process apart imports it: that takes seconds, and a build that does not fit th
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 from crossdim.foundation.checks import CheckResult, Level
+from crossdim.foundation.extras import is_found
 
 #: What the process runs. A sum on the device finds builds that have no code for this GPU.
 SCRIPT = """
@@ -33,11 +33,7 @@ INSTALL = "pip install 'crossdim[train]'"
 
 def check_torch() -> list[CheckResult]:
     """Check the version of PyTorch, and that it computes on the processor and on each GPU."""
-    try:
-        installed = importlib.util.find_spec("torch") is not None
-    except ModuleNotFoundError:  # as import hooks that hide a package say it
-        installed = False
-    if not installed:
+    if not is_found("torch"):
         missing = "not installed; pretrain, evaluate and study need it"
         return [CheckResult(check="PyTorch", level=Level.WARNING, found=missing, remedy=INSTALL)]
     line = [sys.executable, "-c", SCRIPT]
