@@ -9,7 +9,7 @@ WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # The programs that tests start would compile the package each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check static quick slow clean
+.PHONY: demo docs test check static quick slow clean
 .DEFAULT_GOAL := demo
 
 # A stamp for each set of dependencies: made again when pyproject.toml changes. The tests hold an encoder to nnU-Net's
@@ -23,6 +23,9 @@ $(VENV)/stamp-%: pyproject.toml
 
 demo: $(VENV)/stamp-all  ## prepare, pretrain, resume and evaluate on sample images; writes report.html
 	$(BIN)/python -m demo --out demo-out
+
+docs: $(VENV)/stamp-dev  ## the documentation: build/docs/index.html, which needs no server
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file docs/mkdocs.yml
 
 test: check $(VENV)/stamp-dev  ## everything that CI runs
 	$(BIN)/python -m pytest --numprocesses $(WAITING) --dist loadgroup --no-loadscope-reorder -m "(integration or ray or system) and not slow and not gpu"

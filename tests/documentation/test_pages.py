@@ -1,0 +1,136 @@
+"""Pages of the documentation are held to the code: commands, programs, links, files and names in them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import crossdim
+from crossdim.cli import VERBS
+from crossdim.foundation.references import is_reference
+from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
+from crossdim.recipe_finder import find_recipe
+from crossdim.recipe_text import describe_recipe
+from crossdim.training.recipes import RECIPES as PRETRAIN_RECIPES
+from docs.commands import find_parser, write_commands
+from docs.links import REPOSITORY_PAGES, find_links, turn_links
+from docs.pictures import MAX_BYTES
+from docs.reference import write_python
+from docs.settings import write_settings
+from tests.documentation.blocks import PAGES, ROOT, TEXTS, find_blocks, find_commands, join_python
+
+KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
+COMMANDS = [arguments for path in TEXTS for arguments in find_commands(path.read_text())]
+NAMES = [str(path.relative_to(ROOT)) for path in TEXTS]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_every_command_is_understood_by_its_verb(arguments: list[str]) -> None:
+    recipe = getattr(find_parser(arguments[0]).parse_args(arguments[1:]), "recipe", None)
+    assert recipe is None or recipe in KNOWN or is_reference(recipe)
+
+
+def test_every_line_that_names_the_program_is_looked_at() -> None:
+    """A verb that is misspelt would be no command of ours, and pass unseen."""
+    lines = [line for path in TEXTS for _, block in find_blocks(path.read_text(), "sh") for line in block.splitlines()]
+    ours = [line for line in lines if re.search(r"^crossdim\b|-m (pipelines|training)\b", line)]
+    assert len(ours) == len(COMMANDS) > 30
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=NAMES)
+def test_python_compiles(path: Path) -> None:
+    for _, block in find_blocks(path.read_text(), "python"):
+        compile(block, str(path), "exec")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=NAMES)
+def test_links_lead_to_files(path: Path) -> None:
+    """In the repository; ``mkdocs build --strict`` says the same of the site."""
+    targets = [target.partition("#")[0] for target in find_links(path.read_text()) if "://" not in target]
+    generated = {"commands.md", "settings.md", "python.md"}  # the references, which are made with the site
+    missing = [
+        t for t in targets if t and not (path.parent / t).exists() and not ("reference/" in t and Path(t).name in generated)
+    ]
+    assert missing == []
+
+
+def test_a_link_to_a_file_of_the_repository_becomes_one_to_its_page() -> None:
+    text = "[a](../../../storage_schema/README.md#catalog) [b](../../../ray_cluster.yaml) [c](../index.md)\n```\n[d](x.md)\n```\n"
+    turned = turn_links(text, "guides/dataset-format.md")
+    assert turned == "[a](../repository/storage_schema/README.md#catalog) b [c](../index.md)\n```\n[d](x.md)\n```\n"
+    assert turn_links("[a](../ARCHITECTURE.md)", "repository/training/README.md") == "[a](../ARCHITECTURE.md)"
+    assert turn_links("[a](docs/pages/index.md)", "repository/CONTRIBUTING.md") == "[a](../index.md)"
+    assert all((ROOT / path).exists() for path in REPOSITORY_PAGES)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=NAMES)
+def test_files_that_are_named_exist(path: Path) -> None:
+    folders = "crossdim|foundation|pipelines|storage_schema|training|tests|examples|deploy|docs|benchmarks"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", path.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_targets_extras_and_modules_exist() -> None:
+    blocks = "".join(block for path in TEXTS for _, block in find_blocks(path.read_text(), "sh"))
+    makefile = (ROOT / "Makefile").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    targets, modules = re.findall(r"^make (\w+)", blocks, re.MULTILINE), re.findall(r"python -m (benchmarks\.\w+)", blocks)
+    assert targets
+    assert modules
+    assert [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+    asked = {name for group in re.findall(r"pip install '\.\[([\w,]+)\]'", blocks) for name in group.split(",")}
+    assert asked
+    assert asked <= set(extras)
+
+
+def test_the_table_of_parts_is_that_of_the_architecture() -> None:
+    rows = re.compile(r"^\| (\w+) \| (\d) \| (\d) \|", re.MULTILINE)
+    ours = rows.findall((PAGES / "guides/adding-parts.md").read_text())
+    theirs = rows.findall((ROOT / "ARCHITECTURE.md").read_text())
+    assert theirs
+    assert set(theirs) <= set(ours)
+
+
+def test_the_reference_has_every_verb_option_recipe_setting_and_name() -> None:
+    commands, settings, python = write_commands(), write_settings(), write_python()
+    for verb in VERBS:
+        assert f"## {verb}\n" in commands
+        options = [option for action in find_parser(verb)._actions for option in action.option_strings if option.startswith("--")]
+        assert [
+            o for o in options if f"`{o}" not in commands and f"| {o}" not in commands and not o.startswith(("--no-", "--help"))
+        ] == []
+    for name in KNOWN:
+        assert f"## {name}\n" in settings
+    document, _ = describe_recipe(find_recipe("cdssl-p3d"))
+    assert [one["path"] for one in document["settings"] if f"`{one['path']}` | `" not in settings] == []
+    assert [name for name in crossdim.__all__ if f"## {name}\n" not in python] == []
+
+
+def test_pictures_are_small_and_the_readme_shows_them() -> None:
+    pictures = sorted((PAGES / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["dataset.png", "run.png"]
+    for path in pictures:
+        assert path.stat().st_size <= MAX_BYTES
+        with Image.open(path) as picture:
+            assert picture.size[0] >= 800
+        assert f"(docs/pages/pictures/{path.name})" in (ROOT / "README.md").read_text()
+        assert f"(pictures/{path.name})" in (PAGES / "index.md").read_text()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["guides/adding-parts.md", "methods/cross-d.md"])
+def test_programs_of_a_page_run(name: str, tmp_path: Path) -> None:
+    """As modules, in the order in which they stand."""
+    program = tmp_path / "program.py"
+    program.write_text(join_python((PAGES / name).read_text()))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, str(program)], check=True, cwd=tmp_path, env=environment, timeout=240)
