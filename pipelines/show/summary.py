@@ -137,7 +137,7 @@ def summarise(tables: Tables) -> DatasetSummary:
         if files
         else {},
         modalities=_count(catalog["modality"]),
-        shapes=_count_texts(map(_describe_array, catalog["shape"].to_pylist(), catalog["dtype"].to_pylist())),
+        shapes=_count_shapes(catalog),
         spacings=_count_texts(map(describe_spacing, inputs["spacing_mm"].to_pylist())),
         sizes=_count_texts(map(describe_size, inputs.select(["volume_shape", "image_height", "image_width"]).to_pylist())),
         num_patients=len(patients),
@@ -177,8 +177,13 @@ def _count_texts(texts: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(texts).items(), key=lambda one: (-one[1], one[0])))
 
 
-def _describe_array(shape: list[int], dtype: str) -> str:
-    return f"{' x '.join(map(str, shape))} {np.dtype(dtype).name}"
+def _count_shapes(catalog: pa.Table) -> dict[str, int]:
+    """Number of samples by shape and dtype; Arrow joins the numbers, because there may be millions of rows."""
+    shapes = pc.binary_join(pc.cast(catalog["shape"], pa.list_(pa.string())), " x ")
+    counts = _count(pc.binary_join_element_wise(shapes, catalog["dtype"], " "))
+    return {
+        f"{shape} {np.dtype(dtype).name}": number for text, number in counts.items() for shape, _, dtype in [text.rpartition(" ")]
+    }
 
 
 def describe_spacing(spacing_mm: list[float] | None) -> str:
