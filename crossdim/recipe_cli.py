@@ -52,6 +52,8 @@ def _recipes(arguments: argparse.Namespace) -> int:
             raise UsageError(f"{name} has no settings of its own; name a recipe: crossdim recipes lists them")
         document, text = task
     elif arguments.diff:
+        if describe_task(arguments.diff):
+            raise UsageError(f"{arguments.diff} has no settings of its own; name a recipe: crossdim recipes lists them")
         document, text = compare_recipes(find_recipe(name), find_recipe(arguments.diff))
     elif arguments.yaml or arguments.schema:
         return _print_file(find_recipe(name), arguments)

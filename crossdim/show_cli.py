@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +13,10 @@ from pathlib import Path
 from crossdim.foundation import entry_point
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.config_options import add_config_options
-from crossdim.foundation.location import format_location, local_path
+from crossdim.foundation.location import format_location, is_local, local_path
+from crossdim.foundation.page.render import PAGE_HEAD_BYTES, is_page
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
+from crossdim.pipelines.scratch import INPUTS, PLAN
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH
 from crossdim.training.run_dir.layout import CONFIG
@@ -50,18 +53,33 @@ def _parse_port(text: str) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    if arguments.html and arguments.serve is not None:
+    if arguments.html is not None and arguments.serve is not None:
         raise UsageError("--html writes the page and --serve shows it in a browser; choose one")
+    if arguments.serve is not None and arguments.json:
+        raise UsageError("--serve shows a page, and --json prints a document; choose one")
     bucket = open_bucket(arguments.subject, arguments)
-    document, text, build = _open_subject(bucket, with_page=bool(arguments.html or arguments.serve is not None))
+    target = None if arguments.html is None else _find_target(arguments.html, bucket)
+    document, text, build = _open_subject(bucket, with_page=bool(target or arguments.serve is not None))
     if arguments.serve is not None:
         return _serve(build, arguments.serve)
     entry_point.print_result(document, text, as_json=arguments.json)
-    if arguments.html:
-        _write(Path(local_path(arguments.html)), build())
+    if target:
+        _write(target, build())
         if not arguments.json:
             entry_point.print_result({}, f"page: {arguments.html}", as_json=False)
     return entry_point.DONE
+
+
+def _find_target(text: str, subject: Bucket) -> Path:
+    """Where the page goes: never into what is shown, and never over a file that is no page."""
+    if not text or not is_local(text):
+        raise UsageError(f"--html takes a file of this machine, such as page.html; found {text!r}")
+    path = Path(local_path(text))
+    if subject.is_local and path.resolve().is_relative_to(Path(subject.root).resolve()):
+        raise UsageError(f"{path} lies inside {subject.where('')}, where nothing may be written; name a file elsewhere")
+    if path.is_file() and path.stat().st_size and not is_page(path.read_bytes()[:PAGE_HEAD_BYTES]):
+        raise UsageError(f"{path} is there and is no page of crossdim; name another file")
+    return path
 
 
 def _open_subject(bucket: Bucket, *, with_page: bool) -> tuple[dict[str, object], str, Callable[[], bytes]]:
@@ -73,6 +91,8 @@ def _open_subject(bucket: Bucket, *, with_page: bool) -> tuple[dict[str, object]
         return _open_dataset(bucket, refusals_only=False, with_page=with_page)
     if bucket.exists(CONFIG):
         return _open_run(bucket)
+    if any(bucket.exists(path) for path in (INPUTS, PLAN)):
+        raise StorageError(f"{bucket.where('')} is a dataset that is not finished: crossdim status shows how far it is")
     raise StorageError(
         f"{bucket.where('')} holds neither a published dataset ({MANIFEST_PATH}) nor a run (config.json); name the --out of "
         "prepare or pretrain"
@@ -90,7 +110,7 @@ def _open_dataset(dataset: Bucket, *, refusals_only: bool, with_page: bool) -> t
     def build() -> bytes:
         from crossdim.pipelines.show.page import build_page
 
-        return build_page(dataset, tables)
+        return build_page(dataset, tables, where=where, refusals_only=refusals_only)
 
     return asdict(summary), text, functools.cache(build) if with_page else build
 
@@ -123,7 +143,7 @@ def _serve(build: Callable[[], bytes], port: int) -> int:
     from crossdim.foundation.page.serve import PageServer
 
     build()  # what is wrong is said before anybody opens the page
-    with PageServer(build, port) as server:
+    with PageServer(build, port) as server, contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
         entry_point.print_result({}, f"{server.url} shows the page until Ctrl-C", as_json=False)
         server.serve_forever()
     return entry_point.DONE

@@ -23,7 +23,7 @@ from crossdim.foundation.bars import STREAM_ERRORS, write_above_bars
 from crossdim.foundation.config_options import NegatableFlag, names_config
 from crossdim.foundation.extras import explain_import_error
 from crossdim.foundation.location import hide_secrets
-from crossdim.storage_schema.errors import CrossdimError, UsageError
+from crossdim.storage_schema.errors import CrossdimError, StorageError, UsageError
 from crossdim.storage_schema.names import printable
 
 DONE, WRONG_USE, FAILED, QUARANTINED = 0, 1, 2, 3
@@ -99,6 +99,9 @@ def print_result(document: dict[str, object], sentence: str, *, as_json: bool) -
         sys.stdout.flush()
     except BrokenPipeError:
         return False
+    except (OSError, ValueError) as error:  # a full disk, a closed stream: the work is done, and its result is nowhere
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"the work is done, but its result cannot be written to standard output: {reason}") from error
     return True
 
 

@@ -223,9 +223,9 @@ def prepare(arguments: argparse.Namespace) -> int:
     )
     provenance = _record_provenance(arguments)
     outcome = run(order, partial(_open_session, arguments, "prepare"))
-    if not outcome.already_published:
-        _describe_dataset(order.out, provenance)
-    entry_point.print_result(_build_document(outcome), _format_result(outcome, arguments.out), as_json=arguments.json)
+    described = _describe_dataset(order.out, None if outcome.already_published else provenance)
+    sentence = _format_result(outcome, arguments.out, described=described)
+    entry_point.print_result(_build_document(outcome), sentence, as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
 
@@ -236,20 +236,33 @@ def _record_provenance(arguments: argparse.Namespace) -> dict[str, Any]:
     return record_provenance(PACKAGES, hidden)
 
 
-def _describe_dataset(out: Bucket, provenance: dict[str, Any]) -> None:
-    """Write page, card and provenance beside the manifest of a dataset, which is published without them, too."""
+def _describe_dataset(out: Bucket, provenance: dict[str, Any] | None) -> bool:
+    """Write page, card and provenance beside the manifest of a dataset, which is published without them, too.
+
+    Args:
+        out: the dataset.
+        provenance: of one that has just been published; None for one that was there, whose page is written if it has none.
+
+    Returns:
+        Whether they are there.
+    """
     from crossdim.pipelines.show.card import CARD, PROVENANCE, build_card
     from crossdim.pipelines.show.page import PAGE, build_page
     from crossdim.pipelines.show.summary import read_tables
 
-    ended = provenance | {"ended": format_time()}
     try:
+        if provenance is None and out.exists(PAGE):
+            return True
         tables = read_tables(out)
-        out.put(PROVENANCE, json.dumps(ended, indent=1, sort_keys=True).encode())
-        out.put(CARD, build_card(tables, ended))
+        ended = provenance and provenance | {"ended": format_time()}
+        if ended:
+            out.put(PROVENANCE, json.dumps(ended, indent=1, sort_keys=True).encode())
+            out.put(CARD, build_card(tables, ended))
         out.put(PAGE, build_page(out, tables))
     except CrossdimError as error:
-        _LOG.warning("%s was not described: %s; crossdim show --html makes its page", out.where(""), error)
+        _LOG.warning("%s has no page: %s; crossdim show --html makes one", out.where(""), error)
+        return False
+    return True
 
 
 def _build_document(outcome: PrepareResult) -> dict[str, object]:
@@ -275,7 +288,7 @@ def _build_document(outcome: PrepareResult) -> dict[str, object]:
     }
 
 
-def _format_result(outcome: PrepareResult, out: str) -> str:
+def _format_result(outcome: PrepareResult, out: str, *, described: bool) -> str:
     from crossdim.pipelines.jobs.unread import describe_unread
     from crossdim.pipelines.show.page import PAGE
 
@@ -300,8 +313,9 @@ def _format_result(outcome: PrepareResult, out: str) -> str:
     lines += map(printable, outcome.notes)
     if outcome.unread:
         lines.append(describe_unread(outcome.unread))
-    if not outcome.already_published:
+    if described:
         lines.append(f"look at it: {out}/{PAGE}")
+    if not outcome.already_published:
         lines.append(f"next: crossdim verify {shlex.quote(out)}")
     return "\n".join(lines)
 

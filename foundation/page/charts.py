@@ -111,7 +111,8 @@ def _draw_frame(x: Axis, y: Axis, inside: str, about: str, data: object = None) 
         parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_format_number(tick)}</text>')
     for tick in find_ticks(x.low, x.high, 6):
         at = float(x.place(tick, _LEFT, right))
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{_format_number(tick)}</text>')
+        anchor = "end" if at > right - 12 else "middle"
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="{anchor}">{_format_number(tick)}</text>')
     parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x.label)}</text>')
     parts.append(

@@ -8,6 +8,13 @@ from typing import Any
 import jinja2
 
 BASE = Path(__file__).with_name("base.html")
+#: By these a page of ours is told from other files.
+PAGE_HEAD_BYTES, _MARK = 400, b"<title>crossdim: "
+
+
+def is_page(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a page that :func:`render_page` made."""
+    return head.startswith(b"<!doctype html>") and _MARK in head
 
 
 def render_page(template: Path, **values: Any) -> bytes:
@@ -22,7 +29,21 @@ def render_page(template: Path, **values: Any) -> bytes:
     """
     loader = jinja2.ChoiceLoader([jinja2.FileSystemLoader(template.parent), jinja2.FileSystemLoader(BASE.parent)])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader, trim_blocks=True)
+    environment.filters["count"] = format_count
     return environment.get_template(template.name).render(**values).encode()
+
+
+def format_count(number: int, noun: str) -> str:
+    """A number and its noun, such as ``1 file`` and ``2,000 files``.
+
+    Args:
+        number: how many.
+        noun: in the singular.
+
+    Returns:
+        The text.
+    """
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def render_markdown(template: Path, **values: Any) -> bytes:

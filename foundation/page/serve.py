@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,10 +13,13 @@ from crossdim.storage_schema.errors import CrossdimError, UsageError
 
 #: A page that is open asks this often whether it has changed, in milliseconds.
 POLL_MS = 5000
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
 _RELOAD = """<script>
 let shown; setInterval(async () => {
-  const now = await (await fetch("digest")).text();
-  if (shown && now !== shown) location.reload();
+  const answer = await fetch("digest").catch(() => null);
+  if (!answer || !answer.ok) return;  // the page stays until there is another
+  const now = await answer.text();
+  if (now !== shown && (shown || document.title === "crossdim: no page")) location.reload();
   shown = now;
 }, %d);
 </script>
@@ -52,22 +57,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # the name that the base class calls
         """Answer with the page, or with its digest."""
-        # A page of the web that resolves its own name to this machine would name itself here.
-        if self.headers.get("Host") != f"127.0.0.1:{self.server.server_port}":
-            self._answer(403, b"ask for 127.0.0.1", "text/plain")
+        # A page of the web that resolves its own name to this machine would name itself here. The port may be a tunnel's.
+        if not _LOOPBACK.fullmatch(self.headers.get("Host") or ""):
+            self._answer(403, b"ask for 127.0.0.1 or localhost", "text/plain")
             return
-        if self.path not in ("/", "/digest"):
+        path = self.path.partition("?")[0]
+        if path not in ("/", "/digest"):
             self._answer(404, b"there is one page: /", "text/plain")
             return
         try:
-            page = self.server.build()
+            code, page = 200, self.server.build()
         except CrossdimError as error:
-            self._answer(503, f"{error}\n".encode(), "text/plain")
-            return
-        if self.path == "/digest":
-            self._answer(200, hashlib.sha256(page).hexdigest().encode(), "text/plain")
+            code, page = 503, f"<!doctype html><title>crossdim: no page</title><p>{escape(str(error))}</p>".encode()
+        if path == "/digest":
+            self._answer(code, hashlib.sha256(page).hexdigest().encode(), "text/plain")
         else:
-            self._answer(200, page + (_RELOAD % POLL_MS).encode(), "text/html")
+            self._answer(code, page + (_RELOAD % POLL_MS).encode(), "text/html")
 
     def _answer(self, code: int, body: bytes, kind: str) -> None:
         self.send_response(code)

@@ -8,6 +8,7 @@ from typing import Any
 
 from crossdim.foundation.page.render import render_markdown
 from crossdim.pipelines.show.summary import Tables, summarise
+from crossdim.pipelines.show.text import describe_patients
 
 #: Where ``prepare`` writes the card, and what was recorded of the command; the manifest names neither.
 CARD, PROVENANCE = "card.md", "provenance.json"
@@ -30,6 +31,7 @@ def build_card(tables: Tables, provenance: dict[str, Any] | None) -> bytes:
         TEMPLATE,
         s=summary,
         digest=tables.manifest.digest,
+        patients=describe_patients(summary),
         labels=list(summary.labels.items())[:MAX_LABELS],
         provenance=provenance,
         preprocessing=json.dumps(tables.manifest.preprocessing, indent=2, sort_keys=True),

@@ -48,7 +48,10 @@ def read_unit(dataset: Bucket, row: CatalogRow) -> Floats:
 
 
 def _read_stored(dataset: Bucket, row: CatalogRow) -> Array:
-    data = dataset.read_range(row["object"], row["offset"], row["length"])
+    try:
+        data = dataset.read_range(row["object"], row["offset"], row["length"])
+    except StorageError as error:
+        raise StorageError(f"{error}; crossdim verify lists all that is wrong") from error
     found = check_row(data, {**row, "offset": 0})
     if isinstance(found, Problem):
         raise StorageError(f"{dataset.where(row['object'])}: {found}; run crossdim verify")
@@ -99,22 +102,23 @@ def build_galleries(
     grid = SuperpatchGrid(**recorded) if isinstance(recorded, dict) else None
     galleries = []
     for number, (row, unit) in enumerate(zip(rows, units, strict=True)):
-        drawn = [("", draw_three_planes(unit[0][_find_inside(row)]))]
+        drawn = [("", draw_three_planes(unit[0][find_inside(row)]))]
         if grid and row["volume_shape"] and number < SHOWN_GRIDS:
             drawn += _draw_grid(dataset, tuple(row["volume_shape"]), _find_samples(catalog, row["source_uri"]), grid)
         galleries.append(Gallery(title=_describe(row), rows=drawn))
     return galleries
 
 
-def _find_inside(row: CatalogRow) -> tuple[slice, ...]:
-    """The part of a superpatch that lies in its volume, and is not filled up."""
+def find_inside(row: CatalogRow) -> tuple[slice, ...]:
+    """Find the part of a superpatch that lies in its volume, and is not filled up."""
     if not row["volume_shape"] or not row["origin_zyx"]:
         return ()
     return tuple(slice(size - first) for size, first in zip(row["volume_shape"], row["origin_zyx"], strict=True))
 
 
 def _describe(row: CatalogRow) -> str:
-    facts = [describe_size(row), describe_spacing(row["spacing_mm"]), row["split"]]
+    spacing = describe_spacing(row["spacing_mm"]) if row["spacing_mm"] else "spacing unknown"
+    facts = [describe_size(row), spacing, row["split"]]
     facts += [f"label {row['label']}"] if row["label"] else []
     return printable(f"{row['source_uri']} ({', '.join(facts)})")
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.location import format_location
 from crossdim.foundation.page.charts import Chart, draw_bars, draw_histogram, draw_scatter
-from crossdim.foundation.page.pictures import Floats
+from crossdim.foundation.page.pictures import Floats, Gallery
 from crossdim.foundation.page.render import render_page
+from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.rows import CatalogRow
-from crossdim.pipelines.show.galleries import build_galleries, choose_inputs, read_unit
+from crossdim.pipelines.show.galleries import build_galleries, choose_inputs, find_inside, read_unit
 from crossdim.pipelines.show.summary import (
     DatasetSummary,
     RuleCount,
@@ -28,6 +28,7 @@ from crossdim.pipelines.show.summary import (
     summarise,
     take_first_of_each,
 )
+from crossdim.pipelines.show.text import describe_patients, format_bytes
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Presentation
 
@@ -39,12 +40,14 @@ MAX_ROWS, MAX_POINTS, MAX_LABELS, MAX_NOTES = 5_000, 2_000, 40, 50
 _BINS = 64
 
 
-def build_page(dataset: Bucket, tables: Tables) -> bytes:
+def build_page(dataset: Bucket, tables: Tables, *, where: str = "DATASET", refusals_only: bool = False) -> bytes:
     """Build the page of a dataset. It depends on the dataset alone: the same dataset gives the same page.
 
     Args:
         dataset: where it is published; samples that are shown are read.
         tables: of the dataset.
+        where: how its commands name the dataset; a page that is published names no place.
+        refusals_only: whether to show only what was quarantined and ignored.
 
     Returns:
         HTML in UTF-8.
@@ -55,19 +58,16 @@ def build_page(dataset: Bucket, tables: Tables) -> bytes:
     summary = summarise(tables)
     manifest, catalog = tables.manifest, tables.catalog
     inputs = take_first_of_each(catalog, "source_uri")
-    montages, histograms = [], []
-    for modality in summary.modalities:
-        rows = choose_inputs(catalog, modality)
-        units = [read_unit(dataset, row) for row in rows]
-        montages.append((modality, build_galleries(dataset, manifest, catalog, rows, units)))
-        histograms.append((modality, _draw_values(modality, rows, units)))
+    montages, histograms = ([], []) if refusals_only else _draw_modalities(dataset, tables, list(summary.modalities))
     size_chart, spacing_chart, sampled = _draw_sizes(inputs, manifest.presentation)
     labels = dict(list(summary.labels.items())[:MAX_LABELS])
-    where = shlex.quote(dataset.where(""))
+    place = shlex.quote(where)
     return render_page(
         TEMPLATE,
         s=summary,
-        where=format_location(dataset.url),
+        where=where,
+        refusals_only=refusals_only,
+        patients=describe_patients(summary),
         facts=_list_facts(summary),
         montages=montages,
         histograms=histograms,
@@ -85,21 +85,35 @@ def build_page(dataset: Bucket, tables: Tables) -> bytes:
         ],
         notes=[(printable(note), number) for note, number in list(summary.notes.items())[:MAX_NOTES]],
         preprocessing=json.dumps(manifest.preprocessing, indent=2, sort_keys=True),
-        commands=f"crossdim verify {where}\ncrossdim pretrain --recipe cdssl-p3d:tiny --data {where} --out RUN --workers 0",
+        commands=f"crossdim verify {place}\ncrossdim pretrain --recipe cdssl-p3d:tiny --data {place} --out RUN --workers 0",
     )
+
+
+def _draw_modalities(
+    dataset: Bucket, tables: Tables, modalities: Sequence[str]
+) -> tuple[list[tuple[str, list[Gallery]]], list[tuple[str, Chart]]]:
+    """Pictures and histograms of each modality, of samples that are read once."""
+    montages, histograms = [], []
+    for modality in modalities:
+        rows = choose_inputs(tables.catalog, modality)
+        units = [read_unit(dataset, row) for row in rows]
+        montages.append((modality, build_galleries(dataset, tables.manifest, tables.catalog, rows, units)))
+        inside = [unit[:, *find_inside(row)] if unit.ndim == 4 else unit for row, unit in zip(rows, units, strict=True)]
+        histograms.append((modality, _draw_values(modality, rows, inside)))
+    return montages, histograms
 
 
 def _list_facts(summary: DatasetSummary) -> list[tuple[str, str]]:
     facts = [
-        ("bytes", f"{summary.num_bytes / 1e6:,.1f} MB in {summary.num_objects:,} objects"),
-        ("patients", f"{summary.num_patients:,}; the largest has {summary.largest_patient:,} samples"),
+        ("bytes", f"{format_bytes(summary.num_bytes)} in {count(summary.num_objects, 'object')}"),
+        ("patients", describe_patients(summary)),
         (
             "stored as",
             next(iter(summary.shapes), "") + (f" and {len(summary.shapes) - 1} more" if len(summary.shapes) > 1 else ""),
         ),
     ]
     for split, numbers in summary.splits.items():
-        facts.append((split, f"{numbers['samples']:,} samples of {numbers['patients']:,} patients"))
+        facts.append((split, f"{count(numbers['samples'], 'sample')} of {count(numbers['inputs'], 'input')}"))
     return facts
 
 

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.manifest_file import read_manifest
+from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import Manifest
+from crossdim.storage_schema.patient import known_patient
 from crossdim.storage_schema.tables import parse_published_columns
 
 #: Reasons that are shown of each rule.
@@ -56,6 +58,7 @@ class DatasetSummary:
         shapes: number of samples by shape and dtype.
         spacings: number of inputs by voxel size, such as ``1 x 1 x 1 mm``.
         sizes: number of inputs by size of the image or volume.
+        num_unknown_patients: inputs whose patient is not known: each counts as a patient.
         largest_patient: samples of the patient who has most.
         labels: number of samples by label and split.
         splits: samples and patients of each split.
@@ -77,6 +80,7 @@ class DatasetSummary:
     spacings: dict[str, int]
     sizes: dict[str, int]
     num_patients: int
+    num_unknown_patients: int
     largest_patient: int
     labels: dict[str, dict[str, int]]
     splits: dict[str, dict[str, int]]
@@ -112,10 +116,15 @@ def read_tables(dataset: Bucket) -> Tables:
 
 
 def _read(dataset: Bucket, manifest: Manifest, role: str, columns: tuple[str, ...]) -> pa.Table:
-    parts = [
-        parse_published_columns(dataset.read(entry.path), entry, dataset.where(entry.path), columns)
-        for entry in manifest.with_role(role)
-    ]
+    try:
+        parts = [
+            parse_published_columns(dataset.read(entry.path), entry, dataset.where(entry.path), columns)
+            for entry in manifest.with_role(role)
+        ]
+    except StorageError as error:
+        raise StorageError(
+            f"a part of {dataset.where('')} cannot be read: {error}; crossdim verify lists all that is wrong"
+        ) from error
     return pa.concat_tables(parts) if parts else pa.table({name: pa.array([], pa.string()) for name in columns})
 
 
@@ -141,6 +150,7 @@ def summarise(tables: Tables) -> DatasetSummary:
         spacings=_count_texts(map(describe_spacing, inputs["spacing_mm"].to_pylist())),
         sizes=_count_texts(map(describe_size, inputs.select(["volume_shape", "image_height", "image_width"]).to_pylist())),
         num_patients=len(patients),
+        num_unknown_patients=sum(known_patient(row) is None for row in inputs.select(["patient", "source_sha256"]).to_pylist()),
         largest_patient=max(patients.values(), default=0),
         labels=_count_labels(catalog),
         splits=_count_splits(catalog),

@@ -42,7 +42,7 @@ def format_refusals(summary: DatasetSummary, where: str) -> str:
 
 
 def _format_content(summary: DatasetSummary) -> Iterator[str]:
-    size = f"{summary.num_bytes / 1e6:.1f} MB in {count(summary.num_objects, 'object')}"
+    size = f"{format_bytes(summary.num_bytes)} in {count(summary.num_objects, 'object')}"
     yield _line("samples", f"{count(summary.num_samples, 'sample')} of {count(summary.num_inputs, 'input')}, {size}")
     if summary.files:
         used, quarantined, ignored = (summary.files[name] for name in ("used", "quarantined", "ignored"))
@@ -51,7 +51,7 @@ def _format_content(summary: DatasetSummary) -> Iterator[str]:
     yield _line("stored as", _format_counts(summary.shapes))
     yield _line("size", _format_counts(summary.sizes))
     yield _line("spacing", _format_counts(summary.spacings))
-    yield _line("patients", f"{summary.num_patients}; the largest has {count(summary.largest_patient, 'sample')}")
+    yield _line("patients", describe_patients(summary))
     for label, parts in list(summary.labels.items())[: 4 * SHOWN]:
         yield _line("label", f"{printable(label)}: {', '.join(f'{part} {number}' for part, number in parts.items())}")
     if len(summary.labels) > 4 * SHOWN:
@@ -64,8 +64,27 @@ def _format_content(summary: DatasetSummary) -> Iterator[str]:
         yield _line("warning", f"{shared} are in more than one split")
     for note, number in list(summary.notes.items())[:SHOWN]:
         yield _line("note", f"{printable(note)} ({count(number, 'input')})")
+    if len(summary.notes) > SHOWN:
+        yield _line("note", f"and {len(summary.notes) - SHOWN} more")
     yield from _format_rules("quarantined", summary.quarantined)
     yield from _format_rules("ignored", summary.ignored)
+
+
+def describe_patients(summary: DatasetSummary) -> str:
+    """How many patients there are, and how many inputs whose patient nobody named."""
+    unknown, inputs = summary.num_unknown_patients, summary.num_inputs
+    if unknown == inputs:
+        return f"not known; each of {count(inputs, 'input')} counts as one, and a patient may be in both splits"
+    known = f"{summary.num_patients - unknown}; the largest has {count(summary.largest_patient, 'sample')}"
+    return f"{known}; of {count(unknown, 'input')} the patient is not known" if unknown else known
+
+
+def format_bytes(number: int) -> str:
+    """A number of bytes with a unit."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} bytes"
 
 
 def _line(name: str, text: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +22,7 @@ from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.page.render import escape_cell
 from crossdim.pipelines.show.card import CARD, PROVENANCE
-from crossdim.pipelines.show.galleries import read_unit
+from crossdim.pipelines.show.galleries import choose_inputs, find_inside, read_unit
 from crossdim.pipelines.show.page import PAGE, build_page
 from crossdim.pipelines.show.planes import DROPPED_RGB, GRID_RGB, draw_grid_plane
 from crossdim.pipelines.show.summary import read_tables, summarise
@@ -110,7 +111,75 @@ def test_a_page_is_one_file_of_the_dataset_alone(images: Path, volumes: Path, tm
         bucket = Bucket(str(dataset))
         assert build_page(bucket, read_tables(bucket)).decode() == page
     assert main(["show", str(images), "--html", str(tmp_path / "page.html")]) == 0
-    assert (tmp_path / "page.html").read_text() == (images / PAGE).read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert page.replace(str(images), "DATASET") == (images / PAGE).read_text()
+    assert str(images) not in (images / PAGE).read_text()
+    assert main(["show", str(images / "quarantine"), "--html", str(tmp_path / "page.html")]) == 0  # over a page of ours
+    alone = (tmp_path / "page.html").read_text()
+    assert "cut.png" in alone
+    assert "data:image/png" not in alone
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "catalog/page.html"])
+def test_no_page_is_written_into_what_is_shown(name: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (images / "manifest.json").read_bytes()
+    assert main(["show", str(images), "--html", str(images / name)]) == 1
+    assert "where nothing may be written" in capsys.readouterr().err
+    assert (images / "manifest.json").read_bytes() == before
+
+
+def test_no_file_but_a_page_is_overwritten(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.html").write_text("<!doctype html><title>My thesis</title>")
+    assert main(["show", str(images), "--html", str(tmp_path / "thesis.html")]) == 1
+    assert "is no page of crossdim; name another file" in capsys.readouterr().err
+    assert "My thesis" in (tmp_path / "thesis.html").read_text()
+
+
+def test_what_is_not_known_of_patients_is_not_claimed(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(images)]) == 0
+    assert "patients  not known; each of 12 inputs counts as one" in capsys.readouterr().out
+    page = (images / PAGE).read_text()
+    assert "Patients: not known" in page
+    assert "and no patient" not in page
+
+
+def test_a_page_that_is_missing_is_made_again(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = images.parent / "raw"
+    (images / PAGE).rename(tmp_path / PAGE)
+    again = ["--recipe", "xray-pseudo3d:tiny", "--label", "folder", "--test-fraction", "0.3", "--out", str(images)]
+    assert main(["prepare", str(source), *again]) == 3
+    assert "is already published" in capsys.readouterr().out
+    assert (images / PAGE).read_bytes() == (tmp_path / PAGE).read_bytes()
+
+
+def test_filling_is_in_no_histogram(tmp_path: Path) -> None:
+    """A bright volume of 5 slices in a box of 16: the filling around it is air, and is none of its voxels."""
+    bright = nibabel.Nifti1Image(
+        np.full((30, 30, 5), 700, np.int16) + np.arange(5, dtype=np.int16), np.diag([2.0, 2.0, 2.0, 1.0])
+    )
+    bright.header.set_xyzt_units("mm")
+    (tmp_path / "raw").mkdir()
+    nibabel.save(bright, tmp_path / "raw" / "a.nii")
+    assert main(["prepare", str(tmp_path / "raw"), *VOLUMES, "--modality", "CT", "--out", str(tmp_path / "ct"), "--local"]) == 0
+    bucket = Bucket(str(tmp_path / "ct"))
+    (row,) = choose_inputs(read_tables(bucket).catalog, "CT")
+    unit = read_unit(bucket, row)
+    assert unit.min() == 0  # the filling
+    assert unit[:, *find_inside(row)].min() > 0.8
+
+
+def test_a_preparation_that_is_not_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "_work").mkdir()
+    (tmp_path / "_work" / "inputs.json").write_text("{}")
+    assert main(["show", str(tmp_path)]) == 2
+    assert "is not finished: crossdim status shows how far it is" in capsys.readouterr().err
+
+
+def test_a_table_that_is_missing_names_the_next_step(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(images, tmp_path / "xr")
+    shutil.rmtree(tmp_path / "xr" / "quarantine")
+    assert main(["show", str(tmp_path / "xr")]) == 2
+    assert "crossdim verify lists all that is wrong" in capsys.readouterr().err
 
 
 def test_a_dataset_verifies_with_its_page_and_without(images: Path, tmp_path: Path) -> None:

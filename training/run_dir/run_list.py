@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +125,8 @@ def _find_best_probe(run: Bucket) -> tuple[str | None, str]:
     """The best figure of a run's evaluation, if there is one; and why it cannot be read."""
     try:
         results = json.loads(run.read(EVALUATION))["results"]
-        best = max(results, key=lambda result: float(result["trained"]), default=None)
+        known = [result for result in results if math.isfinite(result["trained"])]
+        best = max(known, key=lambda result: float(result["trained"]), default=None)
         if not best:
             return None, ""
         return f"{best['probe']} {best['trained']:.3f} on {best['dataset']}, untrained {best['untrained']:.3f}", ""

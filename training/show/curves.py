@@ -18,7 +18,7 @@ MEANINGS = {
     "loss": "the sum of the terms, which the optimizer lowers",
     "terms": "each term of the loss with its weight, by stream",
     "dimensions": "participation ratio of the features of a step: how many directions they vary in; 1 is a line",
-    "evenness": "1 if the projections of a step are spread evenly over the sphere, 0 if all are one point",
+    "evenness": "about 1 if the projections of a step are spread evenly over the sphere, 0 if all are one point",
 }
 _Floats = npt.NDArray[np.float64]
 

@@ -97,8 +97,8 @@ def _parse_result(value: dict[str, Any]) -> ProbeResult:
     counts = {name: int(value[name]) for name in ("num_samples", "num_patients", "num_classes", "num_folds")}
     names = ("trained", "trained_spread", "untrained", "untrained_spread", "difference", "spread")
     numbers = {name: float(value[name]) for name in names}
-    if counts["num_classes"] < 1:
-        raise ValueError("a probe tells classes apart")
+    if counts["num_classes"] < 1 or not all(map(math.isfinite, numbers.values())):
+        raise ValueError("a probe tells classes apart, by figures that are finite")
     return ProbeResult(**words, **counts, **numbers)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from crossdim.training.show.evaluation import Evaluation, parse_evaluation
 
 #: Kinds of events that a page marks: all but the checkpoints, of which there are many.
 UNMARKED = ("checkpoint",)
+AGAIN = "run crossdim evaluate again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,7 @@ class RunFacts:
         events: all but checkpoints, oldest first.
         evaluation: the newest; None if there is none.
         galleries: pictures that the evaluation drew.
+        problems: sentences on files that are damaged.
     """
 
     status: Status
@@ -41,6 +44,7 @@ class RunFacts:
     events: Sequence[Record]
     evaluation: Evaluation | None
     galleries: Sequence[Gallery]
+    problems: Sequence[str] = ()
 
 
 def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) -> RunFacts:
@@ -61,15 +65,24 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) 
     """
     status = read_status(run, now, None if identity is None else identity["config"]["steps"])
     metrics, damaged = read_log(run)
-    evaluation = _read_document(run, EVALUATION, "results")
+    problems: list[str] = []
+    evaluation = _read_document(run, EVALUATION, "results", problems)
+    parsed = parse_evaluation(evaluation) if evaluation else None
+    if parsed and evaluation and (lost := len(evaluation["results"]) - len(parsed.results)):
+        problems.append(f"{lost} of the results in {run.where(EVALUATION)} cannot be read; {AGAIN}")
+    pictures = _read_document(run, PICTURES, "galleries", problems) or {}
+    galleries = _parse_galleries(pictures)
+    if pictures.get("galleries") and not galleries:
+        problems.append(f"{run.where(PICTURES)} is damaged; {AGAIN}")
     return RunFacts(
         status=status,
         config=_read_config(run, identity),
         metrics=metrics,
         damaged=damaged,
         events=[read_event(run, event) for event in list_events(run) if event.kind not in UNMARKED],
-        evaluation=parse_evaluation(evaluation) if evaluation else None,
-        galleries=_parse_galleries(_read_document(run, PICTURES, "galleries") or {}),
+        evaluation=parsed,
+        galleries=galleries,
+        problems=problems,
     )
 
 
@@ -82,15 +95,17 @@ def _read_config(run: Bucket, identity: dict[str, Any] | None) -> RunConfig:
         return RunConfig(identity=identity)
 
 
-def _read_document(run: Bucket, path: str, member: str) -> dict[str, Any] | None:
-    """A JSON object with this member; None if there is none that can be read."""
+def _read_document(run: Bucket, path: str, member: str, problems: list[str]) -> dict[str, Any] | None:
+    """A JSON object with this member; None, with a problem, if there is none that can be read."""
     if not run.exists(path):
         return None
-    try:
+    document = None
+    with contextlib.suppress(ValueError, RecursionError):
         document = json.loads(run.read(path))
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) and isinstance(document.get(member), list) else None
+    if isinstance(document, dict) and isinstance(document.get(member), list):
+        return document
+    problems.append(f"{run.where(path)} is damaged; {AGAIN}")
+    return None
 
 
 def write_pictures(run: Bucket, galleries: Sequence[Gallery]) -> None:

@@ -53,8 +53,9 @@ def find_warnings(facts: RunFacts) -> list[str]:
     if (status.skew_share or 0.0) > MUCH_WAITING:
         warnings.append(f"{status.skew_share:.0%} of the time the other workers wait for the slowest one")
     if facts.damaged:
-        warnings.append(f"{facts.damaged} steps cannot be read and are missing in the curves")
-    return warnings
+        lost = f"{facts.damaged} step{' is' if facts.damaged == 1 else 's are'}"
+        warnings.append(f"{lost} missing in the curves: what was logged cannot be read")
+    return [*warnings, *facts.problems]
 
 
 def average_monitors(metrics: Sequence[Record], word: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
-from crossdim.training.run_dir.layout import PICTURES
+from crossdim.training.run_dir.layout import EVALUATION, PICTURES
 from crossdim.training.run_dir.run_config import read_run_config
 from crossdim.training.show.facts import read_facts
+from crossdim.training.show.findings import find_warnings
 from tests.training.published import images, publish
 
 pytestmark = pytest.mark.integration
@@ -78,7 +80,18 @@ def test_after_an_evaluation_the_verdict_comes_first_and_the_report_is_the_page(
 def test_pictures_that_are_damaged_are_left_out(lab: Path, damage: bytes) -> None:
     run = Bucket(str(lab / "run"))
     run.put(PICTURES, damage)
-    assert read_facts(run, now=0.0).galleries == []
+    facts = read_facts(run, now=0.0)
+    assert facts.galleries == []
+    assert [problem.split()[0] for problem in facts.problems] == [run.where(PICTURES)]
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"results": 3}', b'{"results": [{"trained": NaN}]}'])
+def test_an_evaluation_that_is_damaged_is_told(lab: Path, tmp_path: Path, damage: bytes) -> None:
+    shutil.copytree(lab / "run", tmp_path / "run")
+    run = Bucket(str(tmp_path / "run"))
+    run.put(EVALUATION, damage)
+    facts = read_facts(run, now=0.0)
+    assert any(EVALUATION in problem and "run crossdim evaluate again" in problem for problem in find_warnings(facts))
 
 
 def test_pictures_come_from_the_page_alone(lab: Path) -> None:
