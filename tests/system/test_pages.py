@@ -13,7 +13,8 @@ from PIL import Image
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.page.serve import POLL_MS
+from crossdim.foundation.page import serve
+from tests.foundation.test_page import served
 from tests.pipelines.corpora import write_images, write_volumes
 from tests.training.published import images, publish, superpatches
 
@@ -119,14 +120,21 @@ def test_a_table_is_sorted_and_filtered(pages: dict[str, Path], browser: Any) ->
     page.close()
 
 
-def test_a_served_page_renews_itself(browser: Any) -> None:
-    from tests.foundation.test_page import served
-
+def test_a_served_page_renews_itself_and_outlasts_an_error(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "POLL_MS", 200)
     content = [b"<!doctype html><p>step 1</p>"]
     with served(content) as url:
         page = browser.new_page()
         page.goto(url)
-        page.wait_for_timeout(POLL_MS + 1000)  # it has asked once, and knows what it shows
+        page.wait_for_timeout(1000)  # it has asked once, and knows what it shows
         content.append(b"<!doctype html><p>step 2</p>")
-        page.wait_for_selector("text=step 2", timeout=4 * POLL_MS)
+        page.wait_for_selector("text=step 2")
+        kept = content[:]
+        content.clear()
+        page.wait_for_timeout(1000)
+        assert page.locator("text=step 2").count() == 1  # the store is away: the page stays
+        page.reload()
+        page.wait_for_selector("text=the store does not answer")
+        content.extend([*kept, b"<!doctype html><p>step 3</p>"])
+        page.wait_for_selector("text=step 3")
         page.close()
