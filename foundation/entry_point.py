@@ -93,6 +93,9 @@ def print_result(document: dict[str, object], sentence: str, *, as_json: bool) -
 
     Returns:
         Whether there is a reader; that of a pipe may have left, as ``head`` does, and the work is done all the same.
+
+    Raises:
+        StorageError: if standard output is closed, or on a disk that is full.
     """
     try:
         sys.stdout.write((json.dumps(document, sort_keys=True) if as_json else _make_printable(sentence)) + "\n")

@@ -319,8 +319,14 @@ def test_notes_that_a_user_should_look_at_are_counted_by_input():
     """Boxes of one volume are one input; notes that only tell of a rule are not in the outcome."""
     doubtful = f"first of 3 frames; {FLAGGED[0]}"
     rows = [("a", doubtful), ("a", doubtful), ("b", FLAGGED[0]), ("c", "first of 3 frames"), ("d", None), ("e", FLAGGED[2])]
-    lines = tell_flagged({"source_uri": uri, "note": note} for uri, note in rows)
+    lines = tell_flagged({"source_uri": uri, "note": note, "modality": "CT"} for uri, note in rows)
 
     assert lines == [
         f"look at {n}: {FLAGGED[which]} (their note in the catalog)" for n, which in (("2 inputs", 0), ("1 input", 2))
     ]
+
+
+def test_inputs_whose_modality_nobody_named_are_counted():
+    rows = [{"source_uri": uri, "note": None, "modality": modality} for uri, modality in (("a", "OT"), ("a", "OT"), ("b", "XR"))]
+    assert tell_flagged(rows) == ["modality of 1 input is not known (OT); --modality names it"]
+    assert tell_flagged(rows[2:]) == []
