@@ -1,0 +1,61 @@
+"""The last lines of the demo say what the evaluation found, whichever way it points."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from crossdim.training.evaluation.probes import Result
+from crossdim.training.run_dir.layout import EVALUATION
+from demo.learned import describe_learned
+
+
+def write_run(folder: Path, *results: Result) -> Path:
+    """The part of ``evaluate``'s document that is read."""
+    document = {"results": [asdict(result) | {"verdict": result.verdict} for result in results]}
+    (folder / EVALUATION).write_text(json.dumps(document))
+    return folder
+
+
+def result(dataset: str, probe: str, difference: float) -> Result:
+    return Result(
+        dataset=dataset,
+        presentation="pseudo3d",
+        probe=probe,
+        num_samples=621,
+        num_patients=621,
+        num_classes=2,
+        num_folds=15,
+        trained=0.8 + difference,
+        trained_spread=0.011,
+        untrained=0.8,
+        untrained_spread=0.022,
+        difference=difference,
+        spread=0.033,
+    )
+
+
+def test_probe_encoder_untrained_spread_and_number_are_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path, result("a", "knn", -0.1), result("a", "linear", 0.05), result("b", "linear", 0.01))
+    first, second = describe_learned(run, "a").splitlines()
+    for words in ("linear probe on 621", "0.850 ± 0.011", "0.800 ± 0.022", "+0.050 ± 0.033, above the untrained baselines"):
+        assert words in first
+    assert second == "of all 3 probes 1 above untrained networks by more than the spread, 1 below"
+
+
+@pytest.mark.parametrize(("difference", "verdict"), [(-0.05, "below the untrained"), (0.03, "no difference shown")])
+def test_what_was_not_learned_is_said_too(tmp_path: Path, difference: float, verdict: str) -> None:
+    """The probe is chosen beforehand: a better one beside it is not shown in its place."""
+    run = write_run(tmp_path, result("a", "linear", difference), result("a", "knn", 0.1))
+    first, _ = describe_learned(run, "a").splitlines()
+    assert f"{difference:+.3f} ± 0.033" in first
+    assert verdict in first
+
+
+def test_a_missing_probe_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path, result("b", "linear", 0.1))
+    with pytest.raises(LookupError, match="no linear probe of a"):
+        describe_learned(run, "a")
