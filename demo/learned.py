@@ -1,4 +1,4 @@
-"""What the run of the demo learned, in two lines, from the figures that ``evaluate`` wrote."""
+"""What a run of the demo learned, in one line, from the figures that ``evaluate`` wrote."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PROBE = "linear"
 
 
 def describe_learned(run: Path, dataset: str) -> str:
-    """The linear probe of one dataset, and how many probes of all datasets differ from untrained networks.
+    """The linear probe of one dataset, whichever way it points.
 
     Args:
         run: folder of an evaluated run.
         dataset: name of the dataset whose figures are shown.
 
     Returns:
-        Two lines.
+        Probe, number of samples, encoder, untrained networks, difference and verdict.
 
     Raises:
         LookupError: if the evaluation has no linear probe of that dataset.
@@ -27,12 +27,7 @@ def describe_learned(run: Path, dataset: str) -> str:
     if not shown:
         raise LookupError(f"{run / 'evaluation.json'} has no {PROBE} probe of {dataset}; evaluate the run on it")
     [one] = shown
-    above, below = (sum(result["verdict"].startswith(word) for result in results) for word in ("above", "below"))
-    figures = f"{one['trained']:.3f} ± {one['trained_spread']:.3f} with this encoder"
-    untrained = f"{one['untrained']:.3f} ± {one['untrained_spread']:.3f} with untrained networks"
-    difference = f"difference {one['difference']:+.3f} ± {one['spread']:.3f}"
-    return (
-        f"learned: balanced accuracy of a {PROBE} probe on {one['num_samples']} radiographs that pretraining did not see: "
-        f"{figures}, {untrained}; {difference}, {one['verdict']}\n"
-        f"of all {len(results)} probes {above} above untrained networks by more than the spread, {below} below"
-    )
+    figures = f"{one['trained']:.3f} ± {one['trained_spread']:.3f}"
+    untrained = f"untrained networks {one['untrained']:.3f} ± {one['untrained_spread']:.3f}"
+    difference = f"difference {one['difference']:+.3f} ± {one['spread']:.3f}, {one['verdict']}"
+    return f"{PROBE} probe on {one['num_samples']} unseen radiographs: {figures}, {untrained}; {difference}"
