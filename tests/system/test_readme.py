@@ -112,8 +112,8 @@ def test_the_demo_ends_with_what_was_learned(tmp_path: Path) -> None:
     assert "trained from step 30 to 40" in done.stdout
     assert "quarantined" in done.stdout
     run = tmp_path / "demo" / "run"
-    *_, alone, together, _, page = done.stdout.rstrip().splitlines()
-    for line, name in ((alone, "radiographs alone"), (together, "all together")):
-        assert re.match(rf"{name}, linear probe on \d+ unseen radiographs: 0\.\d+ ± .*, untrained networks .*; difference ", line)
+    *_, labelled, unlabelled, _, page = done.stdout.rstrip().splitlines()
+    for line, name in ((labelled, "from labels"), (unlabelled, "without labels")):
+        assert re.match(rf"{name}: linear probe on \d+ unseen radiographs: 0\.\d+ ± .*, untrained networks .*; difference ", line)
     assert page == f"Open {run}/report.html, or let crossdim show {run} --serve open it"
     assert (run / "report.html").stat().st_size > 50_000
