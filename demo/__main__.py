@@ -1,4 +1,4 @@
-"""Demonstration on sample images: prepare, verify, pretrain, kill, resume, evaluate.
+"""Demonstration on sample images: prepare, verify, pretrain, kill, resume, evaluate, and what was learned.
 
 Each step is a command that a user could type; it is printed before it runs. Nothing is downloaded.
 """

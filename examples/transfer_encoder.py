@@ -14,7 +14,7 @@ from torch import nn
 
 import crossdim
 
-run = sys.argv[1] if len(sys.argv) > 1 else "demo-out/run"
+run = sys.argv[1] if len(sys.argv) > 1 else "demo-out/run-unlabelled"
 url = sys.argv[2] if len(sys.argv) > 2 else "demo-out/volumes"
 torch.manual_seed(0)
 encoder = crossdim.load_encoder(run)

@@ -33,7 +33,7 @@ def demo(tmp_path: Path) -> Path:
     publish(Bucket(str(folder / "volumes")), superpatches(24, side=32), "demo-volumes")
     torch.manual_seed(0)
     method = recipe("cdssl-p3d:tiny").method.build()
-    Bucket(str(folder / "run")).put("encoder.pt", serialise_encoder(method.encoder.state_dict(), method.encoder_spec))
+    Bucket(str(folder / "run-unlabelled")).put("encoder.pt", serialise_encoder(method.encoder.state_dict(), method.encoder_spec))
     return tmp_path
 
 
@@ -55,7 +55,7 @@ def test_own_training_learns_and_resumes(demo: Path) -> None:
 
 
 def test_an_encoder_is_transferred(demo: Path) -> None:
-    shown = run(demo, str(EXAMPLES / "transfer_encoder.py"), "demo-out/run", "demo-out/volumes")
+    shown = run(demo, str(EXAMPLES / "transfer_encoder.py"), "demo-out/run-unlabelled", "demo-out/volumes")
     scores = re.findall(r"^(linear probe|fine-tuned): +([0-9.]+) of 8 held-out samples right$", shown, re.MULTILINE)
     assert [name for name, _ in scores] == ["linear probe", "fine-tuned"]
     assert float(scores[0][1]) >= 0.75  # balls of two sizes are told apart even by an untrained network

@@ -114,6 +114,6 @@ def test_the_demo_ends_with_what_was_learned(tmp_path: Path) -> None:
     run = tmp_path / "demo" / "run"
     *_, labelled, unlabelled, _, page = done.stdout.rstrip().splitlines()
     for line, name in ((labelled, "from labels"), (unlabelled, "without labels")):
-        assert re.match(rf"{name}: linear probe on \d+ unseen radiographs: 0\.\d+ ± .*, untrained networks .*; difference ", line)
+        assert re.match(rf"{name}: \d+ unseen radiographs, k-NN probe 0\.\d+ ± .*, untrained networks .*; linear probe ", line)
     assert page == f"Open {run}/report.html, or let crossdim show {run} --serve open it"
     assert (run / "report.html").stat().st_size > 50_000
