@@ -30,7 +30,7 @@ UNLABELLED = ("--recipe", "cdssl-p3d:tiny", "--set", "optimizer.lr=0.003")
 CLASSES = json.dumps([*LABELS, *VOLUME_LABELS])
 LABELLED = ("--recipe", "cross-d-supervised:tiny", "--set", f"method.classes={CLASSES}")
 #: With ``--quick``: the same commands on less, too little to learn from.
-QUICK_UNLABELLED_STEPS, QUICK_LABELLED_STEPS = 40, 10
+QUICK_LABELLED_STEPS = 10
 QUICK_RADIOGRAPHS = 80
 KILLED_AT = 34
 #: A run writes its progress every two seconds, about ten steps: on any machine this is the checkpoint before the kill.
@@ -106,12 +106,17 @@ def prepare(out: Path) -> None:
         wait_for(crossdim("verify", str(out / name)))
 
 
-def pretrain(out: Path, *, unlabelled_steps: int, labelled_steps: int) -> None:
-    """Train ``run-unlabelled``, which is killed and resumed, and ``run``."""
+def pretrain(out: Path, labelled_steps: int) -> None:
+    """Train ``run-unlabelled``, which is killed and resumed, and ``run``.
+
+    Args:
+        out: folder of the demo.
+        labelled_steps: of ``run``.
+    """
     images, volumes, chest = (str(out / name) for name in ("images", "volumes", "radiographs"))
     say(f"3. pretrain without labels: CDSSL-P3D on everything, through Ray Train; killed at step {KILLED_AT} and resumed")
     where = ("--data", images, volumes, chest, "--out", str(out / "run-unlabelled"))
-    line = ("pretrain", *UNLABELLED, *where, "--steps", str(unlabelled_steps), "--checkpoint-every", str(SAVED_AT))
+    line = ("pretrain", *UNLABELLED, *where, "--steps", str(UNLABELLED_STEPS), "--checkpoint-every", str(SAVED_AT))
     kill_at(crossdim(*line), out / "run-unlabelled", KILLED_AT)
     wait_for(crossdim(*line))
     say("4. pretrain from labels: Cross-D on radiographs and volumes, in one process")
@@ -119,12 +124,11 @@ def pretrain(out: Path, *, unlabelled_steps: int, labelled_steps: int) -> None:
     wait_for(crossdim("pretrain", *LABELLED, *inputs, "--steps", str(labelled_steps), "--workers", "0"))
 
 
-def run_demo(out: Path, *, unlabelled_steps: int, labelled_steps: int, radiographs: int | None) -> None:
+def run_demo(out: Path, *, labelled_steps: int, radiographs: int | None) -> None:
     """Run all steps of the demo.
 
     Args:
         out: folder of the demo.
-        unlabelled_steps: of the run without labels.
         labelled_steps: of the run from labels.
         radiographs: of each split; None for all.
     """
@@ -132,7 +136,7 @@ def run_demo(out: Path, *, unlabelled_steps: int, labelled_steps: int, radiograp
     run, unlabelled, held_out = out / "run", out / "run-unlabelled", str(out / "radiographs-test")
     write_inputs(out / "raw", radiographs)
     prepare(out)
-    pretrain(out, unlabelled_steps=unlabelled_steps, labelled_steps=labelled_steps)
+    pretrain(out, labelled_steps)
     say("5. evaluate: the frozen encoders against untrained networks, on radiographs that they have not seen")
     # Not on the volumes as well: the second encoder has learned their labels.
     for folder in (unlabelled, run):
@@ -154,10 +158,9 @@ def main() -> None:
     out: Path = arguments.out.absolute()
     shutil.rmtree(out, ignore_errors=True)
     if arguments.quick:
-        steps = {"unlabelled_steps": QUICK_UNLABELLED_STEPS, "labelled_steps": QUICK_LABELLED_STEPS}
-        run_demo(out, **steps, radiographs=QUICK_RADIOGRAPHS)
+        run_demo(out, labelled_steps=QUICK_LABELLED_STEPS, radiographs=QUICK_RADIOGRAPHS)
     else:
-        run_demo(out, unlabelled_steps=UNLABELLED_STEPS, labelled_steps=LABELLED_STEPS, radiographs=None)
+        run_demo(out, labelled_steps=LABELLED_STEPS, radiographs=None)
 
 
 if __name__ == "__main__":

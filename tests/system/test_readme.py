@@ -109,7 +109,7 @@ def test_the_demo_ends_with_what_was_learned(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=1400, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "killed with signal 9 after step 34" in done.stdout
-    assert "trained from step 30 to 40" in done.stdout
+    assert "trained from step 30 to 60" in done.stdout
     assert "quarantined" in done.stdout
     run = tmp_path / "demo" / "run"
     *_, labelled, unlabelled, _, page = done.stdout.rstrip().splitlines()
