@@ -17,9 +17,11 @@ from crossdim.foundation.cluster import ray_session, starts_here
 from crossdim.foundation.config_options import AppendSetting, add_config_options, add_set_option
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import format_location
+from crossdim.foundation.plan_table import add_price_options, read_prices
 from crossdim.foundation.progress import show_stage
 from crossdim.foundation.provenance import format_time, record_provenance
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
+from crossdim.foundation.usage import Usage, measure_usage
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.recipe_names import RECIPE_NAMES
 from crossdim.storage_schema.errors import CrossdimError, UsageError
@@ -29,7 +31,8 @@ from crossdim.storage_schema.vocabulary import Modality
 if TYPE_CHECKING:
     from crossdim.foundation.bucket import Bucket
     from crossdim.foundation.settings import Families
-    from crossdim.pipelines.jobs.preparation import PrepareResult
+    from crossdim.pipelines.jobs.engine import OpenSession
+    from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
     from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
     from crossdim.pipelines.sources.labels import LabelTable
 
@@ -98,6 +101,9 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--include-label-maps", action="store_true", help="take segmentations as images too; default: left out")
     _add_privacy(parser)
     _add_common(parser)
+    planned = "say what will be kept and refused, bytes, time, memory and requests, from a small sample; write nothing"
+    parser.add_argument("--plan", action="store_true", help=planned)
+    add_price_options(parser, ["cpu_hour", "request", "gb_month"])
     entry_point.add_examples(
         parser,
         [
@@ -197,6 +203,7 @@ def _load_recipe(arguments: argparse.Namespace) -> tuple[Any, Families]:
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
     signals.tell_written(written=False)
+    begun, prices = measure_usage(), read_prices(arguments)
     from crossdim.pipelines.recipes import default_name, resolve
 
     recipe = resolve(arguments.recipe, arguments.set)
@@ -221,12 +228,28 @@ def prepare(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
+    open_session = partial(_open_session, arguments, "prepare")
+    if arguments.plan:
+        return _plan(order, open_session, begun, prices, may_use_ray=not arguments.local)
     provenance = _record_provenance(arguments)
-    outcome = run(order, partial(_open_session, arguments, "prepare"))
+    outcome = run(order, open_session)
     described = _describe_dataset(order.out, None if outcome.already_published else provenance)
     sentence = _format_result(outcome, arguments.out, described=described)
     entry_point.print_result(_build_document(outcome), sentence, as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
+
+
+def _plan(order: Preparation, open_session: OpenSession, begun: Usage, prices: Mapping[str, float], *, may_use_ray: bool) -> int:
+    """Print the plan of a preparation."""
+    from crossdim.pipelines.estimate.arithmetic import estimate_job
+    from crossdim.pipelines.estimate.job import plan_job
+    from crossdim.pipelines.estimate.text import build_document, build_figures, format_plan
+
+    job = plan_job(order, open_session, begun)
+    columns, figures = build_figures(job, estimate_job(job, may_use_ray=may_use_ray), prices)
+    document = build_document(job, columns, figures)
+    entry_point.print_result(document, format_plan(job, columns, figures), as_json=order.quiet)
+    return entry_point.DONE
 
 
 def _record_provenance(arguments: argparse.Namespace) -> dict[str, Any]:

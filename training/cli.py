@@ -15,7 +15,9 @@ from crossdim.foundation.config_options import AppendSetting, add_config_options
 from crossdim.foundation.entry_point import DONE, Parser, add_examples, print_result
 from crossdim.foundation.entry_point import main as run_verb
 from crossdim.foundation.location import format_location, hide_secrets, is_same_place
+from crossdim.foundation.plan_table import add_price_options, read_prices
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted_bucket
+from crossdim.foundation.usage import measure_usage
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training import run_verbs
 from crossdim.training.option_values import (
@@ -29,17 +31,17 @@ from crossdim.training.recipe_names import RECIPE_NAMES
 from crossdim.training.study_subjects import STUDY_SUBJECTS
 
 if TYPE_CHECKING:
-    from crossdim.foundation.bucket import Bucket
     from crossdim.foundation.settings import Families
     from crossdim.training.config.pretraining import Pretraining
-    from crossdim.training.launch.driver import Workers
     from crossdim.training.launch.worker import Source
-    from crossdim.training.run_dir.checkpoint import Saving
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
     signals.tell_written(written=False)
-    started = time.monotonic()
+    started, begun = time.monotonic(), measure_usage()
+    prices = read_prices(arguments)
+    if "gpu_hour" in prices and not arguments.gpu:
+        raise UsageError("--price-gpu-hour needs --gpu; without it no GPU is used")
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted_bucket(text, arguments) for text in arguments.data]
     from crossdim.training.config.pretraining import apply_overrides
@@ -70,7 +72,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     except RunError as error:
         raise UsageError(f"--keep, --keep-every: {error}") from None
     if arguments.plan:
-        return _plan(arguments, config, sources, workers, run, saving)
+        from crossdim.training.launch.planning import plan_run
+
+        document, table = plan_run(config, sources, run, workers, saving, arguments.threads, prices, begun)
+        print_result(document, table, as_json=arguments.json)
+        return DONE
     provenance = record_run(arguments.recipe, config, use_gpu=arguments.gpu)
     before = pretrain(config, sources, run, workers, saving, arguments.threads, provenance)
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
@@ -105,25 +111,6 @@ def _check_datasets(sources: Sequence[Source]) -> None:
         integer_weights([source.weight for source in sources])
     except RunError as error:
         raise UsageError(f"--data URL:WEIGHT: {error}") from None
-
-
-def _plan(
-    arguments: argparse.Namespace, config: Pretraining, sources: Sequence[Source], workers: Workers, run: Bucket, saving: Saving
-) -> int:
-    import torch
-
-    from crossdim.training.launch.estimate import plan, probe
-    from crossdim.training.launch.validate import validate_run
-
-    validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu)
-    if workers.use_gpu and not torch.cuda.is_available():
-        raise UsageError("--plan measures in this process, and this machine has no GPU; leave --gpu out, or plan on one that has")
-    least, most = max(1, workers.least), max(1, workers.most)
-    counts = sorted({min(most, least << doubled) for doubled in range(most.bit_length() + 1)})
-    found = probe(config, sources, most, torch.device("cuda" if workers.use_gpu else "cpu"), arguments.threads)
-    document, sentences = plan(config, found, counts, saving)
-    print_result(document, sentences, as_json=arguments.json)
-    return DONE
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -207,8 +194,9 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--keep-every", type=int, metavar="K", help="checkpoints of every K-th step stay for good")
     looks = "seconds between looks for more workers, in an elastic run"
     verb.add_argument("--resize-every", type=parse_seconds, default=60.0, metavar="S", help=looks)
-    measured = "say hours, memory, checkpoint size and requests, from a few steps in this process; start and write nothing"
+    measured = "say hours, memory, bytes and requests, from a few steps in this process; start and write nothing"
     verb.add_argument("--plan", action="store_true", help=measured)
+    add_price_options(verb, ["gpu_hour", "cpu_hour", "request"])
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; otherwise Ray starts here")
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_config_options(verb)

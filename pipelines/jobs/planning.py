@@ -102,7 +102,14 @@ class Planned:
     notes: tuple[str, ...]
 
 
-def scan_and_plan(preparation: Preparation, sources: Sequence[Bucket], files: Sequence[SourceFile], labels: Labels) -> Planned:
+def scan_and_plan(
+    preparation: Preparation,
+    sources: Sequence[Bucket],
+    files: Sequence[SourceFile],
+    labels: Labels,
+    *,
+    store_key: bool = True,
+) -> Planned:
     """Scan the sources and plan the tasks.
 
     Args:
@@ -110,6 +117,7 @@ def scan_and_plan(preparation: Preparation, sources: Sequence[Bucket], files: Se
         sources: as folders.
         files: as listed.
         labels: of the files.
+        store_key: whether a secret key that is made here is stored; without one, inputs are planned under a key that is lost.
 
     Returns:
         The plan, the names of its inputs, and sentences that the user should read.
@@ -135,7 +143,7 @@ def scan_and_plan(preparation: Preparation, sources: Sequence[Bucket], files: Se
         load_key=lambda: preparation.pseudonyms.draft_key(sources[0]),
     )
     planned = _plan_under(names, preparation, sources, files, labels, results)
-    if names.key is None:
+    if names.key is None or not store_key:
         return planned
     # Stored only now that nothing is left to refuse; of preparations at one time, all take the key of the first.
     key = preparation.pseudonyms.load_key(sources[0], preparation.out, names.key)

@@ -1,32 +1,32 @@
-"""Estimates what a run will take, from a few of its steps in this process. It writes nothing and starts nothing.
+"""Measures a few steps of a run in this process, from which ``run_plan`` says what it will take. It writes nothing.
 
 A step's time and what its backward pass keeps are measured at the share of rank 0 of the most workers, and taken to grow with
-the samples of a worker. Sizes are those of this run's own weights and state; numbers of requests are arithmetic. Waiting for data
+the samples of a worker. Sizes are those of this run's own weights and state. Waiting for data
 is understated: two steps are fetched ahead, which is much of a probe. What a step keeps may depend on what it draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from crossdim.foundation.usage import Usage, measure_peak_bytes, measure_usage
 from crossdim.training.backbones import serialise_encoder
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.collate import Batch
-from crossdim.training.data.dataset import open_dataset
+from crossdim.training.data.dataset import PublishedDataset
 from crossdim.training.data.loader import Loading, step_batches
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.loop import Schedule, fit
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.engine.train_state import TrainState
-from crossdim.training.launch.worker import DatasetViews, Source, build_encoder_spec, build_identity, build_order
+from crossdim.training.launch.worker import DatasetViews, build_encoder_spec, build_identity, build_order
 from crossdim.training.methods.base import Method, Step, StepOutput
-from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_state import serialise_state
 from crossdim.training.run_dir.resume import capture
 
@@ -34,7 +34,6 @@ from crossdim.training.run_dir.resume import capture
 MEASURED = 3
 #: Largest number of steps; of a mixture with a longer cycle only the beginning is measured.
 LONGEST = 16
-MB = 1e6
 
 
 class MeasuredMethod(nn.Module):
@@ -93,6 +92,11 @@ class Probe:
         kept_bytes: of what the backward pass of this rank's largest part needs, weights left out.
         fixed_bytes: what a worker holds whatever its samples, by name; if ``sharded``, what all workers hold together.
         stored_bytes: of the files of a checkpoint, by name.
+        cpu_step_s: of processors, for a step.
+        start_s: what comes before the first step, and what the first steps take longer than the others.
+        save_s: for a checkpoint, without writing it to the store.
+        host_bytes: the most that this process held.
+        device_bytes: the most that was held on the GPU; 0 without one.
     """
 
     device: str
@@ -105,22 +109,36 @@ class Probe:
     fixed_bytes: dict[str, int]
     stored_bytes: dict[str, int]
     sharded: bool = False
+    cpu_step_s: float = 0.0
+    start_s: float = 0.0
+    save_s: float = 0.0
+    host_bytes: int = 0
+    device_bytes: int = 0
 
 
-def probe(config: Pretraining, sources: Sequence[Source], world: int, device: torch.device, threads: int) -> Probe:
+def probe(
+    config: Pretraining,
+    datasets: Sequence[PublishedDataset],
+    weights: Sequence[float],
+    world: int,
+    device: torch.device,
+    threads: int,
+    begun: Usage,
+) -> Probe:
     """Measure the first steps of a run, as rank 0 of ``world`` would do them.
 
     Args:
         config: of the run.
-        sources: its datasets.
+        datasets: of the run.
+        weights: of the datasets in the mixture.
         world: how many workers share a step.
         device: where to compute.
         threads: that read samples and draw views.
+        begun: seconds so far when the command began.
 
     Returns:
         Times, sizes and numbers of samples, see :class:`Probe`.
     """
-    datasets, weights = [open_dataset(source.bucket) for source in sources], [source.weight for source in sources]
     train_state = TrainState.build(config, device)
     # Blocks hold what single steps hold, in longer rows: a few steps of the latter see every dataset.
     mixing = replace(config.mixing, mode="ratio") if config.mixing.mode == "block" else config.mixing
@@ -130,19 +148,28 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
     loading = Loading(order=order, global_batch=batch, rank=0, world=world, joint=config.mixing.mode == "joint", threads=threads)
     batches = step_batches(loading, datasets, DatasetViews(config, datasets), 0, steps * batch)
     measured, records = MeasuredMethod(train_state.method), _Records()
+    before = measure_usage()
     fit(replace(train_state, module=measured), batches, Schedule.from_config(config), [records])
+    fitted = measure_usage()
     warm = records.found[min(cycle, steps // 2) :]
+    step_s = sum(record.step_s for record in warm) / len(warm)
     state = capture(train_state, config.steps, config.steps * batch, build_identity(config, datasets, weights))
     spec = build_encoder_spec(config, train_state, datasets)
     parts = train_state.tensors() if train_state.sharded else {}
     held, moments = ({n: t for n, t in parts.items() if n.startswith("state.") is of} for of in (False, True))
     in_parts = {"parts": _bytes(parts)} if parts else {}
+    stored_bytes = {
+        "state": len(serialise_state(state)),
+        **in_parts,
+        "encoder": len(serialise_encoder(train_state.gather_encoder() if parts else state.encoder, spec)),
+    }
+    saved, used = measure_usage() - fitted, fitted - before
     return Probe(
         device=str(device),
         world=world,
         steps=len(warm),
         samples=measured.samples / steps,
-        step_s=sum(record.step_s for record in warm) / len(warm),
+        step_s=step_s,
         wait_s=sum(record.wait_s for record in warm) / len(warm),
         kept_bytes=measured.kept_bytes,
         fixed_bytes={
@@ -151,12 +178,13 @@ def probe(config: Pretraining, sources: Sequence[Source], world: int, device: to
             "optimizer": _bytes(state.optimizer.get("state", moments)),
             "average": _bytes(state.average),
         },
-        stored_bytes={
-            "state": len(serialise_state(state)),
-            **in_parts,
-            "encoder": len(serialise_encoder(train_state.gather_encoder() if parts else state.encoder, spec)),
-        },
+        stored_bytes=stored_bytes,
         sharded=train_state.sharded,
+        cpu_step_s=step_s * used.cpu_s / used.wall_s,
+        start_s=(before - begun).wall_s + max(0.0, used.wall_s - steps * step_s),
+        save_s=saved.wall_s,
+        host_bytes=measure_peak_bytes(),
+        device_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
     )
 
 
@@ -166,58 +194,3 @@ def _bytes(found: Any) -> int:
         return found.nbytes
     inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
     return sum(map(_bytes, inner))
-
-
-def plan(config: Pretraining, found: Probe, workers: Sequence[int], saving: Saving) -> tuple[dict[str, object], str]:
-    """Compute what a run takes at each of several numbers of workers.
-
-    Args:
-        config: of the run.
-        found: what was measured.
-        workers: numbers of workers.
-        saving: how often checkpoints are written.
-
-    Returns:
-        A document, and sentences with the arithmetic in them.
-    """
-    steps, batch = config.steps, config.global_batch
-    lines = [
-        f"measured on {found.device} as rank 0 of {found.world}: {found.samples:g} samples a step in {found.step_s:.3g} s "
-        f"(mean of {found.steps}), {found.wait_s:.3g} s of it waiting for data; {found.kept_bytes / MB:.1f} MB kept for the "
-        "backward pass"
-    ]
-    shares = []
-    for number in workers:
-        samples = batch / number
-        step_s, kept = found.step_s * samples / found.samples, found.kept_bytes * samples / found.samples
-        held = sum(found.fixed_bytes.values())
-        fixed, hours, gets = held / number if found.sharded else held, steps * step_s / 3600, steps * samples
-        saves = saving.count(steps, step_s)
-        numbers = {
-            "samples": samples,
-            "step_s": step_s,
-            "hours": hours,
-            "memory_bytes": fixed + kept,
-            "requests": gets,
-            "checkpoints": saves,
-        }
-        shares.append({"workers": number, "requests_per_s": batch / step_s, **numbers})
-        lines.append(
-            f"workers {number}: {found.step_s:.3g} s x {samples:g} / {found.samples:g} samples = {step_s:.3g} s a step, "
-            f"x {steps} / 3600 = {hours:.3g} hours; memory {fixed / MB:.1f} + {kept / MB:.1f} = {(fixed + kept) / MB:.1f} MB "
-            f"each; {gets:.0f} range GETs each, {batch / step_s:.3g} a second together; "
-            f"{saves} checkpoint{'' if saves == 1 else 's'}"
-        )
-    lines += [
-        f"memory whatever the samples: {_format_sum(found.fixed_bytes)}" + (", cut over the workers" if found.sharded else ""),
-        f"checkpoint: {_format_sum(found.stored_bytes)}",
-        f"requests: {steps} steps x {batch} samples = {steps * batch} range GETs, one a sample, with any number of workers",
-        "Nothing was started. Workers are taken to be like this machine; averaging gradients, writing checkpoints, starting Ray, "
-        "and what libraries and kernels hold for themselves are not in it.",
-    ]
-    document = {"probe": asdict(found), "workers": shares, "steps": steps, "requests": steps * batch}
-    return document, "\n".join(lines)
-
-
-def _format_sum(found: dict[str, int]) -> str:
-    return " + ".join(f"{name} {size / MB:.1f}" for name, size in found.items()) + f" = {sum(found.values()) / MB:.1f} MB"

@@ -1,0 +1,189 @@
+"""The plan of a run as a table and as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from crossdim.foundation.plan_table import (
+    Figure,
+    build_figure_document,
+    format_bytes,
+    format_figures,
+    format_hours,
+    format_money,
+    format_number,
+)
+from crossdim.foundation.rates import format_seconds
+from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.launch.estimate import Probe
+from crossdim.training.launch.run_plan import EXACT_POSITIONS, Reading
+from crossdim.training.run_dir.checkpoint import Saving
+
+
+def build_run_figures(
+    config: Pretraining,
+    found: Probe,
+    shares: Sequence[Mapping[str, Any]],
+    reading: Sequence[Reading],
+    saving: Saving,
+    prices: Mapping[str, float],
+) -> tuple[list[str], list[Figure]]:
+    """Build the table of a plan.
+
+    Args:
+        config: of the run.
+        found: what was measured.
+        shares: from :func:`plan_workers`.
+        reading: from :func:`plan_reading`.
+        saving: how often checkpoints are written and which stay.
+        prices: by name; figures of money are shown for those that are given.
+
+    Returns:
+        The headings of its columns, and its lines.
+    """
+    total = config.steps * config.global_batch
+
+    def column(name: str) -> tuple[float, ...]:
+        return tuple(share[name] for share in shares)
+
+    timed = f"{found.step_s:.3g} s for {found.samples:g} samples, mean of {found.steps} steps here on {found.device}"
+    measured_bytes = "by the catalog" if total <= EXACT_POSITIONS else "by mean sizes in the catalog"
+    tensors = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.fixed_bytes.items() if size)
+    files = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.stored_bytes.items())
+    shown, whole = format_number, format_bytes
+    figures = [
+        Figure(key="steps", name="steps", values=(config.steps,), show=shown, how="of the recipe"),
+        Figure(key="samples", name="samples", values=(total,), show=shown, how=f"{config.steps:,} steps x {config.global_batch}"),
+        *(
+            Figure(
+                key=f"passes_{number}",
+                name=f"passes over {one.name}",
+                values=(one.passes,),
+                show=lambda value: f"{value:.2f}",
+                how=f"{one.samples:,} samples by the order of the run",
+            )
+            for number, one in enumerate(reading)
+        ),
+        Figure(
+            key="wall_s",
+            name="wall time",
+            values=column("wall_s"),
+            show=format_seconds,
+            how=f"{timed}; start {found.start_s:.0f} s",
+        ),
+        Figure(
+            key="cpu_hours",
+            name="processor time",
+            values=column("cpu_hours"),
+            show=format_hours,
+            how=f"{found.cpu_step_s / found.step_s:.1f} processors busy here, all workers together",
+        ),
+        Figure(
+            key="read_bytes",
+            name="read",
+            values=(round(sum(one.num_bytes for one in reading)),),
+            show=whole,
+            how=f"{measured_bytes}, all workers together",
+        ),
+        Figure(key="requests", name="range requests", values=(total,), show=shown, how="one a sample"),
+        Figure(key="writes", name="writes", values=column("writes"), show=shown, how="about: checkpoints, metrics, events"),
+        Figure(
+            key="checkpoint_bytes",
+            name="checkpoint",
+            values=(sum(found.stored_bytes.values()),),
+            show=whole,
+            how=f"{files}; the {saving.last} newest stay",
+        ),
+        Figure(key="checkpoints", name="checkpoints", values=column("checkpoints"), show=shown, how="rounded up"),
+        Figure(
+            key="host_bytes",
+            name="peak memory",
+            values=column("host_bytes"),
+            show=whole,
+            how=f"of each worker's process; tensors: {tensors}, {format_bytes(found.kept_bytes)} for the backward pass here",
+        ),
+    ]
+    if found.device_bytes:
+        how = "of each worker's tensors on its GPU, most at a time here"
+        figures.append(Figure(key="device_bytes", name="peak GPU memory", values=column("device_bytes"), show=whole, how=how))
+    columns = [f"{share['workers']} worker{'' if share['workers'] == 1 else 's'}" for share in shares]
+    return columns, [*figures, *_price(shares, total, prices)]
+
+
+def _price(shares: Sequence[Mapping[str, Any]], total: int, prices: Mapping[str, float]) -> list[Figure]:
+    amounts = {
+        "gpu_hour": ("price of GPUs", [share["workers"] * share["wall_s"] / 3600 for share in shares], "workers x hours"),
+        "cpu_hour": ("price of processors", [share["cpu_hours"] for share in shares], "processor hours"),
+        "request": (
+            "price of requests",
+            [(total + share["writes"]) / 1000 for share in shares],
+            "thousand requests",
+        ),
+    }
+    return [
+        Figure(
+            key=f"price_{key}",
+            name=name,
+            values=tuple(amount * prices[key] for amount in found),
+            show=format_money,
+            how=f"{unit} x {prices[key]:g}",
+        )
+        for key, (name, found, unit) in amounts.items()
+        if key in prices
+    ]
+
+
+def build_run_document(
+    config: Pretraining,
+    found: Probe,
+    shares: Sequence[Mapping[str, Any]],
+    reading: Sequence[Reading],
+    columns: Sequence[str],
+    figures: Sequence[Figure],
+) -> dict[str, Any]:
+    """Build the plan as JSON values.
+
+    Args:
+        config: of the run.
+        found: what was measured.
+        shares: from :func:`plan_workers`.
+        reading: from :func:`plan_reading`.
+        columns: of the table.
+        figures: of the table.
+
+    Returns:
+        The measurement, what it gives for each number of workers, what is read of each dataset, and the figures.
+    """
+    return {
+        "probe": asdict(found),
+        "workers": list(shares),
+        "steps": config.steps,
+        "requests": config.steps * config.global_batch,
+        "datasets": list(map(asdict, reading)),
+        "figures": build_figure_document(columns, figures),
+    }
+
+
+def format_run_plan(columns: Sequence[str], figures: Sequence[Figure], where: str) -> str:
+    """Format the plan for people.
+
+    Args:
+        columns: of the table.
+        figures: of the table.
+        where: the run would lie.
+
+    Returns:
+        A heading, the table, and what is not in it.
+    """
+    return "\n".join(
+        [
+            f"plan of {where}: nothing was written or started",
+            "",
+            *format_figures(columns, figures),
+            "",
+            "Each worker is taken to be like this machine. Averaging gradients, starting Ray and writing to a remote store are",
+            "not in it, and waiting for data is understated: a few steps are read ahead.",
+        ]
+    )
