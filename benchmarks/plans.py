@@ -1,4 +1,4 @@
-"""What ``--plan`` says against what the command then takes: images, volumes and a short pretraining, of generated phantoms.
+"""What ``--plan`` says against what the command then takes: images, volumes and a short pretraining on generated phantoms.
 
 Goal: within 20 percent. Memory is the sum of the most that each process of the command has held; processor time that of all of them.
 """

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.plan_table import format_figures
+from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data import loader
 from crossdim.training.data.collate import Batch
+from crossdim.training.data.order import DatasetOrder, Order
 from crossdim.training.data.range_reader import open_range_reader
-from crossdim.training.launch.estimate import MeasuredMethod, Probe, plan
+from crossdim.training.launch.driver import Workers
+from crossdim.training.launch.estimate import MeasuredMethod, Probe
+from crossdim.training.launch.planning import count_workers
+from crossdim.training.launch.run_plan import Reading, count_samples, plan_workers
+from crossdim.training.launch.run_plan_table import build_run_figures
 from crossdim.training.methods.base import Step, StepOutput
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import layout
@@ -37,13 +47,14 @@ def _plan(capsys: pytest.CaptureFixture[str], run: Path, *data: Bucket, more: tu
 class _Counted:
     """Ranges that count."""
 
-    requests = 0
+    requests, num_bytes = 0, 0
 
     def __init__(self, bucket: Bucket) -> None:
         self._ranges = open_range_reader(bucket)
 
     def get(self, path: str, offset: int, length: int) -> bytes:
         type(self).requests += 1
+        type(self).num_bytes += length
         return self._ranges.get(path, offset, length)
 
 
@@ -149,9 +160,10 @@ def test_what_is_kept_is_counted_once_and_weights_are_not() -> None:
     assert (measured.samples, measured.kept_bytes) == (10, 5 * 80)
 
 
-def test_the_arithmetic_stands_in_the_sentences() -> None:
-    """By hand: 10 s for 4 of 16 samples, 90 steps: one worker takes 90 x 40 s = an hour."""
-    found = Probe(
+@pytest.fixture
+def measured() -> Probe:
+    """10 s for 4 of 16 samples, 3 of 4 processors busy, 100 s before the first step."""
+    return Probe(
         device="cpu",
         world=4,
         steps=3,
@@ -161,20 +173,108 @@ def test_the_arithmetic_stands_in_the_sentences() -> None:
         kept_bytes=40_000_000,
         fixed_bytes={"weights": 3_000_000, "gradients": 2_000_000, "optimizer": 2_000_000, "average": 3_000_000},
         stored_bytes={"state": 8_000_000, "encoder": 1_000_000},
+        cpu_step_s=7.5,
+        start_s=100.0,
+        save_s=2.0,
+        host_bytes=500_000_000,
     )
+
+
+def _config() -> Pretraining:
     config = recipe("cdssl-p3d:tiny")
-    config = type(config)(method=config.method, steps=90, global_batch=16)
-    document, text = plan(config, found, [1, 4], Saving(every=40))
-    assert "workers 1: 10 s x 16 / 4 samples = 40 s a step, x 90 / 3600 = 1 hours; memory 10.0 + 160.0 = 170.0 MB each" in text
-    assert "workers 4: 10 s x 4 / 4 samples = 10 s a step, x 90 / 3600 = 0.25 hours; memory 10.0 + 40.0 = 50.0 MB each" in text
-    assert "360 range GETs each, 1.6 a second together; 3 checkpoints" in text
-    assert "90 steps x 16 samples = 1440 range GETs, one a sample" in text
-    assert "checkpoint: state 8.0 + encoder 1.0 = 9.0 MB" in text
-    assert "weights 3.0 + gradients 2.0 + optimizer 2.0 + average 3.0 = 10.0 MB" in text
-    assert document["requests"] == 1440
-    _, timed = plan(config, found, [1, 4], Saving(every=None, every_s=600))
-    assert "6 checkpoints" in timed  # 90 x 40 s
-    assert "2 checkpoints" in timed  # 90 x 10 s
+    return type(config)(method=config.method, steps=90, global_batch=16)
+
+
+def test_the_arithmetic_by_hand(measured: Probe) -> None:
+    """90 steps: one worker takes 90 x 40 s, an hour, and 100 s before and 3 x 2 s for checkpoints."""
+    one, four = plan_workers(_config(), measured, [1, 4], Saving(every=40))
+    assert (one["step_s"], four["step_s"]) == (40.0, 10.0)
+    assert (one["hours"], four["hours"]) == (1.0, 0.25)
+    assert (one["wall_s"], four["wall_s"]) == (3600 + 106, 900 + 106)
+    assert one["cpu_hours"] * 3600 == pytest.approx(100 + 90 * 30 + 6)
+    assert four["cpu_hours"] * 3600 == pytest.approx(4 * (100 + 90 * 7.5) + 6)
+    assert (one["memory_bytes"], four["memory_bytes"]) == (170e6, 50e6)
+    assert (one["host_bytes"], four["host_bytes"]) == (628e6, 508e6)
+    assert (one["requests"], four["requests"], four["requests_per_s"]) == (1440, 360, 1.6)
+    assert (one["checkpoints"], four["checkpoints"]) == (3, 3)
+    timed = plan_workers(_config(), measured, [1, 4], Saving(every=None, every_s=600))
+    assert [share["checkpoints"] for share in timed] == [6, 2]
+
+
+def test_what_a_gpu_holds_grows_there_and_not_in_the_host(measured: Probe) -> None:
+    found = replace(measured, device="cuda", device_bytes=60_000_000)
+    one, four = plan_workers(_config(), found, [1, 4], Saving(every=40))
+    assert (one["device_bytes"], four["device_bytes"]) == (180e6, 60e6)
+    assert one["host_bytes"] == four["host_bytes"]
+
+
+def test_the_table_and_its_prices(measured: Probe) -> None:
+    """By hand: 1 worker 3706 s, 4 workers 4 x 1006 s of a GPU; (1440 reads + writes) / 1000."""
+    config, saving = _config(), Saving(every=40)
+    shares = plan_workers(config, measured, [1, 4], saving)
+    reading = [Reading(name="ct", samples=1440, passes=14.4, num_bytes=2e6)]
+    columns, figures = build_run_figures(config, measured, shares, reading, saving, {"gpu_hour": 2.0, "request": 10.0})
+    text = "\n".join(format_figures(columns, figures))
+    assert re.search(r"^ +1 worker  4 workers  how$", text, re.MULTILINE)
+    assert re.search(r"^passes over ct +14\.40 +1,440 samples by the order of the run$", text, re.MULTILINE)
+    assert re.search(
+        r"^wall time +1:01:46 +16:46 +10 s for 4 samples, mean of 3 steps here on cpu; start 100 s$", text, re.MULTILINE
+    )
+    assert re.search(r"^checkpoint +9\.0 MB +state 8\.0 MB \+ encoder 1\.0 MB; the 3 newest stay$", text, re.MULTILINE)
+    assert re.search(r"^range requests +1,440 +one a sample$", text, re.MULTILINE)
+    by_key = {figure.key: figure.values for figure in figures}
+    assert by_key["price_gpu_hour"] == pytest.approx((3706 * 2 / 3600, 4 * 1006 * 2 / 3600))
+    assert by_key["price_request"] == pytest.approx(tuple((1440 + share["writes"]) / 100 for share in shares))
+    assert "price_cpu_hour" not in by_key
+
+
+@pytest.mark.parametrize("stretch", [1, 3])
+def test_samples_of_each_dataset_are_counted_as_the_order_gives_them(stretch: int) -> None:
+    order = Order(1, (DatasetOrder(num_samples=7, weight=3), DatasetOrder(num_samples=5, weight=2)), stretch)
+    for positions in (0, 1, 4, 5, 7, 16, 31, 200):
+        found = order.dataset_at(np.arange(positions, dtype=np.int64))
+        assert count_samples(order, positions) == [int((found == number).sum()) for number in range(2)]
+
+
+@pytest.mark.integration
+def test_bytes_and_passes_are_those_that_the_run_reads(
+    image_data: Bucket,
+    volume_data: Bucket,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = _plan(capsys, tmp_path / "run", image_data, volume_data, more=("--workers", "0"))
+    monkeypatch.setattr(loader, "open_range_reader", _Counted)
+    monkeypatch.setattr(_Counted, "num_bytes", 0)
+    assert _line(tmp_path / "run", image_data, volume_data, more=("--workers", "0")) == 0
+    assert found["figures"]["read_bytes"]["value"] == _Counted.num_bytes  # type: ignore[index]
+    assert [one["samples"] for one in found["datasets"]] == [8, 8]  # type: ignore[attr-defined]
+
+
+def test_workers_are_doubled() -> None:
+    def spread(least: int, most: int) -> list[int]:
+        return count_workers(Workers(least=least, most=most, use_gpu=False, address=None, quiet=True))
+
+    assert (spread(0, 0), spread(1, 1), spread(8, 8), spread(2, 16), spread(3, 7)) == (
+        [1],
+        [1],
+        [1, 2, 4, 8],
+        [2, 4, 8, 16],
+        [3, 6, 7],
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--price-cpu-hour", "1"), "--price-cpu-hour needs --plan"),
+        (("--plan", "--price-gpu-hour", "1"), "--price-gpu-hour needs --gpu"),
+    ],
+)
+def test_wrong_prices(more: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _line(tmp_path, Bucket("nowhere"), more=more) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_what_pretrain_refuses_plan_refuses(
