@@ -104,7 +104,9 @@ def test_a_plan_of_volumes_is_what_is_then_published(volumes: Path, tmp_path: Pa
     assert plan["sample"]["refused_by_rule"].keys() == actual["quarantined_by_rule"].keys() == {"gzip"}
     assert _value(plan, "samples") == actual["samples"]
     assert _value(plan, "bytes") == pytest.approx(actual["bytes"], rel=0.05)
-    assert actual["objects"] <= _value(plan, "objects") <= actual["objects"] + 2
+    (bank,) = (tmp_path / "out" / "superpatches").rglob("zarr.json")
+    absent = json.loads(bank.read_text())["shape"][0] // 8 - sum(path.is_file() for path in (bank.parent / "c").rglob("*"))
+    assert _value(plan, "objects") == actual["objects"] + absent  # shards in which no sample is are not written
 
 
 def test_a_part_stands_for_all(
@@ -139,7 +141,7 @@ def test_in_a_store_nothing_is_written_and_requests_are_counted(
     with _log_requests() as done:
         actual = _prepare(capsys, *words, code=3)
     assert _value(plan, "objects") == actual["objects"]
-    assert _value(plan, "requests") == pytest.approx(len(done), rel=0.05)
+    assert _value(plan, "requests") == pytest.approx(len(done), rel=0.02)
 
 
 @contextmanager
