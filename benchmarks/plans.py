@@ -1,6 +1,7 @@
 """What ``--plan`` says against what the command then takes: images, volumes and a short pretraining on generated phantoms.
 
-Goal: within 20 percent. Memory is the sum of the most that each process of the command has held; processor time that of all of them.
+Goal: within 20 percent. Memory is the sum of the most that each process of the command has held; processor time is that of
+all of them.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ RAY_S = 10.0
 FIXED_REQUESTS = 25
 #: Memory of a task of images in bytes, for a byte of its shard: the samples, their members, the tar twice while it is finished.
 COPIES_OF_SHARD = 3
+#: Memory of a task of volumes in bytes, for a voxel of the boxes that wait for their shard: waiting, packed, compressed.
+BYTES_PER_WAITING_VOXEL = 5
 #: Memory of a task and its decoder for a value of the largest input, see the README of pipelines.
 BYTES_PER_PIXEL, BYTES_PER_VOXEL = 6, 21
 
@@ -152,7 +154,10 @@ def _estimate_peak(job: PlannedJob, object_bytes: float, task_weights: Sequence[
     largest = max(item.num_values for task in job.planned.plan.tasks for item in task.items)
     more_values = max(0, largest - sample.largest_values)
     if isinstance(recipe, VolumeRecipe):
-        return sample.peak_bytes + BYTES_PER_VOXEL * more_values
+        most = max(sum(item.boxes for item in task.items) for task in job.planned.plan.tasks)
+        waiting = min(most, recipe.patches_per_shard) - min(sample.most_boxes, recipe.patches_per_shard)
+        waiting_bytes = BYTES_PER_WAITING_VOXEL * max(0, waiting) * recipe.superpatch.side**3
+        return sample.peak_bytes + BYTES_PER_VOXEL * more_values + waiting_bytes
     shard_bytes = object_bytes * max(task_weights) / sum(task_weights)
     more_bytes = max(0.0, shard_bytes - sample.largest_task_bytes)
     return sample.peak_bytes + COPIES_OF_SHARD * more_bytes + BYTES_PER_PIXEL * more_values

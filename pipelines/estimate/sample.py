@@ -34,13 +34,17 @@ SHARE = 0.6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Inputs that were run together: their markers, weight, what they took, and the number of shards up to their last."""
+    """Tasks that were run together: their markers, the weight of their inputs, and what they took."""
 
-    items: tuple[Item, ...]
+    tasks: tuple[Task, ...]
     markers: tuple[Marker, ...]
     weight: int
     used: Usage
-    num_shards: int
+
+    @property
+    def items(self) -> list[Item]:
+        """Their inputs."""
+        return [item for task in self.tasks for item in task.items]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +67,7 @@ class SampleRun:
         finish_requests: that publishing and the page took.
         peak_bytes: of this process and its decoder.
         largest_task_bytes: of the objects of one task.
+        most_boxes: of volumes in one task.
         largest_values: of one input.
     """
 
@@ -81,6 +86,7 @@ class SampleRun:
     finish_requests: int
     peak_bytes: int
     largest_task_bytes: int
+    most_boxes: int
     largest_values: int
 
 
@@ -148,11 +154,10 @@ class _Runner:
         self.tasks += tasks
         paths = [marker_path(self.context.plan_digest, task.number) for task in tasks]
         return Batch(
-            items=tuple(items),
+            tasks=tuple(tasks),
             markers=tuple(parse_marker(self.context.out.read(path)) for path in paths),
             weight=sum(weigh(item, self.context.recipe) for item in items),
             used=used,
-            num_shards=tasks[-1].first_shard + tasks[-1].num_shards,
         )
 
     def _pack(self, items: Sequence[Item]) -> Iterable[Task]:
@@ -185,7 +190,8 @@ def _summarise(batches: Sequence[Batch], context: TaskContext, patient_key_id: s
     timed = batches[1:] or batches
     weight = sum(batch.weight for batch in timed)
     task_bytes = [sum(entry.size for entry in marker.objects) for marker in markers]
-    published = _publish(markers, items, batches[-1].num_shards, context, patient_key_id)
+    tasks = [task for batch in batches for task in batch.tasks]
+    published = _publish(markers, tasks, context, patient_key_id)
     return SampleRun(
         items=len(items),
         files=sum(len(item.files) for item in items),
@@ -204,6 +210,7 @@ def _summarise(batches: Sequence[Batch], context: TaskContext, patient_key_id: s
         finish_requests=published.requests,
         peak_bytes=measure_peak_bytes(),
         largest_task_bytes=max(task_bytes),
+        most_boxes=max(sum(item.boxes for item in task.items) for task in tasks),
         largest_values=max(item.num_values for item in items),
     )
 
@@ -219,22 +226,21 @@ class _Published:
     requests: int
 
 
-def _publish(
-    markers: Sequence[Marker], items: Sequence[Item], num_shards: int, context: TaskContext, patient_key_id: str
-) -> _Published:
+def _publish(markers: Sequence[Marker], tasks: Sequence[Task], context: TaskContext, patient_key_id: str) -> _Published:
     """Publish the sample, with its page; nothing if it has no samples."""
     if not any(marker.catalog for marker in markers):
         refused = tuple(one for marker in markers for one in marker.quarantine)
         return _Published(samples=0, quarantine=refused, catalog_bytes=0, used=Usage(wall_s=0.0, cpu_s=0.0), requests=0)
     before, requests = measure_usage(), Counter[str]()
     out, recipe = CountingBucket.wrap(context.out, requests), context.recipe
+    num_shards = tasks[-1].first_shard + tasks[-1].num_shards
     bank = Bank(path=context.bank_path, layout=recipe.layout, num_shards=num_shards) if isinstance(recipe, VolumeRecipe) else None
     header = ManifestHeader(
         name=context.name,
         presentation=recipe.presentation,
         preprocessing=recipe.preprocessing(),
         plan_digest=context.plan_digest,
-        num_files=sum(len(item.files) for item in items),
+        num_files=sum(len(item.files) for task in tasks for item in task.items),
         patient_key_id=patient_key_id,
     )
     manifest, quarantine = publish(out, header, markers, (), (), bank)
