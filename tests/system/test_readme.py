@@ -80,8 +80,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     """From an empty folder; and its features are those that evaluation sees."""
     torch.manual_seed(0)
     method = recipe("cdssl-p3d:tiny").method.build()
-    (tmp_path / "runs/a").mkdir(parents=True)
-    (tmp_path / "runs/a/encoder.pt").write_bytes(serialise_encoder(method.encoder.state_dict(), method.encoder_spec))
+    (tmp_path / "runs/first").mkdir(parents=True)
+    (tmp_path / "runs/first/encoder.pt").write_bytes(serialise_encoder(method.encoder.state_dict(), method.encoder_spec))
     publish(Bucket(str(tmp_path / "data/xr")), images(9), "xr")
     cubes = superpatches(3)
     publish(Bucket(str(tmp_path / "data/ct")), cubes, "ct")
