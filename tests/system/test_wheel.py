@@ -83,7 +83,7 @@ def test_it_holds_one_import_name_and_the_product_alone(wheel: Path) -> None:
         str(path.relative_to(REPOSITORY)).removeprefix("crossdim/")
         for package in PACKAGES
         for path in (REPOSITORY / package).rglob("*")
-        if path.suffix in (".py", ".html", ".typed") and "__pycache__" not in path.parts
+        if (path.suffix in (".py", ".html", ".typed") or path.match("show/*.md")) and "__pycache__" not in path.parts
     }
     assert found == expected
     assert "py.typed" in found
