@@ -146,7 +146,7 @@ def run_demo(out: Path, *, labelled_steps: int, radiographs: int | None) -> None
         f"from labels: {describe_learned(run, HELD_OUT)}\n"
         f"without labels: {describe_learned(unlabelled, HELD_OUT)}"
     )
-    say(f"Open {run / 'report.html'}, or let {shlex.join(('crossdim', 'show', str(run), '--serve'))} open it")
+    say(f"Open {run / 'report.html'}, or let crossdim show {shlex.quote(str(run))} --serve open it")
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ MISTAKES = {
     "no checkpoint": Mistake("evaluate {empty} --data {xr}", FAILED, "holds no checkpoint", "pretrain it first"),
     "nothing to show": Mistake("show {notes}", FAILED, "neither a published dataset", "name the --out"),
     "a scheme": Mistake("verify s3:/lab/ct", WRONG_USE, "s3:/lab/ct", "s3://lab/ct"),
-    "a module": Mistake("prepare {png} --recipe my_lab.recipes:ct --out {new}", WRONG_USE, "my_lab", "there is no module"),
+    "a module": Mistake("prepare {png} --recipe our_lab.recipes:ct --out {new}", WRONG_USE, "our_lab", "there is no module"),
     "a study": Mistake("study for-arms --recipe cdssl-p3d:tiny --data {xr} --out {new}", WRONG_USE, "for-arms", "four-arms"),
     "an endpoint": Mistake(f"verify s3://lab/ct {ENDPOINT}", FAILED, "127.0.0.1", "--endpoint-url"),
     "a cluster": Mistake(f"{ON_RAY} --ray-address 127.0.0.1:{{port}}", FAILED, "Ray cluster", "answer"),

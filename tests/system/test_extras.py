@@ -109,11 +109,14 @@ def test_small_jobs_need_no_ray(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_status_needs_no_extra(dataset: Path) -> None:
-    """A folder without a run: looked at without torch and Ray."""
+def test_status_needs_no_extra(dataset: Path, images: Path) -> None:
+    """A dataset, and a folder without a run: looked at without torch and Ray."""
     done = run_without(ALL, "status", str(dataset))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{dataset}: published, 8 samples")
+    done = run_without(ALL, "status", str(images))
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {dataset} holds no run")
+    assert done.stderr.startswith(f"error: {images} holds no run")
 
 
 @pytest.mark.integration

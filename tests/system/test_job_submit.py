@@ -116,7 +116,7 @@ def test_a_job_that_fails_is_reported_as_failed(cluster: Supervised, sources: Pa
 
     assert (done.returncode, job["status"]) == (1, "FAILED")
     # A relative path is one of the job's own folder.
-    assert re.search(r"/_ray_pkg_\w+/absent is no published dataset", done.stdout)
+    assert re.search(r"/_ray_pkg_\w+/absent is not a published dataset", done.stdout)
     assert "exit code 2" in job["message"]
     assert job["job_id"] is None  # that is the number of a driver that has joined, and this verb needs no cluster
 
