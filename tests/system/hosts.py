@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -193,10 +194,22 @@ ip link set lo up
 
     def _desk(self) -> None:
         """A cable from the switch to us: it goes when the switch does."""
-        self._switch.do(f"ip link add desk type veth peer name {DESK} netns {os.getpid()}")
+        self._add_cable(f"ip link add desk type veth peer name {DESK} netns {os.getpid()}")
         self._switch.do(f"ip link set desk master {BRIDGE} up")
         _must(f"ip addr add {DESK_ADDRESS}/24 dev {DESK}")
         _must(f"ip link set {DESK} up")
+
+    def _add_cable(self, command: str) -> None:
+        """Add the cable once its name is free: seen once, the kernel kept that of the set before although its device had gone."""
+        deadline = time.monotonic() + NAME_PATIENCE_S
+        while True:
+            try:
+                self._switch.do(command)
+                return
+            except RuntimeError as error:
+                if "File exists" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def _plug(self, host: int) -> None:
         box, port = self._boxes[host], f"port{host}"
