@@ -24,7 +24,7 @@ RAY_FULLEST = 0.95
 
 
 def check_shared_memory() -> list[CheckResult]:
-    """Check that there is room in shared memory for the object store of a Ray session that is started here."""
+    """Check that shared memory has enough free space for the object store of a Ray session that is started here."""
     name, folder = ray_needs.MEMORY, ray_needs.SHARED_MEMORY
     if lack := _find_lack(name):
         return [lack]

@@ -39,6 +39,22 @@ class Figure:
     how: str
 
 
+def make_figure(key: str, name: str, show: Callable[[float], str], how: str, *values: float) -> Figure:
+    """Make one line of the table.
+
+    Args:
+        key: its name in JSON.
+        name: its name for people.
+        show: writes a value for people.
+        how: how it was got.
+        *values: one for each column, or one for all.
+
+    Returns:
+        The line.
+    """
+    return Figure(key=key, name=name, values=values, show=show, how=how)
+
+
 def format_figures(columns: Sequence[str], figures: Sequence[Figure]) -> list[str]:
     """Format figures as a table.
 

@@ -63,6 +63,7 @@ def _build_task() -> Callable[[str], dict[str, Any]]:
     """The task. Ray sends a function that is made in another one as a whole, so it runs where crossdim is missing or another."""
 
     def describe(memory: str) -> dict[str, Any]:
+        """Describe the machine that this runs on: versions, and free shared memory at a path."""
         import platform
         import shutil
         from importlib import metadata

@@ -107,6 +107,7 @@ class _Trial:
         return "the object, with its size"
 
     def create(self) -> str:
+        """Create an object that must not exist, once; the second time the store has to refuse."""
         if not self.bucket.create(self.created, DATA):
             raise StorageError(f"{self.bucket.where(self.created)}: the store refuses to create an object that does not exist")
         if self.bucket.create(self.created, DATA[::-1]) or self.bucket.read(self.created) != DATA:

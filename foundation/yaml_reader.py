@@ -54,6 +54,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node; aliases and nodes that are nested too deep are refused."""
         line = self.peek_event().start_mark.line + 1
         if self.check_event(yaml.AliasEvent):
             raise _Refusal("aliases (*name) are not read; write the value again", line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from PIL import Image
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.run_dir.layout import CONFIG
+from tests.disks import small_disk
 from tests.ports import free_port
 from tests.system.test_extras import run_without
 from tests.training.published import images, publish, superpatches
@@ -137,19 +136,6 @@ def test_a_folder_without_permission(ordinary_user: Path, capsys: pytest.Capture
     (ordinary_user / "out").chmod(0o500)
     line = PREPARE.format(png=ordinary_user / "png", new=ordinary_user / "out" / "xr")
     check(Mistake(line, FAILED, "[Pp]ermission|not allowed", "out"), main(line.split()), capsys.readouterr().err)
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[None]:
-    folder.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
-    mounted = subprocess.run(line, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="only root mounts a small disk")

@@ -41,7 +41,7 @@ class Axis:
     high: float
 
     def widen(self) -> Axis:
-        """The axis with some room behind its last value, so that a point there is drawn whole."""
+        """The axis with a margin behind its last value, so that a point there is drawn whole."""
         return Axis(label=self.label, low=self.low, high=self.high + 0.04 * (self.high - self.low))
 
     def place(self, values: npt.ArrayLike, begin: float, end: float) -> _Numbers:

@@ -146,6 +146,7 @@ class _Runner:
     tasks: list[Task] = field(default_factory=list)
 
     def run(self, items: Sequence[Item]) -> Batch:
+        """Run the tasks of some inputs, and measure what they take."""
         before = measure_usage()
         tasks = list(self._pack(items))
         for task in tasks:

@@ -15,6 +15,7 @@ from crossdim.foundation.plan_table import (
     format_hours,
     format_money,
     format_number,
+    make_figure,
 )
 from crossdim.foundation.rates import format_seconds
 from crossdim.pipelines.counts import count
@@ -81,39 +82,18 @@ def build_figures(job: PlannedJob, estimate: Estimate, prices: Mapping[str, floa
     ):
         if key in prices:
             how = f"{amount:.3g} {unit} x {prices[key]:g}"
-            money.append(Figure(key=f"price_{key}", name=name, values=(amount * prices[key],), show=format_money, how=how))
+            money.append(make_figure(f"price_{key}", name, format_money, how, amount * prices[key]))
+    requests = f"scan {job.scan_requests:,}; reading {measured}; the rest by the plan"
+    cpu, wall = (f"{timed}; {seconds:.1f} s before the first" for seconds in (job.before.cpu_s, job.before.wall_s))
+    memory = f"{measured}, and more for the largest; a process and its decoder for each core"
     figures = [
-        Figure(key="samples", name="samples", values=(round(estimate.samples),), show=format_number, how=measured),
-        Figure(key="bytes", name="output", values=(round(estimate.num_bytes),), show=format_bytes, how=measured),
-        Figure(key="objects", name="objects", values=(estimate.objects,), show=format_number, how=f"{objects}; tables included"),
-        Figure(
-            key="requests",
-            name="store requests",
-            values=(round(estimate.requests),),
-            show=format_number,
-            how=f"scan {job.scan_requests:,}; reading {measured}; the rest by the plan",
-        ),
-        Figure(
-            key="cpu_hours",
-            name="processor time",
-            values=(estimate.cpu_s / 3600,),
-            show=format_hours,
-            how=f"{timed}; {job.before.cpu_s:.1f} s before the first",
-        ),
-        Figure(
-            key="wall_s",
-            name="wall time",
-            values=estimate.wall_s,
-            show=format_seconds,
-            how=f"{timed}; {job.before.wall_s:.1f} s before the first",
-        ),
-        Figure(
-            key="peak_bytes",
-            name="peak memory",
-            values=estimate.peak_bytes,
-            show=format_bytes,
-            how=f"{measured}, and more for the largest; a process and its decoder for each core",
-        ),
+        make_figure("samples", "samples", format_number, measured, round(estimate.samples)),
+        make_figure("bytes", "output", format_bytes, measured, round(estimate.num_bytes)),
+        make_figure("objects", "objects", format_number, f"{objects}; tables included", estimate.objects),
+        make_figure("requests", "store requests", format_number, requests, round(estimate.requests)),
+        make_figure("cpu_hours", "processor time", format_hours, cpu, estimate.cpu_s / 3600),
+        make_figure("wall_s", "wall time", format_seconds, wall, *estimate.wall_s),
+        make_figure("peak_bytes", "peak memory", format_bytes, memory, *estimate.peak_bytes),
         *money,
     ]
     return [count(number, "core") for number in estimate.cores], figures

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from crossdim.training.evaluation.probes import Result
 from crossdim.training.run_dir.layout import EVALUATION
+from crossdim.training.show.evaluation import ProbeResult
 from demo.learned import describe_learned
 
 
-def write_run(folder: Path, *results: Result) -> Path:
+def write_run(folder: Path, *results: ProbeResult) -> Path:
     """The part of ``evaluate``'s document that is read."""
     document = {"results": [asdict(result) | {"verdict": result.verdict} for result in results]}
     (folder / EVALUATION).write_text(json.dumps(document))
     return folder
 
 
-def result(dataset: str, probe: str, difference: float) -> Result:
-    return Result(
+def result(dataset: str, probe: str, difference: float) -> ProbeResult:
+    return ProbeResult(
         dataset=dataset,
         presentation="pseudo3d",
         probe=probe,

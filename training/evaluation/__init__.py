@@ -23,7 +23,7 @@ from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
 from crossdim.training.evaluation.features import classes, compute_features, read_labelled
 from crossdim.training.evaluation.galleries import build_galleries
-from crossdim.training.evaluation.probes import Result, compare, count_usable_folds
+from crossdim.training.evaluation.probes import compare, count_usable_folds
 from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir import checkpoint
@@ -31,6 +31,7 @@ from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.layout import CARD, EVALUATION, REPORT
 from crossdim.training.run_dir.metrics import describe_damage, read_log
 from crossdim.training.run_dir.output_check import check_run_folder
+from crossdim.training.show.evaluation import ProbeResult
 from crossdim.training.show.facts import read_facts, write_pictures
 from crossdim.training.show.page import build_card, build_page
 
@@ -90,7 +91,7 @@ def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | Non
 class Findings:
     """Results of an evaluation, collected over its datasets."""
 
-    results: list[Result] = field(default_factory=list)
+    results: list[ProbeResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shown: list[Gallery] = field(default_factory=list)
     restored: list[RestorationResult] = field(default_factory=list)
@@ -154,7 +155,7 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
         "global_batch": config.global_batch,
         "seed": config.seed,
         "datasets": identity["datasets"],
-        "twins": baselines,
+        "baselines": baselines,
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
     _, damaged = read_log(run)
@@ -199,7 +200,7 @@ def _figures(run: Bucket) -> str | None:
     return f"figures of {', '.join(names)}" if names else "figures"
 
 
-def _line(result: Result) -> str:
+def _line(result: ProbeResult) -> str:
     counts = f"{result.num_samples} samples of {result.num_patients} patients"
     who = f"{result.dataset} ({result.presentation}), {result.probe}, {counts}"
     ours = f"{result.trained:.3f} ± {result.trained_spread:.3f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.evaluation.classification import balanced_accuracy
 from crossdim.training.evaluation.features import Labelled
+from crossdim.training.show.evaluation import ProbeResult
 
 #: The smallest number of neighbours of DINOv2, which uses 10, 20, 100 and 200.
 NEIGHBOURS = 10
@@ -28,35 +28,6 @@ REPEATS = 3
 
 Features = npt.NDArray[np.float32]
 Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """One probe on one dataset: balanced accuracy of the encoder and of the untrained baselines, over the same folds.
-
-    ``difference`` is the mean over folds and baselines of trained minus untrained, ``spread`` its standard deviation.
-    """
-
-    dataset: str
-    presentation: str
-    probe: str
-    num_samples: int
-    num_patients: int
-    num_classes: int
-    num_folds: int
-    trained: float
-    trained_spread: float
-    untrained: float
-    untrained_spread: float
-    difference: float
-    spread: float
-
-    @property
-    def verdict(self) -> str:
-        """Whether the difference is larger than the spread."""
-        if abs(self.difference) <= self.spread:
-            return "inside the spread: no difference shown"
-        return "above the untrained baselines" if self.difference > 0 else "below the untrained baselines"
 
 
 def classifiers(num_train: int) -> dict[str, BaseEstimator]:
@@ -145,7 +116,7 @@ def _score(probe: str, x_NF: Features, data: Labelled, train: npt.NDArray[np.int
     return balanced_accuracy(data.labels[test], reader.predict(x_NF[test]))
 
 
-def compare(data: Labelled, trained: Features, baselines: Sequence[Features], folds: int) -> list[Result]:
+def compare(data: Labelled, trained: Features, baselines: Sequence[Features], folds: int) -> list[ProbeResult]:
     """Run every probe on the encoder's features and on those of the baselines.
 
     Args:
@@ -166,9 +137,9 @@ def compare(data: Labelled, trained: Features, baselines: Sequence[Features], fo
     return results
 
 
-def _result(data: Labelled, probe: str, trained: npt.NDArray[np.float64], untrained: npt.NDArray[np.float64]) -> Result:
+def _result(data: Labelled, probe: str, trained: npt.NDArray[np.float64], untrained: npt.NDArray[np.float64]) -> ProbeResult:
     differences = trained[None] - untrained
-    return Result(
+    return ProbeResult(
         dataset=data.name,
         presentation=data.presentation,
         probe=probe,

@@ -14,6 +14,7 @@ from crossdim.foundation.plan_table import (
     format_hours,
     format_money,
     format_number,
+    make_figure,
 )
 from crossdim.foundation.rates import format_seconds
 from crossdim.training.config.pretraining import Pretraining
@@ -44,72 +45,70 @@ def build_run_figures(
         The headings of its columns, and its lines.
     """
     total = config.steps * config.global_batch
-
-    def column(name: str) -> tuple[float, ...]:
-        return tuple(share[name] for share in shares)
-
-    timed = f"{found.step_s:.3g} s for {found.samples:g} samples, mean of {found.steps} steps here on {found.device}"
-    measured_bytes = "by the catalog" if total <= EXACT_POSITIONS else "by mean sizes in the catalog"
-    tensors = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.fixed_bytes.items() if size)
-    files = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.stored_bytes.items())
-    shown, whole = format_number, format_bytes
     figures = [
-        Figure(key="steps", name="steps", values=(config.steps,), show=shown, how="of the recipe"),
-        Figure(key="samples", name="samples", values=(total,), show=shown, how=f"{config.steps:,} steps x {config.global_batch}"),
-        *(
-            Figure(
-                key=f"passes_{number}",
-                name=f"passes over {one.name}",
-                values=(one.passes,),
-                show=lambda value: f"{value:.2f}",
-                how=f"{one.samples:,} samples by the order of the run",
-            )
-            for number, one in enumerate(reading)
-        ),
-        Figure(
-            key="wall_s",
-            name="wall time",
-            values=column("wall_s"),
-            show=format_seconds,
-            how=f"{timed}; start {found.start_s:.0f} s",
-        ),
-        Figure(
-            key="cpu_hours",
-            name="processor time",
-            values=column("cpu_hours"),
-            show=format_hours,
-            how=f"{found.cpu_step_s / found.step_s:.1f} processors busy here, all workers together",
-        ),
-        Figure(
-            key="read_bytes",
-            name="read",
-            values=(round(sum(one.num_bytes for one in reading)),),
-            show=whole,
-            how=f"{measured_bytes}, all workers together",
-        ),
-        Figure(key="requests", name="range requests", values=(total,), show=shown, how="one a sample"),
-        Figure(key="writes", name="writes", values=column("writes"), show=shown, how="about: checkpoints, metrics, events"),
-        Figure(
-            key="checkpoint_bytes",
-            name="checkpoint",
-            values=(sum(found.stored_bytes.values()),),
-            show=whole,
-            how=f"{files}; the {saving.last} newest stay",
-        ),
-        Figure(key="checkpoints", name="checkpoints", values=column("checkpoints"), show=shown, how="rounded up"),
-        Figure(
-            key="host_bytes",
-            name="peak memory",
-            values=column("host_bytes"),
-            show=whole,
-            how=f"of each worker's process; tensors: {tensors}, {format_bytes(found.kept_bytes)} for the backward pass here",
-        ),
+        make_figure("steps", "steps", format_number, "of the recipe", config.steps),
+        make_figure("samples", "samples", format_number, f"{config.steps:,} steps x {config.global_batch}", total),
+        *_list_passes(reading),
+        *_list_times(found, shares),
+        *_list_transfers(found, shares, reading, saving, total),
+        *_list_memory(found, shares),
     ]
-    if found.device_bytes:
-        how = "of each worker's tensors on its GPU, most at a time here"
-        figures.append(Figure(key="device_bytes", name="peak GPU memory", values=column("device_bytes"), show=whole, how=how))
     columns = [f"{share['workers']} worker{'' if share['workers'] == 1 else 's'}" for share in shares]
     return columns, [*figures, *_price(shares, total, prices)]
+
+
+def _column(shares: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [share[name] for share in shares]
+
+
+def _list_passes(reading: Sequence[Reading]) -> list[Figure]:
+    return [
+        make_figure(
+            f"passes_{number}",
+            f"passes over {one.name}",
+            lambda value: f"{value:.2f}",
+            f"{one.samples:,} samples by the order of the run",
+            one.passes,
+        )
+        for number, one in enumerate(reading)
+    ]
+
+
+def _list_times(found: Probe, shares: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    timed = f"{found.step_s:.3g} s for {found.samples:g} samples, mean of {found.steps} steps here on {found.device}"
+    busy = f"{found.cpu_step_s / found.step_s:.1f} processors busy here, all workers together"
+    wall = f"{timed}; start {found.start_s:.0f} s"
+    return [
+        make_figure("wall_s", "wall time", format_seconds, wall, *_column(shares, "wall_s")),
+        make_figure("cpu_hours", "processor time", format_hours, busy, *_column(shares, "cpu_hours")),
+    ]
+
+
+def _list_transfers(
+    found: Probe, shares: Sequence[Mapping[str, Any]], reading: Sequence[Reading], saving: Saving, total: int
+) -> list[Figure]:
+    """What is read from the store and written to it."""
+    measured = "by the catalog" if total <= EXACT_POSITIONS else "by mean sizes in the catalog"
+    files = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.stored_bytes.items())
+    kept = f"{files}; the {saving.last} newest stay"
+    read, writes = round(sum(one.num_bytes for one in reading)), "about: checkpoints, metrics, events"
+    return [
+        make_figure("read_bytes", "read", format_bytes, f"{measured}, all workers together", read),
+        make_figure("requests", "range requests", format_number, "one a sample", total),
+        make_figure("writes", "writes", format_number, writes, *_column(shares, "writes")),
+        make_figure("checkpoint_bytes", "checkpoint", format_bytes, kept, sum(found.stored_bytes.values())),
+        make_figure("checkpoints", "checkpoints", format_number, "rounded up", *_column(shares, "checkpoints")),
+    ]
+
+
+def _list_memory(found: Probe, shares: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    tensors = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.fixed_bytes.items() if size)
+    how = f"of each worker's process; tensors: {tensors}, {format_bytes(found.kept_bytes)} for the backward pass here"
+    figures = [make_figure("host_bytes", "peak memory", format_bytes, how, *_column(shares, "host_bytes"))]
+    if found.device_bytes:
+        how = "of each worker's tensors on its GPU, most at a time here"
+        figures.append(make_figure("device_bytes", "peak GPU memory", format_bytes, how, *_column(shares, "device_bytes")))
+    return figures
 
 
 def _price(shares: Sequence[Mapping[str, Any]], total: int, prices: Mapping[str, float]) -> list[Figure]:

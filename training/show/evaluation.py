@@ -15,7 +15,10 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeResult:
-    """One probe of one dataset: balanced accuracy of the encoder and of untrained ones, each with its deviation over folds."""
+    """One probe on one dataset: balanced accuracy of the encoder and of the untrained baselines, over the same folds.
+
+    ``difference`` is the mean over folds and baselines of trained minus untrained, ``spread`` its standard deviation.
+    """
 
     dataset: str
     presentation: str
@@ -30,12 +33,18 @@ class ProbeResult:
     untrained_spread: float
     difference: float
     spread: float
-    verdict: str
 
     @property
     def sign(self) -> int:
         """1 if the encoder is above untrained ones by more than the spread, -1 if below, else 0."""
         return 0 if abs(self.difference) <= self.spread else (1 if self.difference > 0 else -1)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the difference is larger than the spread."""
+        if not self.sign:
+            return "inside the spread: no difference shown"
+        return "above the untrained baselines" if self.sign > 0 else "below the untrained baselines"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +84,8 @@ def parse_evaluation(document: dict[str, Any]) -> Evaluation:
     Returns:
         What can be read of it.
     """
-    notes, baselines = document.get("notes"), document.get("twins")
+    notes = document.get("notes")
+    baselines = document.get("baselines", document.get("twins"))  # the first release called them twins
     return Evaluation(
         results=_parse_each(document.get("results"), _parse_result),
         reconstructions=_parse_each(document.get("restored"), _parse_reconstruction),
@@ -93,7 +103,7 @@ def _parse_each(values: object, parse: Callable[[Any], _Item]) -> list[_Item]:
 
 
 def _parse_result(value: dict[str, Any]) -> ProbeResult:
-    words = {name: str(value[name]) for name in ("dataset", "presentation", "probe", "verdict")}
+    words = {name: str(value[name]) for name in ("dataset", "presentation", "probe")}
     counts = {name: int(value[name]) for name in ("num_samples", "num_patients", "num_classes", "num_folds")}
     names = ("trained", "trained_spread", "untrained", "untrained_spread", "difference", "spread")
     numbers = {name: float(value[name]) for name in names}

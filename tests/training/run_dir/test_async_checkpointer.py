@@ -7,7 +7,6 @@ import errno
 import itertools
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.events import EventLog, list_events
 from crossdim.training.run_dir.metrics import read_metrics
 from crossdim.training.run_dir.resume import capture
+from tests.disks import small_disk
 
 PATIENCE_S = 60.0
 CPU = torch.device("cpu")
@@ -233,19 +233,6 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_spares_the_checkpoint_befo
     assert _losses(tmp_path / "run") == _losses(tmp_path / "whole")
 
 
-@contextlib.contextmanager
-def _disk(folder: Path, size_bytes: int) -> Iterator[None]:
-    """A real file system of a size, where one may be mounted."""
-    folder.mkdir()
-    mounting = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder], capture_output=True)
-    if mounting.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounting.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="only root mounts a small disk")
 def test_a_disk_that_is_really_full_spares_the_checkpoint_before(
     image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -254,7 +241,7 @@ def test_a_disk_that_is_really_full_spares_the_checkpoint_before(
     assert _pretrain(tmp_path / "whole", image_data, "--keep", "1") == 0
     sizes = {stored.path: stored.size for stored in Bucket(str(tmp_path / "whole")).list_objects()}
     room = sum(sizes.values()) + sizes["checkpoints/step-00000006/state.pt"] // 2
-    with _disk(tmp_path / "disk", room):
+    with small_disk(tmp_path / "disk", room):
         assert _pretrain(tmp_path / "disk" / "run", image_data, "--checkpoint-every", "2") == 2
         text = capsys.readouterr().err
         assert (len(text.strip().splitlines()), "no space is left" in text) == (1, True)
