@@ -24,7 +24,7 @@ KINDS = ("net", "mount", "uts", "pid")
 #: Where hosts live: a /24 that only exists between them and us.
 NETWORK = "10.77.0"
 #: After so long the name of the cable belongs to another set of hosts.
-NAME_PATIENCE_S = 3.0
+NAME_PATIENCE_S = 10.0
 #: Our own end of a cable to the switch. One name and one network for a machine: a second set of hosts is refused.
 DESK, DESK_ADDRESS = "crossdim-desk", f"{NETWORK}.1"
 BRIDGE = "switch"
