@@ -151,14 +151,14 @@ def chest(shape_DHW: tuple[int, int, int] = (240, 320, 340)) -> Floats:
 def read_ct(path: Path) -> Floats:
     """A CT as the pipeline prepares it for PCRLv2: RAS+, 1 mm, -1000 .. 1000 HU in unit range."""
     # Imported here: a machine with a GPU has torch, and need not have the readers.
-    from crossdim.pipelines.readers.nifti import decode
     from crossdim.pipelines.readers.raw import RawItem
+    from crossdim.pipelines.readers.registry import READERS
     from crossdim.pipelines.stages.intensity import Intensity, store
     from crossdim.pipelines.stages.orient import orient
     from crossdim.pipelines.stages.resample import Resample, resample
 
     item = RawItem(uri=path.name, files=(path.read_bytes(),), modality=Modality.CT)
-    volume = resample(orient(decode(item)), Resample(spacing_mm=1.0))
+    volume = resample(orient(READERS["nifti"].decode(item)), Resample(spacing_mm=1.0))
     return store(volume, Intensity(window_hu=(-1000, 1000))).unit()[0]
 
 

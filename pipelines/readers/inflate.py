@@ -1,4 +1,4 @@
-"""Gzip, read to the end: a checksum protects only if it is reached.
+"""Gzip and zlib, read to the end: a checksum protects only if it is reached.
 
 nibabel stops reading at the last voxel, before the trailer, and so returns damaged voxels without an error. Here every
 member is inflated to its end, where zlib compares length and CRC.
@@ -7,12 +7,14 @@ member is inflated to its end, where zlib compares length and CRC.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 
 GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31
+#: What zlib calls wbits: the largest window, with the header and the checksum of gzip or of zlib.
+GZIP_WINDOW, ZLIB_WINDOW = 31, 15
 _STEP_BYTES = 1 << 20
 
 
@@ -30,14 +32,14 @@ def inflate_head(data: bytes, num_bytes: int) -> bytes:
         SampleError: rule ``gzip`` if the stream is damaged before that.
     """
     try:
-        return zlib.decompressobj(_GZIP_WINDOW).decompress(data, num_bytes)
+        return zlib.decompressobj(GZIP_WINDOW).decompress(data, num_bytes)
     except zlib.error as error:
         raise SampleError("gzip", f"the gzip stream is damaged at its start: {format_foreign_text(error)}") from error
 
 
 def is_cut(data: bytes) -> bool:
     """Whether the first gzip member of a complete file ends before its end."""
-    member = zlib.decompressobj(_GZIP_WINDOW)
+    member = zlib.decompressobj(GZIP_WINDOW)
     member.decompress(data, _STEP_BYTES)
     return not member.eof and not member.unconsumed_tail
 
@@ -59,13 +61,16 @@ def inflate(data: bytes, max_bytes: int) -> bytearray:
     return inflate_start(data, max_bytes, max_bytes)[0]
 
 
-def inflate_start(data: bytes, wanted_bytes: int, max_bytes: int) -> tuple[bytearray, int]:
-    """Inflate a gzip file to its end, and keep only the first bytes.
+def inflate_start(
+    data: bytes | memoryview, wanted_bytes: int, max_bytes: int, window_bits: int = GZIP_WINDOW
+) -> tuple[bytearray, int]:
+    """Inflate a stream to its end, and keep only the first bytes.
 
     Args:
-        data: the file.
+        data: members of gzip, or one stream of zlib.
         wanted_bytes: how many are kept.
         max_bytes: what the header inside promises.
+        window_bits: :data:`GZIP_WINDOW` or :data:`ZLIB_WINDOW`.
 
     Returns:
         The first bytes, and the number of bytes in all.
@@ -73,31 +78,57 @@ def inflate_start(data: bytes, wanted_bytes: int, max_bytes: int) -> tuple[bytea
     Raises:
         SampleError: as :func:`inflate`.
     """
-    held = bytearray()
+    held, total = bytearray(), 0
+    for part in _inflate_parts(data, window_bits):
+        total += len(part)
+        if total > max_bytes:
+            raise SampleError(
+                "too_long", f"the {_name(window_bits)} stream holds more than the {max_bytes:,} bytes that its header promises"
+            )
+        held += part[: wanted_bytes - len(held)]
+    return held, total
+
+
+def iterate_inflated(data: bytes | memoryview, window_bits: int) -> Iterator[bytes]:
+    """Inflate a stream in steps, as far as it is sound.
+
+    Args:
+        data: members of gzip, or one stream of zlib.
+        window_bits: :data:`GZIP_WINDOW` or :data:`ZLIB_WINDOW`.
+
+    Yields:
+        Content, up to a MB at a time.
+    """
+    try:
+        yield from _inflate_parts(data, window_bits)
+    except SampleError:
+        return
+
+
+def _inflate_parts(data: bytes | memoryview, window_bits: int) -> Iterator[bytes]:
+    """The content, in order, of all members; each is compared with its checksum."""
+    name = _name(window_bits)
     total = start = 0
-    while data.startswith(GZIP_MAGIC, start):
-        member = zlib.decompressobj(_GZIP_WINDOW)
+    while start == 0 or (window_bits == GZIP_WINDOW and data[start : start + len(GZIP_MAGIC)] == GZIP_MAGIC):
+        member = zlib.decompressobj(window_bits)
         while not member.eof:
             # In small steps: zlib copies what it was given and has not used yet.
             given = member.unconsumed_tail or data[start : start + _STEP_BYTES]
             start += 0 if member.unconsumed_tail else len(given)
-            part = _step(member, given)
+            try:
+                part = member.decompress(given, _STEP_BYTES)
+            except zlib.error as error:
+                raise SampleError("gzip", f"the {name} stream is damaged: {format_foreign_text(error)}") from error
             if not given and not part and not member.eof:
                 raise SampleError(
-                    "truncated", f"the gzip stream ends after {total:,} bytes without its checksum; the file is cut"
+                    "truncated", f"the {name} stream ends after {total:,} bytes without its checksum; the file is cut"
                 )
             total += len(part)
-            if total > max_bytes:
-                raise SampleError("too_long", f"the gzip stream holds more than the {max_bytes:,} bytes that its header promises")
-            held += part[: wanted_bytes - len(held)]
+            yield part
         start -= len(member.unused_data)
-    if data[start:].strip(b"\0"):
-        raise SampleError("trailing_bytes", f"{len(data) - start:,} bytes follow the gzip stream; they belong to nothing")
-    return held, total
+    if bytes(data[start:]).strip(b"\0"):
+        raise SampleError("trailing_bytes", f"{len(data) - start:,} bytes follow the {name} stream; they belong to nothing")
 
 
-def _step(member: zlib._Decompress, data: bytes) -> bytes:
-    try:
-        return member.decompress(data, _STEP_BYTES)
-    except zlib.error as error:
-        raise SampleError("gzip", f"the gzip stream is damaged: {format_foreign_text(error)}") from error
+def _name(window_bits: int) -> str:
+    return "gzip" if window_bits == GZIP_WINDOW else "zlib"

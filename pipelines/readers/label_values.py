@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.pipelines.readers.inflate import GZIP_MAGIC
 from crossdim.pipelines.readers.label_kinds import Values
 from crossdim.pipelines.readers.neighbours import Pairs, Texture, distinct
-from crossdim.pipelines.readers.nifti import read_header_bytes
-from crossdim.pipelines.readers.nifti_header import NiftiHeader, parse_header
 from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.volume_file import ParseHeader, iterate_slices, parse_whole
 
 #: So few different whole numbers may be labels of thin or scattered parts. Ours: above most atlases of one organ.
 FEW_VALUES = 32
@@ -23,16 +18,16 @@ MIN_AGREEING_INSIDE = 0.7
 #: Share of neighbours, of which one is no background, that have one value, along each axis, where there are up to 256 values: 8
 #: bits hold the labels of whole-body models, and gray images too. Ours: label maps of 3 mm have above 0.6, gray ones below 0.3.
 MIN_AGREEING = 0.5
-_STEP_BYTES = 1 << 20
 #: Fractions from 0 to 1 may leave that range where somebody interpolated them. Ours.
 _SOFT_RANGE = (-0.5, 1.5)
 
 
-def classify_values(data: bytes, rules: ReadRules) -> Values:
+def classify_values(parse: ParseHeader, data: bytes, rules: ReadRules) -> Values:
     """Tell labels from gray values, as they are stored. Reading stops as soon as they cannot be labels.
 
     Args:
-        data: a NIfTI file.
+        parse: parses the header of the file's format.
+        data: the file.
         rules: size guards.
 
     Returns:
@@ -41,11 +36,11 @@ def classify_values(data: bytes, rules: ReadRules) -> Values:
     Raises:
         SampleError: if the header is not valid.
     """
-    header = parse_header(read_header_bytes(data), rules)
+    header = parse_whole(parse, data, rules)
     pairs = Pairs(header.dtype)
     low, high, whole, gaps = np.inf, -np.inf, True, False
     num_voxels = 0
-    for stored in _iterate_slices(data, header):
+    for stored in iterate_slices(data, header):
         slices = _fill_gaps(stored)
         gaps = gaps or slices is not stored
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
@@ -55,7 +50,7 @@ def classify_values(data: bytes, rules: ReadRules) -> Values:
         elif not (low >= 0 and high <= 1):
             return Values.OTHER
         num_voxels += slices.size
-    if num_voxels < _num_voxels(header):
+    if num_voxels < header.num_voxels:
         return Values.OTHER  # cut or damaged, which its decoder will say
     if low == high:
         return Values.CONSTANT
@@ -70,11 +65,12 @@ def _agree(pairs: Pairs) -> bool:
     return few or all(pairs.lowest(one) >= MIN_AGREEING for one in pairs.backgrounds())
 
 
-def shows_gray(data: bytes, rules: ReadRules) -> bool:
+def shows_gray(parse: ParseHeader, data: bytes, rules: ReadRules) -> bool:
     """Whether a volume that is named as a label map is an image: neighbours mostly differ, and values are no fractions.
 
     Args:
-        data: a NIfTI file.
+        parse: parses the header of the file's format.
+        data: the file.
         rules: size guards.
 
     Returns:
@@ -83,20 +79,16 @@ def shows_gray(data: bytes, rules: ReadRules) -> bool:
     Raises:
         SampleError: if the header is not sound.
     """
-    header = parse_header(read_header_bytes(data), rules)
+    header = parse_whole(parse, data, rules)
     texture, low, high, num_voxels = Texture(), np.inf, -np.inf, 0
-    for stored in _iterate_slices(data, header):
+    for stored in iterate_slices(data, header):
         slices = _fill_gaps(stored)
         low, high = min(low, float(slices.min())), max(high, float(slices.max()))
         texture.add(slices)
         num_voxels += slices.size
     ends = sorted(value * header.slope + header.intercept for value in (low, high))
     soft = _SOFT_RANGE[0] <= ends[0] and ends[1] <= _SOFT_RANGE[1]
-    return num_voxels == _num_voxels(header) and not soft and texture.is_gray()
-
-
-def _num_voxels(header: NiftiHeader) -> int:
-    return int(np.prod(header.shape_xyz, dtype=object))
+    return num_voxels == header.num_voxels and not soft and texture.is_gray()
 
 
 def _fill_gaps(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -105,43 +97,3 @@ def _fill_gaps(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         return stored
     finite = np.isfinite(stored)
     return stored if finite.all() else np.where(finite, stored, 0)
-
-
-def _iterate_slices(data: bytes, header: NiftiHeader) -> Iterator[npt.NDArray[np.generic]]:
-    """Whole slices (z, y, x), some MB at a time; those before the damage of a damaged file."""
-    x, y, z = header.shape_xyz
-    slice_bytes = x * y * header.dtype.itemsize
-    wanted = max(1, _STEP_BYTES // slice_bytes) * slice_bytes
-    left = z * slice_bytes
-    held = bytearray()
-    for part in _iterate_content(data, header.offset):
-        held += part
-        while left and len(held) >= min(wanted, left):
-            size = min(wanted, left)
-            yield np.frombuffer(bytes(held[:size]), header.dtype).reshape(-1, y, x)
-            del held[:size]
-            left -= size
-        if not left:
-            return
-
-
-def _iterate_content(data: bytes, skip: int) -> Iterator[bytes]:
-    """What the file holds behind its first ``skip`` bytes, inflated if it is gzip."""
-    if not data.startswith(GZIP_MAGIC):
-        yield from (data[start : start + _STEP_BYTES] for start in range(skip, len(data), _STEP_BYTES))
-        return
-    start = 0
-    try:
-        while data.startswith(GZIP_MAGIC, start):
-            member = zlib.decompressobj(31)
-            while not member.eof:
-                given = member.unconsumed_tail or data[start : start + _STEP_BYTES]
-                start += 0 if member.unconsumed_tail else len(given)
-                part = member.decompress(given, _STEP_BYTES)
-                if not given and not part:
-                    return
-                yield part[skip:]
-                skip = max(0, skip - len(part))
-            start -= len(member.unused_data)
-    except zlib.error:
-        return

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 import nibabel
 import numpy as np
-import numpy.typing as npt
 
+from crossdim.pipelines.readers.inflate import GZIP_MAGIC, GZIP_WINDOW, inflate_head
 from crossdim.pipelines.readers.nifti_affine import compute_placement
 from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.pipelines.readers.volume_header import VolumeHeader
 from crossdim.storage_schema.errors import SampleError
 
 HEADER_BYTES = {1: 348, 2: 540}
@@ -23,48 +23,17 @@ _PAIR_MAGIC = (b"ni1\0", b"ni2\0\r\n\x1a\n")
 SCALARS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NiftiHeader:
-    """A NIfTI header, checked. Axes are the file's: (x, y, z)."""
-
-    shape_xyz: tuple[int, int, int]
-    num_frames: int
-    dtype: np.dtype[Any]
-    offset: int
-    slope: float
-    intercept: float
-    affine_xyz: npt.NDArray[np.float64]
-    notes: tuple[str, ...]
-    labels: bool = False  # whether the intent is of labels
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one time point."""
-        return int(np.prod(self.shape_xyz, dtype=object)) * self.dtype.itemsize
-
-    @property
-    def end(self) -> int:
-        """Where the voxels end in the file."""
-        return self.offset + self.frame_bytes * self.num_frames
-
-    @property
-    def spacing_xyz_mm(self) -> tuple[float, float, float]:
-        """Voxel size along (x, y, z)."""
-        x, y, z = (round(float(v), 6) for v in np.linalg.norm(self.affine_xyz[:3, :3], axis=0))
-        return x, y, z
-
-
 def looks_like_nifti(head: bytes) -> bool:
     """Whether the first bytes are meant to be a NIfTI header, valid or not."""
     sizes = {struct.unpack(order + "i", head[:4])[0] for order in "<>"} if len(head) >= 4 else set()
     return bool(sizes & set(HEADER_BYTES.values())) or head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
 
 
-def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
-    """Parse and check a header.
+def parse_header(data: bytes, rules: ReadRules) -> VolumeHeader:
+    """Parse and check the header of a file, plain or in gzip; its content decides, not its name.
 
     Args:
-        head: the first bytes of the (decompressed) file; 540 are enough.
+        data: the file, or its beginning.
         rules: size guard, and what to do with time series.
 
     Returns:
@@ -73,6 +42,8 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
     Raises:
         SampleError: naming the rule that the header breaks.
     """
+    packed = data.startswith(GZIP_MAGIC)
+    head = inflate_head(data, HEADER_BYTES[2]) if packed else data[: HEADER_BYTES[2]]
     version = _version(head)
     kind: Any = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
     header = kind(head[: HEADER_BYTES[version]], check=False)
@@ -87,19 +58,19 @@ def parse_header(head: bytes, rules: ReadRules) -> NiftiHeader:
         )
     placed = compute_placement(header)
     slope, intercept = _scaling(header)
-    checked = NiftiHeader(
+    checked = VolumeHeader(
         shape_xyz=shape_xyz,
         num_frames=num_frames,
         dtype=dtype,
-        offset=_offset(header, version),
+        skip_bytes=_offset(header, version),
+        window_bits=GZIP_WINDOW if packed else None,
         slope=slope,
         intercept=intercept,
         affine_xyz=placed.affine_xyz,
         notes=placed.notes,
         labels=int(header["intent_code"]) in _LABEL_INTENTS,
     )
-    # One frame is held, as float32 at least, whatever its size in the file.
-    rules.allow_bytes(max(checked.frame_bytes, int(np.prod(shape_xyz, dtype=object)) * 4), shape_xyz)
+    checked.allow(rules)
     return checked
 
 

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from crossdim.pipelines.readers import dicom_header, dicom_image, label_values, nifti, raster, series
+from crossdim.pipelines.readers import (
+    dicom_header,
+    dicom_image,
+    label_values,
+    metaimage,
+    nifti,
+    nifti_header,
+    nrrd,
+    raster,
+    series,
+    volume_file,
+)
 from crossdim.pipelines.readers.reader import Kind, Reader
 from crossdim.storage_schema.errors import UsageError
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+
+def _volume_reader(
+    name: str, suffixes: tuple[str, ...], matches: Callable[[bytes, bool], bool], parse: volume_file.ParseHeader
+) -> Reader:
+    """A reader of volumes that lie in one file each: all but the header is the same for every format."""
+    return Reader(
+        name=name,
+        suffixes=suffixes,
+        kind="volume",
+        matches=matches,
+        read_header=partial(volume_file.read_header, parse, name),
+        decode=partial(volume_file.decode, parse),
+        label_values=partial(label_values.classify_values, parse),
+        shows_gray=partial(label_values.shows_gray, parse),
+    )
+
 
 #: By name, in the order in which they are tried on a file. A new reader is a module and an entry here.
 READERS: dict[str, Reader] = {
@@ -42,16 +71,9 @@ READERS: dict[str, Reader] = {
             decode=dicom_image.decode,
             named_label_maps=False,  # a segmentation is an object of its own class
         ),
-        Reader(
-            name=nifti.NIFTI,
-            suffixes=(".nii", ".nii.gz", ".hdr"),
-            kind="volume",
-            matches=lambda head, is_promised: nifti.matches(head, is_promised=is_promised),
-            read_header=nifti.read_header,
-            decode=nifti.decode,
-            label_values=label_values.classify_values,
-            shows_gray=label_values.shows_gray,
-        ),
+        _volume_reader(nifti.NIFTI, (".nii", ".nii.gz", ".hdr"), nifti.matches, nifti_header.parse_header),
+        _volume_reader(metaimage.METAIMAGE, (".mha", ".mhd"), metaimage.matches, metaimage.parse_header),
+        _volume_reader(nrrd.NRRD, (".nrrd", ".nhdr"), nrrd.matches, nrrd.parse_header),
         Reader(
             name="dicom-series",
             format=dicom_header.DICOM,

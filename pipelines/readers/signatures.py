@@ -64,10 +64,6 @@ IMAGES = (
     _Signature(name="PCX", suffixes=(".pcx",)),
     _Signature(name="ICO", suffixes=(".ico",)),
     _Signature(name="FITS", suffixes=(".fits", ".fit", ".fts"), magic=(b"SIMPLE  =",)),
-    _Signature(name="NRRD", suffixes=(".nrrd", ".nhdr", ".seg.nrrd"), magic=(b"NRRD00",)),
-    _Signature(
-        name="MetaImage", suffixes=(".mha", ".mhd"), magic=(b"ObjectType = Image", b"ObjectType=Image", b"NDims =", b"NDims=")
-    ),
     _Signature(name="raw voxels", suffixes=(".raw", ".zraw", ".raw.gz", ".voi", ".vol")),
     _Signature(name="HDF5", suffixes=(".h5", ".hdf5", ".hdf", ".he5", ".nxs"), magic=_HDF5),
     _Signature(name="netCDF", suffixes=(".nc", ".cdf"), magic=(b"CDF\x01", b"CDF\x02", b"CDF\x05", *_HDF5)),

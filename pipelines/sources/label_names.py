@@ -112,7 +112,7 @@ Words = tuple[str, ...]
 
 def stem(path: str) -> str:
     """The name of a file without its extension."""
-    return re.sub(r"(?i)(\.nii)?\.(gz|nii|png|jpe?g|hdr)$", "", path.rpartition("/")[2])
+    return re.sub(r"(?i)(\.nii)?\.(gz|nii|png|jpe?g|hdr|nrrd|nhdr|mh[ad])$", "", path.rpartition("/")[2])
 
 
 def split_words(name: str) -> Words:

@@ -18,10 +18,11 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLSNearLossless
 
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.readers import dicom_image, nifti, raster, series
+from crossdim.pipelines.readers import dicom_image, raster, series
 from crossdim.pipelines.readers.exif import DAMAGED_NOTE
 from crossdim.pipelines.readers.inflate import inflate
 from crossdim.pipelines.readers.raw import RawItem, ReadRules, add_note
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.readers.slice_order import SliceHeader, stack_slices
 from crossdim.storage_schema.errors import SampleError, UsageError
 from tests.pipelines.corpora import blob, nifti_bytes, picture, write_series
@@ -75,9 +76,9 @@ def test_cut_files_are_truncated(cut):
     plain = nifti_bytes(VOLUME, (1, 1, 1))
     packed = gzip.compress(plain)
 
-    assert rule_of(nifti.decode, packed[: int(len(packed) * cut)]) in ("truncated", "not_nifti")
+    assert rule_of(READERS["nifti"].decode, packed[: int(len(packed) * cut)]) in ("truncated", "not_nifti")
     if cut > 0.5:
-        assert rule_of(nifti.decode, plain[: int(len(plain) * cut)]) == "truncated"
+        assert rule_of(READERS["nifti"].decode, plain[: int(len(plain) * cut)]) == "truncated"
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
@@ -85,21 +86,21 @@ def test_every_scalar_type_is_read_as_nibabel_reads_it(dtype):
     array = np.random.default_rng(1).integers(0, 100, (4, 5, 6)).astype(dtype)
     image = nibabel.Nifti1Image(array, np.eye(4), dtype=array.dtype)
 
-    assert np.array_equal(nifti.decode(item(image.to_bytes())).array[0], array.transpose(2, 1, 0).astype(np.float32))
+    assert np.array_equal(READERS["nifti"].decode(item(image.to_bytes())).array[0], array.transpose(2, 1, 0).astype(np.float32))
 
 
 def test_a_time_series_gives_its_first_frame_or_is_refused():
     frames = np.random.default_rng(1).integers(0, 100, (4, 5, 6, 3)).astype(np.int16)
     data = nifti_bytes(frames, (1, 1, 1))
-    sample = nifti.decode(item(data))
+    sample = READERS["nifti"].decode(item(data))
 
     assert np.array_equal(sample.array[0], frames[..., 0].transpose(2, 1, 0))
     assert sample.extra["note"] == "first of 3 frames"
-    assert rule_of(nifti.decode, data, frames="refuse") == "frames"
+    assert rule_of(READERS["nifti"].decode, data, frames="refuse") == "frames"
 
     frames[..., 0] = 7
     with pytest.raises(SampleError, match="every voxel of the first of 3 frames is 7"):
-        nifti.decode(item(nifti_bytes(frames, (1, 1, 1))))
+        READERS["nifti"].decode(item(nifti_bytes(frames, (1, 1, 1))))
 
 
 def test_the_size_guard_stands_before_memory_is_asked_for():
@@ -107,12 +108,12 @@ def test_the_size_guard_stands_before_memory_is_asked_for():
     data = bytearray(nifti_bytes(VOLUME, (1, 1, 1)))
     data[42:48] = (32767).to_bytes(2, "little") * 3
 
-    assert rule_of(nifti.decode, bytes(data)) == "too_large"
+    assert rule_of(READERS["nifti"].decode, bytes(data)) == "too_large"
 
 
 def test_values_that_show_nothing_are_refused():
-    assert rule_of(nifti.decode, nifti_bytes(np.full((3, 3, 3), 7, np.int16), (1, 1, 1))) == "constant"
-    assert rule_of(nifti.decode, nifti_bytes(np.full((3, 3, 3), np.nan, np.float32), (1, 1, 1))) == "not_finite"
+    assert rule_of(READERS["nifti"].decode, nifti_bytes(np.full((3, 3, 3), 7, np.int16), (1, 1, 1))) == "constant"
+    assert rule_of(READERS["nifti"].decode, nifti_bytes(np.full((3, 3, 3), np.nan, np.float32), (1, 1, 1))) == "not_finite"
     assert rule_of(raster.decode, png(np.zeros((8, 8), np.uint8))) == "constant"
 
 
@@ -315,7 +316,7 @@ def test_a_missing_codec_is_named_with_its_remedy(real_data, monkeypatch):
 def test_rules_and_notes():
     with pytest.raises(UsageError):
         ReadRules(frames="last")
-    sample = nifti.decode(item(nifti_bytes(VOLUME, (1, 1, 1))))
+    sample = READERS["nifti"].decode(item(nifti_bytes(VOLUME, (1, 1, 1))))
 
     assert add_note(sample, None) is sample
     assert add_note(add_note(sample, "a"), "b", None).extra["note"] == "a; b"

@@ -139,14 +139,14 @@ def test_files_of_series_are_counted_one_by_one(tmp_path, capsys):
     write_volumes(source / "v")
     shutil.copy(source / "v" / "mr" / "c.nii", source / "v" / "mr" / "d.nii")
     (source / "._x.nii").write_bytes(b"\0\5\x16\7")
-    (source / "scan.nrrd").write_bytes(b"NRRD0004\n")
+    (source / "scan.vtk").write_bytes(b"# vtk DataFile")
     line = ["prepare", str(source), *TINY_VOLUMES, "--out", str(tmp_path / "out"), "--json"]
 
     assert main(line) == 3
     answer = last_answer(capsys)
     total = sum(map(is_source, source.rglob("*")))
     assert answer["files"] == {"total": total, "used": 24 + 3 + 24, "quarantined": 1 + 8 + 1 + 1, "ignored": 2}
-    assert answer["images_not_read"] == {"NRRD": 1}
+    assert answer["images_not_read"] == {"VTK": 1}
     rows = [(row["rule"], row["num_files"]) for row in rows_of(tmp_path / "out", "quarantine")]
     assert sorted(rows) == [("duplicate", 1), ("duplicate", 1), ("gzip", 1), ("irregular_spacing", 8)]
     assert main(["verify", str(tmp_path / "out"), "--json"]) == 0

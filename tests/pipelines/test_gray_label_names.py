@@ -13,6 +13,7 @@ from PIL import Image
 
 from crossdim.pipelines.readers.label_kinds import Values
 from crossdim.pipelines.readers.label_values import classify_values, shows_gray
+from crossdim.pipelines.readers.nifti_header import parse_header
 from crossdim.pipelines.readers.raw import ReadRules
 from tests.pipelines.corpora import blob, nifti_bytes, picture
 from tests.pipelines.test_label_maps import labels, maps, outcome, write
@@ -95,10 +96,10 @@ def test_label_maps_that_are_no_whole_numbers_stay_what_their_names_say(tmp_path
 
 def test_tissue_fractions_with_a_slope_are_fractions():
     data = bytearray(nifti_bytes((GRAY % 250).astype("u1"), (1.0, 1.0, 1.0)))
-    assert shows_gray(bytes(data), RULES)
+    assert shows_gray(parse_header, bytes(data), RULES)
     struct.pack_into("<ff", data, 112, 1 / 255, 0.0)
-    assert not shows_gray(bytes(data), RULES)
-    assert not shows_gray(bytes(data[:-1]), RULES)
+    assert not shows_gray(parse_header, bytes(data), RULES)
+    assert not shows_gray(parse_header, bytes(data[:-1]), RULES)
 
 
 def test_a_layout_needs_no_look_at_the_voxels(tmp_path, outcome):
@@ -189,4 +190,4 @@ def test_noise_of_three_values_is_no_label_map():
     """Where the smallest, largest and commonest value are all that there are, the commonest alone is background."""
     counts = np.random.default_rng(0).integers(0, 3, SHAPE)
 
-    assert classify_values(nifti_bytes(counts.astype("u1"), (1.0, 1.0, 1.0)), RULES) is Values.OTHER
+    assert classify_values(parse_header, nifti_bytes(counts.astype("u1"), (1.0, 1.0, 1.0)), RULES) is Values.OTHER

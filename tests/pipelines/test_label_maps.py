@@ -21,6 +21,7 @@ from crossdim.pipelines.jobs.scan import scan_file
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.label_kinds import Values
 from crossdim.pipelines.readers.label_values import classify_values
+from crossdim.pipelines.readers.nifti_header import parse_header
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.sources.label_maps import Candidate, find_by_name
@@ -305,23 +306,23 @@ def test_values_are_read_from_gzip_members_and_until_damage():
     rules = ReadRules()
 
     assert (
-        classify_values(data, rules)
-        is classify_values(gzip.compress(data), rules)
-        is classify_values(members, rules)
+        classify_values(parse_header, data, rules)
+        is classify_values(parse_header, gzip.compress(data), rules)
+        is classify_values(parse_header, members, rules)
         is Values.LABELS
     )
-    assert classify_values(members[:-200], rules) is classify_values(data[:-1], rules) is Values.OTHER
-    assert classify_values(nifti_bytes(labels(shape, 33, "f4") * 0.5, (1.0, 1.0, 1.0)), rules) is Values.OTHER
-    assert classify_values(nifti_bytes(labels(shape, 33, "f4") / 64, (1.0, 1.0, 1.0)), rules) is Values.FRACTIONS
+    assert classify_values(parse_header, members[:-200], rules) is classify_values(parse_header, data[:-1], rules) is Values.OTHER
+    assert classify_values(parse_header, nifti_bytes(labels(shape, 33, "f4") * 0.5, (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    assert classify_values(parse_header, nifti_bytes(labels(shape, 33, "f4") / 64, (1.0, 1.0, 1.0)), rules) is Values.FRACTIONS
     noise = np.random.default_rng(0).integers(0, 100, shape)
-    assert classify_values(nifti_bytes(noise.astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
-    assert classify_values(nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    assert classify_values(parse_header, nifti_bytes(noise.astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+    assert classify_values(parse_header, nifti_bytes((noise % 20).astype("u1"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
     for mean in (0.5, 1, 6):  # counts of photons
         counts = np.random.default_rng(0).poisson(mean, shape)
-        assert classify_values(nifti_bytes(counts.astype("<i2"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
+        assert classify_values(parse_header, nifti_bytes(counts.astype("<i2"), (1.0, 1.0, 1.0)), rules) is Values.OTHER
     vessels = np.zeros(shape, "u1")
     vessels[np.arange(20), np.arange(20), np.arange(20)], vessels[3, 4, 5:9] = 1, 2
-    assert classify_values(nifti_bytes(vessels, (1.0, 1.0, 1.0)), rules) is Values.LABELS
+    assert classify_values(parse_header, nifti_bytes(vessels, (1.0, 1.0, 1.0)), rules) is Values.LABELS
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8"])
@@ -332,14 +333,14 @@ def test_labels_are_told_in_every_type_of_number_to_its_ends(dtype):
     blocks[0, 0, 0], blocks[1, 0, 0] = ends.min, ends.max
     image = nibabel.Nifti1Image(blocks, np.eye(4), dtype=blocks.dtype)
 
-    assert classify_values(image.to_bytes(), ReadRules()) is Values.LABELS
+    assert classify_values(parse_header, image.to_bytes(), ReadRules()) is Values.LABELS
 
 
 def test_every_real_label_map_is_told_from_every_real_image(real_data):
     for path in sorted([*real_data.glob("seg/**/*.nii*"), *real_data.glob("ct/*.nii*"), *real_data.glob("mr/*.nii*")]):
         is_label = path.parent.name == "aorta" or "label" in path.name
         if path.name != "label_gm_float.nii.gz":  # gray values by its voxels, a label by its name
-            assert (classify_values(path.read_bytes(), ReadRules()) is Values.LABELS) == is_label, path
+            assert (classify_values(parse_header, path.read_bytes(), ReadRules()) is Values.LABELS) == is_label, path
 
 
 CASES = ("spine_t2", "stroke_lesion", "totalseg_mr_sm", "spine_mt1", "prostate_phantom")

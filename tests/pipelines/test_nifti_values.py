@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.readers import nifti
 from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.stages.intensity import Intensity, store
 from crossdim.pipelines.stages.orient import orient
 from crossdim.pipelines.stages.resample import Resample, resample
@@ -29,7 +29,7 @@ WINDOW = Intensity(window_hu=(-1000, 1000))
 
 
 def read(data: bytes, modality: Modality = Modality.OT) -> Sample:
-    return nifti.decode(RawItem(uri="x", files=(data,), modality=modality))
+    return READERS["nifti"].decode(RawItem(uri="x", files=(data,), modality=modality))
 
 
 def refusal(data: bytes) -> SampleError:

@@ -16,11 +16,12 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
 from crossdim.pipelines import decoder_process
-from crossdim.pipelines.readers import dicom_header, nifti, raster, series
+from crossdim.pipelines.readers import dicom_header, raster, series
 from crossdim.pipelines.readers.dicom import read_pixels
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.inflate import inflate, inflate_start
 from crossdim.pipelines.readers.raw import FREE_VALUES, MAX_VALUES_PER_BYTE, RawItem, ReadRules, check_expansion
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.recipes import resolve
 from crossdim.pipelines.stages.intensity import FULL, Intensity, compute_own_window, store
 from crossdim.pipelines.stages.resize import shrink
@@ -59,7 +60,7 @@ def test_a_time_series_counts_as_its_first_frame(packed):
     frames = np.random.default_rng(0).integers(0, 2, (10, 12, 14, 60)).astype(np.float32)
     data = nifti_bytes(frames, (1, 1, 1))
     guard = len(data) if not packed else 10 * 12 * 14 * 4
-    sample = nifti.decode(item(gzip.compress(data, mtime=0) if packed else data, max_bytes=guard))
+    sample = READERS["nifti"].decode(item(gzip.compress(data, mtime=0) if packed else data, max_bytes=guard))
 
     assert np.array_equal(sample.array[0], frames[..., 0].transpose(2, 1, 0))
 
@@ -69,7 +70,7 @@ def test_damage_behind_the_first_frame_is_found_all_the_same():
     data[-200] ^= 1
 
     with pytest.raises(SampleError, match="gzip"):
-        nifti.decode(item(bytes(data)))
+        READERS["nifti"].decode(item(bytes(data)))
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=3), st.integers(0, 400))
@@ -108,7 +109,7 @@ def test_rescaling_by_planes_is_rescaling_the_whole(dtype):
     data[112:120] = np.array([0.37, -12.25], "<f4").tobytes()
     expected = (stored.astype(np.float64) * np.float64(np.float32(0.37)) - 12.25).astype(np.float32)
 
-    assert np.array_equal(nifti.decode(item(bytes(data))).array[0], expected.transpose(2, 1, 0))
+    assert np.array_equal(READERS["nifti"].decode(item(bytes(data))).array[0], expected.transpose(2, 1, 0))
 
 
 @pytest.mark.parametrize("tags", [{"Rows": 0}, {"Columns": 0}, {"Rows": 0, "Columns": 0}, {"NumberOfFrames": -1}])
