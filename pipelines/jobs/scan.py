@@ -17,7 +17,7 @@ from crossdim.pipelines.quarantine import Quarantined, apply_steps
 from crossdim.pipelines.readers.dicom_header import looks_like_dicom
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.readers.registry import promised_family
-from crossdim.pipelines.readers.signatures import Unread
+from crossdim.pipelines.readers.signatures import WHOLE_SLIDES, Unread
 from crossdim.pipelines.sources import ignored_names
 from crossdim.pipelines.sources.listing import SourceFile
 from crossdim.pipelines.sources.reading import read_head
@@ -30,6 +30,7 @@ GROUP = 64
 #: Why a file is ignored once it was looked at, by rule.
 REASONS = {
     "format_not_read": "looks like images of a format that is not read; convert it to PNG, DICOM or NIfTI to have it read",
+    "whole_slide": "a whole-slide image; cut it into tiles (OpenSlide reads it), and prepare these as PNG or TIFF",
     "not_an_image": "neither name nor content is of a format that holds images",
 }
 
@@ -67,7 +68,9 @@ def scan_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> 
     if isinstance(found, Quarantined):
         return refused(rule=found.rule, reason=found.reason)
     if isinstance(found, Unread):
-        rule = "format_not_read" if found.is_image else "not_an_image"
+        rule = "not_an_image"
+        if found.is_image:
+            rule = "whole_slide" if found.format in WHOLE_SLIDES else "format_not_read"
         return result(status="ignored", format=found.format, is_image=found.is_image, rule=rule, reason=REASONS[rule])
     return result(status="ok", format=str(found.format), header=found)
 

@@ -80,7 +80,7 @@ def parse_header(data: bytes, rules: ReadRules) -> VolumeHeader:
     fields, end = _read_fields(data)
     if fields.get("ObjectType", "Image") != "Image":
         raise SampleError("dimensions", "the file holds a MetaIO object that is no image")
-    shape_xyz, num_frames = _parse_shape(fields, rules)
+    shape_xyz, num_frames = _parse_shape(fields)
     dtype = _parse_dtype(fields)
     affine, notes = _parse_placement(fields, len(fields["DimSize"].split()))
     header = VolumeHeader(
@@ -126,7 +126,7 @@ def _find(fields: dict[str, str], names: tuple[str, ...]) -> str | None:
     return next((fields[name] for name in names if name in fields), None)
 
 
-def _parse_shape(fields: dict[str, str], rules: ReadRules) -> tuple[tuple[int, int, int], int]:
+def _parse_shape(fields: dict[str, str]) -> tuple[tuple[int, int, int], int]:
     for name in ("NDims", "DimSize", "ElementType"):
         if name not in fields:
             raise SampleError("header_value", f"the header does not state {name}")
@@ -139,8 +139,6 @@ def _parse_shape(fields: dict[str, str], rules: ReadRules) -> tuple[tuple[int, i
         parse_integers(channels, "ElementNumberOfChannels")
         raise SampleError("vector", f"the header says {int(channels)} channels; vectors in each voxel are not read")
     x, y, z, frames = [*sizes, 1, 1][:4]
-    if frames > 1 and rules.frames == "refuse":
-        raise SampleError("frames", f"{frames} time points; the recipe refuses time series")
     return (x, y, z), frames
 
 
@@ -148,7 +146,7 @@ def _parse_dtype(fields: dict[str, str]) -> np.dtype[np.generic]:
     code = _TYPES.get(fields["ElementType"])
     if code is None:
         raise SampleError("datatype", "the header's ElementType is no real scalar of MetaIO; other types are not read")
-    if not _is_true(fields | {"BinaryData": fields.get("BinaryData", "False")}, "BinaryData"):
+    if not _is_true({"BinaryData": "True"} | fields, "BinaryData"):  # so does ITK where the field is not there
         raise SampleError("datatype", "the voxels are written as text (BinaryData = False), which is not read; write them binary")
     return np.dtype((">" if _is_true(fields, *_BIG_ENDIAN) else "<") + code)
 

@@ -47,7 +47,7 @@ def parse_header(data: bytes, rules: ReadRules) -> VolumeHeader:
     version = _version(head)
     kind: Any = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
     header = kind(head[: HEADER_BYTES[version]], check=False)
-    shape_xyz, num_frames = _shape(header, rules)
+    shape_xyz, num_frames = _shape(header)
     code = int(header["datatype"])
     if code not in SCALARS:
         raise SampleError("datatype", f"NIfTI datatype {code} is no real scalar; complex, colour and unknown types are not read")
@@ -91,7 +91,7 @@ def _version(head: bytes) -> int:
     return version
 
 
-def _shape(header: Any, rules: ReadRules) -> tuple[tuple[int, int, int], int]:
+def _shape(header: Any) -> tuple[tuple[int, int, int], int]:
     dim = [int(n) for n in header["dim"]]
     if not 2 <= dim[0] <= 7:
         raise SampleError("dimensions", f"dim[0] is {dim[0]}; a picture has 2 to 7 dimensions")
@@ -101,8 +101,6 @@ def _shape(header: Any, rules: ReadRules) -> tuple[tuple[int, int, int], int]:
     x, y, z, frames, *vector = [*sizes, 1, 1, 1][: max(len(sizes), 4)]
     if any(n > 1 for n in vector):
         raise SampleError("vector", f"the header says shape {sizes}; vectors in each voxel are not read")
-    if frames > 1 and rules.frames == "refuse":
-        raise SampleError("frames", f"{frames} time points; the recipe refuses time series")
     return (x, y, z), frames
 
 

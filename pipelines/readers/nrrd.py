@@ -88,7 +88,7 @@ def parse_header(data: bytes, rules: ReadRules) -> VolumeHeader:
     """
     fields, keys, end = _read_fields(data)
     sizes = _parse_sizes(fields)
-    shape_xyz, num_frames = _parse_shape(fields, sizes, rules)
+    shape_xyz, num_frames = _parse_shape(fields, sizes)
     affine, notes = _parse_placement(fields, len(sizes))
     header = VolumeHeader(
         shape_xyz=shape_xyz,
@@ -149,7 +149,7 @@ def _parse_sizes(fields: dict[str, str]) -> tuple[int, ...]:
     return sizes
 
 
-def _parse_shape(fields: dict[str, str], sizes: Sequence[int], rules: ReadRules) -> tuple[tuple[int, int, int], int]:
+def _parse_shape(fields: dict[str, str], sizes: Sequence[int]) -> tuple[tuple[int, int, int], int]:
     outside = _find_axes_outside(fields, len(sizes))
     if outside and len(sizes) - len(outside) < 3:
         raise SampleError("vector", f"only {len(sizes) - len(outside)} of {len(sizes)} axes lie in space; a volume has 3")
@@ -159,8 +159,6 @@ def _parse_shape(fields: dict[str, str], sizes: Sequence[int], rules: ReadRules)
             "vector", f"axis {axis} of shape {list(sizes)} does not lie in space; vectors in each voxel are not read"
         )
     x, y, z, frames = [*sizes, 1, 1][:4]
-    if frames > 1 and rules.frames == "refuse":
-        raise SampleError("frames", f"{frames} time points; the recipe refuses time series")
     return (x, y, z), frames
 
 

@@ -8,7 +8,7 @@ from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.raw import HEAD_BYTES, ReadRules
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import READERS, promised_family
-from crossdim.pipelines.readers.signatures import Unread, identify_unread, image_format
+from crossdim.pipelines.readers.signatures import Unread, identify_promised_unread, identify_unread, image_format
 from crossdim.storage_schema.errors import SampleError
 
 _LFS = b"version https://git-lfs"
@@ -35,6 +35,8 @@ def probe(name: str, size: int, read: Callable[[int], bytes], rules: ReadRules) 
             return identify_unread(name, b"")
         raise SampleError("empty", "the file has no bytes; its copy may have failed")
     head = read(min(size, HEAD_BYTES))
+    if promise is None and (unread := identify_promised_unread(name, head)):
+        return unread
     reader = _find_reader(head, promise)
     if reader is None:
         if promise is None:

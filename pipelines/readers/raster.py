@@ -1,10 +1,11 @@
-"""Decode PNG and JPEG files to images."""
+"""Decode PNG, JPEG, BMP and WebP files to images."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -22,18 +23,28 @@ from crossdim.storage_schema.sample import Array, Sample, Scaling
 from crossdim.storage_schema.vocabulary import Presentation
 
 #: Names of the formats.
-PNG, JPEG = "png", "jpeg"
+PNG, JPEG, BMP, WEBP = "png", "jpeg", "bmp", "webp"
 PNG_MAGIC = png.MAGIC
 JPEG_MAGIC = b"\xff\xd8\xff"
+BMP_MAGIC, WEBP_MAGIC = b"BM", b"WEBP"
+#: Sizes of the second header of a BMP file: BITMAPCOREHEADER, BITMAPINFOHEADER and its versions 4 and 5.
+_BMP_HEADERS = tuple(struct.pack("<I", size) for size in (12, 40, 108, 124))
 #: Place of the depth of a sample in a PNG.
 _PNG_DEPTH = 24
 ON_BLACK_NOTE = "alpha composited over black"
 DEEP_COLOUR_NOTE = "16-bit colour read as 8-bit"
+#: Pillow's names of the formats.
+_FORMATS = {"PNG": PNG, "JPEG": JPEG, "BMP": BMP, "DIB": BMP, "WEBP": WEBP}
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
+def looks_like_bmp(head: bytes) -> bool:
+    """Whether the first bytes are a BMP header: two letters alone also begin texts."""
+    return head.startswith(BMP_MAGIC) and head[6:10] == bytes(4) and head[14:18] in _BMP_HEADERS
+
+
 def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderInfo:
-    """Read the header of a PNG or JPEG file.
+    """Read the header of a PNG, JPEG, BMP or WebP file.
 
     Args:
         data: the file, or its beginning.
@@ -53,12 +64,11 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
         if whole or error.rule != "damaged":
             raise
         raise EOFError("more bytes are needed") from error
-    kind = PNG if data.startswith(PNG_MAGIC) else JPEG
-    return HeaderInfo(format=kind, shape=(picture.height, picture.width))
+    return HeaderInfo(format=_FORMATS[str(picture.format)], shape=(picture.height, picture.width))
 
 
 def decode(item: RawItem) -> Sample:
-    """Decode a PNG or JPEG file to an image, upright by its EXIF orientation.
+    """Decode a PNG, JPEG, BMP or WebP file to an image, upright by its EXIF orientation.
 
     One bit becomes 0 and 255; palettes and CMYK become RGB; alpha is composited over black, the background of radiographs.
 
@@ -76,8 +86,10 @@ def decode(item: RawItem) -> Sample:
     try:
         if is_png:
             png.load(item.data, picture)
-        else:
+        elif picture.format == "JPEG":
             picture, unchecked = jpeg.decode_jpeg(item.data, picture)
+        else:
+            picture.load()
         picture, unoriented = turn_upright(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {format_foreign_text(error)}") from error
@@ -112,13 +124,15 @@ def _open(data: bytes, rules: ReadRules) -> Image.Image:
     try:
         with warnings.catch_warnings(), _lift_limit():  # our own guard follows
             warnings.simplefilter("ignore")  # of metadata, which is not needed
-            picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+            picture = Image.open(io.BytesIO(data), formats=tuple(_FORMATS))
     except UnidentifiedImageError as error:
-        raise SampleError("damaged", "the file starts as a PNG or JPEG does, but its header is damaged or cut") from error
+        raise SampleError("damaged", "the file starts as a picture does, but its header is damaged or cut") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SampleError("damaged", f"the picture's header cannot be read: {format_foreign_text(error)}") from error
     if min(picture.size) < 1:
         raise SampleError("dimensions", f"the header says {picture.width}x{picture.height} pixels; an image has at least one")
+    if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format == "WEBP":
+        raise SampleError("multi_frame", f"{frames} frames of an animation; an image has one: save each as a file")
     channels = _num_channels(picture)
     shape = (picture.height, picture.width)
     rules.allow_values(math.prod(shape) * channels, shape if channels == 1 else (*shape, channels))

@@ -15,6 +15,7 @@ from crossdim.pipelines.readers import (
     nrrd,
     raster,
     series,
+    tiff,
     volume_file,
 )
 from crossdim.pipelines.readers.reader import Kind, Reader
@@ -63,6 +64,25 @@ READERS: dict[str, Reader] = {
             lossless=False,
         ),
         Reader(
+            name=raster.BMP,
+            family="picture",
+            suffixes=(".bmp", ".dib"),
+            kind="image",
+            matches=lambda head, _: raster.looks_like_bmp(head),
+            read_header=raster.read_header,
+            decode=raster.decode,
+        ),
+        Reader(
+            name=raster.WEBP,
+            family="picture",
+            suffixes=(".webp",),
+            kind="image",
+            matches=lambda head, _: head.startswith(b"RIFF") and head[8:12] == raster.WEBP_MAGIC,
+            read_header=raster.read_header,
+            decode=raster.decode,
+            lossless=False,
+        ),
+        Reader(
             name=dicom_header.DICOM,
             suffixes=_DICOM_SUFFIXES,
             kind="image",
@@ -70,6 +90,14 @@ READERS: dict[str, Reader] = {
             read_header=dicom_header.read_header,
             decode=dicom_image.decode,
             named_label_maps=False,  # a segmentation is an object of its own class
+        ),
+        Reader(  # after DICOM, whose files may begin as TIFF files do (dual personality)
+            name=tiff.TIFF,
+            suffixes=(".tif", ".tiff", ".btf", ".tf8"),
+            kind="image",
+            matches=tiff.matches,
+            read_header=tiff.read_header,
+            decode=tiff.decode,
         ),
         _volume_reader(nifti.NIFTI, (".nii", ".nii.gz", ".hdr"), nifti.matches, nifti_header.parse_header),
         _volume_reader(metaimage.METAIMAGE, (".mha", ".mhd"), metaimage.matches, metaimage.parse_header),

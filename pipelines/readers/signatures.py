@@ -28,23 +28,22 @@ class _Signature:
     offset: int = 0
 
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _HDF5 = (b"\x89HDF\r\n\x1a\n",)
 _FTYP = 4
 
 #: Formats that hold, or may hold, images. Of several with one magic, the one whose ending fits; otherwise the first.
 IMAGES = (
-    _Signature(name="TIFF", suffixes=(".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk"), magic=_TIFF),
-    _Signature(name="SVS", suffixes=(".svs",), magic=_TIFF),
-    _Signature(name="NDPI", suffixes=(".ndpi", ".ndpis"), magic=_TIFF),
-    _Signature(name="SCN", suffixes=(".scn",), magic=_TIFF),
-    _Signature(name="QPTIFF", suffixes=(".qptiff",), magic=_TIFF),
-    _Signature(name="BIF", suffixes=(".bif",), magic=_TIFF),
+    _Signature(name="SVS", suffixes=(".svs",), magic=TIFF_MAGIC),
+    _Signature(name="NDPI", suffixes=(".ndpi", ".ndpis"), magic=TIFF_MAGIC),
+    _Signature(name="SCN", suffixes=(".scn",), magic=TIFF_MAGIC),
+    _Signature(name="QPTIFF", suffixes=(".qptiff",), magic=TIFF_MAGIC),
+    _Signature(name="BIF", suffixes=(".bif",), magic=TIFF_MAGIC),
+    _Signature(name="Philips TIFF", magic=TIFF_MAGIC),
+    _Signature(name="LSM", suffixes=(".lsm", ".stk"), magic=TIFF_MAGIC),
     _Signature(name="JPEG XR", suffixes=(".jxr", ".wdp"), magic=(b"II\xbc\x01",)),
     _Signature(name="GIF", suffixes=(".gif",), magic=(b"GIF87a", b"GIF89a")),
-    _Signature(name="WebP", suffixes=(".webp",), magic=(b"WEBP",), offset=8),
-    _Signature(name="BMP", suffixes=(".bmp", ".dib"), magic=(b"\0\0\0\0",), offset=6),
     _Signature(
         name="JPEG 2000", suffixes=(".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"), magic=(b"\0\0\0\x0cjP  ", b"\xffO\xffQ")
     ),
@@ -105,6 +104,8 @@ IMAGES = (
     _Signature(name="RAR archive", suffixes=(".rar",), magic=(b"Rar!\x1a\x07",)),
 )
 
+#: Images of slides in many resolutions, which are no input by themselves.
+WHOLE_SLIDES = frozenset({"SVS", "NDPI", "SCN", "QPTIFF", "BIF", "Philips TIFF", "MIRAX", "CZI"})
 #: Formats whose content is compressed, so that the name tells more.
 _CONTAINERS = frozenset({"gzip file", "bzip2 file", "xz file", "zstd file", "lz4 file"})
 #: Names of formats that hold no images, by the endings of file names.
@@ -170,6 +171,24 @@ def identify_unread(name: str, head: bytes) -> Unread:
     return Unread(format="text" if _TEXT.issuperset(head[:_LOOKED_AT]) else "unknown", is_image=False)
 
 
+def identify_promised_unread(name: str, head: bytes) -> Unread | None:
+    """Identify a file whose name and content are both of a format that is not read, such as a whole-slide image.
+
+    Such formats may share their first bytes with one that is read.
+
+    Args:
+        name: the file's name; only its known suffixes are used.
+        head: its first bytes.
+
+    Returns:
+        The format; None for other files.
+    """
+    promised = _find_by_name(name.lower())
+    if promised is None or not promised.magic or promised.name in _CONTAINERS:
+        return None
+    return Unread(format=promised.name, is_image=True) if head.startswith(promised.magic, promised.offset) else None
+
+
 def image_format(head: bytes) -> str | None:
     """The name of the image format that the first bytes are of, among those that are not read."""
     found = _find_by_content("", head)
@@ -187,8 +206,6 @@ def _find_by_content(lower: str, head: bytes) -> _Signature | None:
 
 def _is_sure(one: _Signature, head: bytes) -> bool:
     """Whether magic that is short is borne out by what stands around it."""
-    if one.name == "BMP":
-        return head.startswith(b"BM") and head[14:18] in (b"\x0c\0\0\0", b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
-    if one.offset == 8:  # AVI and WebP
+    if one.offset == 8:  # AVI
         return head.startswith(b"RIFF")
     return True

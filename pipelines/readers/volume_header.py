@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossdim.pipelines.readers.raw import ReadRules
+from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.vocabulary import Modality
 
 
@@ -67,9 +68,12 @@ class VolumeHeader:
         return x, y, z
 
     def allow(self, rules: ReadRules) -> None:
-        """Refuse a volume that is too large, before anything is allocated. One frame is held, as float32 at least.
+        """Refuse a volume that is too large, before anything is allocated, and a time series if the rules do.
 
         Raises:
-            SampleError: rule ``too_large``.
+            SampleError: rule ``too_large`` or ``frames``.
         """
+        if self.num_frames > 1 and rules.frames == "refuse":
+            raise SampleError("frames", f"{self.num_frames} time points; the recipe refuses time series")
+        # One frame is held, as float32 at least.
         rules.allow_bytes(max(self.frame_bytes, self.num_voxels * 4), self.shape_xyz)

@@ -81,7 +81,7 @@ def test_values_and_place_are_those_of_simpleitk(tmp_path, format_name, dtype, c
     expected = SimpleITK.ReadImage(str(tmp_path / NAMES[format_name]))
     sample, found = read(format_name, data), header(format_name, data)
     np.testing.assert_array_equal(sample.array[0], SimpleITK.GetArrayFromImage(expected).astype(np.float32))
-    np.testing.assert_allclose(np.array(found.affine), affine_of(expected)[: len(found.affine)], atol=1e-9)
+    np.testing.assert_allclose(np.array(found.affine), affine_of(expected), atol=1e-9)
     np.testing.assert_allclose(np.array(sample.affine)[:, [2, 1, 0, 3]], np.array(found.affine), atol=0)
     assert sample.spacing_mm == found.spacing_mm == pytest.approx((2.5, 1.1, 0.7))
     assert found.shape == (4, 5, 6)
@@ -287,6 +287,19 @@ ElementDataFile = LOCAL
 def test_headers_of_metaimage_that_are_not_sound_are_refused_by_rule(old, new, rule):
     assert METAIMAGE.replace(old, new) != METAIMAGE
     assert refusal("metaimage", METAIMAGE.replace(old, new).encode() + picture().tobytes()).rule == rule
+
+
+@pytest.mark.parametrize(
+    "field", [None, "ObjectType", "BinaryData", "CompressedData", "TransformMatrix", "Offset", "ElementSpacing"]
+)
+def test_fields_of_metaimage_that_are_not_there_are_taken_as_simpleitk_takes_them(tmp_path, field):
+    text = METAIMAGE.replace("ElementSpacing = 1 1 1", "ElementSpacing = 1 2 3").replace("Offset = 0 0 0", "Offset = 4 5 6")
+    lines = [line for line in text.splitlines(keepends=True) if not (field and line.startswith(field))]
+    data = "".join(lines).encode() + picture().tobytes()
+    (tmp_path / "one.mha").write_bytes(data)
+    expected = SimpleITK.ReadImage(str(tmp_path / "one.mha"))
+    np.testing.assert_array_equal(read("metaimage", data).array[0], SimpleITK.GetArrayFromImage(expected))
+    np.testing.assert_allclose(np.array(header("metaimage", data).affine), affine_of(expected))
 
 
 def test_metaimage_says_its_modality():
