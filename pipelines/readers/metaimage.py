@@ -52,14 +52,8 @@ _SPACING = ("ElementSpacing", "ElementSize")
 _BIG_ENDIAN = ("ElementByteOrderMSB", "BinaryDataByteOrderMSB")
 
 
-def matches(head: bytes, is_promised: bool) -> bool:
-    """Whether the first bytes of a file are a MetaImage header, valid or not.
-
-    Args:
-        head: the first bytes.
-        is_promised: whether the file's name says so; it makes no difference.
-    """
-    del is_promised
+def matches(head: bytes) -> bool:
+    """Whether the first bytes of a file are a MetaImage header, valid or not."""
     return _FIRST_LINE.match(head) is not None
 
 

@@ -61,14 +61,8 @@ _ELSEWHERE = re.compile(rb"\ndata ?file: ", re.IGNORECASE)
 _VECTOR = re.compile(r"none|\(([^()]*)\)", re.IGNORECASE)
 
 
-def matches(head: bytes, is_promised: bool) -> bool:
-    """Whether the first bytes of a file are a NRRD header, valid or not.
-
-    Args:
-        head: the first bytes.
-        is_promised: whether the file's name says so; it makes no difference.
-    """
-    del is_promised
+def matches(head: bytes) -> bool:
+    """Whether the first bytes of a file are a NRRD header, valid or not."""
     return head.startswith(MAGIC)
 
 

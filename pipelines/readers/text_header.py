@@ -25,6 +25,9 @@ def parse_integers(text: str, field: str) -> tuple[int, ...]:
         text: as the header has it.
         field: which states it, for the error.
 
+    Returns:
+        As many as there are.
+
     Raises:
         SampleError: rule ``header_value`` for other text.
     """
@@ -40,6 +43,9 @@ def parse_numbers(text: str, field: str) -> tuple[float, ...]:
     Args:
         text: as the header has it.
         field: which states it, for the error.
+
+    Returns:
+        As many as there are.
 
     Raises:
         SampleError: rule ``header_value`` for other text.

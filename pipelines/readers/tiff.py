@@ -59,14 +59,8 @@ _CHANNELS = {
 _ORIENTATION_TAG = 274
 
 
-def matches(head: bytes, is_promised: bool) -> bool:
-    """Whether the first bytes of a file are those of a TIFF file.
-
-    Args:
-        head: the first bytes.
-        is_promised: whether the file's name says so; it makes no difference.
-    """
-    del is_promised
+def matches(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a TIFF file."""
     return head.startswith(MAGIC)
 
 

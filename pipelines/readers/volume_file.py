@@ -76,6 +76,9 @@ def parse_whole(parse: ParseHeader, data: bytes, rules: ReadRules) -> VolumeHead
         data: the file.
         rules: size guards.
 
+    Returns:
+        What it says.
+
     Raises:
         SampleError: rule ``truncated`` for a file that ends inside its header, or another.
     """
