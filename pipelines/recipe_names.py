@@ -19,7 +19,7 @@ class RecipeSummary(NamedTuple):
     how: str
 
 
-_IMAGES, _VOLUMES = "DICOM, JPEG, PNG images", "DICOM series, NIfTI"
+_IMAGES, _VOLUMES = "BMP, DICOM, JPEG, PNG, TIFF, WebP images", "DICOM series, MetaImage, NIfTI, NRRD"
 
 #: Every name in ``recipes.RECIPES``.
 RECIPE_SUMMARIES = {
