@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from crossdim.pipelines.jobs.engine import OpenSession
     from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
     from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
+    from crossdim.pipelines.jobs.source_inputs import SourceInputs
+    from crossdim.pipelines.show.summary import Tables
     from crossdim.pipelines.sources.labels import LabelTable
 
 _LOG = logging.getLogger(__name__)
@@ -233,7 +235,8 @@ def prepare(arguments: argparse.Namespace) -> int:
         return _plan(order, open_session, begun, prices, may_use_ray=not arguments.local)
     provenance = _record_provenance(arguments)
     outcome = run(order, open_session)
-    described = _describe_dataset(order.out, None if outcome.already_published else provenance)
+    with show_stage("prepare", "drawing the page", quiet=order.quiet):
+        described = _describe_dataset(order.out, None if outcome.already_published else provenance, outcome.inputs)
     sentence = _format_result(outcome, arguments.out, described=described)
     entry_point.print_result(_build_document(outcome), sentence, as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
@@ -259,15 +262,16 @@ def _record_provenance(arguments: argparse.Namespace) -> dict[str, Any]:
     return record_provenance(PACKAGES, hidden)
 
 
-def _describe_dataset(out: Bucket, provenance: dict[str, Any] | None) -> bool:
-    """Write page, card and provenance beside the manifest of a dataset, which is published without them, too.
+def _describe_dataset(out: Bucket, provenance: dict[str, Any] | None, inputs: SourceInputs | None) -> bool:
+    """Write page, card, provenance and previews beside the manifest of a dataset, which is published without them, too.
 
     Args:
         out: the dataset.
         provenance: of one that has just been published; None for one that was there, whose page is written if it has none.
+        inputs: of one that has just been published.
 
     Returns:
-        Whether they are there.
+        Whether the page is there.
     """
     from crossdim.pipelines.show.card import CARD, PROVENANCE, build_card
     from crossdim.pipelines.show.page import PAGE, build_page
@@ -281,11 +285,24 @@ def _describe_dataset(out: Bucket, provenance: dict[str, Any] | None) -> bool:
         if ended:
             out.put(PROVENANCE, json.dumps(ended, indent=1, sort_keys=True).encode())
             out.put(CARD, build_card(tables, ended))
+        if inputs:
+            _look_at_sources(out, tables, inputs)
         out.put(PAGE, build_page(out, tables))
     except CrossdimError as error:
         _LOG.warning("%s has no page: %s; crossdim show --html makes one", out.where(""), error)
         return False
     return True
+
+
+def _look_at_sources(out: Bucket, tables: Tables, inputs: SourceInputs) -> None:
+    """Write what is seen of refused files and of values before any stage; the page is made without it, too."""
+    from crossdim.pipelines.show.preview_record import write_previews
+    from crossdim.pipelines.show.previews import look_at_sources
+
+    try:
+        write_previews(out, look_at_sources(tables, inputs))
+    except CrossdimError as error:
+        _LOG.warning("the page has no pictures of what was refused, and no values before clipping: %s", error)
 
 
 def _build_document(outcome: PrepareResult) -> dict[str, object]:
@@ -336,10 +353,10 @@ def _format_result(outcome: PrepareResult, out: str, *, described: bool) -> str:
     lines += map(printable, outcome.notes)
     if outcome.unread:
         lines.append(describe_unread(outcome.unread))
-    if described:
-        lines.append(f"look at it: {out}/{PAGE}")
     if not outcome.already_published:
         lines.append(f"next: crossdim verify {shlex.quote(out)}")
+    if described:
+        lines.append(f"look at it: {out}/{PAGE}")
     return "\n".join(lines)
 
 

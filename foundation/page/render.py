@@ -8,6 +8,8 @@ from typing import Any
 import jinja2
 
 BASE = Path(__file__).with_name("base.html")
+#: Where the page of a dataset lies, beside its manifest.
+DATASET_PAGE = "dataset.html"
 #: By these a page of ours is told from other files.
 PAGE_HEAD_BYTES, _MARK = 400, b"<title>crossdim: "
 

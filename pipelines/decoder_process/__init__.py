@@ -6,6 +6,6 @@ process and gets pixels, a header or a refusal back. Whatever ends the decoder p
 
 from __future__ import annotations
 
-from crossdim.pipelines.decoder_process.requests import decode, probe
+from crossdim.pipelines.decoder_process.requests import count_values, decode, preview, probe
 
-__all__ = ["decode", "probe"]
+__all__ = ["count_values", "decode", "preview", "probe"]

@@ -1,4 +1,4 @@
-"""Requests to the decoder process: to read a header, or to decode pixels and apply the stages that reduce them."""
+"""Requests to the decoder process: to read a header, to decode pixels and apply stages, to count values, to draw a preview."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from crossdim.pipelines.decoder_process.limits import Limits, compute_limits
 from crossdim.pipelines.decoder_process.messages import ARRAYS, Message, NotAMessage
 from crossdim.pipelines.decoder_process.settings_text import serialise_settings
 from crossdim.pipelines.readers.header_info import HeaderInfo
+from crossdim.pipelines.readers.preview import PREVIEW_SIDE, Preview
 from crossdim.pipelines.readers.raw import HEAD_BYTES, RawItem, ReadRules
 from crossdim.pipelines.readers.registry import readers_of
 from crossdim.pipelines.readers.signatures import Unread
+from crossdim.pipelines.readers.source_values import SourceValues
 from crossdim.pipelines.stages.stage import Stage
 from crossdim.storage_schema.errors import CrossdimError
 from crossdim.storage_schema.sample import Sample
 
+#: Processor time that a preview may take: it is nothing that a dataset needs. Ours.
+PREVIEW_CPU_S = 5
 #: Fields of an item that its request holds by name; the rest is sent as bytes, and as text of settings.
 _ITEM_FIELDS = [field.name for field in fields(RawItem) if field.name not in ("files", "rules")]
 
@@ -82,14 +86,22 @@ def decode(reader: str, item: RawItem, stages: Sequence[Stage] = ()) -> Sample:
     """
     document = {
         "work": "decode",
+        **_describe_item(reader, item),
+        "stages": [[stage.name, serialise_settings(stage)] for stage in stages],
+    }
+    return ask(document, item.files, _compute_item_limits(reader, item), _read_sample)
+
+
+def _describe_item(reader: str, item: RawItem) -> dict[str, Any]:
+    return {
         "reader": reader,
         "item": {name: to_document(getattr(item, name)) for name in _ITEM_FIELDS},
         "rules": serialise_settings(item.rules),
-        "stages": [[stage.name, serialise_settings(stage)] for stage in stages],
     }
-    return ask(
-        document, item.files, compute_limits(item, volume=reader in [one.name for one in readers_of("volume")]), _read_sample
-    )
+
+
+def _compute_item_limits(reader: str, item: RawItem) -> Limits:
+    return compute_limits(item, volume=reader in [one.name for one in readers_of("volume")])
 
 
 def _read_sample(message: Message) -> Sample:
@@ -103,3 +115,55 @@ def _read_sample(message: Message) -> Sample:
         return replace(sample, outside=arrays["outside"]) if "outside" in arrays else sample
     except (AttributeError, KeyError, TypeError, ValueError, CrossdimError) as error:
         raise NotAMessage("the answer holds no sample") from error
+
+
+def count_values(reader: str, item: RawItem) -> SourceValues:
+    """Call ``READERS[reader].decode(item)`` in the decoder process, and count its values there.
+
+    Args:
+        reader: key of ``READERS``.
+        item: the input.
+
+    Returns:
+        The histogram; the values themselves stay in the decoder process.
+
+    Raises:
+        SampleError: as :func:`decode`.
+    """
+    document = {"work": "values", **_describe_item(reader, item)}
+    return ask(document, item.files, _compute_item_limits(reader, item), _read_values)
+
+
+def _read_values(message: Message) -> SourceValues:
+    try:
+        return from_document(SourceValues, message.document.get("values"), subject="values")
+    except CrossdimError as error:
+        raise NotAMessage("the answer holds no values") from error
+
+
+def preview(data: bytes) -> Preview:
+    """Call :func:`crossdim.pipelines.readers.preview.read_preview` in the decoder process.
+
+    Args:
+        data: the file, or its beginning.
+
+    Returns:
+        Header fields and a small picture, as far as they can be read.
+
+    Raises:
+        SampleError: rule ``decoder_died``, ``decoder_memory`` or ``decoder_slow``.
+    """
+    limits = replace(compute_limits(RawItem(uri="", files=(data,)), volume=False), cpu_seconds=PREVIEW_CPU_S)
+    return ask({"work": "preview"}, [data], limits, _read_preview)
+
+
+def _read_preview(message: Message) -> Preview:
+    try:
+        fields, shapes = message.document["fields"], message.document["shapes"]
+        kinds = [(np.dtype(np.uint8), tuple(int(side) for side in shape)) for shape in shapes]
+        if any(len(shape) not in (2, 3) or max(shape) > PREVIEW_SIDE for _, shape in kinds):
+            raise NotAMessage(f"the answer holds pictures of {shapes}, which are no previews")
+        pictures = message.arrays(*kinds) if kinds else [None]
+        return Preview(fields={str(name): str(value) for name, value in fields.items()}, picture=pictures[0])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise NotAMessage("the answer holds no preview") from error

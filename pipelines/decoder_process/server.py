@@ -33,9 +33,11 @@ from crossdim.pipelines.decoder_process.settings_text import parse_settings
 from crossdim.pipelines.extensions import load_extensions
 from crossdim.pipelines.quarantine import build_quarantine_row
 from crossdim.pipelines.readers.header_info import HeaderInfo
+from crossdim.pipelines.readers.preview import read_preview
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.registry import READERS
+from crossdim.pipelines.readers.source_values import count_source_values
 from crossdim.pipelines.reasons import MAX_CHARACTERS, format_foreign_text, format_warning
 from crossdim.pipelines.stages.registry import STAGES
 from crossdim.pipelines.stages.stage import Stage
@@ -72,14 +74,28 @@ def _probe(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
     return {"header" if isinstance(found, HeaderInfo) else "unread": to_document(found)}, []
 
 
-def _decode(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+def _read_sample(request: dict[str, Any], files: tuple[bytes, ...]) -> Sample:
     values = request["item"]
     typed = {"hashes": tuple(values["hashes"]), "modality": Modality(values["modality"])}
     item = RawItem(**values | typed, files=files, rules=parse_settings(ReadRules, request["rules"]))
-    stages = [parse_settings(STAGES[name], text) for name, text in request["stages"]]
     sample = READERS[request["reader"]].decode(item)
     _refuse_warned()
-    sample = _apply_stages(stages, sample)
+    return sample
+
+
+def _count_values(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+    return {"values": to_document(count_source_values(_read_sample(request, files)))}, []
+
+
+def _preview(_request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+    found = read_preview(*files)
+    picture = [] if found.picture is None else [np.ascontiguousarray(found.picture)]
+    return {"fields": found.fields, "shapes": [one.shape for one in picture]}, [one.data.cast("B") for one in picture]
+
+
+def _decode(request: dict[str, Any], files: tuple[bytes, ...]) -> Answer:
+    stages = [parse_settings(STAGES[name], text) for name, text in request["stages"]]
+    sample = _apply_stages(stages, _read_sample(request, files))
     arrays = {name: np.ascontiguousarray(getattr(sample, name)) for name in ARRAYS if getattr(sample, name) is not None}
     known = {field.name: to_document(getattr(sample, field.name)) for field in fields(Sample) if field.name not in ARRAYS}
     kinds = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
@@ -99,7 +115,12 @@ def _apply_stages(stages: Sequence[Stage], sample: Sample) -> Sample:
     return sample
 
 
-_WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {"probe": _probe, "decode": _decode}
+_WORK: dict[str, Callable[[dict[str, Any], tuple[bytes, ...]], Answer]] = {
+    "probe": _probe,
+    "decode": _decode,
+    "values": _count_values,
+    "preview": _preview,
+}
 
 
 def _answer(message: Message) -> tuple[Answer, bool]:

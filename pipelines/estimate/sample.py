@@ -16,11 +16,14 @@ from crossdim.pipelines.estimate.counting import CountingBucket
 from crossdim.pipelines.jobs.items import Item, Task
 from crossdim.pipelines.jobs.plan_volumes import pack_volumes
 from crossdim.pipelines.jobs.recipe import Recipe, VolumeRecipe
+from crossdim.pipelines.jobs.source_inputs import SourceInputs
 from crossdim.pipelines.jobs.task import TaskContext, run_task
 from crossdim.pipelines.markers import Marker, marker_path, parse_marker
 from crossdim.pipelines.publish import Bank, ManifestHeader, publish
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.show.page import PAGE, build_page
+from crossdim.pipelines.show.preview_record import write_previews
+from crossdim.pipelines.show.previews import look_at_sources
 from crossdim.pipelines.show.summary import read_tables
 from crossdim.storage_schema.digest import canonical_json
 
@@ -245,7 +248,11 @@ def _publish(markers: Sequence[Marker], tasks: Sequence[Task], context: TaskCont
         patient_key_id=patient_key_id,
     )
     manifest, quarantine = publish(out, header, markers, (), (), bank)
-    out.put(PAGE, build_page(out, read_tables(out)))
+    tables = read_tables(out)
+    sources = tuple(CountingBucket.wrap(source, requests) for source in context.sources)
+    inputs = SourceInputs(sources=sources, rules=recipe.read, tasks=tuple(tasks), unplanned={})
+    write_previews(out, look_at_sources(tables, inputs))
+    out.put(PAGE, build_page(out, tables))
     return _Published(
         samples=manifest.num_samples,
         quarantine=tuple(quarantine),

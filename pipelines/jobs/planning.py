@@ -19,6 +19,7 @@ from crossdim.pipelines.jobs.recipe import RECIPE_FOR, Recipe, VolumeRecipe
 from crossdim.pipelines.jobs.scan import scan
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.series_groups import group_series, series_id
+from crossdim.pipelines.jobs.source_inputs import SourceInput, locate_unplanned
 from crossdim.pipelines.jobs.splits import check_patients
 from crossdim.pipelines.jobs.table_patients import tell_overridden
 from crossdim.pipelines.jobs.unread import UnreadFormat, count_unread_formats, describe_unread
@@ -93,13 +94,18 @@ def _build_naming(preparation: Preparation, sources: Sequence[Bucket], labels: L
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
-    """A plan, the names of its inputs, what looks like images and is not read, and sentences that the user should know."""
+    """A plan, the names of its inputs, what looks like images and is not read, and sentences that the user should know.
+
+    Attributes:
+        unplanned: some inputs that were refused or ignored (see :func:`locate_unplanned`).
+    """
 
     plan: Plan
     unread: dict[str, UnreadFormat]
     names: SourceNames
     files: tuple[NamedFile, ...]
     notes: tuple[str, ...]
+    unplanned: dict[str, SourceInput]
 
 
 def scan_and_plan(
@@ -162,7 +168,8 @@ def _plan_under(
 ) -> Planned:
     """The plan under these names, unless there is something to refuse."""
     identity: dict[str, object] = {"name": preparation.name, "split": asdict(preparation.split), "patient_key_id": names.key_id}
-    plan = make_plan(names.publish(results), preparation.recipe, _build_naming(preparation, sources, labels, names), identity)
+    published = names.publish(results)
+    plan = make_plan(published, preparation.recipe, _build_naming(preparation, sources, labels, names), identity)
     named = _name_files(results, names, preparation.recipe)
     unread = count_unread_formats(results)
     if not plan.tasks:
@@ -192,7 +199,8 @@ def _plan_under(
             f"{annotated} of {count(len(items), 'input')} say that text is burned into their pixels; "
             "--burned-in refuse leaves them out"
         )
-    return Planned(plan=plan, unread=unread, names=names, files=named, notes=tuple(notes))
+    unplanned = locate_unplanned(plan, published, names)
+    return Planned(plan=plan, unread=unread, names=names, files=named, notes=tuple(notes), unplanned=unplanned)
 
 
 def _name_files(results: Sequence[ScanResult], names: SourceNames, recipe: Recipe) -> tuple[NamedFile, ...]:

@@ -10,6 +10,7 @@ from crossdim.foundation.settings import to_document
 from crossdim.pipelines.jobs.pseudonyms import PseudonymOptions
 from crossdim.pipelines.jobs.recipe import Recipe
 from crossdim.pipelines.jobs.request import table_document
+from crossdim.pipelines.jobs.source_inputs import SourceInputs
 from crossdim.pipelines.jobs.splits import Part
 from crossdim.pipelines.jobs.unread import UnreadFormat
 from crossdim.pipelines.sources.labels import LabelTable
@@ -55,6 +56,7 @@ class PrepareResult:
         unread: ignored files that look like images, by format.
         parts: what the parts of the split hold, by name.
         notes: sentences that the user should read.
+        inputs: of what was published by this command; None for a dataset that was there.
     """
 
     manifest: Manifest
@@ -66,6 +68,7 @@ class PrepareResult:
     already_published: bool = False
     parts: dict[str, Part] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    inputs: SourceInputs | None = None
 
     @property
     def num_bytes(self) -> int:

@@ -26,6 +26,7 @@ from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
 from crossdim.pipelines.jobs.published import answer_published
 from crossdim.pipelines.jobs.recipe import VolumeRecipe
 from crossdim.pipelines.jobs.request import RequestDigests
+from crossdim.pipelines.jobs.source_inputs import SourceInputs
 from crossdim.pipelines.jobs.splits import Part, check_parts, count_parts, tell_parts
 from crossdim.pipelines.jobs.task import TaskContext, run_task
 from crossdim.pipelines.markers import Marker, find_finished_rows, list_marker_paths, read_markers, remove_scratch
@@ -134,7 +135,9 @@ def _run_preparation(
     remove_scratch(preparation.out)
     notes += tell_flagged(row for marker in markers for row in marker.catalog)
     outcome = _summarise(manifest, quarantine, planned, start)
-    return replace(outcome, parts=parts, notes=(*tell_parts(parts, preparation.split), *planned.notes, *notes))
+    inputs = SourceInputs(sources=sources, rules=preparation.recipe.read, tasks=plan.tasks, unplanned=planned.unplanned)
+    told = (*tell_parts(parts, preparation.split), *planned.notes, *notes)
+    return replace(outcome, parts=parts, notes=told, inputs=inputs)
 
 
 def _build_plan_record(plan: Plan, num_files: int) -> PlanRecord:

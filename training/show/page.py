@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crossdim.foundation.location import format_location
-from crossdim.foundation.page.render import render_markdown, render_page
+from crossdim.foundation.location import format_location, is_local, local_path
+from crossdim.foundation.page.render import DATASET_PAGE, render_markdown, render_page
 from crossdim.foundation.rates import format_seconds
 from crossdim.storage_schema.names import printable
 from crossdim.training.show.curves import count_mix, draw_curves
@@ -111,11 +111,20 @@ def _list_datasets(facts: RunFacts) -> list[dict[str, str]]:
         {
             "name": printable(str(one.get("name"))),
             "where": where,
+            "page": _find_page(where),
             "weight": str(weight),
             "manifest": str(one.get("manifest")),
         }
         for one, where, weight in zip(datasets, sources, [*weights, *[""] * len(datasets)], strict=False)
     ]
+
+
+def _find_page(where: str) -> str:
+    """The address of a dataset's page, for a link; empty where none is on this machine."""
+    if not where or not is_local(where):
+        return ""
+    page = Path(local_path(where)) / DATASET_PAGE
+    return page.resolve().as_uri() if page.is_file() else ""
 
 
 def _list_commands(facts: RunFacts) -> list[str]:
