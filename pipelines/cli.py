@@ -135,6 +135,12 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
         help="where the table of hashed names goes, which is not published (default: beside the key)",
     )
     group.add_argument(
+        "--previews",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="small pictures and technical header fields of some refused and ignored files, in previews.json and the page",
+    )
+    group.add_argument(
         "--burned-in",
         action=AppendSetting,
         dest="set",
@@ -236,7 +242,9 @@ def prepare(arguments: argparse.Namespace) -> int:
     provenance = _record_provenance(arguments)
     outcome = run(order, open_session)
     with show_stage("prepare", "drawing the page", quiet=order.quiet):
-        described = _describe_dataset(order.out, None if outcome.already_published else provenance, outcome.inputs)
+        described = _describe_dataset(
+            order.out, None if outcome.already_published else provenance, outcome.inputs if arguments.previews else None
+        )
     sentence = _format_result(outcome, arguments.out, described=described)
     entry_point.print_result(_build_document(outcome), sentence, as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
@@ -268,7 +276,7 @@ def _describe_dataset(out: Bucket, provenance: dict[str, Any] | None, inputs: So
     Args:
         out: the dataset.
         provenance: of one that has just been published; None for one that was there, whose page is written if it has none.
-        inputs: of one that has just been published.
+        inputs: of one that has just been published, for previews; None for none.
 
     Returns:
         Whether the page is there.

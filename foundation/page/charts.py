@@ -112,7 +112,7 @@ def _draw_frame(x: Axis, y: Axis, inside: str, about: str, data: object = None) 
     for tick in find_ticks(x.low, x.high, 6):
         at = float(x.place(tick, _LEFT, right))
         anchor = "end" if at > right - 12 else "middle"
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="{anchor}">{_format_number(tick)}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 17}" text-anchor="{anchor}">{_format_number(tick)}</text>')
     parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x.label)}</text>')
     parts.append(
@@ -237,7 +237,7 @@ def draw_bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str]) -> Ch
         The chart, as high as it has rows.
     """
     most = max((sum(row.values()) for row in rows.values()), default=1) or 1
-    name_width = min(220, 16 + 7 * max((len(name) for name in rows), default=0))
+    name_width = min(300, 16 + 10 * max((len(name) for name in rows), default=0))
     drawn, height = [], 24 * len(rows) + 6
     for number, (name, row) in enumerate(rows.items()):
         top, left = 24 * number + 4, float(name_width)

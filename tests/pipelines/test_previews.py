@@ -285,3 +285,13 @@ def test_the_decoder_process_answers_as_the_reader() -> None:
     assert np.array_equal(theirs.picture, ours.picture)  # type: ignore[arg-type]
     item = RawItem(uri="a", files=(nifti_bytes(blob((20, 20, 20), 4), (2.0, 2.0, 2.0)),), num_values=8000)
     assert decoder_process.count_values("nifti", item) == count_source_values(READERS["nifti"].decode(item))
+
+
+@pytest.mark.integration
+def test_none_are_made_where_none_are_wanted(refused: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["prepare", str(refused.parent / "raw"), *VOLUMES[:-1], "--source-names", "relative", "--out", str(tmp_path / "ct")]
+    assert main([*line, "--no-previews"]) == 3
+    assert capsys.readouterr().out.splitlines()[-1] == f"look at it: {tmp_path}/ct/{PAGE}"
+    assert not (tmp_path / "ct" / PREVIEWS).exists()
+    assert "2 (4 x), 6 (1 x)" not in (tmp_path / "ct" / PAGE).read_text()
+    assert (tmp_path / "ct" / "manifest.json").read_bytes() == (refused / "manifest.json").read_bytes()

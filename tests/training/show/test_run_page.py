@@ -48,6 +48,16 @@ def test_before_an_evaluation_nothing_is_claimed(lab: Path, tmp_path: Path, caps
     assert "global_batch</td><td" in page  # a setting that differs from the recipe
 
 
+def test_a_run_links_to_the_page_of_its_data(lab: Path, tmp_path: Path) -> None:
+    page, html = lab / "data" / "dataset.html", tmp_path / "page.html"
+    assert main(["show", str(lab / "run"), "--html", str(html)]) == 0
+    assert "<a href" not in html.read_text()  # there is no page
+    page.write_text("<!doctype html><title>crossdim: flat</title>")
+    assert main(["show", str(lab / "run"), "--html", str(html)]) == 0
+    page.unlink()
+    assert f'<a href="{page.resolve().as_uri()}">flat</a>' in html.read_text()
+
+
 def test_provenance_is_recorded_without_secrets(lab: Path) -> None:
     provenance = read_run_config(Bucket(str(lab / "run"))).provenance
     assert provenance["recipe"] == "cdssl-p3d:tiny"
