@@ -20,6 +20,7 @@ from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.foundation.usage import measure_usage
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training import run_verbs
+from crossdim.training.chosen_steps import NONE, parse_checkpoint_choice, parse_chosen_steps
 from crossdim.training.option_values import (
     parse_checkpoint_interval,
     parse_fold_count,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from crossdim.foundation.settings import Families
     from crossdim.training.config.pretraining import Pretraining
     from crossdim.training.launch.worker import Source
+
+#: Steps after which a run draws pictures.
+PICTURES_AT = "0%,10%,50%,100%"
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
@@ -68,9 +72,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     )
     every, every_s = arguments.checkpoint_every
     try:
-        saving = Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every)
+        at = arguments.keep_at.resolve(config.steps, "--keep-at")
+        saving = Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every, at=at)
     except RunError as error:
         raise UsageError(f"--keep, --keep-every: {error}") from None
+    pictures_at = arguments.pictures_at.resolve(config.steps, "--pictures-at")
     if arguments.plan:
         from crossdim.training.launch.planning import plan_run
 
@@ -78,7 +84,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         print_result(document, table, as_json=arguments.json)
         return DONE
     provenance = record_run(arguments.recipe, config, use_gpu=arguments.gpu)
-    before = pretrain(config, sources, run, workers, saving, arguments.threads, provenance)
+    before = pretrain(config, sources, run, workers, saving, arguments.threads, provenance, pictures_at)
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": hide_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
@@ -121,7 +127,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from crossdim.training.extensions import load_extensions
 
     load_extensions(arguments.extension)
-    document, sentence = evaluate(run, datasets, folds=arguments.folds, baselines=arguments.baselines, quiet=arguments.json)
+    document, sentence = evaluate(
+        run,
+        datasets,
+        folds=arguments.folds,
+        baselines=arguments.baselines,
+        quiet=arguments.json,
+        checkpoints=arguments.checkpoints,
+    )
     print_result(document, sentence, as_json=arguments.json)
     return DONE
 
@@ -192,6 +205,11 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--checkpoint-every", type=parse_checkpoint_interval, default="100", metavar="N|Ns", help=spacing)
     verb.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints that stay")
     verb.add_argument("--keep-every", type=int, metavar="K", help="checkpoints of every K-th step stay for good")
+    stay = "checkpoints after these steps are written and stay for good, for crossdim evaluate --checkpoints: such as 25%%,50%%"
+    verb.add_argument("--keep-at", type=parse_chosen_steps, default=NONE, metavar="STEP|P%,...", help=stay)
+    drawn = "after these steps views and restorations of a few samples are drawn for the page of the run"
+    drawn += f", or {NONE} (default: {PICTURES_AT.replace('%', '%%')})"
+    verb.add_argument("--pictures-at", type=parse_chosen_steps, default=PICTURES_AT, metavar="STEP|P%,...", help=drawn)
     looks = "seconds between looks for more workers, in an elastic run"
     verb.add_argument("--resize-every", type=parse_seconds, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, bytes and requests, from a few steps in this process; start and write nothing"
@@ -231,6 +249,8 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--folds", type=parse_fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
     )
     verb.add_argument("--baselines", type=int, default=3, metavar="N", help="untrained encoders to compare with")
+    also = "probe these checkpoints as well, for curves over the steps: all that are kept, or those of some steps"
+    verb.add_argument("--checkpoints", type=parse_checkpoint_choice, metavar="all|STEP|P%,...", help=also)
     _add_extension(verb)
     verb.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_config_options(verb)
@@ -238,7 +258,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     add_examples(
         verb,
         [
-            "crossdim evaluate runs/first --data data/xr",
+            "crossdim evaluate runs/first --data data/xr --checkpoints all",
             "crossdim evaluate s3://lab/a --data s3://lab/xr s3://lab/ct --baselines 5",
         ],
     )

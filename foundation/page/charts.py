@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 #: Told apart by people with any colour vision, on light and dark ground (Okabe and Ito, darkened for white).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56a0c8", "#8a5a44", "#777777")
+#: As the pages colour warnings.
+WARN = "var(--warn)"
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 40
 _Numbers = npt.NDArray[np.float64]
@@ -24,6 +26,23 @@ class Chart:
 
     svg: str
     legend: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """A value that lines are compared with: drawn dashed over the whole width, with a band of its spread.
+
+    Attributes:
+        name: such as ``knn, untrained``.
+        value: on the vertical axis.
+        spread: half the height of the band; 0 for none.
+        like: the series whose colour it has; None for that of warnings.
+    """
+
+    name: str
+    value: float
+    spread: float = 0.0
+    like: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +151,9 @@ def draw_lines(
     x_label: str,
     y_label: str,
     marks: Sequence[tuple[float, str]] = (),
+    *,
+    levels: Sequence[Level] = (),
+    spreads: Mapping[str, Sequence[float]] | None = None,
 ) -> Chart:
     """Draw lines, each in its own colour.
 
@@ -140,28 +162,55 @@ def draw_lines(
         x_label: what the horizontal axis shows, with its unit.
         y_label: what the vertical axis shows, with its unit.
         marks: vertical lines: x and what happened there, shown under the pointer.
+        levels: horizontal lines.
+        spreads: by name of a series, for each of its points half the height of a bar; such series show their points, too.
 
     Returns:
         The chart.
     """
     kept = {name: _keep_finite(xs, ys) for name, (xs, ys) in series.items()}
+    bars = {name: np.asarray(values, np.float64) for name, values in (spreads or {}).items()}
+    reached = [level.value + sign * level.spread for level in levels for sign in (-1, 1)]
+    reached += [value for name, bar in bars.items() for sign in (-1, 1) for value in kept[name][1] + sign * bar]
     x = build_axis(x_label, np.concatenate([xs for xs, _ in kept.values()] or [np.zeros(0)]))
-    y = build_axis(y_label, np.concatenate([ys for _, ys in kept.values()] or [np.zeros(0)]))
+    y = build_axis(y_label, np.concatenate([*(ys for _, ys in kept.values()), np.array(reached)]))
     bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    parts, legend, lines = [], [], []
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(kept)}
+    parts, legend, lines = [_draw_level(level, y, colours.get(level.like or "")) for level in levels], [], []
     for at, said in marks:
         if x.low <= at <= x.high:
             place = float(x.place(at, _LEFT, right))
             parts.append(f'<path class="mark" d="M{place:.1f} {_TOP}V{bottom}"><title>{escape(said)}</title></path>')
-    for number, (name, (xs, ys)) in enumerate(kept.items()):
-        colour = COLOURS[number % len(COLOURS)]
+    for name, (xs, ys) in kept.items():
+        colour = colours[name]
         points = np.stack([x.place(xs, _LEFT, right), y.place(ys, bottom, _TOP)], axis=1)
         text = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{text}"/>')
+        parts += [_draw_bar(a, y, value, bar, colour) for (a, _), value, bar in zip(points, ys, bars.get(name, ()), strict=False)]
         legend.append((name, colour))
         lines.append({"name": name, "x": [float(f"{v:.6g}") for v in xs], "y": [float(f"{v:.5g}") for v in ys]})
+    for level in levels:
+        legend.append((f"{level.name} (dashed)", colours.get(level.like or "", WARN)))
+        lines.append({"name": level.name, "x": [x.low], "y": [float(f"{level.value:.5g}")]})
     area = {"left": _LEFT, "right": right, "low": x.low, "high": x.high, "x": x_label, "lines": lines}
     return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}", area), legend=legend)
+
+
+def _draw_level(level: Level, y: Axis, colour: str | None) -> str:
+    """A dashed line over the whole width, over a band of its spread."""
+    colour, bottom, right = colour or WARN, HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    low, at, high = y.place([level.value - level.spread, level.value, level.value + level.spread], bottom, _TOP)
+    title = f"<title>{escape(level.name)}: {level.value:.4g}{f' ± {level.spread:.3g}' if level.spread else ''}</title>"
+    place = f'x="{_LEFT}" y="{high:.1f}" width="{right - _LEFT}" height="{low - high:.1f}"'
+    band = f'<rect class="band" {place} fill="{colour}">{title}</rect>' if level.spread else ""
+    return f'{band}<path class="level" stroke="{colour}" d="M{_LEFT} {at:.1f}H{right}">{title}</path>'
+
+
+def _draw_bar(at: float, y: Axis, value: float, spread: float, colour: str) -> str:
+    """A point with a bar of its spread."""
+    low, middle, high = y.place([value - spread, value, value + spread], HEIGHT - _BOTTOM, _TOP)
+    point = f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="3" fill="{colour}"><title>{value:.4g} ± {spread:.3g}</title></circle>'
+    return f'<path stroke="{colour}" stroke-width="1.2" d="M{at:.1f} {low:.1f}V{high:.1f}"/>{point}'
 
 
 def _keep_finite(xs: Sequence[float], ys: Sequence[float]) -> tuple[_Numbers, _Numbers]:

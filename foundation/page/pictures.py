@@ -45,6 +45,23 @@ def encode_png(image: npt.NDArray[np.floating]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def shrink(image: Floats, longest: int) -> Floats:
+    """Shrink an image, smoothed, until its longest side is at most so many pixels; a smaller one is left as it is.
+
+    Args:
+        image: (H, W).
+        longest: side, pixels.
+
+    Returns:
+        (H, W).
+    """
+    factor = longest / max(image.shape)
+    if factor >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    return np.asarray(Image.fromarray(image.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+
+
 def stretch_to_unit(image: Floats) -> Floats:
     """Scale an array of any range to unit range, for display."""
     low, high = float(image.min()), float(image.max())

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from crossdim.foundation.settings import Families, Override, from_document, override_settings, to_document
 from crossdim.storage_schema.errors import RunError, list_wrong_settings
 from crossdim.training.backbones import BACKBONES
@@ -14,7 +16,7 @@ from crossdim.training.config.execution import Execution
 from crossdim.training.config.optimizers import OPTIMIZERS, Optimizer, Sgd
 from crossdim.training.data.mixing import Mixing
 from crossdim.training.methods import METHODS
-from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.image_to_volume import IMAGE_TO_VOLUME, ImageToVolume
 
 FAMILIES: Families = {MethodConfig: METHODS, BackboneSettings: BACKBONES, Optimizer: OPTIMIZERS, ImageToVolume: IMAGE_TO_VOLUME}
@@ -61,6 +63,19 @@ class Pretraining:
             most = f"at most {MAX_STEPS} steps, a global_batch of at most {MAX_GLOBAL_BATCH} and a seed of at most 2**64 - 1"
             least = "a run needs steps and global_batch of at least 1 and a seed of at least 0"
             raise RunError(f"a run takes {most}; {least}; found {found}")
+
+    def build_method(self, seed: int) -> Method:
+        """The network as a run of a seed starts with, whatever was drawn before; later draws are as if it had not been built.
+
+        Args:
+            seed: of the weights.
+
+        Returns:
+            The method, on the CPU.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.method.build()
 
     def document(self) -> dict[str, Any]:
         """The run as JSON values, which :func:`read_config` reads."""

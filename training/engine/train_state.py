@@ -49,9 +49,7 @@ class TrainState:
         Raises:
             UsageError: if the method cannot be computed with the settings of the run.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            method = prepare(config.method.build(), config.compute, device)
+        method = prepare(config.build_method(config.seed), config.compute, device)
         return cls(
             method=method,
             module=method,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import torch
+from typing import Any, Literal
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import hide_secrets
@@ -17,66 +14,34 @@ from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.output import check_outside
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
-from crossdim.storage_schema.errors import RunError, StorageError
+from crossdim.storage_schema.errors import RunError
 from crossdim.storage_schema.manifest import Manifest
-from crossdim.training.config.pretraining import Pretraining, read_config
+from crossdim.training.chosen_steps import ChosenSteps
+from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
+from crossdim.training.evaluation.checkpoint_probes import (
+    build_document,
+    choose_checkpoints,
+    format_checkpoint_results,
+    probe_checkpoints,
+    write_checkpoint_results,
+)
 from crossdim.training.evaluation.features import classes, compute_features, read_labelled
-from crossdim.training.evaluation.galleries import build_galleries
-from crossdim.training.evaluation.probes import compare, count_usable_folds
+from crossdim.training.evaluation.networks import build_untrained, load_trained
+from crossdim.training.evaluation.probes import ProbeComparison, count_usable_folds
 from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
 from crossdim.training.methods.base import Method
-from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.checkpoint_contents import check_contents
-from crossdim.training.run_dir.layout import CARD, EVALUATION, REPORT
+from crossdim.training.pictures.galleries import build_galleries
+from crossdim.training.run_dir.layout import CARD, EVALUATION, PICTURES, REPORT
 from crossdim.training.run_dir.metrics import describe_damage, read_log
 from crossdim.training.run_dir.output_check import check_run_folder
-from crossdim.training.show.evaluation import ProbeResult
-from crossdim.training.show.facts import read_facts, write_pictures
+from crossdim.training.run_dir.picture_log import write_galleries
+from crossdim.training.show.evaluation import CheckpointResult, ProbeResult
+from crossdim.training.show.facts import read_facts
 from crossdim.training.show.page import build_card, build_page
 
-_LOG = logging.getLogger(__name__)
 #: Seeds of untrained baselines start here, far from the seeds of runs.
 BASELINE_SEED = 1_000_003
-
-
-def build_untrained(config: Pretraining, seed: int) -> Method:
-    """The network as a run of that seed starts with.
-
-    Args:
-        config: of the run.
-        seed: of the weights.
-
-    Returns:
-        The method in evaluation mode.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return config.method.build().eval()
-
-
-def load_trained(run: Bucket) -> tuple[Pretraining, Method, dict[str, Any], int]:
-    """Load the newest checkpoint of a run that can be read.
-
-    Returns:
-        Configuration, network, identity and step.
-
-    Raises:
-        RunError: if there is no checkpoint.
-        StorageError: if there are checkpoints, but none of them can be read.
-    """
-    below: int | None = None
-    while state := checkpoint.load(run, below=below, check=check_contents):
-        config = read_config(state.identity["config"], run.where("the newest checkpoint"))
-        method = build_untrained(config, config.seed)
-        try:
-            checkpoint.restore(run, state, method)
-        except StorageError as error:  # a part of it
-            below = state.step
-            _LOG.warning("checkpoint of step %d is passed over: %s", state.step, error)
-            continue
-        return config, method, state.identity, state.step
-    raise RunError(f"{run.where('')} holds no checkpoint; pretrain it first")
 
 
 def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | None:
@@ -87,21 +52,31 @@ def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | Non
     return f"{manifest.name} was prepared differently from the encoder's training data; its figures mix both effects."
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Subject:
+    """What is evaluated: a run's newest network, and the steps of those of its checkpoints that are probed as well."""
+
+    run: Bucket
+    config: Pretraining
+    method: Method
+    step: int
+    checkpoints: Sequence[int]
+
+
 @dataclass(kw_only=True)
 class Findings:
     """Results of an evaluation, collected over its datasets."""
 
     results: list[ProbeResult] = field(default_factory=list)
+    of_checkpoints: list[CheckpointResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shown: list[Gallery] = field(default_factory=list)
     restored: list[RestorationResult] = field(default_factory=list)
 
 
-def _evaluate_dataset(
-    bucket: Bucket, config: Pretraining, method: Method, baselines: Sequence[Method], folds: int, findings: Findings
-) -> None:
+def _evaluate_dataset(bucket: Bucket, subject: _Subject, baselines: Sequence[Method], folds: int, findings: Findings) -> None:
     """Draw pictures of one dataset, reconstruct its volumes if the method can, and probe it if it has labels."""
-    dataset = open_dataset(bucket, split=None)
+    dataset, config, method = open_dataset(bucket, split=None), subject.config, subject.method
     findings.shown += build_galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
@@ -112,14 +87,27 @@ def _evaluate_dataset(
     if data is None:
         findings.notes.append(_describe_unprobed(dataset))
         return
-    trained, *untrained = (compute_features(m.encoder, data.x_NC) for m in (method, *baselines))
     used = count_usable_folds(data, folds)
     if used < folds:
         findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {used} patients.")
-    findings.results += compare(data, trained, untrained, folds)
+    comparison = ProbeComparison(data, [compute_features(other.encoder, data.x_NC) for other in baselines], folds)
+    results = comparison.compare(compute_features(method.encoder, data.x_NC))
+    findings.results += results
+    earlier = [step for step in subject.checkpoints if step != subject.step]
+    findings.of_checkpoints += probe_checkpoints(subject.run, config, earlier, comparison, findings.notes)
+    if subject.step in subject.checkpoints:
+        findings.of_checkpoints += [CheckpointResult(step=subject.step, result=result) for result in results]
 
 
-def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: int, quiet: bool) -> tuple[dict[str, Any], str]:
+def evaluate(
+    run: Bucket,
+    datasets: Sequence[Bucket],
+    *,
+    folds: int,
+    baselines: int,
+    quiet: bool,
+    checkpoints: ChosenSteps | Literal["all"] | None = None,
+) -> tuple[dict[str, Any], str]:
     """Probe a run's newest encoder and write its report.
 
     Args:
@@ -128,25 +116,28 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
         folds: of the cross-validation.
         baselines: number of untrained encoders to compare with.
         quiet: no progress bar.
+        checkpoints: those that are probed as well, for curves over steps; None for none.
 
     Returns:
         The results as plain values, and as lines for people.
 
     Raises:
-        UsageError: if the folder holds other files and no run.
+        UsageError: if the folder holds other files and no run, or a checkpoint is not kept.
         RunError: if the run has no checkpoint, or there is no figure that could replace those of its report.
     """
     check_outside(run, datasets, "RUN")
     check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
     run.check_writable()  # for the report
     config, method, identity, step = load_trained(run)
+    chosen = choose_checkpoints(run, checkpoints, config.steps) if checkpoints else []
+    subject = _Subject(run=run, config=config, method=method, step=step, checkpoints=chosen)
     others = [build_untrained(config, BASELINE_SEED + i) for i in range(baselines)]
     findings = Findings()
     if step < config.steps:
         findings.notes.append(f"The run is not finished: these figures are of step {step} of {config.steps}.")
     for bucket in track("evaluate", "dataset", datasets, quiet=quiet):
         findings.notes += filter(None, [_preparation_note(identity, read_manifest(bucket))])
-        _evaluate_dataset(bucket, config, method, others, folds, findings)
+        _evaluate_dataset(bucket, subject, others, folds, findings)
     summary = {
         "out": hide_secrets(run.url),
         "recipe": config.method.kind,
@@ -169,7 +160,12 @@ def evaluate(run: Bucket, datasets: Sequence[Bucket], *, folds: int, baselines: 
         "report": run.where(REPORT),
     }
     run.put(EVALUATION, json.dumps(document, sort_keys=True, indent=1).encode())
-    write_pictures(run, findings.shown)
+    write_galleries(run, PICTURES, findings.shown)
+    if findings.of_checkpoints:
+        of_checkpoints = build_document(findings.of_checkpoints, baselines)
+        write_checkpoint_results(run, of_checkpoints)
+        document["checkpoints"] = of_checkpoints["results"]
+        lines += format_checkpoint_results(findings.of_checkpoints)
     facts = read_facts(run, time.time(), identity)
     run.put(CARD, build_card(facts))
     run.put(REPORT, build_page(facts))

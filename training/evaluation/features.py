@@ -12,7 +12,7 @@ from torch import nn
 
 from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
-from crossdim.training.evaluation.statistics import recompute_statistics
+from crossdim.training.layers.statistics import recompute_statistics
 from crossdim.training.methods.base import MethodConfig
 
 BATCH = 16

@@ -116,25 +116,35 @@ def _score(probe: str, x_NF: Features, data: Labelled, train: npt.NDArray[np.int
     return balanced_accuracy(data.labels[test], reader.predict(x_NF[test]))
 
 
-def compare(data: Labelled, trained: Features, baselines: Sequence[Features], folds: int) -> list[ProbeResult]:
-    """Run every probe on the encoder's features and on those of the baselines.
+class ProbeComparison:
+    """Scores of untrained encoders on one dataset, computed once, with which any number of encoders is compared.
 
     Args:
         data: labels and patients.
-        trained: (N, F) features of the encoder.
         baselines: (N, F) features of each untrained encoder.
         folds: parts of the cross-validation.
-
-    Returns:
-        One result for each probe.
     """
-    parts = split_folds(data, folds)
-    results = []
-    for probe in classifiers(len(data.labels)):
-        of_trained = compute_scores(probe, trained, data, parts)
-        of_baselines = np.stack([compute_scores(probe, baseline, data, parts) for baseline in baselines])
-        results.append(_result(data, probe, of_trained, of_baselines))
-    return results
+
+    def __init__(self, data: Labelled, baselines: Sequence[Features], folds: int) -> None:
+        self.data, self._parts = data, split_folds(data, folds)
+        self._untrained = {
+            probe: np.stack([compute_scores(probe, baseline, data, self._parts) for baseline in baselines])
+            for probe in classifiers(len(data.labels))
+        }
+
+    def compare(self, trained: Features) -> list[ProbeResult]:
+        """Run every probe on the features of an encoder, over the folds of the baselines.
+
+        Args:
+            trained: (N, F).
+
+        Returns:
+            One result for each probe.
+        """
+        return [
+            _result(self.data, probe, compute_scores(probe, trained, self.data, self._parts), untrained)
+            for probe, untrained in self._untrained.items()
+        ]
 
 
 def _result(data: Labelled, probe: str, trained: npt.NDArray[np.float64], untrained: npt.NDArray[np.float64]) -> ProbeResult:

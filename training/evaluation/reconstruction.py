@@ -16,7 +16,7 @@ Baselines have no mask, so only the first applies to them. LPIPS is not computed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ from crossdim.training.data.order import rng_at
 from crossdim.training.evaluation.assembly import Restore, Tiling, average_over_shifts, restore_in_slabs
 from crossdim.training.evaluation.patterns import GridPattern
 from crossdim.training.evaluation.quality import Comparison, psnr
-from crossdim.training.layers.tokens import count_tokens, patchify, spatial_shape, unpatchify, visible_mask
+from crossdim.training.layers.tokens import count_tokens, patchify, visible_mask
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
 from crossdim.training.methods.restoration import Restorer
 
@@ -116,10 +116,7 @@ class MaskedBoxes:
         Returns:
             (B, V).
         """
-        mask = self._method.mask_of(STREAM)
-        counts = count_tokens(spatial_shape(x_BCDHW), self._method.patch)
-        chance = torch.from_numpy(mask.draw(counts, rng_at(self._seed, number)))
-        return mask.visible(chance.expand(x_BCDHW.shape[0], -1, -1).to(x_BCDHW.device))
+        return self._method.draw_visible(x_BCDHW, STREAM, rng_at(self._seed, number))
 
     def __call__(self, x_BCDHW: Tensor, number: int) -> Tensor:
         """The box, predicted everywhere."""
@@ -197,37 +194,3 @@ def _row(method: Restorer, volume: Volume, protocol: Protocol) -> dict[str, floa
         masked = measure(volume, average_over_shifts(boxes, protocol.shifts), protocol)
         row |= {f"masked {name}": value for name, value in masked.items()} | {"hidden psnr": boxes.psnr}
     return row
-
-
-@torch.no_grad()
-def panels(method: Restorer, x_CDHW: Floats, scaling: Scaling, seed: int = 0) -> Mapping[str, Floats]:
-    """The middle slice of a box before, masked, reconstructed, and the error.
-
-    Hidden patches are shown as the lowest value. A method without a mask has no slice ``masked``.
-
-    Args:
-        method: set to evaluation mode.
-        x_CDHW: unit range.
-        scaling: of the sample.
-        seed: of the mask.
-
-    Returns:
-        (H, W) slices by name, in physical units (HU for CT).
-    """
-    method.eval()
-    x = torch.from_numpy(x_CDHW)[None]
-    shown: dict[str, Tensor] = {"before": x}
-    if isinstance(method, MaskedAutoencoder):
-        boxes = MaskedBoxes(method, seed)
-        ids = boxes.ids(x, 0)
-        rows = patchify(x, method.patch)
-        seen = visible_mask(ids, rows.shape[1])[..., None]
-        shown["masked"] = unpatchify(rows * seen, method.patch, count_tokens(spatial_shape(x), method.patch))
-        restored = boxes(x, 0)
-    else:
-        restored = _require_volume(method.reconstruct(x))
-    shown["reconstructed"] = restored
-    span = scaling.high - scaling.low
-    middle = x.shape[2] // 2
-    physical = {name: (volume[0, 0, middle] * span + scaling.low).numpy() for name, volume in shown.items()}
-    return physical | {"error": ((restored - x)[0, 0, middle] * span).numpy()}

@@ -27,7 +27,7 @@ from crossdim.training.config.optimizers import AdamW
 from crossdim.training.evaluation.classification import balanced_accuracy
 from crossdim.training.evaluation.features import Labelled
 from crossdim.training.evaluation.probes import Fold
-from crossdim.training.evaluation.statistics import recompute_statistics
+from crossdim.training.layers.statistics import recompute_statistics
 
 #: The rate is published (code), the rest is PyTorch's choice.
 OPTIMIZER = AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
@@ -134,7 +134,7 @@ def _new_probe(encoder: nn.Module, x: Tensor, num_classes: int, batch: int, seed
     # No part has a single sample, for which batch norm is undefined.
     parts = x.tensor_split(max(1, len(x) // batch))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for dropout while statistics are computed, and the layer's initial weights
+        torch.manual_seed(seed)  # for the layer's initial weights
         fresh = recompute_statistics(encoder, lambda copied: copied, parts)
         return WeakProbe(fresh, torch.cat([mean_over_space(fresh, part) for part in parts]), num_classes).eval()
 

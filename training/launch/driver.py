@@ -74,6 +74,7 @@ def pretrain(
     saving: Saving,
     threads: int,
     provenance: dict[str, Any] | None = None,
+    pictures_at: tuple[int, ...] = (),
 ) -> int:
     """Start a run, or go on with the one in ``run``, until it is done.
 
@@ -85,6 +86,7 @@ def pretrain(
         saving: when checkpoints are written and which stay.
         threads: of each worker that read samples and draw views.
         provenance: recorded with the configuration of a new run, for people.
+        pictures_at: steps after which pictures of a few samples are drawn.
 
     Returns:
         The steps that were done before.
@@ -118,6 +120,7 @@ def pretrain(
             saving=saving,
             threads=threads,
             extensions=tuple(list_extensions(config)),
+            pictures_at=pictures_at,
         )
         with show_run_progress(run, done, config.steps, quiet=workers.quiet) as progress:
             if workers.most:

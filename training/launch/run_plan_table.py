@@ -90,7 +90,8 @@ def _list_transfers(
     """What is read from the store and written to it."""
     measured = "by the catalog" if total <= EXACT_POSITIONS else "by mean sizes in the catalog"
     files = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.stored_bytes.items())
-    kept = f"{files}; the {saving.last} newest stay"
+    for_good = f", and {len(saving.at)} for good" if saving.at else ""
+    kept = f"{files}; the {saving.last} newest stay{for_good}"
     read, writes = round(sum(one.num_bytes for one in reading)), "about: checkpoints, metrics, events"
     return [
         make_figure("read_bytes", "read", format_bytes, f"{measured}, all workers together", read),

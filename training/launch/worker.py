@@ -25,6 +25,7 @@ from crossdim.training.engine.loop import Hook, Schedule, fit
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.extensions import list_extensions, load_extensions
 from crossdim.training.launch.process_control import PROCESS_CONTROL
+from crossdim.training.pictures.hook import PictureHook
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer, RunHeader
 from crossdim.training.run_dir.background_writer import BackgroundWriter
 from crossdim.training.run_dir.checkpoint import Saving
@@ -52,6 +53,7 @@ class Job:
     saving: Saving
     threads: int = 2
     extensions: tuple[str, ...] = ()
+    pictures_at: tuple[int, ...] = ()
 
 
 def build_order(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> Order:
@@ -149,8 +151,10 @@ def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, con
         hooks: list[Hook]
         if rank == 0:
             logger = RunLogger(job.run, open_log(), writer, done, config.steps, skipped)
-            hooks = [logger, checkpointer(open_log(), logger.before_checkpoint), rereads]
+            pictures = PictureHook(job.run, config, datasets, state, job.pictures_at)
+            hooks = [logger, checkpointer(open_log(), logger.before_checkpoint), rereads, pictures]
             stack.enter_context(logger)
+            stack.enter_context(contextlib.closing(pictures)).start(done)
         else:
             hooks = [checkpointer(None), rereads]
         request = fit(state, batches, Schedule.from_config(config, done), hooks, control)

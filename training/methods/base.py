@@ -127,6 +127,10 @@ class MethodConfig(ABC):
             NumPy arrays by name.
         """
 
+    def rendered_by_workers(self) -> MethodConfig:
+        """The same settings, with which :meth:`draw` returns views and no plans from which the device would render them."""
+        return self
+
     @abstractmethod
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
         """The whole sample as the encoder takes it after training, without random decisions.

@@ -9,7 +9,7 @@ volumes only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -212,6 +212,10 @@ class CdsslP3D(MethodConfig):
         if sample.presentation is Presentation.SUPERPATCH:
             return self._draw_3d(sample, rng)
         return self._draw_2d(sample, pseudo3d or IMAGE_VIEW, rng)
+
+    def rendered_by_workers(self) -> CdsslP3D:
+        """The same settings with ``render`` of workers."""
+        return replace(self, render="workers")
 
     def _draw_2d(self, sample: Sample, spec: Pseudo3D, rng: np.random.Generator) -> Views:
         f, lift, stored_HW = self.flat, self._image_to_volume(spec), stored_image(sample, spec)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -148,6 +149,21 @@ class MaskedAutoencoder(Restorer):
     def mask_of(self, stream: str) -> DualMask:
         """The mask of a stream; that of volumes where streams are joint, because then all grids are the same."""
         return self._masks.get(stream, self._mask)
+
+    def draw_visible(self, x_BCDHW: Tensor, stream: str, rng: np.random.Generator) -> Tensor:
+        """Draw the tokens that a mask leaves of a batch; the same for each of its volumes.
+
+        Args:
+            x_BCDHW: volumes.
+            stream: whose mask is drawn.
+            rng: source of the draws.
+
+        Returns:
+            Places of the visible tokens, (B, V).
+        """
+        mask = self.mask_of(stream)
+        chance = torch.from_numpy(mask.draw(count_tokens(spatial_shape(x_BCDHW), self.patch), rng))
+        return mask.visible(chance.expand(x_BCDHW.shape[0], -1, -1).to(x_BCDHW.device))
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
         """Compute the mean squared error of hidden patches.

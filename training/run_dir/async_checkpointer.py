@@ -108,10 +108,11 @@ class AsyncCheckpointer:
             request: the highest that any rank has received.
 
         Returns:
-            True after the last step, after every ``every`` steps, and if a save or stop was requested.
+            True after the last step, after every ``every`` steps, after the steps ``at``, and if a save or stop was requested.
         """
         done, every = record.step + 1, self._saving.every
         due = request >= Request.SAVE or done == self._header.steps or (every is not None and done % every == 0)
+        due = due or done in self._saving.at
         if not due and self._saving.every_s and time.monotonic() - self._saved_at >= self._saving.every_s:
             self._control.request(Request.SAVE)
         return due

@@ -54,12 +54,14 @@ class Saving:
         every_s: seconds from one to the next; None if steps decide.
         last: how many of the newest stay.
         for_good: those whose step is a multiple of it stay for good; None for none.
+        at: steps after which one is written whatever ``every`` says, and stays for good.
     """
 
     every: int | None = 100
     every_s: float | None = None
     last: int = 3
     for_good: int | None = None
+    at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.every is None) == (self.every_s is None):
@@ -78,7 +80,8 @@ class Saving:
         Returns:
             Their number, rounded up.
         """
-        return math.ceil(steps / self.every if self.every else steps * step_s / (self.every_s or math.inf))
+        regular = math.ceil(steps / self.every if self.every else steps * step_s / (self.every_s or math.inf))
+        return regular + sum(0 < step < steps and not (self.every and step % self.every == 0) for step in self.at)
 
     def keeps(self, name: str, whole: list[str]) -> bool:
         """Whether a checkpoint is kept; one that is half-written is not.
@@ -88,9 +91,10 @@ class Saving:
             whole: names of the complete checkpoints, oldest first.
 
         Returns:
-            True for the newest ``last`` complete ones, and for those of every ``for_good`` steps.
+            True for the newest ``last`` complete ones, and for those of every ``for_good`` steps and of the steps ``at``.
         """
-        for_good = self.for_good is not None and checkpoint_step(name) % self.for_good == 0
+        step = checkpoint_step(name)
+        for_good = step in self.at or (self.for_good is not None and step % self.for_good == 0)
         return name in whole and (for_good or name in whole[-self.last :])
 
 

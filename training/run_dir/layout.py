@@ -17,6 +17,8 @@ Paths are relative to the folder of the run. ``<step>`` counts steps done, with 
 ``ray/...``                                                    Ray's marker and snapshot, and ``ray/requester``
 ``report.html``, ``evaluation.json``, ``pictures.json``        of ``crossdim evaluate``
 ``card.md``                                                    of ``crossdim evaluate``, the model card
+``checkpoint_probes.json``                                     of ``crossdim evaluate --checkpoints``
+``pictures/<step>.json``                                       pictures of a few samples, drawn while the run goes on
 =============================================================  ============================================================
 """
 
@@ -29,6 +31,7 @@ CONFIG = "config.json"
 ENCODER = "encoder.pt"
 PROGRESS = "progress.json"
 REPORT, EVALUATION, PICTURES, CARD = "report.html", "evaluation.json", "pictures.json", "card.md"
+CHECKPOINT_PROBES = "checkpoint_probes.json"
 CHECKPOINTS = "checkpoints"
 LATEST = f"{CHECKPOINTS}/latest"
 #: In the folder of a checkpoint.
@@ -36,6 +39,8 @@ STATE, HASHES, PARTS = "state.pt", "hashes.json", "parts"
 #: In the folder of the parts of a sharded checkpoint.
 SHARD_INDEX = "index.json"
 METRICS, TENSORBOARD, EVENTS = "metrics", "tensorboard", "events"
+#: The folder of the pictures that a run draws while it goes on.
+STEP_PICTURES = "pictures"
 #: Where Ray Train keeps its notes, and the name under which the newest driver of the run has reserved machines.
 RAY = "ray"
 RAY_REQUESTER = f"{RAY}/requester"
@@ -45,11 +50,15 @@ RAY_MARKER, RAY_SNAPSHOT = f"{RAY}/.validate_storage_marker", f"{RAY}/checkpoint
 _CHECKPOINT = re.compile(r"step-\d{8}")
 _CHECKPOINT_PATH = re.compile(rf"{CHECKPOINTS}/({_CHECKPOINT.pattern})/")
 _SEGMENT = re.compile(rf"(?:{METRICS}/(\d{{1,15}})\.jsonl|{TENSORBOARD}/events\.out\.tfevents\.(\d{{1,15}}))\Z")
+_STEP_PICTURES = re.compile(rf"{STEP_PICTURES}/(\d{{8}})\.json\Z")
 _EVENT = re.compile(rf"{EVENTS}/(\d{{1,15}})-(?:([a-z0-9]+\.[0-9a-f]{{8}})-)?([a-z-]+)-(\d{{1,15}})\.json\Z")
 _SHARD = rf"{re.escape(SHARD_INDEX)}|(?:shard|whole)-\d{{5}}-\d{{5}}\.bin"
 _IN_CHECKPOINT = re.compile(rf"{re.escape(STATE)}\Z|{re.escape(HASHES)}\Z|{PARTS}/(?:{_SHARD})\Z")
 _SINGLE = frozenset(
-    (CONFIG, ENCODER, PROGRESS, REPORT, EVALUATION, PICTURES, CARD, LATEST, RAY_REQUESTER, RAY_MARKER, RAY_SNAPSHOT)
+    (
+        *(CONFIG, ENCODER, PROGRESS, LATEST, RAY_REQUESTER, RAY_MARKER, RAY_SNAPSHOT),
+        *(REPORT, EVALUATION, PICTURES, CHECKPOINT_PROBES, CARD),
+    )
 )
 
 
@@ -109,6 +118,17 @@ def first_step_of(path: str) -> int | None:
     return int(match[1] or match[2]) if match else None
 
 
+def step_pictures_path(step: int) -> str:
+    """The object that holds the pictures drawn after ``step`` steps."""
+    return f"{STEP_PICTURES}/{step:08d}.json"
+
+
+def pictures_step_of(path: str) -> int | None:
+    """The number of steps done when an object of :func:`step_pictures_path` was drawn; None for other paths."""
+    match = _STEP_PICTURES.match(path)
+    return int(match[1]) if match else None
+
+
 class EventName(NamedTuple):
     """What the name of an event's object tells; ``writer`` is empty in runs of the first releases."""
 
@@ -131,7 +151,7 @@ def parse_event_path(path: str) -> EventName | None:
 
 def is_in_layout(path: str) -> bool:
     """Whether a path is one that a run writes."""
-    if path in _SINGLE or _SEGMENT.match(path) or _EVENT.match(path):
+    if path in _SINGLE or any(pattern.match(path) for pattern in (_SEGMENT, _STEP_PICTURES, _EVENT)):
         return True
     match = _CHECKPOINT_PATH.match(path)
     return match is not None and _IN_CHECKPOINT.match(path[match.end() :]) is not None

@@ -1,4 +1,4 @@
-"""Curves of a run: loss, terms, monitors, workers, and where its time went."""
+"""Curves of a run: loss, terms, monitors, workers, where its time went, and probes of its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from crossdim.foundation.page.charts import Chart, draw_lines
+from crossdim.foundation.page.charts import Chart, Level, draw_lines
 from crossdim.training.run_dir.events import STARTS
 from crossdim.training.run_dir.records import Record
+from crossdim.training.show.evaluation import CheckpointResult
+from crossdim.training.show.findings import DIMENSIONS, FEW_DIMENSIONS
 
 #: Points of a line; of a longer run, means over equal stretches are drawn.
 MAX_POINTS = 400
@@ -17,9 +19,11 @@ MAX_POINTS = 400
 MEANINGS = {
     "loss": "the sum of the terms, which the optimizer lowers",
     "terms": "each term of the loss with its weight, by stream",
-    "dimensions": "participation ratio of the features of a step: how many directions they vary in; 1 is a line",
+    "dimensions": "how many directions the features vary in; 1 is a line, and below the dashed line the run warns",
     "evenness": "about 1 if the projections of a step are spread evenly over the sphere, 0 if all are one point",
 }
+#: Titles of monitors that are no plain word of their name, by the name without its stream and number.
+TITLES = {"dimensions": "Effective dimensions", "psnr_masked": "PSNR of hidden patches, dB"}
 _Floats = npt.NDArray[np.float64]
 
 
@@ -38,19 +42,21 @@ def draw_curves(metrics: Sequence[Record], events: Sequence[Record]) -> list[tup
     steps = np.array([record["step"] for record in metrics], np.float64)
     marks = [(float(event["step"]), describe_event(event)) for event in events if event["kind"] not in ("start", "end")]
 
-    def chart(unit: str, series: dict[str, _Floats]) -> Chart:
+    def chart(unit: str, series: dict[str, _Floats], levels: Sequence[Level] = ()) -> Chart:
         kept = {name: average_points(steps, values) for name, values in series.items() if np.isfinite(values).any()}
-        return draw_lines({name: (x.tolist(), y.tolist()) for name, (x, y) in kept.items()}, "step", unit, marks)
+        points = {name: (x.tolist(), y.tolist()) for name, (x, y) in kept.items()}
+        return draw_lines(points, "step", unit, marks, levels=levels)
 
     charts = [("Loss", MEANINGS["loss"], chart("loss", {"loss": _column(metrics, lambda record: record["loss"])}))]
-    for title, meaning, unit, member, word in (
-        ("Terms", MEANINGS["terms"], "weighted loss", "terms", ""),
-        ("Effective dimensions", MEANINGS["dimensions"], "dimensions", "monitors", "dimensions"),
-        ("Evenness", MEANINGS["evenness"], "evenness", "monitors", "evenness"),
-    ):
-        names = sorted({name for record in metrics for name in record[member] if word in name})
-        if names:
-            charts.append((title, meaning, chart(unit, {name: _column(metrics, _take(member, name)) for name in names})))
+    if terms := sorted({name for record in metrics for name in record["terms"]}):
+        series = {name: _column(metrics, _take("terms", name)) for name in terms}
+        charts.append(("Terms", MEANINGS["terms"], chart("weighted loss", series)))
+    for family, names in group_monitors(metrics).items():
+        series = {name: _column(metrics, _take("monitors", name)) for name in names}
+        title = TITLES.get(family, family.replace("_", " ").capitalize())
+        floor = [Level(name="warning", value=FEW_DIMENSIONS)] if DIMENSIONS in family else []
+        meaning = MEANINGS["dimensions"] if DIMENSIONS in family else MEANINGS.get(family, "logged by the method")
+        charts.append((title, meaning, chart(family.replace("_", " "), series, floor)))
     charts += [
         ("Learning rate", "of the optimizer", chart("learning rate", {"lr": _column(metrics, lambda record: record["lr"])})),
         ("Gradient", "its norm before clipping", chart("norm", {"norm": _column(metrics, lambda record: record["grad_norm"])})),
@@ -64,6 +70,60 @@ def draw_curves(metrics: Sequence[Record], events: Sequence[Record]) -> list[tup
     if len({event["workers"] for event in workers}) > 1:
         x, y = _draw_steps(workers, float(steps[-1]))
         charts.append(("Workers", "of each start", draw_lines({"workers": (x, y)}, "step", "workers", marks)))
+    return charts
+
+
+def group_monitors(metrics: Sequence[Record]) -> dict[str, list[str]]:
+    """Group the monitors that were logged by what they measure, whatever a method logs.
+
+    Args:
+        metrics: steps of a run.
+
+    Returns:
+        Names such as ``pseudo3d/dimensions0``, by ``dimensions``; a name without a finite value is left out.
+    """
+    named = {name for record in metrics for name, value in record["monitors"].items() if np.isfinite(value)}
+    groups: dict[str, list[str]] = {}
+    for name in sorted(named):
+        groups.setdefault(name.rpartition("/")[2].rstrip("0123456789"), []).append(name)
+    return dict(sorted(groups.items(), key=lambda group: (DIMENSIONS not in group[0], group[0])))
+
+
+def draw_probe_curves(results: Sequence[CheckpointResult]) -> list[tuple[str, str, Chart]]:
+    """Draw the probes of checkpoints over the steps, with the untrained networks as dashed lines and their bands.
+
+    Args:
+        results: of all datasets, by step.
+
+    Returns:
+        Title, explanation and chart of each dataset.
+    """
+    charts = []
+    for dataset in dict.fromkeys(one.result.dataset for one in results):
+        of_probe: dict[str, list[CheckpointResult]] = {}
+        for one in results:
+            if one.result.dataset == dataset:
+                of_probe.setdefault(one.result.probe, []).append(one)
+        chart = draw_lines(
+            {
+                probe: ([float(one.step) for one in several], [one.result.trained for one in several])
+                for probe, several in of_probe.items()
+            },
+            "step",
+            "balanced accuracy",
+            levels=[
+                Level(
+                    name=f"{probe}, untrained",
+                    value=several[0].result.untrained,
+                    spread=several[0].result.untrained_spread,
+                    like=probe,
+                )
+                for probe, several in of_probe.items()
+            ],
+            spreads={probe: [one.result.trained_spread for one in several] for probe, several in of_probe.items()},
+        )
+        first = next(one.result for one in results if one.result.dataset == dataset)
+        charts.append((dataset, f"{first.presentation}, {first.num_samples} samples of {first.num_patients} patients", chart))
     return charts
 
 

@@ -48,6 +48,14 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointResult:
+    """One probe of the checkpoint of one step; ``trained`` is its encoder."""
+
+    step: int
+    result: ProbeResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
     """A measure of reconstructions: mean and sample deviation over volumes, and the compression."""
 
@@ -92,6 +100,21 @@ def parse_evaluation(document: dict[str, Any]) -> Evaluation:
         notes=[str(note) for note in notes] if isinstance(notes, list) else [],
         baselines=baselines if isinstance(baselines, int) else 0,
     )
+
+
+def parse_checkpoint_results(document: dict[str, Any]) -> list[CheckpointResult]:
+    """Parse results of checkpoints.
+
+    Args:
+        document: as ``crossdim evaluate --checkpoints`` wrote it.
+
+    Returns:
+        What can be read of it, by step.
+    """
+    found = _parse_each(
+        document.get("results"), lambda value: CheckpointResult(step=int(value["step"]), result=_parse_result(value))
+    )
+    return sorted(found, key=lambda one: one.step)
 
 
 def _parse_each(values: object, parse: Callable[[Any], _Item]) -> list[_Item]:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.page.pictures import Gallery, Picture
-from crossdim.storage_schema.digest import canonical_json
+from crossdim.foundation.page.pictures import Gallery
 from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.training.run_dir.events import list_events, read_event
-from crossdim.training.run_dir.layout import EVALUATION, PICTURES
+from crossdim.training.run_dir.layout import CHECKPOINT_PROBES, EVALUATION, PICTURES, step_pictures_path
 from crossdim.training.run_dir.metrics import read_log
+from crossdim.training.run_dir.picture_log import list_picture_steps, parse_galleries, read_step_pictures
 from crossdim.training.run_dir.records import Record
 from crossdim.training.run_dir.run_config import RunConfig, read_run_config
 from crossdim.training.run_dir.status import Status, read_status
-from crossdim.training.show.evaluation import Evaluation, parse_evaluation
+from crossdim.training.show.evaluation import CheckpointResult, Evaluation, parse_checkpoint_results, parse_evaluation
 
 #: Kinds of events that a page marks: all but the checkpoints, of which there are many.
 UNMARKED = ("checkpoint",)
 AGAIN = "run crossdim evaluate again"
+#: A page shows the pictures of so many steps, which bounds its size.
+SHOWN_STEPS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,8 @@ class RunFacts:
         events: all but checkpoints, oldest first.
         evaluation: the newest; None if there is none.
         galleries: pictures that the evaluation drew.
+        of_checkpoints: probes of checkpoints, by step.
+        step_pictures: pictures that the run drew, by the number of steps done; of many the first, the last and some between.
         problems: sentences on files that are damaged.
     """
 
@@ -44,6 +48,8 @@ class RunFacts:
     events: Sequence[Record]
     evaluation: Evaluation | None
     galleries: Sequence[Gallery]
+    of_checkpoints: Sequence[CheckpointResult] = ()
+    step_pictures: Mapping[int, Sequence[Gallery]] = field(default_factory=dict)
     problems: Sequence[str] = ()
 
 
@@ -71,9 +77,10 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) 
     if parsed and evaluation and (lost := len(evaluation["results"]) - len(parsed.results)):
         problems.append(f"{lost} of the results in {run.where(EVALUATION)} cannot be read; {AGAIN}")
     pictures = _read_document(run, PICTURES, "galleries", problems) or {}
-    galleries = _parse_galleries(pictures)
+    galleries = parse_galleries(pictures)
     if pictures.get("galleries") and not galleries:
         problems.append(f"{run.where(PICTURES)} is damaged; {AGAIN}")
+    of_checkpoints = parse_checkpoint_results(_read_document(run, CHECKPOINT_PROBES, "results", problems) or {})
     return RunFacts(
         status=status,
         config=_read_config(run, identity),
@@ -82,8 +89,20 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) 
         events=[read_event(run, event) for event in list_events(run) if event.kind not in UNMARKED],
         evaluation=parsed,
         galleries=galleries,
+        of_checkpoints=of_checkpoints,
+        step_pictures=_read_step_pictures(run, problems),
         problems=problems,
     )
+
+
+def _read_step_pictures(run: Bucket, problems: list[str]) -> dict[int, Sequence[Gallery]]:
+    steps = list_picture_steps(run)
+    if len(steps) > SHOWN_STEPS:
+        last = len(steps) - 1
+        steps = [steps[round(number * last / (SHOWN_STEPS - 1))] for number in range(SHOWN_STEPS)]
+    found = {step: read_step_pictures(run, step) for step in steps}
+    problems += [f"{run.where(step_pictures_path(step))} is damaged" for step, galleries in found.items() if not galleries]
+    return {step: galleries for step, galleries in found.items() if galleries}
 
 
 def _read_config(run: Bucket, identity: dict[str, Any] | None) -> RunConfig:
@@ -106,36 +125,3 @@ def _read_document(run: Bucket, path: str, member: str, problems: list[str]) -> 
         return document
     problems.append(f"{run.where(path)} is damaged; {AGAIN}")
     return None
-
-
-def write_pictures(run: Bucket, galleries: Sequence[Gallery]) -> None:
-    """Write the pictures of an evaluation, for pages that are built later.
-
-    Args:
-        run: its folder.
-        galleries: what is shown.
-    """
-    document = []
-    for gallery in galleries:
-        rows = [[name, [[picture.caption, picture.uri] for picture in pictures]] for name, pictures in gallery.rows]
-        document.append({"title": gallery.title, "rows": rows})
-    run.put(PICTURES, canonical_json({"galleries": document}))
-
-
-def _parse_galleries(document: dict[str, Any]) -> list[Gallery]:
-    try:
-        return [
-            Gallery(
-                title=str(one["title"]),
-                rows=[(str(name), [_parse_picture(*pair) for pair in pictures]) for name, pictures in one["rows"]],
-            )
-            for one in document.get("galleries", [])
-        ]
-    except (ValueError, LookupError, TypeError):
-        return []
-
-
-def _parse_picture(caption: object, uri: object) -> Picture:
-    if not isinstance(uri, str) or not uri.startswith("data:image/png;base64,"):
-        raise ValueError("a picture of a page lies inside it")
-    return Picture(caption=str(caption), uri=uri)

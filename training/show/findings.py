@@ -11,6 +11,8 @@ from crossdim.training.show.facts import RunFacts
 
 #: Below so many effective dimensions a page warns: features that lie near a line tell classes apart badly. Our choice.
 FEW_DIMENSIONS = 2.0
+#: Part of the names of monitors of effective dimensions.
+DIMENSIONS = "dimensions"
 #: Steps at the end that the monitors are averaged over.
 LAST_STEPS = 20
 #: A share of the time above which waiting is worth a sentence.
@@ -40,7 +42,7 @@ def describe_verdict(facts: RunFacts) -> str:
 def find_warnings(facts: RunFacts) -> list[str]:
     """What a person should look at: collapsed features, waiting for data, unreadable steps, a run that does not go on."""
     warnings = []
-    dimensions = average_monitors(facts.metrics[-LAST_STEPS:], "dimensions")
+    dimensions = average_monitors(facts.metrics[-LAST_STEPS:], DIMENSIONS)
     if few := {name: value for name, value in sorted(dimensions.items()) if value < FEW_DIMENSIONS}:
         named = ", ".join(f"{name} {value:.1f}" for name, value in few.items())
         warnings.append(

@@ -12,10 +12,11 @@ from crossdim.foundation.location import format_location, is_local, local_path
 from crossdim.foundation.page.render import DATASET_PAGE, render_markdown, render_page
 from crossdim.foundation.rates import format_seconds
 from crossdim.storage_schema.names import printable
-from crossdim.training.show.curves import count_mix, draw_curves
+from crossdim.training.show.curves import count_mix, draw_curves, draw_probe_curves
 from crossdim.training.show.evaluation import Evaluation
 from crossdim.training.show.facts import RunFacts
 from crossdim.training.show.findings import describe_verdict, find_warnings
+from crossdim.training.show.step_galleries import join_steps
 
 TEMPLATE, CARD_TEMPLATE = Path(__file__).with_name("page.html"), Path(__file__).with_name("card.md")
 
@@ -33,6 +34,9 @@ def build_page(facts: RunFacts) -> bytes:
         TEMPLATE,
         curves=draw_curves(facts.metrics, facts.events),
         galleries=facts.galleries,
+        of_checkpoints=facts.of_checkpoints,
+        probe_curves=draw_probe_curves(facts.of_checkpoints),
+        step_galleries=join_steps(facts.step_pictures, facts.status.steps),
         events=[_describe_event(event) for event in reversed(facts.events)],
         commands="\n".join(_list_commands(facts)),
         **_describe(facts),

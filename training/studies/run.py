@@ -15,10 +15,11 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output, check_outside
 from crossdim.foundation.progress import track
 from crossdim.storage_schema.errors import RunError, UsageError
+from crossdim.training.chosen_steps import ChosenSteps
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
-from crossdim.training.evaluation import build_untrained, load_trained
 from crossdim.training.evaluation.features import compute_features, read_labelled
+from crossdim.training.evaluation.networks import build_untrained, load_trained
 from crossdim.training.evaluation.probes import classifiers, compute_scores, split_folds
 from crossdim.training.evaluation.restoring import evaluate_restoration
 from crossdim.training.evaluation.weak import weak_scores
@@ -35,6 +36,8 @@ from crossdim.training.studies.table import render_study
 
 #: Configuration of one of a study's runs, which is the first file that a study writes.
 _OF_A_STUDY = re.compile(rf"[^/]+/seed-\d+/{re.escape(CONFIG)}\Z")
+#: Checkpoints of each run that stay, so that crossdim evaluate RUN --checkpoints all shows whether more steps would help.
+KEPT = ChosenSteps(percents=(25, 50, 100))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +139,8 @@ def _train_arm(
     ]
     run = study_config.out.at(f"{arm.name}/seed-{config.seed}")
     quiet = replace(study_config.workers, quiet=True)
-    pretrain(config, sources, run, quiet, saving=Saving(every=max(1, config.steps // 10)), threads=study_config.threads)
+    saving = Saving(every=max(1, config.steps // 10), at=KEPT.resolve(config.steps, ""))
+    pretrain(config, sources, run, quiet, saving=saving, threads=study_config.threads)
     records = read_metrics(run)
     if not records:
         raise RunError(

@@ -17,7 +17,7 @@ from crossdim.training.backbones import BACKBONES, build_encoder, serialise_enco
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.data.dataset import open_dataset
 from crossdim.training.evaluation.features import BATCH, compute_features, read_labelled
-from crossdim.training.evaluation.statistics import recompute_statistics
+from crossdim.training.layers.statistics import recompute_statistics
 from crossdim.training.recipes import recipe
 from tests.training.published import as_image, images, publish
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from crossdim.storage_schema.errors import RunError
 from crossdim.training.backbones.unet3d import UNet3DSettings
-from crossdim.training.evaluation.statistics import recompute_statistics
 from crossdim.training.layers.dual_norm import ROWS, DualBatchNorm3d, build_norm, select_statistics
+from crossdim.training.layers.statistics import recompute_statistics
 from crossdim.training.layers.sync_batchnorm import convert_sync_batchnorm
 
 FLAT_X, SOLID_X = torch.randn(4, 3, 2, 4, 4) + 2, torch.randn(2, 3, 4, 4, 4) * 3 - 1

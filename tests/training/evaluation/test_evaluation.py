@@ -19,7 +19,7 @@ from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.evaluation.features import Labelled, compute_features
 from crossdim.training.evaluation.probes import compare, split_folds
-from crossdim.training.evaluation.statistics import recompute_statistics
+from crossdim.training.layers.statistics import recompute_statistics
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from tests.training.published import images, publish
 

@@ -22,7 +22,7 @@ from crossdim.training.config.execution import Execution
 from crossdim.training.config.optimizers import Sgd
 from crossdim.training.engine.control import Request, StopControl
 from crossdim.training.engine.step_record import StepRecord
-from crossdim.training.evaluation import load_trained
+from crossdim.training.evaluation.networks import load_trained
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.recipes.maesil import tiny
 from crossdim.training.run_dir import checkpoint_listing, layout

@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def recompute_statistics(
     module: Module, call: Callable[[Module], Callable[[Tensor], object]], batches: Iterable[Tensor]
 ) -> Module:
-    """Copy a module and replace its batch-norm statistics by those of ``batches``.
+    """Copy a module and replace its batch-norm statistics by those of ``batches``; nothing else of the copy is in training mode.
 
     Args:
         module: left as it is.
@@ -32,11 +32,12 @@ def recompute_statistics(
     Returns:
         The copy, in evaluation mode.
     """
-    fresh = copy.deepcopy(module).train()
+    fresh = copy.deepcopy(module).eval()  # the rest too, such as dropout, which would draw from PyTorch's generator
     norms = [layer for layer in fresh.modules() if isinstance(layer, _BatchNorm)]
     for layer in norms:
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean over all batches
+        layer.train()
     forward = call(fresh)
     for x in batches:
         forward(x)

@@ -16,14 +16,22 @@ from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.order import rng_at
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.data.views import image_of
-from crossdim.training.evaluation.reconstruction import panels
-from crossdim.training.evaluation.statistics import recompute_statistics
+from crossdim.training.layers.statistics import recompute_statistics
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Restorer
+from crossdim.training.pictures.restorations import panels
 
 SHOWN_SAMPLES = 2
 #: Samples from which the batch-norm statistics for reconstruction are computed.
 STATISTICS_SAMPLES = 16
+#: What views are, by the names that methods give them.
+CAPTIONS = {
+    "view1": "global view 1",
+    "view2": "global view 2",
+    "clean1": "global view 1, not corrupted",
+    "local": "local view",
+    "x": "input",
+}
 
 
 def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
@@ -60,8 +68,9 @@ def build_galleries(dataset: PublishedDataset, config: MethodConfig, method: Met
     wholes = [config.whole(sample, dataset.pseudo3d) for sample in first]
     inputs = torch.from_numpy(np.stack([whole["x"] for whole in wholes]))
     fitted = recompute_statistics(method, lambda copy: copy.reconstruct, [inputs]) if len(first) > 1 else method
+    rendered = config.rendered_by_workers()
     return [
-        _build_gallery(dataset, sample, config.draw(sample, dataset.pseudo3d, rng_at(0, index)), whole, config, fitted)
+        _build_gallery(dataset, sample, rendered.draw(sample, dataset.pseudo3d, rng_at(0, index)), whole, config, fitted)
         for index, (sample, whole) in enumerate(zip(first[:SHOWN_SAMPLES], wholes, strict=False))
     ]
 
@@ -79,25 +88,29 @@ def _build_gallery(
             Picture(caption=f"depth {d}", uri=encode_png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)
         ]
         rows.append(("pseudo-3D slices", slices))
-    rows.append(
-        ("views", [Picture(caption=name, uri=encode_png(stretch_to_unit(middle(view, spec)))) for name, view in viewable(views)])
-    )
+    shown = [Picture(caption=name, uri=encode_png(stretch_to_unit(middle(view, spec)))) for name, view in viewable(views)]
+    rows.append(("views", shown))
     if isinstance(method, Restorer) and not is_2d:
         rows.append(("restored, as physical values", _panels(method, whole["target"], sample)))
     else:
         rows.append(("restored", _restoration_pictures(method, whole["x"], whole["target"], spec)))
+    return Gallery(title=describe_sample(dataset, sample), rows=[(name, pictures) for name, pictures in rows if pictures])
+
+
+def describe_sample(dataset: PublishedDataset, sample: Sample) -> str:
+    """A sample in a line: dataset, source, modality, label."""
     label = f", label {sample.label}" if sample.label else ""
-    title = f"{dataset.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
-    return Gallery(title=title, rows=[(name, pictures) for name, pictures in rows if pictures])
+    return f"{dataset.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
 
 
 def viewable(views: Views) -> Iterator[tuple[str, Floats]]:
-    """Every view that can be shown, (C, H, W) or (C, D, H, W); of several local ones the first three."""
+    """Every view that can be shown, (C, H, W) or (C, D, H, W), with what it is; of several local ones the first three."""
     for name, view in views.items():
+        caption = CAPTIONS.get(name, name)
         if np.issubdtype(view.dtype, np.floating) and view.ndim == 5:
-            yield from ((f"{name} {number + 1}", one) for number, one in enumerate(view[:3]))
+            yield from ((f"{caption} {number + 1}", one) for number, one in enumerate(view[:3]))
         elif np.issubdtype(view.dtype, np.floating) and view.ndim in (3, 4) and view.shape[0] == 1:
-            yield name, view
+            yield caption, view
 
 
 def _panels(method: Restorer, target: Floats, sample: Sample) -> list[Picture]:
