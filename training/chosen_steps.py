@@ -11,7 +11,7 @@ from crossdim.storage_schema.errors import UsageError
 
 NONE: Final = "none"
 ALL: Final = "all"
-_ONE = re.compile(r"(\d{1,8})|(\d{1,3}(?:\.\d{1,6})?)%")
+_ONE = re.compile(r"([0-9]{1,8})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

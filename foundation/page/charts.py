@@ -36,13 +36,18 @@ class Level:
         name: such as ``knn, untrained``.
         value: on the vertical axis.
         spread: half the height of the band; 0 for none.
-        like: the series whose colour it has; None for that of warnings.
+        warns: whether it has the colour of warnings.
     """
 
     name: str
     value: float
     spread: float = 0.0
-    like: str | None = None
+    warns: bool = False
+
+    @property
+    def colour(self) -> str:
+        """Of its line and band."""
+        return WARN if self.warns else COLOURS[-1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +168,8 @@ def draw_lines(
         y_label: what the vertical axis shows, with its unit.
         marks: vertical lines: x and what happened there, shown under the pointer.
         levels: horizontal lines.
-        spreads: by name of a series, for each of its points half the height of a bar; such series show their points, too.
+        spreads: by name of a series, for each of its points half the height of a bar; the points are drawn, too, and the
+            horizontal axis begins at 0.
 
     Returns:
         The chart.
@@ -172,17 +178,17 @@ def draw_lines(
     bars = {name: np.asarray(values, np.float64) for name, values in (spreads or {}).items()}
     reached = [level.value + sign * level.spread for level in levels for sign in (-1, 1)]
     reached += [value for name, bar in bars.items() for sign in (-1, 1) for value in kept[name][1] + sign * bar]
-    x = build_axis(x_label, np.concatenate([xs for xs, _ in kept.values()] or [np.zeros(0)]))
+    x = build_axis(x_label, np.concatenate([xs for xs, _ in kept.values()] or [np.zeros(0)]), from_zero=bool(bars))
+    x = x.widen() if bars else x  # points at the border would be cut
     y = build_axis(y_label, np.concatenate([*(ys for _, ys in kept.values()), np.array(reached)]))
     bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(kept)}
-    parts, legend, lines = [_draw_level(level, y, colours.get(level.like or "")) for level in levels], [], []
+    parts, legend, lines = [_draw_level(level, y) for level in levels], [], []
     for at, said in marks:
         if x.low <= at <= x.high:
             place = float(x.place(at, _LEFT, right))
             parts.append(f'<path class="mark" d="M{place:.1f} {_TOP}V{bottom}"><title>{escape(said)}</title></path>')
-    for name, (xs, ys) in kept.items():
-        colour = colours[name]
+    for number, (name, (xs, ys)) in enumerate(kept.items()):
+        colour = COLOURS[number % len(COLOURS)]
         points = np.stack([x.place(xs, _LEFT, right), y.place(ys, bottom, _TOP)], axis=1)
         text = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{text}"/>')
@@ -190,15 +196,15 @@ def draw_lines(
         legend.append((name, colour))
         lines.append({"name": name, "x": [float(f"{v:.6g}") for v in xs], "y": [float(f"{v:.5g}") for v in ys]})
     for level in levels:
-        legend.append((f"{level.name} (dashed)", colours.get(level.like or "", WARN)))
+        legend.append((f"{level.name} (dashed)", level.colour))
         lines.append({"name": level.name, "x": [x.low], "y": [float(f"{level.value:.5g}")]})
     area = {"left": _LEFT, "right": right, "low": x.low, "high": x.high, "x": x_label, "lines": lines}
     return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}", area), legend=legend)
 
 
-def _draw_level(level: Level, y: Axis, colour: str | None) -> str:
+def _draw_level(level: Level, y: Axis) -> str:
     """A dashed line over the whole width, over a band of its spread."""
-    colour, bottom, right = colour or WARN, HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    colour, bottom, right = level.colour, HEIGHT - _BOTTOM, WIDTH - _RIGHT
     low, at, high = y.place([level.value - level.spread, level.value, level.value + level.spread], bottom, _TOP)
     title = f"<title>{escape(level.name)}: {level.value:.4g}{f' ± {level.spread:.3g}' if level.spread else ''}</title>"
     place = f'x="{_LEFT}" y="{high:.1f}" width="{right - _LEFT}" height="{low - high:.1f}"'

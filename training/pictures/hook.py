@@ -92,7 +92,7 @@ class PictureHook:
             _LOG.warning("step %d: its pictures are missing, and the run goes on: %s", done, error)
             return
         if left_out:
-            _LOG.warning("step %d: pictures of %d samples are left out, as those of the others are large", done, left_out)
+            _LOG.warning("step %d: the pictures of %d of its samples are left out: the others are large", done, left_out)
         if not any(name == "restored" for gallery in galleries for name, _ in gallery.rows):
             self._network = None  # this method restores nothing: no further copies
         _LOG.debug("pictures of step %d: %d bytes, drawn in %.2f s", done, size, time.perf_counter() - began)

@@ -54,7 +54,7 @@ def draw_curves(metrics: Sequence[Record], events: Sequence[Record]) -> list[tup
     for family, names in group_monitors(metrics).items():
         series = {name: _column(metrics, _take("monitors", name)) for name in names}
         title = TITLES.get(family, family.replace("_", " ").capitalize())
-        floor = [Level(name="warning", value=FEW_DIMENSIONS)] if DIMENSIONS in family else []
+        floor = [Level(name="warning", value=FEW_DIMENSIONS, warns=True)] if DIMENSIONS in family else []
         meaning = MEANINGS["dimensions"] if DIMENSIONS in family else MEANINGS.get(family, "logged by the method")
         charts.append((title, meaning, chart(family.replace("_", " "), series, floor)))
     charts += [
@@ -96,34 +96,22 @@ def draw_probe_curves(results: Sequence[CheckpointResult]) -> list[tuple[str, st
         results: of all datasets, by step.
 
     Returns:
-        Title, explanation and chart of each dataset.
+        Title, explanation and chart of each dataset and probe.
     """
     charts = []
-    for dataset in dict.fromkeys(one.result.dataset for one in results):
-        of_probe: dict[str, list[CheckpointResult]] = {}
-        for one in results:
-            if one.result.dataset == dataset:
-                of_probe.setdefault(one.result.probe, []).append(one)
+    for dataset, probe in dict.fromkeys((one.result.dataset, one.result.probe) for one in results):
+        several = [one for one in results if (one.result.dataset, one.result.probe) == (dataset, probe)]
+        steps, values = [float(one.step) for one in several], [one.result.trained for one in several]
+        first = several[0].result
         chart = draw_lines(
-            {
-                probe: ([float(one.step) for one in several], [one.result.trained for one in several])
-                for probe, several in of_probe.items()
-            },
+            {"this encoder": (steps, values)},
             "step",
             "balanced accuracy",
-            levels=[
-                Level(
-                    name=f"{probe}, untrained",
-                    value=several[0].result.untrained,
-                    spread=several[0].result.untrained_spread,
-                    like=probe,
-                )
-                for probe, several in of_probe.items()
-            ],
-            spreads={probe: [one.result.trained_spread for one in several] for probe, several in of_probe.items()},
+            levels=[Level(name="untrained", value=first.untrained, spread=first.untrained_spread)],
+            spreads={"this encoder": [one.result.trained_spread for one in several]},
         )
-        first = next(one.result for one in results if one.result.dataset == dataset)
-        charts.append((dataset, f"{first.presentation}, {first.num_samples} samples of {first.num_patients} patients", chart))
+        about = f"{first.presentation}, {first.num_samples} samples of {first.num_patients} patients"
+        charts.append((f"{dataset}, {probe}", about, chart))
     return charts
 
 

@@ -80,7 +80,10 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) 
     galleries = parse_galleries(pictures)
     if pictures.get("galleries") and not galleries:
         problems.append(f"{run.where(PICTURES)} is damaged; {AGAIN}")
-    of_checkpoints = parse_checkpoint_results(_read_document(run, CHECKPOINT_PROBES, "results", problems) or {})
+    probes = _read_document(run, CHECKPOINT_PROBES, "results", problems) or {"results": []}
+    of_checkpoints = parse_checkpoint_results(probes)
+    if lost := len(probes["results"]) - len(of_checkpoints):
+        problems.append(f"{lost} of the results in {run.where(CHECKPOINT_PROBES)} cannot be read; {AGAIN}")
     return RunFacts(
         status=status,
         config=_read_config(run, identity),

@@ -18,7 +18,7 @@ from crossdim.storage_schema.errors import RunError
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.evaluation.features import Labelled, compute_features
-from crossdim.training.evaluation.probes import compare, split_folds
+from crossdim.training.evaluation.probes import ProbeComparison, split_folds
 from crossdim.training.layers.statistics import recompute_statistics
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
 from tests.training.published import images, publish
@@ -37,11 +37,11 @@ def test_features_that_know_the_class_are_found_and_noise_is_not() -> None:
     data, rng = _data(60, 60), np.random.default_rng(0)
     knowing = (np.eye(2)[data.labels.astype(int)] + rng.normal(0, 0.05, (60, 2))).astype(np.float32)
     noise = [rng.normal(0, 1, (60, 2)).astype(np.float32) for _ in range(3)]
-    for result in compare(data, knowing, noise, folds=5):
+    for result in ProbeComparison(data, noise, 5).compare(knowing):
         assert result.trained > 0.95
         assert 0.3 < result.untrained < 0.7
         assert result.verdict == "above the untrained baselines"
-    for result in compare(data, noise[0], noise[1:], folds=5):
+    for result in ProbeComparison(data, noise[1:], 5).compare(noise[0]):
         assert result.verdict.startswith("inside the spread")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from crossdim.training.run_dir.run_config import RunConfig
 from crossdim.training.run_dir.status import Status
-from crossdim.training.show.curves import MAX_POINTS, average_points, count_mix, draw_curves
-from crossdim.training.show.evaluation import Evaluation, parse_evaluation
+from crossdim.training.show.curves import MAX_POINTS, average_points, count_mix, draw_curves, draw_probe_curves, group_monitors
+from crossdim.training.show.evaluation import Evaluation, parse_checkpoint_results, parse_evaluation
 from crossdim.training.show.facts import RunFacts
 from crossdim.training.show.findings import describe_verdict, find_warnings
 
@@ -115,3 +116,32 @@ def test_curves_mark_what_happened() -> None:
     assert {"Loss", "Terms", "Effective dimensions", "Time", "Workers"} <= set(charts)
     assert "step 7: lost, worker 1 died" in charts["Loss"].svg
     assert draw_curves(facts().metrics[:1], []) == []
+
+
+def test_monitors_are_grouped_by_what_they_measure_whatever_they_are() -> None:
+    names = ("s/dimensions0", "s/dimensions1", "p/dimensions0", "held_out/rankme_dimensions", "s/psnr_masked", "s/lost")
+    metrics = [record(step) | {"monitors": dict.fromkeys(names, 4.0) | {"s/lost": float("nan")}} for step in range(3)]
+    assert group_monitors(metrics) == {
+        "dimensions": ["p/dimensions0", "s/dimensions0", "s/dimensions1"],
+        "rankme_dimensions": ["held_out/rankme_dimensions"],
+        "psnr_masked": ["s/psnr_masked"],
+    }
+    charts = {title: chart for title, _, chart in draw_curves(metrics, [])}
+    warned = [title for title, chart in charts.items() if ("warning (dashed)", "var(--warn)") in chart.legend]
+    assert warned == ["Effective dimensions", "Rankme dimensions"]
+
+
+def test_probe_curves_have_the_untrained_networks_beside() -> None:
+    """The dashed line is at their mean, the band as high as twice their deviation, in the units of the axis."""
+    rows = [result(difference) | {"step": step} for step, difference in ((100, 0.2), (50, 0.1))]
+    (title, about, chart), *others = draw_probe_curves(parse_checkpoint_results({"results": [*rows, {"step": 3}]}))
+    assert (title, about, others) == ("d, knn", "image, 40 samples of 20 patients", [])
+    level = re.search(r'class="level"[^>]* d="M64 ([\d.]+)H', chart.svg)
+    band = re.search(r'class="band"[^>]* y="([\d.]+)"[^>]* height="([\d.]+)"', chart.svg)
+    points = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', chart.svg)]
+    assert level
+    assert band
+    per_unit = (points[0][1] - points[1][1]) / 0.1  # of 0.7 and 0.8
+    assert points[0][1] - float(level[1]) == pytest.approx(-0.1 * per_unit, abs=0.2)
+    assert float(band[2]) == pytest.approx(2 * 0.04 * per_unit, abs=0.2)
+    assert points[0][0] < points[1][0]

@@ -80,7 +80,9 @@ def test_after_an_evaluation_the_verdict_comes_first_and_the_report_is_the_page(
     assert SECRET not in card
     report = (lab / "run" / "report.html").read_text()
     assert "untrained network" in report.partition("</h1>")[0].partition("<h1>")[2]
-    assert report.count("data:image/png") == sum(len(pictures) for g in facts.galleries for _, pictures in g.rows)
+    shown = [*facts.galleries, *(gallery for several in facts.step_pictures.values() for gallery in several)]
+    assert list(facts.step_pictures) == [0, 2, 3]
+    assert report.count("data:image/png") == sum(len(pictures) for gallery in shown for _, pictures in gallery.rows)
     assert main(["show", str(lab / "run"), "--html", str(tmp_path / "page.html")]) == 0
     strip = [line for line in (tmp_path / "page.html").read_text().splitlines() if "data-lines" not in line]
     assert set(strip) <= set(report.splitlines())
