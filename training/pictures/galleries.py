@@ -98,7 +98,15 @@ def _build_gallery(
 
 
 def describe_sample(dataset: PublishedDataset, sample: Sample) -> str:
-    """A sample in a line: dataset, source, modality, label."""
+    """Describe a sample in a line.
+
+    Args:
+        dataset: that holds it.
+        sample: as read.
+
+    Returns:
+        Dataset, source, modality and label.
+    """
     label = f", label {sample.label}" if sample.label else ""
     return f"{dataset.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
 
