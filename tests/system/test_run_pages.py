@@ -111,7 +111,7 @@ def test_what_can_be_opened_and_read_is_reached_by_keyboard(runs: dict[str, Path
     details.locator("summary").focus()
     page.keyboard.press("Enter")
     assert details.evaluate("one => one.open")
-    assert details.locator("img").first.is_visible()
+    details.locator("img").first.wait_for()  # visible: it is loaded when it comes into view
     chart = page.locator("h2:text('Probes of the checkpoints') ~ .galleries svg.chart").first
     chart.focus()
     page.keyboard.press("ArrowRight")
