@@ -15,6 +15,7 @@ from crossdim.pipelines.jobs.series_groups import (
     find_split_series,
     group_series,
     note_of_series,
+    split_into_volumes,
 )
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single, common_modality
@@ -64,7 +65,7 @@ def build_volume_items(
     refused: list[Quarantined] = []
     for one in sorted(inputs, key=lambda one: one.uri):
         uri, files = one.uri, one.files
-        make = partial(_build_volume_item, uri=uri, decoder=one.decoder, note=one.note, recipe=recipe, naming=naming)
+        make = partial(_build_volume_item, one=one, recipe=recipe, naming=naming)
         wanted = recipe.modality_stage
         steps: list[Step] = [
             ("plan", partial(_check_fault, fault=one.fault)),
@@ -82,13 +83,17 @@ def build_volume_items(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Input:
-    """Files that one reader takes together, what is wrong with their belonging together, and what is to be noted of them."""
+    """Files that one reader takes together, what is wrong with their belonging together, and what is to be noted of them.
+
+    ``patient`` stands for a patient who is not known: volumes of one series belong to the same split.
+    """
 
     uri: str
     files: Sequence[ScanResult]
     decoder: str
     fault: SampleError | None = None
     note: str | None = None
+    patient: str | None = None
 
 
 def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder]) -> list[_Input]:
@@ -98,16 +103,23 @@ def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, 
         return [_Input(uri=one.uri, files=[one], decoder=reader.name) for one in files]
     series = group_series(files)
     split, continued = find_split_series(series), find_continued_series(series)
-    return [
-        _Input(
-            uri=naming.names.name_series(key, members),
-            files=members,
-            decoder=reader.name,
-            fault=split.get(key),
-            note=note_of_series(members, unreadable, continued=key in continued),
-        )
-        for key, members in series.items()
-    ]
+    inputs = []
+    for key, members in series.items():
+        uri = naming.names.name_series(key, members)
+        volumes = split_into_volumes(members)
+        is_continued = key in continued
+        inputs += [
+            _Input(
+                uri=f"{uri}:{volume.name}" if volume.name else uri,
+                files=volume.files,
+                decoder=reader.name,
+                fault=split.get(key) or volume.fault,
+                note=note_of_series(volume.files, unreadable, continued=is_continued, num_volumes=len(volumes)),
+                patient=naming.names.patient(uri) if len(volumes) > 1 else None,
+            )
+            for volume in volumes
+        ]
+    return inputs
 
 
 def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequence[ScanResult]:
@@ -116,11 +128,10 @@ def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequ
     return files
 
 
-def _build_volume_item(
-    files: Sequence[ScanResult], uri: str, decoder: str, note: str | None, recipe: VolumeRecipe, naming: Naming
-) -> Item:
+def _build_volume_item(files: Sequence[ScanResult], one: _Input, recipe: VolumeRecipe, naming: Naming) -> Item:
     boxes = recipe.boxes(*_grid(files))
-    return replace(naming.build_item(uri, files, decoder), boxes=boxes, note=note)
+    item = naming.build_item(one.uri, files, one.decoder)
+    return replace(item, boxes=boxes, note=one.note, patient=item.patient or one.patient)
 
 
 def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:

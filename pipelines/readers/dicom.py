@@ -13,6 +13,7 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from crossdim.pipelines.readers.code_stream import JPEG_2000, FrameHeader, check_code_stream, smallest_excess
 from crossdim.pipelines.readers.deflated import inflate_dataset
+from crossdim.pipelines.readers.dicom_errors import translate_errors
 from crossdim.pipelines.readers.dicom_header import (
     FLOAT_TAGS,
     PALETTE,
@@ -21,7 +22,6 @@ from crossdim.pipelines.readers.dicom_header import (
     read_integer,
     read_modality,
     read_slice_header,
-    translate_errors,
 )
 from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, uid_name
 from crossdim.pipelines.readers.header_info import SliceHeader

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from crossdim.pipelines.readers.deflated import inflate_dataset
 from crossdim.pipelines.readers.dicom_cut import HeaderStream, check_no_image, truncated_error
+from crossdim.pipelines.readers.dicom_errors import translate_errors
 from crossdim.pipelines.readers.dicom_terms import SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
 from crossdim.pipelines.readers.raw import HEAD_BYTES, ReadRules
 from crossdim.pipelines.readers.signatures import Unread
+from crossdim.pipelines.readers.volume_tags import read_volume_tags
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.vocabulary import MODALITY_WORDS, Modality
 
@@ -42,26 +42,6 @@ def looks_like_dicom(head: bytes) -> bool:
     group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
     spelled = head[4:6] in (b"UL", b"UI", b"CS", b"OB", b"SH", b"LO", b"DA")
     return len(head) > 16 and group in (2, 8) and element <= 0x18 and (spelled or int.from_bytes(head[4:8], "little") <= 64)
-
-
-@contextlib.contextmanager
-def translate_errors(what: str) -> Iterator[None]:
-    """Translate errors of pydicom to messages of ours, and hide its warnings about unusual headers.
-
-    Its texts quote values of the header, where a patient's name may be in the wrong place, so only the kind of error is kept.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except SampleError:
-        raise
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except InvalidDicomError as error:
-        raise SampleError("not_dicom", f"{what}: it does not begin as DICOM does") from error
-    except Exception as error:  # codecs and parsers raise errors of any type; pydicom documents none
-        raise SampleError("damaged", f"{what} ({type(error).__name__})") from error
 
 
 def _parse_header(stream: HeaderStream) -> tuple[Any, BaseTag | None]:
@@ -334,4 +314,6 @@ def read_slice_header(dataset: Any, sop_class: str, *, float_pixels: bool = Fals
         orientation=_read_numbers(dataset, "ImageOrientationPatient", 6),
         spacing_mm=_read_numbers(dataset, "PixelSpacing", 2),
         thickness_mm=_read_length(dataset, "SpacingBetweenSlices", "SliceThickness"),
+        localizer="LOCALIZER" in [str(v) for v in dataset.get("ImageType") or ()],
+        tags=read_volume_tags(dataset),
     )

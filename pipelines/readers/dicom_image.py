@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from crossdim.pipelines.readers.dicom import find_modality, read_pixels
 from crossdim.pipelines.readers.dicom_colour import convert_to_rgb
-from crossdim.pipelines.readers.dicom_header import burned_in_annotation, combine_annotations, translate_errors
+from crossdim.pipelines.readers.dicom_errors import translate_errors
+from crossdim.pipelines.readers.dicom_header import burned_in_annotation, combine_annotations
 from crossdim.pipelines.readers.display_window import display_window_note
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_modality_transform
 from crossdim.pipelines.readers.padding import find_padding

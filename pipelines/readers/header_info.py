@@ -8,6 +8,33 @@ from crossdim.storage_schema.vocabulary import Modality
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VolumeTags:
+    """What tells the volumes of one DICOM series apart where several slices lie at one position. None where it is not stated.
+
+    Attributes:
+        component: of a complex image, as a number: 1 magnitude, 2 phase, 3 real, 4 imaginary.
+        echo_ms: EchoTime, or the number of the echo.
+        temporal_position: TemporalPositionIdentifier.
+        b_value: of diffusion, in s/mm².
+        gradient: direction of diffusion, (3,).
+        trigger_ms: TriggerTime.
+        acquisition: AcquisitionNumber.
+        acquired_s: AcquisitionTime, in seconds of the day.
+        instance: InstanceNumber.
+    """
+
+    component: int | None = None
+    echo_ms: float | None = None
+    temporal_position: int | None = None
+    b_value: float | None = None
+    gradient: tuple[float, ...] | None = None
+    trigger_ms: float | None = None
+    acquisition: int | None = None
+    acquired_s: float | None = None
+    instance: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SliceHeader:
     """One DICOM file of a series: what decides whether, and where, it belongs into a volume. Millimetres are DICOM's LPS."""
 
@@ -26,6 +53,8 @@ class SliceHeader:
     orientation: tuple[float, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None  # between rows, between columns
     thickness_mm: float | None = None  # from one slice to the next where that is stated, else of this one
+    localizer: bool = False  # whether it says that it is a scout
+    tags: VolumeTags = VolumeTags()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

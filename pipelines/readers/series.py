@@ -11,12 +11,12 @@ import numpy as np
 
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.readers.dicom import common_modality, read_pixels
+from crossdim.pipelines.readers.dicom_errors import translate_errors
 from crossdim.pipelines.readers.dicom_header import (
     burned_in_annotation,
     combine_annotations,
     read_header,
     read_modality,
-    translate_errors,
 )
 from crossdim.pipelines.readers.dicom_patient import check_one_patient
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader

@@ -10,10 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 
+from crossdim.pipelines.readers.dicom_header import read_header as read_dicom_header
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.registry import READERS
+from crossdim.pipelines.readers.series_split import split_series
 from crossdim.pipelines.readers.signatures import Unread
 from crossdim.pipelines.stages.orient import orient
 from crossdim.storage_schema.errors import SampleError
@@ -36,6 +38,8 @@ REFERENCED = (
 )
 #: Files with an all-zero sform that their sound qform places; an error before the qform was asked.
 PLACED_BY_QFORM = ("singular_affine.nii.gz",)
+#: Series of several volumes.
+SEVERAL_VOLUMES = ("d2n_ge_dti", "mr_epi_ge_4d", "mr_epi_ge_zugfahrt")
 REFUSED_SERIES = {
     "ct_liver_3slice_seg": "segmentation",
     "d2n_ge_dti": "repeated_position",
@@ -86,8 +90,12 @@ def decoded(path: Path) -> Sample:
     return READERS[str(info.format)].decode(RawItem(uri=path.name, files=(path.read_bytes(),), rules=RULES))
 
 
+def decode_series(files: tuple[bytes, ...]) -> Sample:
+    return READERS["dicom-series"].decode(RawItem(uri="series", files=files))
+
+
 def decoded_series(folder: Path) -> Sample:
-    return READERS["dicom-series"].decode(RawItem(uri=folder.name, files=tuple(p.read_bytes() for p in sorted(folder.iterdir()))))
+    return decode_series(tuple(path.read_bytes() for path in sorted(folder.iterdir())))
 
 
 def reference(path: Path) -> np.ndarray:
@@ -126,6 +134,24 @@ def test_series_that_make_no_volume_are_refused_by_name(real_data, name, rule):
         decoded_series(real_data / "dicom_series" / name)
 
     assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize("name", SEVERAL_VOLUMES)
+def test_volumes_of_a_series_agree_with_the_frames_of_their_reference(real_data, name):
+    """References come from other converters; each frame is one of our volumes, in the same order."""
+    folder = real_data / "dicom_series"
+    (path,) = folder.glob(f"{name}_ref.nii*")
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    frames = np.asarray(image.dataobj, np.float64).transpose(3, 2, 1, 0)
+    data = [one.read_bytes() for one in sorted((folder / name).iterdir())]
+    found = [read_dicom_header(one, RULES) for one in data]
+    parts = split_series([info.slice for info in found if isinstance(info, HeaderInfo) and info.slice])
+
+    assert len(parts) == len(frames)
+    for part, expected in zip(parts, frames, strict=True):
+        sample = orient(decode_series(tuple(data[number] for number in part.numbers)))
+        assert np.allclose(sample.array[0], expected, atol=1e-3)
+        assert np.allclose(np.array(sample.affine)[:3, [2, 1, 0, 3]], image.affine[:3], atol=2e-3)
 
 
 def test_one_sop_instance_uid_in_all_slices_is_no_obstacle(real_data):
