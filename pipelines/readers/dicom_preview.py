@@ -12,7 +12,8 @@ import pydicom
 from pydicom.pixels.utils import pixel_array
 
 from crossdim.pipelines.readers.deflated import inflate_dataset
-from crossdim.pipelines.readers.dicom_header import FLOAT_TAGS, GREY, PALETTE, RGB, burned_in_annotation, translate_errors
+from crossdim.pipelines.readers.dicom_errors import translate_errors
+from crossdim.pipelines.readers.dicom_header import FLOAT_TAGS, GREY, PALETTE, RGB, burned_in_annotation
 from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, known_uid, uid_name
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array
