@@ -39,6 +39,7 @@ def list_recipes() -> tuple[dict[str, object], str]:
     lines: list[str] = []
     for title, rows, alignment in sections:
         lines += [title, *(f"  {line}" for line in format_table(rows, alignment)), ""]
+    lines += ["precision auto: bf16, and networks are compiled, on GPUs that can; fp32 elsewhere"]
     return document, "\n".join([*lines, "Every setting of a recipe: crossdim recipes NAME"])
 
 

@@ -102,7 +102,7 @@ def describe_type(kind: Any, families: Families) -> str:
         words = [describe_type(each, families) for each in arguments if each is not type(None)]
         return " or ".join([*words, "null"] if type(None) in arguments else words)
     if origin is typing.Literal:
-        return " | ".join(map(str, arguments))
+        return " | ".join(str(one).lower() if isinstance(one, bool) else str(one) for one in arguments)
     if origin is tuple:
         inner = describe_type(arguments[0], families)
         inner = f"[{inner}]" if " " in inner else inner

@@ -114,7 +114,8 @@ def _read(kind: Any, value: Any, loc: str, families: Families, problems: list[Pr
         return None
     if origin is dict and isinstance(value, dict):
         return value
-    wanted = " or ".join(map(repr, arguments)) if origin is typing.Literal else getattr(kind, "__name__", str(kind))
+    named = [str(one).lower() if isinstance(one, bool) else repr(one) for one in arguments]  # truth values as in JSON
+    wanted = " or ".join(named) if origin is typing.Literal else getattr(kind, "__name__", str(kind))
     wanted = "a list such as [1, 2]" if origin is tuple and str not in arguments else wanted
     wanted = 'a list such as ["a", "b"]' if origin is tuple and str in arguments else wanted
     problems.append(Problem(loc=loc, message=f"found {value!r}; expected {wanted}"))

@@ -45,7 +45,8 @@ def check_execution(execution: Execution, method: Method) -> None:
 def prepare(method: Method, execution: Execution, device: torch.device) -> Method:
     """Move a method to its device and apply the settings to it; names of weights do not change.
 
-    Sets PyTorch's precision of float32 products for the whole process.
+    Sets PyTorch's precision of float32 products for the whole process. What is still ``auto`` is float32 and not compiled: for a
+    run its devices have chosen before.
 
     Args:
         method: freshly built, on the CPU; it is changed in place.
@@ -60,8 +61,9 @@ def prepare(method: Method, execution: Execution, device: torch.device) -> Metho
         UsageError: see :func:`check_execution`.
     """
     check_execution(execution, method)
-    torch.set_float32_matmul_precision("highest" if execution.precision == "fp32" else "high")
-    torch.backends.cudnn.allow_tf32 = execution.precision != "fp32"
+    rounded = execution.precision in ("tf32", "bf16")
+    torch.set_float32_matmul_precision("high" if rounded else "highest")
+    torch.backends.cudnn.allow_tf32 = rounded
     if execution.sync_bn:
         method = convert_sync_batchnorm(method, device)
     for kernel in method.parameters() if execution.channels_last else ():
@@ -69,7 +71,7 @@ def prepare(method: Method, execution: Execution, device: torch.device) -> Metho
             kernel.data = kernel.data.contiguous(memory_format=LAYOUTS[kernel.ndim])
     for unit in method.units() if execution.recompute else ():
         enable_recomputation(unit)
-    for network in method.networks() if execution.compiled else ():
+    for network in method.networks() if execution.compiled is True else ():
         network.compile()
     method = method.to(device)
     return _shard(method, device) if execution.sharded else method

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from crossdim.foundation import signals
+from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import TEMPORARY_PREFIX, Bucket
 from crossdim.foundation.cluster import largest_count, ray_session, starts_here
 from crossdim.foundation.extras import require
@@ -20,9 +21,11 @@ from crossdim.foundation.location import hide_secrets
 from crossdim.foundation.threads import repeat_in_thread
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
 from crossdim.storage_schema.names import escape_name
+from crossdim.training.config.device_choice import Device
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.engine.control import Request
 from crossdim.training.extensions import check_extensions, list_extensions
+from crossdim.training.launch.devices import find_devices
 from crossdim.training.launch.gpus import check_gpus
 from crossdim.training.launch.mailbox import DriverMailbox, Phase
 from crossdim.training.launch.process_control import PROCESS_CONTROL
@@ -65,6 +68,11 @@ class Workers:
         """The fewest and the most processes that train."""
         return max(1, self.least), max(1, self.most)
 
+    def find_devices(self, *, needed: bool) -> Sequence[Device]:
+        """Find the devices that workers may use, see :func:`.devices.find_devices`."""
+        joins = self.most > 0 and not starts_here(self.address)
+        return find_devices(self.address, use_gpu=self.use_gpu, joins=joins, needed=needed)
+
 
 def pretrain(
     config: Pretraining,
@@ -100,11 +108,14 @@ def pretrain(
         require("ray", "pretrain")
     if workers.use_gpu and (not workers.most or starts_here(workers.address)):
         check_gpus(torch.cuda.device_count(), *workers.span, "this machine", may_join=False)
-    validated = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    validated = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu, find_devices=workers.find_devices)
+    config = validated.config
     _delete_temporary_files(run)
     state = checkpoint.load(run, check=check_contents)
     done = state.step if state else 0
     signals.tell_written(written=done > 0)
+    if validated.choice and done < config.steps and not workers.quiet:
+        write_lines([f"pretrain: {validated.choice}"])
     if validated.damage:
         _LOG.warning("%s", validated.damage)
         EventLog(run, workers.most, "driver").add("damaged", done, validated.damage)

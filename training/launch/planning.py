@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from crossdim.foundation.usage import Usage
 from crossdim.storage_schema.errors import UsageError
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import open_dataset
+from crossdim.training.launch.devices import find_devices
 from crossdim.training.launch.driver import Workers
 from crossdim.training.launch.estimate import probe
 from crossdim.training.launch.run_plan import plan_reading, plan_workers
@@ -49,7 +51,8 @@ def plan_run(
     Raises:
         UsageError: as ``pretrain``; also if a GPU is asked for and this machine has none.
     """
-    validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu)
+    here = partial(find_devices, None, use_gpu=workers.use_gpu, joins=False)
+    config = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu, find_devices=here).config
     if workers.use_gpu and not torch.cuda.is_available():
         raise UsageError("--plan measures in this process, and this machine has no GPU; leave --gpu out, or plan on one that has")
     datasets, weights = [open_dataset(source.bucket) for source in sources], [source.weight for source in sources]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_outside
 from crossdim.storage_schema.errors import DocumentError, Problem, RunError, UsageError
 from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.training.config.device_choice import CPU, Device, choose_execution, describe_choice, describe_kept, keep_recorded
+from crossdim.training.config.execution import AUTO
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
@@ -27,7 +29,7 @@ from crossdim.training.run_dir.output_check import check_run_folder
 from crossdim.training.run_dir.run_identity import read_identity
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
-BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then; use fp32"
+BF16_ON_CPU = "bf16 needs --gpu: on a CPU gradients of small 3D convolutions come out as NaN now and then"
 
 #: Parameters and buffers of a network, at most: far more than any has, few enough to be counted in seconds.
 MAX_TENSORS = 20_000
@@ -40,16 +42,40 @@ class ValidatedRun:
     """A run that may start.
 
     Attributes:
+        config: with nothing left to the devices.
         identity: what makes it the run that it is.
         damage: where the folder's configuration is not what was written, a sentence on it; it is to be written anew.
+        choice: what was chosen for its devices, or kept although they would choose otherwise; empty if neither.
     """
 
+    config: Pretraining
     identity: dict[str, Any]
     damage: str | None
+    choice: str
 
 
-def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, world: int, *, use_gpu: bool) -> ValidatedRun:
-    """Check that a run fits its data, its folder and its workers.
+class FindDevices(Protocol):
+    """Finds the devices that a run may use, one of each kind."""
+
+    def __call__(self, *, needed: bool) -> Sequence[Device]:
+        """Find them; an answer that takes time is given only if it is needed."""
+
+
+def find_cpu(*, needed: bool) -> Sequence[Device]:
+    """The device of a run without GPUs."""
+    return (CPU,)
+
+
+def validate_run(
+    config: Pretraining,
+    sources: Sequence[Source],
+    run: Bucket,
+    world: int,
+    *,
+    use_gpu: bool,
+    find_devices: FindDevices = find_cpu,
+) -> ValidatedRun:
+    """Check that a run fits its data, its folder and its workers, and choose what it leaves to its devices.
 
     Args:
         config: of the run.
@@ -57,9 +83,10 @@ def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, wo
         run: its folder.
         world: the most workers; 0 to train in this process.
         use_gpu: whether each worker has a GPU.
+        find_devices: finds those that the run may use, one of each kind; called after all other checks.
 
     Returns:
-        The run's identity, and whether the configuration in its folder is damaged.
+        The run's configuration and identity, and whether the configuration in its folder is damaged.
 
     Raises:
         UsageError: if the folder holds other files, or is a dataset of the run or in one; if the network is too large; or
@@ -74,22 +101,28 @@ def validate_run(config: Pretraining, sources: Sequence[Source], run: Bucket, wo
     problems += _find_label_problems(config.method.label_names(), datasets)
     if config.mixing.mode == "joint":
         problems += _find_joint_problems(config, datasets)
-    if config.compute.precision == "bf16" and not use_gpu:
-        problems.append(Problem(loc="compute.precision", message=BF16_ON_CPU))
+    before = read_identity(run)
+    asked = config.compute if before is None else keep_recorded(config.compute, before.identity["config"].get("compute", {}))
+    if asked.precision == "bf16" and not use_gpu:
+        remedy = "use fp32" if before is None else "this run was started with it: go on with --gpu"
+        problems.append(Problem(loc="compute.precision", message=f"{BF16_ON_CPU}; {remedy}"))
     if problems:
         raise UsageError(str(DocumentError(f"the run does not fit its data ({config.method.kind})", problems)))
     method = _build_on_meta(config)
     check_execution(config.compute, method)
     if world == 0 and not use_gpu:
         _check_memory(method)
+    devices = find_devices(needed=AUTO in (asked.precision, asked.compiled))
+    chosen = choose_execution(asked, devices)
+    config = replace(config, compute=chosen)
     mine = build_identity(config, datasets, weights)
-    before = read_identity(run)
     if before is not None and before.identity != mine:
         raise RunError(
             f"{run.where('')} holds another run: {describe_differences(before.identity, mine)}. Give what it was started with "
             "(without --recipe, --set and --steps its own settings are taken), or choose another --out"
         )
-    return ValidatedRun(identity=mine, damage=before.damage if before else None)
+    choice = describe_kept(chosen, devices) if before else describe_choice(asked, chosen, devices)
+    return ValidatedRun(config=config, identity=mine, damage=before.damage if before else None, choice=choice)
 
 
 def _build_on_meta(config: Pretraining) -> Method:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from crossdim.training.backbones.strided import StridedSettings
 from crossdim.training.backbones.superpatch_vit import SuperpatchViTSettings
-from crossdim.training.config.execution import Execution
 from crossdim.training.config.optimizers import AdamW
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.methods.autoencoders import Ae, Vae, VqVae
@@ -31,11 +30,10 @@ def paper() -> Pretraining:
 
     Rate, decay, betas, batch, clipping and a warm-up over a tenth of the run: code, NEMESIS, configs/pretrain.yaml 53-64.
     That code counts its schedule in epochs and steps it every batch; ours is counted in steps, and ends at 0 instead of
-    1e-6. 50 epochs of a dataset of unknown size became 100,000 steps (ours); bfloat16 is ours.
+    1e-6. 50 epochs of a dataset of unknown size became 100,000 steps (ours).
     """
     optimizer = AdamW(lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=10_000)
-    compute = Execution(precision="bf16")
-    return Pretraining(method=Maesil(), steps=100_000, global_batch=4, optimizer=optimizer, clip_norm=1.0, compute=compute)
+    return Pretraining(method=Maesil(), steps=100_000, global_batch=4, optimizer=optimizer, clip_norm=1.0)
 
 
 def _small(method: MethodConfig) -> Pretraining:
