@@ -121,12 +121,13 @@ def _open_run(run: Bucket) -> tuple[dict[str, object], str, Callable[[], bytes]]
     from crossdim.training.show.page import build_page
     from crossdim.training.show.text import format_run
 
-    facts = read_facts(run, time.time())
+    facts = read_facts(run, time.time(), with_pictures=False)
     document: dict[str, object] = {
         "status": asdict(facts.status),
         "verdict": describe_verdict(facts),
         "warnings": find_warnings(facts),
         "evaluation": asdict(facts.evaluation) if facts.evaluation else None,
+        "checkpoints": [asdict(one) for one in facts.of_checkpoints],
         "provenance": facts.config.provenance,
     }
     return document, format_run(facts), lambda: build_page(read_facts(run, time.time()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,12 +9,23 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
+from crossdim.foundation.page.axes import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    build_axis,
+    draw_frame,
+    open_drawing,
+)
+
 #: Told apart by people with any colour vision, on light and dark ground (Okabe and Ito, darkened for white).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56a0c8", "#8a5a44", "#777777")
 #: As the pages colour warnings.
 WARN = "var(--warn)"
-WIDTH, HEIGHT = 640, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 40
 _Numbers = npt.NDArray[np.float64]
 
 
@@ -50,107 +59,6 @@ class Level:
         return WARN if self.warns else COLOURS[-1]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Axis:
-    """One axis: what it shows, with the unit, and its range.
-
-    Attributes:
-        label: such as ``step`` or ``pixel spacing, mm``.
-        low: value at its beginning.
-        high: value at its end.
-    """
-
-    label: str
-    low: float
-    high: float
-
-    def widen(self) -> Axis:
-        """The axis with a margin behind its last value, so that a point there is drawn whole."""
-        return Axis(label=self.label, low=self.low, high=self.high + 0.04 * (self.high - self.low))
-
-    def place(self, values: npt.ArrayLike, begin: float, end: float) -> _Numbers:
-        """Put values on the axis.
-
-        Args:
-            values: in the axis's unit.
-            begin: pixel of ``low``.
-            end: pixel of ``high``.
-
-        Returns:
-            Pixels.
-        """
-        share = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
-        return begin + share * (end - begin)
-
-
-def find_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Find round values inside a range: multiples of 1, 2 or 5 times a power of ten.
-
-    Args:
-        low: end of the range.
-        high: other end, above ``low``.
-        count: about how many are wanted.
-
-    Returns:
-        At least one value.
-    """
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)] or [low]
-
-
-def build_axis(label: str, values: npt.ArrayLike, *, from_zero: bool = False) -> Axis:
-    """Build an axis that holds all values.
-
-    Args:
-        label: what it shows.
-        values: finite ones count; there may be none.
-        from_zero: whether it begins at 0.
-
-    Returns:
-        The axis, with a margin where all values are equal.
-    """
-    numbers = np.asarray(values, np.float64)
-    numbers = numbers[np.isfinite(numbers)]
-    low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
-    low = min(low, 0.0) if from_zero else low
-    if high <= low:
-        low, high = (0.0, high or 1.0) if from_zero and high >= 0 else (low - abs(low) * 0.1 - 1e-6, low + abs(low) * 0.1 + 1e-6)
-    return Axis(label=label, low=low, high=high)
-
-
-def _format_number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10_000 and value == round(value) else f"{value:.4g}"
-
-
-def _draw_frame(x: Axis, y: Axis, inside: str, about: str, data: object = None) -> str:
-    """The whole drawing: axes, ticks and labels around what is inside."""
-    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
-    parts = []
-    for tick in find_ticks(y.low, y.high, 4):
-        at = float(y.place(tick, bottom, _TOP))
-        parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{right}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_format_number(tick)}</text>')
-    for tick in find_ticks(x.low, x.high, 6):
-        at = float(x.place(tick, _LEFT, right))
-        anchor = "end" if at > right - 12 else "middle"
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 17}" text-anchor="{anchor}">{_format_number(tick)}</text>')
-    parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
-    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x.label)}</text>')
-    parts.append(
-        f'<text transform="translate(12 {(_TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">{escape(y.label)}</text>'
-    )
-    kept = f" data-lines='{escape(json.dumps(data), quote=True)}'" if data else ""
-    return f"{_open_drawing(HEIGHT, about, kept)}{''.join(parts)}{inside}</svg>"
-
-
-def _open_drawing(height: int, about: str, attributes: str = "") -> str:
-    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
-    return f'<svg class="chart" {size} role="img" tabindex="0" aria-label="{escape(about)}"{attributes}>'
-
-
 def draw_lines(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     x_label: str,
@@ -181,15 +89,15 @@ def draw_lines(
     x = build_axis(x_label, np.concatenate([xs for xs, _ in kept.values()] or [np.zeros(0)]), from_zero=bool(bars))
     x = x.widen() if bars else x  # points at the border would be cut
     y = build_axis(y_label, np.concatenate([*(ys for _, ys in kept.values()), np.array(reached)]))
-    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts, legend, lines = [_draw_level(level, y) for level in levels], [], []
     for at, said in marks:
         if x.low <= at <= x.high:
-            place = float(x.place(at, _LEFT, right))
-            parts.append(f'<path class="mark" d="M{place:.1f} {_TOP}V{bottom}"><title>{escape(said)}</title></path>')
+            place = float(x.place(at, LEFT, right))
+            parts.append(f'<path class="mark" d="M{place:.1f} {TOP}V{bottom}"><title>{escape(said)}</title></path>')
     for number, (name, (xs, ys)) in enumerate(kept.items()):
         colour = COLOURS[number % len(COLOURS)]
-        points = np.stack([x.place(xs, _LEFT, right), y.place(ys, bottom, _TOP)], axis=1)
+        points = np.stack([x.place(xs, LEFT, right), y.place(ys, bottom, TOP)], axis=1)
         text = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{text}"/>')
         parts += [_draw_bar(a, y, value, bar, colour) for (a, _), value, bar in zip(points, ys, bars.get(name, ()), strict=False)]
@@ -198,23 +106,23 @@ def draw_lines(
     for level in levels:
         legend.append((f"{level.name} (dashed)", level.colour))
         lines.append({"name": level.name, "x": [x.low], "y": [float(f"{level.value:.5g}")]})
-    area = {"left": _LEFT, "right": right, "low": x.low, "high": x.high, "x": x_label, "lines": lines}
-    return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}", area), legend=legend)
+    area = {"left": LEFT, "right": right, "low": x.low, "high": x.high, "x": x_label, "lines": lines}
+    return Chart(svg=draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}", area), legend=legend)
 
 
 def _draw_level(level: Level, y: Axis) -> str:
     """A dashed line over the whole width, over a band of its spread."""
-    colour, bottom, right = level.colour, HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    low, at, high = y.place([level.value - level.spread, level.value, level.value + level.spread], bottom, _TOP)
+    colour, bottom, right = level.colour, HEIGHT - BOTTOM, WIDTH - RIGHT
+    low, at, high = y.place([level.value - level.spread, level.value, level.value + level.spread], bottom, TOP)
     title = f"<title>{escape(level.name)}: {level.value:.4g}{f' ± {level.spread:.3g}' if level.spread else ''}</title>"
-    place = f'x="{_LEFT}" y="{high:.1f}" width="{right - _LEFT}" height="{low - high:.1f}"'
+    place = f'x="{LEFT}" y="{high:.1f}" width="{right - LEFT}" height="{low - high:.1f}"'
     band = f'<rect class="band" {place} fill="{colour}">{title}</rect>' if level.spread else ""
-    return f'{band}<path class="level" stroke="{colour}" d="M{_LEFT} {at:.1f}H{right}">{title}</path>'
+    return f'{band}<path class="level" stroke="{colour}" d="M{LEFT} {at:.1f}H{right}">{title}</path>'
 
 
 def _draw_bar(at: float, y: Axis, value: float, spread: float, colour: str) -> str:
     """A point with a bar of its spread."""
-    low, middle, high = y.place([value - spread, value, value + spread], HEIGHT - _BOTTOM, _TOP)
+    low, middle, high = y.place([value - spread, value, value + spread], HEIGHT - BOTTOM, TOP)
     point = f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="3" fill="{colour}"><title>{value:.4g} ± {spread:.3g}</title></circle>'
     return f'<path stroke="{colour}" stroke-width="1.2" d="M{at:.1f} {low:.1f}V{high:.1f}"/>{point}'
 
@@ -240,19 +148,19 @@ def draw_histogram(edges: npt.ArrayLike, counts: Mapping[str, npt.ArrayLike], x_
     borders = np.asarray(edges, np.float64)
     x = Axis(label=x_label, low=float(borders[0]), high=float(borders[-1]))
     y = build_axis(y_label, np.concatenate([np.asarray(one, np.float64) for one in counts.values()]), from_zero=True)
-    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts, legend = [], []
     for number, (name, heights) in enumerate(counts.items()):
         colour = COLOURS[number % len(COLOURS)]
-        xs = x.place(borders, _LEFT, right)
-        ys = y.place(np.asarray(heights, np.float64), bottom, _TOP)
+        xs = x.place(borders, LEFT, right)
+        ys = y.place(np.asarray(heights, np.float64), bottom, TOP)
         steps = "".join(f"V{top:.1f}H{end:.1f}" for top, end in zip(ys, xs[1:], strict=True))
         parts.append(
             f'<path fill="{colour}" fill-opacity=".25" stroke="{colour}" d="M{xs[0]:.1f} {bottom}{steps}V{bottom}Z">'
             f"<title>{escape(name)}</title></path>"
         )
         legend.append((name, colour))
-    return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} of {x_label}"), legend=legend)
+    return Chart(svg=draw_frame(x, y, "".join(parts), f"{y_label} of {x_label}"), legend=legend)
 
 
 def draw_scatter(
@@ -270,15 +178,15 @@ def draw_scatter(
     """
     x = build_axis(x_label, [v for xs, _, _ in groups.values() for v in xs], from_zero=True).widen()
     y = build_axis(y_label, [v for _, ys, _ in groups.values() for v in ys], from_zero=True).widen()
-    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts, legend = [], []
     for number, (name, (xs, ys, texts)) in enumerate(groups.items()):
         colour = COLOURS[number % len(COLOURS)]
         legend.append((name, colour))
-        for a, b, text in zip(x.place(xs, _LEFT, right), y.place(ys, bottom, _TOP), texts, strict=True):
+        for a, b, text in zip(x.place(xs, LEFT, right), y.place(ys, bottom, TOP), texts, strict=True):
             place = f'cx="{a:.1f}" cy="{b:.1f}" r="4"'
             parts.append(f'<circle {place} fill="{colour}" fill-opacity=".6"><title>{escape(text)}</title></circle>')
-    return Chart(svg=_draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}"), legend=legend)
+    return Chart(svg=draw_frame(x, y, "".join(parts), f"{y_label} over {x_label}"), legend=legend)
 
 
 def draw_bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str]) -> Chart:
@@ -306,7 +214,7 @@ def draw_bars(rows: Mapping[str, Mapping[str, int]], parts: Sequence[str]) -> Ch
             left += width
         drawn.append(f'<text x="{left + 6:.1f}" y="{top + 13}">{sum(row.values()):,}</text>')
     about = ", ".join(f"{name} {sum(row.values())}" for name, row in rows.items())
-    return Chart(svg=f"{_open_drawing(height, about)}{''.join(drawn)}</svg>", legend=list(zip(parts, COLOURS, strict=False)))
+    return Chart(svg=f"{open_drawing(height, about)}{''.join(drawn)}</svg>", legend=list(zip(parts, COLOURS, strict=False)))
 
 
 def _shorten(name: str, length: int = 28) -> str:

@@ -19,15 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crossdim.foundation.page.charts import (
-    Chart,
-    build_axis,
-    draw_bars,
-    draw_histogram,
-    draw_lines,
-    draw_scatter,
-    find_ticks,
-)
+from crossdim.foundation.page.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, build_axis, find_ticks
+from crossdim.foundation.page.charts import Chart, Level, draw_bars, draw_histogram, draw_lines, draw_scatter
 from crossdim.foundation.page.pictures import encode_png
 from crossdim.foundation.page.serve import PageServer
 from crossdim.storage_schema.errors import StorageError, UsageError
@@ -167,3 +160,20 @@ def test_a_page_of_the_web_cannot_read_what_is_served() -> None:
 def test_a_port_that_is_taken_is_one_sentence() -> None:
     with served([b""]) as url, pytest.raises(UsageError, match="cannot listen at port"):
         PageServer(bytes, int(url.rstrip("/").rpartition(":")[2]))
+
+
+def test_levels_and_bars_lie_inside_the_axes_and_are_escaped() -> None:
+    """A band and bars that reach further than the line widen the axis; names are texts."""
+    level = Level(name=HOSTILE, value=0.5, spread=0.3)
+    chart = draw_lines({HOSTILE: ([10.0, 20.0], [0.4, 0.6])}, "step", "y", levels=[level], spreads={HOSTILE: [0.1, 0.4]})
+    drawing = parse(chart)
+    band = drawing.find(f".//{SVG}rect[@class='band']")
+    assert band is not None
+    bottom = HEIGHT - BOTTOM
+    top, height = float(band.attrib["y"]), float(band.attrib["height"])
+    # The axis goes from 0.2, the end of the band, to 1.0, the end of the second bar.
+    assert (top + height, top) == pytest.approx((bottom, bottom - 0.6 / 0.8 * (bottom - TOP)), abs=0.1)
+    circles = [(float(one.attrib["cx"]), float(one.attrib["cy"])) for one in drawing.iter(f"{SVG}circle")]
+    assert [y for _, y in circles] == pytest.approx([bottom - share * (bottom - TOP) for share in (0.25, 0.5)], abs=0.1)
+    assert LEFT < circles[0][0] < circles[1][0] < WIDTH - RIGHT  # from step 0 on, and not cut at the end
+    assert [name for name, _ in chart.legend] == [HOSTILE, f"{HOSTILE} (dashed)"]

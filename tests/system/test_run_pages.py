@@ -101,6 +101,12 @@ def test_a_person_sees_the_same_sample_change_from_step_to_step(runs: dict[str, 
 def test_what_can_be_opened_and_read_is_reached_by_keyboard(runs: dict[str, Path], browser: Any) -> None:
     page = browser.new_page()
     page.goto((runs["restorer"] / "report.html").as_uri())
+    for link in page.locator("nav a").all():  # all lead somewhere
+        assert page.locator(link.get_attribute("href")).count() == 1
+    assert page.locator("nav a").all_text_contents()[:2] == ["probes", "probes of checkpoints"]
+    page.locator("nav a:text-is('samples by step')").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("Math.abs(document.getElementById('steps').getBoundingClientRect().top) < 50")
     kinds = set()
     for _ in range(120):
         page.keyboard.press("Tab")

@@ -16,7 +16,7 @@ from crossdim.training.evaluation.networks import load_at_step
 from crossdim.training.evaluation.probes import ProbeComparison
 from crossdim.training.run_dir.checkpoint_listing import complete_names
 from crossdim.training.run_dir.layout import CHECKPOINT_PROBES, CHECKPOINTS, checkpoint_name, checkpoint_step
-from crossdim.training.show.evaluation import CheckpointResult
+from crossdim.training.show.evaluation import CheckpointResult, group_by_probe
 
 
 def choose_checkpoints(run: Bucket, chosen: ChosenSteps | Literal["all"], steps: int) -> list[int]:
@@ -104,8 +104,7 @@ def format_checkpoint_results(results: Sequence[CheckpointResult]) -> list[str]:
         Lines for people.
     """
     lines = []
-    for subject in dict.fromkeys((one.result.dataset, one.result.probe) for one in results):
-        rows = [one for one in results if (one.result.dataset, one.result.probe) == subject]
+    for rows in group_by_probe(results).values():
         first = rows[0].result
         lines.append(f"{first.dataset} ({first.presentation}), {first.probe}, balanced accuracy by steps:")
         lines.append(f"  {'untrained':>9}  {first.untrained:.3f} ± {first.untrained_spread:.3f}")

@@ -9,6 +9,7 @@ from typing import Any
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.page.pictures import Gallery, Picture
 from crossdim.storage_schema.digest import canonical_json
+from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.training.run_dir.layout import STEP_PICTURES, pictures_step_of, step_pictures_path
 
 
@@ -85,10 +86,15 @@ def read_step_pictures(run: Bucket, step: int) -> list[Gallery]:
         step: number of steps done.
 
     Returns:
-        The galleries; none if they are damaged.
+        The galleries; none if they are damaged, or were removed meanwhile.
+
+    Raises:
+        UnreachableError: if the store does not answer.
     """
     try:
         document = json.loads(run.read(step_pictures_path(step)))
-    except (ValueError, RecursionError):
+    except UnreachableError:
+        raise
+    except (StorageError, ValueError, RecursionError):
         return []
     return parse_galleries(document) if isinstance(document, dict) else []

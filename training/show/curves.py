@@ -10,7 +10,7 @@ import numpy.typing as npt
 from crossdim.foundation.page.charts import Chart, Level, draw_lines
 from crossdim.training.run_dir.events import STARTS
 from crossdim.training.run_dir.records import Record
-from crossdim.training.show.evaluation import CheckpointResult
+from crossdim.training.show.evaluation import CheckpointResult, group_by_probe
 from crossdim.training.show.findings import DIMENSIONS, FEW_DIMENSIONS
 
 #: Points of a line; of a longer run, means over equal stretches are drawn.
@@ -99,8 +99,7 @@ def draw_probe_curves(results: Sequence[CheckpointResult]) -> list[tuple[str, st
         Title, explanation and chart of each dataset and probe.
     """
     charts = []
-    for dataset, probe in dict.fromkeys((one.result.dataset, one.result.probe) for one in results):
-        several = [one for one in results if (one.result.dataset, one.result.probe) == (dataset, probe)]
+    for (dataset, probe), several in group_by_probe(results).items():
         steps, values = [float(one.step) for one in several], [one.result.trained for one in several]
         first = several[0].result
         chart = draw_lines(

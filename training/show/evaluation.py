@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -115,6 +115,14 @@ def parse_checkpoint_results(document: dict[str, Any]) -> list[CheckpointResult]
         document.get("results"), lambda value: CheckpointResult(step=int(value["step"]), result=_parse_result(value))
     )
     return sorted(found, key=lambda one: one.step)
+
+
+def group_by_probe(results: Iterable[CheckpointResult]) -> dict[tuple[str, str], list[CheckpointResult]]:
+    """Results by dataset and probe, each in the order in which they come."""
+    groups: dict[tuple[str, str], list[CheckpointResult]] = {}
+    for one in results:
+        groups.setdefault((one.result.dataset, one.result.probe), []).append(one)
+    return groups
 
 
 def _parse_each(values: object, parse: Callable[[Any], _Item]) -> list[_Item]:

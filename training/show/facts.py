@@ -53,13 +53,14 @@ class RunFacts:
     problems: Sequence[str] = ()
 
 
-def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) -> RunFacts:
+def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None, *, with_pictures: bool = True) -> RunFacts:
     """Read what a run's folder tells.
 
     Args:
         run: its folder.
         now: the reader's clock, in seconds since 1970.
         identity: of the run, if it is known from a checkpoint: then its configuration may be damaged or missing.
+        with_pictures: whether pictures are read, which are most of the bytes and only a page shows.
 
     Returns:
         The facts; what is damaged is left out and counted.
@@ -76,10 +77,6 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) 
     parsed = parse_evaluation(evaluation) if evaluation else None
     if parsed and evaluation and (lost := len(evaluation["results"]) - len(parsed.results)):
         problems.append(f"{lost} of the results in {run.where(EVALUATION)} cannot be read; {AGAIN}")
-    pictures = _read_document(run, PICTURES, "galleries", problems) or {}
-    galleries = parse_galleries(pictures)
-    if pictures.get("galleries") and not galleries:
-        problems.append(f"{run.where(PICTURES)} is damaged; {AGAIN}")
     probes = _read_document(run, CHECKPOINT_PROBES, "results", problems) or {"results": []}
     of_checkpoints = parse_checkpoint_results(probes)
     if lost := len(probes["results"]) - len(of_checkpoints):
@@ -91,11 +88,19 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None) 
         damaged=damaged,
         events=[read_event(run, event) for event in list_events(run) if event.kind not in UNMARKED],
         evaluation=parsed,
-        galleries=galleries,
+        galleries=_read_galleries(run, problems) if with_pictures else [],
         of_checkpoints=of_checkpoints,
-        step_pictures=_read_step_pictures(run, problems),
+        step_pictures=_read_step_pictures(run, problems) if with_pictures else {},
         problems=problems,
     )
+
+
+def _read_galleries(run: Bucket, problems: list[str]) -> list[Gallery]:
+    pictures = _read_document(run, PICTURES, "galleries", problems) or {}
+    galleries = parse_galleries(pictures)
+    if pictures.get("galleries") and not galleries:
+        problems.append(f"{run.where(PICTURES)} is damaged; {AGAIN}")
+    return galleries
 
 
 def _read_step_pictures(run: Bucket, problems: list[str]) -> dict[int, Sequence[Gallery]]:
@@ -104,7 +109,8 @@ def _read_step_pictures(run: Bucket, problems: list[str]) -> dict[int, Sequence[
         last = len(steps) - 1
         steps = [steps[round(number * last / (SHOWN_STEPS - 1))] for number in range(SHOWN_STEPS)]
     found = {step: read_step_pictures(run, step) for step in steps}
-    problems += [f"{run.where(step_pictures_path(step))} is damaged" for step, galleries in found.items() if not galleries]
+    lost = [step for step, galleries in found.items() if not galleries]
+    problems += [f"{run.where(step_pictures_path(step))} cannot be read; its pictures are left out" for step in lost]
     return {step: galleries for step, galleries in found.items() if galleries}
 
 

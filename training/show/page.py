@@ -30,9 +30,20 @@ def build_page(facts: RunFacts) -> bytes:
     Returns:
         HTML in UTF-8.
     """
+    curves = draw_curves(facts.metrics, facts.events)
+    sections = [
+        ("probes", "probes", facts.evaluation and facts.evaluation.results),
+        ("probes of checkpoints", "checkpoints", facts.of_checkpoints),
+        ("curves", "curves", curves),
+        ("samples by step", "steps", facts.step_pictures),
+        ("inputs and views", "pictures", facts.galleries),
+        ("events", "events", True),
+        ("configuration", "configuration", True),
+    ]
     return render_page(
         TEMPLATE,
-        curves=draw_curves(facts.metrics, facts.events),
+        sections=[(name, anchor) for name, anchor, content in sections if content],
+        curves=curves,
         galleries=facts.galleries,
         of_checkpoints=facts.of_checkpoints,
         probe_curves=draw_probe_curves(facts.of_checkpoints),

@@ -6,6 +6,7 @@ from crossdim.foundation.location import format_location
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.layout import REPORT
 from crossdim.training.show.curves import count_mix
+from crossdim.training.show.evaluation import group_by_probe
 from crossdim.training.show.facts import RunFacts
 from crossdim.training.show.findings import describe_verdict, find_warnings
 
@@ -27,6 +28,10 @@ def format_run(facts: RunFacts) -> str:
     for result in facts.evaluation.results if facts.evaluation else []:
         untrained = f"untrained {result.untrained:.3f} ± {result.untrained_spread:.3f}"
         lines.append(f"  probe: {printable(result.dataset)}, {printable(result.probe)}: {result.trained:.3f}, {untrained}")
+    for (dataset, probe), rows in group_by_probe(facts.of_checkpoints).items():
+        values = ", ".join(f"{one.result.trained:.3f} at step {one.step}" for one in rows)
+        untrained = f"untrained {rows[0].result.untrained:.3f}"
+        lines.append(f"  checkpoints: {printable(dataset)}, {printable(probe)}: {values}; {untrained}")
     if facts.evaluation:
         lines.append(f"  report: {format_location(facts.status.run)}/{REPORT}")
     return "\n".join(lines)

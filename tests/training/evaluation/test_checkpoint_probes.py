@@ -69,7 +69,7 @@ def test_every_checkpoint_is_probed_beside_untrained_networks(
     assert {row["probe"]: row["trained"] for row in rows if row["step"] == 6} == newest
     assert re.findall(r"^ +(untrained|\d+)  \d\.\d{3} ± \d\.\d{3}", printed, re.MULTILINE) == ["untrained", "2", "4", "6"] * 2
     page = (copied / "report.html").read_text()
-    section = page.partition("<h2>Probes of the checkpoints</h2>")[2].partition("<h2>")[0]
+    section = page.partition(">Probes of the checkpoints</h2>")[2].partition("<h2")[0]
     assert section.count("<svg") == 2
     assert section.count('class="level"') == section.count('class="band"') == 2
     assert section.count("<circle") == 6
@@ -96,6 +96,14 @@ def test_a_later_evaluation_of_the_newest_leaves_the_curves(copied: Path, image_
     facts = read_facts(Bucket(str(copied)), 0.0)
     assert [one.step for one in facts.of_checkpoints] == [2, 2, 6, 6]
     assert "Probes of the checkpoints" in (copied / "report.html").read_text()
+
+
+def test_the_summary_in_the_terminal_has_them(copied: Path, image_data: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(copied, image_data, "--checkpoints", "all", "--json") == 0
+    rows = [one for one in json.loads(capsys.readouterr().out)["checkpoints"] if one["probe"] == "linear"]
+    assert main(["show", str(copied)]) == 0
+    values = ", ".join(f"{one['trained']:.3f} at step {one['step']}" for one in rows)
+    assert f"checkpoints: flat, linear: {values}; untrained {rows[0]['untrained']:.3f}" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_is_not_kept_is_named(copied: Path, image_data: Bucket, capsys: pytest.CaptureFixture[str]) -> None:

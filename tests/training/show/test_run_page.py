@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def test_before_an_evaluation_nothing_is_claimed(lab: Path, tmp_path: Path, caps
 def test_a_run_links_to_the_page_of_its_data(lab: Path, tmp_path: Path) -> None:
     page, html = lab / "data" / "dataset.html", tmp_path / "page.html"
     assert main(["show", str(lab / "run"), "--html", str(html)]) == 0
-    assert "<a href" not in html.read_text()  # there is no page
+    assert not re.search('<a href="(?!#)', html.read_text())  # there is no page
     page.write_text("<!doctype html><title>crossdim: flat</title>")
     assert main(["show", str(lab / "run"), "--html", str(html)]) == 0
     page.unlink()

@@ -57,5 +57,5 @@ def test_damaged_pictures_are_left_out_and_told(tmp_path: Path, damage: bytes) -
     write_galleries(run, step_pictures_path(3), galleries(3))
     run.put(step_pictures_path(5), damage)
     assert list(facts._read_step_pictures(run, problems)) == [3]
-    assert problems == [f"{run.where(step_pictures_path(5))} is damaged"]
+    assert problems == [f"{run.where(step_pictures_path(5))} cannot be read; its pictures are left out"]
     assert read_step_pictures(run, 3) == galleries(3)
