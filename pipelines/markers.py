@@ -200,3 +200,9 @@ def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Mar
             "nothing is published; start the same command again, which writes them anew"
         )
     return markers
+
+
+def list_contents(markers: Iterable[Marker]) -> list[tuple[str, str]]:
+    """Name and sha256 of every input that tasks decoded, also of those whose content another one has."""
+    found = {(str(row["source_uri"]), str(row["source_sha256"])) for marker in markers for row in marker.catalog}
+    return sorted(found | {(one.uri, one.sha256) for marker in markers for one in marker.repeats})

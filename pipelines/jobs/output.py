@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.differences import describe_differences, find_settings, replace_recorded
+from crossdim.pipelines.jobs.published_inputs import PublishedInputs
 from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.unread import UnreadFormat
 from crossdim.pipelines.scratch import scratch_of
@@ -42,7 +43,8 @@ def refuse_other(
     preprocessing: Mapping[str, Any],
     request: RequestDigests,
     num_files: int,
-) -> None:
+    record: PublishedInputs | None = None,
+) -> NoReturn:
     """Say how a published dataset differs from the one that is asked for.
 
     Args:
@@ -52,6 +54,7 @@ def refuse_other(
         preprocessing: the recipe's, that is asked for.
         request: tells whether settings are those of the dataset.
         num_files: in the sources.
+        record: of what the dataset was made from, where there is one.
 
     Raises:
         StorageError: always.
@@ -59,6 +62,8 @@ def refuse_other(
     likely = {**settings, "name": manifest.name, "recipe": replace_recorded(settings["recipe"], manifest.preprocessing)}
     same_files = manifest.files is None or manifest.files.total == num_files
     found = find_settings(likely, lambda one: request.digest_of(one) == manifest.plan_digest) if same_files else None
+    if found is None and record is not None:
+        found = find_settings(likely, lambda one: not record.list_other_settings(one))
     described = describe_differences(found or likely, settings) or describe_differences(manifest.preprocessing, preprocessing)
     if manifest.preprocessing_digest != digest(preprocessing):
         how = "by another recipe or with other settings"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdim.foundation.settings import to_document
-from crossdim.pipelines.jobs.items import Naming, Task
+from crossdim.pipelines.jobs.items import Item, Naming, Task
 from crossdim.pipelines.jobs.plan_images import pack_images
 from crossdim.pipelines.jobs.plan_volumes import build_volume_items, pack_volumes
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe
@@ -37,9 +37,14 @@ class Plan:
     digest: str
 
     @property
+    def items(self) -> list[Item]:
+        """All inputs, in order."""
+        return [item for task in self.tasks for item in task.items]
+
+    @property
     def num_items(self) -> int:
         """Number of inputs."""
-        return sum(len(task.items) for task in self.tasks)
+        return len(self.items)
 
     @property
     def num_shards(self) -> int:

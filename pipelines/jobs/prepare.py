@@ -23,13 +23,14 @@ from crossdim.pipelines.jobs.output import check_free
 from crossdim.pipelines.jobs.plan import Plan
 from crossdim.pipelines.jobs.planning import Planned, find_labels, scan_and_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
-from crossdim.pipelines.jobs.published import answer_published
+from crossdim.pipelines.jobs.published import answer_published, check_same_inputs, open_published
+from crossdim.pipelines.jobs.published_inputs import build_published_inputs, find_duplicates, write_published_inputs
 from crossdim.pipelines.jobs.recipe import VolumeRecipe
 from crossdim.pipelines.jobs.request import RequestDigests
 from crossdim.pipelines.jobs.source_inputs import SourceInputs
 from crossdim.pipelines.jobs.splits import Part, check_parts, count_parts, tell_parts
 from crossdim.pipelines.jobs.task import TaskContext, run_task
-from crossdim.pipelines.markers import Marker, find_finished_rows, list_marker_paths, read_markers, remove_scratch
+from crossdim.pipelines.markers import Marker, find_finished_rows, list_contents, list_marker_paths, read_markers, remove_scratch
 from crossdim.pipelines.plan_record import PlanRecord, write_plan_record
 from crossdim.pipelines.publish import Bank, ManifestHeader, publish
 from crossdim.pipelines.quarantine import Quarantined
@@ -86,7 +87,9 @@ def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResul
         signals.tell_written(written=bool(list_marker_paths(preparation.out)))
     sources, files = list_sources(preparation.sources)
     if manifest is not None:
-        return answer_published(preparation, manifest, sources, files, start)
+        published = open_published(preparation, manifest, sources, files)
+        check_same_inputs(preparation, published, sources, files)
+        return answer_published(preparation, published, sources, files, start)
     check_links_apart(preparation.out, preparation.sources)
     labels = find_labels(preparation, sources, files)
     check_inputs(preparation.out, preparation.settings(), sources, files)
@@ -129,6 +132,10 @@ def _run_preparation(
     def check(rows: Sequence[dict[str, object]]) -> None:
         parts.update(count_parts(rows))
         check_parts(parts, preparation.split)
+        record = build_published_inputs(
+            preparation.settings(), files, plan.items, planned.names, find_duplicates(list_contents(markers), rows)
+        )
+        write_published_inputs(preparation.out, request, record)
 
     bank = _build_bank(context, plan)
     manifest, quarantine = publish(preparation.out, header, markers, plan.refused, plan.ignored, bank, as_paths, check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.counts import count
@@ -13,7 +14,6 @@ from crossdim.pipelines.readers.raw import content_hash
 from crossdim.pipelines.readers.registry import known_ending
 from crossdim.pipelines.sources.ignored_names import match_ignored_name
 from crossdim.pipelines.sources.listing import SourceFile
-from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.pseudonym import PseudonymKey
@@ -86,7 +86,20 @@ class Contents:
         return hashlib.sha256(self._sources[file.source].read(file.path)).hexdigest()
 
 
-def check_unchanged(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Files that hold, or may hold, other content than a dataset was made from.
+
+    Attributes:
+        changed: files of each input that changed; the first of them is known to, or was written anew.
+        unknown: files that no sample was made of, or whose names' table is gone, and that may have changed.
+    """
+
+    changed: tuple[tuple[SourceFile, ...], ...] = ()
+    unknown: tuple[SourceFile, ...] = ()
+
+
+def compare_contents(
     out: Bucket,
     manifest: Manifest,
     sources: Sequence[Bucket],
@@ -94,7 +107,9 @@ def check_unchanged(
     *,
     key: PseudonymKey | None = None,
     names: Iterable[NamedFile] = (),
-) -> list[str]:
+    inputs: Mapping[str, str] | None = None,
+    duplicates: Mapping[str, str] | None = None,
+) -> Comparison:
     """Compare files that may have been rewritten since a dataset was published with what it was made from.
 
     A file counts as rewritten if its version (modification time, ETag) is not the one in the table of names; without a
@@ -107,41 +122,36 @@ def check_unchanged(
         files: as they are listed now.
         key: with which the dataset's names are hashed.
         names: the table of names, where it is still there.
+        inputs: the input of the dataset that each file belongs to, by its name in the listing, where that is recorded.
+        duplicates: content of the inputs that were refused because another has it, by their names, where that is recorded.
 
     Returns:
-        What the user should know.
-
-    Raises:
-        StorageError: if one holds other content than the dataset was made from.
+        Files that changed, and those of which it is not known.
     """
-    recorded = {one.path: one for one in names}
+    recorded, of_input = {one.path: one for one in names}, inputs or {}
     contents = Contents(sources, recorded, out)
     looked_at = [file for file in files if not match_ignored_name(file.path) and not file.problem]
     if not recorded and not any(map(contents.may_have_changed, looked_at)):
-        return []
+        return Comparison()
     rows = read_rows(out, manifest, "catalog", ["source_uri", "source_sha256"])
-    known = {str(row["source_uri"]): str(row["source_sha256"]) for row in rows}
-    inputs: dict[str, list[SourceFile]] = {}
+    known = {**(duplicates or {}), **{str(row["source_uri"]): str(row["source_sha256"]) for row in rows}}
+    members_of: dict[str, list[SourceFile]] = {}
     others: list[SourceFile] = []
     for file in looked_at:
-        name = next((name for name in _names_of(file, recorded.get(file.uri), key) if name in known), None)
+        candidates = [*_names_of(file, recorded.get(file.uri), key), of_input.get(file.uri, "")]
+        name = next((name for name in candidates if name in known), None)
         others += [file] if name is None else []
         if name is not None:
-            inputs.setdefault(name, []).append(file)
-    changed = [example for name, members in inputs.items() if (example := _find_changed(members, known[name], contents))]
+            members_of.setdefault(name, []).append(file)
+    changed = [found for name, members in members_of.items() if (found := _find_changed(members, known[name], contents))]
     unknown: list[SourceFile] = []
     for file in others:
         before = contents.find_recorded_sha256(file)
         if not before:
             unknown += [file] if contents.seems_changed(file) else []
         elif contents.may_have_changed(file) and contents.sha256(file) != before:
-            changed.append(file)
-    if changed:
-        raise StorageError(
-            f"the sources hold other content than {out.where('')} was made from: {count(len(changed), 'input')}, such as "
-            f"{printable(changed[0].uri)}, changed after it was published; use another --out"
-        )
-    return [_describe(unknown, out)] if unknown else []
+            changed.append((file,))
+    return Comparison(changed=tuple(changed), unknown=tuple(unknown))
 
 
 def _names_of(file: SourceFile, record: NamedFile | None, key: PseudonymKey | None) -> list[str]:
@@ -154,18 +164,27 @@ def _names_of(file: SourceFile, record: NamedFile | None, key: PseudonymKey | No
     return names
 
 
-def _find_changed(members: Sequence[SourceFile], sha256: str, contents: Contents) -> SourceFile | None:
-    """A file of an input whose content is not that of the catalog, the first that was written anew; None if nothing changed."""
+def _find_changed(members: Sequence[SourceFile], sha256: str, contents: Contents) -> tuple[SourceFile, ...]:
+    """The files of an input whose content is not that of the catalog, as far as they are known; none if nothing changed."""
     anew = [file for file in members if contents.may_have_changed(file)]
     if not anew and not all(map(contents.is_recorded, members)):
-        return None
+        return ()
     if content_hash(map(contents.sha256, members)) == sha256:
-        return None
+        return ()
     different = [file for file in anew if contents.sha256(file) != contents.find_recorded_sha256(file)]
-    return (different or anew or list(members))[0]
+    return tuple(different or anew[:1] or members[:1])
 
 
-def _describe(unknown: Sequence[SourceFile], out: Bucket) -> str:
+def describe_unknown(unknown: Sequence[SourceFile], out: Bucket) -> str:
+    """Describe files of which it is not known whether they changed.
+
+    Args:
+        unknown: the files, at least one.
+        out: the dataset.
+
+    Returns:
+        One sentence.
+    """
     return (
         f"{count(len(unknown), 'file')} that no sample was made of, or whose names' table is gone, such as "
         f"{printable(unknown[0].uri)}, may have been written anew after it was published, and whether the content changed is not "

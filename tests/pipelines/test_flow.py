@@ -249,8 +249,8 @@ sys.exit(main(sys.argv[1:]))
         ("none", 3, "already published"),
         ("touch", 3, "already published"),
         ("content", 2, "hold other content"),
-        ("new", 2, "from 15 files, where there are 16 now"),
-        ("renamed", 2, "other names or sizes"),
+        ("new", 2, "1 file added, 0 changed, 0 gone (added: well/new.png)"),
+        ("renamed", 2, "1 file added, 0 changed, 1 gone (added: well/renamed.png; gone: well/p001.png)"),
     ],
 )
 def test_a_published_dataset_answers_without_ray(change, code, message, images, raw, tmp_path):
