@@ -51,7 +51,7 @@ class InputChanges:
             "gone": list(self.gone),
         }
         first = [f"{kind}: {', '.join(map(printable, names[:MAX_NAMES]))}" for kind, names in kinds.items() if names]
-        return f"{self} ({'; '.join(first)})" if first else str(self)
+        return " ".join([str(self), *([f"({'; '.join(first)})"] if first else [])])
 
 
 def find_changes(
