@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -98,9 +99,18 @@ class _Input:
 
 def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder]) -> list[_Input]:
     """The inputs of one reader."""
-    files = [one for one in usable if one.header and one.header.format == reader.format_name]
+    files = [one for one in usable if one.header and one.header.format == reader.format_name and reader.accepts(one.header)]
     if reader.grouping == "file":
-        return [_Input(uri=one.uri, files=[one], decoder=reader.name) for one in files]
+        counts = Counter(_series_of(one) for one in files)
+        return [
+            _Input(
+                uri=one.uri,
+                files=[one],
+                decoder=reader.name,
+                patient=naming.names.patient("".join(_series_of(one))) if counts[_series_of(one)] > 1 else None,
+            )
+            for one in files
+        ]
     series = group_series(files)
     split, continued = find_split_series(series), find_continued_series(series)
     inputs = []
@@ -122,6 +132,12 @@ def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, 
     return inputs
 
 
+def _series_of(one: ScanResult) -> tuple[str, str]:
+    """The series that a file with a whole volume is of; the file itself where its header names none."""
+    info = one.header
+    return (info.study, info.series) if info and info.series else ("", one.uri)
+
+
 def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequence[ScanResult]:
     if fault is not None:
         raise fault
@@ -137,10 +153,12 @@ def _build_volume_item(files: Sequence[ScanResult], one: _Input, recipe: VolumeR
 def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Shape (D, H, W) and spacing of a volume, by its headers."""
     headers = [result.header.slice for result in files if result.header and result.header.slice]
-    if not headers:
-        info = files[0].header
-        assert info is not None
+    info = files[0].header
+    assert info is not None
+    if info.affine is not None or not headers:
         assert info.spacing_mm is not None
+        if info.slice:
+            check_single(replace(info.slice, frames=1))
         return info.shape, info.spacing_mm
     for number, header in enumerate(headers):
         with number_files([number]):

@@ -76,7 +76,9 @@ def series_id(result: ScanResult) -> SeriesId | None:
     None for a file of a format whose inputs are single files.
     """
     info = result.header
-    if info is None or not any(one.format_name == info.format and one.grouping == "series" for one in READERS.values()):
+    if info is None or not any(
+        one.format_name == info.format and one.grouping == "series" and one.accepts(info) for one in READERS.values()
+    ):
         return None
     source, folder = _folder(result)
     place = "" if info.series else f"{source}:{folder}"

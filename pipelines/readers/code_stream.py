@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 
 import pydicom.uid
-from pydicom.encaps import generate_fragments, parse_basic_offsets
+from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.uid import UID
 
 from crossdim.storage_schema.errors import SampleError
@@ -57,22 +57,26 @@ class FrameHeader:
         return f"{self.rows}x{self.columns} pixels of {self.samples} x {self.bits} bits"
 
 
-def check_code_stream(pixel_data: bytes, syntax: UID, promised: FrameHeader) -> FrameHeader:
-    """Compare the code stream of a file with one frame with what the DICOM header promises.
+def check_code_streams(pixel_data: bytes, syntax: UID, promised: FrameHeader, num_frames: int = 1) -> list[FrameHeader]:
+    """Compare the code streams of a file with what the DICOM header promises.
 
     Args:
         pixel_data: the encapsulated PixelData.
         syntax: its transfer syntax.
         promised: Rows, Columns, SamplesPerPixel and BitsAllocated.
+        num_frames: NumberOfFrames.
 
     Returns:
-        What the code stream states; of RLE, which states nothing, what was promised.
+        What the code stream of each frame states; of RLE, which states nothing, what was promised.
 
     Raises:
         SampleError: rule ``code_stream`` for a header that cannot be read, says something else or leads out of the stream;
-            ``frame_count`` for more frames than one.
+            ``frame_count`` for more frames, or fewer, than promised.
     """
-    frame = _extract_frame(pixel_data, syntax)
+    return [_check_frame(frame, syntax, promised) for frame in _extract_frames(pixel_data, syntax, num_frames)]
+
+
+def _check_frame(frame: bytes, syntax: UID, promised: FrameHeader) -> FrameHeader:
     try:
         if syntax == pydicom.uid.RLELossless:
             _check_rle(frame, promised)
@@ -90,15 +94,18 @@ def _build_error(how: str) -> SampleError:
     return SampleError("code_stream", f"the compressed image {how}; the file is damaged, export it again")
 
 
-def _extract_frame(pixel_data: bytes, syntax: UID) -> bytes:
+def _extract_frames(pixel_data: bytes, syntax: UID, num_frames: int) -> list[bytes]:
     buffer = io.BytesIO(pixel_data)
     offsets = parse_basic_offsets(buffer)  # and the position behind them, where fragments begin
     fragments = list(generate_fragments(buffer))
     # A frame may come in several fragments, but for RLE, where a fragment is a frame.
-    frames = max(len(offsets), len(fragments) if syntax == pydicom.uid.RLELossless else 1)
-    if frames != 1 or not fragments:
-        raise SampleError("frame_count", f"PixelData holds {frames if fragments else 0} frames; the header says one")
-    return fragments[0] if len(fragments) == 1 else b"".join(fragments)
+    frames = max(len(offsets), len(fragments) if syntax == pydicom.uid.RLELossless or num_frames > 1 else 1)
+    if not fragments or (frames != num_frames and (num_frames == 1 or len(offsets) != num_frames)):
+        wanted = "one" if num_frames == 1 else num_frames
+        raise SampleError("frame_count", f"PixelData holds {frames if fragments else 0} frames; the header says {wanted}")
+    if num_frames == 1:
+        return [fragments[0] if len(fragments) == 1 else b"".join(fragments)]
+    return list(generate_frames(pixel_data, number_of_frames=num_frames))
 
 
 def _parse_jpeg(stream: bytes) -> FrameHeader:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 
-from crossdim.pipelines.readers.code_stream import JPEG_2000, FrameHeader, check_code_stream, smallest_excess
+from crossdim.pipelines.readers.code_stream import JPEG_2000, FrameHeader, check_code_streams, smallest_excess
 from crossdim.pipelines.readers.deflated import inflate_dataset
 from crossdim.pipelines.readers.dicom_errors import translate_errors
+from crossdim.pipelines.readers.dicom_frames import flatten_frames, has_frame_groups
 from crossdim.pipelines.readers.dicom_header import (
     FLOAT_TAGS,
     PALETTE,
@@ -65,9 +66,8 @@ def check_single(header: SliceHeader, *, colour: bool = False) -> None:
     if header.segmentation:
         raise SampleError("segmentation", "a DICOM segmentation is a label, not a picture")
     if header.frames > 1:
-        raise SampleError(
-            "multi_frame", f"{header.frames} frames in one file; enhanced multi-frame DICOM is not read yet, convert it to NIfTI"
-        )
+        fault = header.frames_fault or "not read here: volumes of enhanced multi-frame DICOM are, convert others to NIfTI"
+        raise SampleError("multi_frame", f"{header.frames} frames in one file: {fault}")
     if header.mosaic:
         raise SampleError("mosaic", "a Siemens mosaic holds many slices in one picture; convert it to NIfTI")
     if header.float_pixels:
@@ -103,25 +103,64 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> Store
             or more, or of another sign, than the header says.
     """
     with translate_errors("the DICOM file cannot be read"):
-        dataset = pydicom.dcmread(io.BytesIO(inflate_dataset(data, whole=True)), force=True)
-        float_pixels = any(tag in dataset for tag in FLOAT_TAGS)
-        if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
-            raise SampleError("no_pixels", "the DICOM file has no PixelData")
-        header = read_slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
+        dataset, header = _parse(data)
         check_single(header, colour=colour)
-        allow_image(header, rules)
-        check_expansion(header.rows * header.columns * header.samples_per_pixel, len(data))
-        padded = _check_length(dataset, header)
-        _check_codec(dataset)
-        _check_bits(dataset)
-        stream = _check_stream(dataset, header)
+        pixels, notes = _decode(dataset, header, data, rules)
+    return StoredPixels(dataset=dataset, header=header, pixels=pixels, notes=notes)
+
+
+def read_frames(data: bytes, rules: ReadRules) -> list[StoredPixels]:
+    """Read headers and stored pixels of the frames of a file with functional groups.
+
+    Args:
+        data: the file.
+        rules: the size guard.
+
+    Returns:
+        The frames, in their order.
+
+    Raises:
+        SampleError: as :func:`read_pixels`.
+    """
+    with translate_errors("the DICOM file cannot be read"):
+        dataset, header = _parse(data)
+        check_single(replace(header, frames=1))
+        if not has_frame_groups(dataset):
+            raise SampleError("multi_frame", f"{header.frames} frames in one file, and nothing says where each of them lies")
+        frames = flatten_frames(dataset, header.frames)
+        headers = [read_slice_header(frame, header.sop_class) for frame in frames]
+        pixels, notes = _decode(dataset, header, data, rules)
+    return [
+        StoredPixels(dataset=frame, header=one, pixels=plane, notes=notes)
+        for frame, one, plane in zip(frames, headers, pixels.reshape(header.frames, header.rows, header.columns), strict=True)
+    ]
+
+
+def _parse(data: bytes) -> tuple[Any, SliceHeader]:
+    dataset = pydicom.dcmread(io.BytesIO(inflate_dataset(data, whole=True)), force=True)
+    float_pixels = any(tag in dataset for tag in FLOAT_TAGS)
+    if "Rows" not in dataset or not (float_pixels or "PixelData" in dataset):
+        raise SampleError("no_pixels", "the DICOM file has no PixelData")
+    return dataset, read_slice_header(dataset, str(dataset.get("SOPClassUID") or ""), float_pixels=float_pixels)
+
+
+def _decode(dataset: Any, header: SliceHeader, data: bytes, rules: ReadRules) -> tuple[Array, tuple[str | None, ...]]:
+    """Stored pixels of all frames, and what was decided on the way, after everything that can be checked before a codec runs."""
+    allow_image(header, rules)
+    check_expansion(header.frames * header.rows * header.columns * header.samples_per_pixel, len(data))
+    padded = _check_length(dataset, header)
+    _check_codec(dataset)
+    _check_bits(dataset)
+    streams = _check_streams(dataset, header)
     with translate_errors("the pixels cannot be decoded"):
         pixels = dataset.pixel_array
-    shape = (header.rows, header.columns) + ((3,) if header.samples_per_pixel == 3 else ())
+    shape = ((header.frames,) if header.frames > 1 else ()) + (header.rows, header.columns)
+    shape += (3,) if header.samples_per_pixel == 3 else ()
     if pixels.shape != shape:
         raise SampleError("pixel_shape", f"pixels decode to {pixels.shape}; the header says {shape}")
-    notes = (padded, _check_sign(dataset, stream, pixels) if stream else None)
-    return StoredPixels(dataset=dataset, header=header, pixels=pixels, notes=notes)
+    planes = pixels if header.frames > 1 else pixels[None]
+    signs = [_check_sign(dataset, stream, plane) for stream, plane in zip(streams, planes, strict=False)]
+    return pixels, (padded, next(filter(None, signs), None))
 
 
 def _check_length(dataset: Any, header: SliceHeader) -> str | None:
@@ -132,8 +171,9 @@ def _check_length(dataset: Any, header: SliceHeader) -> str | None:
         return None
     samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
     bits = samples * read_integer(dataset, "BitsAllocated")
-    wanted, held = -(-header.rows * header.columns * bits // 8), len(dataset.PixelData)
-    sizes = f"PixelData has {held:,} bytes; {header.rows}x{header.columns} pixels need {wanted:,}"
+    wanted, held = -(-header.frames * header.rows * header.columns * bits // 8), len(dataset.PixelData)
+    frames = f" in {header.frames} frames" if header.frames > 1 else ""
+    sizes = f"PixelData has {held:,} bytes; {header.rows}x{header.columns} pixels{frames} need {wanted:,}"
     if held < wanted:
         raise SampleError("truncated", sizes)
     if held <= wanted + wanted % 2:
@@ -176,14 +216,15 @@ def _check_bits(dataset: Any) -> None:
         raise SampleError("high_bit", f"HighBit is {int(high)} and BitsStored {stored}; DICOM asks for HighBit = BitsStored - 1")
 
 
-def _check_stream(dataset: Any, header: SliceHeader) -> FrameHeader | None:
+def _check_streams(dataset: Any, header: SliceHeader) -> list[FrameHeader]:
+    """What the code stream of each frame states; none for pixels that are not compressed."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
-        return None
+        return []
     promised = FrameHeader(
         rows=header.rows, columns=header.columns, samples=header.samples_per_pixel, bits=int(dataset.BitsAllocated)
     )
-    return check_code_stream(dataset.PixelData, syntax, promised)
+    return check_code_streams(dataset.PixelData, syntax, promised, header.frames)
 
 
 def common_modality(stated: Sequence[Modality | None]) -> Modality | None:

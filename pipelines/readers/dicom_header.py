@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydicom.tag import BaseTag
 from crossdim.pipelines.readers.deflated import inflate_dataset
 from crossdim.pipelines.readers.dicom_cut import HeaderStream, check_no_image, truncated_error
 from crossdim.pipelines.readers.dicom_errors import translate_errors
+from crossdim.pipelines.readers.dicom_frames import FrameStack, flatten_frames, has_frame_groups, stack_frames
 from crossdim.pipelines.readers.dicom_terms import SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
 from crossdim.pipelines.readers.raw import HEAD_BYTES, ReadRules
@@ -104,18 +106,28 @@ def _build_header_info(
         raise SampleError("no_pixels", "the DICOM header describes a picture, but the file has no PixelData")
     header = read_slice_header(dataset, sop_class, float_pixels=pixel_tag in FLOAT_TAGS)
     allow_image(header, rules)
+    stack = _stack_frames(dataset, header, sop_class)
+    geometry = stack.geometry if stack else None
     return HeaderInfo(
         format=DICOM,
-        shape=(header.rows, header.columns),
-        spacing_mm=header.spacing_mm,
+        shape=geometry.shape if geometry else (header.rows, header.columns),
+        spacing_mm=geometry.spacing_mm if geometry else header.spacing_mm,
+        affine=tuple(tuple(row[axis] for axis in (2, 1, 0, 3)) for row in geometry.affine) if geometry else None,
         modality=read_modality(dataset),
         patient_id=patient_identity(dataset) or None,
         patient_names=_patient_names(dataset),
         study=read_text(dataset, "StudyInstanceUID"),
         series=read_text(dataset, "SeriesInstanceUID"),
         burned_in_annotation=burned_in_annotation(dataset),
-        slice=header,
+        slice=replace(header, frames_fault=stack.reason) if stack else header,
     )
+
+
+def _stack_frames(dataset: Any, header: SliceHeader, sop_class: str) -> FrameStack | None:
+    """What several frames of one file make; None for one frame, or frames of which the header states nothing."""
+    if header.frames == 1 or header.segmentation or not has_frame_groups(dataset):
+        return None
+    return stack_frames([read_slice_header(frame, sop_class) for frame in flatten_frames(dataset, header.frames)])
 
 
 def _identify_without_pixels(data: bytes) -> Unread:

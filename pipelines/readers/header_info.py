@@ -54,6 +54,7 @@ class SliceHeader:
     spacing_mm: tuple[float, ...] | None = None  # between rows, between columns
     thickness_mm: float | None = None  # from one slice to the next where that is stated, else of this one
     localizer: bool = False  # whether it says that it is a scout
+    frames_fault: str = ""  # why several frames make no volume
     tags: VolumeTags = VolumeTags()
 
 
@@ -72,7 +73,8 @@ class HeaderInfo:
         patient_names: what else names the patient, as written: PatientName, PatientID. For comparison, and never written.
         burned_in_annotation: whether the header says that text is burned into the pixels.
         slice: one slice of a series, as in DICOM.
-        affine: of a volume in one file: voxel (x, y, z, 1) to millimetres (right, anterior, superior), row by row.
+        affine: of a volume in one file, such as multi-frame DICOM: voxel (x, y, z, 1) to millimetres (right, anterior, superior),
+            row by row.
         plain: whether a volume's file holds one frame of numbers that stand for themselves, as labels do.
         labels: whether a volume's header says that its numbers are labels.
     """

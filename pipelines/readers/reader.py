@@ -53,6 +53,7 @@ class Reader:
             and as a volume.
         family: of formats that may carry each other's suffixes, such as PNG and JPEG; by default the format.
         grouping: what one input is.
+        accepts: whether it is for a file of its format, by the header; where two readers read one format as volumes.
         lossless: whether the numbers of a label map survive in this format.
         named_label_maps: whether a file can be a label map by its name; not so where the header says it.
         label_values: tells labels from grey values by a volume's voxels; None where nobody can, and names decide alone.
@@ -69,6 +70,7 @@ class Reader:
     format: str = ""
     family: str = ""
     grouping: Grouping = "file"
+    accepts: Callable[[HeaderInfo], bool] = lambda _: True
     lossless: bool = True
     named_label_maps: bool = True
     label_values: Callable[[bytes, ReadRules], Values] | None = None

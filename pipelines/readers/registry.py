@@ -111,6 +111,18 @@ READERS: dict[str, Reader] = {
             matches=lambda head, _: dicom_header.looks_like_dicom(head),
             read_header=dicom_header.read_header,
             decode=series.decode,
+            accepts=lambda header: header.affine is None,
+            named_label_maps=False,
+        ),
+        Reader(
+            name="dicom-frames",
+            format=dicom_header.DICOM,
+            suffixes=_DICOM_SUFFIXES,
+            kind="volume",
+            matches=lambda head, _: dicom_header.looks_like_dicom(head),
+            read_header=dicom_header.read_header,
+            decode=series.decode_frames,
+            accepts=lambda header: header.affine is not None,
             named_label_maps=False,
         ),
     )

@@ -1,4 +1,4 @@
-"""Decode DICOM series, one file per slice, to volumes."""
+"""Decode DICOM to volumes: series with one file per slice, and files with a frame per slice."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.readers.dicom import common_modality, read_pixels
+from crossdim.pipelines.readers.dicom import common_modality, read_frames, read_pixels
 from crossdim.pipelines.readers.dicom_errors import translate_errors
+from crossdim.pipelines.readers.dicom_frames import stack_frames
 from crossdim.pipelines.readers.dicom_header import (
     burned_in_annotation,
     combine_annotations,
@@ -60,6 +61,38 @@ def decode(item: RawItem) -> Sample:
     """
     check_expansion(item.num_values, sum(len(data) for data in item.files))
     read, left_out = _read_slices(item)
+    twice = len(item.files) - len(read) - len(left_out)
+    return add_note(
+        _build_volume(item, read, left_out),
+        f"{count(twice, 'file')} stood there twice" if twice else None,
+        f"{count(len(left_out), 'damaged file')} left out, with a sound copy" if left_out else None,
+    )
+
+
+def decode_frames(item: RawItem) -> Sample:
+    """Decode a file with a frame per slice, whose functional groups say where each lies.
+
+    Args:
+        item: the file.
+
+    Returns:
+        As :func:`decode`.
+
+    Raises:
+        SampleError: for frames that make no straight, even volume, or several.
+    """
+    frames = read_frames(item.data, item.rules)
+    if reason := stack_frames([frame.header for frame in frames]).reason:
+        raise SampleError("multi_frame", f"{len(frames)} frames in one file: {reason}")
+    read = [
+        Slice(number=number, dataset=one.dataset, header=one.header, stored=one.pixels, notes=one.notes)
+        for number, one in enumerate(frames)
+    ]
+    return _build_volume(item, read, [])
+
+
+def _build_volume(item: RawItem, read: Sequence[Slice], left_out: Sequence[Sequence[object]]) -> Sample:
+    """Stack slices to the volume of an input."""
     names_note = check_one_patient([one.dataset for one in read])
     with number_files([one.number for one in read]):
         geometry = stack_slices([one.header for one in read])
@@ -87,11 +120,8 @@ def decode(item: RawItem) -> Sample:
         extra=combine_annotations([burned_in_annotation(one.dataset) for one in read])
         | ({LEFT_OUT: left_out} if left_out else {}),
     )
-    twice = len(item.files) - len(read) - len(left_out)
     return add_note(
         sample,
-        f"{count(twice, 'file')} stood there twice" if twice else None,
-        f"{count(len(left_out), 'damaged file')} left out, with a sound copy" if left_out else None,
         names_note,
         *dict.fromkeys(note for one in read for note in one.notes),
         geometry.note,

@@ -56,11 +56,11 @@ def _read(get: Get) -> VolumeTags:
     b_value = _number(get, "DiffusionBValue", *_B_VALUES)
     return VolumeTags(
         component=_component(get),
-        echo_ms=_number(get, "EchoTime", "EchoNumbers"),
-        temporal_position=_integer(get, "TemporalPositionIdentifier"),
+        echo_ms=_number(get, "EchoTime", "EffectiveEchoTime", "EchoNumbers"),
+        temporal_position=_integer(get, "TemporalPositionIdentifier", "TemporalPositionIndex"),
         b_value=None if b_value is None else b_value % _GE_FLAG,
         gradient=next((values for values in gradients if len(values) == 3), None),
-        trigger_ms=_number(get, "TriggerTime"),
+        trigger_ms=_number(get, "TriggerTime", "NominalCardiacTriggerDelayTime"),
         acquisition=_integer(get, "AcquisitionNumber"),
         acquired_s=_seconds(get),
         instance=_integer(get, "InstanceNumber"),
@@ -93,8 +93,8 @@ def _numbers(get: Get, name: str | int) -> tuple[float, ...]:
     return listed if all(map(math.isfinite, listed)) else ()
 
 
-def _integer(get: Get, name: str) -> int | None:
-    number = _number(get, name)
+def _integer(get: Get, *names: str) -> int | None:
+    number = _number(get, *names)
     return int(number) if number is not None and number == int(number) else None
 
 

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from crossdim.pipelines.readers import dicom_header, dicom_image, raster
-from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_stream
+from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_streams
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.storage_schema.errors import SampleError
 from tests.pipelines.code_streams import COMPRESSED, ENCAPSULATED, LOSSLESS, compressed, frame_of, phantom, saved, with_frame
@@ -70,9 +70,9 @@ SAID_OTHERWISE = [
 @pytest.mark.parametrize(("syntax", "other"), SAID_OTHERWISE)
 def test_a_stream_that_says_something_else_than_dicom_is_refused(syntax, other):
     data = pydicom.dcmread(io.BytesIO(compressed(syntax))).PixelData
-    check_code_stream(data, syntax, promised_family(bits_of(syntax)))
+    check_code_streams(data, syntax, promised_family(bits_of(syntax)))
     with pytest.raises(SampleError, match=r"code_stream"):
-        check_code_stream(data, syntax, promised_family(**{"bits": bits_of(syntax)} | other))
+        check_code_streams(data, syntax, promised_family(**{"bits": bits_of(syntax)} | other))
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from(["L", "RGB"]), st.booleans())
@@ -81,7 +81,7 @@ def test_jpeg_headers_are_those_that_pillow_wrote(height, width, mode, progressi
     Image.new(mode, (width, height)).save(buffer, "JPEG", progressive=progressive)
     header = FrameHeader(rows=height, columns=width, samples=len(mode), bits=8)
 
-    check_code_stream(encapsulate([buffer.getvalue()]), JPEGBaseline8Bit, header)
+    check_code_streams(encapsulate([buffer.getvalue()]), JPEGBaseline8Bit, header)
 
 
 @given(st.integers(16, 40), st.integers(16, 40), st.sampled_from(["u1", "u2"]), st.integers(0, 3))
@@ -90,7 +90,7 @@ def test_jpeg_ls_headers_are_those_that_charls_wrote(height, width, dtype, lossy
     info = jpeg_ls.decode_pixel_data(stream)[1]
     header = FrameHeader(rows=info["height"], columns=info["width"], samples=info["components"], bits=info["bits_per_sample"])
 
-    check_code_stream(encapsulate([stream]), JPEGLSLossless, header)
+    check_code_streams(encapsulate([stream]), JPEGLSLossless, header)
 
 
 @pytest.mark.parametrize("jp2", [False, True])
@@ -105,7 +105,7 @@ def test_jpeg_2000_headers_are_those_that_openjpeg_reads(shape, jp2):
         rows=found["rows"], columns=found["columns"], samples=found["samples_per_pixel"], bits=found["precision"]
     )
 
-    check_code_stream(encapsulate([buffer.getvalue()]), JPEG2000Lossless, header)
+    check_code_streams(encapsulate([buffer.getvalue()]), JPEG2000Lossless, header)
 
 
 def test_real_streams_are_all_sound(real_data):
@@ -120,7 +120,7 @@ def test_real_streams_are_all_sound(real_data):
             header = FrameHeader(
                 rows=dataset.Rows, columns=dataset.Columns, samples=dataset.SamplesPerPixel, bits=dataset.BitsAllocated
             )
-            check_code_stream(dataset.PixelData, dataset.file_meta.TransferSyntaxUID, header)
+            check_code_streams(dataset.PixelData, dataset.file_meta.TransferSyntaxUID, header)
             checked += 1
 
     assert checked >= 40
@@ -140,7 +140,7 @@ def test_nothing_but_a_refusal_comes_out_of_any_bytes(syntax, data, where, whole
     frame = frame_of(compressed(syntax))
     damaged = data if whole else frame[: where % len(frame)] + data + frame[where % len(frame) :]
     with contextlib.suppress(SampleError):
-        check_code_stream(encapsulate([damaged or b"\0\0"]), syntax, promised_family(bits_of(syntax)))
+        check_code_streams(encapsulate([damaged or b"\0\0"]), syntax, promised_family(bits_of(syntax)))
 
 
 def test_jpeg_2000_with_a_tile_grid_that_goes_on_for_ever_is_refused():
@@ -177,7 +177,7 @@ def test_jpeg_2000_with_all_of_its_tiles_is_read_in_any_order(stated):
     assert len(parts) == 4
     stream = head + b"".join(part_of(part, 0, stated) for part in reversed(parts)) + end
 
-    check_code_stream(encapsulate([stream]), JPEG2000Lossless, TILED)
+    check_code_streams(encapsulate([stream]), JPEG2000Lossless, TILED)
 
 
 @pytest.mark.parametrize("kept", [(), (0,), (0, 1, 2), (1, 2, 3), (0, 0, 0, 0), (0, 1, 2, 3, 3)])
@@ -186,7 +186,7 @@ def test_jpeg_2000_with_tiles_missing_or_twice_is_refused(kept):
     head, parts, end = tiled()
 
     with pytest.raises(SampleError, match=r"tile.*code_stream"):
-        check_code_stream(encapsulate([head + b"".join(parts[n] for n in kept) + end]), JPEG2000Lossless, TILED)
+        check_code_streams(encapsulate([head + b"".join(parts[n] for n in kept) + end]), JPEG2000Lossless, TILED)
 
 
 @pytest.mark.parametrize(("number", "stated"), [(0, 2), (1, 0), (1, 2)])
@@ -195,7 +195,7 @@ def test_jpeg_2000_with_parts_of_a_tile_missing_is_refused(number, stated):
     stream = head + b"".join(parts[:3]) + part_of(parts[3], number, stated) + end
 
     with pytest.raises(SampleError, match=r"holds 1 of 2 parts of tile 3.*code_stream"):
-        check_code_stream(encapsulate([stream]), JPEG2000Lossless, TILED)
+        check_code_streams(encapsulate([stream]), JPEG2000Lossless, TILED)
 
 
 @pytest.mark.filterwarnings("ignore")  # of pydicom, about headers of its own test files
@@ -210,7 +210,7 @@ def test_files_of_pydicom_have_sound_streams():
             continue
         samples, bits = dataset.SamplesPerPixel, dataset.BitsAllocated
         header = FrameHeader(rows=dataset.Rows, columns=dataset.Columns, samples=samples, bits=bits)
-        check_code_stream(dataset.PixelData, syntax, header)
+        check_code_streams(dataset.PixelData, syntax, header)
         checked += 1
 
     assert checked >= 30
@@ -220,7 +220,7 @@ def test_files_of_pydicom_have_sound_streams():
 def test_more_frames_than_the_header_says_are_refused(syntax):
     frame = frame_of(compressed(syntax))
     with pytest.raises(SampleError, match="frame_count"):
-        check_code_stream(encapsulate([frame, frame]), syntax, promised_family())
+        check_code_streams(encapsulate([frame, frame]), syntax, promised_family())
 
 
 def test_what_gdcm_only_warns_of_is_refused():

@@ -19,7 +19,7 @@ from crossdim.foundation.checks import Level
 from crossdim.pipelines import codec_checks, codec_packages
 from crossdim.pipelines.codec_checks import LOSS, TRIALS, Trial, build_file, check_codec, check_codecs
 from crossdim.pipelines.codec_samples import JPEG_LS_NEAR, make_gradient
-from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_stream
+from crossdim.pipelines.readers.code_stream import FrameHeader, check_code_streams
 
 REPOSITORY = Path(__file__).parents[2]
 #: What no package of ours reads.
@@ -55,7 +55,7 @@ def test_the_sample_that_no_codec_here_reads_is_sound() -> None:
     """As far as its headers go; libjpeg-turbo decoded it to within 1 when it was made."""
     trial = BY_NAME[UNREAD]
     pixels = pydicom.dcmread(io.BytesIO(build_file(trial))).PixelData
-    found = check_code_stream(pixels, trial.syntax, FrameHeader(rows=16, columns=16, samples=1, bits=16))
+    (found,) = check_code_streams(pixels, trial.syntax, FrameHeader(rows=16, columns=16, samples=1, bits=16))
     assert (found.rows, found.columns, found.bits) == (16, 16, 12)
 
 

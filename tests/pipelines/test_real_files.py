@@ -38,6 +38,8 @@ REFERENCED = (
 )
 #: Files with an all-zero sform that their sound qform places; an error before the qform was asked.
 PLACED_BY_QFORM = ("singular_affine.nii.gz",)
+#: Enhanced multi-frame DICOM, one volume in each file.
+MULTI_FRAME = ("d2n_hyperfine", "d2n_philips_enh", "d2n_siemens_mf", "mr_enhanced_xa10")
 #: Series of several volumes.
 SEVERAL_VOLUMES = ("d2n_ge_dti", "mr_epi_ge_4d", "mr_epi_ge_zugfahrt")
 REFUSED_SERIES = {
@@ -150,6 +152,27 @@ def test_volumes_of_a_series_agree_with_the_frames_of_their_reference(real_data,
     assert len(parts) == len(frames)
     for part, expected in zip(parts, frames, strict=True):
         sample = orient(decode_series(tuple(data[number] for number in part.numbers)))
+        assert np.allclose(sample.array[0], expected, atol=1e-3)
+        assert np.allclose(np.array(sample.affine)[:3, [2, 1, 0, 3]], image.affine[:3], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", MULTI_FRAME)
+def test_multi_frame_files_agree_with_their_reference(real_data, name):
+    """One volume a file; the file of each time is one frame of the reference, and no file is the same."""
+    folder = real_data / "dicom_series"
+    (path,) = folder.glob(f"{name}_ref.nii*")
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    frames = np.asarray(image.dataobj, np.float64)
+    frames = frames.reshape(*frames.shape[:3], -1).transpose(3, 2, 1, 0)
+    files = sorted((folder / name).iterdir(), key=lambda path: (len(path.name), path.name))
+    assert len(files) == len(frames)
+    for file, expected in zip(files, frames, strict=True):
+        info = read_dicom_header(file.read_bytes(), RULES)
+        assert isinstance(info, HeaderInfo)
+        sample = READERS["dicom-frames"].decode(RawItem(uri="x", files=(file.read_bytes(),)))
+        assert sample.array.shape[1:] == info.shape
+        assert np.allclose(np.array(sample.affine)[:, [2, 1, 0, 3]], np.array(info.affine))
+        sample = orient(sample)
         assert np.allclose(sample.array[0], expected, atol=1e-3)
         assert np.allclose(np.array(sample.affine)[:3, [2, 1, 0, 3]], image.affine[:3], atol=2e-3)
 

@@ -15,7 +15,7 @@ from pydicom.pixels.encoders.native import _encode_segment
 from pydicom.uid import JPEG2000Lossless
 
 from crossdim.pipelines.readers import dicom_image
-from crossdim.pipelines.readers.code_stream import FrameHeader, _rle_length, check_code_stream
+from crossdim.pipelines.readers.code_stream import FrameHeader, _rle_length, check_code_streams
 from crossdim.pipelines.readers.dicom import AS_SIGNED_NOTE, TRAILING_NOTE
 from crossdim.pipelines.readers.raw import RawItem
 from crossdim.storage_schema.errors import SampleError
@@ -118,7 +118,7 @@ def test_unsigned_samples_of_a_signed_image_are_its_bits() -> None:
     dataset = pydicom.dcmread(get_testdata_file("J2K_pixelrep_mismatch.dcm"))
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
     promised = FrameHeader(rows=dataset.Rows, columns=dataset.Columns, samples=1, bits=16)
-    assert not check_code_stream(encapsulate([frame]), dataset.file_meta.TransferSyntaxUID, promised).signed
+    assert not check_code_streams(encapsulate([frame]), dataset.file_meta.TransferSyntaxUID, promised)[0].signed
     sample = _decode(dataset)
     assert AS_SIGNED_NOTE in sample.extra["note"]
     assert sample.scaling.physical(sample.array).min() == -2000
