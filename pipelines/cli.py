@@ -309,7 +309,7 @@ def _look_at_sources(out: Bucket, tables: Tables, inputs: SourceInputs) -> None:
 
     try:
         write_previews(out, look_at_sources(tables, inputs))
-    except CrossdimError as error:
+    except (CrossdimError, MemoryError) as error:  # of a decoder that the system ended: the dataset is published all the same
         _LOG.warning("the page has no pictures of what was refused, and no values before clipping: %s", error)
 
 

@@ -91,10 +91,7 @@ def draw_lines(
     y = build_axis(y_label, np.concatenate([*(ys for _, ys in kept.values()), np.array(reached)]))
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts, legend, lines = [_draw_level(level, y) for level in levels], [], []
-    for at, said in marks:
-        if x.low <= at <= x.high:
-            place = float(x.place(at, LEFT, right))
-            parts.append(f'<path class="mark" d="M{place:.1f} {TOP}V{bottom}"><title>{escape(said)}</title></path>')
+    parts += _draw_marks(x, marks)
     for number, (name, (xs, ys)) in enumerate(kept.items()):
         colour = COLOURS[number % len(COLOURS)]
         points = np.stack([x.place(xs, LEFT, right), y.place(ys, bottom, TOP)], axis=1)
@@ -127,13 +124,29 @@ def _draw_bar(at: float, y: Axis, value: float, spread: float, colour: str) -> s
     return f'<path stroke="{colour}" stroke-width="1.2" d="M{at:.1f} {low:.1f}V{high:.1f}"/>{point}'
 
 
+def _draw_marks(x: Axis, marks: Sequence[tuple[float, str]]) -> list[str]:
+    """Vertical lines, each with a text under the pointer; those beside the axis are left out."""
+    return [
+        f'<path class="mark" d="M{float(x.place(at, LEFT, WIDTH - RIGHT)):.1f} {TOP}V{HEIGHT - BOTTOM}">'
+        f"<title>{escape(said)}</title></path>"
+        for at, said in marks
+        if x.low <= at <= x.high
+    ]
+
+
 def _keep_finite(xs: Sequence[float], ys: Sequence[float]) -> tuple[_Numbers, _Numbers]:
     x, y = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
     good = np.isfinite(x) & np.isfinite(y)
     return x[good], y[good]
 
 
-def draw_histogram(edges: npt.ArrayLike, counts: Mapping[str, npt.ArrayLike], x_label: str, y_label: str) -> Chart:
+def draw_histogram(
+    edges: npt.ArrayLike,
+    counts: Mapping[str, npt.ArrayLike],
+    x_label: str,
+    y_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+) -> Chart:
     """Draw histograms over the same bins as steps.
 
     Args:
@@ -141,6 +154,7 @@ def draw_histogram(edges: npt.ArrayLike, counts: Mapping[str, npt.ArrayLike], x_
         counts: (N,) by name.
         x_label: what is counted, with its unit.
         y_label: what the heights are.
+        marks: vertical lines: x and what it is, shown under the pointer.
 
     Returns:
         The chart.
@@ -160,6 +174,7 @@ def draw_histogram(edges: npt.ArrayLike, counts: Mapping[str, npt.ArrayLike], x_
             f"<title>{escape(name)}</title></path>"
         )
         legend.append((name, colour))
+    parts += _draw_marks(x, marks)
     return Chart(svg=draw_frame(x, y, "".join(parts), f"{y_label} of {x_label}"), legend=legend)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from typing import Any
 
@@ -16,6 +17,8 @@ from crossdim.storage_schema.sample import Array
 MOST_BYTES = 256 << 20
 _GZIP_WINDOW = 31
 _STEP_BYTES = 1 << 20
+#: Of numbers that are not read as volumes, and can be drawn: complex ones, by their magnitude.
+_COMPLEX = {32: "c8", 1792: "c16"}
 #: Where a header of version 1 ends; one of version 2 begins with its own size.
 _SIZES: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 
@@ -32,16 +35,17 @@ def inflate_leniently(data: bytes, num_bytes: int) -> bytes:
     """
     if not data.startswith(GZIP_MAGIC):
         return data[:num_bytes]
-    member, held, start = zlib.decompressobj(_GZIP_WINDOW), bytearray(), 0
-    try:
-        while len(held) < num_bytes and not member.eof:
-            given = member.unconsumed_tail or data[start : start + _STEP_BYTES]
-            start += 0 if member.unconsumed_tail else len(given)
-            if not given:
-                break
-            held += member.decompress(given, min(_STEP_BYTES, num_bytes - len(held)))
-    except zlib.error:
-        pass  # what came before the damage is shown
+    held, start = bytearray(), 0
+    with contextlib.suppress(zlib.error):  # what came before the damage is shown
+        while data.startswith(GZIP_MAGIC, start) and len(held) < num_bytes:
+            member = zlib.decompressobj(_GZIP_WINDOW)
+            while len(held) < num_bytes and not member.eof:
+                given = member.unconsumed_tail or data[start : start + _STEP_BYTES]
+                start += 0 if member.unconsumed_tail else len(given)
+                if not given:
+                    break
+                held += member.decompress(given, min(_STEP_BYTES, num_bytes - len(held)))
+            start -= len(member.unused_data)
     return bytes(held)
 
 
@@ -84,9 +88,10 @@ def _list_fields(header: Any) -> dict[str, str]:
 
 def _read_plane(data: bytes, header: Any) -> Array | None:
     code, dim, offset = int(header["datatype"]), [int(number) for number in header["dim"]], float(header["vox_offset"])
-    if code not in SCALARS or min(dim[1:3]) < 1 or not 0 <= offset < MOST_BYTES:
+    kinds = SCALARS | _COMPLEX
+    if code not in kinds or min(dim[1:3]) < 1 or not 0 <= offset < MOST_BYTES:
         return None
-    dtype = np.dtype(header.endianness + SCALARS[code])
+    dtype = np.dtype(header.endianness + kinds[code])
     width, height, depth = dim[1], dim[2], max(dim[3], 1) if dim[0] >= 3 else 1
     plane_bytes, first = width * height * dtype.itemsize, int(offset)
     content = inflate_leniently(data, min(MOST_BYTES, first + plane_bytes * (depth // 2 + 1)))
@@ -95,4 +100,6 @@ def _read_plane(data: bytes, header: Any) -> Array | None:
         return None
     start = first + plane_bytes * min(depth // 2, whole - 1)
     plane = np.frombuffer(content, dtype, count=width * height, offset=start).reshape(height, width)
-    return plane[::-1].astype(np.float32)  # y runs to the front in most files, which is shown at the top
+    return (abs(plane) if code in _COMPLEX else plane)[::-1].astype(
+        np.float32
+    )  # y runs to the front in most files, which is shown at the top

@@ -52,17 +52,21 @@ def draw_values(
     pairs = spread(list(zip(rows, units, strict=True)))
     names = {row["source_uri"]: f"input {number + 1}" for number, (row, _) in enumerate(pairs)}
     known = {name: sources[uri] for uri, name in names.items() if uri in sources}
-    before = _draw_before(modality, known) if len(known) == len(names) else None
+    ends = {name: (row["unit_low"], row["unit_high"]) for name, (row, _) in zip(names.values(), pairs, strict=True)}
+    before = _draw_before(modality, known, ends) if len(known) == len(names) else None
     inside = [unit[:, *find_inside(row)] if unit.ndim == 4 else unit for row, unit in pairs]
     return ValueCharts(modality=modality, before=before, after=_draw_after(modality, [row for row, _ in pairs], inside))
 
 
-def _draw_before(modality: str, values: Mapping[str, SourceValues]) -> Chart:
+def _draw_before(modality: str, values: Mapping[str, SourceValues], ends: Mapping[str, tuple[float, float]]) -> Chart:
+    """Values in the source, with marks where they were clipped."""
     edges = np.linspace(min(one.low for one in values.values()), max(one.high for one in values.values()), _BINS + 1)
     counts = {name: rebin(one, edges) for name, one in values.items()}
-    ends = f"{min(one.minimum for one in values.values()):.5g} to {max(one.maximum for one in values.values()):.5g}"
+    ranges = set(ends.values())
+    marks = [(end, f"{end:g} is seen as {place}") for place, end in enumerate(ranges.pop())] if len(ranges) == 1 else []
+    span = f"{min(one.minimum for one in values.values()):.5g} to {max(one.maximum for one in values.values()):.5g}"
     unit = "HU" if modality == "CT" else "in the file's unit"
-    return draw_histogram(edges, counts, f"value in the source, {unit}; {ends} in all", "share of values")
+    return draw_histogram(edges, counts, f"value in the source, {unit}; {span} in all", "share of values", marks)
 
 
 def rebin(values: SourceValues, edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -100,7 +104,11 @@ def _draw_after(modality: str, rows: Sequence[CatalogRow], units: Sequence[Float
 
 def describe_histograms(preprocessing: dict[str, object]) -> str:
     """What the intensity stage does between the two charts, from the record of preprocessing."""
-    shown = "Before: the values of the whole input, as its reader gives them. After: those of the sample that is shown above."
+    shown = (
+        "Before: values of the whole input, as its reader gives them; dashed lines are what a network sees as 0 and 1, "
+        "if that is the same for all. "
+        "After: values of the sample that is shown above."
+    )
     found: Any = preprocessing.get("intensity")
     if not isinstance(found, dict):
         return f"{shown} Values of images are stored as they were read."

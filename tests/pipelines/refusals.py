@@ -37,9 +37,7 @@ def write_refusals(folder: Path) -> None:
     _write(folder, "capture/0.dcm", dicom_bytes(colour, **rgb, PlanarConfiguration=0, **capture))
     whole = nifti_bytes(blob((40, 36, 30), 9), (2.0, 2.0, 2.0))
     _write(folder, "cut.nii", whole[: len(whole) * 2 // 3])
-    header = bytearray(whole)
-    header[70:72] = (32).to_bytes(2, "little")  # complex numbers
-    _write(folder, "complex.nii", bytes(header))
+    _write(folder, "complex.nii", nifti_bytes(blob((40, 36, 30), 7).astype(np.complex64), (2.0, 2.0, 2.0)))
     path = folder / "photograph.png"
     Image.fromarray(picture(4)).save(path)
     _write(folder, "notes.txt", b"nothing to see")

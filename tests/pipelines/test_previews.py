@@ -135,11 +135,17 @@ def test_a_volume_is_drawn_by_its_middle_plane() -> None:
     damaged = bytearray(gzip.compress(whole, mtime=0))
     damaged[-8] ^= 1
     swapped = nibabel.Nifti1Image(volume_xyz, np.eye(4), nibabel.Nifti1Header(endianness=">")).to_bytes()
-    for data in (whole, bytes(damaged), swapped):
+    two_members = gzip.compress(whole[:9000], mtime=0) + gzip.compress(whole[9000:], mtime=0)
+    for data in (whole, bytes(damaged), swapped, two_members):
         shown = read_preview(data).picture
         assert shown is not None
         assert np.abs(shown - plane).max() <= 1
     assert read_preview(whole).fields["pixdim"] == "2, 3, 4"
+    waves = np.exp(1j * np.linspace(0, 9, volume_xyz.size).reshape(volume_xyz.shape)) * volume_xyz
+    complex_numbers = nibabel.Nifti1Image(waves.astype(np.complex64), np.eye(4)).to_bytes()
+    magnitude = read_preview(complex_numbers).picture
+    assert magnitude is not None
+    assert np.abs(magnitude - stretched(np.abs(volume_xyz[:, :, 15]).T[::-1])).max() <= 1
     cut = read_preview(whole[: 352 + 2 * 40 * 36 * 4 + 100]).picture
     assert cut is not None
     assert np.abs(cut - stretched(volume_xyz[:, :, 3].T[::-1])).max() <= 1
@@ -208,7 +214,7 @@ def test_what_was_refused_is_seen_and_explained(refused: Path) -> None:
     assert isinstance(record, dict)
     seen = {one["uri"].partition("#")[0]: one for one in record["inputs"]}
     pictured = {uri for uri, one in seen.items() if one["picture"]}
-    folders = {f"refused/{name}" for name in ("uneven", "sizes", "colour", "cut.nii", "photograph.png")}
+    folders = {f"refused/{name}" for name in ("uneven", "sizes", "colour", "cut.nii", "complex.nii", "photograph.png")}
     assert pictured == {"mr/bad_crc.nii.gz", *folders}
     fields = {uri: dict(one["fields"]) for uri, one in seen.items()}
     assert fields["refused/uneven"]["steps between slices, mm"] == "2 (4 x), 6 (1 x)"

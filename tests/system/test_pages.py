@@ -151,7 +151,7 @@ def test_what_was_refused_is_found_by_keyboard_alone(pages: dict[str, Path], bro
     page.goto(pages["quarantine"].as_uri())
     rows = page.locator("table.grid").first.locator("tbody tr")
     reached = []
-    for _ in range(12):
+    for _ in range(30):
         page.keyboard.press("Tab")
         name, outline = page.evaluate("[document.activeElement.tagName, getComputedStyle(document.activeElement).outlineStyle]")
         assert outline != "none"
@@ -163,10 +163,17 @@ def test_what_was_refused_is_found_by_keyboard_alone(pages: dict[str, Path], bro
             assert page.locator("tbody tr:visible img").first.is_visible()
         if name == "BUTTON":
             page.keyboard.press("Enter")
+        if name == "BUTTON" and "INPUT" not in reached:
+            rule = page.evaluate("document.activeElement.value")
+            assert set(rows.locator("visible=true >> td[data-name=rule]").all_text_contents()) == {rule}
+            assert page.locator("button[aria-pressed=true]").count() == 1
+            page.keyboard.press("Enter")
+            assert not rows.locator("visible=false").count()
         if name == "SUMMARY":
             page.keyboard.press("Enter")
             break
-    assert reached == ["INPUT", "DIV", *["BUTTON"] * 5, "SUMMARY"]
+    num_rules = page.locator(".rules").first.locator("button").count()
+    assert reached == [*["BUTTON"] * num_rules, "INPUT", "DIV", *["BUTTON"] * 5, "SUMMARY"]
     assert page.locator("th[aria-sort=ascending]").text_content() == "reason"
     assert page.locator("tr:visible details[open] dt").filter(has_text="PixelSpacing").is_visible()
     page.close()
