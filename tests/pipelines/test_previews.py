@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from PIL import Image
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -157,6 +158,29 @@ def test_a_volume_is_drawn_by_its_middle_plane() -> None:
 )
 def test_what_cannot_be_read_has_no_picture(data: bytes) -> None:
     assert read_preview(data).picture is None
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_format_without_a_lenient_reader_is_drawn_if_it_is_sound(tmp_path: Path, suffix: str) -> None:
+    volume = blob((30, 36, 40), 3)
+    image = SimpleITK.GetImageFromArray(volume)
+    image.SetSpacing((2.0, 3.0, 4.0))
+    SimpleITK.WriteImage(image, str(tmp_path / f"a{suffix}"))
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    found = read_preview(data)
+    assert found.fields == {"size": "30 x 36 x 40", "spacing, mm": "4, 3, 2"}
+    assert found.picture is not None
+    assert np.abs(found.picture - stretched(volume[15, ::-1])).max() <= 1
+    assert read_preview(data[:-5000]).picture is None
+
+
+@pytest.mark.parametrize("name", ["BMP", "WEBP", "TIFF"])
+def test_pictures_of_every_format_are_drawn(name: str) -> None:
+    pixels, buffer = picture(2), io.BytesIO()
+    Image.fromarray(pixels).save(buffer, name, **({"lossless": True} if name == "WEBP" else {}))
+    shown = read_preview(buffer.getvalue()).picture
+    assert shown is not None
+    assert np.array_equal(shown[..., 0] if shown.ndim == 3 else shown, pixels)
 
 
 def test_large_pictures_become_small() -> None:

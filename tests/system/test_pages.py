@@ -99,10 +99,11 @@ def test_a_page_draws_alone_and_in_silence(name: str, scheme: str, width: int, p
     assert bool(charts) == (name != "quarantine")
     for chart in charts[:1]:
         assert len(np.unique(read_shot(chart).reshape(-1, 3), axis=0)) > 10
+    page.evaluate("for (const folded of document.querySelectorAll('details')) folded.open = true")
     images = page.query_selector_all("img")
-    assert bool(images) == (name != "run")
+    assert images
     for image in images[:: max(1, len(images) // 10)]:
-        assert compare_with_file(image) > 0.7
+        assert compare_with_file(image) > 0.4  # of 256 blocks that have nothing to do with each other: 0.06
     page.close()
 
 
@@ -112,7 +113,7 @@ def read_shot(element: Any) -> np.ndarray:
 
 
 def compare_with_file(element: Any) -> float:
-    """Correlation of what the screen shows of an image with what Pillow decodes of it, in blocks: it may lie between pixels."""
+    """Correlation of what the screen shows of an image with what Pillow decodes of it, in 256 blocks: it may lie between pixels."""
     held = Image.open(io.BytesIO(base64.b64decode(element.get_attribute("src").partition(",")[2]))).convert("RGB")
     blocks = [one.resize((16, 16), Image.Resampling.BOX) for one in (held, Image.fromarray(read_shot(element)))]
     return float(np.corrcoef(*(np.asarray(one, np.float64).ravel() for one in blocks))[0, 1])
