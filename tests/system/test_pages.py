@@ -113,7 +113,7 @@ def read_shot(element: Any) -> np.ndarray:
 
 
 def compare_with_file(element: Any) -> float:
-    """Correlation of what the screen shows of an image with what Pillow decodes of it, in 256 blocks: it may lie between pixels."""
+    """Correlation of what the screen shows of an image with what Pillow decodes of it, of 256 blocks, as it may lie anywhere."""
     held = Image.open(io.BytesIO(base64.b64decode(element.get_attribute("src").partition(",")[2]))).convert("RGB")
     blocks = [one.resize((16, 16), Image.Resampling.BOX) for one in (held, Image.fromarray(read_shot(element)))]
     return float(np.corrcoef(*(np.asarray(one, np.float64).ravel() for one in blocks))[0, 1])
