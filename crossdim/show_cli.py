@@ -15,7 +15,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.config_options import add_config_options
 from crossdim.foundation.location import format_location, is_local, local_path
 from crossdim.foundation.page.render import PAGE_HEAD_BYTES, is_page
-from crossdim.foundation.storage_arguments import add_store_options, open_bucket
+from crossdim.foundation.storage_arguments import add_store_options, add_version_option, open_bucket
 from crossdim.pipelines.scratch import INPUTS, PLAN
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH
@@ -36,6 +36,7 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     """Add the verb ``show``."""
     verb = verbs.add_parser("show", help="what a dataset or a run holds, as text or as an HTML page")
     verb.add_argument("subject", metavar="DATASET|RUN|QUARANTINE", help="a dataset, its folder quarantine, or a run")
+    add_version_option(verb)
     verb.add_argument("--html", metavar="FILE", help="write a page with pictures, which needs no network to be looked at")
     serve = "show the page at this port of the loopback interface, renewed while a run goes on (default: a free port)"
     verb.add_argument("--serve", metavar="PORT", nargs="?", const=0, type=_parse_port, help=serve)
@@ -59,7 +60,7 @@ def _show(arguments: argparse.Namespace) -> int:
         raise UsageError("--serve shows a page, and --json prints a document; choose one")
     bucket = open_bucket(arguments.subject, arguments)
     target = None if arguments.html is None else _find_target(arguments.html, bucket)
-    document, text, build = _open_subject(bucket, with_page=bool(target or arguments.serve is not None))
+    document, text, build = _open_subject(bucket, arguments.version, with_page=bool(target or arguments.serve is not None))
     if arguments.serve is not None:
         return _serve(build, arguments.serve)
     entry_point.print_result(document, text, as_json=arguments.json)
@@ -82,13 +83,15 @@ def _find_target(text: str, subject: Bucket) -> Path:
     return path
 
 
-def _open_subject(bucket: Bucket, *, with_page: bool) -> tuple[dict[str, object], str, Callable[[], bytes]]:
+def _open_subject(bucket: Bucket, version: int | None, *, with_page: bool) -> tuple[dict[str, object], str, Callable[[], bytes]]:
     """A summary of the subject as a document and as text, and the function that builds its page."""
     folder, _, name = bucket.url.rstrip("/").rpartition("/")
     if name in REFUSALS and folder and Bucket(folder, bucket.options).exists(MANIFEST_PATH):
-        return _open_dataset(Bucket(folder, bucket.options), refusals_only=True, with_page=with_page)
+        return _open_dataset(Bucket(folder, bucket.options), version, refusals_only=True, with_page=with_page)
     if bucket.exists(MANIFEST_PATH):
-        return _open_dataset(bucket, refusals_only=False, with_page=with_page)
+        return _open_dataset(bucket, version, refusals_only=False, with_page=with_page)
+    if version is not None:
+        raise UsageError(f"--version names a version of a dataset; {bucket.where('')} holds none that is published")
     if bucket.exists(CONFIG):
         return _open_run(bucket)
     if any(bucket.exists(path) for path in (INPUTS, PLAN)):
@@ -99,11 +102,13 @@ def _open_subject(bucket: Bucket, *, with_page: bool) -> tuple[dict[str, object]
     )
 
 
-def _open_dataset(dataset: Bucket, *, refusals_only: bool, with_page: bool) -> tuple[dict[str, object], str, Callable[[], bytes]]:
+def _open_dataset(
+    dataset: Bucket, version: int | None, *, refusals_only: bool, with_page: bool
+) -> tuple[dict[str, object], str, Callable[[], bytes]]:
     from crossdim.pipelines.show.summary import read_tables, summarise
     from crossdim.pipelines.show.text import format_refusals, format_summary
 
-    tables = read_tables(dataset)
+    tables = read_tables(dataset, version)
     summary, where = summarise(tables), format_location(dataset.url)
     text = format_refusals(summary, where) if refusals_only else format_summary(summary, where)
 

@@ -17,6 +17,18 @@ any: --access-key with --secret-key, --credentials-file, the environment (AWS_AC
 AWS_SESSION_TOKEN), the profile (AWS_PROFILE, or default in ~/.aws), the role of this machine."""
 
 
+def add_version_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--version``, of a dataset."""
+    about = "of a dataset to which files were added (prepare --append); default: the newest"
+    parser.add_argument("--version", type=_parse_version, metavar="N", help=about)
+
+
+def _parse_version(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"takes the number of a version, from 1 up; found {text!r}")
+    return int(text)
+
+
 def add_store_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that every verb with a storage argument takes."""
     group = parser.add_argument_group("storage", _ABOUT)

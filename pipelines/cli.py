@@ -20,7 +20,7 @@ from crossdim.foundation.location import format_location
 from crossdim.foundation.plan_table import add_price_options, read_prices
 from crossdim.foundation.progress import show_stage
 from crossdim.foundation.provenance import format_time, record_provenance
-from crossdim.foundation.storage_arguments import add_store_options, open_bucket
+from crossdim.foundation.storage_arguments import add_store_options, add_version_option, open_bucket
 from crossdim.foundation.usage import Usage, measure_usage
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.recipe_names import RECIPE_NAMES
@@ -103,6 +103,11 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--include-label-maps", action="store_true", help="take segmentations as images too; default: left out")
     _add_privacy(parser)
     _add_common(parser)
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="if --out is published and files were added, changed or removed: publish a version with what is there now",
+    )
     planned = "say what will be kept and refused, bytes, time, memory and requests, from a small sample; write nothing"
     parser.add_argument("--plan", action="store_true", help=planned)
     add_price_options(parser, ["cpu_hour", "request", "gb_month"])
@@ -110,7 +115,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         parser,
         [
             "crossdim prepare ~/xray --recipe xray-pseudo3d:tiny --label folder --test-fraction 0.2 --out data/xr",
-            "crossdim prepare s3://lab/ct --recipe ct-superpatches --out s3://lab/ct-1mm --ray-address auto",
+            "crossdim prepare s3://lab/ct --recipe ct-superpatches --out s3://lab/ct-1mm --ray-address auto --append",
         ],
         RECIPE_NAMES,
     )
@@ -152,6 +157,7 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder or URL of a published dataset")
+    add_version_option(parser)
     _add_common(parser)
     entry_point.add_examples(
         parser,
@@ -233,6 +239,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         label_table=_read_label_table(arguments),
         label_by_folder=arguments.label == FOLDER,
         include_label_maps=arguments.include_label_maps,
+        append=arguments.append,
         concurrency=arguments.concurrency,
         quiet=arguments.json,
     )
@@ -332,6 +339,9 @@ def _build_document(outcome: PrepareResult) -> dict[str, object]:
         "bytes": outcome.num_bytes,
         "seconds": round(outcome.seconds, 2),
         "already_published": outcome.already_published,
+        "version": outcome.version,
+        "changes": outcome.changes,
+        "samples_reused": outcome.num_reused,
         "manifest_digest": outcome.manifest.digest,
     }
 
@@ -343,10 +353,13 @@ def _format_result(outcome: PrepareResult, out: str, *, described: bool) -> str:
     manifest, out = outcome.manifest, format_location(out)
     size = f"{count(manifest.num_samples, 'sample')}, {count(len(manifest.objects), 'object')}, {outcome.num_bytes / 1e6:.1f} MB"
     quarantined = count(manifest.num_quarantined, "input")
+    version = f", version {outcome.version}" if outcome.version > 1 else ""
     if outcome.already_published:
-        lines = [f"{out} is already published: {size}, {quarantined} quarantined"]
+        lines = [f"{out}{version} is already published: {size}, {quarantined} quarantined"]
     else:
-        lines = [f"published {out}: {size}, in {outcome.seconds:.1f} s"]
+        lines = [f"published {out}{version}: {size}, in {outcome.seconds:.1f} s"]
+    if outcome.changes:
+        lines.append(f"{outcome.changes}; {count(outcome.num_reused, 'sample')} of version {outcome.version - 1} taken over")
     if files := manifest.files:
         outcomes = f"{files.used} used, {files.quarantined} quarantined, {files.ignored} ignored"
         lines.append(f"files: {files.total} = {outcomes}")
@@ -380,7 +393,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
     dataset = open_bucket(arguments.dataset, arguments).with_patience(PATIENCE_S)
     open_session = partial(_open_session, arguments, "verify")
-    report = run(dataset, open_session, concurrency=arguments.concurrency, quiet=arguments.json)
+    report = run(dataset, open_session, version=arguments.version, concurrency=arguments.concurrency, quiet=arguments.json)
     amounts = f"{count(report.num_objects, 'object')}, {count(report.num_samples, 'sample')}, {report.num_bytes / 1e6:.1f} MB"
     if report.problems:
         sentence = "\n  ".join(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document, to_document
@@ -15,7 +16,7 @@ from crossdim.pipelines.duplicates import Duplicate
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.scratch import INPUTS, PLAN, WORK, parse_checked, scratch_of, to_checked_bytes
 from crossdim.storage_schema.errors import DocumentError, StorageError
-from crossdim.storage_schema.manifest import ObjectEntry
+from crossdim.storage_schema.manifest import MANIFEST_PATH, ObjectEntry
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,11 @@ def list_marker_paths(out: Bucket) -> list[str]:
     return [entry.path for entry in out.list_objects(WORK) if entry.path not in (INPUTS, PLAN)]
 
 
+def find_unfinished(out: Bucket) -> str:
+    """What is to be deleted to begin a preparation anew, for messages: of a published dataset only its temporary data."""
+    return out.where(WORK if out.exists(MANIFEST_PATH) else "")
+
+
 def list_files_read(out: Bucket) -> dict[tuple[int, str], FileRead]:
     """Files as finished tasks of any plan have read them, by source and path; invalid markers are left out."""
 
@@ -128,7 +134,7 @@ def find_finished_rows(out: Bucket, plan_digest: str) -> dict[int, Marker]:
     if strangers:
         raise StorageError(
             f"{out.where(WORK)} holds {count(strangers, 'finished row')} of another plan: "
-            f"inputs, recipe or secret key have changed. Use another --out, restore what was, or delete {out.where('')}"
+            f"inputs, recipe or secret key have changed. Use another --out, restore what was, or delete {find_unfinished(out)}"
         )
     rows = [int(named[1]) for path in in_work if (named := _NAME.fullmatch(path.removeprefix(ours)))]
     return {marker.row: marker for marker in _read_valid_markers(out, plan_digest, rows, sizes)}
@@ -202,7 +208,20 @@ def read_markers(out: Bucket, plan_digest: str, rows: Iterable[int]) -> list[Mar
     return markers
 
 
-def list_contents(markers: Iterable[Marker]) -> list[tuple[str, str]]:
-    """Name and sha256 of every input that tasks decoded, also of those whose content another one has."""
-    found = {(str(row["source_uri"]), str(row["source_sha256"])) for marker in markers for row in marker.catalog}
-    return sorted(found | {(one.uri, one.sha256) for marker in markers for one in marker.repeats})
+class Done(Protocol):
+    """What became of inputs, in a task of this plan or in an earlier version of the dataset."""
+
+    @property
+    def catalog(self) -> Sequence[Mapping[str, object]]:
+        """Rows of their samples."""
+
+    @property
+    def repeats(self) -> Sequence[Duplicate]:
+        """Inputs whose content another one has."""
+
+
+def list_contents(done: Iterable[Done]) -> list[tuple[str, str]]:
+    """Name and sha256 of every input that was decoded, also of those whose content another one has."""
+    each = list(done)
+    found = {(str(row["source_uri"]), str(row["source_sha256"])) for one in each for row in one.catalog}
+    return sorted(found | {(repeat.uri, repeat.sha256) for one in each for repeat in one.repeats})

@@ -20,6 +20,7 @@ class PlanRecord:
         files: in the sources.
         refused: inputs that were quarantined by their headers.
         ignored: files that are no inputs.
+        version: of the dataset that is made.
     """
 
     plan: str
@@ -27,6 +28,7 @@ class PlanRecord:
     files: int
     refused: int
     ignored: int
+    version: int = 1
 
 
 def write_plan_record(out: Bucket, record: PlanRecord) -> None:

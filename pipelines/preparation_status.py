@@ -15,6 +15,7 @@ from typing import Literal
 
 from crossdim.foundation.bucket import Bucket, StoredObject
 from crossdim.foundation.location import format_location, hide_secrets
+from crossdim.foundation.manifest_file import find_version_number
 from crossdim.foundation.rates import format_seconds
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.markers import parse_marker
@@ -48,6 +49,8 @@ class PreparationStatus:
         quarantined: inputs, so far; None while that would take many requests to know.
         last_progress_s: when something was last written, by the store's clock, in seconds since 1970.
         silence_s: from then until now, by the reader's clock.
+        version: of the dataset that is published or made.
+        published: the version before, where this one is added.
     """
 
     dataset: str
@@ -59,6 +62,8 @@ class PreparationStatus:
     quarantined: int | None = None
     last_progress_s: float | None = None
     silence_s: float | None = None
+    version: int = 1
+    published: PreparationStatus | None = None
 
     def __str__(self) -> str:
         if self.tasks_done is None:
@@ -68,7 +73,8 @@ class PreparationStatus:
                 count(self.tasks_done, "task") if self.tasks is None else f"{self.tasks_done} of {count(self.tasks, 'task')}"
             )
             progress += " done"
-        lines = [f"{format_location(self.dataset)}: {self.state}, {progress}"]
+        version = f"version {self.version} " if self.version > 1 else ""
+        lines = [f"{format_location(self.dataset)}: {version}{self.state}, {progress}"]
         known = [] if self.files is None else [f"{count(self.files, 'file')} in the sources"]
         if self.quarantined is not None:
             so_far = "" if self.state == "published" else " so far"
@@ -80,6 +86,8 @@ class PreparationStatus:
             )
         if self.state == "silent":
             lines.append("  if no process prepares it any more, run the same prepare command again; it resumes")
+        if self.published is not None:
+            lines.append(f"  version {self.published.version} is published, {count(self.published.samples or 0, 'sample')}")
         return "\n".join(lines)
 
 
@@ -102,8 +110,9 @@ def read_preparation_status(out: Bucket, now: float) -> PreparationStatus:
         StorageError: if there is no dataset, or the store does not answer.
         DocumentError: if the manifest cannot be read.
     """
-    if out.exists(MANIFEST_PATH):
-        return _read_published(out, now)
+    published = _read_published(out, now) if out.exists(MANIFEST_PATH) else None
+    if published is not None and not _is_added_to(out, published):
+        return published
     try:
         stored = out.list_objects(WORK)
     except StorageError:
@@ -123,7 +132,15 @@ def read_preparation_status(out: Bucket, now: float) -> PreparationStatus:
         quarantined=_count_quarantined(out, markers, record),
         last_progress_s=last or None,
         silence_s=silence_s,
+        version=record.version if record else 1,
+        published=published,
     )
+
+
+def _is_added_to(out: Bucket, published: PreparationStatus) -> bool:
+    """Whether another version is in preparation; what a preparation leaves that died right after publishing is of this one."""
+    record = read_plan_record(out)
+    return record is not None and record.version > published.version
 
 
 def _read_published(out: Bucket, now: float) -> PreparationStatus:
@@ -136,6 +153,7 @@ def _read_published(out: Bucket, now: float) -> PreparationStatus:
         samples=manifest.num_samples,
         files=manifest.files.total if manifest.files else None,
         quarantined=manifest.num_quarantined,
+        version=find_version_number(out, manifest),
         last_progress_s=published_s or None,
         silence_s=max(0.0, now - published_s) if published_s else None,
     )

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.manifest_file import publish_next_version
 from crossdim.pipelines.duplicates import settle_duplicates
 from crossdim.pipelines.markers import Marker
 from crossdim.pipelines.quarantine import Ignored, Quarantined
+from crossdim.pipelines.reused import Reused
 from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, build_bank_document
 from crossdim.pipelines.sinks.packed import PackedObject
 from crossdim.storage_schema.bank import BankLayout
@@ -20,6 +22,7 @@ from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUAR
 from crossdim.storage_schema.errors import CrossdimError, GeometryError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
 from crossdim.storage_schema.names import printable
+from crossdim.storage_schema.versions import table_part_path
 from crossdim.storage_schema.vocabulary import Presentation
 
 ROWS_PER_PART = 100_000  # our choice: about 30 MB, loaded with one request
@@ -32,13 +35,14 @@ def encode_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def build_table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa.Schema) -> list[PackedObject]:
+def build_table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa.Schema, mark: str = "") -> list[PackedObject]:
     """Build the Parquet parts of one table.
 
     Args:
         role: of the objects, which is also their folder.
         rows: of the table.
         schema: of the table.
+        mark: of the version, in the names of the parts.
 
     Returns:
         Parts of at most ``ROWS_PER_PART`` rows; one empty part if there are no rows.
@@ -46,7 +50,7 @@ def build_table_objects(role: str, rows: Sequence[dict[str, object]], schema: pa
     starts = range(0, max(len(rows), 1), ROWS_PER_PART)
     return [
         PackedObject(
-            path=f"{role}/part-{number:05d}.parquet",
+            path=table_part_path(role, number, mark),
             role=role,
             data=encode_parquet(build_table(rows[start : start + ROWS_PER_PART], schema)),
             rows=(),
@@ -91,6 +95,9 @@ def publish(
     bank: Bank | None,
     readable: Callable[[str], str] = str,
     check: Callable[[Sequence[dict[str, object]]], None] | None = None,
+    *,
+    reused: Reused | None = None,
+    mark: str = "",
 ) -> tuple[Manifest, list[Quarantined]]:
     """Write catalog, quarantine, ignored files and bank document, and publish them by writing the manifest.
 
@@ -103,6 +110,8 @@ def publish(
         bank: of a volume dataset.
         readable: puts paths for hashed names into a sentence that is not published.
         check: may refuse the rows of the catalog before anything is committed.
+        reused: what is taken over from the version before; None for the first version.
+        mark: of the version, in the names of its objects.
 
     Returns:
         The manifest, and all quarantine rows.
@@ -111,13 +120,15 @@ def publish(
         StorageError: if no sample is left; then nothing is committed.
         CrossdimError: if a file of the sources has no outcome, or more than one.
     """
-    used = {one.uri: one.num_files for marker in markers for one in marker.used}
+    done: list[Reused | Marker] = [*([reused] if reused else []), *markers]
+    # A sample that is published keeps its name, unless more is known of another
+    used = {one.uri: one.num_files for each in done for one in each.used}
     kept, duplicates = settle_duplicates(
-        (row for marker in markers for row in marker.catalog),
-        (duplicate for marker in markers for duplicate in marker.repeats),
+        (row for each in done for row in each.catalog),
+        (duplicate for each in done for duplicate in each.repeats),
         used,
     )
-    quarantine = [*refused, *(one for marker in markers for one in marker.quarantine), *duplicates]
+    quarantine = [*refused, *(one for each in done for one in each.quarantine), *duplicates]
     for one in duplicates:
         used.pop(one.uri, None)  # its samples are not kept
     files = count_files(header.num_files, used.values(), quarantine, ignored)
@@ -127,11 +138,17 @@ def publish(
         )
     if check is not None:
         check(kept)
-    packed = build_table_objects("catalog", kept, CATALOG_SCHEMA)
-    packed += build_table_objects("quarantine", [one.row() for one in quarantine], QUARANTINE_SCHEMA)
-    packed += build_table_objects("ignored", [one.row() for one in ignored], IGNORED_SCHEMA)
+    packed = build_table_objects("catalog", kept, CATALOG_SCHEMA, mark)
+    packed += build_table_objects("quarantine", [one.row() for one in quarantine], QUARANTINE_SCHEMA, mark)
+    packed += build_table_objects("ignored", [one.row() for one in ignored], IGNORED_SCHEMA, mark)
+    entries = [entry for marker in markers for entry in marker.objects]
+    if reused:
+        named = {str(row["object"]) for row in kept}
+        entries = [entry for entry in entries if entry.path in named]
+        bank = bank if entries else None
     packed += [bank.document()] if bank else []
-    entries = [entry for marker in markers for entry in marker.objects] + [put(out, one).entry for one in packed]
+    entries += [put(out, one).entry for one in packed]
+    entries += reused.list_entries(named) if reused else []
     manifest = Manifest(
         name=header.name,
         presentation=header.presentation,
@@ -143,7 +160,10 @@ def publish(
         files=files,
         patient_key_id=header.patient_key_id,
     )
-    out.put(MANIFEST_PATH, manifest.to_bytes())
+    if reused:
+        publish_next_version(out, reused.previous, manifest, reused.version)
+    else:
+        out.put(MANIFEST_PATH, manifest.to_bytes())
     return manifest, quarantine
 
 

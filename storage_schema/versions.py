@@ -23,31 +23,34 @@ def find_versions(paths: Iterable[str]) -> list[int]:
     return sorted(int(found[1]) for path in paths if (found := _VERSION.match(path)))
 
 
-def name_of_version(name: str, version: int) -> str:
-    """Name that the shards which a version adds begin with.
+def version_mark(version: int, plan_digest: str) -> str:
+    """What distinguishes the names of the objects that a version adds; of version 1 nothing.
+
+    The digest keeps preparations apart that write the same version at one time: one of them is published, and the objects of the
+    others are not in its way.
 
     Args:
-        name: of the dataset.
-        version: that adds them.
+        version: that adds the objects.
+        plan_digest: of the plan by which they are written.
 
     Returns:
-        The name alone for version 1, else with the number behind it.
+        Such as ``v2-0a1b2c3d``.
     """
-    return name if version == 1 else f"{name}-v{version}"
+    return "" if version == 1 else f"v{version}-{plan_digest[:8]}"
 
 
-def table_part_path(role: str, number: int, version: int) -> str:
+def table_part_path(role: str, number: int, mark: str) -> str:
     """Path of one part of a table inside a dataset.
 
     Args:
         role: of the table, which is also its folder.
         number: of the part.
-        version: that the table belongs to.
+        mark: of the version, as :func:`version_mark` gives it.
 
     Returns:
-        ``catalog/part-00000.parquet``, and of later versions ``catalog/v2/part-00000.parquet``.
+        ``catalog/part-00000.parquet``, and of later versions ``catalog/v2-0a1b2c3d/part-00000.parquet``.
     """
-    folder = role if version == 1 else f"{role}/v{version}"
+    folder = f"{role}/{mark}" if mark else role
     return f"{folder}/part-{number:05d}.parquet"
 
 

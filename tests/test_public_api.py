@@ -22,8 +22,8 @@ LOADER = (
 )
 #: Written down: a change that breaks somebody's script is seen here first.
 SIGNATURES = {
-    "open": "(url: 'str | PathLike[str]', split: \"Literal['train', 'test'] | None\" = 'train', **store_options: 'Any') "
-    "-> 'Dataset'",
+    "open": "(url: 'str | PathLike[str]', split: \"Literal['train', 'test'] | None\" = 'train', *, "
+    "version: 'int | None' = None, **store_options: 'Any') -> 'Dataset'",
     "mix": "(weights: 'Mapping[Dataset, float]') -> 'Mix'",
     "collate": "(samples: 'Sequence[Mapping[str, Any]]') -> 'dict[str, Any]'",
     "load_encoder": "(url: 'str | PathLike[str]', **store_options: 'Any') -> 'Encoder'",

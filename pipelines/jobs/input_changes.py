@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.names import NamedFile
-from crossdim.pipelines.jobs.published_inputs import PublishedFile, PublishedInputs
+from crossdim.pipelines.jobs.published_inputs import PublishedInputs
 from crossdim.pipelines.jobs.unchanged import compare_contents
 from crossdim.pipelines.readers.registry import known_ending
 from crossdim.pipelines.sources.listing import SourceFile
@@ -90,7 +89,7 @@ def find_changes(
         else:
             placed[name] = file
     changed = {name for name, file in placed.items() if (file.size, file.problem) != (before[name].size, before[name].problem)}
-    whole = _find_whole_inputs(record.files, placed.keys() - changed)
+    whole = _find_whole_inputs(record, placed.keys() - changed)
     same = {placed[name].uri: name for name in whole}
     compared = compare_contents(
         out,
@@ -116,10 +115,7 @@ def _names_of(file: SourceFile, key: PseudonymKey | None) -> tuple[str, ...]:
     return (file.uri,) if key is None else (file.uri, key.name(file.uri, known_ending(file.path)))
 
 
-def _find_whole_inputs(files: Iterable[PublishedFile], there: Iterable[str]) -> list[str]:
+def _find_whole_inputs(record: PublishedInputs, there: Collection[str]) -> list[str]:
     """Names of files that are there together with all others of their input; what is left of a series is another input."""
-    members: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        members[file.input or file.name].append(file.name)
-    known = set(there)
-    return sorted(name for group in members.values() if known.issuperset(group) for name in group)
+    groups = record.members_by_input().values()
+    return sorted(name for group in groups if group.issubset(there) for name in group)

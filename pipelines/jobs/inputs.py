@@ -13,7 +13,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.differences import describe_differences, list_likely_values
-from crossdim.pipelines.markers import list_files_read, list_marker_paths
+from crossdim.pipelines.markers import find_unfinished, list_files_read, list_marker_paths
 from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes
 from crossdim.pipelines.sources.listing import SourceFile
 from crossdim.storage_schema.digest import digest
@@ -74,7 +74,7 @@ def check_inputs(out: Bucket, settings: Mapping[str, Any], sources: Sequence[Buc
     if begun and before is None:
         raise StorageError(
             f"{out.where(WORK)} holds finished rows of another plan, whose inputs are not recorded. "
-            f"Use another --out, or delete {out.where('')}"
+            f"Use another --out, or delete {find_unfinished(out)}"
         )
     if begun and before is not None and before != now:
         _refuse_other_settings(out, before, now, settings)
@@ -102,7 +102,7 @@ def _read_record(out: Bucket) -> Inputs | None:
     except (ValueError, DocumentError) as error:
         raise StorageError(
             f"{out.where(INPUTS)}, the record of what this dataset is made from, is damaged, so nobody can say whether inputs "
-            f"have changed: {error}. Delete {out.where('')} and start again"
+            f"have changed: {error}. Delete {find_unfinished(out)} and start again"
         ) from error
 
 
@@ -146,7 +146,7 @@ def _refuse_other_files(
     raise StorageError(
         f"the inputs of {out.where('')} are others than when it was begun: {counts}, such as {', '.join(examples)}. They are not "
         "mixed: to go on, put back the files as they were, modification times too; or use another --out, or delete "
-        f"{out.where('')} to begin anew with what is there now"
+        f"{find_unfinished(out)} to begin anew with what is there now"
     )
 
 

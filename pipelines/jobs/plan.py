@@ -6,13 +6,13 @@ the same digest write the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.jobs.items import Item, Naming, Task
-from crossdim.pipelines.jobs.plan_images import pack_images
+from crossdim.pipelines.jobs.plan_images import build_image_items, pack_images
 from crossdim.pipelines.jobs.plan_volumes import build_volume_items, pack_volumes
 from crossdim.pipelines.jobs.recipe import ImageRecipe, Recipe
 from crossdim.pipelines.jobs.scan_result import ScanResult
@@ -29,17 +29,22 @@ PLAN_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All tasks, the inputs refused by their headers, and the files that are no inputs."""
+    """All tasks, the inputs refused by their headers, and the files that are no inputs.
+
+    Attributes:
+        reused: inputs whose samples an earlier version of the dataset holds.
+    """
 
     tasks: tuple[Task, ...]
     refused: tuple[Quarantined, ...]
     ignored: tuple[Ignored, ...] = ()
+    reused: tuple[Item, ...] = ()
     digest: str
 
     @property
     def items(self) -> list[Item]:
-        """All inputs, in order."""
-        return [item for task in self.tasks for item in task.items]
+        """All inputs, first those that are reused."""
+        return [*self.reused, *(item for task in self.tasks for item in task.items)]
 
     @property
     def num_items(self) -> int:
@@ -52,7 +57,19 @@ class Plan:
         return self.tasks[-1].first_shard + self.tasks[-1].num_shards if self.tasks else 0
 
 
-def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, identity: dict[str, object]) -> Plan:
+#: Chooses the inputs that need not be decoded, because an earlier version of the dataset holds what becomes of them.
+Choose = Callable[[Sequence[Item]], Collection[str]]
+
+
+def make_plan(
+    results: Sequence[ScanResult],
+    recipe: Recipe,
+    naming: Naming,
+    identity: dict[str, object],
+    *,
+    choose: Choose = lambda _: (),
+    first_shard: int = 0,
+) -> Plan:
     """Decide what happens to every file.
 
     Args:
@@ -60,16 +77,22 @@ def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, ide
         recipe: the recipe.
         naming: labels, patients and modalities.
         identity: what else decides the bytes (the dataset's name, the test fraction).
+        choose: names the items that are in no task.
+        first_shard: number of the first shard of a bank.
 
     Returns:
         Tasks, refused inputs and ignored files, with a digest of them all.
     """
     usable, refused, ignored = sort_results(results, recipe)
     if isinstance(recipe, ImageRecipe):
-        tasks, more = pack_images(usable, recipe, naming)
+        sized, more = build_image_items(usable, recipe, naming)
+        items = [item for item, _ in sized]
+        reused = set(choose(items))
+        tasks = pack_images([one for one in sized if one[0].uri not in reused], recipe)
     else:
         items, more = build_volume_items(usable, recipe, naming, find_unreadable(results))
-        tasks = pack_volumes(items, recipe)
+        reused = set(choose(items))
+        tasks = pack_volumes([item for item in items if item.uri not in reused], recipe, first_shard)
     refused += more
     refused.sort(key=lambda one: one.uri)
     document = {
@@ -80,7 +103,13 @@ def make_plan(results: Sequence[ScanResult], recipe: Recipe, naming: Naming, ide
         "refused": [one.row() for one in refused],
         "ignored": [one.row() for one in ignored],
     }
-    return Plan(tasks=tuple(tasks), refused=tuple(refused), ignored=tuple(ignored), digest=digest(document))
+    return Plan(
+        tasks=tuple(tasks),
+        refused=tuple(refused),
+        ignored=tuple(ignored),
+        reused=tuple(item for item in items if item.uri in reused),
+        digest=digest(document),
+    )
 
 
 def sort_results(results: Sequence[ScanResult], recipe: Recipe) -> tuple[list[ScanResult], list[Quarantined], list[Ignored]]:

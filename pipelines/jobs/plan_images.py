@@ -13,34 +13,51 @@ from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.registry import readers_of
 
 
-def pack_images(usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Naming) -> tuple[list[Task], list[Quarantined]]:
-    """Pack images in order into tasks, until a shard is full; those whose labels do not agree are refused.
+def build_image_items(
+    usable: Sequence[ScanResult], recipe: ImageRecipe, naming: Naming
+) -> tuple[list[tuple[Item, int]], list[Quarantined]]:
+    """Build the items of all images; those whose labels do not agree are refused.
 
     Args:
         usable: files that the recipe reads, sorted.
-        recipe: with the size of a shard.
+        recipe: the recipe.
         naming: labels, patients and modalities.
 
     Returns:
-        One task per shard, and the refused images.
+        Each item with about how many bytes its sample has, and the refused images.
     """
-    packs: list[list[Item]] = []
+    items: list[tuple[Item, int]] = []
     refused: list[Quarantined] = []
-    num_bytes = 0
     for result in usable:
         assert result.header is not None
         make = partial(_build_image_item, info=result.header, recipe=recipe, naming=naming)
         planned = apply_steps(result.uri, [result], [("plan", partial(check_annotation, rules=recipe.read)), ("plan", make)])
         if isinstance(planned, Quarantined):
             refused.append(planned)
-            continue
-        item, size = planned
+        else:
+            items.append(planned)
+    return items, refused
+
+
+def pack_images(items: Sequence[tuple[Item, int]], recipe: ImageRecipe) -> list[Task]:
+    """Pack images in order into tasks, until a shard is full.
+
+    Args:
+        items: each with about how many bytes its sample has.
+        recipe: with the size of a shard.
+
+    Returns:
+        One task per shard.
+    """
+    packs: list[list[Item]] = []
+    num_bytes = 0
+    for item, size in items:
         if not packs or len(packs[-1]) >= recipe.shard.max_samples or num_bytes + size > recipe.shard.target_bytes:
             packs.append([])
             num_bytes = 0
         packs[-1].append(item)
         num_bytes += size
-    return [Task(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)], refused
+    return [Task(number=number, items=tuple(pack), first_shard=number) for number, pack in enumerate(packs)]
 
 
 def _build_image_item(files: Sequence[ScanResult], info: HeaderInfo, recipe: ImageRecipe, naming: Naming) -> tuple[Item, int]:

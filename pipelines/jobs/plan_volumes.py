@@ -171,12 +171,13 @@ def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ..
     return geometry.shape, geometry.spacing_mm
 
 
-def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Task]:
+def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe, first_shard: int = 0) -> list[Task]:
     """Pack whole volumes in order into tasks, until their boxes fill one bank shard; a larger volume has a task of its own.
 
     Args:
         items: sorted.
         recipe: with the size of a shard.
+        first_shard: number of the first shard.
 
     Returns:
         The tasks, each with its first shard and number of shards.
@@ -190,7 +191,7 @@ def pack_volumes(items: Sequence[Item], recipe: VolumeRecipe) -> list[Task]:
         packs[-1].append(item)
         boxes += item.boxes
     tasks: list[Task] = []
-    first = 0
+    first = first_shard
     for number, pack in enumerate(packs):
         num_shards = max(1, -(-sum(item.boxes for item in pack) // recipe.patches_per_shard))
         tasks.append(Task(number=number, items=tuple(pack), first_shard=first, num_shards=num_shards))

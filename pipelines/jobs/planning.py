@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.append import Earlier
 from crossdim.pipelines.jobs.folder_labels import check_folder_labels
 from crossdim.pipelines.jobs.items import Naming
 from crossdim.pipelines.jobs.label_maps import describe_maps, find_named_maps, ignore_label_maps
@@ -115,6 +116,7 @@ def scan_and_plan(
     labels: Labels,
     *,
     store_key: bool = True,
+    earlier: Earlier | None = None,
 ) -> Planned:
     """Scan the sources and plan the tasks.
 
@@ -124,6 +126,7 @@ def scan_and_plan(
         files: as listed.
         labels: of the files.
         store_key: whether a secret key that is made here is stored; without one, inputs are planned under a key that is lost.
+        earlier: the version of the dataset that is added to, whose samples are not made again.
 
     Returns:
         The plan, the names of its inputs, and sentences that the user should read.
@@ -148,14 +151,14 @@ def scan_and_plan(
         has_patients=labels.names_patients,
         load_key=lambda: preparation.pseudonyms.draft_key(sources[0]),
     )
-    planned = _plan_under(names, preparation, sources, files, labels, results)
+    planned = _plan_under(names, preparation, sources, files, labels, results, earlier)
     if names.key is None or not store_key:
         return planned
     # Stored only now that nothing is left to refuse; of preparations at one time, all take the key of the first.
     key = preparation.pseudonyms.load_key(sources[0], preparation.out, names.key)
     if key == names.key:
         return planned
-    return _plan_under(replace(names, key=key), preparation, sources, files, labels, results)
+    return _plan_under(replace(names, key=key), preparation, sources, files, labels, results, earlier)
 
 
 def _plan_under(
@@ -165,14 +168,20 @@ def _plan_under(
     files: Sequence[SourceFile],
     labels: Labels,
     results: Sequence[ScanResult],
+    earlier: Earlier | None,
 ) -> Planned:
     """The plan under these names, unless there is something to refuse."""
     identity: dict[str, object] = {"name": preparation.name, "split": asdict(preparation.split), "patient_key_id": names.key_id}
-    published = names.publish(results)
-    plan = make_plan(published, preparation.recipe, _build_naming(preparation, sources, labels, names), identity)
+    published, recipe = names.publish(results), preparation.recipe
+    naming = _build_naming(preparation, sources, labels, names)
+    if earlier is None:
+        plan = make_plan(published, recipe, naming, identity)
+    else:
+        first, identity = earlier.find_first_shard(recipe), identity | earlier.identity()
+        plan = make_plan(published, recipe, naming, identity, choose=earlier.choose, first_shard=first)
     named = _name_files(results, names, preparation.recipe)
     unread = count_unread_formats(results)
-    if not plan.tasks:
+    if not plan.items:
         ignored = Counter(one.rule for one in plan.ignored)
         where = ", ".join(source.where("") for source in preparation.sources)
         wanted = ", ".join(sorted(preparation.recipe.formats))
@@ -185,7 +194,7 @@ def _plan_under(
             "; ".join(f"ignored as {rule}: {number}" for rule, number in ignored.items()),
         ]
         raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
-    items = [item for task in plan.tasks for item in task.items]
+    items = plan.items
     notes = check_patients((item.patient for item in items), preparation.split)
     if preparation.label_by_folder:
         notes += check_folder_labels(items, results)

@@ -19,12 +19,17 @@ from crossdim.storage_schema.split import SplitRule
 from crossdim.storage_schema.vocabulary import Modality
 
 #: Fields that change no byte of the dataset, or that ``settings`` states in another form.
-_NO_SETTINGS = frozenset({"sources", "out", "concurrency", "quiet", "pseudonyms", "label_table"})
+_NO_SETTINGS = frozenset({"sources", "out", "concurrency", "quiet", "pseudonyms", "label_table", "append"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preparation:
-    """What a user asks for. ``modality`` is used where neither header nor folder names one."""
+    """What a user asks for.
+
+    Attributes:
+        modality: is used where neither header nor folder names one.
+        append: whether a published dataset with other inputs gets another version.
+    """
 
     sources: tuple[Bucket, ...]
     out: Bucket
@@ -36,6 +41,7 @@ class Preparation:
     label_table: LabelTable | None = None
     label_by_folder: bool = False
     include_label_maps: bool = False
+    append: bool = False
     concurrency: int | None = None
     quiet: bool = False
 
@@ -57,6 +63,9 @@ class PrepareResult:
         parts: what the parts of the split hold, by name.
         notes: sentences that the user should read.
         inputs: of what was published by this command; None for a dataset that was there.
+        version: of the dataset.
+        changes: how its inputs differ from those of the version before; empty for the first version.
+        num_reused: samples that were taken over from the version before.
     """
 
     manifest: Manifest
@@ -69,6 +78,9 @@ class PrepareResult:
     parts: dict[str, Part] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     inputs: SourceInputs | None = None
+    version: int = 1
+    changes: str = ""
+    num_reused: int = 0
 
     @property
     def num_bytes(self) -> int:

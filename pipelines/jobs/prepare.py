@@ -11,10 +11,11 @@ from functools import partial
 from crossdim.foundation import signals
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.manifest_file import find_manifest
+from crossdim.foundation.manifest_file import find_manifest, finish_publication
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.append import Earlier, read_earlier
 from crossdim.pipelines.jobs.engine import OpenSession, run_each, runs_here
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
 from crossdim.pipelines.jobs.inputs import check_inputs, record_inputs
@@ -23,7 +24,7 @@ from crossdim.pipelines.jobs.output import check_free
 from crossdim.pipelines.jobs.plan import Plan
 from crossdim.pipelines.jobs.planning import Planned, find_labels, scan_and_plan
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
-from crossdim.pipelines.jobs.published import answer_published, check_same_inputs, open_published
+from crossdim.pipelines.jobs.published import answer_published, find_input_changes, open_published
 from crossdim.pipelines.jobs.published_inputs import build_published_inputs, find_duplicates, write_published_inputs
 from crossdim.pipelines.jobs.recipe import VolumeRecipe
 from crossdim.pipelines.jobs.request import RequestDigests
@@ -31,7 +32,7 @@ from crossdim.pipelines.jobs.source_inputs import SourceInputs
 from crossdim.pipelines.jobs.splits import Part, check_parts, count_parts, tell_parts
 from crossdim.pipelines.jobs.task import TaskContext, run_task
 from crossdim.pipelines.markers import Marker, find_finished_rows, list_contents, list_marker_paths, read_markers, remove_scratch
-from crossdim.pipelines.plan_record import PlanRecord, write_plan_record
+from crossdim.pipelines.plan_record import PlanRecord, read_plan_record, write_plan_record
 from crossdim.pipelines.publish import Bank, ManifestHeader, publish
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.sources.labels import Labels
@@ -77,9 +78,10 @@ def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResul
         StorageError: if the sources hold nothing, the store does not answer, or there is another dataset at the output.
         UsageError: for a table of labels with faults.
     """
-    start = time.monotonic()
+    start, earlier = time.monotonic(), None
     check_apart(preparation.out, preparation.sources)
     preparation.pseudonyms.check(preparation.out)
+    finish_publication(preparation.out)
     manifest = find_manifest(preparation.out)
     if manifest is None:
         check_free(preparation.out)
@@ -88,25 +90,37 @@ def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResul
     sources, files = list_sources(preparation.sources)
     if manifest is not None:
         published = open_published(preparation, manifest, sources, files)
-        check_same_inputs(preparation, published, sources, files)
-        return answer_published(preparation, published, sources, files, start)
+        changes = find_input_changes(preparation, published, sources, files)
+        if changes is None:
+            return answer_published(preparation, published, sources, files, start)
+        preparation.out.check_writable()
+        earlier = read_earlier(published, changes)
+        if (unfinished := read_plan_record(preparation.out)) and unfinished.version <= earlier.version:
+            remove_scratch(preparation.out)  # of a version that is published, or that another process has published meanwhile
+        write_lines([f"version {earlier.version + 1} of {preparation.out.where('')}: {changes.describe()}"])
     check_links_apart(preparation.out, preparation.sources)
     labels = find_labels(preparation, sources, files)
     check_inputs(preparation.out, preparation.settings(), sources, files)
     with open_session(num_files=len(files), num_bytes=sum(file.size for file in files)):
-        return _run_preparation(preparation, sources, files, labels)
+        return _run_preparation(preparation, sources, files, labels, earlier)
 
 
 def _run_preparation(
-    preparation: Preparation, sources: tuple[Bucket, ...], files: Sequence[SourceFile], labels: Labels
+    preparation: Preparation,
+    sources: tuple[Bucket, ...],
+    files: Sequence[SourceFile],
+    labels: Labels,
+    earlier: Earlier | None,
 ) -> PrepareResult:
     start = time.monotonic()
-    planned = scan_and_plan(preparation, sources, files, labels)
-    plan = planned.plan
+    planned = scan_and_plan(preparation, sources, files, labels, earlier=earlier)
+    plan, version = planned.plan, earlier.version + 1 if earlier else 1
     record_inputs(preparation.out, preparation.settings(), files)
-    write_plan_record(preparation.out, _build_plan_record(plan, len(files)))
+    write_plan_record(preparation.out, _build_plan_record(plan, len(files), version))
     request = RequestDigests(files, planned.names.key).digest_of(preparation.settings())
-    notes = _write_name_map(preparation, sources, planned.files, request)
+    # The table of the version before is kept until the next one is there: they have one name where only contents differ.
+    is_other_table = earlier is None or request != earlier.manifest.plan_digest
+    notes = _write_name_map(preparation, sources, planned.files, request) if is_other_table else []
     context = TaskContext(
         sources=sources,
         out=preparation.out,
@@ -114,10 +128,13 @@ def _run_preparation(
         name=preparation.name,
         split=preparation.split,
         plan_digest=plan.digest,
+        version=version,
     )
     run_tasks(context, plan, preparation)
     markers = read_markers(preparation.out, plan.digest, (task.number for task in plan.tasks))
-    _write_name_map(preparation, sources, _add_hashes(planned.files, files, markers), request)
+    named = _add_hashes(planned.files, files, markers, earlier)
+    if is_other_table:
+        _write_name_map(preparation, sources, named, request)
     header = ManifestHeader(
         name=preparation.name,
         presentation=preparation.recipe.presentation,
@@ -127,37 +144,63 @@ def _run_preparation(
         patient_key_id=planned.names.key_id,
     )
     as_paths = partial(make_readable, files=planned.files)
+    reused = earlier.reuse(plan.reused) if earlier else None
     parts: dict[str, Part] = {}
+    catalog: list[dict[str, object]] = []
 
     def check(rows: Sequence[dict[str, object]]) -> None:
+        catalog.extend(rows)
         parts.update(count_parts(rows))
         check_parts(parts, preparation.split)
-        record = build_published_inputs(
-            preparation.settings(), files, plan.items, planned.names, find_duplicates(list_contents(markers), rows)
-        )
+        duplicates = find_duplicates(list_contents([*([reused] if reused else []), *markers]), rows)
+        record = build_published_inputs(preparation.settings(), files, plan.items, planned.names, duplicates)
         write_published_inputs(preparation.out, request, record)
 
-    bank = _build_bank(context, plan)
-    manifest, quarantine = publish(preparation.out, header, markers, plan.refused, plan.ignored, bank, as_paths, check)
+    manifest, quarantine = publish(
+        preparation.out,
+        header,
+        markers,
+        plan.refused,
+        plan.ignored,
+        _build_bank(context, plan),
+        as_paths,
+        check,
+        reused=reused,
+        mark=context.mark,
+    )
+    if not is_other_table:
+        notes = _write_name_map(preparation, sources, named, request)
     remove_scratch(preparation.out)
-    notes += tell_flagged(row for marker in markers for row in marker.catalog)
+    notes += tell_flagged(catalog)
     outcome = _summarise(manifest, quarantine, planned, start)
     inputs = SourceInputs(sources=sources, rules=preparation.recipe.read, tasks=plan.tasks, unplanned=planned.unplanned)
     told = (*tell_parts(parts, preparation.split), *planned.notes, *notes)
-    return replace(outcome, parts=parts, notes=told, inputs=inputs)
+    outcome = replace(outcome, parts=parts, notes=told, inputs=inputs)
+    if earlier is None:
+        return outcome
+    num_reused = earlier.count_reused(catalog)
+    return replace(outcome, version=version, changes=str(earlier.changes), num_reused=num_reused)
 
 
-def _build_plan_record(plan: Plan, num_files: int) -> PlanRecord:
+def _build_plan_record(plan: Plan, num_files: int, version: int) -> PlanRecord:
     return PlanRecord(
-        plan=plan.digest, tasks=len(plan.tasks), files=num_files, refused=len(plan.refused), ignored=len(plan.ignored)
+        plan=plan.digest,
+        tasks=len(plan.tasks),
+        files=num_files,
+        refused=len(plan.refused),
+        ignored=len(plan.ignored),
+        version=version,
     )
 
 
-def _add_hashes(named: Sequence[NamedFile], files: Sequence[SourceFile], markers: Sequence[Marker]) -> list[NamedFile]:
-    """The table of names with the hashes of all files that tasks have read, for later comparison."""
+def _add_hashes(
+    named: Sequence[NamedFile], files: Sequence[SourceFile], markers: Sequence[Marker], earlier: Earlier | None
+) -> list[NamedFile]:
+    """The table of names with the hashes of all files that tasks have read, also for the version before, for later comparison."""
     read = {(one.source, one.path): one.sha256 for marker in markers for one in marker.files}
-    hashes = {file.uri: read.get((file.source, file.path), "") for file in files}
-    return [replace(one, sha256=hashes[one.path]) for one in named]
+    hashes = earlier.find_hashes(files) if earlier else {}
+    hashes |= {file.uri: sha256 for file in files if (sha256 := read.get((file.source, file.path)))}
+    return [replace(one, sha256=hashes.get(one.path, "")) for one in named]
 
 
 def _write_name_map(preparation: Preparation, sources: Sequence[Bucket], files: Sequence[NamedFile], request: str) -> list[str]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.manifest_file import find_version_number
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.jobs.input_changes import find_changes
+from crossdim.pipelines.jobs.input_changes import InputChanges, find_changes
 from crossdim.pipelines.jobs.names import NamedFile
 from crossdim.pipelines.jobs.output import check_objects, count_rows, read_rows, refuse_other
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
@@ -92,10 +93,10 @@ def _refuse_settings(preparation: Preparation, published: Published, request: Re
     refuse_other(published.out, published.manifest, settings, preprocessing, request, num_files, published.record)
 
 
-def check_same_inputs(
+def find_input_changes(
     preparation: Preparation, published: Published, sources: Sequence[Bucket], files: Sequence[SourceFile]
-) -> None:
-    """Refuse files whose names or sizes are not those that a dataset was made from.
+) -> InputChanges | None:
+    """Find how the inputs of a published dataset differ from the files that are there, which only ``--append`` accepts.
 
     Args:
         preparation: what is asked for.
@@ -103,18 +104,25 @@ def check_same_inputs(
         sources: as folders.
         files: as listed.
 
+    Returns:
+        The differences, if there are any; without files if only labels differ. None if the dataset is what is asked for, so far
+        as names and sizes tell, and with ``--append`` also contents.
+
     Raises:
-        StorageError: if they differ, with the number of files that were added, changed and removed.
+        StorageError: if they differ and are not to be published, with the number of files that were added, changed and removed.
     """
-    if published.is_request or published.record is None:
-        return
+    append = preparation.append
+    if published.record is None or (published.is_request and not append):
+        return None
     out, manifest = published.out, published.manifest
     changes = find_changes(out, manifest, published.record, sources, files, key=published.key, names=published.named)
+    if append:
+        return None if published.is_request and not changes else changes
     if not changes:
         _refuse_settings(preparation, published, RequestDigests(files, published.key), len(files))
     raise StorageError(
-        f"{out.where('')} holds {manifest.name!r}, made from other files: {changes.describe()}. To make a dataset of what is "
-        "there now, repeat the command with another --out"
+        f"{out.where('')} holds {manifest.name!r}, made from other files: {changes.describe()}. Repeat the command with "
+        "--append to publish a version with what is there now, or with another --out to make a dataset of its own"
     )
 
 
@@ -153,6 +161,7 @@ def answer_published(
         already_published=True,
         parts=parts,
         notes=(*tell_parts(parts, preparation.split), *notes),
+        version=find_version_number(published.out, manifest),
     )
 
 
@@ -161,6 +170,6 @@ def _refuse_changed(out: Bucket, compared: Comparison) -> None:
         num_changed = sum(map(len, compared.changed))
         raise StorageError(
             f"the sources hold other content than {out.where('')} was made from: {count(len(compared.changed), 'input')}, "
-            f"such as {printable(compared.changed[0][0].uri)}, changed after it was published; use another --out "
-            f"(0 files added, {num_changed} changed, 0 gone)"
+            f"such as {printable(compared.changed[0][0].uri)}, changed after it was published; use another --out, "
+            f"or --append to publish a version with what is there now (0 files added, {num_changed} changed, 0 gone)"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,11 +47,20 @@ class PublishedInputs:
         settings: the digest of each setting.
         files: of all sources, also those that were refused or ignored.
         duplicates: content of the inputs that were refused because another one has it, by their names.
+        notes: what the plan had to say of inputs, by their names.
     """
 
     settings: dict[str, str]
     files: tuple[PublishedFile, ...]
     duplicates: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def members_by_input(self) -> dict[str, frozenset[str]]:
+        """Names of the files of each input."""
+        members: dict[str, set[str]] = defaultdict(set)
+        for file in self.files:
+            members[file.input or file.name].add(file.name)
+        return {name: frozenset(found) for name, found in members.items()}
 
     def list_other_settings(self, settings: Mapping[str, Any]) -> list[str]:
         """The names of settings that are not those of the dataset, sorted."""
@@ -82,15 +92,17 @@ def build_published_inputs(
     Returns:
         The record: equal for equal inputs and settings, whenever and wherever they are.
     """
-    placed = {(one.source, one.path): (one.uri, item.uri) for item in items for one in item.files}
+    named = list(items)
+    placed = {(one.source, one.path): (one.uri, item.uri) for item in named for one in item.files}
     found = []
     for file in files:
         name, of_item = placed.get((file.source, file.path)) or (_name(file, names), "")
-        found.append(
-            PublishedFile(name=name, size=file.size, problem=file.problem, input="" if of_item == name else of_item),
-        )
+        found.append(PublishedFile(name=name, size=file.size, problem=file.problem, input="" if of_item == name else of_item))
     return PublishedInputs(
-        settings=digest_settings(settings), files=tuple(sorted(found, key=lambda one: one.name)), duplicates=dict(duplicates)
+        settings=digest_settings(settings),
+        files=tuple(sorted(found, key=lambda one: one.name)),
+        duplicates=dict(duplicates),
+        notes={item.uri: item.note for item in named if item.note is not None},
     )
 
 

@@ -29,6 +29,7 @@ from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.shards import shard_path
 from crossdim.storage_schema.split import SplitRule
+from crossdim.storage_schema.versions import version_mark
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +42,23 @@ class TaskContext:
     name: str
     split: SplitRule
     plan_digest: str
+    version: int = 1
+
+    @property
+    def mark(self) -> str:
+        """Of the version, in the names of its objects; empty for the first."""
+        return version_mark(self.version, self.plan_digest)
+
+    @property
+    def shard_name(self) -> str:
+        """What the names of shards begin with."""
+        return f"{self.name}-{self.mark}" if self.mark else self.name
 
     @property
     def bank_path(self) -> str:
         """Path of the bank of a volume dataset."""
         assert isinstance(self.recipe, VolumeRecipe)
-        return bank_path(self.name, f"{self.recipe.resample.spacing_mm:g}mm")
+        return bank_path(self.shard_name, f"{self.recipe.resample.spacing_mm:g}mm")
 
 
 def read_raw(item: Item, context: TaskContext) -> RawItem:
@@ -156,7 +168,7 @@ def write_images(task: Task, context: TaskContext) -> Marker:
     samples = [sample for one in made for sample in one.samples]
     written = []
     if samples:
-        path, made_by = shard_path(context.name, task.number), digest(context.recipe.preprocessing())
+        path, made_by = shard_path(context.shard_name, task.number), digest(context.recipe.preprocessing())
         packed = pack_shard(samples, path, split=context.split, preprocessing_digest=made_by)
         written.append(put(context.out, packed))
     return _build_marker(task, context, written, made)

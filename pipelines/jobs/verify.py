@@ -132,14 +132,19 @@ class TableCheck:
     tasks: tuple[str, ...]
 
 
-def check_tables(dataset: Bucket) -> TableCheck:
+def check_tables(dataset: Bucket, version: int | None = None) -> TableCheck:
     """Check the tables of a dataset against its manifest and the contract.
 
+    Args:
+        dataset: where it is published.
+        version: of the dataset; None for the newest.
+
     Raises:
+        UsageError: if there is no such version.
         StorageError: if nothing is published there.
         DocumentError: if the manifest itself is broken.
     """
-    manifest = read_manifest(dataset)
+    manifest = read_manifest(dataset, version)
     catalog, problems = read_tables(dataset, manifest, "catalog", CATALOG_SCHEMA)
     quarantine, more = read_tables(dataset, manifest, "quarantine", QUARANTINE_SCHEMA)
     ignored, others = read_tables(dataset, manifest, "ignored", IGNORED_SCHEMA)
@@ -155,6 +160,7 @@ def verify(
     dataset: Bucket,
     open_session: OpenSession,
     *,
+    version: int | None = None,
     concurrency: int | None = None,
     quiet: bool = False,
 ) -> Report:
@@ -163,6 +169,7 @@ def verify(
     Args:
         dataset: where it is published.
         open_session: opens what the work is done in; a missing manifest is reported before.
+        version: of the dataset; None for the newest.
         concurrency: largest number of objects checked at a time.
         quiet: whether to show no progress bar.
 
@@ -173,7 +180,7 @@ def verify(
         StorageError: if nothing is published there.
         DocumentError: if the manifest itself is invalid.
     """
-    tables = check_tables(dataset)
+    tables = check_tables(dataset, version)
     problems = list(tables.problems)
     num_bytes = sum(entry.size for entry in tables.manifest.objects)
     num_objects = len(tables.tasks)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.manifest_file import read_manifest
+from crossdim.foundation.manifest_file import find_version_number, read_manifest
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.patient import known_patient
@@ -31,8 +31,13 @@ NO_LABEL = "without a label"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tables:
-    """The manifest of a dataset and its tables, of which every byte was checked."""
+    """The manifest of a dataset and its tables, of which every byte was checked.
 
+    Attributes:
+        version: its number; 1 where nothing was ever added.
+    """
+
+    version: int = 1
     manifest: Manifest
     catalog: pa.Table
     quarantine: pa.Table
@@ -65,11 +70,14 @@ class DatasetSummary:
         shared_patients: patients in more than one split.
         shared_inputs: inputs, by content, in more than one split.
         notes: number of inputs by note.
+        version: of the format.
+        dataset_version: number of the version; 1 where nothing was ever added.
     """
 
     name: str
     presentation: str
     version: int
+    dataset_version: int
     num_samples: int
     num_inputs: int
     num_bytes: int
@@ -91,11 +99,12 @@ class DatasetSummary:
     ignored: tuple[RuleCount, ...]
 
 
-def read_tables(dataset: Bucket) -> Tables:
+def read_tables(dataset: Bucket, version: int | None = None) -> Tables:
     """Read the manifest and the tables of a dataset.
 
     Args:
         dataset: where it is published.
+        version: of the dataset; None for the newest.
 
     Returns:
         The tables; ``num_files`` of a quarantine of version 1 is 1.
@@ -103,11 +112,12 @@ def read_tables(dataset: Bucket) -> Tables:
     Raises:
         StorageError: if it is not published, or a table is not what was published.
     """
-    manifest = read_manifest(dataset)
+    manifest = read_manifest(dataset, version)
     quarantine = _read(dataset, manifest, "quarantine", ("uri", "stage", "rule", "reason", "num_files"))
     if "num_files" not in quarantine.column_names:
         quarantine = quarantine.append_column("num_files", pa.array([1] * quarantine.num_rows, pa.int32()))
     return Tables(
+        version=version or find_version_number(dataset, manifest),
         manifest=manifest,
         catalog=_read(dataset, manifest, "catalog", CATALOG_COLUMNS),
         quarantine=quarantine,
@@ -138,6 +148,7 @@ def summarise(tables: Tables) -> DatasetSummary:
         name=manifest.name,
         presentation=str(manifest.presentation),
         version=manifest.version,
+        dataset_version=tables.version,
         num_samples=manifest.num_samples,
         num_inputs=inputs.num_rows,
         num_bytes=sum(entry.size for entry in manifest.objects),

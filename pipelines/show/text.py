@@ -22,9 +22,9 @@ def format_summary(summary: DatasetSummary, where: str) -> str:
     Returns:
         Lines of text; control characters of names are escaped.
     """
-    return "\n".join(
-        [f"{where}: {summary.name}, {summary.presentation}, format version {summary.version}", *_format_content(summary)]
-    )
+    version = f", version {summary.dataset_version}" if summary.dataset_version > 1 else ""
+    first = f"{where}{version}: {summary.name}, {summary.presentation}, format version {summary.version}"
+    return "\n".join([first, *_format_content(summary)])
 
 
 def format_refusals(summary: DatasetSummary, where: str) -> str:

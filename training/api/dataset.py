@@ -201,12 +201,19 @@ def _format_counts(labels: Counter[str], most: int = 8) -> str:
     return f"{shown} and {len(labels) - most} more" if len(labels) > most else shown
 
 
-def open_dataset(url: str | PathLike[str], split: Literal["train", "test"] | None = "train", **store_options: Any) -> Dataset:
+def open_dataset(
+    url: str | PathLike[str],
+    split: Literal["train", "test"] | None = "train",
+    *,
+    version: int | None = None,
+    **store_options: Any,
+) -> Dataset:
     """Open a published dataset.
 
     Args:
         url: a folder or any fsspec URL that ``crossdim prepare`` has published to.
         split: ``train``, ``test``, or None for every sample.
+        version: of the dataset, where files were added to it later; None for the newest.
         **store_options: ``endpoint_url``, ``credentials_file``, ``access_key`` with ``secret_key``, ``region``,
             ``anonymous``: as the options of the command line. Without them, credentials come from the environment, the
             profile or the role of this machine.
@@ -215,14 +222,14 @@ def open_dataset(url: str | PathLike[str], split: Literal["train", "test"] | Non
         The samples of the split, by number; nothing but the manifest and the catalog is read yet.
 
     Raises:
-        UsageError: for a split or a store option that does not exist.
+        UsageError: for a split, a version or a store option that does not exist.
         StorageError: if nothing is published there, or the store does not answer.
         RunError: if the split holds no sample.
     """
     if split is not None and split not in list(Split):
         raise UsageError(describe_unknown_name("split", str(split), list(Split)))
     chosen = None if split is None else Split(split)
-    published = open_published(open_bucket_at(url, store_options), split=None)
+    published = open_published(open_bucket_at(url, store_options), split=None, version=version)
     classes = tuple(sorted(label for label in pc.unique(published.table["label"]).to_pylist() if label is not None))
     if chosen is not None:
         table = published.table.filter(pc.equal(published.table["split"], chosen.value))

@@ -84,22 +84,27 @@ class PublishedDataset:
         return values
 
 
-def open_dataset(bucket: Bucket, split: Split | None = Split.TRAIN) -> PublishedDataset:
+def open_dataset(
+    bucket: Bucket, split: Split | None = Split.TRAIN, *, version: int | None = None, prefer_digest: str | None = None
+) -> PublishedDataset:
     """Read the manifest and the catalog of a dataset.
 
     Args:
         bucket: the dataset.
         split: which samples to take; None takes all.
+        version: of the dataset; None for the newest.
+        prefer_digest: of the manifest of the version that is opened where it is still there, as by a run that began with it.
 
     Returns:
         The dataset, with its catalog in memory.
 
     Raises:
+        UsageError: if there is no such version.
         StorageError: if nothing is published there, or a part of the catalog does not have the size and sha256 in the manifest.
         DocumentError: if the manifest or the catalog violates the format.
         RunError: if the split holds no sample.
     """
-    manifest = read_manifest(bucket)
+    manifest = read_manifest(bucket, version, prefer_digest=prefer_digest)
     parts = [
         parse_published_table(bucket.read(e.path), e, CATALOG_SCHEMA, bucket.where(e.path), version=manifest.version)
         for e in manifest.with_role("catalog")

@@ -123,7 +123,10 @@ def pretrain(
         urls = [hide_secrets(escape_name(source.bucket.url)) for source in sources]
         write_run_config(run, validated.identity, urls, provenance)
     if done < config.steps:
-        patient = tuple(Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight) for source in sources)
+        patient = tuple(
+            Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight, manifest=dataset["manifest"])
+            for source, dataset in zip(sources, validated.identity["datasets"], strict=True)
+        )
         job = Job(
             config=config.document(),
             sources=patient,

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.output import check_outside
 from crossdim.storage_schema.errors import DocumentError, Problem, RunError, UsageError
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.config.device_choice import CPU, Device, choose_execution, describe_choice, describe_kept, keep_recorded
 from crossdim.training.config.execution import AUTO
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.data.dataset import PublishedDataset, open_dataset, read_sample
+from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.engine.execution import check_execution
 from crossdim.training.launch.worker import Source, build_identity, build_order
@@ -95,13 +97,13 @@ def validate_run(
     """
     check_outside(run, [source.bucket for source in sources])
     check_run_folder(run)
-    datasets = [open_dataset(source.bucket) for source in sources]
+    before = read_identity(run)
+    datasets = [source.open() for source in begin_sources(sources, before.identity if before else {})]
     weights = [source.weight for source in sources]
     problems = _find_data_problems(config, datasets) + _find_world_problems(config, datasets, weights, world)
     problems += _find_label_problems(config.method.label_names(), datasets)
     if config.mixing.mode == "joint":
         problems += _find_joint_problems(config, datasets)
-    before = read_identity(run)
     asked = config.compute if before is None else keep_recorded(config.compute, before.identity["config"].get("compute", {}))
     if asked.precision == "bf16" and not use_gpu:
         remedy = "use fp32" if before is None else "this run was started with it: go on with --gpu"
@@ -121,8 +123,35 @@ def validate_run(
             f"{run.where('')} holds another run: {describe_differences(before.identity, mine)}. Give what it was started with "
             "(without --recipe, --set and --steps its own settings are taken), or choose another --out"
         )
+    if before is not None:
+        write_lines(_describe_earlier_versions(datasets))
     choice = describe_kept(chosen, devices) if before else describe_choice(asked, chosen, devices)
     return ValidatedRun(config=config, identity=mine, damage=before.damage if before else None, choice=choice)
+
+
+def begin_sources(sources: Sequence[Source], identity: Mapping[str, Any]) -> list[Source]:
+    """The datasets of a run, each with the version that the run began with.
+
+    Args:
+        sources: as they are named now.
+        identity: of the run in the folder; empty if it begins.
+
+    Returns:
+        The datasets, in the same order.
+    """
+    begun = identity.get("datasets", [])
+    if len(begun) != len(sources):
+        return list(sources)
+    return [replace(source, manifest=str(dataset.get("manifest", ""))) for source, dataset in zip(sources, begun, strict=True)]
+
+
+def _describe_earlier_versions(datasets: Sequence[PublishedDataset]) -> list[str]:
+    """A sentence for each dataset to which something was added since the run began."""
+    return [
+        f"{dataset.bucket.where('')} has a newer version; this run goes on with the one that it began with"
+        for dataset in datasets
+        if read_manifest(dataset.bucket).digest != dataset.manifest.digest
+    ]
 
 
 def _build_on_meta(config: Pretraining) -> Method:

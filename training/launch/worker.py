@@ -37,10 +37,19 @@ from crossdim.training.run_dir.resume import resume
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """One dataset of a run and its weight in the mixture."""
+    """One dataset of a run and its weight in the mixture.
+
+    Attributes:
+        manifest: digest of the version that the run began with; empty where it begins.
+    """
 
     bucket: Bucket
     weight: float
+    manifest: str = ""
+
+    def open(self) -> PublishedDataset:
+        """Open the version that the run began with; the newest one where the run begins, or where that version was removed."""
+        return open_dataset(self.bucket, prefer_digest=self.manifest or None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +128,7 @@ def train(job: Job, rank: int, world: int, device: torch.device, control: StopCo
 
 def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, control: StopControl) -> Request:
     config = read_config(job.config, "the run's configuration")
-    datasets = [open_dataset(source.bucket) for source in job.sources]
+    datasets = [source.open() for source in job.sources]
     weights = [source.weight for source in job.sources]
     state = TrainState.build(config, device)
     mine = build_identity(config, datasets, weights)

@@ -83,7 +83,8 @@ def _compare_datasets(before: Identity, now: Identity) -> Iterator[str]:
         if old["preprocessing"] != new["preprocessing"]:
             yield f"the dataset {new['name']} was prepared with another recipe or other settings than the run's {old['name']}"
         elif old != new:
-            yield f"the dataset {new['name']} has other content than the run's {old['name']}"
+            removed = "the version that it began with was removed (crossdim gc), or the dataset was prepared again"
+            yield f"the dataset {new['name']} has other content than the run's {old['name']}: {removed}"
 
 
 def _join_names(datasets: Sequence[Mapping[str, Any]]) -> str:

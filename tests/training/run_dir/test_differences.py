@@ -34,7 +34,11 @@ XR, CT = _dataset("xr"), _dataset("ct")
         (_identity(CT, XR), "the datasets are in another order: they were xr, ct and are ct, xr"),
         (_identity(XR), "the datasets were xr, ct and are xr"),
         (_identity(XR, _dataset("mr")), "the datasets were xr, ct and are xr, mr"),
-        (_identity(XR, _dataset("ct", "n")), "the dataset ct has other content than the run's ct"),
+        (
+            _identity(XR, _dataset("ct", "n")),
+            "the dataset ct has other content than the run's ct: the version that it began with was removed (crossdim gc), or "
+            "the dataset was prepared again",
+        ),
         (
             _identity(XR, _dataset("ct", "n", "q")),
             "the dataset ct was prepared with another recipe or other settings than the run's ct",
