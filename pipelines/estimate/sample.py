@@ -250,7 +250,9 @@ def _publish(markers: Sequence[Marker], tasks: Sequence[Task], context: TaskCont
     manifest, quarantine = publish(out, header, markers, (), (), bank)
     tables = read_tables(out)
     sources = tuple(CountingBucket.wrap(source, requests) for source in context.sources)
-    inputs = SourceInputs(sources=sources, rules=recipe.read, tasks=tuple(tasks), unplanned={})
+    inputs = SourceInputs(
+        sources=sources, rules=recipe.read, items=tuple(item for task in tasks for item in task.items), unplanned={}
+    )
     write_previews(out, look_at_sources(tables, inputs))
     out.put(PAGE, build_page(out, tables))
     return _Published(

@@ -173,7 +173,7 @@ def _run_preparation(
     remove_scratch(preparation.out)
     notes += tell_flagged(catalog)
     outcome = _summarise(manifest, quarantine, planned, start)
-    inputs = SourceInputs(sources=sources, rules=preparation.recipe.read, tasks=plan.tasks, unplanned=planned.unplanned)
+    inputs = SourceInputs(sources=sources, rules=preparation.recipe.read, items=tuple(plan.items), unplanned=planned.unplanned)
     told = (*tell_parts(parts, preparation.split), *planned.notes, *notes)
     outcome = replace(outcome, parts=parts, notes=told, inputs=inputs)
     if earlier is None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.jobs.items import Item, ItemFile, Task
+from crossdim.pipelines.jobs.items import Item, ItemFile
 from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.plan import Plan
 from crossdim.pipelines.jobs.scan_result import ScanResult
@@ -35,26 +35,25 @@ class SourceInputs:
     Attributes:
         sources: as folders.
         rules: by which they are read.
-        tasks: of the plan.
+        items: of the plan.
         unplanned: inputs that the plan refused or ignored, the first of each rule, by name.
     """
 
     sources: tuple[Bucket, ...]
     rules: ReadRules
-    tasks: tuple[Task, ...]
+    items: tuple[Item, ...]
     unplanned: dict[str, SourceInput]
 
     def find(self, uris: Collection[str]) -> dict[str, SourceInput]:
         """Find inputs, and files of inputs, by their names in the dataset; of other names nothing."""
         wanted = set(uris)
         found = {uri: one for uri, one in self.unplanned.items() if uri in wanted}
-        for task in self.tasks:
-            for item in task.items:
-                if item.uri in wanted:
-                    found[item.uri] = SourceInput(files=item.files, facts={}, item=item)
-                for file in item.files:
-                    if file.uri in wanted and file.uri != item.uri:
-                        found[file.uri] = SourceInput(files=(file,), facts={})
+        for item in self.items:
+            if item.uri in wanted:
+                found[item.uri] = SourceInput(files=item.files, facts={}, item=item)
+            for file in item.files:
+                if file.uri in wanted and file.uri != item.uri:
+                    found[file.uri] = SourceInput(files=(file,), facts={})
         return found
 
 

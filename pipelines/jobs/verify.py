@@ -139,6 +139,9 @@ def check_tables(dataset: Bucket, version: int | None = None) -> TableCheck:
         dataset: where it is published.
         version: of the dataset; None for the newest.
 
+    Returns:
+        What is wrong with them, and what is to be asked of each object.
+
     Raises:
         UsageError: if there is no such version.
         StorageError: if nothing is published there.
