@@ -116,6 +116,14 @@ def _create(dataset: Bucket, path: str, data: bytes) -> bool:
     return dataset.create(path, data) or dataset.read(path) == data
 
 
+def find_newest_manifest(dataset: Bucket) -> Manifest | None:
+    """Find the manifest of the highest version, for those who write: if it is not the newest yet, it becomes that."""
+    if not dataset.exists(MANIFEST_PATH):
+        return None
+    finish_publication(dataset)
+    return find_manifest(dataset)
+
+
 def finish_publication(dataset: Bucket) -> None:
     """Make the highest version the newest one, also where whoever published it was killed in between.
 
@@ -124,7 +132,7 @@ def finish_publication(dataset: Bucket) -> None:
     known = list_versions(dataset)
     while known:
         newest, data = known[-1], dataset.read(version_path(known[-1]))
-        if not dataset.exists(MANIFEST_PATH) or dataset.read(MANIFEST_PATH) != data:
+        if dataset.read(MANIFEST_PATH) != data:
             dataset.put(MANIFEST_PATH, data)
         known = list_versions(dataset)
         if known[-1] == newest:

@@ -11,7 +11,7 @@ from functools import partial
 from crossdim.foundation import signals
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.manifest_file import find_manifest, finish_publication
+from crossdim.foundation.manifest_file import find_newest_manifest
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
@@ -81,8 +81,7 @@ def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResul
     start, earlier = time.monotonic(), None
     check_apart(preparation.out, preparation.sources)
     preparation.pseudonyms.check(preparation.out)
-    finish_publication(preparation.out)
-    manifest = find_manifest(preparation.out)
+    manifest = find_newest_manifest(preparation.out)
     if manifest is None:
         check_free(preparation.out)
         preparation.out.check_writable()
