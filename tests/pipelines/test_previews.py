@@ -299,6 +299,19 @@ def test_inputs_are_found_behind_hashed_names(refused: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.integration
+def test_sources_in_a_store_are_seen_as_those_of_a_folder(refused: Path, s3_bucket: Bucket) -> None:
+    raw, out = s3_bucket.at("raw"), s3_bucket.at("ct")
+    for path in sorted((refused.parent / "raw").rglob("*")):
+        if path.is_file() and not path.name.startswith(".crossdim"):
+            raw.put(str(path.relative_to(refused.parent / "raw")), path.read_bytes())
+    store = ["--endpoint-url", str(s3_bucket.options.endpoint_url), "--access-key", "k", "--secret-key", "s"]
+    names = ["--source-names", "relative", "--salt-file", str(refused.parent / "raw" / ".crossdim-salt")]
+    assert main(["prepare", raw.url, *VOLUMES, *names, *store, "--out", out.url]) == 3
+    assert out.read(PREVIEWS) == (refused / PREVIEWS).read_bytes()
+    assert out.read(PAGE) == (refused / PAGE).read_bytes()
+
+
+@pytest.mark.integration
 def test_no_more_is_read_than_allowed(refused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
