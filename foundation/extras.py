@@ -20,6 +20,8 @@ EXTRAS = {
     "scipy": ("SciPy", "train"),
     "sklearn": ("scikit-learn", "train"),
     "tensorboardX": ("tensorboardX", "train"),
+    "wandb": ("Weights & Biases", "wandb"),
+    "mlflow": ("MLflow", "mlflow"),
     "nilearn": ("nilearn", "demo"),
     "skimage": ("scikit-image", "demo"),
 }

@@ -17,6 +17,8 @@ USES = {
     "s3": "s3:// locations",
     "ray": "prepare and verify of large jobs, pretrain with --workers above 0, --ray-address",
     "train": "pretrain, evaluate and study",
+    "wandb": "pretrain --track wandb",
+    "mlflow": "pretrain --track mlflow",
     "demo": "the demo",
 }
 

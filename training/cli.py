@@ -30,6 +30,7 @@ from crossdim.training.option_values import (
 )
 from crossdim.training.recipe_names import RECIPE_NAMES
 from crossdim.training.study_subjects import STUDY_SUBJECTS
+from crossdim.training.tracker_names import TRACKER_NAMES
 
 if TYPE_CHECKING:
     from crossdim.foundation.settings import Families
@@ -84,7 +85,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         print_result(document, table, as_json=arguments.json)
         return DONE
     provenance = record_run(arguments.recipe, config, use_gpu=arguments.gpu)
-    before = pretrain(config, sources, run, workers, saving, arguments.threads, provenance, pictures_at)
+    before = pretrain(config, sources, run, workers, saving, arguments.threads, provenance, pictures_at, tuple(arguments.track))
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": hide_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
@@ -210,6 +211,8 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     drawn = "after these steps views and restorations of a few samples are drawn for the page of the run"
     drawn += f", or {NONE} (default: {PICTURES_AT.replace('%', '%%')})"
     verb.add_argument("--pictures-at", type=parse_chosen_steps, default=PICTURES_AT, metavar="STEP|P%,...", help=drawn)
+    tracked = f"also send the numbers of TensorBoard to {' or '.join(TRACKER_NAMES)}; pictures stay in the folder of the run"
+    verb.add_argument("--track", choices=TRACKER_NAMES, nargs="+", default=[], metavar="TRACKER", help=tracked)
     looks = "seconds between looks for more workers, in an elastic run"
     verb.add_argument("--resize-every", type=parse_seconds, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, bytes and requests, from a few steps in this process; start and write nothing"
@@ -223,7 +226,8 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
         verb,
         [
             "crossdim pretrain --recipe cdssl-p3d:tiny --data data/xr data/ct --out runs/first --workers 0 --steps 200",
-            "crossdim pretrain --recipe cdssl-p3d --data s3://lab/ct:0.5 s3://lab/xr:0.5 --out s3://lab/a --workers 2:16 --gpu",
+            "crossdim pretrain --recipe cdssl-p3d --data s3://lab/ct:0.5 s3://lab/xr:0.5 --out s3://lab/a --workers 2:16 --gpu "
+            "--track wandb",
         ],
         RECIPE_NAMES,
     )

@@ -131,7 +131,7 @@ def test_every_package_of_the_table_is_in_the_extra_that_is_named() -> None:
     """Directly, or as part of what the extra installs."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     through = {"grpc": "ray", "pandas": "ray", "pydantic": "ray", "aiobotocore": "s3fs", "botocore": "s3fs", "aiohttp": "s3fs"}
-    named = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
+    named = {"sklearn": "scikit-learn", "skimage": "scikit-image", "mlflow": "mlflow-skinny"}
     for package, (_, extra) in EXTRAS.items():
         wanted = through.get(package, named.get(package, package))
         assert any(requirement.startswith((f"{wanted}>", f"{wanted}[")) for requirement in declared[extra]), package

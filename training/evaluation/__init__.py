@@ -27,6 +27,7 @@ from crossdim.training.evaluation.checkpoint_probes import (
     write_checkpoint_results,
 )
 from crossdim.training.evaluation.features import classes, compute_features, read_labelled
+from crossdim.training.evaluation.figures import list_figures, publish_figures
 from crossdim.training.evaluation.networks import build_untrained, load_trained
 from crossdim.training.evaluation.probes import ProbeComparison, count_usable_folds
 from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
@@ -38,6 +39,7 @@ from crossdim.training.run_dir.output_check import check_run_folder
 from crossdim.training.run_dir.picture_log import write_galleries
 from crossdim.training.show.evaluation import CheckpointResult, ProbeResult
 from crossdim.training.show.facts import read_facts
+from crossdim.training.show.findings import describe_verdict
 from crossdim.training.show.page import build_card, build_page
 
 #: Seeds of untrained baselines start here, far from the seeds of runs.
@@ -167,6 +169,8 @@ def evaluate(
         document["checkpoints"] = of_checkpoints["results"]
         lines += format_checkpoint_results(findings.of_checkpoints)
     facts = read_facts(run, time.time(), identity)
+    figures = list_figures(findings.results, findings.restored)
+    publish_figures(run, config.document(), step, figures, findings.of_checkpoints, describe_verdict(facts), findings.shown)
     run.put(CARD, build_card(facts))
     run.put(REPORT, build_page(facts))
     return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])

@@ -41,6 +41,7 @@ from crossdim.training.run_dir.events import EventLog
 from crossdim.training.run_dir.layout import CONFIG, RAY
 from crossdim.training.run_dir.run_config import write_run_config
 from crossdim.training.run_dir.run_identity import read_identity
+from crossdim.training.trackers.table import read_variables
 
 _LOG = logging.getLogger(__name__)
 #: A store that does not answer is asked again for so long by workers; before they start, a mistyped address is an error at once.
@@ -83,6 +84,7 @@ def pretrain(
     threads: int,
     provenance: dict[str, Any] | None = None,
     pictures_at: tuple[int, ...] = (),
+    trackers: tuple[str, ...] = (),
 ) -> int:
     """Start a run, or go on with the one in ``run``, until it is done.
 
@@ -95,6 +97,7 @@ def pretrain(
         threads: of each worker that read samples and draw views.
         provenance: recorded with the configuration of a new run, for people.
         pictures_at: steps after which pictures of a few samples are drawn.
+        trackers: beside TensorBoard, by name.
 
     Returns:
         The steps that were done before.
@@ -106,6 +109,8 @@ def pretrain(
     """
     if workers.most:
         require("ray", "pretrain")
+    for name in trackers:
+        require(name, f"pretrain --track {name}")
     if workers.use_gpu and (not workers.most or starts_here(workers.address)):
         check_gpus(torch.cuda.device_count(), *workers.span, "this machine", may_join=False)
     validated = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu, find_devices=workers.find_devices)
@@ -135,6 +140,8 @@ def pretrain(
             threads=threads,
             extensions=tuple(list_extensions(config)),
             pictures_at=pictures_at,
+            trackers=trackers,
+            variables=read_variables() if trackers else {},
         )
         with show_run_progress(run, done, config.steps, quiet=workers.quiet) as progress:
             if workers.most:

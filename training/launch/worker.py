@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from crossdim.training.data.mixture import integer_weights
 from crossdim.training.data.order import DatasetOrder, Order
 from crossdim.training.engine.control import Request, StopControl
 from crossdim.training.engine.loop import Hook, Schedule, fit
+from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.extensions import list_extensions, load_extensions
 from crossdim.training.launch.process_control import PROCESS_CONTROL
@@ -33,6 +34,8 @@ from crossdim.training.run_dir.events import EventLog
 from crossdim.training.run_dir.logger import RunLogger
 from crossdim.training.run_dir.rereads import RereadReporter
 from crossdim.training.run_dir.resume import resume
+from crossdim.training.trackers.table import set_variables
+from crossdim.training.trackers.tracking import Tracking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +66,8 @@ class Job:
     threads: int = 2
     extensions: tuple[str, ...] = ()
     pictures_at: tuple[int, ...] = ()
+    trackers: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_order(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> Order:
@@ -159,9 +164,15 @@ def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, con
         checkpointer = functools.partial(AsyncCheckpointer, job.run, header, job.saving, state, writer, control)
         hooks: list[Hook]
         if rank == 0:
-            logger = RunLogger(job.run, open_log(), writer, done, config.steps, skipped)
+            logger = RunLogger(job.run, open_log(), writer, done, config.steps, skipped, job.config)
+            tracking = stack.enter_context(Tracking(job.run, job.trackers, job.config, done, config.steps))
             pictures = PictureHook(job.run, config, datasets, state, job.pictures_at)
-            hooks = [logger, checkpointer(open_log(), logger.before_checkpoint), rereads, pictures]
+
+            def before_checkpoint(record: StepRecord) -> None:
+                logger.before_checkpoint(record)
+                tracking.before_checkpoint(record)
+
+            hooks = [logger, tracking, checkpointer(open_log(), before_checkpoint), rereads, pictures]
             stack.enter_context(logger)
             stack.enter_context(contextlib.closing(pictures)).start(done)
         else:
@@ -213,5 +224,6 @@ def run_ray_worker(job: Job) -> None:
     import ray.train.torch
 
     load_extensions(job.extensions)
+    set_variables(job.variables)
     context = ray.train.get_context()
     train(job, context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device(), PROCESS_CONTROL)

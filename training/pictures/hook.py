@@ -21,6 +21,7 @@ from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.pictures.sample_pictures import SamplePictures
 from crossdim.training.run_dir.background_writer import BackgroundWriter
+from crossdim.training.run_dir.boards import write_picture_board
 from crossdim.training.run_dir.layout import step_pictures_path
 from crossdim.training.run_dir.picture_log import list_picture_steps, remove_pictures_after, write_galleries
 
@@ -88,6 +89,7 @@ class PictureHook:
                 self._network.load_state_dict(weights)
             galleries, left_out = self._samples.draw(done, self._network)
             size = write_galleries(self._run, step_pictures_path(done), galleries)
+            write_picture_board(self._run, done, galleries)
         except (CrossdimError, RuntimeError, MemoryError) as error:  # of the store, of PyTorch: training does not need them
             _LOG.warning("step %d: its pictures are missing, and the run goes on: %s", done, error)
             return

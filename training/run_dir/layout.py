@@ -12,6 +12,9 @@ Paths are relative to the folder of the run. ``<step>`` counts steps done, with 
 ``encoder.pt``                                                 spec and weights of the encoder
 ``metrics/<step>.jsonl``                                       a line for each step from that step on
 ``tensorboard/events.out.tfevents.<step>``                     the same numbers for TensorBoard
+``tensorboard/pictures/events.out.tfevents.<step>``            ``pictures/<step>.json`` for TensorBoard
+``tensorboard/evaluation/events.out.tfevents.<step>``          of ``crossdim evaluate``: figures, verdict, pictures
+``trackers/<name>.json``                                       which run of W&B or MLflow this is, and what it has
 ``progress.json``                                              how far the run is
 ``events/<number>-<writer>-<kind>-<step>.json``                what happened to the run
 ``ray/...``                                                    Ray's marker and snapshot, and ``ray/requester``
@@ -27,6 +30,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from crossdim.training.tracker_names import TRACKER_NAMES
+
 CONFIG = "config.json"
 ENCODER = "encoder.pt"
 PROGRESS = "progress.json"
@@ -41,6 +46,9 @@ SHARD_INDEX = "index.json"
 METRICS, TENSORBOARD, EVENTS = "metrics", "tensorboard", "events"
 #: The folder of the pictures that a run draws while it goes on.
 STEP_PICTURES = "pictures"
+#: Below that of TensorBoard.
+PICTURE_BOARDS, EVALUATION_BOARDS = f"{TENSORBOARD}/pictures", f"{TENSORBOARD}/evaluation"
+TRACKERS = "trackers"
 #: Where Ray Train keeps its notes, and the name under which the newest driver of the run has reserved machines.
 RAY = "ray"
 RAY_REQUESTER = f"{RAY}/requester"
@@ -50,6 +58,8 @@ RAY_MARKER, RAY_SNAPSHOT = f"{RAY}/.validate_storage_marker", f"{RAY}/checkpoint
 _CHECKPOINT = re.compile(r"step-\d{8}")
 _CHECKPOINT_PATH = re.compile(rf"{CHECKPOINTS}/({_CHECKPOINT.pattern})/")
 _SEGMENT = re.compile(rf"(?:{METRICS}/(\d{{1,15}})\.jsonl|{TENSORBOARD}/events\.out\.tfevents\.(\d{{1,15}}))\Z")
+_BOARD = re.compile(rf"(?:{PICTURE_BOARDS}|{EVALUATION_BOARDS})/events\.out\.tfevents\.(\d{{8}})\Z")
+_TRACKER = re.compile(rf"{TRACKERS}/({'|'.join(TRACKER_NAMES)})\.json\Z")
 _STEP_PICTURES = re.compile(rf"{STEP_PICTURES}/(\d{{8}})\.json\Z")
 _EVENT = re.compile(rf"{EVENTS}/(\d{{1,15}})-(?:([a-z0-9]+\.[0-9a-f]{{8}})-)?([a-z-]+)-(\d{{1,15}})\.json\Z")
 _SHARD = rf"{re.escape(SHARD_INDEX)}|(?:shard|whole)-\d{{5}}-\d{{5}}\.bin"
@@ -112,6 +122,27 @@ def tensorboard_path(first_step: int) -> str:
     return f"{TENSORBOARD}/events.out.tfevents.{first_step:08d}"
 
 
+def picture_board_path(step: int) -> str:
+    """The event file of TensorBoard with the pictures that were drawn after ``step`` steps."""
+    return f"{PICTURE_BOARDS}/events.out.tfevents.{step:08d}"
+
+
+def evaluation_board_path(step: int) -> str:
+    """The event file of TensorBoard with the evaluation after ``step`` steps."""
+    return f"{EVALUATION_BOARDS}/events.out.tfevents.{step:08d}"
+
+
+def tracker_path(name: str) -> str:
+    """The note on the run of a tracker."""
+    return f"{TRACKERS}/{name}.json"
+
+
+def tracker_of(path: str) -> str | None:
+    """The tracker whose note an object is; None for other paths."""
+    match = _TRACKER.match(path)
+    return match[1] if match else None
+
+
 def first_step_of(path: str) -> int | None:
     """The step that an object of :func:`metrics_path` or :func:`tensorboard_path` begins with; None for other paths."""
     match = _SEGMENT.match(path)
@@ -151,7 +182,7 @@ def parse_event_path(path: str) -> EventName | None:
 
 def is_in_layout(path: str) -> bool:
     """Whether a path is one that a run writes."""
-    if path in _SINGLE or any(pattern.match(path) for pattern in (_SEGMENT, _STEP_PICTURES, _EVENT)):
+    if path in _SINGLE or any(pattern.match(path) for pattern in (_SEGMENT, _BOARD, _STEP_PICTURES, _TRACKER, _EVENT)):
         return True
     match = _CHECKPOINT_PATH.match(path)
     return match is not None and _IN_CHECKPOINT.match(path[match.end() :]) is not None

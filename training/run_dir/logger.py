@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CrossdimError
@@ -27,13 +27,23 @@ class RunLogger:
         done: steps done before this start.
         steps: of the whole run.
         skipped: newer checkpoints that this start did not take, with the reasons.
+        config: document of the configuration, which the first start tells TensorBoard.
     """
 
     def __init__(
-        self, run: Bucket, log: EventLog, writer: BackgroundWriter, done: int, steps: int, skipped: Sequence[str] = ()
+        self,
+        run: Bucket,
+        log: EventLog,
+        writer: BackgroundWriter,
+        done: int,
+        steps: int,
+        skipped: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self._run, self._events, self._writer, self._done, self._steps, self._skipped = run, log, writer, done, steps, skipped
         self._metrics = MetricLog(run, done, steps, writer)
+        if config and not done:
+            self._metrics.describe(config)
 
     def __enter__(self) -> Self:
         for text in self._skipped:

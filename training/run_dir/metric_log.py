@@ -6,17 +6,20 @@ See ``metrics`` for the format. Segments begin where a checkpoint ended, so that
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import UnreachableError
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir.background_writer import BackgroundWriter
 from crossdim.training.run_dir.layout import METRICS, PROGRESS, TENSORBOARD, metrics_path, tensorboard_path
-from crossdim.training.run_dir.metrics import list_segments, parse_step, read_recent, step_of
+from crossdim.training.run_dir.metrics import list_figures, list_segments, parse_step, read_recent, step_of
 from crossdim.training.run_dir.records import read_lines, record_text
+from crossdim.training.run_dir.settings_table import list_values
 from crossdim.training.run_dir.tensorboard import TensorBoardWriter
 
 #: Seconds between writes of the open segment and of the progress note.
@@ -60,11 +63,22 @@ class MetricLog:
                 self._run.put(path, "".join(f"{line}\n" for line in kept).encode())
         return max(0, logged[-1] + 1 - step) if logged else 0
 
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Add the configuration, as text and as a table, to what TensorBoard shows.
+
+        Args:
+            config: document of the run's configuration.
+        """
+        lines = json.dumps(config, indent=2, sort_keys=True).splitlines()
+        self._tensorboard.add_text(self._segment, "configuration", "\n".join(f"    {line}" for line in lines))
+        self._tensorboard.add_settings(list_values(config))
+
     def add(self, record: StepRecord) -> None:
         """Add a step; now and then have the open segment written."""
         self._newest = record
-        self._lines.append(record_text(asdict(record) | record.rates | {"time_s": time.time()}))
-        self._tensorboard.add(record.step, _values(record))
+        members = asdict(record) | record.rates
+        self._lines.append(record_text(members | {"time_s": time.time()}))
+        self._tensorboard.add(record.step, list_figures(members))
         if time.monotonic() - self._written > EVERY_S and self._writer.idle:
             # What cannot be put now is put two seconds later, with more; only a checkpoint waits for the store.
             self._write(record, self._try_put)
@@ -96,13 +110,7 @@ class MetricLog:
     def close_segment(self, record: StepRecord) -> None:
         """Have the open segment written, which ends with ``record``, and begin the next; for a checkpoint after this step."""
         self._write(record, self._run.put)
+        if record.step + 1 == self._total:
+            self._tensorboard.add_end()
         self._writer.write(self._run.put, tensorboard_path(self._segment), self._tensorboard.take())
         self._segment, self._lines = record.step + 1, []
-
-
-def _values(record: StepRecord) -> dict[str, float]:
-    """The numbers that TensorBoard shows, by name."""
-    values = {name: getattr(record, name) for name in ("loss", "lr", "grad_norm", "wait_s", "step_s")}
-    for folder in ("terms", "monitors", "counts", "rates"):
-        values |= {f"{folder}/{name}": value for name, value in getattr(record, folder).items()}
-    return values

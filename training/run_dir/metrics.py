@@ -72,6 +72,18 @@ def parse_step(line: str) -> Record | None:
     return ABSENT | record
 
 
+def list_figures(record: Record) -> dict[str, float]:
+    """The numbers of a step that trackers show, by name.
+
+    Args:
+        record: of the step, with its rates.
+    """
+    figures: dict[str, float] = {name: record[name] for name in ("loss", "lr", "grad_norm", "wait_s", "step_s")}
+    for folder in ("terms", "monitors", "counts"):
+        figures |= {f"{folder}/{name}": value for name, value in record[folder].items()}
+    return figures | {f"rates/{name}": record[name] for name in ("samples_per_s", "voxels_per_s") if name in record}
+
+
 def step_of(line: str, number: int) -> int:
     """The step of a line.
 

@@ -10,7 +10,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.page.pictures import Gallery, Picture
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import StorageError, UnreachableError
-from crossdim.training.run_dir.layout import STEP_PICTURES, pictures_step_of, step_pictures_path
+from crossdim.training.run_dir.layout import STEP_PICTURES, picture_board_path, pictures_step_of, step_pictures_path
 
 
 def write_galleries(run: Bucket, path: str, galleries: Sequence[Gallery]) -> int:
@@ -75,7 +75,7 @@ def remove_pictures_after(run: Bucket, step: int) -> None:
     """
     for later in list_picture_steps(run):
         if later > step:
-            run.delete(step_pictures_path(later))
+            run.delete_exactly([step_pictures_path(later), picture_board_path(later)])
 
 
 def read_step_pictures(run: Bucket, step: int) -> list[Gallery]:

@@ -1,0 +1,1 @@
+"""Trackers outside of the run's folder: W&B and MLflow."""
