@@ -158,7 +158,7 @@ def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ..
     if info.affine is not None or not headers:
         assert info.spacing_mm is not None
         if info.slice:
-            check_single(replace(info.slice, frames=1))
+            check_single(replace(info.slice, frames=1, mosaic=False))
         return info.shape, info.spacing_mm
     for number, header in enumerate(headers):
         with number_files([number]):

@@ -24,6 +24,7 @@ from crossdim.pipelines.readers.dicom_header import (
     read_modality,
     read_slice_header,
 )
+from crossdim.pipelines.readers.dicom_mosaic import cut_tiles, read_mosaic
 from crossdim.pipelines.readers.dicom_terms import UNKNOWN_TERM, uid_name
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.raw import ReadRules, check_expansion
@@ -69,7 +70,7 @@ def check_single(header: SliceHeader, *, colour: bool = False) -> None:
         fault = header.frames_fault or "not read here: volumes of enhanced multi-frame DICOM are, convert others to NIfTI"
         raise SampleError("multi_frame", f"{header.frames} frames in one file: {fault}")
     if header.mosaic:
-        raise SampleError("mosaic", "a Siemens mosaic holds many slices in one picture; convert it to NIfTI")
+        raise SampleError("mosaic", header.frames_fault or "a Siemens mosaic holds the slices of a volume; it is no image")
     if header.float_pixels:
         raise SampleError("float_pixels", "FloatPixelData is not read; integer PixelData is, or convert the file to NIfTI")
     _check_photometric(header, colour)
@@ -110,7 +111,7 @@ def read_pixels(data: bytes, rules: ReadRules, *, colour: bool = False) -> Store
 
 
 def read_frames(data: bytes, rules: ReadRules) -> list[StoredPixels]:
-    """Read headers and stored pixels of the frames of a file with functional groups.
+    """Read headers and stored pixels of the frames of a file with functional groups, or of the tiles of a mosaic.
 
     Args:
         data: the file.
@@ -124,7 +125,9 @@ def read_frames(data: bytes, rules: ReadRules) -> list[StoredPixels]:
     """
     with translate_errors("the DICOM file cannot be read"):
         dataset, header = _parse(data)
-        check_single(replace(header, frames=1))
+        check_single(replace(header, frames=1, mosaic=False))
+        if header.mosaic and header.frames == 1:
+            return _read_tiles(dataset, header, data, rules)
         if not has_frame_groups(dataset):
             raise SampleError("multi_frame", f"{header.frames} frames in one file, and nothing says where each of them lies")
         frames = flatten_frames(dataset, header.frames)
@@ -133,6 +136,15 @@ def read_frames(data: bytes, rules: ReadRules) -> list[StoredPixels]:
     return [
         StoredPixels(dataset=frame, header=one, pixels=plane, notes=notes)
         for frame, one, plane in zip(frames, headers, pixels.reshape(header.frames, header.rows, header.columns), strict=True)
+    ]
+
+
+def _read_tiles(dataset: Any, header: SliceHeader, data: bytes, rules: ReadRules) -> list[StoredPixels]:
+    mosaic = read_mosaic(dataset, header)
+    pixels, notes = _decode(dataset, header, data, rules)
+    return [
+        StoredPixels(dataset=dataset, header=one, pixels=tile, notes=notes)
+        for one, tile in zip(mosaic.slices, cut_tiles(pixels, mosaic), strict=True)
     ]
 
 

@@ -16,6 +16,7 @@ from crossdim.pipelines.readers.deflated import inflate_dataset
 from crossdim.pipelines.readers.dicom_cut import HeaderStream, check_no_image, truncated_error
 from crossdim.pipelines.readers.dicom_errors import translate_errors
 from crossdim.pipelines.readers.dicom_frames import FrameStack, flatten_frames, has_frame_groups, stack_frames
+from crossdim.pipelines.readers.dicom_mosaic import read_mosaic
 from crossdim.pipelines.readers.dicom_terms import SEGMENTATION_CLASSES, UNKNOWN_TERM, known_uid
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
 from crossdim.pipelines.readers.raw import HEAD_BYTES, ReadRules
@@ -124,10 +125,19 @@ def _build_header_info(
 
 
 def _stack_frames(dataset: Any, header: SliceHeader, sop_class: str) -> FrameStack | None:
-    """What several frames of one file make; None for one frame, or frames of which the header states nothing."""
+    """What frames or tiles make; None for one image, and for frames of which the header states nothing."""
+    if header.mosaic and header.frames == 1:
+        return _stack_mosaic(dataset, header)
     if header.frames == 1 or header.segmentation or not has_frame_groups(dataset):
         return None
     return stack_frames([read_slice_header(frame, sop_class) for frame in flatten_frames(dataset, header.frames)])
+
+
+def _stack_mosaic(dataset: Any, header: SliceHeader) -> FrameStack:
+    try:
+        return stack_frames(read_mosaic(dataset, header).slices)
+    except SampleError as error:
+        return FrameStack(geometry=None, reason=error.reason)
 
 
 def _identify_without_pixels(data: bytes) -> Unread:

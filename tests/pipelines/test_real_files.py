@@ -11,6 +11,8 @@ import pydicom
 import pytest
 
 from crossdim.pipelines.readers.dicom_header import read_header as read_dicom_header
+from crossdim.pipelines.readers.dicom_header import read_slice_header
+from crossdim.pipelines.readers.dicom_mosaic import _parse_csa, read_mosaic
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.probe import probe
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
@@ -38,8 +40,11 @@ REFERENCED = (
 )
 #: Files with an all-zero sform that their sound qform places; an error before the qform was asked.
 PLACED_BY_QFORM = ("singular_affine.nii.gz",)
-#: Enhanced multi-frame DICOM, one volume in each file.
-MULTI_FRAME = ("d2n_hyperfine", "d2n_philips_enh", "d2n_siemens_mf", "mr_enhanced_xa10")
+#: Enhanced multi-frame DICOM and mosaics, one volume in each file.
+MULTI_FRAME = ("d2n_hyperfine", "d2n_philips_enh", "d2n_siemens_mf", "mr_enhanced_xa10", "mr_mosaic_b17", "d2n_siemens_mosaic")
+#: Tiles run against the slices of the protocol. The reference has these voxels, but grows from the first tile in the protocol's
+#: direction, which puts 49 of its 50 slices where none was acquired: our first slice lies where the protocol has it.
+PLACED_BY_PROTOCOL = {"d2n_siemens_mosaic": 49 * 3.08}
 #: Series of several volumes.
 SEVERAL_VOLUMES = ("d2n_ge_dti", "mr_epi_ge_4d", "mr_epi_ge_zugfahrt")
 REFUSED_SERIES = {
@@ -174,7 +179,21 @@ def test_multi_frame_files_agree_with_their_reference(real_data, name):
         assert np.allclose(np.array(sample.affine)[:, [2, 1, 0, 3]], np.array(info.affine))
         sample = orient(sample)
         assert np.allclose(sample.array[0], expected, atol=1e-3)
-        assert np.allclose(np.array(sample.affine)[:3, [2, 1, 0, 3]], image.affine[:3], atol=2e-3)
+        affine = np.array(sample.affine)[:3, [2, 1, 0, 3]]
+        assert np.allclose(affine[:, :3], image.affine[:3, :3], atol=2e-3)
+        assert np.linalg.norm(affine[:, 3] - image.affine[:3, 3]) == pytest.approx(PLACED_BY_PROTOCOL.get(name, 0), abs=2e-3)
+
+
+def test_the_private_header_of_a_mosaic_says_what_its_protocol_says(real_data):
+    """Two statements of one thing, by two parsers: the number of slices, and their direction."""
+    path = next((real_data / "dicom_series" / "mr_mosaic_b17").iterdir())
+    dataset = pydicom.dcmread(path)
+    image = _parse_csa(dataset[0x00291010].value)
+    del dataset[0x00291010], dataset[0x0019100A]
+    mosaic = read_mosaic(dataset, read_slice_header(dataset, ""))
+    first, last = (np.array(mosaic.slices[number].position_mm) for number in (0, -1))
+    assert list(image["NumberOfImagesInMosaic"]) == [mosaic.num_slices]
+    assert np.allclose(image["SliceNormalVector"], (last - first) / np.linalg.norm(last - first), atol=1e-6)
 
 
 def test_one_sop_instance_uid_in_all_slices_is_no_obstacle(real_data):
