@@ -30,6 +30,17 @@ class Bar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
     monitor_interval = 0
     _instances: ClassVar[WeakSet[Any]] = WeakSet()
 
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar is drawn from. It leaves two columns free, for the ^C that a terminal writes behind it.
+
+        Behind a full line the terminal would begin another one, and the bar would stand there twice.
+        """
+        found: dict[str, Any] = super().format_dict
+        if found["ncols"]:
+            found["ncols"] -= len("^C")
+        return found
+
     def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> None:
         """Draw the bar.
 
