@@ -55,14 +55,14 @@ class Supervised:
         self.secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def run(self, name: str, *more: str) -> None:
+    def run(self, name: str, *more: str, **variables: str) -> None:
         """Keep a unit running until the cluster is closed."""
         (line,), (pause,) = unit(name)["ExecStart"], unit(name)["RestartSec"]
         loop = f'while :; do "$@"; echo "ended with status $?"; sleep {pause}; done'
         # Folders of their own, as on two machines: a node that unpacks a job's code throws away what is unpacked there already.
         place = ("--object-manager-port=0", "--object-store-memory=100000000", f"--temp-dir={self.folder}/{name[-12:-8]}")
         command = ["bash", "-c", loop, name, *shlex.split(line), *place, *more]
-        settings = _clean() | environment(name) | self.secret
+        settings = _clean() | environment(name) | self.secret | variables
         with (self.folder / f"{name}.log").open("wb") as log:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
             self.processes.append(subprocess.Popen(command, env=settings, start_new_session=True, **streams))
