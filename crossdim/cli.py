@@ -20,6 +20,7 @@ VERBS = {
     "runs": ("training.cli", "list the runs below a folder with their state and best probe, or remove some"),
     "evaluate": ("training.cli", "compare a run's encoder with untrained ones by probes and write report.html"),
     "study": ("training.cli", "train several configurations with several seeds and write one table; the same command resumes"),
+    "gc": ("gc_cli", "remove earlier versions of a dataset"),
     "recipes": ("recipe_cli", "list the recipes of all verbs, or every setting of one with its meaning"),
     "doctor": ("doctor_cli", "check this installation, a storage location and a Ray cluster, and say what to do"),
     "completion": ("completion_cli", "print a script by which bash, zsh or fish completes commands"),

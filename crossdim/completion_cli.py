@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-from crossdim import doctor_cli, recipe_cli, show_cli
+from crossdim import doctor_cli, gc_cli, recipe_cli, show_cli
 from crossdim.foundation import entry_point
 from crossdim.foundation.config_options import option_key
 from crossdim.pipelines import cli as pipelines
@@ -61,7 +61,7 @@ def build_whole_parser(shell: str) -> argparse.ArgumentParser:
 
     whole = entry_point.Parser(prog="crossdim")
     verbs = whole.add_subparsers(metavar="VERB")
-    for module in (pipelines, training, recipe_cli, show_cli, doctor_cli, sys.modules[__name__]):
+    for module in (pipelines, training, recipe_cli, show_cli, doctor_cli, gc_cli, sys.modules[__name__]):
         module.add_verbs(verbs)
     for verb, parser in verbs.choices.items():
         for action in parser._actions:

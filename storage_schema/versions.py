@@ -13,6 +13,16 @@ MANIFESTS = "manifests"
 _VERSION = re.compile(rf"{MANIFESTS}/v([1-9][0-9]*)\.json\Z")
 
 
+#: Names of objects that preparations write, of any version.
+_OBJECT = re.compile(
+    rf"{MANIFESTS}/v[1-9][0-9]*\.json"
+    r"|inputs/[0-9a-f]{16}\.json"
+    r"|(catalog|quarantine|ignored)/(v[1-9][0-9]*-[0-9a-f]{8}/)?part-[0-9]{5,}\.parquet"
+    r"|images/[^/]+-[0-9]{6,}\.tar"
+    r"|superpatches/[^/]+\.zarr/(zarr\.json|c/[0-9]+/0/0/0)"
+)
+
+
 def version_path(version: int) -> str:
     """Path of the manifest of a version inside the dataset, where there are several."""
     return f"{MANIFESTS}/v{version}.json"
@@ -57,3 +67,8 @@ def table_part_path(role: str, number: int, mark: str) -> str:
 def inputs_path(plan_digest: str) -> str:
     """Path of the writer's record of what a version was made from, which no manifest names."""
     return f"inputs/{plan_digest[:16]}.json"
+
+
+def is_dataset_object(path: str) -> bool:
+    """Whether a path inside a dataset is that of an object which a preparation writes; ``manifest.json`` is not asked for."""
+    return _OBJECT.fullmatch(path) is not None

@@ -14,6 +14,7 @@ from crossdim.foundation import signals
 from crossdim.foundation.config_options import add_config_options
 from crossdim.foundation.entry_point import DECLINED, DONE, Parser, Verb, add_examples, print_result
 from crossdim.foundation.location import format_location, hide_secrets, is_same_place
+from crossdim.foundation.removal import confirm_removal
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 from crossdim.foundation.watching import report_status
 from crossdim.storage_schema.errors import CrossdimError, RunError, UsageError
@@ -74,7 +75,7 @@ def _remove_runs(urls: Sequence[str], arguments: argparse.Namespace) -> int:
     found_runs = [open_bucket(url, arguments) for url in urls]
     _check_distinct(found_runs)
     found = [check_removal(run, time.time(), force=arguments.force) for run in found_runs]  # all, before one is removed
-    if not arguments.yes and not _confirm(found):
+    if not arguments.yes and not confirm_removal("runs rm", map(str, found)):
         sys.stderr.write("nothing was removed\n")
         return DECLINED
     return _remove_each(found, arguments)
@@ -84,20 +85,6 @@ def _check_distinct(found_runs: Sequence[Bucket]) -> None:
     for number, run in enumerate(found_runs):
         if any(is_same_place(run.url, other.url) for other in found_runs[:number]):
             raise UsageError(f"runs rm: {format_location(run.url)} is named twice; name each run once")
-
-
-def _confirm(found: Sequence[Removal]) -> bool:
-    """Ask whether runs are to be removed; only a clear yes counts."""
-    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
-        raise UsageError("runs rm asks for confirmation, but stdin is not a terminal; pass --yes")
-    lines = [f"{one}\n" for one in found]
-    try:
-        sys.stderr.write("".join([*lines, "Remove permanently? [y/N] "]))
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")  # the line about it begins below the question
-        raise
 
 
 def _remove_each(found: Sequence[Removal], arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from crossdim.foundation.bucket import Bucket, StoredObject, is_temporary
 from crossdim.foundation.location import format_location
 from crossdim.foundation.object_store import PROBLEMS
 from crossdim.foundation.rates import format_size
+from crossdim.foundation.removal import check_links
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH
 from crossdim.storage_schema.names import printable
@@ -73,7 +74,7 @@ def check_removal(run: Bucket, now: float, *, force: bool) -> Removal:
         raise UsageError(f"{where} is {status.state}; stop it first (Ctrl-C or SIGTERM)")
     if not force and (reason := UNCERTAIN.get(status.state)):
         raise UsageError(f"{where} is {status.state}: {reason}; if no process trains it any more, pass --force")
-    _check_links(run)
+    check_links(run)
     objects = run.list_objects(problems=True, temporary=True)
     _check_names(where, objects)
     return Removal(run=run, state=status.state, step=status.step, steps=status.steps, objects=tuple(objects))
@@ -83,21 +84,6 @@ def _describe_real_path(run: Bucket) -> str:
     """Where a folder really is, if a folder above it is a link."""
     real = os.path.realpath(run.root) if run.is_local else ""
     return f" (links lead to {printable(real)})" if real and real != run.root else ""
-
-
-def _check_links(run: Bucket) -> None:
-    if not run.is_local:
-        return
-    if os.path.islink(run.root):
-        real = printable(os.path.realpath(run.root))
-        raise UsageError(f"{run.where('')} is a symbolic link to {real}; nothing is removed through a link: name {real} instead")
-    for folder, folders, files in os.walk(run.root):
-        for path in (os.path.join(folder, name) for name in (*folders, *files)):
-            if os.path.islink(path):
-                target = printable(os.path.realpath(path))
-                raise UsageError(
-                    f"{printable(path)} is a symbolic link to {target}; nothing is removed through a link: remove the link first"
-                )
 
 
 def _check_names(where: str, objects: Sequence[StoredObject]) -> None:
