@@ -18,6 +18,7 @@ from crossdim.completion_cli import build_parser as completion_parser
 from crossdim.doctor_cli import build_parser as doctor_parser
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.config_parsing import parse_with_config
+from crossdim.gc_cli import build_parser as gc_parser
 from crossdim.pipelines.cli import build_parser as pipelines_parser
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.recipe_cli import build_parser as recipes_parser
@@ -41,6 +42,7 @@ PARSERS = {
     "status_cli": status_parser,
     "show_cli": show_parser,
     "doctor_cli": doctor_parser,
+    "gc_cli": gc_parser,
 }
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 
