@@ -1,7 +1,7 @@
 """The entry point of a process: parses arguments, runs a verb, and returns an exit code.
 
-Exit codes: 0 done, 1 usage error or a question answered with no, 2 failed, 3 done with quarantined samples, 130 interrupted
-(Ctrl-C). After SIGTERM it is 2.
+Exit codes: 0 done, 1 usage error or a question answered with no, 2 failed, 3 done with quarantined samples, 4 ended by
+--stop-on-collapse, 130 interrupted (Ctrl-C). After SIGTERM it is 2.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from crossdim.foundation.bars import STREAM_ERRORS, write_above_bars
 from crossdim.foundation.config_options import NegatableFlag, names_config
 from crossdim.foundation.extras import explain_import_error
 from crossdim.foundation.location import hide_secrets
-from crossdim.storage_schema.errors import CrossdimError, StorageError, UsageError
+from crossdim.storage_schema.errors import CollapseError, CrossdimError, StorageError, UsageError
 from crossdim.storage_schema.names import printable
 
-DONE, WRONG_USE, FAILED, QUARANTINED = 0, 1, 2, 3
+DONE, WRONG_USE, FAILED, QUARANTINED, COLLAPSED = 0, 1, 2, 3, 4
 #: Nothing was done because the user answered a question with no. As for most programs that ask.
 DECLINED = 1
+#: Exit codes of errors; of others it is ``FAILED``.
+CODES: dict[type[CrossdimError], int] = {UsageError: WRONG_USE, CollapseError: COLLAPSED}
 INTERRUPTED = signals.EXIT_CODES[signals.SIGINT]
 
 Verb = Callable[[argparse.Namespace], int]
@@ -158,7 +160,7 @@ def _run_to_exit_code(verb: Verb, arguments: argparse.Namespace) -> int:
             _print_error("error: this is a fault of crossdim, not of your input; please report the lines above\n")
             return FAILED
         _print_error(f"error: {ours}\n")
-        return WRONG_USE if isinstance(ours, UsageError) else FAILED
+        return next((code for kind, code in CODES.items() if isinstance(ours, kind)), FAILED)
 
 
 def main(build: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None = None) -> int:

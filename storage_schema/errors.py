@@ -8,7 +8,8 @@
     ├── StorageError              a bucket or folder does not answer as it should                        exit 2
     │   └── UnreachableError      no answer, or an incomplete one: the same request may succeed later
     └── RunError                  a training run cannot start or continue                                exit 2
-        └── StepError             a step failed in a way that may not happen again: worth another try
+        ├── StepError             a step failed in a way that may not happen again: worth another try
+        └── CollapseError         features collapsed in a run that was to end then                       exit 4
 
 Errors travel between Ray processes, so each passes all of its arguments to ``super().__init__`` and builds its text in
 ``__str__``: unpickling calls the class with ``args``.
@@ -53,6 +54,10 @@ class RunError(CrossdimError):
 
 class StepError(RunError):
     """A step failed in a way that may not happen again: it is worth another try."""
+
+
+class CollapseError(RunError):
+    """The features of a run collapsed, and it was to end then."""
 
 
 class SampleError(CrossdimError):

@@ -50,6 +50,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted_bucket(text, arguments) for text in arguments.data]
     from crossdim.training.config.pretraining import apply_overrides
+    from crossdim.training.engine.monitor import Monitoring
     from crossdim.training.extensions import load_extensions
     from crossdim.training.launch.driver import Workers, pretrain, read_saved_config
     from crossdim.training.launch.worker import Source
@@ -73,6 +74,10 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     )
     every, every_s = arguments.checkpoint_every
     try:
+        monitoring = Monitoring(every=arguments.monitor_every, stop_on_collapse=arguments.stop_on_collapse)
+    except RunError as error:
+        raise UsageError(f"--monitor-every, --stop-on-collapse: {error}") from None
+    try:
         at = arguments.keep_at.resolve(config.steps, "--keep-at")
         saving = Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every, at=at)
     except RunError as error:
@@ -85,7 +90,9 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         print_result(document, table, as_json=arguments.json)
         return DONE
     provenance = record_run(arguments.recipe, config, use_gpu=arguments.gpu)
-    before = pretrain(config, sources, run, workers, saving, arguments.threads, provenance, pictures_at, tuple(arguments.track))
+    before = pretrain(
+        config, sources, run, workers, saving, arguments.threads, provenance, pictures_at, tuple(arguments.track), monitoring
+    )
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": hide_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
@@ -213,6 +220,9 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--pictures-at", type=parse_chosen_steps, default=PICTURES_AT, metavar="STEP|P%,...", help=drawn)
     tracked = f"also send the numbers of TensorBoard to {' or '.join(TRACKER_NAMES)}; pictures stay in the folder of the run"
     verb.add_argument("--track", choices=TRACKER_NAMES, nargs="+", default=[], metavar="TRACKER", help=tracked)
+    monitored = "steps between looks at the features of a fixed batch; 0 never looks"
+    verb.add_argument("--monitor-every", type=int, default=50, metavar="N", help=monitored)
+    verb.add_argument("--stop-on-collapse", action="store_true", help="end, with exit code 4, when those features collapse")
     looks = "seconds between looks for more workers, in an elastic run"
     verb.add_argument("--resize-every", type=parse_seconds, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, bytes and requests, from a few steps in this process; start and write nothing"

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -83,6 +83,7 @@ def _shard(method: Method, device: torch.device) -> Method:
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         for module in (*method.units(), method):
             fully_shard(module, mesh=mesh)
+        register_fsdp_forward_method(method, "embed")  # it gathers weights as forward does
     return method
 
 

@@ -19,6 +19,7 @@ from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.collate import Batch
 from crossdim.training.engine.control import Request, StopControl
 from crossdim.training.engine.execution import autocast, is_distributed, skip_gradient_sync, split_batches
+from crossdim.training.engine.monitor import FeatureMonitor
 from crossdim.training.engine.step_record import StepRecord, key_hash
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.methods.base import Step, StepOutput, total_of
@@ -83,6 +84,7 @@ def fit(
     schedule: Schedule,
     hooks: Sequence[Hook] = (),
     control: StopControl | None = None,
+    monitor: FeatureMonitor | None = None,
 ) -> Request:
     """Train to the last step, or until requested to stop.
 
@@ -92,6 +94,7 @@ def fit(
         schedule: steps, seed, learning rate and settings of the step.
         hooks: called in this order after each step.
         control: where this rank's requests are taken from, once a step; None for a training that nobody stops.
+        monitor: looks at features after a step, and adds to what is logged of it.
 
     Returns:
         ``STOP`` if the run was requested to stop before its last step, else ``NOTHING``; the same on all ranks.
@@ -112,6 +115,7 @@ def fit(
         _check_finite(number, reduced.losses, norm, streams)
         state.optimizer.step()
         state.update_average()
+        reduced.monitors.update(monitor.look(state, schedule.execution, number + 1) if monitor else {})
         record = reduced.record(number, lr, norm, streams, waited, time.perf_counter() - started)
         for hook in hooks:
             hook.after_step(record, reduced.request)

@@ -19,11 +19,12 @@ from crossdim.foundation.cluster import largest_count, ray_session, starts_here
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import hide_secrets
 from crossdim.foundation.threads import repeat_in_thread
-from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError, UsageError
+from crossdim.storage_schema.errors import CollapseError, CrossdimError, RunError, StorageError, UsageError
 from crossdim.storage_schema.names import escape_name
 from crossdim.training.config.device_choice import Device
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.engine.control import Request
+from crossdim.training.engine.monitor import Monitoring
 from crossdim.training.extensions import check_extensions, list_extensions
 from crossdim.training.launch.devices import find_devices
 from crossdim.training.launch.gpus import check_gpus
@@ -85,6 +86,7 @@ def pretrain(
     provenance: dict[str, Any] | None = None,
     pictures_at: tuple[int, ...] = (),
     trackers: tuple[str, ...] = (),
+    monitoring: Monitoring | None = None,
 ) -> int:
     """Start a run, or go on with the one in ``run``, until it is done.
 
@@ -98,12 +100,14 @@ def pretrain(
         provenance: recorded with the configuration of a new run, for people.
         pictures_at: steps after which pictures of a few samples are drawn.
         trackers: beside TensorBoard, by name.
+        monitoring: when features are looked at; None for the default.
 
     Returns:
         The steps that were done before.
 
     Raises:
         UsageError: if the run does not fit its data, its folder or its workers.
+        CollapseError: if features collapsed, and the run was to end then.
         RunError: if another run is in the folder, or the run failed or was requested to stop.
         StorageError: if a store does not answer.
     """
@@ -142,6 +146,7 @@ def pretrain(
             pictures_at=pictures_at,
             trackers=trackers,
             variables=read_variables() if trackers else {},
+            monitoring=monitoring or Monitoring(),
         )
         with show_run_progress(run, done, config.steps, quiet=workers.quiet) as progress:
             if workers.most:
@@ -282,12 +287,13 @@ def _to_crossdim_error(error: Exception, mailbox: Any) -> CrossdimError:
     import ray
     from ray.exceptions import RayError
 
+    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
+    causes = [getattr(one, "cause", None) or getattr(one, "controller_failure", None) or one for one in failures]
+    if collapse := next((cause for cause in causes if isinstance(cause, CollapseError)), None):
+        return collapse  # its class decides the exit code
     with contextlib.suppress(RayError):
         if reason := ray.get(mailbox.get_failure.remote()):
             return RunError(reason)
-    failures = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
-    for failure in failures:
-        cause = getattr(failure, "cause", None) or getattr(failure, "controller_failure", None) or failure
-        if isinstance(cause, CrossdimError):
-            return cause
+    if own := next((cause for cause in causes if isinstance(cause, CrossdimError)), None):
+        return own
     return RunError(f"the workers failed: {error}")

@@ -58,7 +58,8 @@ class RunProgress:
                 self._before = note
                 if self._find_wait is None:
                     share = note["wait_s"] / max(note["step_s"], 1e-9)
-                    self._shown.reach(note["step"], f"loss {note['loss']:.4f}, data-wait {share:.0%}")
+                    rank = f", RankMe {note['rank_me']:.1f}" if "rank_me" in note else ""
+                    self._shown.reach(note["step"], f"loss {note['loss']:.4f}{rank}, data-wait {share:.0%}")
 
     def update(self) -> None:
         """Show the newest note, or what the run waits for."""

@@ -12,19 +12,22 @@ import torch
 import torch.distributed as dist
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.storage_schema.errors import RunError
+from crossdim.storage_schema.errors import CollapseError, RunError
 from crossdim.storage_schema.sample import Sample
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
+from crossdim.training.data.fixed_batch import read_fixed_batches
 from crossdim.training.data.loader import Loading, step_batches
 from crossdim.training.data.mixture import integer_weights
 from crossdim.training.data.order import DatasetOrder, Order
 from crossdim.training.engine.control import Request, StopControl
 from crossdim.training.engine.loop import Hook, Schedule, fit
+from crossdim.training.engine.monitor import FeatureMonitor, Monitoring
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.extensions import list_extensions, load_extensions
+from crossdim.training.launch.collapse_guard import CollapseGuard
 from crossdim.training.launch.process_control import PROCESS_CONTROL
 from crossdim.training.pictures.hook import PictureHook
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer, RunHeader
@@ -68,6 +71,7 @@ class Job:
     pictures_at: tuple[int, ...] = ()
     trackers: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    monitoring: Monitoring = field(default_factory=Monitoring)
 
 
 def build_order(config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float]) -> Order:
@@ -121,17 +125,25 @@ def train(job: Job, rank: int, world: int, device: torch.device, control: StopCo
         control: passes requests to this training.
 
     Raises:
+        CollapseError: if features collapsed, and the run was to end then.
         RunError: if the checkpoint belongs to another run, the loss is not finite, or this or another rank was requested to
             stop.
     """
     with control.follow_requests():
-        if _train_until_stop(job, rank, world, device, control) is Request.STOP:
+        request, collapse = _train_until_stop(job, rank, world, device, control)
+        if request is Request.STOP:
             if dist.is_initialized():
                 dist.barrier()  # no rank ends before rank 0 has saved
-            raise RunError(f"{job.run.where('')}: stopped as asked, and saved; the same command goes on from here")
+            where = job.run.where("")
+            if collapse:
+                raise CollapseError(
+                    f"{where}: {collapse}. Stopped and saved; without --stop-on-collapse the run goes on from here"
+                )
+            raise RunError(f"{where}: stopped as asked, and saved; the same command goes on from here")
 
 
-def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, control: StopControl) -> Request:
+def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, control: StopControl) -> tuple[Request, str]:
+    """Train; returns whether the run was requested to stop, and the collapse for which it was."""
     config = read_config(job.config, "the run's configuration")
     datasets = [source.open() for source in job.sources]
     weights = [source.weight for source in job.sources]
@@ -162,24 +174,30 @@ def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, con
         first, stop = done * config.global_batch, config.steps * config.global_batch
         batches = step_batches(loading, datasets, views, first, stop, rereads.report)
         checkpointer = functools.partial(AsyncCheckpointer, job.run, header, job.saving, state, writer, control)
+        fixed = WholeViews(config, datasets) if not config.method.compares else views
+        read = functools.partial(read_fixed_batches, datasets, fixed, job.threads, joint=loading.joint)
+        monitor = FeatureMonitor(read, job.monitoring.every, judges=config.method.compares)
+        guard = functools.partial(CollapseGuard, monitor, control, stops=job.monitoring.stop_on_collapse)
         hooks: list[Hook]
         if rank == 0:
             logger = RunLogger(job.run, open_log(), writer, done, config.steps, skipped, job.config)
             tracking = stack.enter_context(Tracking(job.run, job.trackers, job.config, done, config.steps))
             pictures = PictureHook(job.run, config, datasets, state, job.pictures_at)
+            watching = guard(report=lambda step, text: writer.write(open_log().add, "collapse", step, text))
 
             def before_checkpoint(record: StepRecord) -> None:
                 logger.before_checkpoint(record)
                 tracking.before_checkpoint(record)
 
-            hooks = [logger, tracking, checkpointer(open_log(), before_checkpoint), rereads, pictures]
+            hooks = [logger, tracking, checkpointer(open_log(), before_checkpoint), rereads, watching, pictures]
             stack.enter_context(logger)
             stack.enter_context(contextlib.closing(pictures)).start(done)
         else:
-            hooks = [checkpointer(None), rereads]
-        request = fit(state, batches, Schedule.from_config(config, done), hooks, control)
+            watching = guard(report=None)
+            hooks = [checkpointer(None), rereads, watching]
+        request = fit(state, batches, Schedule.from_config(config, done), hooks, control, monitor)
         writer.finish()  # what it raises of the last checkpoint, the logger writes down
-        return request
+        return request, watching.stopped_for
 
 
 class DatasetViews:
@@ -197,6 +215,19 @@ class DatasetViews:
             rng: generator of the draws.
         """
         return self._method.draw(sample, self._geometry[sample.presentation], rng)
+
+
+class WholeViews(DatasetViews):
+    """Takes whole samples, as the encoder takes them after training."""
+
+    def __call__(self, sample: Sample, rng: Any) -> Any:
+        """The whole sample.
+
+        Args:
+            sample: of one of the datasets.
+            rng: not used.
+        """
+        return self._method.whole(sample, self._geometry[sample.presentation])
 
 
 def build_encoder_spec(config: Pretraining, state: TrainState, datasets: Sequence[PublishedDataset]) -> EncoderSpec:

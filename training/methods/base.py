@@ -60,6 +60,10 @@ class StepOutput(NamedTuple):
     monitors: Terms
 
 
+#: The name of the encoder's features among those of :meth:`Method.embed`.
+ENCODER = "encoder"
+
+
 class Method(nn.Module, ABC):
     """The part of a method that runs on the device.
 
@@ -83,6 +87,17 @@ class Method(nn.Module, ABC):
             Scalar loss terms, already weighted, and scalar monitors, by name.
         """
 
+    def embed(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Features in which a collapse would be seen.
+
+        Args:
+            batch: views as for :meth:`forward` if the method compares views; else ``x``, whole samples.
+
+        Returns:
+            (B, C) of each view, by name; ``encoder`` is the deepest map of the encoder, averaged over space.
+        """
+        return {ENCODER: [mean_over_space(self.encoder(batch.tensors["x"]))]}
+
     def networks(self) -> list[nn.Module]:
         """Submodules that are pure functions of tensors, which may be compiled."""
         return [self.encoder]
@@ -103,6 +118,7 @@ class MethodConfig(ABC):
         kind: name in ``crossdim.training.methods.METHODS``.
         accepts: presentations that the method can train on.
         min_rank_batch: smallest number of samples of a dataset that a rank may have in a step; 0 if it may have none.
+        compares: whether two views of a sample are compared, so that features may collapse.
         extension: the module that registered it; None if it is one of crossdim's own.
     """
 
@@ -111,6 +127,7 @@ class MethodConfig(ABC):
     accepts: ClassVar[frozenset[Presentation]]
     #: Fewest samples of a presentation that a rank may hold in a step; with 0 it may hold none, and still takes part.
     min_rank_batch: ClassVar[int]
+    compares: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
@@ -159,3 +176,8 @@ class MethodConfig(ABC):
 def total_of(losses: Terms) -> Tensor:
     """The sum of all terms."""
     return torch.stack(list(losses.values())).sum()
+
+
+def mean_over_space(map_BC: Tensor) -> Tensor:
+    """The mean over space of a feature map of an image or a volume, (B, C)."""
+    return map_BC.flatten(2).mean(dim=2)

@@ -165,6 +165,7 @@ class CdsslP3D(MethodConfig):
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
     # Batch norm of the projections is undefined for one sample; two become 1 and -1 in every channel, without a gradient.
     min_rank_batch: ClassVar[int] = 3
+    compares: ClassVar[bool] = True
 
     backbone: BackboneSettings = field(default_factory=UNet3DSettings)
     level_mode: LevelMode = "random"

@@ -21,9 +21,10 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.backbones.resnet import ResNetSettings
 from crossdim.training.data.collate import Batch, Views
-from crossdim.training.methods.base import Method, MethodConfig, Step, StepOutput
+from crossdim.training.methods.base import ENCODER, Method, MethodConfig, Step, StepOutput, mean_over_space
 from crossdim.training.methods.sample_views import SampleViews
-from crossdim.training.objectives.simsiam import SiamesePair, dimensions, evenness, similarity
+from crossdim.training.objectives.collapse import evenness
+from crossdim.training.objectives.simsiam import SiamesePair, similarity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,7 @@ class CrossD(MethodConfig):
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
     # Batch norm of two samples has no gradient.
     min_rank_batch: ClassVar[int] = 3
+    compares: ClassVar[bool] = True
 
     backbone: BackboneSettings = field(default_factory=ResNetSettings)
     views: SampleViews = field(default_factory=SampleViews)
@@ -106,13 +108,17 @@ class CrossDNet(Method):
             step: not used.
 
         Returns:
-            Loss ``agreement``, -1 to 1; monitors ``evenness`` and ``dimensions`` of the projections.
+            Loss ``agreement``, -1 to 1; monitor ``evenness`` of the projections.
         """
         one, two = (self.heads(mean_over_space(self.encoder(batch.tensors[name]))) for name in ("view1", "view2"))
         return StepOutput(
-            {"agreement": similarity(one, two) + zero_of_rotation_nets(self.encoder)},
-            {"evenness": evenness(one.z), "dimensions": dimensions(one.z)},
+            {"agreement": similarity(one, two) + zero_of_rotation_nets(self.encoder)}, {"evenness": evenness(one.z)}
         )
+
+    def embed(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Features of the encoder and SimSiam's projections, of both views."""
+        features = [mean_over_space(self.encoder(batch.tensors[name])) for name in ("view1", "view2")]
+        return {ENCODER: features, "z": [self.heads(one).z for one in features]}
 
     def units(self) -> list[nn.Module]:
         """Blocks of the encoder."""
@@ -129,8 +135,3 @@ def zero_of_rotation_nets(encoder: nn.Module) -> Tensor:
     """
     parameters = [p.sum() for name, p in encoder.named_parameters() if "rotation_params" in name]
     return 0.0 * torch.stack(parameters).sum() if parameters else torch.zeros(())
-
-
-def mean_over_space(map_BC: Tensor) -> Tensor:
-    """The mean over space of a feature map of an image or a volume, (B, C)."""
-    return map_BC.flatten(2).mean(dim=2)

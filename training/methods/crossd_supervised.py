@@ -24,8 +24,8 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.backbones.resnet import ResNetSettings
 from crossdim.training.data.collate import Batch, Views
-from crossdim.training.methods.base import Method, MethodConfig, Step, StepOutput
-from crossdim.training.methods.crossd import mean_over_space, zero_of_rotation_nets
+from crossdim.training.methods.base import Method, MethodConfig, Step, StepOutput, mean_over_space
+from crossdim.training.methods.crossd import zero_of_rotation_nets
 from crossdim.training.methods.sample_views import SampleViews
 
 #: Class of a sample without one of the configured classes.

@@ -30,15 +30,9 @@ from torch import Tensor, nn
 from crossdim.training.backbones.base import BackboneSettings, EncoderSpec
 from crossdim.training.data.collate import Batch
 from crossdim.training.layers.dual_norm import select_statistics
-from crossdim.training.methods.base import Method, Step, StepOutput
-from crossdim.training.objectives.pcrlv2 import (
-    LevelMode,
-    Pair,
-    compute_losses,
-    dimensions,
-    draw_levels,
-    evenness,
-)
+from crossdim.training.methods.base import ENCODER, Method, Step, StepOutput, mean_over_space
+from crossdim.training.objectives.collapse import evenness
+from crossdim.training.objectives.pcrlv2 import LevelMode, Pair, compute_losses, draw_levels
 
 #: Renders the views of a batch on its device.
 Prepare = Callable[[Batch], dict[str, Tensor]]
@@ -114,7 +108,7 @@ class PyramidNet(Method):
             step: position in the run: source of the drawn levels, and schedule of the term ``scale``.
 
         Returns:
-            Losses ``pixel``, ``semantic``, ``local`` and ``scale``; monitors ``evenness`` and ``dimensions`` of each level.
+            Losses ``pixel``, ``semantic``, ``local`` and ``scale``; monitor ``evenness`` of each level.
 
         Raises:
             GeometryError: if the batch has a view that the encoder cannot pool.
@@ -140,9 +134,19 @@ class PyramidNet(Method):
         )
         # Heads that were not drawn take part with weight 0, so that every parameter has a gradient on every rank in every step.
         losses["scale"] = losses["scale"] + 0.0 * torch.stack([p.sum() for p in self.heads.parameters()]).sum()
-        watched = {"evenness": evenness, "dimensions": dimensions}
-        monitors = {f"{name}{level}": of(pair.z) for level, pair in enumerate(one) for name, of in watched.items()}
-        return StepOutput(losses, monitors)
+        return StepOutput(losses, {f"evenness{level}": evenness(pair.z) for level, pair in enumerate(one)})
+
+    def embed(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Features of the encoder, and the projection of each level, of both global views."""
+        select_statistics(self, batch.stream)
+        views = self._prepare(batch)
+        found: dict[str, list[Tensor]] = {}
+        for name in ("view1", "view2"):
+            deepest = self.encoder(views[name])
+            found.setdefault(ENCODER, []).append(mean_over_space(deepest))
+            for level, pair in enumerate(self.pairs(self.decoder(deepest))):
+                found.setdefault(f"z{level}", []).append(pair.z)
+        return found
 
     def _local_pairs(self, local_BLCDHW: Tensor) -> list[list[Pair]]:
         """Pairs of each local view; all local views pass the network as one batch, as in PCRLv2."""

@@ -8,7 +8,6 @@ compared projection; all weights are 1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -144,26 +143,3 @@ def compute_losses(
         "local": local_similarity(one, two, local, rng, mode),
         "scale": scale_weight(progress) * torch.stack([restoration(deep, clean) for deep in restored_deep]).mean(),
     }
-
-
-@torch.no_grad()
-def evenness(z: Tensor) -> Tensor:
-    """How evenly projections (B, C) are spread over the unit sphere: about 1 if evenly, 0 if all are the same point (collapse).
-
-    The deviation of z / |z| over the batch, averaged over channels, times the square root of the number of channels (SimSiam's
-    measure of collapse).
-    """
-    unit = F.normalize(z.float(), dim=1)
-    return unit.std(dim=0).mean() * math.sqrt(z.shape[1])
-
-
-@torch.no_grad()
-def dimensions(z: Tensor) -> Tensor:
-    """Effective number of dimensions of projections (B, C): from 1, all on one line, to the smaller of B - 1 and C.
-
-    The participation ratio of the covariance's eigenvalues, (sum)^2 / (sum of squares). Batch norm makes every channel vary, so
-    evenness cannot show that all channels vary together; this can.
-    """
-    centred = z.float() - z.float().mean(dim=0)
-    gram = centred @ centred.T
-    return gram.trace().square() / gram.square().sum().clamp_min(torch.finfo(torch.float32).tiny)

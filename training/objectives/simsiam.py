@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from crossdim.training.objectives.pcrlv2 import Pair, dimensions, evenness, similarity
+from crossdim.training.objectives.pcrlv2 import Pair, similarity
 
-__all__ = ["SiamesePair", "dimensions", "evenness", "similarity"]
+__all__ = ["SiamesePair", "similarity"]
 
 
 class SiamesePair(nn.Module):

@@ -29,6 +29,7 @@ Kind = Literal[
     "passed-over",
     "damaged",
     "reread",
+    "collapse",
     "checkpoint",
     "resize",
     "preempted",

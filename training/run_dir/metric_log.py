@@ -17,7 +17,7 @@ from crossdim.storage_schema.errors import UnreachableError
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir.background_writer import BackgroundWriter
 from crossdim.training.run_dir.layout import METRICS, PROGRESS, TENSORBOARD, metrics_path, tensorboard_path
-from crossdim.training.run_dir.metrics import list_figures, list_segments, parse_step, read_recent, step_of
+from crossdim.training.run_dir.metrics import ENCODER_RANK, list_figures, list_segments, parse_step, read_recent, step_of
 from crossdim.training.run_dir.records import read_lines, record_text
 from crossdim.training.run_dir.settings_table import list_values
 from crossdim.training.run_dir.tensorboard import TensorBoardWriter
@@ -44,6 +44,7 @@ class MetricLog:
         #: Steps that were logged before this start, and are done again: at least so many were made in vain.
         self.done_again = self._remove_from(first_step)
         self._lines: list[str] = []
+        self._look: dict[str, float] = {}
         self._written = 0.0
         self._tensorboard = TensorBoardWriter(first_step)
 
@@ -76,6 +77,8 @@ class MetricLog:
     def add(self, record: StepRecord) -> None:
         """Add a step; now and then have the open segment written."""
         self._newest = record
+        if ranks := [value for name, value in record.monitors.items() if name.endswith(ENCODER_RANK)]:
+            self._look = {"rank_me": min(ranks)}
         members = asdict(record) | record.rates
         self._lines.append(record_text(members | {"time_s": time.time()}))
         self._tensorboard.add(record.step, list_figures(members))
@@ -103,6 +106,7 @@ class MetricLog:
             "step_s": record.step_s,
             "wait_s": record.wait_s,
             "time_s": time.time(),
+            **self._look,
         }
         self._writer.write(put, PROGRESS, record_text(note).encode())
         self._written = time.monotonic()

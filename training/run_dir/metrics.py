@@ -58,7 +58,10 @@ PROGRESS_MEMBERS: dict[str, Check] = {
     "step_s": is_seconds,
     "wait_s": is_seconds,
     "time_s": is_seconds,
+    "rank_me": is_finite,
 }
+#: How the names of monitors end that measure the encoder's features on a fixed batch, those of :mod:`.engine.monitor`.
+ENCODER_RANK = "/encoder.rank_me"
 _LOG = logging.getLogger(__name__)
 
 

@@ -31,7 +31,7 @@ SILENT_AFTER_S = 120.0
 SILENT_AFTER_STEPS = 10
 #: Number of newest unusual events that are shown in full.
 MAX_NOTABLE = 3
-EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "lost", "resize", "preempted", "stopped")
+EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "collapse", "lost", "resize", "preempted", "stopped")
 
 State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
 #: What the newest event of a start says of the run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,6 @@ from crossdim.foundation.page.charts import Chart, Level, draw_lines
 from crossdim.training.run_dir.events import STARTS
 from crossdim.training.run_dir.records import Record
 from crossdim.training.show.evaluation import CheckpointResult, group_by_probe
-from crossdim.training.show.findings import DIMENSIONS, FEW_DIMENSIONS
 
 #: Points of a line; of a longer run, means over equal stretches are drawn.
 MAX_POINTS = 400
@@ -19,11 +19,18 @@ MAX_POINTS = 400
 MEANINGS = {
     "loss": "the sum of the terms, which the optimizer lowers",
     "terms": "each term of the loss with its weight, by stream",
-    "dimensions": "how many directions the features vary in; 1 is a line, and below the dashed line the run warns",
+    "rank_me": "how many directions the features of a fixed batch vary in, by deviations; at most one less than it has samples",
+    "dimensions": "participation ratio of the same: by variances, so that one strong direction hides the others; 1 is a line",
+    "alignment": "squared distance of two views of a sample on the unit sphere: 0 if they have the same features",
+    "uniformity": "how evenly features of a fixed batch lie on the unit sphere: 0 if all are one point, about -4 if evenly",
     "evenness": "about 1 if the projections of a step are spread evenly over the sphere, 0 if all are one point",
 }
+#: Monitors that are shown first: they tell whether features collapse.
+COLLAPSE = ("rank_me", "dimensions")
 #: Titles of monitors that are no plain word of their name, by the name without its stream and number.
-TITLES = {"dimensions": "Effective dimensions", "psnr_masked": "PSNR of hidden patches, dB"}
+TITLES = {"rank_me": "RankMe", "dimensions": "Effective dimensions", "psnr_masked": "PSNR of hidden patches, dB"}
+#: Units of those whose unit is not their name.
+UNITS = {"rank_me": "dimensions", "alignment": "squared distance", "uniformity": "logarithm"}
 _Floats = npt.NDArray[np.float64]
 
 
@@ -42,10 +49,10 @@ def draw_curves(metrics: Sequence[Record], events: Sequence[Record]) -> list[tup
     steps = np.array([record["step"] for record in metrics], np.float64)
     marks = [(float(event["step"]), describe_event(event)) for event in events if event["kind"] not in ("start", "end")]
 
-    def chart(unit: str, series: dict[str, _Floats], levels: Sequence[Level] = ()) -> Chart:
+    def chart(unit: str, series: dict[str, _Floats]) -> Chart:
         kept = {name: average_points(steps, values) for name, values in series.items() if np.isfinite(values).any()}
         points = {name: (x.tolist(), y.tolist()) for name, (x, y) in kept.items()}
-        return draw_lines(points, "step", unit, marks, levels=levels)
+        return draw_lines(points, "step", unit, marks)
 
     charts = [("Loss", MEANINGS["loss"], chart("loss", {"loss": _column(metrics, lambda record: record["loss"])}))]
     if terms := sorted({name for record in metrics for name in record["terms"]}):
@@ -54,9 +61,9 @@ def draw_curves(metrics: Sequence[Record], events: Sequence[Record]) -> list[tup
     for family, names in group_monitors(metrics).items():
         series = {name: _column(metrics, _take("monitors", name)) for name in names}
         title = TITLES.get(family, family.replace("_", " ").capitalize())
-        floor = [Level(name="warning", value=FEW_DIMENSIONS, warns=True)] if DIMENSIONS in family else []
-        meaning = MEANINGS["dimensions"] if DIMENSIONS in family else MEANINGS.get(family, "logged by the method")
-        charts.append((title, meaning, chart(family.replace("_", " "), series, floor)))
+        charts.append(
+            (title, MEANINGS.get(family, "logged by the method"), chart(UNITS.get(family, family.replace("_", " ")), series))
+        )
     charts += [
         ("Learning rate", "of the optimizer", chart("learning rate", {"lr": _column(metrics, lambda record: record["lr"])})),
         ("Gradient", "its norm before clipping", chart("norm", {"norm": _column(metrics, lambda record: record["grad_norm"])})),
@@ -80,13 +87,14 @@ def group_monitors(metrics: Sequence[Record]) -> dict[str, list[str]]:
         metrics: steps of a run.
 
     Returns:
-        Names such as ``pseudo3d/dimensions0``, by ``dimensions``; a name without a finite value is left out.
+        Names such as ``pseudo3d/evenness0`` by ``evenness``, and ``fixed/pseudo3d/z0.rank_me`` by ``rank_me``; a name without a
+        finite value is left out.
     """
     named = {name for record in metrics for name, value in record["monitors"].items() if np.isfinite(value)}
     groups: dict[str, list[str]] = {}
     for name in sorted(named):
-        groups.setdefault(name.rpartition("/")[2].rstrip("0123456789"), []).append(name)
-    return dict(sorted(groups.items(), key=lambda group: (DIMENSIONS not in group[0], group[0])))
+        groups.setdefault(re.split(r"[/.]", name)[-1].rstrip("0123456789"), []).append(name)
+    return dict(sorted(groups.items(), key=lambda group: (group[0] not in COLLAPSE, group[0])))
 
 
 def draw_probe_curves(results: Sequence[CheckpointResult]) -> list[tuple[str, str, Chart]]:

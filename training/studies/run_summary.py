@@ -10,6 +10,8 @@ import numpy as np
 
 #: Share of a run that its beginning and its end are averaged over.
 EDGE = 0.1
+#: What was not measured.
+NOTHING = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +25,11 @@ class RunSummary:
         loss_first: mean loss of the first tenth of the steps.
         loss_last: mean loss of the last tenth.
         evenness: over the collapse monitors, the lowest mean of the last tenth; 0 is collapse, NaN if none was logged.
-        dimensions: the same of the effective number of dimensions of projections; 1 is collapse onto a line.
+        dimensions: participation ratio of the encoder's features of fixed batches at the last look, the lowest of the streams; 1
+            is collapse onto a line, NaN if nobody looked.
+        rank_me: the same by RankMe.
+        alignment: of the same features, the highest; NaN for a method without two views.
+        uniformity: of the same features, the highest: 0 is collapse to a point.
         seconds: of all steps.
         wait_share: fraction of those spent waiting for data.
     """
@@ -35,6 +41,9 @@ class RunSummary:
     loss_last: float
     evenness: float
     dimensions: float
+    rank_me: float
+    alignment: float
+    uniformity: float
     seconds: float
     wait_share: float
 
@@ -51,7 +60,10 @@ def summarise_run(records: Sequence[dict[str, Any]]) -> RunSummary:
         loss_first=float(np.mean([record["loss"] for record in records[:edge]])),
         loss_last=float(np.mean([record["loss"] for record in last])),
         evenness=_least(last, "evenness"),
-        dimensions=_least(last, "dimensions"),
+        dimensions=min(_last_look(records, "dimensions"), default=NOTHING),
+        rank_me=min(_last_look(records, "rank_me"), default=NOTHING),
+        alignment=max(_last_look(records, "alignment"), default=NOTHING),
+        uniformity=max(_last_look(records, "uniformity"), default=NOTHING),
         seconds=seconds,
         wait_share=sum(record["wait_s"] for record in records) / seconds,
     )
@@ -60,7 +72,13 @@ def summarise_run(records: Sequence[dict[str, Any]]) -> RunSummary:
 def _least(records: Sequence[dict[str, Any]], kind: str) -> float:
     """The lowest mean over the monitors of a kind; NaN if none was logged."""
     watched = [name for name in records[0]["monitors"] if kind in name]
-    return min((_mean(records, name) for name in watched), default=float("nan"))
+    return min((_mean(records, name) for name in watched), default=NOTHING)
+
+
+def _last_look(records: Sequence[dict[str, Any]], measure: str) -> list[float]:
+    """A measure of the encoder's features at the last look, of each stream."""
+    looks = ([value for name, value in r["monitors"].items() if name.endswith(f"/encoder.{measure}")] for r in reversed(records))
+    return next((values for values in looks if values), [])
 
 
 def _mean(records: Sequence[dict[str, Any]], monitor: str) -> float:

@@ -39,7 +39,9 @@ def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence
             "",
             *_table(heads, probed),
             "",
-            "Losses of different arms are not comparable. Evenness near 0 is collapse to a point, dimensions near 1 onto a line.",
+            "Losses of different arms are not comparable. Evenness of projections near 0 is collapse to a point. What follows it",
+            "is of the encoder's features of a fixed batch at the last look, of the worst stream: a low RankMe, few dimensions",
+            "(1 is a line) and a uniformity near 0 are collapse; alignment is the squared distance of two views of a sample.",
             "",
             *_table(
                 [
@@ -50,7 +52,10 @@ def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence
                     "loss, first tenth",
                     "last tenth",
                     "least evenness",
-                    "least dimensions",
+                    "RankMe",
+                    "dimensions",
+                    "alignment",
+                    "uniformity",
                     "s a step",
                     "wait",
                 ],
@@ -69,7 +74,10 @@ def _row(runs: Sequence[RunSummary]) -> list[str]:
         _mean([run.loss_first for run in runs], 3),
         _mean([run.loss_last for run in runs], 3),
         _mean([run.evenness for run in runs], 2),
+        _mean([run.rank_me for run in runs], 1),
         _mean([run.dimensions for run in runs], 1),
+        _mean([run.alignment for run in runs], 2),
+        _mean([run.uniformity for run in runs], 2),
         _mean([run.seconds / run.steps for run in runs], 2),
         f"{np.mean([run.wait_share for run in runs]):.1%}",
     ]

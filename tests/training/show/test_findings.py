@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from crossdim.training.run_dir.records import Record
 from crossdim.training.run_dir.run_config import RunConfig
 from crossdim.training.run_dir.status import Status
 from crossdim.training.show.curves import MAX_POINTS, average_points, count_mix, draw_curves, draw_probe_curves, group_monitors
@@ -23,12 +25,12 @@ def result(difference: float, spread: float = 0.05) -> dict[str, Any]:
     return words | counts | figures | {"difference": difference, "spread": spread}
 
 
-def record(step: int, dimensions: float = 8.0) -> dict[str, Any]:
+def record(step: int) -> dict[str, Any]:
     return {
         "step": step,
         "loss": 1.0 / (step + 1),
         "terms": {"a": 1.0},
-        "monitors": {"s/dimensions0": dimensions},
+        "monitors": {} if step % 10 else {"fixed/s/encoder.rank_me": 20.0, "fixed/s/encoder.dimensions": 8.0},
         "lr": 0.1,
         "grad_norm": 1.0,
         "counts": {"pseudo3d": 2, "superpatch": 6},
@@ -38,13 +40,13 @@ def record(step: int, dimensions: float = 8.0) -> dict[str, Any]:
     }
 
 
-def facts(evaluation: Evaluation | None = None, dimensions: float = 8.0, damaged: int = 0, **status: Any) -> RunFacts:
+def facts(evaluation: Evaluation | None = None, damaged: int = 0, events: Sequence[Record] = (), **status: Any) -> RunFacts:
     return RunFacts(
         status=Status(run="/r", state="done", step=30, steps=30, events={}, notable_events=[], **status),
         config=RunConfig(identity={"config": {}}),
-        metrics=[record(step, dimensions) for step in range(30)],
+        metrics=[record(step) for step in range(30)],
         damaged=damaged,
-        events=[],
+        events=events,
         evaluation=evaluation,
         galleries=[],
     )
@@ -72,10 +74,9 @@ def test_what_is_not_known_is_not_called_better() -> None:
 
 
 def test_collapsed_features_are_warned_of_and_others_are_not() -> None:
-    assert find_warnings(facts()) == []
-    (warning,) = find_warnings(facts(dimensions=1.2))
-    assert "s/dimensions0 1.2" in warning
-    assert "collapse" in warning
+    assert find_warnings(facts(events=[{"kind": "start", "step": 0, "text": ""}])) == []
+    collapses = [{"kind": "collapse", "step": step, "text": f"features collapse to {step}"} for step in (50, 150)]
+    assert find_warnings(facts(events=collapses)) == ["at step 150 features collapse to 150"]
 
 
 def test_waiting_and_lost_steps_are_warned_of() -> None:
@@ -113,22 +114,29 @@ def test_curves_mark_what_happened() -> None:
     lost = {"kind": "lost", "step": 7, "text": "worker 1 died", "workers": 2}
     starts = [{"kind": "start", "step": 0, "workers": 2}, {"kind": "resume", "step": 7, "workers": 1}]
     charts = {title: chart for title, _, chart in draw_curves(facts().metrics, [starts[0], lost, starts[1]])}
-    assert {"Loss", "Terms", "Effective dimensions", "Time", "Workers"} <= set(charts)
+    assert {"Loss", "Terms", "RankMe", "Effective dimensions", "Time", "Workers"} <= set(charts)
     assert "step 7: lost, worker 1 died" in charts["Loss"].svg
     assert draw_curves(facts().metrics[:1], []) == []
 
 
 def test_monitors_are_grouped_by_what_they_measure_whatever_they_are() -> None:
-    names = ("s/dimensions0", "s/dimensions1", "p/dimensions0", "held_out/rankme_dimensions", "s/psnr_masked", "s/lost")
+    names = (
+        "s/evenness0",
+        "s/evenness1",
+        "p/evenness0",
+        "fixed/s/encoder.rank_me",
+        "fixed/s/z0.rank_me",
+        "s/psnr_masked",
+        "s/lost",
+    )
     metrics = [record(step) | {"monitors": dict.fromkeys(names, 4.0) | {"s/lost": float("nan")}} for step in range(3)]
     assert group_monitors(metrics) == {
-        "dimensions": ["p/dimensions0", "s/dimensions0", "s/dimensions1"],
-        "rankme_dimensions": ["held_out/rankme_dimensions"],
+        "rank_me": ["fixed/s/encoder.rank_me", "fixed/s/z0.rank_me"],
+        "evenness": ["p/evenness0", "s/evenness0", "s/evenness1"],
         "psnr_masked": ["s/psnr_masked"],
     }
-    charts = {title: chart for title, _, chart in draw_curves(metrics, [])}
-    warned = [title for title, chart in charts.items() if ("warning (dashed)", "var(--warn)") in chart.legend]
-    assert warned == ["Effective dimensions", "Rankme dimensions"]
+    titles = [title for title, _, _ in draw_curves(metrics, [])]
+    assert titles[2:5] == ["RankMe", "Evenness", "PSNR of hidden patches, dB"]
 
 
 def test_probe_curves_have_the_untrained_networks_beside() -> None:

@@ -57,6 +57,14 @@ def test_an_unknown_study_is_answered_with_the_nearest() -> None:
         study("four-arm", tiny())
 
 
+def _look(step: int) -> dict[str, float]:
+    """Of the encoder's features in two streams, of which volumes are the worse one; and of a projection, which does not count."""
+    volumes = {"dimensions": 1.5, "rank_me": 20.0 - step, "alignment": 0.7, "uniformity": -0.5}
+    images = {"dimensions": 3.0, "rank_me": 25.0, "alignment": 0.1, "uniformity": -2.0}
+    found = {f"fixed/{stream}/encoder.{name}": v for stream, s in (("v", volumes), ("i", images)) for name, v in s.items()}
+    return found | {"fixed/v/z0.rank_me": 1.0}
+
+
 def _record(step: int) -> dict[str, object]:
     return {
         "loss": 10.0 - step,
@@ -65,9 +73,8 @@ def _record(step: int) -> dict[str, object]:
             "image/evenness0": 0.5,
             "image/evenness1": 0.1 * (step + 1),
             "image/other": 0.0,
-            "image/dimensions0": 3.0,
-            "image/dimensions1": 20.0 - step,
-        },
+        }
+        | (_look(step) if step in (4, 9) else {}),
         "step_s": 2.0,
         "voxels": 100 + step,
         "wait_s": 0.5,
@@ -84,6 +91,9 @@ def test_the_course_of_a_run_is_its_edges_and_its_sums() -> None:
         loss_last=-8.5,
         evenness=0.5,
         dimensions=1.5,
+        rank_me=11.0,
+        alignment=0.7,
+        uniformity=-0.5,
         seconds=40.0,
         wait_share=0.25,
     )
@@ -92,7 +102,18 @@ def test_the_course_of_a_run_is_its_edges_and_its_sums() -> None:
 def test_the_table_holds_mean_and_spread_and_says_what_is_not_there() -> None:
     runs = [
         RunSummary(
-            steps=5, samples=9, voxels=2000, loss_first=1, loss_last=0, evenness=0.9, dimensions=4, seconds=5, wait_share=0.01
+            steps=5,
+            samples=9,
+            voxels=2000,
+            loss_first=1,
+            loss_last=0,
+            evenness=0.9,
+            dimensions=4,
+            rank_me=12,
+            alignment=0.25,
+            uniformity=float("nan"),
+            seconds=5,
+            wait_share=0.01,
         )
     ] * 2
     scores = [
@@ -102,7 +123,8 @@ def test_the_table_holds_mean_and_spread_and_says_what_is_not_there() -> None:
     assert "over 2 seeds" in text
     assert "| a | 0.550 ± 0.071 |" in text
     assert "| c | none |" in text
-    assert "| a | 5 | 9 | 2,000 | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.90 ± 0.00 | 4.0 ± 0.0 | 1.00 ± 0.00 | 1.0% |" in text
+    went = "| a | 5 | 9 | 2,000 | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.90 ± 0.00 |"
+    assert f"{went} 12.0 ± 0.0 | 4.0 ± 0.0 | 0.25 ± 0.00 | none | 1.00 ± 0.00 | 1.0% |" in text
 
 
 def test_one_seed_has_no_spread() -> None:
