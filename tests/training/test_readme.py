@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from crossdim.storage_schema.pseudo3d import Pseudo3D, unroll
+from crossdim.training.api.dataset import open_dataset
 from crossdim.training.backbones import serialise_encoder
 from crossdim.training.data.views import normalise
 from crossdim.training.recipes import recipe
@@ -55,3 +57,8 @@ def test_the_listing_of_a_run_has_the_names_that_are_written() -> None:
         f"{layout.METRICS}/00000300.jsonl",
     )
     assert [name for name in (*names, layout.PROGRESS, layout.REPORT) if name not in listing] == []
+
+
+def test_the_front_page_tells_which_split_is_opened_if_none_is_given() -> None:
+    told = re.findall(r'split="(\w+)" if none is given', (PACKAGE.parent / "README.md").read_text())
+    assert told == [inspect.signature(open_dataset).parameters["split"].default]
