@@ -89,8 +89,8 @@ def _check_gaps(depths: Vector, rounding_mm: float) -> None:
     median = float(np.median(gaps))
     if np.abs(gaps - median).max() <= SPACING_TOLERANCE * median:
         return
-    allowed = max(min(rounding_mm, MAX_ROUNDING * median), SPACING_TOLERANCE * median)
-    nearest = _distance_from_even(depths)
+    spacing, nearest = _fit_even_grid(depths)
+    allowed = max(min(rounding_mm, MAX_ROUNDING * spacing), SPACING_TOLERANCE * median)
     if nearest > allowed * (1 + 1e-6):
         worst = int(np.abs(gaps - median).argmax())
         raise SampleError(
@@ -101,8 +101,8 @@ def _check_gaps(depths: Vector, rounding_mm: float) -> None:
         )
 
 
-def _distance_from_even(depths: Vector) -> float:
-    """The smallest distance within which all depths lie of one even grid, over all grids.
+def _fit_even_grid(depths: Vector) -> tuple[float, float]:
+    """The spacing of the even grid that all depths lie nearest to, and the largest distance of one from it.
 
     For one spacing s it is half the range of (depth_k - k s), a convex function of s: its minimum is found by thirds.
     """
@@ -116,4 +116,5 @@ def _distance_from_even(depths: Vector) -> float:
             high = right
         else:
             low = left
-    return float(np.ptp(depths - numbers * (low + high) / 2)) / 2
+    spacing = (low + high) / 2
+    return spacing, float(np.ptp(depths - numbers * spacing)) / 2
