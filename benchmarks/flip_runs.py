@@ -38,6 +38,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.bucket, data = Bucket(str(folder / "run")), Bucket(str(folder / "superpatch"))
         small = ["steps=6", "global_batch=2", "method.backbone.widths=[2,2,4]", "method.crops.solid_side=16"]
+        small += ["compute.precision=fp32", "compute.compiled=false"]  # as a run records them: it chooses for its devices
         self.config = apply_overrides(recipe("ae:tiny"), small)
         self.sources = [Source(bucket=data, weight=1.0)]
         self.go_on()

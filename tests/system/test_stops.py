@@ -72,6 +72,14 @@ class Verb:
             assert time.monotonic() < deadline, self.printed.decode()
             time.sleep(0.02)
 
+    def until_loaded(self, library: str) -> None:
+        """Wait for a library whose import shows that the verb has begun: until then Ctrl-C ends the process without a word."""
+        deadline = time.monotonic() + PATIENCE_S
+        while library not in Path(f"/proc/{self.process.pid}/maps").read_text():
+            assert self.process.poll() is None, self.printed.decode()
+            assert time.monotonic() < deadline, self.printed.decode()
+            time.sleep(0.02)
+
     def signal(self, number: signal.Signals) -> None:
         """To the whole group, as a terminal does."""
         os.killpg(self.process.pid, number)
@@ -141,7 +149,7 @@ def test_ctrl_c_ends_a_preparation_with_one_line(engine: str, phase: str, raw: P
         if phase:
             verb.until(phase)
         else:
-            time.sleep(1)
+            verb.until_loaded("libarrow")
         verb.signal(signal.SIGINT)
         code, lines = verb.end()
     assert (code, lines) == (130, [GOES_ON if phase == ROWS else NOTHING])
