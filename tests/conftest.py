@@ -47,6 +47,7 @@ LONG_FILES = (
 SEPARATE_FILES = ("test_whole_way.py", "test_chaos.py", "test_stops.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order tests, and group those of a file, for ``--dist loadgroup``."""
     order = {name: number for number, name in enumerate(LONG_FILES)}
