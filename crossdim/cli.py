@@ -40,7 +40,8 @@ def usage() -> str:
             *lines,
             "",
             "Every path is a folder or any fsspec URL.",
-            "Exit codes: 0 done, 1 wrong use or answered with no, 2 failed, 3 done with quarantined samples, 130 interrupted.",
+            "Exit codes: 0 done, 1 wrong use or answered with no, 2 failed, 3 done with quarantined samples,",
+            "4 features collapsed (pretrain --stop-on-collapse), 130 interrupted.",
         ]
     )
 

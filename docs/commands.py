@@ -15,14 +15,18 @@ _HEAD = """# Commands
 
 This page is made of the parsers of the command line; `crossdim help VERB` prints the same.
 
-Every path is a folder or any fsspec URL, such as `s3://bucket/folder`. Exit codes:
+Every path is a folder or any fsspec URL, such as `s3://bucket/folder`.
+
+## Exit codes
 
 | code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | wrong use, or a question that was answered with no |
-| 2 | failed |
+| 1 | wrong use: the command line asks for what cannot be done (an unknown option or setting, `--gpu` without a GPU, \
+more workers than a batch feeds, data that a recipe does not take), and nothing was started; or a question was answered with no |
+| 2 | failed; also if a file or folder named on the command line does not exist, or holds another run or dataset |
 | 3 | done, with quarantined samples |
+| 4 | features collapsed, in a run with `--stop-on-collapse` |
 | 130 | interrupted with Ctrl-C |
 """
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 PAGES = PurePosixPath("docs/pages")
 #: Files of the repository that are pages of the site.
 REPOSITORY_PAGES = (
+    "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -27,18 +28,24 @@ REPOSITORY_PAGES = (
     "training/recipes/LOG.md",
 )
 _FOLDER = PurePosixPath("repository")
+#: The README is the first page of the site.
+_FRONT = ("README.md", "index.md")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```[^\n]*$)", re.DOTALL | re.MULTILINE)
 
 
 def page_of(path: str) -> str:
     """The page of the site that a file of the repository becomes."""
-    return str(_FOLDER / path)
+    source, page = _FRONT
+    return page if path == source else str(_FOLDER / path)
 
 
 def source_of(page: str) -> PurePosixPath:
     """The file of the repository that a page of the site was made of."""
+    source, front = _FRONT
     path = PurePosixPath(page)
+    if page == front:
+        return PurePosixPath(source)
     return path.relative_to(_FOLDER) if path.is_relative_to(_FOLDER) else PAGES / path
 
 

@@ -20,6 +20,7 @@ from crossdim.training.config.pretraining import apply_overrides, read_config
 from crossdim.training.recipes import RECIPES, recipe
 from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.study_subjects import STUDY_SUBJECTS
+from tests.documentation.blocks import find_config_file
 from tests.training.published import publish, superpatches
 
 ROOT = Path(__file__).parents[1]
@@ -53,9 +54,8 @@ def test_the_yaml_of_a_recipe_is_read_as_the_recipe(verb: str, name: str, capsys
     assert _print(capsys, verb, "--config", "recipe.yaml")["set"] == _print(capsys, verb, "--recipe", name)["set"]
 
 
-def test_the_file_of_the_readme_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    (text,) = [one.split("```")[0] for one in (ROOT / "README.md").read_text().split("```yaml\n")[1:]]
-    Path("run.yaml").write_text(text)
+def test_the_file_of_the_documentation_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run.yaml").write_text(find_config_file())
     document = _print(capsys, "pretrain", "--config", "run.yaml", "--out", "runs/c", "--set", "compute.precision=bf16")
     overrides = ["optimizer.lr=0.003", 'method.backbone={"kind": "swin3d"}', "compute.precision=bf16"]
     assert read_config(document["set"], "printed") == apply_overrides(recipe("cdssl-p3d:tiny"), overrides)

@@ -11,7 +11,7 @@ from crossdim.cli import VERBS
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "pages"
 #: Every text that people read before they type: the pages, and what lies at the top.
-TEXTS = (*sorted(PAGES.rglob("*.md")), ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md")
+TEXTS = (*sorted(PAGES.rglob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")))
 
 
 def find_blocks(text: str, *languages: str) -> list[tuple[str, str]]:
@@ -26,6 +26,12 @@ def find_commands(text: str) -> list[list[str]]:
         rf"(?:^|-- )(?:crossdim|python -m (?:pipelines|training)) ((?:{'|'.join(VERBS)})(?: .*)?)$", lines, re.MULTILINE
     )
     return [shlex.split(line, comments=True) for line in found]
+
+
+def find_config_file() -> str:
+    """The file ``run.yaml`` of the page about configuration, which commands of the page name."""
+    [(_, file)] = find_blocks((PAGES / "guides/configuration.md").read_text(), "yaml")
+    return file
 
 
 def join_python(text: str) -> str:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import re
 
-from tests.documentation.blocks import PAGES, ROOT
+from tests.documentation import blocks
+from tests.documentation.blocks import ROOT
 
 _PACKAGES = ("benchmarks", "deploy", "examples", "foundation", "pipelines", "storage_schema", "training")
 #: What holds blocks: the pages, what lies at the top, and the READMEs of packages.
-TEXTS = (
-    *sorted(PAGES.glob("**/*.md")),
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *(ROOT / package / "README.md" for package in _PACKAGES),
-)
+TEXTS = (*blocks.TEXTS, *(ROOT / package / "README.md" for package in _PACKAGES))
 #: Languages of blocks that hold no commands to type; a page of recordings holds what was typed.
 SILENT = ("text", "yaml", "console", "json")
-PROGRAMS_TYPED = ("crossdim", "ray", "make", "pip", "python", "kubectl", "sbatch", "export", "RAY_UP_enable_autoscaler_v2=0")
+PROGRAMS_TYPED = ("crossdim", "ray", "make", "pip", "python", "kubectl", "sbatch", "export")
 #: Beginnings of lines that are not typed, and what is done instead.
 NOT_TYPED = {
     "pip install": "fetches packages; test_wheel builds and installs the wheel, test_extras leaves packages out",
     "make ": "make test would run itself; test_readme runs what make demo runs, test_site what make docs does, CI the others",
     "ray up": "starts paid machines; test_cluster_file holds the file against Ray's own validator and scheduler",
-    "RAY_UP_enable_autoscaler_v2=0 ray up": "starts Ray by SSH on three machines; test_cluster_file validates the file",
     "ray down": "ends what ray up started",
     "ray dashboard": "opens a tunnel to the head of ray up; the cluster of the test listens on this machine",
     "export RAY_AUTH_MODE": "names that tunnel; the cluster of the test has an address and a token of its own",

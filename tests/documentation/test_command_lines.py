@@ -19,7 +19,7 @@ import boto3
 import pytest
 
 from demo.phantoms import write_phantoms
-from tests.documentation.blocks import PAGES, ROOT, find_blocks
+from tests.documentation.blocks import PAGES, ROOT, find_config_file
 from tests.documentation.command_lines import find_command_lines, is_typed
 from tests.documentation.recordings import DASHBOARD, HOME, STORE, Recording, hold_against_what_is_kept, run_line, terminal
 from tests.programs import PROGRAMS
@@ -35,17 +35,30 @@ _S3_XRAY = "crossdim prepare s3://lab/xray --recipe xray-pseudo3d:tiny --label f
 _S3_CT = "crossdim prepare s3://lab/ct --recipe mixed-superpatches:tiny --label folder --modality CT --out s3://lab/ct-1mm"
 
 
-def _pretrain(name: str) -> str:
-    return f"crossdim pretrain --recipe maesil:tiny --data s3://lab/ct-1mm --out s3://lab/runs/{name} --workers 0"
+def _pretrain(name: str, recipe: str = "maesil:tiny") -> str:
+    return f"crossdim pretrain --recipe {recipe} --data s3://lab/ct-1mm --out s3://lab/runs/{name} --workers 0"
 
+
+_RUN_OF_BOTH = _pretrain("a", "cdssl-p3d:tiny").replace("ct-1mm", "ct-1mm s3://lab/xr")
 
 #: Texts whose lines are typed, and what has to be there before.
 TYPED: dict[str, tuple[str, ...]] = {
     "README.md": (),
     "deploy/README.md": (_S3_CT,),
     "docs/pages/guides/adding-parts.md": ("cp -r raw/xray raw/flat", _XRAY),
+    "docs/pages/guides/configuration.md": (_XRAY, _CT),
     "docs/pages/guides/dataset-format.md": (_CT,),
-    "docs/pages/index.md": (),
+    "docs/pages/guides/evaluating.md": (
+        _XRAY,
+        _CT,
+        "ln -s data/xr xr; for name in ct ct64 phantoms; do ln -s data/ct $name; done",
+        _S3_XRAY,
+        _S3_CT,
+        _RUN_OF_BOTH,
+    ),
+    "docs/pages/guides/preparing.md": (),
+    "docs/pages/guides/pretraining.md": (_S3_XRAY, _S3_CT),
+    "docs/pages/guides/storage.md": (_S3_CT,),
     "docs/pages/methods/cdssl-p3d.md": (_XRAY, _CT),
     "docs/pages/methods/cross-d.md": (_XRAY, _CT),
     "docs/pages/methods/maesil.md": (_CT,),
@@ -59,9 +72,6 @@ TYPED: dict[str, tuple[str, ...]] = {
 }
 #: What a line needs just before it.
 BEFORE = {
-    "crossdim study four-arms --recipe cdssl-p3d:tiny --data xr ct": (
-        "ln -s data/xr xr; for name in ct ct64 phantoms; do ln -s data/ct $name; done"
-    ),
     "crossdim runs rm s3://lab/runs/a s3://lab/runs/b": _pretrain("b"),
     "crossdim runs rm s3://lab/runs/old": _pretrain("old"),
 }
@@ -96,8 +106,7 @@ class World:
             shutil.copytree(self.work / "raw" / kind, home / kind)
             self._label(home / kind)
         (home / "lab.ini").write_text("[default]\naws_access_key_id = k\naws_secret_access_key = s\n")
-        [(_, file)] = find_blocks((ROOT / "README.md").read_text(), "yaml")
-        (self.work / "run.yaml").write_text(file)
+        (self.work / "run.yaml").write_text(find_config_file())
         self.keys = {
             "AWS_ACCESS_KEY_ID": "k",
             "AWS_SECRET_ACCESS_KEY": "s",

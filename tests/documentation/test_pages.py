@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,29 +17,59 @@ from PIL import Image
 
 import crossdim
 from crossdim.cli import VERBS
+from crossdim.foundation.config_parsing import parse_with_config
 from crossdim.foundation.references import is_reference
+from crossdim.pipelines.readers.registry import READERS
 from crossdim.pipelines.recipes import RECIPES as PREPARE_RECIPES
 from crossdim.recipe_finder import find_recipe
 from crossdim.recipe_text import describe_recipe
 from crossdim.training.recipes import RECIPES as PRETRAIN_RECIPES
+from crossdim.training.studies import STUDIES
 from docs.commands import find_parser, write_commands
 from docs.links import REPOSITORY_PAGES, find_links, turn_links
 from docs.pictures import MAX_BYTES
 from docs.reference import write_python
 from docs.settings import write_settings
-from tests.documentation.blocks import PAGES, ROOT, TEXTS, find_blocks, find_commands, join_python
+from tests.documentation.blocks import PAGES, ROOT, TEXTS, find_blocks, find_commands, find_config_file, join_python
 
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
 COMMANDS = [arguments for path in TEXTS for arguments in find_commands(path.read_text())]
+#: Those in the comments of the file for AWS.
+OF_CLUSTER_FILE = [
+    shlex.split(line) for line in re.findall(r"-- python -m (?:pipelines|training) (.*)", (ROOT / "ray_cluster.yaml").read_text())
+]
 NAMES = [str(path.relative_to(ROOT)) for path in TEXTS]
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_every_command_is_understood_by_its_verb(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [*COMMANDS, *OF_CLUSTER_FILE], ids=" ".join)
+def test_every_command_is_understood_by_its_verb(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("pipelines", "training"):  # the packages whose recipes the guide names
         monkeypatch.syspath_prepend(str(ROOT / "tests" / package / "outside"))
-    recipe = getattr(find_parser(arguments[0]).parse_args(arguments[1:]), "recipe", None)
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(find_config_file())
+    build = importlib.import_module(f"crossdim.{VERBS[arguments[0]][0]}").build_parser
+    parsed = parse_with_config(build, arguments).arguments if "--config" in arguments else build().parse_args(arguments)
+    recipe = getattr(parsed, "recipe", None)
     assert recipe is None or recipe in KNOWN or is_reference(recipe)
+
+
+def test_every_verb_and_every_study_is_shown() -> None:
+    assert {line[0] for line in COMMANDS} == set(VERBS)
+    assert {line[1] for line in COMMANDS if line[0] == "study"} == set(STUDIES)
+    assert len(OF_CLUSTER_FILE) == 2
+
+
+def test_recipes_in_the_table_exist() -> None:
+    page = (PAGES / "guides/configuration.md").read_text()
+    table = re.findall(r"^\| `([a-z0-9-]+)` \| (prepare|pretrain) \|", page, re.MULTILINE)
+    assert {name for name, _ in table} == {name for name in KNOWN if ":" not in name}
+
+
+def test_the_page_of_formats_names_every_reader_and_ending() -> None:
+    page = (PAGES / "guides/file-formats.md").read_text()
+    endings = {ending for reader in READERS.values() for ending in reader.suffixes}
+    assert set(re.findall(r"`(\.\w+(?:\.gz)?)`", page)) >= endings
+    assert [reader.format_name for reader in READERS.values() if reader.format_name.lower() not in page.lower()] == []
 
 
 def test_every_line_that_names_the_program_is_looked_at() -> None:
@@ -69,7 +101,10 @@ def test_a_link_to_a_file_of_the_repository_becomes_one_to_its_page() -> None:
     turned = turn_links(text, "guides/dataset-format.md")
     assert turned == "[a](../repository/storage_schema/README.md#catalog) b [c](../index.md)\n```\n[d](x.md)\n```\n"
     assert turn_links("[a](../ARCHITECTURE.md)", "repository/training/README.md") == "[a](../ARCHITECTURE.md)"
-    assert turn_links("[a](docs/pages/index.md)", "repository/CONTRIBUTING.md") == "[a](../index.md)"
+    assert turn_links("[a](README.md)", "repository/CONTRIBUTING.md") == "[a](../index.md)"
+    assert turn_links("[a](docs/pages/guides/storage.md) [b](SECURITY.md)", "index.md") == (
+        "[a](guides/storage.md) [b](repository/SECURITY.md)"
+    )
     assert all((ROOT / path).exists() for path in REPOSITORY_PAGES)
 
 
@@ -117,6 +152,10 @@ def test_the_reference_has_every_verb_option_recipe_setting_and_name() -> None:
     assert [name for name in crossdim.__all__ if f"## {name}\n" not in python] == []
 
 
+def test_the_readme_is_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 90
+
+
 def test_pictures_are_small_and_the_readme_shows_them() -> None:
     pictures = sorted((PAGES / "pictures").iterdir())
     assert [path.name for path in pictures] == ["dataset.png", "run.png"]
@@ -125,7 +164,7 @@ def test_pictures_are_small_and_the_readme_shows_them() -> None:
         with Image.open(path) as picture:
             assert picture.size[0] >= 800
         assert f"(docs/pages/pictures/{path.name})" in (ROOT / "README.md").read_text()
-        assert f"(pictures/{path.name})" in (PAGES / "index.md").read_text()
+        assert f"(pictures/{path.name})" in turn_links((ROOT / "README.md").read_text(), "index.md")
 
 
 @pytest.mark.integration

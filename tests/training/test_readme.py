@@ -60,5 +60,5 @@ def test_the_listing_of_a_run_has_the_names_that_are_written() -> None:
 
 
 def test_the_front_page_tells_which_split_is_opened_if_none_is_given() -> None:
-    told = re.findall(r'split="(\w+)" if none is given', (PACKAGE.parent / "README.md").read_text())
+    told = re.findall(r'split="(\w+)" by default', (PACKAGE.parent / "README.md").read_text())
     assert told == [inspect.signature(open_dataset).parameters["split"].default]
