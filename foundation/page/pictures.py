@@ -11,6 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 Floats = npt.NDArray[np.float32]
+#: How the data URI of a PNG file begins.
+PNG_URI = "data:image/png;base64,"
 #: Shortest side of a picture in the page, pixels; small arrays are magnified without smoothing.
 SHOWN_SIDE = 112
 #: Longest side of a picture in the page, pixels; larger arrays are thinned out.
@@ -40,9 +42,14 @@ def encode_png(image: npt.NDArray[np.floating]) -> str:
     pixels = (np.clip(image[::step, ::step], 0, 1) * 255).astype(np.uint8)
     if step == 1:
         pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    return encode_pixels(pixels)
+
+
+def encode_pixels(pixels: npt.NDArray[np.uint8]) -> str:
+    """Pixels, (H, W) in grey or (H, W, 3) in colour, as a data URI of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return PNG_URI + base64.b64encode(buffer.getvalue()).decode()
 
 
 def shrink(image: Floats, longest: int) -> Floats:

@@ -120,7 +120,7 @@ def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, 
         is_continued = key in continued
         inputs += [
             _Input(
-                uri=f"{uri}:{volume.name}" if volume.name else uri,
+                uri=volume.uri(uri),
                 files=volume.files,
                 decoder=reader.name,
                 fault=split.get(key) or volume.fault,

@@ -159,6 +159,10 @@ class SeriesVolume:
     name: str = ""
     fault: SampleError | None = None
 
+    def uri(self, series: str) -> str:
+        """Its name in the dataset, where ``series`` is that of its series."""
+        return f"{series}:{self.name}" if self.name else series
+
 
 def split_into_volumes(files: Sequence[ScanResult]) -> list[SeriesVolume]:
     """Split a series into volumes, see :mod:`crossdim.pipelines.readers.series_split`.

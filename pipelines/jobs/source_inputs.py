@@ -10,7 +10,7 @@ from crossdim.pipelines.jobs.items import Item, ItemFile
 from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.plan import Plan
 from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.jobs.series_groups import group_series
+from crossdim.pipelines.jobs.series_groups import group_series, split_into_volumes
 from crossdim.pipelines.quarantine import Ignored, Quarantined
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.readers.series_facts import describe_series
@@ -79,12 +79,20 @@ def locate_unplanned(plan: Plan, results: Sequence[ScanResult], names: SourceNam
     """
     wanted = {*take_first_of_rules(plan.refused), *take_first_of_rules(plan.ignored)}
     found = {one.uri: SourceInput(files=(_place(one),), facts={}) for one in results if one.uri in wanted}
-    if len(found) < len(wanted):  # the others are series
+    if len(found) < len(wanted):  # the others are series, or volumes of one
         for key, members in group_series(results).items():
-            if (uri := names.name_series(key, members)) in wanted:
-                facts = describe_series([one.header for one in members if one.header])
-                found[uri] = SourceInput(files=tuple(map(_place, sorted(members, key=_find_position))), facts=facts)
+            series = names.name_series(key, members)
+            found |= {
+                uri: _describe_volume(volume.files)
+                for volume in split_into_volumes(members)
+                if (uri := volume.uri(series)) in wanted
+            }
     return found
+
+
+def _describe_volume(files: Sequence[ScanResult]) -> SourceInput:
+    facts = describe_series([one.header for one in files if one.header])
+    return SourceInput(files=tuple(map(_place, sorted(files, key=_find_position))), facts=facts)
 
 
 def _find_position(result: ScanResult) -> tuple[float, ...]:

@@ -13,13 +13,13 @@ from crossdim.pipelines.readers.dicom_colour import convert_to_rgb
 from crossdim.pipelines.readers.dicom_errors import translate_errors
 from crossdim.pipelines.readers.dicom_header import burned_in_annotation, combine_annotations
 from crossdim.pipelines.readers.display_window import display_window_note
+from crossdim.pipelines.readers.image_sample import build_image
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_modality_transform
 from crossdim.pipelines.readers.padding import find_padding
-from crossdim.pipelines.readers.raster import compute_scaling
-from crossdim.pipelines.readers.raw import RawItem, add_note
+from crossdim.pipelines.readers.raw import RawItem
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample, Scaling
-from crossdim.storage_schema.vocabulary import Modality, Presentation
+from crossdim.storage_schema.vocabulary import Modality
 
 PADDING_NOTE = "padding outside of the field of view set to black"
 INVERTED_NOTE = "inverted, the lowest value is meant to be white"
@@ -41,26 +41,22 @@ def decode(item: RawItem) -> Sample:
     stored = read_pixels(item.data, item.rules, colour=True)
     dataset, header, pixels = stored.dataset, stored.header, stored.pixels
     modality = find_modality(dataset, item.modality)
+    scaling: Scaling | None
     with translate_errors("the grey values cannot be read"):
         if header.photometric.startswith("MONOCHROME"):
             array, scaling, notes = _decode_grey(dataset, pixels, inverted=header.inverted, modality=modality)
         else:
             array, notes = convert_to_rgb(dataset, header.photometric, pixels)
-            scaling = compute_scaling(array)
-    key, origin, patient = item.origin()
-    sample = Sample(
-        key=key,
-        presentation=Presentation.IMAGE,
-        array=array,
-        modality=modality,
+            scaling = None
+    return build_image(
+        item,
+        array,
+        (*stored.notes, *notes),
         scaling=scaling,
-        origin=origin,
+        modality=modality,
         spacing_mm=header.spacing_mm,
-        label=item.label,
-        patient=patient,
         extra=combine_annotations([burned_in_annotation(dataset)]),
     )
-    return add_note(sample, *stored.notes, *notes)
 
 
 def _decode_grey(

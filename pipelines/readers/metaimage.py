@@ -18,7 +18,6 @@ from crossdim.pipelines.readers.text_header import (
     build_affine,
     check_sizes,
     expect_count,
-    parse_integers,
     parse_numbers,
 )
 from crossdim.pipelines.readers.volume_header import VolumeHeader
@@ -124,13 +123,13 @@ def _parse_shape(fields: dict[str, str]) -> tuple[tuple[int, int, int], int]:
     for name in ("NDims", "DimSize", "ElementType"):
         if name not in fields:
             raise SampleError("header_value", f"the header does not state {name}")
-    sizes = parse_integers(fields["DimSize"], "DimSize")
-    num_axes = parse_integers(fields["NDims"], "NDims")
+    sizes = parse_numbers(fields["DimSize"], "DimSize", int)
+    num_axes = parse_numbers(fields["NDims"], "NDims", int)
     expect_count(num_axes, 1, "NDims")
     expect_count(sizes, num_axes[0], "DimSize")
     check_sizes(sizes)
     if (channels := fields.get("ElementNumberOfChannels", "1")) != "1":
-        parse_integers(channels, "ElementNumberOfChannels")
+        parse_numbers(channels, "ElementNumberOfChannels", int)
         raise SampleError("vector", f"the header says {int(channels)} channels; vectors in each voxel are not read")
     x, y, z, frames = [*sizes, 1, 1][:4]
     return (x, y, z), frames
@@ -150,15 +149,16 @@ def _parse_placement(fields: dict[str, str], num_axes: int) -> tuple[npt.NDArray
     count = min(num_axes, 3)
     spacing, directions, origin = np.ones(3), np.eye(3), np.zeros(3)
     if stated := _find(fields, _SPACING):
-        spacing[:count] = _take(parse_numbers(stated, _SPACING[0]), num_axes, _SPACING[0])[:count]
+        spacing[:count] = _take(parse_numbers(stated, _SPACING[0], float), num_axes, _SPACING[0])[:count]
     if not np.isfinite(spacing).all() or (spacing <= 0).any():
         raise SampleError("singular_affine", f"ElementSpacing is {spacing[:count].tolist()} mm; all must be positive")
     matrix = _find(fields, _DIRECTIONS)
     if matrix:
-        values = np.reshape(_take(parse_numbers(matrix, _DIRECTIONS[0]), num_axes**2, _DIRECTIONS[0]), (num_axes, num_axes))
+        cosines = _take(parse_numbers(matrix, _DIRECTIONS[0], float), num_axes**2, _DIRECTIONS[0])
+        values = np.reshape(cosines, (num_axes, num_axes))
         directions[:count, :count] = values[:count, :count]
     if stated := _find(fields, _ORIGIN):
-        origin[:count] = _take(parse_numbers(stated, _ORIGIN[0]), num_axes, _ORIGIN[0])[:count]
+        origin[:count] = _take(parse_numbers(stated, _ORIGIN[0], float), num_axes, _ORIGIN[0])[:count]
     affine = build_affine(directions * spacing[:, None], origin, _TO_RAS)
     return affine, () if matrix else (NO_ORIENTATION_NOTE,)
 

@@ -9,13 +9,12 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from crossdim.pipelines.readers.inflate import GZIP_MAGIC
+from crossdim.pipelines.readers.inflate import GZIP_MAGIC, GZIP_WINDOW
 from crossdim.pipelines.readers.nifti_header import SCALARS
 from crossdim.storage_schema.sample import Array
 
 #: Bytes of content that are inflated at most. Ours.
 MOST_BYTES = 256 << 20
-_GZIP_WINDOW = 31
 _STEP_BYTES = 1 << 20
 #: Of numbers that are not read as volumes, and can be drawn: complex ones, by their magnitude.
 _COMPLEX = {32: "c8", 1792: "c16"}
@@ -38,7 +37,7 @@ def inflate_leniently(data: bytes, num_bytes: int) -> bytes:
     held, start = bytearray(), 0
     with contextlib.suppress(zlib.error):  # what came before the damage is shown
         while data.startswith(GZIP_MAGIC, start) and len(held) < num_bytes:
-            member = zlib.decompressobj(_GZIP_WINDOW)
+            member = zlib.decompressobj(GZIP_WINDOW)
             while len(held) < num_bytes and not member.eof:
                 given = member.unconsumed_tail or data[start : start + _STEP_BYTES]
                 start += 0 if member.unconsumed_tail else len(given)
@@ -100,6 +99,5 @@ def _read_plane(data: bytes, header: Any) -> Array | None:
         return None
     start = first + plane_bytes * min(depth // 2, whole - 1)
     plane = np.frombuffer(content, dtype, count=width * height, offset=start).reshape(height, width)
-    return (abs(plane) if code in _COMPLEX else plane)[::-1].astype(
-        np.float32
-    )  # y runs to the front in most files, which is shown at the top
+    # y runs to the front in most files, which is shown at the top.
+    return (abs(plane) if code in _COMPLEX else plane)[::-1].astype(np.float32)

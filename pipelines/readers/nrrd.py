@@ -19,7 +19,6 @@ from crossdim.pipelines.readers.text_header import (
     build_affine,
     check_sizes,
     expect_count,
-    parse_integers,
     parse_numbers,
 )
 from crossdim.pipelines.readers.volume_header import VolumeHeader
@@ -135,8 +134,8 @@ def _require(fields: dict[str, str], name: str) -> str:
 
 
 def _parse_sizes(fields: dict[str, str]) -> tuple[int, ...]:
-    sizes = parse_integers(_require(fields, "sizes"), "sizes")
-    dimension = parse_integers(_require(fields, "dimension"), "dimension")
+    sizes = parse_numbers(_require(fields, "sizes"), "sizes", int)
+    dimension = parse_numbers(_require(fields, "dimension"), "dimension", int)
     expect_count(dimension, 1, "dimension")
     expect_count(sizes, dimension[0], "sizes")
     check_sizes(sizes)
@@ -194,7 +193,7 @@ def _read_directions(fields: dict[str, str], num_axes: int) -> list[tuple[float,
     if text is None:
         return [None] * num_axes
     vectors: list[tuple[float, ...] | None] = [
-        None if found.group(1) is None else parse_numbers(found.group(1).replace(",", " "), "space directions")
+        None if found.group(1) is None else parse_numbers(found.group(1).replace(",", " "), "space directions", float)
         for found in _VECTOR.finditer(text)
     ]
     expect_count(vectors, num_axes, "space directions")
@@ -207,11 +206,11 @@ def _parse_placement(fields: dict[str, str], num_axes: int) -> tuple[npt.NDArray
     if not steps:
         spacings = np.ones(3)
         if "spacings" in fields:
-            stated = parse_numbers(fields["spacings"], "spacings")
+            stated = parse_numbers(fields["spacings"], "spacings", float)
             expect_count(stated, num_axes, "spacings")
             spacings[: min(num_axes, 3)] = stated[:3]
         return build_affine(np.diag(spacings), np.zeros(3), _LPS), (NO_ORIENTATION_NOTE,)
-    origin = parse_numbers(re.sub(r"[(),]", " ", fields.get("space origin", "")), "space origin") or (0.0,) * len(steps[0])
+    origin = parse_numbers(re.sub(r"[(),]", " ", fields.get("space origin", "")), "space origin", float) or (0.0,) * len(steps[0])
     for vector in (*steps, origin):
         expect_count(vector, len(steps[0]), "space directions" if vector is not origin else "space origin")
     directions_mm = np.eye(3)

@@ -16,11 +16,11 @@ from PIL import Image, UnidentifiedImageError
 from crossdim.pipelines.readers import jpeg, png
 from crossdim.pipelines.readers.exif import turn_upright
 from crossdim.pipelines.readers.header_info import HeaderInfo
-from crossdim.pipelines.readers.raw import RawItem, ReadRules, add_note
+from crossdim.pipelines.readers.image_sample import build_image
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
-from crossdim.storage_schema.sample import Array, Sample, Scaling
-from crossdim.storage_schema.vocabulary import Presentation
+from crossdim.storage_schema.sample import Array, Sample
 
 #: Names of the formats.
 PNG, JPEG, BMP, WEBP = "png", "jpeg", "bmp", "webp"
@@ -95,19 +95,8 @@ def decode(item: RawItem) -> Sample:
         raise SampleError("damaged", f"the picture cannot be decoded to its end: {format_foreign_text(error)}") from error
     bits = item.data[_PNG_DEPTH] if is_png else 8
     array, note = _split_channels(picture, bits)
-    key, origin, patient = item.origin()
-    sample = Sample(
-        key=key,
-        presentation=Presentation.IMAGE,
-        array=array,
-        modality=item.modality,
-        scaling=compute_scaling(array),
-        origin=origin,
-        label=item.label,
-        patient=patient,
-    )
     deep = bits == 16 and array.dtype == np.uint8
-    return add_note(sample, note, unoriented, unchecked, DEEP_COLOUR_NOTE if deep else None)
+    return build_image(item, array, (note, unoriented, unchecked, DEEP_COLOUR_NOTE if deep else None))
 
 
 @contextlib.contextmanager
@@ -176,15 +165,3 @@ def _on_black(array: Array, picture: Image.Image, step: int) -> tuple[Array, str
     if not transparent.any():
         return array, None
     return np.where(transparent, 0, array).astype(array.dtype), ON_BLACK_NOTE
-
-
-def compute_scaling(array: Array) -> Scaling:
-    """0..255 for 8 bits; the values that occur for 16, of which detectors fill 10 to 16.
-
-    Raises:
-        SampleError: rule ``constant`` for an image that shows nothing.
-    """
-    low, high = float(array.min()), float(array.max())
-    if low == high:
-        raise SampleError("constant", f"every pixel is {low:g}; there is nothing to see")
-    return Scaling(low=0.0, high=255.0) if array.dtype == np.uint8 else Scaling(low=low, high=high)

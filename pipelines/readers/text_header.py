@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from crossdim.pipelines.readers.nifti_affine import check_axes
 from crossdim.storage_schema.errors import SampleError
 
+Number = TypeVar("Number", int, float)
 #: Largest text header that is read. Those of segmentations with hundreds of named segments have some 100 KB; ours.
 MAX_HEADER_BYTES = 1 << 22
 #: Axes of a picture in space, and one of time.
@@ -18,12 +20,13 @@ MAX_AXES = 4
 NO_ORIENTATION_NOTE = "no orientation in the header, taken as LPS"
 
 
-def parse_integers(text: str, field: str) -> tuple[int, ...]:
-    """Parse whole numbers.
+def parse_numbers(text: str, field: str, kind: type[Number]) -> tuple[Number, ...]:
+    """Parse numbers.
 
     Args:
         text: as the header has it.
         field: which states it, for the error.
+        kind: ``int``, or ``float`` for any number, finite or not.
 
     Returns:
         As many as there are.
@@ -32,32 +35,10 @@ def parse_integers(text: str, field: str) -> tuple[int, ...]:
         SampleError: rule ``header_value`` for other text.
     """
     try:
-        return tuple(int(word) for word in text.split())
+        return tuple(kind(word) for word in text.split())
     except ValueError:
-        raise _build_error(field, "whole numbers") from None
-
-
-def parse_numbers(text: str, field: str) -> tuple[float, ...]:
-    """Parse numbers, finite or not.
-
-    Args:
-        text: as the header has it.
-        field: which states it, for the error.
-
-    Returns:
-        As many as there are.
-
-    Raises:
-        SampleError: rule ``header_value`` for other text.
-    """
-    try:
-        return tuple(float(word) for word in text.split())
-    except ValueError:
-        raise _build_error(field, "numbers") from None
-
-
-def _build_error(field: str, expected: str) -> SampleError:
-    return SampleError("header_value", f"the header's field {field!r} does not hold {expected}")
+        expected = "whole numbers" if kind is int else "numbers"
+        raise SampleError("header_value", f"the header's field {field!r} does not hold {expected}") from None
 
 
 def expect_count(values: Sequence[object], count: int, field: str) -> None:

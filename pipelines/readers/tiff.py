@@ -17,13 +17,13 @@ import numpy as np
 import tifffile
 
 from crossdim.pipelines.readers.header_info import HeaderInfo
-from crossdim.pipelines.readers.raster import DEEP_COLOUR_NOTE, ON_BLACK_NOTE, compute_scaling
-from crossdim.pipelines.readers.raw import RawItem, ReadRules, add_note, check_expansion
+from crossdim.pipelines.readers.image_sample import build_image
+from crossdim.pipelines.readers.raster import DEEP_COLOUR_NOTE, ON_BLACK_NOTE
+from crossdim.pipelines.readers.raw import RawItem, ReadRules, check_expansion
 from crossdim.pipelines.readers.signatures import TIFF_MAGIC, Unread
 from crossdim.pipelines.reasons import format_foreign_text
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample
-from crossdim.storage_schema.vocabulary import Presentation
 
 #: Name of the format.
 TIFF = "tiff"
@@ -104,18 +104,7 @@ def decode(item: RawItem) -> Sample:
         page = _find_page(file, item.rules)
         _check_segments(page, len(item.data))
         array, notes = _convert(_turn(_read_pixels(page), page), page)
-    key, origin, patient = item.origin()
-    sample = Sample(
-        key=key,
-        presentation=Presentation.IMAGE,
-        array=array,
-        modality=item.modality,
-        scaling=compute_scaling(array),
-        origin=origin,
-        label=item.label,
-        patient=patient,
-    )
-    return add_note(sample, *notes)
+    return build_image(item, array, notes)
 
 
 @contextlib.contextmanager

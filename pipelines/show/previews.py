@@ -5,8 +5,6 @@ This is done while the sources are at hand, by the decoder process, and for a bo
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +12,9 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.page.pictures import encode_pixels
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.decoder_process import count_values, preview
 from crossdim.pipelines.jobs.items import Item, ItemFile
@@ -110,20 +108,13 @@ def _see_input(uri: str, found: SourceInput, reason: str, sources: tuple[Bucket,
     if file.size and budget.allow(num_bytes, MAX_FILE_BYTES):
         looked = apply_steps(file.uri, file, [("look", partial(_preview, sources=sources, num_bytes=num_bytes))])
         if not isinstance(looked, Quarantined):  # else it ends the decoder, too: what is known of it has to do
-            fields, picture = found.facts | looked.fields | fields, _encode(looked)
+            fields = found.facts | looked.fields | fields
+            picture = "" if looked.picture is None else encode_pixels(looked.picture)
     return SeenInput(uri=uri, fields=tuple(fields.items()), picture=picture)
 
 
 def _preview(file: ItemFile, sources: tuple[Bucket, ...], num_bytes: int) -> Preview:
     return preview(read_head(sources[file.source], file.path, num_bytes, version=file.version))
-
-
-def _encode(looked: Preview) -> str:
-    if looked.picture is None:
-        return ""
-    buffer = io.BytesIO()
-    Image.fromarray(looked.picture).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _see_values(tables: Tables, inputs: SourceInputs, budget: _Budget) -> Iterator[SeenValues]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crossdim.foundation.page.pictures import PNG_URI
 from crossdim.pipelines.readers.dicom_preview import WITHHELD
 from crossdim.pipelines.show.preview_record import PreviewRecord, SeenInput
 from crossdim.pipelines.show.summary import RuleCount
@@ -33,6 +34,8 @@ EXPLAINING: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("rescale", "missing_rescale"), _SCALE),
     **dict.fromkeys(("modality", "mixed_modality", "segmentation", "multi_frame", "mosaic", "label_map", "not_an_image"), _KIND),
     "missing_position": ("ImagePositionPatient", "slices"),
+    "incomplete_volume": ("slices", *_PLACES),
+    "scout": ("ImageType", "ImageOrientationPatient", "Rows x Columns"),
     "mixed_size": ("Rows x Columns",),
     "high_bit": ("HighBit", "BitsStored", "BitsAllocated"),
     "code_stream": ("TransferSyntaxUID", "Rows", "Columns", "BitsStored", "PixelRepresentation"),
@@ -102,7 +105,7 @@ def _build_row(row: Mapping[str, object], names: Sequence[str], seen: SeenInput 
     first += [name for name in WITHHELD if name in fields and name not in first]
     return RefusedRow(
         cells=cells,
-        picture=seen.picture if seen.picture.startswith("data:image/png;base64,") else "",
+        picture=seen.picture if seen.picture.startswith(PNG_URI) else "",
         explaining=tuple((name, fields[name]) for name in first),
         others=tuple((name, value) for name, value in fields.items() if name not in first),
     )

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossdim.pipelines.jobs.source_inputs import locate_unplanned
 from crossdim.pipelines.readers.dicom_header import read_header, read_slice_header
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader, VolumeTags
 from crossdim.pipelines.readers.raw import ReadRules
@@ -21,7 +22,7 @@ from crossdim.pipelines.readers.series_split import split_series
 from crossdim.pipelines.readers.volume_tags import read_volume_tags
 from tests.pipelines.corpora import blob
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes, dicom_dataset
-from tests.pipelines.test_plan import plan, scan_results_of
+from tests.pipelines.test_plan import NAMING, plan, scan_results_of
 
 DEPTHS = 5
 TRANSVERSE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -207,7 +208,14 @@ def test_a_plan_keeps_the_stack_and_refuses_its_scout_and_what_is_incomplete(tmp
     write(tmp_path, 50, VOXELS[3] + 1, ImagePositionPatient=[0, 0, 6], AcquisitionNumber=2)
     scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}
     write(tmp_path, 60, VOXELS[0], ImagePositionPatient=[0, 0, 0], **scout)
-    made = plan(scan_results_of(tmp_path), "mixed-superpatches:tiny")
+    results = scan_results_of(tmp_path)
+    made = plan(results, "mixed-superpatches:tiny")
 
     assert [len(item.files) for task in made.tasks for item in task.items] == [len(VOXELS)]
     assert Counter((one.rule, one.num_files) for one in made.refused) == Counter([("scout", 1), ("incomplete_volume", 1)])
+
+    located = locate_unplanned(made, results, NAMING.names)
+    assert {one.rule: [file.path for file in located[one.uri].files] for one in made.refused} == {
+        "scout": ["060.dcm"],
+        "incomplete_volume": ["050.dcm"],
+    }

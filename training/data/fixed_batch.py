@@ -50,7 +50,7 @@ def _read(stream: str, datasets: Sequence[PublishedDataset], draw: Draw, pool: T
     views, keys = list[Views](), list[str]()
     for number, trained in enumerate(datasets):
         wanted = (NUM_SAMPLES - len(keys)) // (len(datasets) - number)
-        everything = open_dataset(trained.bucket, split=None)
+        everything = open_dataset(trained.bucket, split=None, prefer_digest=trained.manifest.digest)
         reader = open_range_reader(trained.bucket)
 
         rows = choose_samples(everything.column("split"), wanted)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.page.pictures import Gallery, Picture
+from crossdim.foundation.page.pictures import PNG_URI, Gallery, Picture
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.training.run_dir.layout import STEP_PICTURES, picture_board_path, pictures_step_of, step_pictures_path
@@ -55,7 +55,7 @@ def parse_galleries(document: dict[str, Any]) -> list[Gallery]:
 
 
 def _parse_picture(caption: object, uri: object) -> Picture:
-    if not isinstance(uri, str) or not uri.startswith("data:image/png;base64,"):
+    if not isinstance(uri, str) or not uri.startswith(PNG_URI):
         raise ValueError("a picture of a page lies inside it")
     return Picture(caption=str(caption), uri=uri)
 

@@ -18,6 +18,8 @@ from crossdim.foundation.manifest_file import publish_next_version, read_manifes
 from crossdim.storage_schema.errors import UsageError
 from crossdim.storage_schema.manifest import FileCounts, ObjectEntry
 from crossdim.storage_schema.versions import table_part_path, version_path
+from crossdim.training.data.dataset import open_dataset
+from crossdim.training.data.fixed_batch import read_fixed_batches
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
@@ -86,6 +88,21 @@ def test_a_run_goes_on_with_the_version_that_it_began_with_and_a_new_one_reads_t
     data.delete(version_path(1))
     assert _pretrain(tmp_path / "run", data) == 2
     assert "the version that it began with was removed (crossdim gc)" in capsys.readouterr().err
+
+
+def test_fixed_batches_are_of_the_version_that_a_run_began_with(tmp_path: Path) -> None:
+    data = Bucket(str(tmp_path / "xr"))
+    publish(data, images(24), "xr")
+    began_with = open_dataset(data)
+
+    def read_keys() -> list[str]:
+        (batch,) = read_fixed_batches([began_with], lambda sample, rng: {"view": rng.random(1)}, 1, joint=False)
+        return batch.keys
+
+    before = read_keys()
+    assert len(before) == 24
+    _publish_half(data)
+    assert read_keys() == before
 
 
 def test_a_version_is_opened_by_its_number(tmp_path: Path) -> None:
