@@ -62,7 +62,7 @@ def test_every_setting_has_a_meaning() -> None:
 def test_the_line_of_a_recipe_of_pretrain_is_that_of_its_settings_and_network(name: str) -> None:
     config = RECIPES[name]()
     with torch.device("meta"):
-        network = config.method.build()
+        network = config.method.with_labels(("two", "classes")).build()
     line = of_pretrain.RecipeSummary(
         steps=config.steps,
         batch=config.global_batch,

@@ -123,8 +123,8 @@ def pretrain(
     state = checkpoint.load(run, check=check_contents)
     done = state.step if state else 0
     signals.tell_written(written=done > 0)
-    if validated.choice and done < config.steps and not workers.quiet:
-        write_lines([f"pretrain: {validated.choice}"])
+    if done < config.steps and not workers.quiet:
+        write_lines([f"pretrain: {choice}" for choice in validated.choices])
     if validated.damage:
         _LOG.warning("%s", validated.damage)
         EventLog(run, workers.most, "driver").add("damaged", done, validated.damage)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
 from crossdim.foundation.bars import write_lines
@@ -16,6 +17,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.output import check_outside
 from crossdim.storage_schema.errors import DocumentError, Problem, RunError, UsageError
+from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.config.device_choice import CPU, Device, choose_execution, describe_choice, describe_kept, keep_recorded
 from crossdim.training.config.execution import AUTO
@@ -24,7 +26,7 @@ from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.engine.execution import check_execution
 from crossdim.training.launch.worker import Source, build_identity, build_order
-from crossdim.training.methods.base import Method
+from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.network_limits import limit_parts
 from crossdim.training.run_dir.differences import describe_differences
 from crossdim.training.run_dir.output_check import check_run_folder
@@ -47,13 +49,13 @@ class ValidatedRun:
         config: with nothing left to the devices.
         identity: what makes it the run that it is.
         damage: where the folder's configuration is not what was written, a sentence on it; it is to be written anew.
-        choice: what was chosen for its devices, or kept although they would choose otherwise; empty if neither.
+        choices: sentences on what was chosen for its data and devices, or kept although devices would choose otherwise.
     """
 
     config: Pretraining
     identity: dict[str, Any]
     damage: str | None
-    choice: str
+    choices: tuple[str, ...]
 
 
 class FindDevices(Protocol):
@@ -100,8 +102,10 @@ def validate_run(
     before = read_identity(run)
     datasets = [source.open() for source in begin_sources(sources, before.identity if before else {})]
     weights = [source.weight for source in sources]
+    asked_method = config.method
+    config = replace(config, method=asked_method.with_labels(_list_labels(datasets)))
     problems = _find_data_problems(config, datasets) + _find_world_problems(config, datasets, weights, world)
-    problems += _find_label_problems(config.method.label_names(), datasets)
+    problems += _find_label_problems(config.method, datasets)
     if config.mixing.mode == "joint":
         problems += _find_joint_problems(config, datasets)
     asked = config.compute if before is None else keep_recorded(config.compute, before.identity["config"].get("compute", {}))
@@ -125,8 +129,13 @@ def validate_run(
         )
     if before is not None:
         write_lines(_describe_earlier_versions(datasets))
-    choice = describe_kept(chosen, devices) if before else describe_choice(asked, chosen, devices)
-    return ValidatedRun(config=config, identity=mine, damage=before.damage if before else None, choice=choice)
+    if before:
+        choices = [describe_kept(chosen, devices)]
+    else:
+        choices = [_describe_classes(asked_method, config.method), describe_choice(asked, chosen, devices)]
+    return ValidatedRun(
+        config=config, identity=mine, damage=before.damage if before else None, choices=tuple(filter(None, choices))
+    )
 
 
 def begin_sources(sources: Sequence[Source], identity: Mapping[str, Any]) -> list[Source]:
@@ -152,6 +161,22 @@ def _describe_earlier_versions(datasets: Sequence[PublishedDataset]) -> list[str
         for dataset in datasets
         if read_manifest(dataset.bucket).digest != dataset.manifest.digest
     ]
+
+
+def _list_labels(datasets: Sequence[PublishedDataset]) -> tuple[str, ...]:
+    """All labels of the samples that are trained on, sorted."""
+    found = {label for dataset in datasets for label in pc.unique(dataset.table["label"]).to_pylist()}
+    return tuple(sorted(found - {None}))
+
+
+def _describe_classes(asked: MethodConfig, chosen: MethodConfig) -> str:
+    """Which classes were taken from the datasets; empty if none were."""
+    names = chosen.label_names()
+    if names == asked.label_names():
+        return ""
+    more = f" and {len(names) - MAX_LABELS} more" if len(names) > MAX_LABELS else ""
+    shown = f"{', '.join(map(printable, names[:MAX_LABELS]))}{more}"
+    return f"{len(names)} classes, all labels of the datasets: {shown}; --set method.classes names some"
 
 
 def _build_on_meta(config: Pretraining) -> Method:
@@ -193,18 +218,21 @@ def _find_data_problems(config: Pretraining, datasets: Sequence[PublishedDataset
     return problems
 
 
-def _find_label_problems(classes: Sequence[str], datasets: Sequence[PublishedDataset]) -> list[Problem]:
+def _find_label_problems(method: MethodConfig, datasets: Sequence[PublishedDataset]) -> list[Problem]:
     """Check that datasets have samples of the classes that a method learns from: without any it would run, and learn nothing."""
-    if not classes:
+    if not method.learns_from_labels:
         return []
+    classes = method.label_names()
+    wanted = (
+        f"no sample of the classes {', '.join(classes)}" if classes else f"fewer than two labels, and {method.kind} learns them"
+    )
     counts = [Counter(dataset.column("label")) for dataset in datasets]
     problems = []
     for dataset, found in zip(datasets, counts, strict=True):
         if not found.keys() & set(classes):
             labels = ", ".join(f"{label} ({number})" for label, number in found.most_common(MAX_LABELS) if label is not None)
             has = f"its labels are {labels}" if labels else "it has no labels: prepare it with --label folder or --labels"
-            message = f"has no sample of the classes {', '.join(classes)}; {has}"
-            problems.append(Problem(loc=dataset.bucket.where(""), message=message))
+            problems.append(Problem(loc=dataset.bucket.where(""), message=f"has {wanted}; {has}"))
     if missing := [name for name in classes if not any(found[name] for found in counts)]:
         problems.append(Problem(loc="method.classes", message=f"no dataset has a sample of {', '.join(missing)}"))
     return problems

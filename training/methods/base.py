@@ -119,6 +119,7 @@ class MethodConfig(ABC):
         accepts: presentations that the method can train on.
         min_rank_batch: smallest number of samples of a dataset that a rank may have in a step; 0 if it may have none.
         compares: whether two views of a sample are compared, so that features may collapse.
+        learns_from_labels: whether labels of the samples are needed.
         extension: the module that registered it; None if it is one of crossdim's own.
     """
 
@@ -128,6 +129,7 @@ class MethodConfig(ABC):
     #: Fewest samples of a presentation that a rank may hold in a step; with 0 it may hold none, and still takes part.
     min_rank_batch: ClassVar[int]
     compares: ClassVar[bool] = False
+    learns_from_labels: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, sample: Sample, pseudo3d: Pseudo3D | None, rng: np.random.Generator) -> Views:
@@ -163,6 +165,14 @@ class MethodConfig(ABC):
     def label_names(self) -> tuple[str, ...]:
         """The labels that the method learns from; none for a method that needs no labels."""
         return ()
+
+    def with_labels(self, labels: tuple[str, ...]) -> MethodConfig:
+        """The same settings, with these classes where the method learns from labels and names no classes.
+
+        Args:
+            labels: of all datasets of the run, sorted; fewer than two are no classes, and left alone.
+        """
+        return self
 
     def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> Pseudo3D | None:
         """The geometry by which the encoder sees images of a dataset as volumes; None if it does not unroll images."""

@@ -9,7 +9,7 @@ repeated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -37,7 +37,7 @@ class CrossDSupervised(MethodConfig):
     """Settings: network, views, and the classes in the order of the outputs; labels come from the dataset's catalog.
 
     Attributes:
-        classes: labels of the datasets, in the order of the network's outputs.
+        classes: labels of the datasets, in the order of the network's outputs; empty for all that there are when a run begins.
         backbone: the network.
         views: what is cut from a sample.
     """
@@ -45,13 +45,14 @@ class CrossDSupervised(MethodConfig):
     kind: ClassVar[str] = "cross-d-supervised"
     accepts: ClassVar[frozenset[Presentation]] = frozenset(Presentation)
     min_rank_batch: ClassVar[int] = 2
+    learns_from_labels: ClassVar[bool] = True
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     backbone: BackboneSettings = field(default_factory=ResNetSettings)
     views: SampleViews = field(default_factory=SampleViews)
 
     def __post_init__(self) -> None:
-        if len(set(self.classes)) < 2 or len(set(self.classes)) < len(self.classes):
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
             example = """--set method.classes='["ap", "pa"]'"""
             raise RunError(f"classes are two different names or more, as in {example}; found {self.classes}")
 
@@ -89,8 +90,18 @@ class CrossDSupervised(MethodConfig):
     def encoder_geometry(self, pseudo3d: Pseudo3D | None) -> None:
         """None: images are not unrolled here."""
 
+    def with_labels(self, labels: tuple[str, ...]) -> CrossDSupervised:
+        """The same settings; all labels are the classes where none are named, see the base class."""
+        return self if self.classes or len(labels) < 2 else replace(self, classes=labels)
+
     def build(self) -> CrossDClassifier:
-        """The network."""
+        """The network.
+
+        Raises:
+            RunError: if no classes are named.
+        """
+        if not self.classes:
+            raise RunError("method.classes is empty: the classes are the labels of the datasets with which a run begins")
         return CrossDClassifier(self)
 
 

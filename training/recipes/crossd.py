@@ -30,15 +30,17 @@ def hybrid_tiny() -> Pretraining:
 def supervised() -> Pretraining:
     """As published: AdamW at 1e-3 and decay 0.01, batch 256; steps and the cosine are ours (90 epochs with three drops there).
 
-    The classes are those of your dataset: ``--set method.classes='["ap", "pa"]'``; the two here are placeholders.
+    The classes are all labels of the datasets; ``--set method.classes='["ap", "pa"]'`` names some.
     """
-    method = CrossDSupervised(classes=("0", "1"))
     return Pretraining(
-        method=method, steps=100_000, global_batch=256, optimizer=AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
+        method=CrossDSupervised(),
+        steps=100_000,
+        global_batch=256,
+        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
     )
 
 
 def supervised_tiny() -> Pretraining:
     """The same at the size of the tiny hybrid."""
-    method = CrossDSupervised(classes=("0", "1"), backbone=TINY_RESNET, views=TINY_VIEWS)
+    method = CrossDSupervised(backbone=TINY_RESNET, views=TINY_VIEWS)
     return Pretraining(method=method, steps=400, global_batch=16, optimizer=AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def test_a_run_that_never_looks_cannot_stop_on_a_collapse() -> None:
 def test_a_look_changes_nothing_and_names_what_it_measures(name: str) -> None:
     """Weights, running statistics and the random generator are as they were, to the bit; methods that compare have two views."""
     config = recipe(name)
+    config = replace(config, method=config.method.with_labels(("0", "1")))
     state, method = TrainState.build(config, torch.device("cpu")), config.method
     rng = np.random.default_rng(0)
     samples = superpatches(4) if name != "cross-d-supervised:tiny" else images(4)

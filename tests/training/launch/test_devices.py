@@ -91,12 +91,12 @@ def test_the_identity_of_a_run_holds_the_choice_and_a_resume_keeps_it(image_data
     started = _validate(image_data, run, (H100,))
     compute = started.identity["config"]["compute"]
     assert (compute["precision"], compute["compiled"]) == ("bf16", True)
-    assert started.choice.startswith("precision bf16, compiled: chosen for NVIDIA H100")
+    assert started.choices[0].startswith("precision bf16, compiled: chosen for NVIDIA H100")
     write_run_config(run, started.identity, [image_data.url])
     old_gpu = Device(name="Tesla T4", bf16=False, compiles=True)
     resumed = _validate(image_data, run, (old_gpu,))
     assert resumed.identity == started.identity
-    assert resumed.choice.startswith("precision bf16, compiled: as the run was started; Tesla T4 would choose precision fp32")
+    assert resumed.choices[0].startswith("precision bf16, compiled: as the run was started; Tesla T4 would choose precision fp32")
     with pytest.raises(UsageError, match=r"bf16 needs --gpu: .* this run was started with it: go on with --gpu"):
         _validate(image_data, run, (CPU,))
 

@@ -20,6 +20,7 @@ from tests.training.methods.method_suite import MethodSuite
 from tests.training.published import as_image, images, superpatches
 
 STEP = Step(index=0, total=2, seed=0)
+_SUPERVISED = supervised_tiny().method.with_labels(("0", "1"))
 
 
 class _EitherSuite(MethodSuite):
@@ -71,7 +72,7 @@ class TestCrossD(_EitherSuite):
 class TestCrossDSupervised(_EitherSuite):
     @pytest.fixture
     def config(self) -> MethodConfig:
-        return supervised_tiny().method
+        return _SUPERVISED
 
     def test_samples_without_a_known_class_add_nothing(
         self, config: MethodConfig, samples: dict[Presentation, list[Sample]]
@@ -102,10 +103,19 @@ def test_one_class_is_none() -> None:
             CrossDSupervised(classes=classes)
 
 
+def test_classes_that_are_not_named_are_the_labels_and_those_that_are_stay() -> None:
+    assert _SUPERVISED.label_names() == ("0", "1")
+    named = CrossDSupervised(classes=("b", "a"))
+    assert named.with_labels(("a", "b", "c")) is named
+    assert CrossDSupervised().with_labels(("a",)).label_names() == ()
+    with pytest.raises(RunError, match="the labels of the datasets with which a run begins"):
+        CrossDSupervised().build()
+
+
 @pytest.mark.integration
 def test_labels_are_learnt_by_one_bank_in_both_dimensions() -> None:
     """Discs and balls of two sizes: thirty updates on each, taken in turns, and the training error of both falls."""
-    config = supervised_tiny().method
+    config = _SUPERVISED
     groups = [images(8), superpatches(8)]
     batches = [
         collate(
