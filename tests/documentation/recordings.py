@@ -157,10 +157,11 @@ def _shorten(text: str) -> str:
 
 def tell_story(page: str) -> list[str]:
     """What two recordings of a journey have in common: commands, exit codes and lines that tell the outcome, without figures."""
-    return [_leave_out_figures(line) for line in page.splitlines() if _STORY.search(line)]
+    return [leave_out_figures(line) for line in page.splitlines() if _STORY.search(line)]
 
 
-def _leave_out_figures(line: str) -> str:
+def leave_out_figures(line: str) -> str:
+    """A line with a sign in the place of each figure; commands and exit codes stay as they are."""
     if line.startswith((PROMPT, "Exit code")):
         return line
     for found, shown in _FIGURES:

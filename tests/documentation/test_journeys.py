@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.documentation.blocks import PAGES
-from tests.documentation.recordings import FOLDER, STORE, hold_against_what_is_kept, record_own_files, record_own_loop
+from tests.documentation.blocks import PAGES, find_blocks
+from tests.documentation.recordings import (
+    FOLDER,
+    HOME,
+    STORE,
+    hold_against_what_is_kept,
+    leave_out_figures,
+    record_own_files,
+    record_own_loop,
+)
 from tests.system.conftest import Store, s3
 from tests.training.published import images, publish, superpatches
 
@@ -48,6 +56,15 @@ def test_streaming_into_your_own_loop(s3: Store, tmp_path: Path) -> None:
     seen = [re.findall(r"^(\d+) samples seen$", one.text, re.MULTILINE) for one in recording.shown]
     assert (seen, [one.code for one in recording.shown]) == ([["20"], ["40"]], [0, 0])
     hold_against_what_is_kept("own-loop", recording)
+
+
+def test_output_on_the_page_is_that_of_the_recording() -> None:
+    """Line by line, figures apart."""
+    blocks = [block for _, block in find_blocks((PAGES / "journeys/own-files.md").read_text(), "text")]
+    outputs = [line for block in blocks for line in block.splitlines() if not block.startswith("raw/")]
+    recorded = (FOLDER / "own-files.md").read_text().replace(f"{HOME}/", "")
+    assert len(outputs) > 5
+    assert set(map(leave_out_figures, outputs)) <= set(map(leave_out_figures, recorded.splitlines()))
 
 
 def test_recordings_are_small_and_hold_no_folder_of_a_machine() -> None:

@@ -39,6 +39,9 @@ OF_CLUSTER_FILE = [
     shlex.split(line) for line in re.findall(r"-- python -m (?:pipelines|training) (.*)", (ROOT / "ray_cluster.yaml").read_text())
 ]
 NAMES = [str(path.relative_to(ROOT)) for path in TEXTS]
+OPTIONS = {option for verb in VERBS for action in find_parser(verb)._actions for option in action.option_strings}
+OPTIONS_OF_OTHERS = {"--strict"}  # mypy's
+SETTINGS = {one["path"] for name in KNOWN for one in describe_recipe(find_recipe(name))[0]["settings"]}
 
 
 @pytest.mark.parametrize("arguments", [*COMMANDS, *OF_CLUSTER_FILE], ids=" ".join)
@@ -113,6 +116,15 @@ def test_files_that_are_named_exist(path: Path) -> None:
     folders = "crossdim|foundation|pipelines|storage_schema|training|tests|examples|deploy|docs|benchmarks"
     named = re.findall(rf"`((?:{folders})/[\w./-]*)`", path.read_text())
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=NAMES)
+def test_options_and_settings_that_are_named_exist(path: Path) -> None:
+    """Between backticks, in sentences and tables; those of blocks are read by the parsers."""
+    sentences = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    named = " ".join(re.findall(r"`[^`\n]+`", sentences))
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", named)) - OPTIONS <= OPTIONS_OF_OTHERS
+    assert set(re.findall(r"--set '?([a-z]\w*(?:\.\w+)+)=", path.read_text())) <= SETTINGS
 
 
 def test_targets_extras_and_modules_exist() -> None:
