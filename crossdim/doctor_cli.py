@@ -25,9 +25,9 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     about = "check this installation and machine, a storage location and a Ray cluster"
     codes = "Exit code 0 without failures, though perhaps with warnings; 2 with one: some verb would fail."
     verb = verbs.add_parser("doctor", help=about, description=f"{about[0].upper()}{about[1:]}. {codes}")
-    location = "a location to write, read, list and delete objects of a new name at; nothing else is touched there"
+    location = "a location where temporary objects are written, read, listed and deleted; nothing else there is touched"
     verb.add_argument("location", metavar="URL", nargs="?", help=location)
-    verb.add_argument("--ray-address", metavar="ADDRESS", help="a Ray cluster to join, and to look at each machine of")
+    verb.add_argument("--ray-address", metavar="ADDRESS", help="a Ray cluster to join; each of its machines is checked")
     verb.add_argument("--json", action="store_true", help="print one JSON object")
     add_config_options(verb)
     add_store_options(verb)

@@ -31,9 +31,7 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     more = "Objects that a kept version names stay, and so do files that prepare does not write. Exit code 1 if the answer is no."
     verb = verbs.add_parser("gc", help=about, description=f"{about[0].upper()}{about[1:]}. {more}")
     verb.add_argument("dataset", metavar="DATASET", help="folder or URL of a published dataset")
-    verb.add_argument(
-        "--keep", type=_parse_number, default=1, metavar="N", help="number of the newest versions that stay (default 1)"
-    )
+    verb.add_argument("--keep", type=_parse_number, default=1, metavar="N", help="number of newest versions to keep (default 1)")
     verb.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
     verb.add_argument("--yes", action="store_true", help="remove without a question")
     verb.add_argument("--json", action="store_true", help="print one JSON object")

@@ -37,8 +37,8 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     verb = verbs.add_parser("show", help="what a dataset or a run holds, as text or as an HTML page")
     verb.add_argument("subject", metavar="DATASET|RUN|QUARANTINE", help="a dataset, its folder quarantine, or a run")
     add_version_option(verb)
-    verb.add_argument("--html", metavar="FILE", help="write a page with pictures, which needs no network to be looked at")
-    serve = "show the page at this port of the loopback interface, renewed while a run goes on (default: a free port)"
+    verb.add_argument("--html", metavar="FILE", help="write a page with pictures, which can be viewed without a network")
+    serve = "show the page at this port of the loopback interface, updated while a run continues (default: a free port)"
     verb.add_argument("--serve", metavar="PORT", nargs="?", const=0, type=_parse_port, help=serve)
     verb.add_argument("--json", action="store_true", help="print one JSON object")
     add_config_options(verb)

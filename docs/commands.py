@@ -13,7 +13,7 @@ from docs.tables import code, format_markdown_table
 SHARED_GROUPS = ("configuration", "storage")
 _HEAD = """# Commands
 
-This page is made of the parsers of the command line; `crossdim help VERB` prints the same.
+This page is generated from the parsers of the command line; `crossdim help VERB` prints the same.
 
 Every path is a folder or any fsspec URL, such as `s3://bucket/folder`.
 
@@ -69,8 +69,17 @@ def _describe_group(group: argparse._ArgumentGroup) -> list[str]:
     actions = [action for action in group._group_actions if action.help is not argparse.SUPPRESS and action.dest != "help"]
     if not actions:
         return []
-    rows = [(code(_spell(action)), action.help or "") for action in actions]
-    return [*([group.description, ""] if group.description else []), *format_markdown_table(("argument", "meaning"), rows), ""]
+    rows = [(code(_spell(action)), (action.help or "").replace("%%", "%")) for action in actions]  # argparse fills in its helps
+    return [*_introduce(group), *format_markdown_table(("argument", "meaning"), rows), ""]
+
+
+def _introduce(group: argparse._ArgumentGroup) -> list[str]:
+    """The description of a group; the title of a group that a verb has alone stands before it."""
+    if not group.description:
+        return []
+    title = "" if group.title in SHARED_GROUPS else f"**{(group.title or '').capitalize()}.** "
+    sentence = group.description.strip()
+    return [f"{title}{sentence[0].upper()}{sentence[1:]}{'' if sentence.endswith('.') else '.'}", ""]
 
 
 def _spell(action: argparse.Action) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 
 import crossdim
@@ -11,9 +12,13 @@ from docs.settings import write_settings
 
 _PYTHON = """# Python
 
-`import crossdim` offers these names; each is imported when it is first used. This page is made of their docstrings.
-[Streaming into your own loop](../journeys/own-loop.md) shows most of them at work.
+`import crossdim` provides these names; each is imported when it is first used. This page is generated from their docstrings.
+[Streaming into your own loop](../journeys/own-loop.md) shows how most of them are used.
 """
+#: Annotations are texts in modules that postpone them; defaults that are texts keep their quotes.
+_QUOTED_ANNOTATION = re.compile(r"""(: |-> )(['"])(.*?)\2(?= = |, |\)|$)""")
+#: A name with its role in reStructuredText.
+_ROLE = re.compile(r":\w+:`~?([\w.]+)`")
 
 
 def write_python() -> str:
@@ -23,12 +28,12 @@ def write_python() -> str:
 
 def _describe(name: str) -> str:
     value = getattr(crossdim, name)
-    doc = inspect.getdoc(value) or ""
+    doc = _ROLE.sub(r"`\1`", inspect.getdoc(value) or "")
     lines = [f"## {name}", "", "```text", f"crossdim.{name}{_signature(value)}", "", doc, "```", ""]
     if inspect.isclass(value):
         methods = [(own, part) for own, part in vars(value).items() if not own.startswith("_") and inspect.isfunction(part)]
         for own, part in methods:
-            summary = (inspect.getdoc(part) or "").partition("\n")[0]
+            summary = _ROLE.sub(r"`\1`", (inspect.getdoc(part) or "").partition("\n")[0])
             lines += [f"- `{own}{_signature(part)}`: {summary.replace('``', '`')}"]
     return "\n".join([*lines, ""])
 
@@ -37,7 +42,7 @@ def _signature(value: object) -> str:
     if inspect.isclass(value) and issubclass(value, Exception):
         return ""
     text = str(inspect.signature(value)) if callable(value) else ""
-    return text.replace("'", "").replace("(self, ", "(").replace("(self)", "()")
+    return _QUOTED_ANNOTATION.sub(r"\1\3", text).replace("(self, ", "(").replace("(self)", "()")
 
 
 #: Page of the site -> what writes it.

@@ -22,9 +22,9 @@ PARTS: dict[type[Any], str] = {BackboneSettings: "Backbone", Optimizer: "Optimiz
 
 _HEAD = """# Settings of the recipes
 
-Every setting of every recipe, made of what `crossdim recipes NAME --json` prints. Change one with `--set SETTING=VALUE`, or under
-`set` in a file that `--config` reads. A recipe `name:variant` is listed by the settings in which it differs from `name`.
-The settings of other backbones, optimizers and ways from image to volume are [at the end](#parts-that-a-setting-names).
+Every setting of every recipe, as `crossdim recipes NAME --json` prints it. Change one with `--set SETTING=VALUE`, or under
+`set` in a file that `--config` reads. Of a recipe `name:variant`, only the settings that differ from `name` are listed.
+The settings of other backbones, optimizers and conversions of images to volumes are [at the end](#parts-that-a-setting-names).
 """
 
 

@@ -136,7 +136,7 @@ def add_price_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> 
         parser: of a verb with ``--plan``.
         names: of :data:`PRICES`.
     """
-    group = parser.add_argument_group("prices", "with --plan, in a currency of your own; without them no money is shown")
+    group = parser.add_argument_group("prices", "for --plan, in any currency; without prices no cost is shown")
     for name in names:
         option = f"--price-{name.replace('_', '-')}"
         group.add_argument(option, type=parse_price, metavar="PRICE", help=f"of {PRICES[name]}")

@@ -37,7 +37,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--access-key", metavar="KEY", help="access key, together with --secret-key")
     seen = "secret key; other users of this machine can see it while the command runs: prefer --credentials-file"
     group.add_argument("--secret-key", metavar="SECRET", help=seen)
-    group.add_argument("--region", metavar="NAME", help="region of the bucket; mostly the store tells it")
+    group.add_argument("--region", metavar="NAME", help="region of the bucket; usually the store states it")
     group.add_argument("--anonymous", action="store_true", help="do not sign requests")
 
 

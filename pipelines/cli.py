@@ -69,7 +69,7 @@ def _positive(text: str) -> int:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="Ray cluster to join (auto finds this machine's); none starts one here"
+        "--ray-address", metavar="ADDRESS", help="Ray cluster to join (auto: the one on this machine); by default Ray starts here"
     )
     parser.add_argument(
         "--local",
@@ -88,19 +88,23 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="URL", help="where the dataset is published")
     add_set_option(parser)
     parser.add_argument("--name", help="name of the dataset; default: the recipe's")
-    parser.add_argument("--modality", choices=[str(m) for m in Modality], help="of files whose header does not tell")
+    parser.add_argument("--modality", choices=[str(m) for m in Modality], help="modality of files whose header does not state it")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="share of patients held out (default 0)")
     parser.add_argument("--label", choices=[FOLDER], help="take the nearest folder above a file as its label (not a hidden one)")
     parser.add_argument("--labels", metavar="FILE.csv", help="table with a column path, relative to SRC or to SRC's parent")
     parser.add_argument("--label-column", metavar="COLUMN", help="column of labels in --labels")
-    parser.add_argument("--patient-column", metavar="COLUMN", help="column of patients in --labels; splits never cut through one")
+    parser.add_argument(
+        "--patient-column", metavar="COLUMN", help="column of patients in --labels; all files of a patient are in the same split"
+    )
     parser.add_argument(
         "--missing-values",
         metavar="WORDS",
         help="cells of --labels that mean no value, with commas between (default: blank, NaN, NA, None, NULL and the like)",
     )
     parser.add_argument("--split-by", choices=["patient", "file"], default="patient", help="what --test-fraction is a share of")
-    parser.add_argument("--include-label-maps", action="store_true", help="take segmentations as images too; default: left out")
+    parser.add_argument(
+        "--include-label-maps", action="store_true", help="read segmentations as images too; by default they are ignored"
+    )
     _add_privacy(parser)
     _add_common(parser)
     parser.add_argument(

@@ -207,12 +207,12 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--workers", type=parse_worker_range, default="1", metavar="N|MIN:MAX", help=spread)
     verb.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     verb.add_argument(
-        "--threads", type=parse_thread_count, default=2, metavar="N", help="threads a worker that read samples and draw views"
+        "--threads", type=parse_thread_count, default=2, metavar="N", help="threads per worker that read samples and draw views"
     )
     spacing = "steps between checkpoints, or seconds: 100 or 30s"
     verb.add_argument("--checkpoint-every", type=parse_checkpoint_interval, default="100", metavar="N|Ns", help=spacing)
-    verb.add_argument("--keep", type=int, default=3, metavar="N", help="newest checkpoints that stay")
-    verb.add_argument("--keep-every", type=int, metavar="K", help="checkpoints of every K-th step stay for good")
+    verb.add_argument("--keep", type=int, default=3, metavar="N", help="number of newest checkpoints to keep")
+    verb.add_argument("--keep-every", type=int, metavar="K", help="also keep the checkpoints of every K-th step")
     stay = "checkpoints after these steps are written and stay for good, for crossdim evaluate --checkpoints: such as 25%%,50%%"
     verb.add_argument("--keep-at", type=parse_chosen_steps, default=NONE, metavar="STEP|P%,...", help=stay)
     drawn = "after these steps views and restorations of a few samples are drawn for the page of the run"
@@ -220,10 +220,10 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--pictures-at", type=parse_chosen_steps, default=PICTURES_AT, metavar="STEP|P%,...", help=drawn)
     tracked = f"also send the numbers of TensorBoard to {' or '.join(TRACKER_NAMES)}; pictures stay in the folder of the run"
     verb.add_argument("--track", choices=TRACKER_NAMES, nargs="+", default=[], metavar="TRACKER", help=tracked)
-    monitored = "steps between looks at the features of a fixed batch; 0 never looks"
+    monitored = "steps between measurements of the features of a fixed batch; 0 for none"
     verb.add_argument("--monitor-every", type=int, default=50, metavar="N", help=monitored)
     verb.add_argument("--stop-on-collapse", action="store_true", help="end, with exit code 4, when those features collapse")
-    looks = "seconds between looks for more workers, in an elastic run"
+    looks = "seconds between checks for more workers, in an elastic run"
     verb.add_argument("--resize-every", type=parse_seconds, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, bytes and requests, from a few steps in this process; start and write nothing"
     verb.add_argument("--plan", action="store_true", help=measured)
@@ -260,7 +260,11 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
     verb.add_argument(
-        "--folds", type=parse_fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
+        "--folds",
+        type=parse_fold_count,
+        default=5,
+        metavar="N",
+        help="parts of the cross-validation; all samples of a patient are in the same part",
     )
     verb.add_argument("--baselines", type=int, default=3, metavar="N", help="untrained encoders to compare with")
     also = "probe these checkpoints as well, for curves over the steps: all that are kept, or those of some steps"
@@ -282,9 +286,9 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = verbs.add_parser("study", help="pretrain several arms with several seeds, and put them into one table")
     verb.set_defaults(verb=_study, load_recipe=_load_recipe)
     verb.add_argument("study", metavar="STUDY", help="; ".join(f"{name}: {about}" for name, about in STUDY_SUBJECTS.items()))
-    verb.add_argument("--recipe", metavar="NAME", required=True, help="what the arms have in common")
+    verb.add_argument("--recipe", metavar="NAME", required=True, help="the recipe that all arms are based on")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
-    verb.add_argument("--out", metavar="URL", required=True, help="folder of the study; the same line goes on where it stopped")
+    verb.add_argument("--out", metavar="URL", required=True, help="folder of the study; the same command resumes")
     verb.add_argument(
         "--eval-data", metavar="URL", nargs="+", default=[], help="published datasets that arms are only evaluated on"
     )
@@ -292,7 +296,11 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     _add_steps(verb, "optimizer steps of each run")
     add_set_option(verb)
     verb.add_argument(
-        "--folds", type=parse_fold_count, default=5, metavar="N", help="parts of the cross-validation; patients are never cut"
+        "--folds",
+        type=parse_fold_count,
+        default=5,
+        metavar="N",
+        help="parts of the cross-validation; all samples of a patient are in the same part",
     )
     verb.add_argument("--weak", action="store_true", help="probe with batch norms and one layer trainable as well; takes minutes")
     verb.add_argument("--gpu", action="store_true", help="train on the GPU of this machine")

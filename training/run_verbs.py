@@ -129,11 +129,9 @@ def add_status(verbs: argparse._SubParsersAction[Parser], verb: Verb = status, s
     parser = verbs.add_parser("status", help=about, description=f"Show {about}.")
     parser.set_defaults(verb=verb)
     parser.add_argument("location", metavar="URL", help=f"folder of {subject}")
-    looks = "look again every S seconds (default 5) until it has ended; a store that fails meanwhile is asked again"
+    looks = "repeat every S seconds (default 5) until it has ended; failed requests to the store are retried"
     parser.add_argument("--watch", type=parse_seconds, nargs="?", const=5.0, metavar="S", help=looks)
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object instead of sentences; with --watch one for each look"
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences; with --watch one each time")
     add_config_options(parser)
     add_store_options(parser)
     add_examples(parser, ["crossdim status runs/first --watch", "crossdim status s3://lab/runs/a --json"])
@@ -150,7 +148,7 @@ def add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     places = "folder that holds runs; or rm and the folders of runs (a folder called rm: ./rm)"
     parser.add_argument("folder", metavar="URL | rm RUN", nargs="+", help=places)
     parser.add_argument("--yes", action="store_true", help="rm: remove without a question")
-    may_run = "rm: remove also runs that are waiting or silent, which a process may still be training"
+    may_run = "rm: also remove runs that are waiting or silent, which a process may still be training"
     parser.add_argument("--force", action="store_true", help=may_run)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     add_config_options(parser)

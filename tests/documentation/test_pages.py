@@ -164,6 +164,15 @@ def test_the_reference_has_every_verb_option_recipe_setting_and_name() -> None:
     assert [name for name in crossdim.__all__ if f"## {name}\n" not in python] == []
 
 
+def test_the_reference_is_spelled_as_the_code_is() -> None:
+    """Argparse doubles percent signs, and postponed annotations are texts in quotes."""
+    assert "such as 25%,50%" in write_commands()
+    assert (
+        "crossdim.open(url: str | PathLike[str], split: Literal['train', 'test'] | None = 'train', *, version: int |"
+        in write_python()
+    )
+
+
 def test_the_readme_is_one_screen() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 90
 
