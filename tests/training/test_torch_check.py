@@ -12,6 +12,21 @@ from crossdim.foundation.checks import Level
 from crossdim.training import torch_check
 from crossdim.training.torch_check import check_torch
 
+#: A torch that can be imported and computes wrongly.
+WRONG_SUM = """
+__version__ = "2.0"
+
+class version:
+    cuda = None
+
+class ones:
+    def __init__(self, number):
+        pass
+
+    def sum(self):
+        return 7
+"""
+
 
 @pytest.mark.integration
 def test_the_version_is_that_of_the_package_and_no_gpu_is_no_failure() -> None:
@@ -33,11 +48,11 @@ def test_a_gpu_is_named() -> None:
     [
         ("raise ImportError('libcudart.so.13: cannot open shared object file')", "ImportError: libcudart.so.13: cannot open"),
         ("import os; os.abort()", "its process ends with -6"),
+        (WRONG_SUM, "does not compute here: AssertionError"),
     ],
+    ids=["library", "abort", "wrong sum"],
 )
-def test_a_torch_that_cannot_be_imported_is_a_failure(
-    text: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torch_that_does_not_work_is_a_failure(text: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     [result] = check_torch()
