@@ -16,6 +16,8 @@ from crossdim.storage_schema.sample import Array, Sample
 
 ITK: Any = SimpleITK  # its wrappers are not annotated
 
+#: Recorded: what lies beyond the outermost centres along an axis. Datasets without it took the nearest voxel along all axes.
+BORDER = "constant along each axis"
 #: A spacing within this share of the wanted one counts as equal; interpolating would only blur. Our choice.
 SAME_SPACING = 1e-3
 
@@ -90,8 +92,8 @@ class Resample:
 def resample(sample: Sample, config: Resample) -> Sample:
     """Interpolate a volume linearly on cubic voxels that start at the same outer corner.
 
-    Where voxels grow, a Gaussian is applied first, so that fine structure is blurred and not aliased. A last voxel that extends
-    beyond the old border takes the value at the border.
+    Where voxels grow, a Gaussian is applied first, so that fine structure is blurred and not aliased. Beyond the outermost
+    centres along an axis values stay as they are there, and are interpolated along the other axes as elsewhere.
 
     Source: width of the Gaussian from Cardoso et al., Scale factor point spread function matching (MICCAI 2015), as TorchIO.
 
@@ -136,7 +138,20 @@ def _interpolate(
         smooth.SetUseImageSpacing(True)
         smooth.SetNumberOfThreads(1)  # sums in one order, on every machine
         image = smooth.Execute(image)
+    image = _extend_to_grid(image, shape_DHW, target_mm)
     return np.asarray(_on_grid(image, shape_DHW, target_mm, ITK.sitkLinear), np.float32)
+
+
+def _extend_to_grid(image: Any, shape_DHW: tuple[int, int, int], target_mm: float) -> Any:
+    """Repeat the last planes of an image until the centres of all new voxels lie within it.
+
+    ITK interpolates up to the border; beyond it, along one axis, it would take the nearest voxel along all of them.
+    """
+    missing = [
+        max(0, math.floor((n - 0.5) * target_mm / s - size + SAME_SPACING) + 1)  # the border itself is outside for ITK
+        for n, s, size in zip(shape_DHW[::-1], image.GetSpacing(), image.GetSize(), strict=True)
+    ]
+    return ITK.ZeroFluxNeumannPad(image, (0, 0, 0), missing) if any(missing) else image
 
 
 def _build_image(array_DHW: Array, spacing_mm: tuple[float, ...]) -> Any:
@@ -189,4 +204,4 @@ class ResampleStage(Stage):
 
     def preprocessing(self) -> dict[str, object]:
         """The voxel size; the limit changes no value."""
-        return {self.name: {"spacing_mm": self.config.spacing_mm}}
+        return {self.name: {"spacing_mm": self.config.spacing_mm, "border": BORDER}}

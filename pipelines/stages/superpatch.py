@@ -11,11 +11,11 @@ from crossdim.storage_schema.bank import AIR
 from crossdim.storage_schema.digest import sample_key
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample
-from crossdim.storage_schema.superpatch import SuperpatchGrid, cut, foreground_fraction
+from crossdim.storage_schema.superpatch import FOREGROUND_OF, Index, SuperpatchGrid, compute_foreground, cut
 from crossdim.storage_schema.vocabulary import Presentation
 
 
-def count_boxes(shape_DHW: tuple[int, int, int], grid: SuperpatchGrid) -> int:
+def count_boxes(shape_DHW: Index, grid: SuperpatchGrid) -> int:
     """Count the boxes that a volume is cut into: the positions that the plan reserves.
 
     Args:
@@ -24,7 +24,17 @@ def count_boxes(shape_DHW: tuple[int, int, int], grid: SuperpatchGrid) -> int:
 
     Returns:
         Number of boxes, kept or not.
+
+    Raises:
+        SampleError: rule ``thin`` for a volume that is shorter than a box, where ``edge`` or ``thin`` of the grid is ``drop``.
     """
+    short = [f"{size} along {axis}" for axis, size in zip("zyx", shape_DHW, strict=True) if size < grid.side]
+    if short and "drop" in (grid.edge, grid.thin):
+        asked = "thin" if grid.edge == "pad" else "edge"
+        raise SampleError(
+            "thin",
+            f"the volume has {', '.join(short)} voxels, a box {grid.side}; superpatch.{asked}=pad would fill it up with air",
+        )
     return math.prod(grid.counts(shape_DHW))
 
 
@@ -41,19 +51,26 @@ def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
         Samples (1, S, S, S); ``origin.part`` is ``box=NN`` with the raster index of the box.
 
     Raises:
-        SampleError: rule ``no_foreground`` if no box is left.
+        SampleError: rule ``thin``, see :func:`count_boxes`; rule ``no_foreground`` if no box is left.
     """
     depth, height, width = sample.array.shape[1:]
-    starts = grid.starts((depth, height, width))
+    shape_DHW = (depth, height, width)
+    count_boxes(shape_DHW, grid)
+    starts, num_voxels = grid.starts(shape_DHW), grid.count_fillable(shape_DHW)
     kept = []
     for number, start in enumerate(starts):
         box = cut(sample.array, start, grid.side, AIR)
-        share = foreground_fraction(sample.scaling.unit(box), grid.foreground_above)
+        share = compute_foreground(sample.scaling.unit(box), grid.foreground_above, num_voxels)
         if share >= grid.min_foreground and box.any():
             kept.append(_build_sample(sample, number, start, box, share))
     if not kept:
-        rule = f"at least {grid.min_foreground:.0%} of a box of {grid.side} brighter than {grid.foreground_above:.0%}"
-        raise SampleError("no_foreground", f"none of the {len(starts)} boxes of {(depth, height, width)} voxels has {rule}")
+        least = max(1, math.ceil(grid.min_foreground * num_voxels))
+        raise SampleError(
+            "no_foreground",
+            f"the volume of {shape_DHW} voxels has {len(starts)} boxes of {grid.side}, none with {least:,} voxels (superpatch."
+            f"min_foreground={grid.min_foreground:g}) above {grid.foreground_above:.0%} of the intensity window: is the window "
+            f"{sample.scaling.low:g}..{sample.scaling.high:g} right?",
+        )
     return kept
 
 
@@ -95,4 +112,4 @@ class SuperpatchStage(Stage):
 
     def preprocessing(self) -> dict[str, object]:
         """The grid, and which boxes are kept."""
-        return {self.name: asdict(self.grid)}
+        return {self.name: asdict(self.grid), "foreground_of": FOREGROUND_OF}

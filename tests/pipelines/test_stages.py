@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from crossdim.pipelines.stages.intensity import FULL, Intensity, store
 from crossdim.pipelines.stages.orient import orient
 from crossdim.pipelines.stages.pseudo3d import present
-from crossdim.pipelines.stages.resample import Resample, resample
+from crossdim.pipelines.stages.resample import SAME_SPACING, Resample, resample
 from crossdim.pipelines.stages.resize import Fit, find_tiling_box, fit
 from crossdim.pipelines.stages.superpatch import count_boxes, cut_boxes
 from crossdim.storage_schema.errors import SampleError, UsageError
@@ -98,6 +99,28 @@ def test_resampling_keeps_a_linear_ramp_where_it_stands_in_the_world(spacing):
 
     assert out.spacing_mm == (1.5, 1.5, 1.5)
     assert np.allclose(out.array[0][inner], expected[inner], atol=0.05)
+
+
+@given(st.tuples(*[st.integers(2, 9)] * 3), st.tuples(*[st.floats(1.0, 5.0)] * 3), st.floats(0.4, 1.0), st.integers(0, 2**32 - 1))
+def test_finer_voxels_are_interpolated_along_each_axis_up_to_the_border(shape, spacing, target, seed):
+    """Against SciPy: beyond the outermost centres along one axis, values along the others are still interpolated."""
+    array = np.random.default_rng(seed).normal(size=shape)
+    out = resample(volume(array, np.diag([*spacing, 1.0])), Resample(spacing_mm=target))
+    if max(abs(s / target - 1) for s in spacing) <= SAME_SPACING:
+        return
+    axes = [((np.arange(n) + 0.5) * target / s - 0.5) for n, s in zip(out.array.shape[1:], spacing, strict=True)]
+    expected = ndimage.map_coordinates(array.astype(np.float32), np.meshgrid(*axes, indexing="ij"), order=1, mode="nearest")
+
+    assert np.allclose(out.array[0], expected, atol=1e-4)
+
+
+def test_the_last_plane_of_a_volume_that_does_not_change_along_an_axis_is_like_the_others():
+    """The last of the new centres, at 18.15 mm, lies behind the border of the volume, at 16.8 mm."""
+    plane = RNG.normal(size=(1, 12, 14)) * 500
+    out = resample(volume(np.repeat(plane, 7, axis=0), np.diag([2.4, 5.0, 5.0, 1.0])), Resample(spacing_mm=3.3)).array[0]
+
+    assert (len(out) - 0.5) * 3.3 > 7 * 2.4
+    assert np.abs(out - out[:1]).max() < 1e-3
 
 
 def test_resampling_at_the_same_spacing_is_the_same_volume():
@@ -259,3 +282,24 @@ def test_boxes_of_air_are_left_out_and_a_volume_of_air_is_refused():
     empty = replace(kept[0], presentation=None, array=np.zeros((1, 8, 8, 8), np.int16))
     with pytest.raises(SampleError, match="no_foreground"):
         cut_boxes(empty, replace(grid, min_foreground=0))
+
+
+def test_a_thin_volume_is_kept_by_its_own_voxels_and_a_plane_at_the_border_of_a_long_one_is_not():
+    """Of 2 slices in a box of 64, a tenth is tissue: 0.3 % of the box. The last of 65 planes is all tissue: 1.6 % of its box."""
+    window, grid = Intensity(window_hu=(-1000, 1000)), SuperpatchGrid(side=64)
+    hu = np.full((2, 40, 40), -1000.0)
+    hu[:, :4] = 40
+    (thin,) = cut_boxes(store(volume(hu, np.eye(4)), window), grid)
+    assert thin.foreground == 0.1
+    assert np.array_equal(thin.array[0, :2, :40, :40], store(volume(hu, np.eye(4)), window).array[0])
+    long = store(volume(np.full((65, 64, 64), 40.0), np.eye(4)), window)
+    assert [box.origin.part for box in cut_boxes(long, grid)] == ["box=00"]
+
+
+@pytest.mark.parametrize("settings", [{"thin": "drop"}, {"edge": "drop"}])
+def test_a_thin_volume_is_refused_by_its_thickness_where_it_is_not_filled_up(settings):
+    grid = SuperpatchGrid(side=16, **settings)
+    stored = store(volume(RNG.integers(0, 900, (5, 16, 12)), np.eye(4)), Intensity(window_hu=(-1000, 1000)))
+    for work in (lambda: count_boxes((5, 16, 12), grid), lambda: cut_boxes(stored, grid)):
+        with pytest.raises(SampleError, match=r"5 along z, 12 along x voxels, a box 16; superpatch\.(thin|edge)=pad .* \[thin\]"):
+            work()

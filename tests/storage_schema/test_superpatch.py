@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.storage_schema.superpatch import SuperpatchGrid, assemble, cut, foreground_fraction
+from crossdim.storage_schema.superpatch import SuperpatchGrid, assemble, compute_foreground, cut
 from tests.strategies import arrays_of
 
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)
@@ -110,10 +110,22 @@ def test_foreground_is_the_share_of_brighter_voxels():
     """The threshold itself counts as air, so a clipped background is never foreground."""
     box = np.array([0.0, 0.02, 0.03, 1.0], np.float32).reshape(1, 1, 2, 2)
 
-    assert foreground_fraction(box, above=np.float32(0.02)) == 0.5
+    assert compute_foreground(box, above=np.float32(0.02), num_voxels=box.size) == 0.5
+    assert SuperpatchGrid(side=8).count_fillable((8, 9, 100)) == 8**3
+    assert SuperpatchGrid(side=8).count_fillable((3, 9, 5)) == 3 * 8 * 5
 
 
-@pytest.mark.parametrize("wrong", [{"side": 0}, {"edge": "wrap"}, {"min_foreground": 1.5}, {"min_foreground": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"side": 0},
+        {"edge": "wrap"},
+        {"thin": "keep"},
+        {"foreground_above": -0.1},
+        {"min_foreground": 1.5},
+        {"min_foreground": float("nan")},
+    ],
+)
 def test_a_grid_that_makes_no_sense_is_refused(wrong):
     """A configuration checks itself when it is made."""
     with pytest.raises(GeometryError):
