@@ -30,6 +30,7 @@ from docs.links import REPOSITORY_PAGES, find_links, turn_links
 from docs.pictures import MAX_BYTES
 from docs.reference import write_python
 from docs.settings import write_settings
+from docs.tables import format_markdown_table
 from tests.documentation.blocks import PAGES, ROOT, TEXTS, find_blocks, find_commands, find_config_file, join_python
 
 KNOWN = {*PREPARE_RECIPES, *PRETRAIN_RECIPES}
@@ -154,14 +155,17 @@ def test_the_reference_has_every_verb_option_recipe_setting_and_name() -> None:
     for verb in VERBS:
         assert f"## {verb}\n" in commands
         options = [option for action in find_parser(verb)._actions for option in action.option_strings if option.startswith("--")]
-        assert [
-            o for o in options if f"`{o}" not in commands and f"| {o}" not in commands and not o.startswith(("--no-", "--help"))
-        ] == []
+        assert [o for o in options if f"`{o}" not in commands and not o.startswith(("--no-", "--help"))] == []
     for name in KNOWN:
         assert f"## {name}\n" in settings
     document, _ = describe_recipe(find_recipe("cdssl-p3d"))
     assert [one["path"] for one in document["settings"] if f"`{one['path']}` | `" not in settings] == []
     assert [name for name in crossdim.__all__ if f"## {name}\n" not in python] == []
+
+
+def test_bars_of_a_table_are_escaped_outside_of_code() -> None:
+    rows = [("`x | y`", "p | q"), ("a|b", "`a|b` | `c`")]
+    assert format_markdown_table(("one", "two"), rows)[2:] == ["| `x | y` | p \\| q |", "| a\\|b | `a|b` \\| `c` |"]
 
 
 def test_the_reference_is_spelled_as_the_code_is() -> None:
