@@ -134,6 +134,7 @@ def _open_run(run: Bucket) -> tuple[dict[str, object], str, Callable[[], bytes]]
         "evaluation": asdict(facts.evaluation) if facts.evaluation else None,
         "checkpoints": [asdict(one) for one in facts.of_checkpoints],
         "provenance": facts.config.provenance,
+        "attempts": facts.attempts,
     }
     return document, format_run(facts), lambda: build_page(read_facts(run, time.time()))
 

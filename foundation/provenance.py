@@ -1,4 +1,4 @@
-"""Where a result comes from: the command, the versions of what it ran with, and the machine. Nothing depends on it."""
+"""Where a result comes from: the command, versions, git state and machine, and how it ended. Nothing depends on it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from crossdim.foundation import signals
+from crossdim.foundation.git_state import record_git_states
 from crossdim.foundation.location import hide_secrets
+from crossdim.storage_schema.errors import CrossdimError
 
 #: Options whose value is not written down.
 SECRET_OPTIONS = ("--access-key", "--secret-key")
@@ -27,15 +31,34 @@ def record_provenance(packages: Sequence[str], hidden: Mapping[str, str] | None 
         hidden: what stands for values of the command that are not written down.
 
     Returns:
-        JSON values: the command, if this process is one of ours; start, versions, machine.
+        JSON values: the command, if this process is one of ours; start, versions, git state, machine.
     """
     ours = os.path.basename(sys.argv[0]) in PROGRAMS
     return ({"command": format_command(sys.argv, hidden)} if ours else {}) | {
         "started": format_time(),
         "versions": {"crossdim": _find_version("crossdim"), "python": platform.python_version()}
         | {name: version for name in packages if (version := _find_version(name))},
+        "git": record_git_states(Path(__file__).resolve()),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
     }
+
+
+def describe_outcome(error: BaseException | None) -> str:
+    """Describe how work ended, in words that are recorded.
+
+    Args:
+        error: that ended it; None if it is done.
+
+    Returns:
+        ``finished``, ``interrupted by SIGTERM`` (or another signal), or ``failed:`` with a sentence, without secrets.
+    """
+    if error is None:
+        return "finished"
+    if stop := signals.received() or (signals.SIGINT if isinstance(error, KeyboardInterrupt) else None):
+        return f"interrupted by {stop.name}"
+    said = " ".join(hide_secrets(str(error)).split())
+    kind = "" if isinstance(error, CrossdimError) else f"{type(error).__name__}: "
+    return f"failed: {kind}{said}"
 
 
 def format_time() -> str:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crossdim.foundation.git_state import format_git_states
 from crossdim.foundation.page.render import render_markdown
 from crossdim.pipelines.show.summary import Tables, summarise
 from crossdim.pipelines.show.text import describe_patients
@@ -34,5 +35,6 @@ def build_card(tables: Tables, provenance: dict[str, Any] | None) -> bytes:
         patients=describe_patients(summary),
         labels=list(summary.labels.items())[:MAX_LABELS],
         provenance=provenance,
+        code=format_git_states((provenance or {}).get("git", {})),
         preprocessing=json.dumps(tables.manifest.preprocessing, indent=2, sort_keys=True),
     )

@@ -22,6 +22,8 @@ def test_a_command_can_be_typed_again() -> None:
         ["pretrain", "--access-key=hunter2", "--out", "x"],
         ["pretrain", "--data", "s3://user:hunter2@lab/ct", "--out", "x"],
         ["verify", "https://lab.example/ct?token=hunter2"],
+        ["verify", "s3://lab/ct", "--endpoint-url", "http://me:hunter2@store.local:9000"],
+        ["verify", "s3://lab/ct", "--endpoint-url=https://store.local:9000/?key=hunter2"],
     ],
 )
 def test_no_secret_is_recorded(argv: list[str]) -> None:
@@ -29,6 +31,11 @@ def test_no_secret_is_recorded(argv: list[str]) -> None:
     assert "hunter2" not in shown
     assert "***" in shown
     assert ("--out x" in shown) == ("--out" in argv)
+
+
+def test_a_file_of_credentials_is_named_and_not_read() -> None:
+    line = ["verify", "s3://lab/ct", "--credentials-file", "/home/lab.ini"]
+    assert format_command(["crossdim", *line]) == "crossdim verify s3://lab/ct --credentials-file /home/lab.ini"
 
 
 def test_the_command_of_another_program_is_not_taken_for_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.git_state import format_git_states
 from crossdim.foundation.page.render import escape_cell
 from crossdim.pipelines.show.card import CARD, PROVENANCE
 from crossdim.pipelines.show.galleries import choose_inputs, find_inside, read_unit
@@ -268,6 +269,7 @@ def test_the_command_is_recorded_without_names_of_sources(tmp_path: Path) -> Non
         "crossdim prepare SRC --recipe xray-pseudo3d:tiny --labels=LABELS --label-column finding"
     )
     assert recorded["started"] <= recorded["ended"]
+    assert f"| code | {format_git_states(recorded['git'])} |" in (tmp_path / "xr" / CARD).read_text()
     for path in (tmp_path / "xr").rglob("*"):
         assert path.is_dir() or b"Doe^John" not in path.read_bytes()
 

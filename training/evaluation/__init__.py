@@ -14,6 +14,7 @@ from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.output import check_outside
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
+from crossdim.foundation.provenance import format_time, record_provenance
 from crossdim.storage_schema.errors import RunError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.training.chosen_steps import ChosenSteps
@@ -44,6 +45,8 @@ from crossdim.training.show.page import build_card, build_page
 
 #: Seeds of untrained baselines start here, far from the seeds of runs.
 BASELINE_SEED = 1_000_003
+#: Distributions that decide the figures.
+PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
 def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | None:
@@ -127,6 +130,7 @@ def evaluate(
         UsageError: if the folder holds other files and no run, or a checkpoint is not kept.
         RunError: if the run has no checkpoint, or there is no figure that could replace those of its report.
     """
+    provenance = record_provenance(PACKAGES)
     check_outside(run, datasets, "RUN")
     check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
     run.check_writable()  # for the report
@@ -160,6 +164,7 @@ def evaluate(
         "restored": [restoration.document() for restoration in findings.restored],
         "notes": findings.notes,
         "report": run.where(REPORT),
+        "provenance": provenance | {"ended": format_time()},
     }
     run.put(EVALUATION, json.dumps(document, sort_keys=True, indent=1).encode())
     write_galleries(run, PICTURES, findings.shown)

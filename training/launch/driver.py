@@ -35,6 +35,7 @@ from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.waiting import describe_workers, find_wait
 from crossdim.training.launch.worker import Job, Source, run_ray_worker, train
 from crossdim.training.run_dir import checkpoint
+from crossdim.training.run_dir.attempts import AttemptRecord
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.checkpoint_listing import newest_step
@@ -97,7 +98,7 @@ def pretrain(
         workers: how it is spread.
         saving: when checkpoints are written and which stay.
         threads: of each worker that read samples and draw views.
-        provenance: recorded with the configuration of a new run, for people.
+        provenance: of this command, recorded with its outcome, and with the configuration of a new run; for people.
         pictures_at: steps after which pictures of a few samples are drawn.
         trackers: beside TensorBoard, by name.
         monitoring: when features are looked at; None for the default.
@@ -148,7 +149,8 @@ def pretrain(
             variables=read_variables() if trackers else {},
             monitoring=monitoring or Monitoring(),
         )
-        with show_run_progress(run, done, config.steps, quiet=workers.quiet) as progress:
+        attempt = AttemptRecord(run, done, provenance)
+        with attempt, show_run_progress(run, done, config.steps, quiet=workers.quiet) as progress:
             if workers.most:
                 _train_on_ray(job, workers, progress)
             else:

@@ -17,6 +17,7 @@ Paths are relative to the folder of the run. ``<step>`` counts steps done, with 
 ``trackers/<name>.json``                                       which run of W&B or MLflow this is, and what it has
 ``progress.json``                                              how far the run is
 ``events/<number>-<writer>-<kind>-<step>.json``                what happened to the run
+``attempts/<time>-<writer>.json``                              a command that worked on the run, and how it ended
 ``ray/...``                                                    Ray's marker and snapshot, and ``ray/requester``
 ``report.html``, ``evaluation.json``, ``pictures.json``        of ``crossdim evaluate``
 ``card.md``                                                    of ``crossdim evaluate``, the model card
@@ -43,7 +44,7 @@ LATEST = f"{CHECKPOINTS}/latest"
 STATE, HASHES, PARTS = "state.pt", "hashes.json", "parts"
 #: In the folder of the parts of a sharded checkpoint.
 SHARD_INDEX = "index.json"
-METRICS, TENSORBOARD, EVENTS = "metrics", "tensorboard", "events"
+METRICS, TENSORBOARD, EVENTS, ATTEMPTS = "metrics", "tensorboard", "events", "attempts"
 #: The folder of the pictures that a run draws while it goes on.
 STEP_PICTURES = "pictures"
 #: Below that of TensorBoard.
@@ -62,6 +63,7 @@ _BOARD = re.compile(rf"(?:{PICTURE_BOARDS}|{EVALUATION_BOARDS})/events\.out\.tfe
 _TRACKER = re.compile(rf"{TRACKERS}/({'|'.join(TRACKER_NAMES)})\.json\Z")
 _STEP_PICTURES = re.compile(rf"{STEP_PICTURES}/(\d{{8}})\.json\Z")
 _EVENT = re.compile(rf"{EVENTS}/(\d{{1,15}})-(?:([a-z0-9]+\.[0-9a-f]{{8}})-)?([a-z-]+)-(\d{{1,15}})\.json\Z")
+_ATTEMPT = re.compile(rf"{ATTEMPTS}/\d{{8}}T\d{{6}}-[0-9a-f]{{8}}\.json\Z")
 _SHARD = rf"{re.escape(SHARD_INDEX)}|(?:shard|whole)-\d{{5}}-\d{{5}}\.bin"
 _IN_CHECKPOINT = re.compile(rf"{re.escape(STATE)}\Z|{re.escape(HASHES)}\Z|{PARTS}/(?:{_SHARD})\Z")
 _SINGLE = frozenset(
@@ -180,9 +182,27 @@ def parse_event_path(path: str) -> EventName | None:
     return EventName(int(match[1]), match[2] or "", match[3], int(match[4])) if match else None
 
 
+def attempt_path(started: str, writer: str) -> str:
+    """The object of an attempt.
+
+    Args:
+        started: when, in UTC, such as ``2026-01-31T12:00:00+00:00``.
+        writer: eight hexadecimal digits, by which attempts of one second differ.
+
+    Returns:
+        Such as ``attempts/20260131T120000-0123abcd.json``.
+    """
+    return f"{ATTEMPTS}/{started.partition('+')[0].replace('-', '').replace(':', '')}-{writer}.json"
+
+
+def is_attempt_path(path: str) -> bool:
+    """Whether a path is that of an attempt."""
+    return _ATTEMPT.match(path) is not None
+
+
 def is_in_layout(path: str) -> bool:
     """Whether a path is one that a run writes."""
-    if path in _SINGLE or any(pattern.match(path) for pattern in (_SEGMENT, _BOARD, _STEP_PICTURES, _TRACKER, _EVENT)):
+    if path in _SINGLE or any(pattern.match(path) for pattern in (_SEGMENT, _BOARD, _STEP_PICTURES, _TRACKER, _EVENT, _ATTEMPT)):
         return True
     match = _CHECKPOINT_PATH.match(path)
     return match is not None and _IN_CHECKPOINT.match(path[match.end() :]) is not None
@@ -192,4 +212,6 @@ def is_of_a_run(path: str) -> bool:
     """Whether only a run has such a path, even one whose configuration is damaged or lost."""
     if path in (LATEST, RAY_REQUESTER) or checkpoint_of(path):
         return True
-    return bool(_EVENT.match(path)) or (path.startswith(f"{METRICS}/") and first_step_of(path) is not None)
+    if _EVENT.match(path) or _ATTEMPT.match(path):
+        return True
+    return path.startswith(f"{METRICS}/") and first_step_of(path) is not None

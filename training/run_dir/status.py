@@ -17,6 +17,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.storage_schema.errors import DocumentError, RunError
 from crossdim.storage_schema.names import printable
+from crossdim.training.run_dir.attempts import describe_attempt, list_attempts, read_attempt
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
 from crossdim.training.run_dir.events import Event, list_events, read_event
 from crossdim.training.run_dir.layout import CONFIG, checkpoint_name
@@ -67,6 +68,8 @@ class Status:
         events: how many of each kind.
         notable_events: the newest failures and passed-over checkpoints, oldest first.
         ignored: what lies among the checkpoints and is no complete one, with the reason.
+        attempts: how many commands worked on the run.
+        last_attempt: the newest of them, see :mod:`.attempts`; None in runs of older versions.
     """
 
     run: str
@@ -88,10 +91,13 @@ class Status:
     events: dict[str, int]
     notable_events: list[Record]
     ignored: list[str] = field(default_factory=list)
+    attempts: int = 0
+    last_attempt: Record | None = None
 
     def __str__(self) -> str:
         if self.last_word_s is None:
-            return f"{format_location(self.run)}: waiting; no worker has started yet, {self.steps} steps in total"
+            waiting = f"{format_location(self.run)}: waiting; no worker has started yet, {self.steps} steps in total"
+            return "\n".join([waiting, *self._list_attempts()])
         state: str = self.state
         if state == "silent":
             since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -117,9 +123,15 @@ class Status:
             + (f": {printable(' '.join(event['text'].split()))}" if event.get("text") else "")
             for event in self.notable_events
         ]
+        lines += self._list_attempts()
         if (remedy := REMEDIES.get(self.state)) is not None:
             lines.append(f"  {remedy}")
         return "\n".join(lines)
+
+    def _list_attempts(self) -> list[str]:
+        if self.last_attempt is None:
+            return []
+        return [f"  attempts: {self.attempts}, the last {describe_attempt(self.last_attempt)}"]
 
 
 def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
@@ -142,7 +154,18 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     notable = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-MAX_NOTABLE:]]
     start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
-    waiting = Status(run=hide_secrets(run.url), state="waiting", step=0, steps=total, events=counts, notable_events=notable)
+    attempts = list_attempts(run)
+    last_attempt = read_attempt(run, attempts[-1]) if attempts else None
+    waiting = Status(
+        run=hide_secrets(run.url),
+        state="waiting",
+        step=0,
+        steps=total,
+        events=counts,
+        notable_events=notable,
+        attempts=len(attempts),
+        last_attempt=last_attempt,
+    )
     if begun is None:
         return waiting
     lines = [line for line in read_recent(run, WINDOW) if line["step"] >= begun.step]
@@ -176,6 +199,8 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
         events=counts,
         notable_events=notable,
         ignored=[f"{name}: {fault}" for name, fault in ignored.items()],
+        attempts=len(attempts),
+        last_attempt=last_attempt,
         **rates,
     )
 

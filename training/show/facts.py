@@ -11,6 +11,7 @@ from typing import Any
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.storage_schema.errors import DocumentError, StorageError
+from crossdim.training.run_dir.attempts import list_attempts, read_attempt
 from crossdim.training.run_dir.events import list_events, read_event
 from crossdim.training.run_dir.layout import CHECKPOINT_PROBES, EVALUATION, PICTURES, step_pictures_path
 from crossdim.training.run_dir.metrics import read_log
@@ -39,6 +40,7 @@ class RunFacts:
         of_checkpoints: probes of checkpoints, by step.
         step_pictures: pictures that the run drew, by the number of steps done; of many the first, the last and some between.
         problems: sentences on files that are damaged.
+        attempts: commands that worked on the run, oldest first.
     """
 
     status: Status
@@ -51,6 +53,7 @@ class RunFacts:
     of_checkpoints: Sequence[CheckpointResult] = ()
     step_pictures: Mapping[int, Sequence[Gallery]] = field(default_factory=dict)
     problems: Sequence[str] = ()
+    attempts: Sequence[Record] = ()
 
 
 def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None, *, with_pictures: bool = True) -> RunFacts:
@@ -92,6 +95,7 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None, 
         of_checkpoints=of_checkpoints,
         step_pictures=_read_step_pictures(run, problems) if with_pictures else {},
         problems=problems,
+        attempts=[read_attempt(run, path) for path in list_attempts(run)],
     )
 
 

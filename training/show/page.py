@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crossdim.foundation.git_state import format_git_states
 from crossdim.foundation.location import format_location, is_local, local_path
 from crossdim.foundation.page.render import DATASET_PAGE, render_markdown, render_page
 from crossdim.foundation.rates import format_seconds
 from crossdim.storage_schema.names import printable
+from crossdim.training.run_dir.attempts import describe_attempt
 from crossdim.training.show.curves import count_mix, draw_curves, draw_probe_curves
 from crossdim.training.show.evaluation import Evaluation
 from crossdim.training.show.facts import RunFacts
@@ -85,6 +87,7 @@ def _describe(facts: RunFacts) -> dict[str, Any]:
         "changed": provenance.get("changed", []),
         "config": json.dumps(facts.config.identity["config"], indent=2, sort_keys=True),
         "datasets": _list_datasets(facts),
+        "attempts": list(map(describe_attempt, facts.attempts)),
     }
 
 
@@ -109,6 +112,7 @@ def _list_facts(facts: RunFacts) -> list[tuple[str, str]]:
         "time left": format_seconds(status.eta_s) if status.eta_s else None,
         "seed": str(config.get("seed")),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or None,
+        "code": format_git_states(provenance.get("git", {})) or None,
     }
     return [(name, str(value)) for name, value in values.items() if value]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crossdim.foundation.git_state import format_git_states
 from crossdim.foundation.location import format_location
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.layout import REPORT
@@ -23,6 +24,8 @@ def format_run(facts: RunFacts) -> str:
     lines.append(f"  {named}, {config.get('global_batch')} samples a step, seed {config.get('seed')}, {compute.get('precision')}")
     mix = ", ".join(f"{name} {number} ({share:.0%})" for name, number, share in count_mix(facts.metrics))
     lines += [f"  samples: {mix}"] if mix else []
+    code = format_git_states(facts.config.provenance.get("git", {}))
+    lines += [f"  code: {printable(code)}"] if code else []
     for url, dataset in zip(facts.config.sources, identity.get("datasets", []), strict=False):
         lines.append(f"  data: {format_location(url)} ({printable(str(dataset.get('name')))})")
     for result in facts.evaluation.results if facts.evaluation else []:

@@ -14,6 +14,7 @@ from crossdim.foundation import signals
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import check_output, check_outside
 from crossdim.foundation.progress import track
+from crossdim.foundation.provenance import format_time
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training.chosen_steps import ChosenSteps
 from crossdim.training.config.pretraining import Pretraining
@@ -26,6 +27,7 @@ from crossdim.training.evaluation.weak import weak_scores
 from crossdim.training.launch.driver import Workers, pretrain
 from crossdim.training.launch.worker import Source
 from crossdim.training.methods.base import Method
+from crossdim.training.recipes.provenance import record_run
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.layout import CONFIG
 from crossdim.training.run_dir.metrics import read_metrics
@@ -79,6 +81,7 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
         UsageError: if the folder holds other files and no study, or is one of the datasets or inside one; or if an arm has
             no data.
     """
+    provenance = record_run(None, study.arms[0].config, use_gpu=study_config.workers.use_gpu)
     check_outside(study_config.out, [source.bucket for source in (*study_config.sources, *study_config.eval_sources)])
     check_output(study_config.out, kind="study", is_ours=lambda paths: any(map(_OF_A_STUDY.match, paths)), is_ignored=is_hidden)
     study_config.out.check_writable()
@@ -100,6 +103,7 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
                 for measure, value in _evaluate(name, config, method, dataset, study_config)
             ]
     document = {
+        "provenance": provenance | {"ended": format_time()},
         "title": study.title,
         "arms": {arm.name: {"diet": arm.data, "config": arm.config.document()} for arm in study.arms},
         "datasets": {name: c.manifest.digest for name, c in zip(names, evaluated, strict=True)},
@@ -140,7 +144,8 @@ def _train_arm(
     run = study_config.out.at(f"{arm.name}/seed-{config.seed}")
     quiet = replace(study_config.workers, quiet=True)
     saving = Saving(every=max(1, config.steps // 10), at=KEPT.resolve(config.steps, ""))
-    pretrain(config, sources, run, quiet, saving=saving, threads=study_config.threads)
+    provenance = record_run(None, config, use_gpu=quiet.use_gpu)
+    pretrain(config, sources, run, quiet, saving=saving, threads=study_config.threads, provenance=provenance)
     records = read_metrics(run)
     if not records:
         raise RunError(

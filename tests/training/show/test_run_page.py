@@ -13,10 +13,13 @@ import pytest
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.git_state import format_git_states
+from crossdim.training.run_dir.attempts import describe_attempt
 from crossdim.training.run_dir.layout import EVALUATION, PICTURES
 from crossdim.training.run_dir.run_config import read_run_config
 from crossdim.training.show.facts import read_facts
 from crossdim.training.show.findings import find_warnings
+from crossdim.training.show.page import build_card
 from tests.training.published import images, publish
 
 pytestmark = pytest.mark.integration
@@ -65,8 +68,24 @@ def test_provenance_is_recorded_without_secrets(lab: Path) -> None:
     assert {path for path, _, _ in provenance["changed"]} == {"steps", "global_batch"}
     assert provenance["command"].startswith("crossdim pretrain --recipe cdssl-p3d:tiny --data ")
     assert {"crossdim", "python", "torch"} <= set(provenance["versions"])
+    assert "crossdim" in provenance["git"]
     for path in (lab / "run").rglob("*"):
         assert path.is_dir() or SECRET.encode() not in path.read_bytes()
+
+
+def test_commit_and_attempts_are_shown(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = read_facts(Bucket(str(lab / "run")), now=0.0)
+    (attempt,) = facts.attempts
+    assert (attempt["outcome"], attempt["provenance"]) == ("finished", facts.config.provenance)
+    code = format_git_states(facts.config.provenance["git"])
+    assert main(["show", str(lab / "run"), "--html", str(tmp_path / "page.html")]) == 0
+    assert main(["show", str(lab / "run")]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert f"  code: {code}" in shown
+    assert f"  attempts: 1, the last {describe_attempt(attempt)}" in shown
+    for text in ((tmp_path / "page.html").read_text(), build_card(facts).decode()):
+        assert code in text
+        assert describe_attempt(attempt) in text.replace("&#43;", "+")
 
 
 def test_after_an_evaluation_the_verdict_comes_first_and_the_report_is_the_page(lab: Path, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Attempts of a run: each command that worked on it, with what, from when to when, and how it ended. Nothing depends on them.
+
+An attempt is one object, written where it starts and again where it ends. One without an end is at work, or was killed, or its
+machine was lost. Names begin with the time, so that their order is that of the attempts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.provenance import describe_outcome, format_time
+from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.names import printable
+from crossdim.training.run_dir.layout import ATTEMPTS, attempt_path, is_attempt_path
+from crossdim.training.run_dir.records import Check, Record, is_count, is_text, keep_valid, read_records, record_text
+
+_LOG = logging.getLogger(__name__)
+#: Members of an attempt's record; ``provenance`` is what ``crossdim.foundation.provenance`` records.
+MEMBERS: dict[str, Check] = {
+    "started": is_text,
+    "ended": is_text,
+    "outcome": is_text,
+    "step": is_count,
+    "provenance": lambda value: isinstance(value, dict),
+}
+
+
+class AttemptRecord:
+    """Context in which a run is worked on: it records its start and how it ends. A store that refuses that stops no run.
+
+    Args:
+        run: folder of the run.
+        step: steps done before.
+        provenance: of this command.
+    """
+
+    def __init__(self, run: Bucket, step: int, provenance: Mapping[str, Any] | None = None) -> None:
+        started = format_time()
+        self._run, self._path = run, attempt_path(started, uuid4().hex[:8])
+        self._note: Record = {"started": started, "step": step, "provenance": dict(provenance or {})}
+
+    def __enter__(self) -> Self:
+        self._write()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._note |= {"ended": format_time(), "outcome": describe_outcome(error)}
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._run.put(self._path, record_text(self._note).encode())
+        except StorageError as error:
+            _LOG.warning("this attempt of the run is not recorded: %s", error)
+
+
+def list_attempts(run: Bucket) -> list[str]:
+    """List the objects of a run's attempts, oldest first; none if the folder cannot be listed."""
+    with contextlib.suppress(StorageError):
+        if run.exists(ATTEMPTS):
+            return sorted(one.path for one in run.list_objects(ATTEMPTS) if is_attempt_path(one.path))
+    return []
+
+
+def read_attempt(run: Bucket, path: str) -> Record:
+    """Read an attempt.
+
+    Args:
+        run: folder of the run.
+        path: as listed.
+
+    Returns:
+        Its valid members; none if its object is damaged or gone.
+    """
+    return keep_valid(next(iter(read_records(run, path)), {}), MEMBERS)
+
+
+def describe_attempt(attempt: Record) -> str:
+    """Describe an attempt: from when to when, from which step, and how it ended."""
+    started = f"{attempt.get('started', 'at an unknown time')} from step {attempt.get('step', 'unknown')}"
+    if "ended" not in attempt:
+        return printable(f"{started}, no end is recorded")
+    return printable(f"{started} to {attempt['ended']}, {attempt.get('outcome', 'with an unknown outcome')}")
