@@ -26,7 +26,7 @@ class CheckResult:
         check: what was checked, in a few words.
         level: ``failure`` if some verb would fail, ``warning`` if something optional is missing or will be slow.
         found: what is there.
-        remedy: what to do, a command where possible; "" if nothing is to be done, or if ``found`` says it.
+        remedy: what to do, with a command that can be pasted at its end; "" if nothing is to be done.
     """
 
     check: str
@@ -36,15 +36,17 @@ class CheckResult:
 
 
 Check = Callable[[], Sequence[CheckResult]]
+#: What to do about an error.
+Advise = Callable[[Exception], str]
 
 
-def run_check(name: str, check: Check, remedy: str = "") -> list[CheckResult]:
+def run_check(name: str, check: Check, remedy: str | Advise = "") -> list[CheckResult]:
     """Run a check. One that raises is a failure that is reported, and the other checks go on.
 
     Args:
         name: what is checked, for the report of an error.
         check: returns what it found.
-        remedy: what to do if it raises; errors of ours say it themselves.
+        remedy: what to do if it raises.
 
     Returns:
         What it found, or the failure.
@@ -52,11 +54,11 @@ def run_check(name: str, check: Check, remedy: str = "") -> list[CheckResult]:
     try:
         return list(check())
     except CrossdimError as error:
-        found = str(error)
+        found, said = str(error), remedy(error) if callable(remedy) else remedy
     except Exception as error:  # the only place: what is checked may be broken in any way, and that is the finding
         found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        remedy = remedy or "please report this line; it was not foreseen"
-    return [CheckResult(check=name, level=Level.FAILURE, found=" ".join(found.split()), remedy=remedy)]
+        said = (remedy(error) if callable(remedy) else remedy) or "please report this line; it was not foreseen"
+    return [CheckResult(check=name, level=Level.FAILURE, found=" ".join(found.split()), remedy=said)]
 
 
 def run_checks(checks: Sequence[tuple[str, Check]]) -> list[CheckResult]:

@@ -13,10 +13,6 @@ from crossdim.foundation.checks import CheckResult, Level
 from crossdim.foundation.cluster import OBJECT_STORE_BYTES
 from crossdim.foundation.rates import format_size
 
-#: What Ray recommends; every worker, connection and open file of a cluster's head counts.
-ENOUGH_FILES = 65536
-#: Below it a long preparation or run may meet the limit; ours.
-FEW_FILES = 4096
 #: Below it a folder of temporary files is soon full; ours.
 LITTLE_SPACE_BYTES = 2**30
 #: Ray makes no objects on a file system that is fuller (its setting local_fs_capacity_threshold).
@@ -34,7 +30,7 @@ def check_shared_memory() -> list[CheckResult]:
     found = f"{format_size(free)} of {format_size(total)} free in {folder}"
     if free < OBJECT_STORE_BYTES:
         slow = f"{found}; Ray wants {format_size(OBJECT_STORE_BYTES)} and uses the slower {ray_needs.find_ray_folder()[0]}"
-        remedy = f"mount -o remount,size=2G {folder}; in a container: docker run --shm-size=2g"
+        remedy = f"in a container, docker run --shm-size=2g; else: sudo mount -o remount,size=2G {folder}"
         return [CheckResult(check=name, level=Level.WARNING, found=slow, remedy=remedy)]
     return [CheckResult(check=name, found=found)]
 
@@ -47,11 +43,9 @@ def check_open_files() -> list[CheckResult]:
     if limit == resource.RLIM_INFINITY:
         return [CheckResult(check=ray_needs.FILES, found="no limit")]
     found = f"a process may open {limit} files"
-    if limit >= FEW_FILES:
+    if limit >= ray_needs.FEW_FILES:
         return [CheckResult(check=ray_needs.FILES, found=found)]
-    reachable = most == resource.RLIM_INFINITY or most >= FEW_FILES
-    allowed = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
-    remedy = f"ulimit -n {allowed}" if reachable else f"raise nofile in /etc/security/limits.conf to {ENOUGH_FILES}"
+    remedy = ray_needs.advise_open_files(most)
     return [CheckResult(check=ray_needs.FILES, level=Level.WARNING, found=f"{found}, few for Ray", remedy=remedy)]
 
 

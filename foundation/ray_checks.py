@@ -124,14 +124,16 @@ def compare_node(name: str, found: dict[str, Any], here: dict[str, str | None], 
     """
     others = [f"{one} {found[one] or 'is not installed'}, here {here[one] or 'none'}" for one in SAME if found[one] != here[one]]
     if others:
-        wanted = f"Python {here['Python']}, and pip install 'ray=={here['Ray']}' 'crossdim=={here['crossdim']}'"
-        return CheckResult(
-            check=name, level=Level.FAILURE, found="; ".join(others), remedy=f"install there what is here: {wanted}"
-        )
+        same = f"pip install 'ray=={here['Ray']}' 'crossdim=={here['crossdim']}'"
+        remedy = f"on that machine, with Python {here['Python']}: {same}"
+        return CheckResult(check=name, level=Level.FAILURE, found="; ".join(others), remedy=remedy)
     memory = f"{format_size(found['memory'])} in {SHARED_MEMORY}"
     if found["memory"] < object_store_bytes:
         slow = f"{memory}; its object store takes {format_size(int(object_store_bytes))} and lies in a slower folder"
-        remedy = "give it more shared memory (docker run --shm-size, or emptyDir with medium: Memory in Kubernetes)"
+        remedy = (
+            "in a container, docker run --shm-size=2g (in Kubernetes an emptyDir of medium Memory); else, on that machine: "
+            f"sudo mount -o remount,size=2G {SHARED_MEMORY}"
+        )
         return CheckResult(check=name, level=Level.WARNING, found=slow, remedy=remedy)
     versions = ", ".join(f"{one} {found[one]}" for one in SAME)
     return CheckResult(check=name, found=f"{versions}, as here; {memory}")

@@ -13,7 +13,10 @@ from crossdim.storage_schema.errors import RunError
 FREE_BYTES = 10 * 2**20
 OPEN_FILES = 128
 SHARED_MEMORY = Path("/dev/shm")
-
+#: What Ray recommends; every worker, connection and open file of a cluster's head counts.
+ENOUGH_FILES = 65536
+#: Below it a long preparation or run may meet the limit; ours.
+FEW_FILES = 4096
 
 #: What a machine may lack.
 FOLDER, MEMORY, FILES = "Ray's folder", "shared memory", "open files"
@@ -30,15 +33,26 @@ def find_lacks() -> dict[str, tuple[str, str]]:
     folder, there = find_ray_folder()
     lacks: dict[str, tuple[str, str]] = {}
     if not os.access(there, os.W_OK):
-        lacks[FOLDER] = (f"{folder} cannot be written to", "name another folder in RAY_TMPDIR")
+        lacks[FOLDER] = (f"{folder} cannot be written to", "name another folder: export RAY_TMPDIR=/PATH")
     elif shutil.disk_usage(there).free < FREE_BYTES:
-        lacks[FOLDER] = (f"{folder} is full", f"free {FREE_BYTES // 2**20} MB there, or name another folder in RAY_TMPDIR")
+        lacks[FOLDER] = (
+            f"{folder} is full",
+            f"free {FREE_BYTES // 2**20} MB there, or name another folder: export RAY_TMPDIR=/PATH",
+        )
     if SHARED_MEMORY.exists() and not os.access(SHARED_MEMORY, os.W_OK):
-        lacks[MEMORY] = (f"{SHARED_MEMORY} cannot be written to", "mount shared memory there")
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lacks[MEMORY] = (f"{SHARED_MEMORY} cannot be written to", f"let everybody write to it: sudo chmod 1777 {SHARED_MEMORY}")
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= limit < OPEN_FILES:
-        lacks[FILES] = (f"a process may open only {limit} files", "ulimit -n 65536")
+        lacks[FILES] = (f"a process may open only {limit} files", advise_open_files(most))
     return lacks
+
+
+def advise_open_files(most: int) -> str:
+    """What to do about a low limit of open files, where a process may raise it to ``most`` itself."""
+    if most == resource.RLIM_INFINITY or most >= FEW_FILES:
+        return f"ulimit -n {ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)}"
+    container = f"in a container, docker run --ulimit nofile={ENOUGH_FILES}"
+    return f"{container}; else log in again after: echo '* - nofile {ENOUGH_FILES}' | sudo tee -a /etc/security/limits.conf"
 
 
 def refuse_machine() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,16 +12,17 @@ from functools import partial
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.checks import CheckResult, Level, run_check
-from crossdim.foundation.location import S3_PROTOCOLS
+from crossdim.foundation.location import S3_PROTOCOLS, format_location
 from crossdim.foundation.object_store import TEMPORARY_PREFIX
 from crossdim.foundation.reachability import measure_clock_skew
 from crossdim.foundation.storage_arguments import reach
-from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.errors import StorageError, UnreachableError
 
 #: S3 refuses requests whose time differs by more.
 REFUSED_SKEW_S = 15 * 60
 #: More than a clock that is set by NTP ever differs; ours.
 LARGE_SKEW_S = 60
+LIST = "s3:ListBucket"
 SET_CLOCK = "set this machine's clock: sudo timedatectl set-ntp true"
 
 DATA = bytes(range(256)) * 16
@@ -36,15 +39,23 @@ def check_storage(bucket: Bucket) -> list[CheckResult]:
     Returns:
         A result for each operation that was tried.
     """
-    clock = run_check("storage clock", lambda: [_check_clock(bucket)], "check --endpoint-url and the network")
+    clock = run_check("storage clock", lambda: [_check_clock(bucket)], partial(_advise, bucket))
     found: list[Bucket] = []
 
     def open_it() -> list[CheckResult]:
         found.append(_find_existing(reach(bucket)))
         return [CheckResult(check="storage location", found=f"{found[0].where('')} answers")]
 
-    opened = run_check("storage location", open_it, "check the location and the storage options")
+    opened = run_check("storage location", open_it, partial(_advise, bucket))
     return [*clock, *opened, *(_try_operations(found[0]) if found else ())]
+
+
+def _advise(bucket: Bucket, error: Exception) -> str:
+    """What to do about a store that does not answer, or refuses to be asked for a reason that the error tells."""
+    if bucket.protocol not in S3_PROTOCOLS or not isinstance(error, UnreachableError):
+        return "correct what this names; the options of a store are listed by: crossdim doctor --help"
+    address = bucket.options.endpoint_url or f"https://{bucket.root.split('/', 1)[0]}.s3.amazonaws.com"
+    return f"see what answers there: curl -I {shlex.quote(format_location(address))}"
 
 
 def _find_existing(bucket: Bucket) -> Bucket:
@@ -140,7 +151,7 @@ def _try_operations(bucket: Bucket) -> list[CheckResult]:
     if results[0].level is not Level.FAILURE:
         results += _try("read", trial.read, _allow(bucket, "s3:GetObject"))
         results += _try("read range", trial.read_range, _allow(bucket, "s3:GetObject"))
-        results += _try("list", trial.list, _allow(bucket, "s3:ListBucket"))
+        results += _try("list", trial.list, _allow(bucket, LIST))
         results += _try("create once", trial.create, "use a store that knows conditional writes (If-None-Match)")
     return results + _try("delete", trial.delete, _allow(bucket, "s3:DeleteObject"))
 
@@ -158,5 +169,9 @@ def _allow(bucket: Bucket, action: str) -> str:
     if bucket.is_local:
         return f"check rights and owner: ls -ld {bucket.root}"
     if bucket.protocol in S3_PROTOCOLS:
-        return f"allow {action} on the bucket to these credentials"
+        name, _, folder = bucket.root.partition("/")
+        objects = "/".join(filter(None, [name, folder, "*"]))
+        resource = f"arn:aws:s3:::{name if action == LIST else objects}"
+        statement = json.dumps({"Effect": "Allow", "Action": action, "Resource": resource})
+        return f"add to the policy of these credentials: {statement}"
     return "check the rights of these credentials"

@@ -154,7 +154,9 @@ def _report_refusal(trial: Trial, reason: str) -> CheckResult:
     if any(is_installed(name) for name in lacking):
         return _fail(trial, f"{trial.syntax} is not decoded: {names} is installed, but cannot be imported")
     found = f"{trial.syntax} is not decoded, files are quarantined: {names} is missing"
-    outside = [f"pip install {name} (licence: {NOT_IN_EXTRA[name]})" for name in lacking if name in NOT_IN_EXTRA]
+    outside = [
+        f"if its licence, the {NOT_IN_EXTRA[name]}, suits you: pip install {name}" for name in lacking if name in NOT_IN_EXTRA
+    ]
     remedy = outside[0] if outside else "pip install 'crossdim[dicom]'"
     return CheckResult(check=f"DICOM {trial.name}", level=Level.WARNING, found=found, remedy=remedy)
 

@@ -52,7 +52,8 @@ def check_torch() -> list[CheckResult]:
 
 
 def _fail(found: str) -> CheckResult:
-    remedy = f"{INSTALL} --force-reinstall, with the build for this machine (https://pytorch.org/get-started/locally)"
+    builds = "take the build for this machine from https://pytorch.org/get-started/locally, for processors"
+    remedy = f"{builds}: pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cpu"
     return CheckResult(check="PyTorch", level=Level.FAILURE, found=found, remedy=remedy)
 
 
@@ -70,9 +71,9 @@ def _describe_no_gpu(cuda: str) -> CheckResult:
     if not DRIVER.exists():
         return CheckResult(check="GPU", found="none; training uses the processor, and --gpu is refused")
     found = "an Nvidia driver runs here, but this PyTorch finds no GPU"
-    remedy = "nvidia-smi, and a build for its CUDA version: https://pytorch.org/get-started/locally"
+    remedy = "take a build for its CUDA version from https://pytorch.org/get-started/locally; the version is told by: nvidia-smi"
     if cuda:
         remedy = (
-            "update the driver to one that knows CUDA " + cuda + " (nvidia-smi), and see that CUDA_VISIBLE_DEVICES is not empty"
+            f"update the driver to one that knows CUDA {cuda}, and unset CUDA_VISIBLE_DEVICES if it is empty; look at: nvidia-smi"
         )
     return CheckResult(check="GPU", level=Level.WARNING, found=found, remedy=remedy)

@@ -31,6 +31,14 @@ def test_a_check_that_raises_is_a_failure_with_its_reason(error: Exception, foun
     assert run_check("one", check, remedy) == [CheckResult(check="one", level=Level.FAILURE, found=found, remedy=remedy)]
 
 
+def test_a_remedy_may_depend_on_the_error() -> None:
+    def check() -> list[CheckResult]:
+        raise StorageError("the store is gone")
+
+    [result] = run_check("one", check, lambda error: f"about {error}: look")
+    assert result.remedy == "about the store is gone: look"
+
+
 def test_an_unforeseen_error_has_a_remedy_too() -> None:
     [result] = run_check("one", lambda: [CheckResult(check="x", found={}["absent"])])
     assert (result.level, result.found) == (Level.FAILURE, "KeyError: 'absent'")

@@ -40,6 +40,9 @@ def test_a_hard_limit_is_raised_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(machine_checks.resource, "getrlimit", lambda _: (1024, 1024))
     [result] = check_open_files()
     assert (result.level, "limits.conf" in result.remedy) == (Level.WARNING, True)
+    monkeypatch.setattr(machine_checks.resource, "getrlimit", lambda _: (64, 64))
+    [result] = check_open_files()
+    assert (result.level, "limits.conf" in result.remedy) == (Level.FAILURE, True)
 
 
 def test_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +57,7 @@ def test_shared_memory_that_may_not_be_written_to(monkeypatch: pytest.MonkeyPatc
     (ordinary_user / "shm").mkdir(mode=0o500)
     monkeypatch.setattr(ray_needs, "SHARED_MEMORY", ordinary_user / "shm")
     [result] = check_shared_memory()
-    assert (result.level, result.remedy) == (Level.FAILURE, "mount shared memory there")
+    assert (result.level, result.remedy) == (Level.FAILURE, f"let everybody write to it: sudo chmod 1777 {ordinary_user / 'shm'}")
 
 
 def test_full_folders(monkeypatch: pytest.MonkeyPatch) -> None:

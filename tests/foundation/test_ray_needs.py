@@ -31,7 +31,9 @@ def test_a_full_folder_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     """Also one that is still to be made: its parent's file system counts."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "absent" / "ray"))
     monkeypatch.setattr(ray_needs, "FREE_BYTES", 2**70)
-    with pytest.raises(RunError, match=r"Ray cannot start on this machine: .*/absent/ray is full: free .* in RAY_TMPDIR"):
+    with pytest.raises(
+        RunError, match=r"Ray cannot start on this machine: .*/absent/ray is full: free .* export RAY_TMPDIR=/PATH"
+    ):
         refuse_machine()
 
 
@@ -42,5 +44,7 @@ def test_all_that_is_missing_is_told_together(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setenv("RAY_TMPDIR", str(closed))
     monkeypatch.setattr(ray_needs, "SHARED_MEMORY", closed)
-    with pytest.raises(RunError, match=r"cannot be written to: name another folder in RAY_TMPDIR; .* mount shared memory there"):
+    with pytest.raises(
+        RunError, match=r"cannot be written to: name another folder: export RAY_TMPDIR=/PATH; .*: sudo chmod 1777 "
+    ):
         refuse_machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
@@ -68,13 +69,44 @@ def test_nothing_that_listens(s3_bucket: Bucket) -> None:
     options = replace(s3_bucket.options, endpoint_url=f"http://127.0.0.1:{free_port()}")
     results = check_storage(Bucket("s3://never-asked-before", options))
     assert _levels(results) == {"clock": "failure", "location": "failure"}
-    assert all("nothing listens there" in one.found and one.remedy for one in results)
+    assert all("nothing listens there" in one.found for one in results)
+    assert {one.remedy for one in results} == {f"see what answers there: curl -I {options.endpoint_url}"}
 
 
 def test_a_bucket_that_does_not_exist(s3_bucket: Bucket) -> None:
     results = check_storage(replace(s3_bucket, url="s3://no-such-bucket-here"))
     assert _levels(results) == {"clock": "ok", "location": "failure"}
     assert "the bucket does not exist" in results[1].found
+
+
+def test_a_bucket_of_another_region(s3_endpoint: str, s3_bucket: Bucket) -> None:
+    body = b"<Error><Code>PermanentRedirect</Code><Message>elsewhere</Message></Error>"
+    elsewhere = Answer(301, {"Content-Type": "application/xml", "x-amz-bucket-region": "eu-west-3"}, body)
+    with faulty_store(s3_endpoint, lambda *_: elsewhere) as endpoint:
+        results = check_storage(replace(s3_bucket, options=replace(s3_bucket.options, endpoint_url=endpoint)))
+    [location] = [one for one in results if one.check == "storage location"]
+    assert (location.level, "use --region eu-west-3" in location.found) == (Level.FAILURE, True)
+    assert location.remedy.endswith(": crossdim doctor --help")
+
+
+@pytest.mark.parametrize(
+    ("fault", "action", "below"),
+    [
+        ("writes refused", "s3:PutObject", "/ct/*"),
+        ("reads refused", "s3:GetObject", "/ct/*"),
+        ("listings late", "s3:ListBucket", ""),
+        ("deletes refused", "s3:DeleteObject", "/ct/*"),
+    ],
+)
+def test_a_right_that_is_missing_can_be_pasted_into_a_policy(
+    fault: str, action: str, below: str, s3_endpoint: str, s3_bucket: Bucket
+) -> None:
+    with faulty_store(s3_endpoint, FAULTS[fault][0]) as endpoint:
+        bucket = replace(s3_bucket.at("ct"), options=replace(s3_bucket.options, endpoint_url=endpoint))
+        failed = next(one for one in check_storage(bucket) if one.level is Level.FAILURE)
+    resource = f"arn:aws:s3:::{s3_bucket.url.removeprefix('s3://')}{below}"
+    expected = {"Effect": "Allow", "Action": action, "Resource": resource}
+    assert json.loads(failed.remedy[failed.remedy.index("{") :]) == expected
 
 
 def _is_object(request: Request) -> bool:

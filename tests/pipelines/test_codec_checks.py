@@ -65,7 +65,7 @@ def test_all_syntaxes_are_decoded_here() -> None:
     assert list(results) == list(BY_NAME)
     assert {name for name, one in results.items() if one.level is not Level.OK} == {UNREAD}
     lacking = results[UNREAD]
-    assert (lacking.level, lacking.remedy) == (Level.WARNING, "pip install pylibjpeg-libjpeg (licence: GPL)")
+    assert (lacking.level, lacking.remedy) == (Level.WARNING, "if its licence, the GPL, suits you: pip install pylibjpeg-libjpeg")
 
 
 @pytest.mark.integration
