@@ -30,7 +30,7 @@ def status(arguments: argparse.Namespace) -> int:
         if is_dataset(folder):
             return report_status(partial(read_preparation_status, folder), arguments, final=ENDED, good=GOOD)
         if not folder.exists():
-            unscanned = "a preparation writes nothing before its sources are scanned"
+            unscanned = "a preparation writes nothing before its sources are listed"
             raise RunError(f"{folder.where('')} does not exist; check the --out of its pretrain or prepare command ({unscanned})")
     return show_run_status(folder, arguments)
 

@@ -14,7 +14,7 @@ from crossdim.foundation.settings import from_document, to_document
 from crossdim.pipelines.counts import count
 from crossdim.pipelines.duplicates import Duplicate
 from crossdim.pipelines.quarantine import Quarantined
-from crossdim.pipelines.scratch import INPUTS, PLAN, WORK, parse_checked, scratch_of, to_checked_bytes
+from crossdim.pipelines.scratch import DRIVERS, INPUTS, PLAN, WORK, parse_checked, scratch_of, to_checked_bytes
 from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, ObjectEntry
 
@@ -91,7 +91,8 @@ def list_marker_paths(out: Bucket) -> list[str]:
     """List everything in the folder of temporary data that is named like a marker of some plan."""
     if not out.exists(WORK):
         return []
-    return [entry.path for entry in out.list_objects(WORK) if entry.path not in (INPUTS, PLAN)]
+    others = (INPUTS, PLAN, f"{DRIVERS}/")
+    return [entry.path for entry in out.list_objects(WORK) if not entry.path.startswith(others)]
 
 
 def find_unfinished(out: Bucket) -> str:

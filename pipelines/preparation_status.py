@@ -1,6 +1,7 @@
 """Reads how a preparation is doing from the folder of its dataset alone, from any machine. Imports no Ray and no reader.
 
-Times are those of the store: of its objects, or of the files. Silence compares them with the reader's clock.
+Whether anybody is at work is told by the records of the processes that prepare it (``driver_record``). Times are those of the
+store: of its objects, or of the files. Silence compares them with the reader's clock.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.foundation.manifest_file import find_version_number
 from crossdim.foundation.rates import format_seconds
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.driver_record import FoundDriver, read_drivers
 from crossdim.pipelines.markers import parse_marker
 from crossdim.pipelines.plan_record import PlanRecord, read_plan_record
-from crossdim.pipelines.scratch import WORK
+from crossdim.pipelines.scratch import DRIVERS, WORK
 from crossdim.storage_schema.errors import StorageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, parse_manifest
+from crossdim.storage_schema.names import printable
 
+#: Seconds after which a process whose record was not written again is not at work: six of its writes. Our choice.
+ALIVE_S = 60.0
 #: A preparation is silent after this long without progress, or after as many tasks' time if that is longer. Our choice.
 SILENT_AFTER_S, SILENT_AFTER_TASKS = 300.0, 10
 #: Newest tasks that the time between tasks is taken from.
@@ -32,9 +37,15 @@ WINDOW = 100
 MAX_MARKERS, MAX_MARKER_BYTES, READERS = 200, 8_000_000, 16
 _MARKER = re.compile(rf"{WORK}/([0-9a-f]{{16}})/\d{{6,}}\.json\Z")
 
-State = Literal["preparing", "silent", "published"]
-#: In this state nothing happens any more; and states for which ``crossdim status`` has exit code 0.
-ENDED, GOOD = ("published",), ("preparing", "published")
+State = Literal["preparing", "silent", "stopped", "failed", "published"]
+#: In these states nothing happens any more; and states for which ``crossdim status`` has exit code 0.
+ENDED, GOOD = ("published", "stopped", "failed"), ("preparing", "published")
+#: What to do about a preparation that does not get on by itself.
+REMEDIES: dict[State, str] = {
+    "silent": "if no process prepares it any more, run the same prepare command again; it resumes",
+    "stopped": "to resume, run the same prepare command again",
+    "failed": "once the cause is fixed, run the same prepare command again; it resumes",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +53,10 @@ class PreparationStatus:
     """A preparation at a glance; None where something is not known.
 
     Attributes:
-        state: ``silent`` if nothing was written for long: it was stopped, or one task takes very long.
+        state: ``stopped`` by a signal, or because its process is gone; ``failed`` with an error; ``silent`` if nothing was
+            heard for long: its process or machine was lost, or one task takes very long.
+        reason: of a preparation that is stopped, failed or silent.
+        processes: at work on it.
         tasks_done: of ``tasks``; both None once the dataset is published.
         samples: of the published dataset.
         files: in the sources.
@@ -55,6 +69,8 @@ class PreparationStatus:
 
     dataset: str
     state: State
+    reason: str = ""
+    processes: tuple[str, ...] = ()
     tasks: int | None = None
     tasks_done: int | None = None
     samples: int | None = None
@@ -74,7 +90,10 @@ class PreparationStatus:
             )
             progress += " done"
         version = f"version {self.version} " if self.version > 1 else ""
-        lines = [f"{format_location(self.dataset)}: {version}{self.state}, {progress}"]
+        if self.state == "preparing" and self.tasks is None and not self.tasks_done:
+            progress = "its sources are being scanned"
+        reason = f": {printable(self.reason)}" if self.reason else ""
+        lines = [f"{format_location(self.dataset)}: {version}{self.state}, {progress}{reason}"]
         known = [] if self.files is None else [f"{count(self.files, 'file')} in the sources"]
         if self.quarantined is not None:
             so_far = "" if self.state == "published" else " so far"
@@ -84,8 +103,10 @@ class PreparationStatus:
             lines.append(
                 f"  {'published' if self.state == 'published' else 'last progress'} {format_seconds(self.silence_s)} ago"
             )
-        if self.state == "silent":
-            lines.append("  if no process prepares it any more, run the same prepare command again; it resumes")
+        if len(self.processes) > 1:
+            lines.append(f"  {len(self.processes)} processes prepare it at once: {', '.join(map(printable, self.processes))}")
+        if (remedy := REMEDIES.get(self.state)) is not None:
+            lines.append(f"  {remedy}")
         if self.published is not None:
             lines.append(f"  version {self.published.version} is published, {count(self.published.samples or 0, 'sample')}")
         return "\n".join(lines)
@@ -121,11 +142,15 @@ def read_preparation_status(out: Bucket, now: float) -> PreparationStatus:
         raise
     record = read_plan_record(out)
     markers = _find_markers(stored, record)
-    last = max((one.changed_at for one in stored), default=0) / 1e9
+    drivers = read_drivers(out, stored)
+    last = max((one.changed_at for one in stored if not one.path.startswith(f"{DRIVERS}/")), default=0) / 1e9
     silence_s = max(0.0, now - last) if last else None
+    state, reason = _find_state(drivers, now, silence_s or 0.0, _find_limit(markers))
     return PreparationStatus(
         dataset=hide_secrets(out.url),
-        state="silent" if (silence_s or 0.0) > _find_limit(markers) else "preparing",
+        state=state,
+        reason=reason,
+        processes=tuple(str(one.record.process) for one in drivers if _is_at_work(one, now)),
         tasks=record.tasks if record else None,
         tasks_done=len(markers),
         files=record.files if record else None,
@@ -135,6 +160,23 @@ def read_preparation_status(out: Bucket, now: float) -> PreparationStatus:
         version=record.version if record else 1,
         published=published,
     )
+
+
+def _is_at_work(driver: FoundDriver, now: float) -> bool:
+    record = driver.record
+    return not record.outcome and not record.process.is_gone() and now - driver.written_s <= ALIVE_S
+
+
+def _find_state(drivers: Sequence[FoundDriver], now: float, silence_s: float, limit_s: float) -> tuple[State, str]:
+    """The state, and its reason: by the processes at work, else by the one that wrote last; of none, by what was written."""
+    if not drivers or any(_is_at_work(one, now) for one in drivers):
+        return ("silent", "no task was finished for long") if silence_s > limit_s else ("preparing", "")
+    newest = drivers[0].record
+    if newest.outcome:
+        return newest.outcome, f"by {newest.reason}" if newest.outcome == "stopped" else newest.reason
+    if newest.process.is_gone():
+        return "stopped", f"{newest.process} ended without a word, as if it was killed"
+    return "silent", f"no sign of life from {newest.process} for {format_seconds(now - drivers[0].written_s)}"
 
 
 def _is_added_to(out: Bucket, published: PreparationStatus) -> bool:

@@ -14,8 +14,10 @@ WORK = "_work"
 INPUTS = f"{WORK}/inputs.json"
 #: How many tasks there are (see ``crossdim.pipelines.plan_record``).
 PLAN = f"{WORK}/plan.json"
-#: The two records, or the folder of a plan's markers.
-_OURS = re.compile(rf"(?:{re.escape(INPUTS)}|{re.escape(PLAN)})\Z|{WORK}/[0-9a-f]{{16}}(?=/)")
+#: Which processes are at work (see ``crossdim.pipelines.driver_record``).
+DRIVERS = f"{WORK}/drivers"
+#: The two records, the folder of processes, or that of a plan's markers.
+_OURS = re.compile(rf"(?:{re.escape(INPUTS)}|{re.escape(PLAN)})\Z|(?:{DRIVERS}|{WORK}/[0-9a-f]{{16}})(?=/)")
 
 
 def scratch_of(path: str) -> str | None:

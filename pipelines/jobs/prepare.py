@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from crossdim.foundation import signals
@@ -15,6 +15,7 @@ from crossdim.foundation.manifest_file import find_newest_manifest
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.driver_record import record_driver
 from crossdim.pipelines.jobs.append import Earlier, read_earlier
 from crossdim.pipelines.jobs.engine import OpenSession, run_each, runs_here
 from crossdim.pipelines.jobs.flagged_notes import tell_flagged
@@ -104,6 +105,17 @@ def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResul
         return _run_preparation(preparation, sources, files, labels, earlier)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Version:
+    """A version that was published: manifest, quarantine and catalog, its parts, and notes for people."""
+
+    manifest: Manifest
+    quarantine: Sequence[Quarantined]
+    catalog: Sequence[dict[str, object]]
+    parts: dict[str, Part]
+    notes: Sequence[str]
+
+
 def _run_preparation(
     preparation: Preparation,
     sources: tuple[Bucket, ...],
@@ -112,17 +124,47 @@ def _run_preparation(
     earlier: Earlier | None,
 ) -> PrepareResult:
     start = time.monotonic()
-    planned = scan_and_plan(preparation, sources, files, labels, earlier=earlier)
-    plan, version = planned.plan, earlier.version + 1 if earlier else 1
-    record_inputs(preparation.out, preparation.settings(), files)
-    write_plan_record(preparation.out, _build_plan_record(plan, len(files), version))
+    with record_driver(preparation.out):
+        planned = scan_and_plan(preparation, sources, files, labels, earlier=earlier)
+        made = _make_version(preparation, sources, files, planned, earlier)
+    remove_scratch(preparation.out)
+    outcome = PrepareResult(
+        manifest=made.manifest,
+        quarantined=dict(sorted(Counter(one.rule for one in made.quarantine).items())),
+        ignored=dict(sorted(Counter(one.rule for one in planned.plan.ignored).items())),
+        ignored_formats=dict(sorted(Counter(one.format for one in planned.plan.ignored).items())),
+        unread=planned.unread,
+        seconds=time.monotonic() - start,
+        parts=made.parts,
+        notes=(*tell_parts(made.parts, preparation.split), *planned.notes, *made.notes, *tell_flagged(made.catalog)),
+        inputs=SourceInputs(
+            sources=sources, rules=preparation.recipe.read, items=tuple(planned.plan.items), unplanned=planned.unplanned
+        ),
+    )
+    if earlier is None:
+        return outcome
+    num_reused = earlier.count_reused(made.catalog)
+    return replace(outcome, version=earlier.version + 1, changes=str(earlier.changes), num_reused=num_reused)
+
+
+def _make_version(
+    preparation: Preparation,
+    sources: tuple[Bucket, ...],
+    files: Sequence[SourceFile],
+    planned: Planned,
+    earlier: Earlier | None,
+) -> _Version:
+    """Run the tasks of a plan, and publish what they made."""
+    out, plan, version = preparation.out, planned.plan, earlier.version + 1 if earlier else 1
+    record_inputs(out, preparation.settings(), files)
+    write_plan_record(out, _build_plan_record(plan, len(files), version))
     request = RequestDigests(files, planned.names.key).digest_of(preparation.settings())
     # The table of the version before is kept until the next one is there: they have one name where only contents differ.
     is_other_table = earlier is None or request != earlier.manifest.plan_digest
     notes = _write_name_map(preparation, sources, planned.files, request) if is_other_table else []
     context = TaskContext(
         sources=sources,
-        out=preparation.out,
+        out=out,
         recipe=preparation.recipe,
         name=preparation.name,
         split=preparation.split,
@@ -130,19 +172,10 @@ def _run_preparation(
         version=version,
     )
     run_tasks(context, plan, preparation)
-    markers = read_markers(preparation.out, plan.digest, (task.number for task in plan.tasks))
+    markers = read_markers(out, plan.digest, (task.number for task in plan.tasks))
     named = _add_hashes(planned.files, files, markers, earlier)
     if is_other_table:
         _write_name_map(preparation, sources, named, request)
-    header = ManifestHeader(
-        name=preparation.name,
-        presentation=preparation.recipe.presentation,
-        preprocessing=preparation.recipe.preprocessing(),
-        plan_digest=request,
-        num_files=len(files),
-        patient_key_id=planned.names.key_id,
-    )
-    as_paths = partial(make_readable, files=planned.files)
     reused = earlier.reuse(plan.reused) if earlier else None
     parts: dict[str, Part] = {}
     catalog: list[dict[str, object]] = []
@@ -153,32 +186,34 @@ def _run_preparation(
         check_parts(parts, preparation.split)
         duplicates = find_duplicates(list_contents([*([reused] if reused else []), *markers]), rows)
         record = build_published_inputs(preparation.settings(), files, plan.items, planned.names, duplicates)
-        write_published_inputs(preparation.out, request, record)
+        write_published_inputs(out, request, record)
 
     manifest, quarantine = publish(
-        preparation.out,
-        header,
+        out,
+        _build_header(preparation, request, len(files), planned.names.key_id),
         markers,
         plan.refused,
         plan.ignored,
         _build_bank(context, plan),
-        as_paths,
+        partial(make_readable, files=planned.files),
         check,
         reused=reused,
         mark=context.mark,
     )
     if not is_other_table:
         notes = _write_name_map(preparation, sources, named, request)
-    remove_scratch(preparation.out)
-    notes += tell_flagged(catalog)
-    outcome = _summarise(manifest, quarantine, planned, start)
-    inputs = SourceInputs(sources=sources, rules=preparation.recipe.read, items=tuple(plan.items), unplanned=planned.unplanned)
-    told = (*tell_parts(parts, preparation.split), *planned.notes, *notes)
-    outcome = replace(outcome, parts=parts, notes=told, inputs=inputs)
-    if earlier is None:
-        return outcome
-    num_reused = earlier.count_reused(catalog)
-    return replace(outcome, version=version, changes=str(earlier.changes), num_reused=num_reused)
+    return _Version(manifest=manifest, quarantine=quarantine, catalog=catalog, parts=parts, notes=notes)
+
+
+def _build_header(preparation: Preparation, request: str, num_files: int, key_id: str) -> ManifestHeader:
+    return ManifestHeader(
+        name=preparation.name,
+        presentation=preparation.recipe.presentation,
+        preprocessing=preparation.recipe.preprocessing(),
+        plan_digest=request,
+        num_files=num_files,
+        patient_key_id=key_id,
+    )
 
 
 def _build_plan_record(plan: Plan, num_files: int, version: int) -> PlanRecord:
@@ -215,15 +250,3 @@ def _build_bank(context: TaskContext, plan: Plan) -> Bank | None:
     if not isinstance(context.recipe, VolumeRecipe):
         return None
     return Bank(path=context.bank_path, layout=context.recipe.layout, num_shards=plan.num_shards)
-
-
-def _summarise(manifest: Manifest, quarantine: Sequence[Quarantined], planned: Planned, start: float) -> PrepareResult:
-    return PrepareResult(
-        manifest=manifest,
-        quarantined=dict(sorted(Counter(one.rule for one in quarantine).items())),
-        ignored=dict(sorted(Counter(one.rule for one in planned.plan.ignored).items())),
-        ignored_formats=dict(sorted(Counter(one.format for one in planned.plan.ignored).items())),
-        unread=planned.unread,
-        seconds=time.monotonic() - start,
-        notes=planned.notes,
-    )

@@ -337,9 +337,9 @@ def test_status_and_show_name_the_version_and_what_is_being_added(tmp_path, monk
         assert main(line(tmp_path, IMAGES, "--append")) == 2
     capsys.readouterr()
     out = str(tmp_path / "out")
-    assert crossdim(["status", out]) == 0
+    assert crossdim(["status", out]) == 2
     said = capsys.readouterr().out
-    assert said.startswith(f"{out}: version 2 preparing, 1 of 2 tasks done\n")
+    assert said.startswith(f"{out}: version 2 failed, 1 of 2 tasks done: ")
     assert said.endswith("  version 1 is published, 12 samples\n")
     assert main(line(tmp_path, IMAGES, "--append")) == 3
     capsys.readouterr()
