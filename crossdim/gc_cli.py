@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from crossdim.foundation import entry_point, signals
 from crossdim.foundation.config_options import add_config_options
+from crossdim.foundation.option_types import at_least_one
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     more = "Objects that a kept version names stay, and so do files that prepare does not write. Exit code 1 if the answer is no."
     verb = verbs.add_parser("gc", help=about, description=f"{about[0].upper()}{about[1:]}. {more}")
     verb.add_argument("dataset", metavar="DATASET", help="folder or URL of a published dataset")
-    verb.add_argument("--keep", type=_parse_number, default=1, metavar="N", help="number of newest versions to keep (default 1)")
+    verb.add_argument("--keep", type=at_least_one, default=1, metavar="N", help="number of newest versions to keep (default 1)")
     verb.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
     verb.add_argument("--yes", action="store_true", help="remove without a question")
     verb.add_argument("--json", action="store_true", help="print one JSON object")
@@ -39,12 +40,6 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     add_store_options(verb)
     entry_point.add_examples(verb, ["crossdim gc data/xr --dry-run", "crossdim gc s3://lab/ct-1mm --keep 2 --yes"])
     verb.set_defaults(verb=_gc)
-
-
-def _parse_number(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"takes a number of versions, from 1 up; found {text!r}")
-    return int(text)
 
 
 def _gc(arguments: argparse.Namespace) -> int:

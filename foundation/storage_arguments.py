@@ -8,6 +8,7 @@ from dataclasses import replace
 from crossdim.foundation.bucket import Bucket, StoreOptions
 from crossdim.foundation.credentials import read_credentials
 from crossdim.foundation.location import S3_PROTOCOLS, local_path, parse_location, split_weight
+from crossdim.foundation.option_types import at_least_one
 from crossdim.foundation.reachability import check_reachable
 from crossdim.storage_schema.errors import StorageError, UsageError
 
@@ -20,13 +21,7 @@ AWS_SESSION_TOKEN), the profile (AWS_PROFILE, or default in ~/.aws), the role of
 def add_version_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--version``, of a dataset."""
     about = "of a dataset to which files were added (prepare --append); default: the newest"
-    parser.add_argument("--version", type=_parse_version, metavar="N", help=about)
-
-
-def _parse_version(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"takes the number of a version, from 1 up; found {text!r}")
-    return int(text)
+    parser.add_argument("--version", type=at_least_one, metavar="N", help=about)
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:

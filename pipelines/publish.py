@@ -121,7 +121,7 @@ def publish(
         CrossdimError: if a file of the sources has no outcome, or more than one.
     """
     done: list[Reused | Marker] = [*([reused] if reused else []), *markers]
-    # A sample that is published keeps its name, unless more is known of another
+    # A sample that is published keeps its name, unless more is known of another.
     used = {one.uri: one.num_files for each in done for one in each.used}
     kept, duplicates = settle_duplicates(
         (row for each in done for row in each.catalog),
