@@ -17,8 +17,9 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CrossdimError, RunError, StorageError
 from crossdim.training.backbones import load_encoder
 from crossdim.training.config.pretraining import apply_overrides
-from crossdim.training.launch.driver import Workers, pretrain, read_saved_config
+from crossdim.training.launch.driver import pretrain, read_saved_config
 from crossdim.training.launch.worker import Source
+from crossdim.training.launch.workers import Workers
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import checkpoint, layout, sharded
 from crossdim.training.run_dir.checkpoint import Saving

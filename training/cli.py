@@ -52,8 +52,9 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     from crossdim.training.config.pretraining import apply_overrides
     from crossdim.training.engine.monitor import Monitoring
     from crossdim.training.extensions import load_extensions
-    from crossdim.training.launch.driver import Workers, pretrain, read_saved_config
+    from crossdim.training.launch.driver import pretrain, read_saved_config
     from crossdim.training.launch.worker import Source
+    from crossdim.training.launch.workers import Workers
     from crossdim.training.recipes import recipe
     from crossdim.training.recipes.provenance import record_run
     from crossdim.training.run_dir.checkpoint import Saving
@@ -151,8 +152,8 @@ def _study(arguments: argparse.Namespace) -> int:
     out = open_bucket(arguments.out, arguments)
     datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.eval_data))
     from crossdim.training.config.pretraining import apply_overrides
-    from crossdim.training.launch.driver import Workers
     from crossdim.training.launch.worker import Source
+    from crossdim.training.launch.workers import Workers
     from crossdim.training.recipes import recipe
     from crossdim.training.studies import study
     from crossdim.training.studies.run import StudyConfig, run_study

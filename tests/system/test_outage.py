@@ -14,8 +14,9 @@ import pytest
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import UnreachableError
 from crossdim.training.data.range_reader import FsspecRangeReader, ObstoreRangeReader, RangeReader
-from crossdim.training.launch.driver import Workers, pretrain
+from crossdim.training.launch.driver import pretrain
 from crossdim.training.launch.worker import Source
+from crossdim.training.launch.workers import Workers
 from crossdim.training.recipes.cdssl_p3d import tiny
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.metrics import read_metrics

@@ -14,12 +14,12 @@ from crossdim.storage_schema.errors import UsageError
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import open_dataset
 from crossdim.training.launch.devices import find_devices
-from crossdim.training.launch.driver import Workers
 from crossdim.training.launch.estimate import probe
 from crossdim.training.launch.run_plan import plan_reading, plan_workers
 from crossdim.training.launch.run_plan_table import build_run_document, build_run_figures, format_run_plan
 from crossdim.training.launch.validate import validate_run
 from crossdim.training.launch.worker import Source, build_order
+from crossdim.training.launch.workers import Workers
 from crossdim.training.run_dir.checkpoint import Saving
 
 

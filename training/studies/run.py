@@ -24,8 +24,9 @@ from crossdim.training.evaluation.networks import build_untrained, load_trained
 from crossdim.training.evaluation.probes import classifiers, compute_scores, split_folds
 from crossdim.training.evaluation.restoring import evaluate_restoration
 from crossdim.training.evaluation.weak import weak_scores
-from crossdim.training.launch.driver import Workers, pretrain
+from crossdim.training.launch.driver import pretrain
 from crossdim.training.launch.worker import Source
+from crossdim.training.launch.workers import Workers
 from crossdim.training.methods.base import Method
 from crossdim.training.recipes.provenance import record_run
 from crossdim.training.run_dir.checkpoint import Saving

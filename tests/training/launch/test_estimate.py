@@ -20,11 +20,11 @@ from crossdim.training.data import loader
 from crossdim.training.data.collate import Batch
 from crossdim.training.data.order import DatasetOrder, Order
 from crossdim.training.data.range_reader import open_range_reader
-from crossdim.training.launch.driver import Workers
 from crossdim.training.launch.estimate import MeasuredMethod, Probe
 from crossdim.training.launch.planning import count_workers
 from crossdim.training.launch.run_plan import Reading, count_samples, plan_workers
 from crossdim.training.launch.run_plan_table import build_run_figures
+from crossdim.training.launch.workers import Workers
 from crossdim.training.methods.base import Step, StepOutput
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import layout

@@ -12,10 +12,11 @@ from crossdim.foundation import progress
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.progress import Progress
 from crossdim.training.engine.control import Request
-from crossdim.training.launch.driver import Workers, _show_phase
 from crossdim.training.launch.mailbox import DriverMailbox, Phase
 from crossdim.training.launch.progress_bar import RunProgress, show_run_progress
+from crossdim.training.launch.ray_driver import _show_phase
 from crossdim.training.launch.waiting import Wait
+from crossdim.training.launch.workers import Workers
 from crossdim.training.run_dir.layout import PROGRESS
 from crossdim.training.run_dir.metrics import read_progress
 

@@ -14,8 +14,8 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import UsageError
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.training.data.collate import collate
-from crossdim.training.launch.driver import Workers
 from crossdim.training.launch.worker import Source
+from crossdim.training.launch.workers import Workers
 from crossdim.training.methods.base import Step
 from crossdim.training.methods.cdssl_p3d import CdsslP3D
 from crossdim.training.methods.image_to_volume import Repeated, Unrolled
