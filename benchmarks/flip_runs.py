@@ -22,6 +22,7 @@ from crossdim.training.launch.worker import Source
 from crossdim.training.launch.workers import Workers
 from crossdim.training.recipes import recipe
 from crossdim.training.run_dir import checkpoint, layout, sharded
+from crossdim.training.run_dir.attempts import list_attempts, read_attempt
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_state import CheckpointState
 from crossdim.training.run_dir.events import list_events, read_event
@@ -47,6 +48,7 @@ class Run:
         self.states = {step: checkpoint.load_step(self.bucket, step) for step in (2, 4, 6)}
         self.records = {record["step"]: record for record in read_log(self.bucket)[0]}
         self.notes = {event.path: read_event(self.bucket, event) for event in list_events(self.bucket)}
+        self.attempts = {path: read_attempt(self.bucket, path) for path in list_attempts(self.bucket)}
         self.progress = read_progress(self.bucket)
         self.encoder = load_encoder(self.bucket.full(ENCODER))
         self.status = self.read_status()
@@ -79,6 +81,7 @@ class Run:
             "run: metrics": ("metrics/", self.look_at_metrics),
             "run: progress.json": (layout.PROGRESS, self.look_at_progress),
             "run: events": ("events/", self.look_at_event),
+            "run: attempts": (f"{layout.ATTEMPTS}/", self.look_at_attempt),
             "run: encoder.pt": (ENCODER, self.look_at_encoder),
             "run: tensorboard": ("tensorboard/", self.look_at_board),
         }
@@ -155,6 +158,16 @@ class Run:
             expect(note == self.notes[name] or (name == path and note == bare), f"event {name}")
         if found[path] != self.notes[path]:
             return Outcome(kind="repaired", how="its name tells number, writer, kind and step; its text is left out")
+        return Outcome(kind="harmless", how="the name of a checksum: all values are equal")
+
+    def look_at_attempt(self, path: str) -> Outcome:
+        """Read as status does."""
+        found = {one: read_attempt(self.bucket, one) for one in list_attempts(self.bucket)}
+        expect(list(found) == list(self.attempts), "how many attempts there were")
+        expect(found[path] in (self.attempts[path], {}), f"attempt {path}")
+        expect(self.read_status().state == self.status.state, "the state of the run")
+        if not found[path]:
+            return Outcome(kind="repaired", how="it is counted; what it says is left out")
         return Outcome(kind="harmless", how="the name of a checksum: all values are equal")
 
     def look_at_encoder(self, path: str) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -39,9 +40,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     results = run_checks(_list_checks(arguments))
     if arguments.ray_address:
         # In this thread, the main one: a Ray session takes over signals.
-        results += run_check(
-            "Ray cluster", partial(_check_ray, arguments.ray_address), f"ray status --address {arguments.ray_address}"
-        )
+        results += run_check("Ray cluster", partial(_check_ray, arguments.ray_address), _advise_ray(arguments.ray_address))
     failures = sum(one.level is Level.FAILURE for one in results)
     warnings = sum(one.level is Level.WARNING for one in results)
     document: dict[str, object] = {"checks": [asdict(one) for one in results], "failures": failures, "warnings": warnings}
@@ -92,6 +91,13 @@ def _check_ray(address: str) -> Sequence[CheckResult]:
     from crossdim.foundation.ray_checks import check_ray
 
     return check_ray(address)
+
+
+def _advise_ray(address: str) -> str:
+    """What to do where no cluster can be joined."""
+    if address == "auto":
+        return "name the HOST:PORT of a cluster, or start one here: ray start --head"
+    return f"ask the cluster itself: ray status --address {shlex.quote(address)}"
 
 
 def _format_results(results: Sequence[CheckResult], failures: int, warnings: int) -> str:

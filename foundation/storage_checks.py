@@ -22,6 +22,7 @@ from crossdim.storage_schema.errors import StorageError, UnreachableError
 REFUSED_SKEW_S = 15 * 60
 #: More than a clock that is set by NTP ever differs; ours.
 LARGE_SKEW_S = 60
+CORRECT = "correct what this names; the options of a store are listed by: crossdim doctor --help"
 LIST = "s3:ListBucket"
 SET_CLOCK = "set this machine's clock: sudo timedatectl set-ntp true"
 
@@ -53,7 +54,7 @@ def check_storage(bucket: Bucket) -> list[CheckResult]:
 def _advise(bucket: Bucket, error: Exception) -> str:
     """What to do about a store that does not answer, or refuses to be asked for a reason that the error tells."""
     if bucket.protocol not in S3_PROTOCOLS or not isinstance(error, UnreachableError):
-        return "correct what this names; the options of a store are listed by: crossdim doctor --help"
+        return CORRECT
     address = bucket.options.endpoint_url or f"https://{bucket.root.split('/', 1)[0]}.s3.amazonaws.com"
     return f"see what answers there: curl -I {shlex.quote(format_location(address))}"
 
@@ -174,4 +175,4 @@ def _allow(bucket: Bucket, action: str) -> str:
         resource = f"arn:aws:s3:::{name if action == LIST else objects}"
         statement = json.dumps({"Effect": "Allow", "Action": action, "Resource": resource})
         return f"add to the policy of these credentials: {statement}"
-    return "check the rights of these credentials"
+    return f"if this is a refusal, give these credentials the right; else {CORRECT}"

@@ -12,6 +12,7 @@ import pytest
 from crossdim import cli, doctor_cli
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.checks import CheckResult, Level
+from crossdim.storage_schema.errors import RunError
 
 ROOT = Path(__file__).parents[1]
 FINE = CheckResult(check="one", found="fine")
@@ -47,6 +48,25 @@ def test_a_failure_is_exit_code_2_and_stands_in_the_document(only, capsys: pytes
 def test_store_options_that_contradict_each_other_are_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "s3://lab", "--access-key", "k"]) == 1
     assert "--secret-key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("auto", "name the HOST:PORT of a cluster, or start one here: ray start --head"),
+        ("lab head:6379", "ask the cluster itself: ray status --address 'lab head:6379'"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined(
+    address: str, remedy: str, only, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: str) -> list[CheckResult]:
+        raise RunError("no cluster answers")
+
+    only(("one", lambda: [FINE]))
+    monkeypatch.setattr(doctor_cli, "_check_ray", refuse)
+    assert cli.main(["doctor", "--ray-address", address, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["checks"][-1]["remedy"] == remedy
 
 
 @pytest.mark.integration

@@ -65,6 +65,12 @@ def test_a_store_that_cannot_be_written_to_by_its_protocol() -> None:
     assert _levels(check_storage(Bucket(f"http://127.0.0.1:{free_port()}")))["write"] == "failure"
 
 
+def test_a_store_that_nobody_knows_is_no_matter_of_rights() -> None:
+    write = check_storage(Bucket("nonsense://lab"))[2]
+    assert (write.level, "no store speaks nonsense://" in write.found) == (Level.FAILURE, True)
+    assert write.remedy.endswith("else correct what this names; the options of a store are listed by: crossdim doctor --help")
+
+
 def test_nothing_that_listens(s3_bucket: Bucket) -> None:
     options = replace(s3_bucket.options, endpoint_url=f"http://127.0.0.1:{free_port()}")
     results = check_storage(Bucket("s3://never-asked-before", options))

@@ -14,14 +14,14 @@ def _held(folder: Path, flips: int, seed: int) -> None:
     counts = flip_bits(made, flips, seed)
     assert sum(outcomes.total() for outcomes in counts.values()) == flips
     assert all(outcomes for outcomes in counts.values())
-    assert len({target.kind for target in made}) == len(made) >= 29
+    assert len({target.kind for target in made}) == len(made) >= 30
     assert table(counts)[-1].startswith(f"| all | {flips} ")
 
 
 @pytest.mark.integration
 def test_two_hundred_flips_over_every_kind(tmp_path: Path) -> None:
     """The short form: seven of each kind, in a few seconds. A look that finds a changed value raises."""
-    _held(tmp_path, 203, SEED)
+    _held(tmp_path, 210, SEED)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_a_closed_address_is_a_failure() -> None:
         [cluster] = _of_ray(crossdim("doctor", "--ray-address", f"127.0.0.1:{held.getsockname()[1]}", "--json", expect=(2,)))
     assert cluster["level"] == "failure"
     assert cluster["found"].startswith("no Ray cluster answers at ")
-    assert cluster["remedy"].startswith("ray status --address 127.0.0.1:")
+    assert cluster["remedy"].startswith("ask the cluster itself: ray status --address 127.0.0.1:")
 
 
 def test_without_ray_no_cluster_is_joined() -> None:
