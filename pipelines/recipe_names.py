@@ -19,7 +19,7 @@ class RecipeSummary(NamedTuple):
     how: str
 
 
-_IMAGES, _VOLUMES = "BMP, DICOM, JPEG, PNG, TIFF, WebP images", "DICOM series, MetaImage, NIfTI, NRRD"
+_IMAGES, _VOLUMES = "BMP, DICOM, JPEG, NumPy, PNG, TIFF, WebP images", "DICOM series, MetaImage, NIfTI, NRRD, NumPy volumes"
 
 #: Every name in ``recipes.RECIPES``.
 RECIPE_SUMMARIES = {

@@ -68,7 +68,6 @@ IMAGES = (
     _Signature(name="netCDF", suffixes=(".nc", ".cdf"), magic=(b"CDF\x01", b"CDF\x02", b"CDF\x05", *_HDF5)),
     _Signature(name="MINC", suffixes=(".mnc", ".mnc2", ".mnc.gz"), magic=(*_HDF5, b"CDF\x01", b"CDF\x02")),
     _Signature(name="Imaris", suffixes=(".ims",), magic=_HDF5),
-    _Signature(name="NumPy", suffixes=(".npy",), magic=(b"\x93NUMPY",)),
     _Signature(name="zip archive", suffixes=(".zip",), magic=_ZIP),
     _Signature(name="NumPy archive", suffixes=(".npz",), magic=_ZIP),
     _Signature(name="MATLAB", suffixes=(".mat",), magic=(b"MATLAB 5.0 MAT", b"MATLAB 7", *_HDF5)),

@@ -105,7 +105,7 @@ def test_volumes_of_another_packages_format_are_published_beside_ours(tmp_path, 
     assert (refused["uri"], refused["stage"], refused["rule"]) == ("ct/mr.solid", "modality", "modality")
     (ignored,) = rows(out, "ignored")
     assert (ignored["format"], ignored["rule"]) == ("labflat", "not_for_recipe")
-    assert "dicom, labsolid, metaimage, nifti, nrrd" in ignored["reason"]
+    assert "dicom, labsolid, metaimage, nifti, nrrd, numpy volume" in ignored["reason"]
     assert run(capsys, "verify", out)[0] == 0
 
 

@@ -157,7 +157,6 @@ WRITERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a.jp2": ("JPEG 2000", _pillow("JPEG2000")),
     "a.pgm": ("PNM", _pillow("PPM")),
     "a.vtk": ("VTK", _itk),
-    "a.npy": ("NumPy", lambda path: np.save(path, PIXELS)),
     "a.npz": ("NumPy archive", lambda path: np.savez(path, PIXELS)),
     "a.mgz": ("FreeSurfer MGH", lambda path: nibabel.MGHImage(VOXELS_XYZ.astype(np.float32), np.eye(4)).to_filename(path)),
     "a.zip": ("zip archive", _zip),
