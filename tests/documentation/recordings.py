@@ -24,13 +24,13 @@ FOLDER = PAGES / "recordings"
 HOME, STORE, DASHBOARD = "/home/lab", "http://store.local:9000", "http://127.0.0.1:8265"
 TITLES = {"own-files": "Your own files on one machine", "cluster": "A cluster", "own-loop": "Streaming into your own loop"}
 ABOUT = {
-    "own-files": "What [the journey](../journeys/own-files.md) shows when it is typed, on generated phantoms. "
-    "Pretraining is interrupted with Ctrl-C once, and the same command goes on.",
-    "cluster": "The commands of [the journey](../journeys/cluster.md) on a head and a node of Ray with two CPUs, at their size: "
+    "own-files": "The output of [this journey](../journeys/own-files.md) on generated phantoms. "
+    "Pretraining is interrupted once with Ctrl-C, and resumed by the same command.",
+    "cluster": "The output of [this journey](../journeys/cluster.md) on a Ray head and a node with two CPUs, with smaller settings: "
     "tiny recipes, six steps, no GPU, a few generated phantoms in the bucket.",
-    "own-loop": "The program of [the journey](../journeys/own-loop.md) as `loop.py`, run twice: the second time it resumes.",
+    "own-loop": "The program of [this journey](../journeys/own-loop.md) as `loop.py`, run twice: the second time it resumes.",
 }
-_CAST = "The same with its times: [`{name}.cast`]({name}.cast), which `asciinema play` plays."
+_CAST = "To replay it in a terminal, give [`{name}.cast`]({name}.cast) to `asciinema play`."
 #: Figures, and the units of long times.
 _FIGURES = ((r"[+-]?\d[\d.,:]*", "#"), (r"# (?:s|min|h)\b(?: # s\b)?", "# s"))
 #: What is another each time: ports of served pages, times, numbers and addresses of Ray.
@@ -151,7 +151,7 @@ def _shorten(text: str) -> str:
     lines = text.splitlines()
     left_out = len(lines) - HEAD_LINES - TAIL_LINES
     if left_out > 1:
-        lines[HEAD_LINES:-TAIL_LINES] = [f"... {left_out} lines more ..."]
+        lines[HEAD_LINES:-TAIL_LINES] = [f"... {left_out} more lines ..."]
     return "".join(f"{line}\n" for line in lines)
 
 
