@@ -26,8 +26,8 @@ TITLES = {"own-files": "Your own files on one machine", "cluster": "A cluster", 
 ABOUT = {
     "own-files": "The output of [this journey](../journeys/own-files.md) on generated phantoms. "
     "Pretraining is interrupted once with Ctrl-C, and resumed by the same command.",
-    "cluster": "The output of [this journey](../journeys/cluster.md) on a Ray head and a node with two CPUs, with smaller settings: "
-    "tiny recipes, six steps, no GPU, a few generated phantoms in the bucket.",
+    "cluster": "The output of [this journey](../journeys/cluster.md) on a Ray head and a node with two CPUs, with smaller "
+    "settings: tiny recipes, six steps, no GPU, a few generated phantoms in the bucket.",
     "own-loop": "The program of [this journey](../journeys/own-loop.md) as `loop.py`, run twice: the second time it resumes.",
 }
 _CAST = "To replay it in a terminal, give [`{name}.cast`]({name}.cast) to `asciinema play`."
