@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossdim.storage_schema.errors import GeometryError
-from crossdim.storage_schema.vocabulary import Modality, Presentation
+from crossdim.storage_schema.vocabulary import Modality, Presentation, Split
 
 Array = npt.NDArray[Any]
 Triple = tuple[float, float, float]
@@ -76,6 +76,7 @@ class Sample:
         origin_zyx: index of the superpatch's first voxel in the volume that it was cut from.
         label: class name given by whoever published the data.
         patient: hashed patient, or hashed source where no patient is known; all samples of one patient are in one split.
+        split: that whoever published the data states; None where it is drawn.
     """
 
     key: str
@@ -90,6 +91,7 @@ class Sample:
     origin_zyx: tuple[int, int, int] | None = None
     label: str | None = None
     patient: str | None = None
+    split: Split | None = None
     foreground: float | None = None
     extra: dict[str, object] = field(default_factory=dict)
 

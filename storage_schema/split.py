@@ -38,8 +38,10 @@ class SplitRule:
             raise UsageError(describe_unknown_name("unit of --split-by", self.by, get_args(SplitBy)))
 
     def part_of(self, sample: Sample) -> Split:
-        """The part that a sample belongs to; a source without a known patient counts as a patient of its own."""
-        return self.draw(patient_or_content(sample.patient if self.by == "patient" else None, sample.origin.sha256))
+        """The part that a source states, else the drawn one; a source without a known patient counts as a patient of its own."""
+        return sample.split or self.draw(
+            patient_or_content(sample.patient if self.by == "patient" else None, sample.origin.sha256)
+        )
 
     def draw(self, unit: str) -> Split:
         """The part of one patient or file: the same in every dataset. A larger fraction only adds to the test part."""

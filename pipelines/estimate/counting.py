@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.object_store import StoredObject
+from crossdim.pipelines.sources.source_bucket import SourceBucket
 
 #: Objects that one request lists or deletes, in S3 and its like.
 PAGE = 1000
 
 
 @dataclass(frozen=True)
-class CountingBucket(Bucket):
+class CountingBucket(SourceBucket):
     """Counts requests by kind: ``read``, ``write``, ``list``. A look for an object counts as a listing; most stores ask once."""
 
     requests: Counter[str] = field(default_factory=Counter, compare=False)

@@ -10,8 +10,9 @@ from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.sources.labels import Known
+from crossdim.pipelines.sources.npz_paths import PARTS, parse_path
 from crossdim.storage_schema.errors import SampleError
-from crossdim.storage_schema.vocabulary import Modality
+from crossdim.storage_schema.vocabulary import Modality, Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,7 @@ class Item:
         patient: hashed with the dataset's key.
         burned_in_annotation: whether a header says that text is burned into the pixels.
         note: what the plan has to say of it in the catalog.
+        split: that its source states; None where it is drawn.
     """
 
     uri: str
@@ -46,6 +48,7 @@ class Item:
     boxes: int = 0
     burned_in_annotation: bool = False
     note: str | None = None
+    split: Split | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +84,7 @@ class Naming:
             SampleError: if the files do not agree on their label or patient.
         """
         first, known = files[0], self.known(files)
+        image = parse_path(first.path)
         patient = known.patient_id or (first.header.patient_id if first.header else None)
         return Item(
             uri=uri,
@@ -91,6 +95,8 @@ class Naming:
             patient=self.names.patient(patient) if patient else None,
             burned_in_annotation=any(f.header is not None and f.header.burned_in_annotation for f in files),
             num_values=sum(math.prod(f.header.shape) for f in files if f.header),
+            note=f"official part {image.part}" if image and image.part not in list(Split) else None,
+            split=PARTS[image.part] if image else None,
         )
 
 

@@ -19,6 +19,7 @@ from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import reader_of_format, reader_of_path
 from crossdim.pipelines.sources.label_maps import RULE, Candidate, NamedMaps, find_by_name
 from crossdim.pipelines.sources.listing import SourceFile, folder_name
+from crossdim.pipelines.sources.npz_paths import parse_path
 
 #: Two volumes have the same grid if no corners are further apart than this share of a voxel. Our choice: the effect of rounding.
 MAX_SHIFT_VOXELS = 0.05
@@ -83,6 +84,8 @@ def ignore_label_maps(
 
 def _find_reader(path: str, info: HeaderInfo | None) -> Reader | None:
     """The reader of a file that may be a label map by its name; None for others, such as DICOM, where the header says it."""
+    if parse_path(path):
+        return None  # an .npz file says itself which of its arrays are images
     reader = reader_of_format(info.format) if info else reader_of_path(path)
     return reader if reader and reader.named_label_maps else None
 

@@ -148,8 +148,9 @@ def _build_identity(task: Task) -> dict[str, Any]:
     """
     document: dict[str, Any] = to_document(task)
     for item in document["items"]:
-        if item["note"] is None:
-            del item["note"]  # plans without notes keep the digests that they had before notes existed
+        for name in ("note", "split"):
+            if item[name] is None:
+                del item[name]  # plans without it keep the digests that they had before it existed
         for file in item["files"]:
             del file["path"], file["version"]
     return document

@@ -147,7 +147,7 @@ def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequ
 def _build_volume_item(files: Sequence[ScanResult], one: _Input, recipe: VolumeRecipe, naming: Naming) -> Item:
     boxes = recipe.boxes(*_grid(files))
     item = naming.build_item(one.uri, files, one.decoder)
-    return replace(item, boxes=boxes, note=one.note, patient=item.patient or one.patient)
+    return replace(item, boxes=boxes, note=one.note or item.note, patient=item.patient or one.patient)
 
 
 def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:

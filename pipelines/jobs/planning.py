@@ -21,7 +21,7 @@ from crossdim.pipelines.jobs.scan import scan
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.series_groups import group_series, series_id
 from crossdim.pipelines.jobs.source_inputs import SourceInput, locate_unplanned
-from crossdim.pipelines.jobs.splits import check_patients
+from crossdim.pipelines.jobs.splits import check_patients, tell_stated
 from crossdim.pipelines.jobs.table_patients import tell_overridden
 from crossdim.pipelines.jobs.unread import UnreadFormat, count_unread_formats, describe_unread
 from crossdim.pipelines.publish import describe_refusals
@@ -66,8 +66,9 @@ def find_labels(preparation: Preparation, sources: Sequence[Bucket], files: Sequ
         if len(set(patients)) == 1 and patients[0] is not None:
             check_patients(patients, preparation.split)  # the table alone shows that no test part can be drawn
     if preparation.label_by_folder:
-        labels = labels.with_folders({(file.source, file.path): find_label(file.path, folders[file.source]) for file in files})
-    return labels
+        named = {(file.source, file.path): find_label(file.path, folders[file.source]) for file in files if file.label is None}
+        labels = labels.with_folders(named)
+    return labels.with_stated({(file.source, file.path): file.label for file in files if file.label is not None})
 
 
 def _may_be_read(file: SourceFile, recipe: Recipe) -> bool:
@@ -195,7 +196,9 @@ def _plan_under(
         ]
         raise StorageError(". ".join(sentence.rstrip(".") for sentence in sentences if sentence))
     items = plan.items
-    notes = check_patients((item.patient for item in items), preparation.split)
+    drawn = [item.patient for item in items if item.split is None]
+    notes = check_patients(drawn, preparation.split) if drawn else []
+    notes += tell_stated(items)
     if preparation.label_by_folder:
         notes += check_folder_labels(items, results)
     if labels.names_patients:

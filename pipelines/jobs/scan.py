@@ -54,7 +54,7 @@ def scan_file(file: SourceFile, sources: Sequence[Bucket], rules: ReadRules) -> 
     if file.problem in NOTHING_HIDDEN:
         return result(status="ignored", format="link", rule=file.problem, reason=PROBLEMS[file.problem])
     if file.problem:
-        return refused(rule=file.problem, reason=PROBLEMS[file.problem])
+        return refused(rule=file.problem, reason=file.reason or PROBLEMS[file.problem])
     is_dicom = False
 
     def read(num_bytes: int) -> bytes:

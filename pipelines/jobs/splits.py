@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdim.pipelines.counts import count
+from crossdim.pipelines.jobs.items import Item
+from crossdim.pipelines.sources.npz_paths import PARTS, parse_path
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.patient import known_patient
 from crossdim.storage_schema.split import SplitRule
@@ -100,6 +102,23 @@ def check_patients(patients: Iterable[str | None], split: SplitRule) -> list[str
     return []
 
 
+def tell_stated(items: Iterable[Item]) -> list[str]:
+    """Describe the inputs whose part is stated by their source; none of them is drawn.
+
+    Args:
+        items: of the plan.
+
+    Returns:
+        One sentence; none if no source states parts.
+    """
+    counts = Counter(image.part for item in items if (image := parse_path(item.files[0].path)))
+    if not counts:
+        return []
+    listed = ", ".join(f"{part} {counts[part]:,}" for part in PARTS if counts[part])
+    val = "; val counts as train, and the catalog's note names it" if counts["val"] else ""
+    return [f"official parts of {count(counts.total(), 'image')} are kept ({listed}){val}"]
+
+
 def _describe_empty(part: Split, drawn_from: str, split: SplitRule) -> str:
     return (
         f"the {part} part would be empty: with --test-fraction {split.test_fraction:g} none of {drawn_from} is drawn for it, so "
@@ -132,13 +151,13 @@ def tell_parts(parts: Mapping[str, Part], split: SplitRule) -> list[str]:
         split: the rule that they were drawn by.
 
     Returns:
-        One sentence; none without a test part.
+        One sentence; none without a test part that was asked for or stated by a source.
     """
-    if not split.test_fraction:
+    if not split.test_fraction and len(parts) < 2:
         return []
     line = "split: " + ", ".join(f"{part} {parts.get(part, Part())}" for part in Split)
     share = parts.get(Split.TEST, Part()).samples / max(1, sum(one.samples for one in parts.values()))
-    if abs(share - split.test_fraction) > FAR:
+    if split.test_fraction and abs(share - split.test_fraction) > FAR:
         why = "the draw is by chance" if split.by == "file" else "patients are drawn whole, by chance, and have different numbers"
         line += f"; test has {share:.0%} of the samples where {split.test_fraction:.0%} was asked for, since {why}"
     return [line]

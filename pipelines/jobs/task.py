@@ -151,7 +151,7 @@ def _decode(raw_item: RawItem, decode: Decoder, item: Item, damaged: list[Quaran
         row = Quarantined(uri=item.files[number].uri, stage="decode", rule=rule, reason=f"{reason}; a sound copy is used")
         damaged.append(row)
     published = {name: value for name, value in sample.extra.items() if name != LEFT_OUT}
-    return add_note(replace(sample, extra=published), item.note)
+    return add_note(replace(sample, extra=published, split=item.split), item.note)
 
 
 def write_images(task: Task, context: TaskContext) -> Marker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.pipelines.sources.label_table import ParsedTable, is_missing, parse_table
@@ -103,6 +103,14 @@ class Labels:
     def names_patients(self) -> bool:
         """Whether any patient is named."""
         return any(known.patient_id for known in (*self.by_file.values(), *self.by_series.values()))
+
+    def with_stated(self, labels: Mapping[FileKey, str]) -> Labels:
+        """A copy with the labels that files state themselves, where no row names one."""
+        by_file = {**self.by_file}
+        for file, label in labels.items():
+            known = by_file.get(file, Known())
+            by_file[file] = replace(known, label=known.label or label)
+        return replace(self, by_file=by_file)
 
     def with_folders(self, names: Mapping[FileKey, str | None]) -> Labels:
         """A copy with names of folders as labels."""

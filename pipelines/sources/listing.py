@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crossdim.foundation.bucket import Bucket, StoredObject
 from crossdim.foundation.location import remove_user, split_query
-from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.pipelines.sources.npz_paths import SUFFIX, ImagePath
+from crossdim.pipelines.sources.source_bucket import SourceBucket, open_object
+from crossdim.storage_schema.errors import SampleError, StorageError, UsageError
 from crossdim.storage_schema.names import escape_name, printable
 
 
@@ -24,7 +26,10 @@ class SourceFile:
         size: in bytes.
         version: changes when the content does (see ``StoredObject``).
         changed_at: when the store last wrote it (see ``StoredObject``).
-        problem: why it cannot be read, a key of :data:`crossdim.foundation.object_store.PROBLEMS`; "" if it can.
+        problem: why it cannot be read, a key of :data:`crossdim.foundation.object_store.PROBLEMS` or, with a ``reason``, the rule
+            that its list of images breaks; "" if it can.
+        reason: what is wrong with its list of images; "" if nothing is.
+        label: that the file states of an image in it.
     """
 
     source: int
@@ -34,6 +39,8 @@ class SourceFile:
     version: str = ""
     changed_at: int = 0
     problem: str = ""
+    reason: str = ""
+    label: str | None = None
 
 
 #: Names of the files that ``prepare`` keeps with the raw data: the secret key of its hashes, and the table of hashed names.
@@ -86,8 +93,24 @@ def _list_source(number: int, source: Bucket, prefix: str) -> tuple[Bucket, list
     return source, files
 
 
+def _expand(source: Bucket, file: SourceFile) -> list[SourceFile]:
+    """The images of an .npz file of MedMNIST's layout; any other file as it is, and a damaged one with what is wrong with it."""
+    if not file.path.lower().endswith(SUFFIX) or file.problem or not file.size:
+        return [file]
+    try:
+        images = list(open_object(source, file.path)[0].iterate_images())
+    except SampleError as error:
+        return [replace(file, problem=error.rule, reason=error.reason)]
+    prefix = file.uri.removesuffix(file.path)
+    expanded = []
+    for part, index, size, label in images:
+        path = str(ImagePath(container=file.path, part=part, index=index))
+        expanded.append(replace(file, path=path, uri=prefix + path, size=size, label=label))
+    return expanded or [file]
+
+
 def list_sources(sources: Sequence[Bucket]) -> tuple[tuple[Bucket, ...], list[SourceFile]]:
-    """All files of all sources, sorted by their names.
+    """All files of all sources, sorted by their names; images of MedMNIST's .npz files count as files.
 
     Returns:
         The sources as folders, and the files.
@@ -100,8 +123,8 @@ def list_sources(sources: Sequence[Bucket]) -> tuple[tuple[Bucket, ...], list[So
     folders, files = [], []
     for number, source in enumerate(sources):
         folder, found = _list_source(number, source, f"{folder_name(source.url)}/" if several else "")
-        folders.append(folder)
-        files += found
+        folders.append(SourceBucket(folder.url, folder.options))
+        files += [one for file in found for one in _expand(folder, file)]
     twice = [uri for uri, count in Counter(file.uri for file in files).items() if count > 1]
     if twice:
         raise UsageError(f"two sources hold a file named {printable(twice[0])}; give sources whose folder names differ")

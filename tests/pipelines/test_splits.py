@@ -40,7 +40,9 @@ def test_parts_count_samples_patients_and_samples_without_one():
     }
     assert str(parts["train"]) == "3 samples of 1 patient (1 of them of unknown patients)"
     assert tell_parts({"train": Part(samples=1), "test": Part(samples=1)}, HALF) == ["split: train 1 sample, test 1 sample"]
-    assert tell_parts(parts, SplitRule()) == []
+    assert tell_parts({"train": Part(samples=1)}, SplitRule()) == []
+    stated = {"train": Part(samples=9), "test": Part(samples=1)}
+    assert tell_parts(stated, SplitRule()) == ["split: train 9 samples, test 1 sample"], "by a source, without a share asked for"
 
 
 @pytest.mark.parametrize(("num_test", "printed"), [(2, False), (3, False), (4, True), (9, True)])
