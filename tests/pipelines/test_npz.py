@@ -188,9 +188,19 @@ def test_a_refused_file_is_one_input_and_another_layout_is_ignored(tmp_path, cap
     assert "NumPy archive" in told
 
 
+def test_no_image_of_a_damaged_member_is_given_not_even_those_before_the_damage():
+    large = arrays((200, 200))  # more than is read for the header
+    whole = saved(compressed=False, **large)
+    place = whole.index(large["train_images"][-1].tobytes())
+    changed = open_npz(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(SampleError) as caught:
+        changed.read_image("train", 0)
+    assert caught.value.rule == "archive"
+    assert changed.read_image("val", 0) == open_npz(whole).read_image("val", 0)
+
+
 @given(data=st.data())
 def test_damage_is_refused_or_changes_nothing(data):
-    """The checksum of a member is compared before its first image is given."""
     whole = saved()
     changed = bytearray(whole)
     for place in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=3)):
