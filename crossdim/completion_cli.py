@@ -14,6 +14,7 @@ from crossdim.pipelines.recipe_names import RECIPE_NAMES as OF_PREPARE
 from crossdim.recipe_text import list_names
 from crossdim.training import cli as training
 from crossdim.training.recipe_names import RECIPE_NAMES as OF_PRETRAIN
+from crossdim.training.run_verbs import REMOVE
 from crossdim.training.study_subjects import STUDY_SUBJECTS
 
 SHELLS = ("bash", "zsh", "fish")
@@ -33,7 +34,17 @@ PLACES = (
     "~/.config/fish/completions/crossdim.fish"
 )
 #: Bash takes a colon for the end of a word, and names of recipes and URLs hold one.
-BASH_PREAMBLE = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}"
+BASH_PREAMBLE = f"""COMP_WORDBREAKS=${{COMP_WORDBREAKS//:}}
+_crossdim_runs() {{
+  compgen -W {REMOVE} -- "$1"
+  _shtab_compgen_files "$1"
+}}"""
+#: What completes the folders of ``runs``, before which the word for removal may stand.
+RUNS = {
+    "bash": "_crossdim_runs",
+    "zsh": f"{{_alternative 'words:word:({REMOVE})' 'files:file:_files'}}",
+    "fish": f"(echo {REMOVE}; __fish_complete_path (commandline -ct))",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,6 +81,8 @@ def build_whole_parser(shell: str) -> argparse.ArgumentParser:
                 names = NAMES[verb, key]
                 # In zsh's specifications a colon ends the list of names, and shtab does not escape it.
                 action.choices = [name.replace(":", "\\:") for name in names] if shell == "zsh" else list(names)
+            elif (verb, key) == ("runs", "folder"):
+                action.complete = RUNS  # type: ignore[attr-defined]
             elif key != "endpoint-url" and str(action.metavar).startswith(PATHS):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     return whole

@@ -61,10 +61,19 @@ def test_every_option_of_a_verb_is_completed(verb: str, complete) -> None:
         (["prepare", "--burned-in", ""], ["keep", "refuse"]),
         (["pretrain", "--config", "ru"], ["run.yaml"]),
         (["completion", ""], SHELLS),
+        (["runs", "r"], ["rm", "run.yaml"]),
+        (["runs", "rm", "ru"], ["run.yaml"]),
     ],
 )
 def test_names_and_files_are_completed(words: list[str], names: list[str], complete) -> None:
     assert complete(*words) == set(names)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_removal_of_runs_is_completed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of zsh and fish, which need not be installed, by what they read."""
+    expected = {"bash": "compgen -W rm", "zsh": "'words:word:(rm)'", "fish": "(echo rm;"}
+    assert expected[shell] in _write_script(shell, capsys)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
