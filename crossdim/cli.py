@@ -46,6 +46,12 @@ def usage() -> str:
     )
 
 
+def _describe_recipe_of_other_verb(arguments: Sequence[str]) -> str:
+    from crossdim.recipe_finder import describe_recipe_of_other_verb
+
+    return describe_recipe_of_other_verb(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that the arguments name, by default those of this process; returns the exit code."""
     if argv is not None:
@@ -64,6 +70,9 @@ def _run(arguments: list[str]) -> int:
         return 0
     if arguments[0] not in VERBS:
         sys.stderr.write(f"error: {describe_unknown_name('verb', arguments[0], VERBS)}\n")
+        return 1
+    if any(one.startswith("--recipe") for one in arguments) and (sentence := _describe_recipe_of_other_verb(arguments)):
+        sys.stderr.write(f"error: {sentence}\n")
         return 1
     module, _ = VERBS[arguments[0]]
     with signals.listen():

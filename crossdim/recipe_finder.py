@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from crossdim.foundation.references import describe_unknown_recipe, find_function, import_module, is_reference
@@ -13,6 +15,9 @@ from crossdim.storage_schema.errors import UsageError
 from crossdim.training.evaluation_tasks import EVALUATION_TASKS
 from crossdim.training.recipe_names import RECIPE_NAMES as OF_PRETRAIN
 from crossdim.training.study_subjects import STUDY_SUBJECTS
+
+#: Recipes that a verb takes.
+RECIPES_OF_VERBS = {"prepare": OF_PREPARE, "pretrain": OF_PRETRAIN, "study": OF_PRETRAIN}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +40,26 @@ class FoundRecipe:
     def settings(self) -> list[Setting]:
         """Every setting in order."""
         return list_settings(self.config, self.families)
+
+
+def describe_recipe_of_other_verb(arguments: Sequence[str]) -> str:
+    """Describe a recipe on a command line that belongs to another verb.
+
+    Args:
+        arguments: of the command line, the verb first.
+
+    Returns:
+        A sentence with the recipes of this verb; empty if nothing is wrong, or something else.
+    """
+    verb, *options = arguments
+    mine = RECIPES_OF_VERBS.get(verb, ())
+    named = [after for before, after in pairwise(options) if before == "--recipe"]
+    named += [one.removeprefix("--recipe=") for one in options if one.startswith("--recipe=")]
+    for name in named:
+        owners = [other for other, recipes in RECIPES_OF_VERBS.items() if name in recipes]
+        if mine and owners and verb not in owners:
+            return f"{name} is a recipe of {' and '.join(owners)}; {verb} takes {', '.join(mine)}, or your own module:function"
+    return ""
 
 
 def find_recipe(name: str) -> FoundRecipe:

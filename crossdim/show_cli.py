@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,10 +20,13 @@ from crossdim.foundation.storage_arguments import add_store_options, add_version
 from crossdim.pipelines.scratch import INPUTS, PLAN
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH
+from crossdim.storage_schema.names import escape_name, printable
 from crossdim.training.run_dir.layout import CONFIG
 
 #: Tables of a dataset that may be named instead of it: what was not used is shown alone.
 REFUSALS = ("quarantine", "ignored")
+#: Datasets and runs that a message names.
+MAX_SUGGESTIONS = 5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -97,9 +101,21 @@ def _open_subject(bucket: Bucket, version: int | None, *, with_page: bool) -> tu
     if any(bucket.exists(path) for path in (INPUTS, PLAN)):
         raise StorageError(f"{bucket.where('')} is a dataset that is not finished: crossdim status shows how far it is")
     raise StorageError(
-        f"{bucket.where('')} holds neither a published dataset ({MANIFEST_PATH}) nor a run (config.json); name the --out of "
-        "prepare or pretrain"
+        f"{bucket.where('')} holds neither a published dataset ({MANIFEST_PATH}) nor a run (config.json); {_suggest(bucket)}"
     )
+
+
+def _suggest(bucket: Bucket) -> str:
+    """What can be shown instead: datasets and runs in a folder of this machine; a store would have to list all that is below."""
+    folders = sorted(one for one in Path(bucket.root).iterdir() if one.is_dir()) if bucket.is_local and bucket.exists() else []
+    kinds = {MANIFEST_PATH: "a dataset", CONFIG: "a run"}
+    found = [(one.name, kind) for one in folders for path, kind in kinds.items() if (one / path).is_file()]
+    if not found:
+        return "name the --out of prepare or pretrain"
+    example = shlex.quote(format_location(bucket.at(escape_name(found[0][0])).url))
+    shown = ", ".join(f"{printable(name)} ({kind})" for name, kind in found[:MAX_SUGGESTIONS])
+    more = f" and {len(found) - MAX_SUGGESTIONS} more" if len(found) > MAX_SUGGESTIONS else ""
+    return f"in it are {shown}{more}: crossdim show {example}"
 
 
 def _open_dataset(

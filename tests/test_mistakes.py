@@ -55,6 +55,7 @@ class Lab:
         publish(Bucket(str(root / "ct")), superpatches(6), "solid")
         run = ["--recipe", "cdssl-p3d:tiny", "--data", str(root / "xr"), "--out", str(root / "run"), "--workers", "0"]
         assert main(["pretrain", *run, "--steps", "1", "--set", "global_batch=4", "--json"]) == 0
+        shutil.copytree(root / "run", root / "runs" / "first")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,12 @@ MISTAKES = {
     "a module": Mistake("prepare {png} --recipe our_lab.recipes:ct --out {new}", WRONG_USE, "our_lab", "there is no module"),
     "a study": Mistake("study for-arms --recipe cdssl-p3d:tiny --data {xr} --out {new}", WRONG_USE, "for-arms", "four-arms"),
     "an endpoint": Mistake(f"verify s3://lab/ct {ENDPOINT}", FAILED, "127.0.0.1", "--endpoint-url"),
+    "prepare's recipe": Mistake(PRETRAIN.replace("cdssl-p3d:tiny", "ct-superpatches"), WRONG_USE, "a recipe of prepare", "cdssl"),
+    "pretrain's recipe": Mistake("prepare {png} --recipe=maesil:tiny --out {new}", WRONG_USE, "of pretrain and study", "ct-sup"),
+    "a folder of runs": Mistake("show {runs}", FAILED, "first .a run.", "crossdim show .*runs/first"),
+    "a run as data": Mistake("evaluate {run} --data {run}", WRONG_USE, "run is a run, not a dataset", "trained on .*xr"),
+    "a version": Mistake(f"{PRETRAIN} --data-version {{xr}}=2", WRONG_USE, "has no version 2", "there is version 1"),
+    "a version of nothing": Mistake(f"{PRETRAIN} --data-version {{ct}}=1", WRONG_USE, "--data-version names", "name it as there"),
     "a cluster": Mistake(f"{ON_RAY} --ray-address 127.0.0.1:{{port}}", FAILED, "Ray cluster", "answer"),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from crossdim.foundation.usage import measure_usage
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training import run_verbs
 from crossdim.training.chosen_steps import NONE, parse_checkpoint_choice, parse_chosen_steps
+from crossdim.training.dataset_options import add_data_version_option, find_manifests, find_versions, refuse_runs
 from crossdim.training.option_values import (
     parse_checkpoint_interval,
     parse_fold_count,
@@ -62,7 +63,13 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     load_extensions(arguments.extension)
     config = recipe(arguments.recipe) if arguments.recipe else read_saved_config(run)
     config = apply_overrides(config, arguments.set)
-    sources = [Source(bucket=dataset, weight=weight) for dataset, weight in datasets]
+    buckets = [dataset for dataset, _ in datasets]
+    refuse_runs(buckets)
+    manifests = find_manifests(buckets, find_versions(buckets, arguments.data_version))
+    sources = [
+        Source(bucket=dataset, weight=weight, manifest=manifest)
+        for (dataset, weight), manifest in zip(datasets, manifests, strict=True)
+    ]
     _check_datasets(sources)
     least, most = arguments.workers
     workers = Workers(
@@ -132,6 +139,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     signals.tell_written(written=False)  # before the end
     run = open_bucket(arguments.run, arguments)
     datasets = [open_bucket(url, arguments) for url in arguments.data]
+    refuse_runs(datasets)
+    versions = find_versions(datasets, arguments.data_version)
     from crossdim.training.evaluation import evaluate
     from crossdim.training.extensions import load_extensions
 
@@ -143,6 +152,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         baselines=arguments.baselines,
         quiet=arguments.json,
         checkpoints=arguments.checkpoints,
+        versions=versions,
     )
     print_result(document, sentence, as_json=arguments.json)
     return DONE
@@ -151,6 +161,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _study(arguments: argparse.Namespace) -> int:
     out = open_bucket(arguments.out, arguments)
     datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.eval_data))
+    refuse_runs([*datasets, *others])
+    versions = find_versions([*datasets, *others], arguments.data_version)
     from crossdim.training.config.pretraining import apply_overrides
     from crossdim.training.launch.worker import Source
     from crossdim.training.launch.workers import Workers
@@ -159,7 +171,13 @@ def _study(arguments: argparse.Namespace) -> int:
     from crossdim.training.studies.run import StudyConfig, run_study
 
     config = apply_overrides(recipe(arguments.recipe), arguments.set)
-    sources, eval_sources = (tuple(Source(bucket=found, weight=1.0) for found in buckets) for buckets in (datasets, others))
+    sources, eval_sources = (
+        tuple(
+            Source(bucket=found, weight=1.0, manifest=manifest)
+            for found, manifest in zip(buckets, find_manifests(buckets, versions), strict=True)
+        )
+        for buckets in (datasets, others)
+    )
     workers = Workers(least=0, most=0, use_gpu=arguments.gpu, address=None, quiet=arguments.json)
     study_config = StudyConfig(
         sources=sources,
@@ -201,6 +219,7 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument(
         "--data", metavar="URL[:WEIGHT]", nargs="+", required=True, help="published datasets and their share of a batch"
     )
+    add_data_version_option(verb)
     verb.add_argument("--out", metavar="URL", required=True, help="folder of the run")
     _add_steps(verb, "optimizer steps")
     add_set_option(verb)
@@ -260,6 +279,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.set_defaults(verb=_evaluate)
     verb.add_argument("run", metavar="RUN", help="folder of the run")
     verb.add_argument("--data", metavar="URL", nargs="+", required=True, help="published datasets; labelled ones are probed")
+    add_data_version_option(verb)
     verb.add_argument(
         "--folds",
         type=parse_fold_count,
@@ -293,6 +313,7 @@ def _add_study(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument(
         "--eval-data", metavar="URL", nargs="+", default=[], help="published datasets that arms are only evaluated on"
     )
+    add_data_version_option(verb)
     verb.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each arm")
     _add_steps(verb, "optimizer steps of each run")
     add_set_option(verb)

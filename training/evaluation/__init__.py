@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import hide_secrets
-from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.output import check_outside
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
@@ -79,9 +78,11 @@ class Findings:
     restored: list[RestorationResult] = field(default_factory=list)
 
 
-def _evaluate_dataset(bucket: Bucket, subject: _Subject, baselines: Sequence[Method], folds: int, findings: Findings) -> None:
+def _evaluate_dataset(
+    dataset: PublishedDataset, subject: _Subject, baselines: Sequence[Method], folds: int, findings: Findings
+) -> None:
     """Draw pictures of one dataset, reconstruct its volumes if the method can, and probe it if it has labels."""
-    dataset, config, method = open_dataset(bucket, split=None), subject.config, subject.method
+    config, method = subject.config, subject.method
     findings.shown += build_galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
@@ -112,6 +113,7 @@ def evaluate(
     baselines: int,
     quiet: bool,
     checkpoints: ChosenSteps | Literal["all"] | None = None,
+    versions: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Probe a run's newest encoder and write its report.
 
@@ -122,6 +124,7 @@ def evaluate(
         baselines: number of untrained encoders to compare with.
         quiet: no progress bar.
         checkpoints: those that are probed as well, for curves over steps; None for none.
+        versions: of datasets by URL; the newest of others.
 
     Returns:
         The results as plain values, and as lines for people.
@@ -142,8 +145,9 @@ def evaluate(
     if step < config.steps:
         findings.notes.append(f"The run is not finished: these figures are of step {step} of {config.steps}.")
     for bucket in track("evaluate", "dataset", datasets, quiet=quiet):
-        findings.notes += filter(None, [_preparation_note(identity, read_manifest(bucket))])
-        _evaluate_dataset(bucket, subject, others, folds, findings)
+        dataset = open_dataset(bucket, split=None, version=(versions or {}).get(bucket.url))
+        findings.notes += filter(None, [_preparation_note(identity, dataset.manifest)])
+        _evaluate_dataset(dataset, subject, others, folds, findings)
     summary = {
         "out": hide_secrets(run.url),
         "recipe": config.method.kind,

@@ -139,7 +139,7 @@ def validate_run(
 
 
 def begin_sources(sources: Sequence[Source], identity: Mapping[str, Any]) -> list[Source]:
-    """The datasets of a run, each with the version that the run began with.
+    """The datasets of a run, each with the version that the run began with, unless another is asked for.
 
     Args:
         sources: as they are named now.
@@ -151,7 +151,10 @@ def begin_sources(sources: Sequence[Source], identity: Mapping[str, Any]) -> lis
     begun = identity.get("datasets", [])
     if len(begun) != len(sources):
         return list(sources)
-    return [replace(source, manifest=str(dataset.get("manifest", ""))) for source, dataset in zip(sources, begun, strict=True)]
+    return [
+        source if source.manifest else replace(source, manifest=str(dataset.get("manifest", "")))
+        for source, dataset in zip(sources, begun, strict=True)
+    ]
 
 
 def _describe_earlier_versions(datasets: Sequence[PublishedDataset]) -> list[str]:

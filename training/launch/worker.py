@@ -14,6 +14,7 @@ import torch.distributed as dist
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CollapseError, RunError
 from crossdim.storage_schema.sample import Sample
+from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.backbones.base import EncoderSpec
 from crossdim.training.config.pretraining import Pretraining, read_config
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
@@ -46,16 +47,20 @@ class Source:
     """One dataset of a run and its weight in the mixture.
 
     Attributes:
-        manifest: digest of the version that the run began with; empty where it begins.
+        manifest: digest of the version that is asked for, or that the run began with; empty for the newest.
     """
 
     bucket: Bucket
     weight: float
     manifest: str = ""
 
-    def open(self) -> PublishedDataset:
-        """Open the version that the run began with; the newest one where the run begins, or where that version was removed."""
-        return open_dataset(self.bucket, prefer_digest=self.manifest or None)
+    def open(self, split: Split | None = Split.TRAIN) -> PublishedDataset:
+        """Open the version that is asked for; the newest one where none is, or where that version was removed.
+
+        Args:
+            split: which samples to take; None takes all.
+        """
+        return open_dataset(self.bucket, split, prefer_digest=self.manifest or None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

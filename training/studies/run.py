@@ -18,7 +18,7 @@ from crossdim.foundation.provenance import format_time
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.training.chosen_steps import ChosenSteps
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.data.dataset import PublishedDataset, open_dataset
+from crossdim.training.data.dataset import PublishedDataset
 from crossdim.training.evaluation.features import compute_features, read_labelled
 from crossdim.training.evaluation.networks import build_untrained, load_trained
 from crossdim.training.evaluation.probes import classifiers, compute_scores, split_folds
@@ -86,9 +86,9 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
     check_outside(study_config.out, [source.bucket for source in (*study_config.sources, *study_config.eval_sources)])
     check_output(study_config.out, kind="study", is_ours=lambda paths: any(map(_OF_A_STUDY.match, paths)), is_ignored=is_hidden)
     study_config.out.check_writable()
-    datasets = [open_dataset(source.bucket, split=None) for source in study_config.sources]
+    datasets = [source.open(split=None) for source in study_config.sources]
     _check_arms_have_data(study, datasets)
-    evaluated = [*datasets, *(open_dataset(source.bucket, split=None) for source in study_config.eval_sources)]
+    evaluated = [*datasets, *(source.open(split=None) for source in study_config.eval_sources)]
     names = short_names([dataset.bucket.where("") for dataset in evaluated])
     courses: dict[str, list[RunSummary]] = {}
     found: list[Score] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ def _publish_half(data: Bucket) -> None:
     publish_next_version(data, before, replace(before, num_samples=half, files=files, objects=objects), 2)
 
 
-def _pretrain(run: Path, data: Bucket) -> int:
+def _pretrain(run: Path, data: Bucket, *options: str) -> int:
     line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", data.url, "--out", str(run), "--workers", "0", "--json"]
-    return main([*line, "--steps", "4", "--checkpoint-every", "1", "--set", "global_batch=4"])
+    return main([*line, "--steps", "4", "--checkpoint-every", "1", "--set", "global_batch=4", *options])
 
 
 def _losses(run: Path) -> list[object]:
@@ -88,6 +89,30 @@ def test_a_run_goes_on_with_the_version_that_it_began_with_and_a_new_one_reads_t
     data.delete(version_path(1))
     assert _pretrain(tmp_path / "run", data) == 2
     assert "the version that it began with was removed (crossdim gc)" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_a_version_that_is_asked_for_is_trained_on_kept_and_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the losses of a run before there was another; a resume needs no option, and refuses another version."""
+    data = Bucket(str(tmp_path / "xr"))
+    publish(data, images(24), "xr")
+    assert _pretrain(tmp_path / "before", data) == 0
+    _publish_half(data)
+    asked = ("--data-version", f"{data.url}=1")
+    assert _pretrain(tmp_path / "run", data, *asked) == 0
+    assert _losses(tmp_path / "run") == _losses(tmp_path / "before")
+    assert _pretrain(tmp_path / "run", data) == 0
+    capsys.readouterr()
+    assert _pretrain(tmp_path / "run", data, "--data-version", f"{data.url}=2") == 2
+    assert "holds another run" in capsys.readouterr().err
+    line = ["evaluate", str(tmp_path / "run"), "--data", data.url, "--folds", "2", "--baselines", "1", "--json"]
+    sizes = []
+    for options in (asked, ()):
+        assert main([*line, *options]) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["results"][0]["num_samples"])
+    assert sizes == [24, 12]
 
 
 def test_fixed_batches_are_of_the_version_that_a_run_began_with(tmp_path: Path) -> None:
