@@ -54,11 +54,21 @@ def describe_outcome(error: BaseException | None) -> str:
     """
     if error is None:
         return "finished"
-    if stop := signals.received() or (signals.SIGINT if isinstance(error, KeyboardInterrupt) else None):
-        return f"interrupted by {stop.name}"
+    if stop := find_stop(error):
+        return f"interrupted by {stop}"
+    return f"failed: {describe_failure(error)}"
+
+
+def find_stop(error: BaseException) -> str | None:
+    """Find the signal that ended work: whatever fails after a stop signal follows from it; None if there was none."""
+    stop = signals.received() or (signals.SIGINT if isinstance(error, KeyboardInterrupt) else None)
+    return stop.name if stop else None
+
+
+def describe_failure(error: BaseException) -> str:
+    """Describe an error in a sentence on one line, without secrets."""
     said = " ".join(hide_secrets(str(error)).split())
-    kind = "" if isinstance(error, CrossdimError) else f"{type(error).__name__}: "
-    return f"failed: {kind}{said}"
+    return said if isinstance(error, CrossdimError) else f"{type(error).__name__}: {said}"
 
 
 def format_time() -> str:

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from crossdim.foundation import signals
 from crossdim.foundation.bucket import Bucket, StoredObject
 from crossdim.foundation.process_identity import ProcessIdentity, identify_process
+from crossdim.foundation.provenance import describe_failure, find_stop
 from crossdim.foundation.settings import from_document, to_document
 from crossdim.foundation.threads import repeat_in_thread
 from crossdim.pipelines.scratch import DRIVERS, PLAN, WORK, parse_checked, to_checked_bytes
-from crossdim.storage_schema.errors import CrossdimError, DocumentError, StorageError
+from crossdim.storage_schema.errors import DocumentError, StorageError
 
 _LOG = logging.getLogger(__name__)
 #: Seconds between two writes of a record. Our choice: one small request.
@@ -110,10 +110,9 @@ def read_drivers(out: Bucket, stored: Iterable[StoredObject]) -> list[FoundDrive
 
 
 def _describe_end(record: DriverRecord, error: BaseException) -> DriverRecord:
-    if isinstance(error, KeyboardInterrupt):
-        return replace(record, outcome="stopped", reason=(signals.received() or signals.SIGINT).name)
-    reason = str(error) if isinstance(error, CrossdimError) else f"{type(error).__name__}, a fault of crossdim"
-    return replace(record, outcome="failed", reason=" ".join(reason.split()))
+    if stop := find_stop(error):
+        return replace(record, outcome="stopped", reason=stop)
+    return replace(record, outcome="failed", reason=describe_failure(error))
 
 
 def _write(out: Bucket, path: str, record: DriverRecord) -> None:

@@ -244,7 +244,7 @@ def test_an_end_before_there_is_a_plan_leaves_nothing_and_a_later_one_says_why(t
     write_plan_record(out, PlanRecord(plan="0" * 64, tasks=3, files=9, refused=0, ignored=0))
     for error, state, reason in (
         (UsageError("a sentence\non two lines"), "failed", "a sentence on two lines"),
-        (ZeroDivisionError(), "failed", "ZeroDivisionError, a fault of crossdim"),
+        (ZeroDivisionError("s3://key:word@lab/x"), "failed", "ZeroDivisionError: s3://***@lab/x"),
         (KeyboardInterrupt(), "stopped", "by SIGINT"),
     ):
         with pytest.raises(type(error)), record_driver(out):
