@@ -68,7 +68,7 @@ def parse_npy_header(data: bytes) -> NpyHeader:
     """
     if len(data) < 8:
         raise EOFError
-    if not data.startswith(MAGIC) or data[6] not in _LENGTHS:
+    if not data.startswith(MAGIC) or data[6] not in _LENGTHS or data[7]:
         raise SampleError("npy_header", "the file does not begin as .npy files of versions 1 to 3 do")
     code, start = _LENGTHS[data[6]]
     if len(data) < start:

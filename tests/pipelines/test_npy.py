@@ -115,6 +115,14 @@ def test_what_cannot_be_read_is_refused_by_a_rule(data, rule):
     assert rule_of(data) == rule
 
 
+def test_a_minor_version_that_no_format_has_is_refused_as_by_numpy():
+    changed = saved(VOLUME)[:7] + b"\1" + saved(VOLUME)[8:]
+    with pytest.raises(SampleError, match="versions 1 to 3"):
+        parse_npy_header(changed)
+    with pytest.raises(ValueError, match="format version"):
+        np.load(io.BytesIO(changed))
+
+
 @given(data=st.data())
 def test_a_damaged_header_is_read_as_numpy_reads_it_or_refused(data):
     """NumPy, whose parser is another one, is the reference for whatever we accept."""
