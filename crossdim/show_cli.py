@@ -17,7 +17,7 @@ from crossdim.foundation.config_options import add_config_options
 from crossdim.foundation.location import format_location, is_local, local_path
 from crossdim.foundation.page.render import PAGE_HEAD_BYTES, is_page
 from crossdim.foundation.storage_arguments import add_store_options, add_version_option, open_bucket
-from crossdim.pipelines.scratch import INPUTS, PLAN
+from crossdim.pipelines.scratch import WORK
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH
 from crossdim.storage_schema.names import escape_name, printable
@@ -98,7 +98,7 @@ def _open_subject(bucket: Bucket, version: int | None, *, with_page: bool) -> tu
         raise UsageError(f"--version names a version of a dataset; {bucket.where('')} holds none that is published")
     if bucket.exists(CONFIG):
         return _open_run(bucket)
-    if any(bucket.exists(path) for path in (INPUTS, PLAN)):
+    if bucket.exists(WORK):
         raise StorageError(f"{bucket.where('')} is a dataset that is not finished: crossdim status shows how far it is")
     raise StorageError(
         f"{bucket.where('')} holds neither a published dataset ({MANIFEST_PATH}) nor a run (config.json); {_suggest(bucket)}"

@@ -221,11 +221,15 @@ def test_two_processes_at_once_are_both_named_and_the_one_at_work_counts(begun: 
     assert f"  2 processes prepare it at once: {here}, process 7 on elsewhere" in str(read_preparation_status(out, now))
 
 
-def test_a_record_is_written_again_and_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_is_written_again_and_is_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = Bucket(str(tmp_path / "out"))
     monkeypatch.setattr(driver_record, "BEAT_S", 0.01)
     with record_driver(out):
         (first,) = out.list_objects(DRIVERS)
+        assert main(["show", out.url]) == 2
+        assert "not finished: crossdim status shows how far it is" in capsys.readouterr().err
         deadline = time.monotonic() + 30
         while out.list_objects(DRIVERS) == [first] and time.monotonic() < deadline:
             time.sleep(0.005)
