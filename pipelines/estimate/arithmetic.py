@@ -20,8 +20,9 @@ from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUAR
 MOST_CORES = 64
 #: Seconds that Ray takes to start and to stop on one machine, about.
 RAY_S = 10.0
-#: Requests of a preparation at its output besides those that are measured or follow from the plan: looks, records, card.
-FIXED_REQUESTS = 30
+#: Requests of a preparation at its output besides those that are measured or follow from the plan: looks, records, card. Of the
+#: record of its process the first write counts; one more every ten seconds is little beside the rest.
+FIXED_REQUESTS = 34
 #: Memory of a task of images in bytes, for a byte of its shard: the samples, their members, the tar twice while it is finished.
 COPIES_OF_SHARD = 3
 #: Memory of a task of volumes in bytes, for a voxel of the boxes that wait for their shard: waiting, packed, compressed.

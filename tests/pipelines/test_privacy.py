@@ -145,7 +145,7 @@ def test_an_interrupted_preparation_goes_on_with_its_own_key_alone(raw, tmp_path
     left = [path for path in (tmp_path / "out" / "_work").rglob("*") if path.is_file()]
     capsys.readouterr()
 
-    assert len(left) == 4
+    assert len(left) == 5  # of inputs, plan, process and two tasks
     assert {stat.S_IMODE(path.stat().st_mode) for path in left} == {0o600}
     assert main([*line, "--salt-file", str(tmp_path / "other")]) == 2
     assert "secret key" in capsys.readouterr().err
