@@ -120,18 +120,9 @@ def publish(
         StorageError: if no sample is left; then nothing is committed.
         CrossdimError: if a file of the sources has no outcome, or more than one.
     """
-    done: list[Reused | Marker] = [*([reused] if reused else []), *markers]
-    # A sample that is published keeps its name, unless more is known of another.
-    used = {one.uri: one.num_files for each in done for one in each.used}
-    kept, duplicates = settle_duplicates(
-        (row for each in done for row in each.catalog),
-        (duplicate for each in done for duplicate in each.repeats),
-        used,
-    )
-    quarantine = [*refused, *(one for each in done for one in each.quarantine), *duplicates]
-    for one in duplicates:
-        used.pop(one.uri, None)  # its samples are not kept
-    files = count_files(header.num_files, used.values(), quarantine, ignored)
+    kept, used, refused_later = _settle([*([reused] if reused else []), *markers])
+    quarantine = [*refused, *refused_later]
+    files = count_files(header.num_files, used, quarantine, ignored)
     if not kept:
         raise StorageError(
             f"no input became a sample, so {out.where('')} is not published. {readable(describe_refusals(quarantine))}"
@@ -165,6 +156,22 @@ def publish(
     else:
         out.put(MANIFEST_PATH, manifest.to_bytes())
     return manifest, quarantine
+
+
+def _settle(done: Sequence[Reused | Marker]) -> tuple[list[dict[str, object]], list[int], list[Quarantined]]:
+    """Rows of the catalog, numbers of files of the inputs that they are of, and what was refused since the plan.
+
+    A sample that is published keeps its name, unless more is known of another of the same content.
+    """
+    used = {one.uri: one.num_files for each in done for one in each.used}
+    kept, duplicates = settle_duplicates(
+        (row for each in done for row in each.catalog),
+        (duplicate for each in done for duplicate in each.repeats),
+        used,
+    )
+    for one in duplicates:
+        used.pop(one.uri, None)  # its samples are not kept
+    return kept, list(used.values()), [*(one for each in done for one in each.quarantine), *duplicates]
 
 
 def count_files(num_files: int, used: Iterable[int], quarantine: Iterable[Quarantined], ignored: Sequence[Ignored]) -> FileCounts:

@@ -34,9 +34,11 @@ from crossdim.training.study_subjects import STUDY_SUBJECTS
 from crossdim.training.tracker_names import TRACKER_NAMES
 
 if TYPE_CHECKING:
+    from crossdim.foundation.bucket import Bucket
     from crossdim.foundation.settings import Families
     from crossdim.training.config.pretraining import Pretraining
     from crossdim.training.launch.worker import Source
+    from crossdim.training.run_dir.checkpoint import Saving
 
 #: Steps after which a run draws pictures.
 PICTURES_AT = "0%,10%,50%,100%"
@@ -54,23 +56,14 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     from crossdim.training.engine.monitor import Monitoring
     from crossdim.training.extensions import load_extensions
     from crossdim.training.launch.driver import pretrain, read_saved_config
-    from crossdim.training.launch.worker import Source
     from crossdim.training.launch.workers import Workers
     from crossdim.training.recipes import recipe
     from crossdim.training.recipes.provenance import record_run
-    from crossdim.training.run_dir.checkpoint import Saving
 
     load_extensions(arguments.extension)
     config = recipe(arguments.recipe) if arguments.recipe else read_saved_config(run)
     config = apply_overrides(config, arguments.set)
-    buckets = [dataset for dataset, _ in datasets]
-    refuse_runs(buckets)
-    manifests = find_manifests(buckets, find_versions(buckets, arguments.data_version))
-    sources = [
-        Source(bucket=dataset, weight=weight, manifest=manifest)
-        for (dataset, weight), manifest in zip(datasets, manifests, strict=True)
-    ]
-    _check_datasets(sources)
+    sources = _build_sources(datasets, arguments)
     least, most = arguments.workers
     workers = Workers(
         least=least,
@@ -80,16 +73,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         quiet=arguments.json,
         resize_every_s=arguments.resize_every,
     )
-    every, every_s = arguments.checkpoint_every
     try:
         monitoring = Monitoring(every=arguments.monitor_every, stop_on_collapse=arguments.stop_on_collapse)
     except RunError as error:
         raise UsageError(f"--monitor-every, --stop-on-collapse: {error}") from None
-    try:
-        at = arguments.keep_at.resolve(config.steps, "--keep-at")
-        saving = Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every, at=at)
-    except RunError as error:
-        raise UsageError(f"--keep, --keep-every: {error}") from None
+    saving = _build_saving(arguments, config.steps)
     pictures_at = arguments.pictures_at.resolve(config.steps, "--pictures-at")
     if arguments.plan:
         from crossdim.training.launch.planning import plan_run
@@ -119,6 +107,32 @@ def _load_recipe(arguments: argparse.Namespace) -> tuple[Pretraining, Families]:
 
     load_extensions(getattr(arguments, "extension", []))
     return recipe(arguments.recipe), FAMILIES
+
+
+def _build_saving(arguments: argparse.Namespace, steps: int) -> Saving:
+    from crossdim.training.run_dir.checkpoint import Saving
+
+    every, every_s = arguments.checkpoint_every
+    try:
+        at = arguments.keep_at.resolve(steps, "--keep-at")
+        return Saving(every=every, every_s=every_s, last=arguments.keep, for_good=arguments.keep_every, at=at)
+    except RunError as error:
+        raise UsageError(f"--keep, --keep-every: {error}") from None
+
+
+def _build_sources(datasets: Sequence[tuple[Bucket, float]], arguments: argparse.Namespace) -> list[Source]:
+    """The datasets of a run with weights and versions; each may be named once."""
+    from crossdim.training.launch.worker import Source
+
+    buckets = [dataset for dataset, _ in datasets]
+    refuse_runs(buckets)
+    manifests = find_manifests(buckets, find_versions(buckets, arguments.data_version))
+    sources = [
+        Source(bucket=dataset, weight=weight, manifest=manifest)
+        for (dataset, weight), manifest in zip(datasets, manifests, strict=True)
+    ]
+    _check_datasets(sources)
+    return sources
 
 
 def _check_datasets(sources: Sequence[Source]) -> None:
