@@ -40,6 +40,7 @@ def add_prepare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--include-label-maps", action="store_true", help="read segmentations as images too; by default they are ignored"
     )
+    _add_series_options(parser)
     _add_privacy(parser)
     _add_common(parser)
     parser.add_argument(
@@ -57,6 +58,19 @@ def add_prepare_options(parser: argparse.ArgumentParser) -> None:
             "crossdim prepare s3://lab/ct --recipe ct-superpatches --out s3://lab/ct-1mm --ray-address auto --append",
         ],
         RECIPE_NAMES,
+    )
+
+
+def _add_series_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("DICOM series")
+    group.add_argument(
+        "--tilt",
+        action=AppendSetting,
+        dest="set",
+        path="read.tilt",
+        choices=["correct", "refuse"],
+        help="slices stacked aslant of their normal (gantry tilt): move each within its plane onto a straight grid (default), or "
+        "refuse the series; short for --set read.tilt=...",
     )
 
 

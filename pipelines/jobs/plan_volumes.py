@@ -20,7 +20,7 @@ from crossdim.pipelines.jobs.series_groups import (
 )
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single, common_modality
-from crossdim.pipelines.readers.raw import number_files
+from crossdim.pipelines.readers.raw import TiltRule, number_files
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import readers_of
 from crossdim.pipelines.readers.slice_order import one_per_position, stack_slices
@@ -145,12 +145,12 @@ def _check_fault(files: Sequence[ScanResult], fault: SampleError | None) -> Sequ
 
 
 def _build_volume_item(files: Sequence[ScanResult], one: _Input, recipe: VolumeRecipe, naming: Naming) -> Item:
-    boxes = recipe.boxes(*_grid(files))
+    boxes = recipe.boxes(*_grid(files, recipe.read.tilt))
     item = naming.build_item(one.uri, files, one.decoder)
     return replace(item, boxes=boxes, note=one.note or item.note, patient=item.patient or one.patient)
 
 
-def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def _grid(files: Sequence[ScanResult], tilt: TiltRule) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Shape (D, H, W) and spacing of a volume, by its headers."""
     headers = [result.header.slice for result in files if result.header and result.header.slice]
     info = files[0].header
@@ -167,7 +167,7 @@ def _grid(files: Sequence[ScanResult]) -> tuple[tuple[int, ...], tuple[float, ..
     if len({file.size for file in files}) == len(files):
         numbers = list(range(len(headers)))  # no two of them are equal
     with number_files(numbers):
-        geometry = stack_slices([headers[number] for number in numbers])
+        geometry = stack_slices([headers[number] for number in numbers], tilt=tilt)
     return geometry.shape, geometry.spacing_mm
 
 

@@ -105,7 +105,7 @@ def _place(headers: Sequence[SliceHeader]) -> _Stack | None:
 def _is_even(stacks: Sequence[_Stack]) -> bool:
     headers = [header for stack in stacks for header in stack.headers]
     try:
-        stack_slices(headers)
+        stack_slices(headers, tilt="correct")
     except SampleError:
         return False
     return len(headers) > 2

@@ -25,6 +25,7 @@ HEAD_BYTES = 256 * 1024
 LEFT_OUT = "left_out"
 Frames = Literal["first", "refuse"]
 BurnedIn = Literal["keep", "refuse"]
+TiltRule = Literal["correct", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +38,8 @@ class ReadRules:
         max_pixels (pixels): largest image, times its channels.
         max_not_finite: fraction of infinite voxels that are replaced (NaN is background); with more, the input is refused.
         burned_in: inputs whose header says that text is burned into the pixels: ``keep`` or ``refuse`` them.
+        tilt: a DICOM series whose slices are stacked aslant of their normal: ``correct`` it by moving each slice within its
+            plane onto a straight grid, or ``refuse`` it.
     """
 
     frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
@@ -45,11 +48,12 @@ class ReadRules:
     max_not_finite: float = 0.1  # share of infinite voxels that are replaced (NaN is background); above, refused; ours
 
     burned_in: BurnedIn = "keep"  # inputs whose header says that text is burned into the pixels
+    tilt: TiltRule = "correct"  # of a series of slices; ours, as dcm2niix does
 
     def __post_init__(self) -> None:
-        for name, value, known in (("burned_in", self.burned_in, get_args(BurnedIn)), ("frames", self.frames, get_args(Frames))):
-            if value not in known:
-                raise UsageError(describe_unknown_name(f"value of {name}", value, known))
+        for name, rule in (("burned_in", BurnedIn), ("frames", Frames), ("tilt", TiltRule)):
+            if getattr(self, name) not in get_args(rule):
+                raise UsageError(describe_unknown_name(f"value of {name}", getattr(self, name), get_args(rule)))
 
     def allow_file(self, num_bytes: int) -> None:
         """Refuse a file that is too large to be read as a whole.

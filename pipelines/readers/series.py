@@ -25,7 +25,7 @@ from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_mod
 from crossdim.pipelines.readers.nifti_affine import check_axes
 from crossdim.pipelines.readers.padding import find_padding
 from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, add_note, check_expansion, number_files
-from crossdim.pipelines.readers.slice_order import place_of, stack_slices
+from crossdim.pipelines.readers.slice_order import SeriesGeometry, place_of, stack_slices
 from crossdim.pipelines.readers.volume_values import Mask, Volume, compute_range, fill_outside, offset_note
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample
@@ -95,14 +95,14 @@ def _build_volume(item: RawItem, read: Sequence[Slice], left_out: Sequence[Seque
     """Stack slices to the volume of an input."""
     names_note = check_one_patient([one.dataset for one in read])
     with number_files([one.number for one in read]):
-        geometry = stack_slices([one.header for one in read])
+        geometry = stack_slices([one.header for one in read], tilt=item.rules.tilt)
     check_axes(np.array(geometry.affine))
     item.rules.allow_bytes(4 * int(np.prod(geometry.shape, dtype=object)), geometry.shape)
     with number_files([one.number for one in read]):
         modality = common_modality([read_modality(one.dataset) for one in read]) or item.modality
     slices = [read[place] for place in geometry.order]
     shown = display_note([one.header for one in slices], modality)
-    volume_DHW, outside_DHW, notes = _read_values(slices, modality)
+    volume_DHW, outside_DHW, notes = _read_values(slices, modality, geometry)
     fill_outside(volume_DHW, outside_DHW, modality)
     key, origin, patient = item.origin()
     sample = Sample(
@@ -125,6 +125,7 @@ def _build_volume(item: RawItem, read: Sequence[Slice], left_out: Sequence[Seque
         names_note,
         *dict.fromkeys(note for one in read for note in one.notes),
         geometry.note,
+        geometry.tilt.note if geometry.tilt else None,
         *notes,
         shown,
         PADDING_NOTE if outside_DHW is not None else None,
@@ -195,19 +196,23 @@ def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | No
     return INVERTED_NOTE
 
 
-def _read_values(slices: Sequence[Slice], modality: Modality) -> tuple[Volume, Mask | None, list[str | None]]:
-    """(D, H, W) physical values, which of them lie outside of the field of view, if any do, and notes."""
-    shape_DHW = (len(slices), *slices[0].stored.shape)
-    volume_DHW = np.empty(shape_DHW, np.float32)
+def _read_values(
+    slices: Sequence[Slice], modality: Modality, geometry: SeriesGeometry
+) -> tuple[Volume, Mask | None, list[str | None]]:
+    """(D, H, W) physical values of sorted slices, which of them lie outside of the field of view, if any do, and notes."""
+    volume_DHW = np.empty(geometry.shape, np.float32)
     outside_DHW: Mask | None = None
     transforms = [_transform(one) for one in slices]
     _check_rescale(slices, transforms, modality)
     for depth, (one, transform) in enumerate(zip(slices, transforms, strict=True)):
         with number_files([one.number]), translate_errors("the padding cannot be read"):
             outside = find_padding(one.dataset, one.stored)
-        volume_DHW[depth] = transform.physical(one.stored)
+        values = transform.physical(one.stored)
+        if geometry.tilt:
+            values, outside = geometry.tilt.move_slice(values, outside, depth)
+        volume_DHW[depth] = values
         if outside is not None:
-            outside_DHW = np.zeros(shape_DHW, np.bool_) if outside_DHW is None else outside_DHW
+            outside_DHW = np.zeros(geometry.shape, np.bool_) if outside_DHW is None else outside_DHW
             outside_DHW[depth] = outside
     if not np.isfinite(volume_DHW).all():
         raise SampleError("not_finite", "rescaled voxels are too large for 32 bits; RescaleSlope or RescaleIntercept is damaged")

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossdim.pipelines.readers.gantry_tilt import Tilt
 from crossdim.pipelines.readers.header_info import SliceHeader
-from crossdim.pipelines.readers.raw import number_files
-from crossdim.pipelines.readers.slice_grid import SAME_POSITION_MM, fit_slice_grid
+from crossdim.pipelines.readers.raw import TiltRule, number_files
+from crossdim.pipelines.readers.slice_grid import MAX_SHIFT, SAME_POSITION_MM, SliceGrid, fit_slice_grid
 from crossdim.storage_schema.errors import SampleError
 
 #: Direction cosines may differ by this much between slices. Ours.
@@ -31,7 +32,8 @@ _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 class SeriesGeometry:
     """A stack of slices. ``order`` sorts the files along the normal; ``affine`` maps (d, h, w, 1) to RAS mm.
 
-    ``note`` states how far positions are from even, if they are not quite even.
+    ``note`` states how far positions are from even, if they are not quite even. With a ``tilt``, shape and affine are those of
+    the straight grid that slices are moved onto.
     """
 
     order: tuple[int, ...]
@@ -39,6 +41,7 @@ class SeriesGeometry:
     spacing_mm: tuple[float, float, float]
     affine: tuple[tuple[float, ...], ...]
     note: str | None = None
+    tilt: Tilt | None = None
 
 
 def same_grid(headers: Sequence[SliceHeader]) -> SliceHeader:
@@ -99,11 +102,15 @@ def slice_directions(header: SliceHeader) -> npt.NDArray[np.float64]:
     return np.array([np.cross(along_row, down), down, along_row])
 
 
-def stack_slices(headers: Sequence[SliceHeader]) -> SeriesGeometry:
+def stack_slices(headers: Sequence[SliceHeader], *, tilt: TiltRule = "refuse") -> SeriesGeometry:
     """Stack the slices of a series to a volume.
 
     Args:
         headers: one per slice, in any order.
+        tilt: whether a sheared stack is refused, or its straight grid found.
+
+    Returns:
+        Their order, and the grid of the volume.
 
     Raises:
         SampleError: naming what keeps them from being one straight, evenly spaced volume.
@@ -120,34 +127,46 @@ def stack_slices(headers: Sequence[SliceHeader]) -> SeriesGeometry:
     if min(row_mm, column_mm) <= 0:
         raise SampleError("missing_spacing", f"PixelSpacing is {first.spacing_mm}; both lengths must be positive")
     with number_files(order.tolist()):
-        step, note = _step(positions[order], axes[0], headers)
+        grid = _fit_grid(positions[order], axes[0], headers, tilt)
+    pixel_axes = np.array([axes[1] * row_mm, axes[2] * column_mm])
+    moved = _find_tilt(grid, pixel_axes, len(headers))
+    first_px = moved.first_px if moved else (0, 0)
+    step = axes[0] * float(grid.step_mm @ axes[0]) if moved else grid.step_mm
     affine = np.eye(4)
-    affine[:3, :3] = _TO_RAS @ np.column_stack([step, axes[1] * row_mm, axes[2] * column_mm])
-    affine[:3, 3] = _TO_RAS @ positions[order[0]]
+    affine[:3, :3] = _TO_RAS @ np.column_stack([step, *pixel_axes])
+    affine[:3, 3] = _TO_RAS @ (positions[order[0]] + first_px @ pixel_axes)
+    deviates = grid.deviation_mm > SAME_POSITION_MM
     return SeriesGeometry(
         order=tuple(int(i) for i in order),
-        shape=(len(headers), first.rows, first.columns),
+        shape=(len(headers), *(moved.widen((first.rows, first.columns)) if moved else (first.rows, first.columns))),
         spacing_mm=(round(float(np.linalg.norm(step)), 6), round(row_mm, 6), round(column_mm, 6)),
         affine=tuple(tuple(float(v) for v in row) for row in affine),
-        note=note,
+        note=f"slices lie up to {grid.deviation_mm:.2g} mm off an even grid" if deviates else None,
+        tilt=moved,
     )
 
 
-def _step(
-    positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], headers: Sequence[SliceHeader]
-) -> tuple[npt.NDArray[np.float64], str | None]:
-    """Vector (LPS, mm) from one slice to the next, and a note of what keeps positions from being exactly even."""
+def _fit_grid(
+    positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], headers: Sequence[SliceHeader], tilt: TiltRule
+) -> SliceGrid:
+    """The grid of sorted positions, with the digits that they are written with; of a single slice by its thickness."""
     first = headers[0]
     if len(positions) == 1:
         if not first.thickness_mm:
             raise SampleError("missing_spacing", "a single slice that states neither spacing nor thickness has no depth")
-        return normal * first.thickness_mm, None
+        return SliceGrid(step_mm=normal * first.thickness_mm, deviation_mm=0.0)
     digits = np.array([header.position_decimals or (_MANY_DIGITS,) * 3 for header in headers]).max(axis=0)
     rounding = 0.5 * 10.0**-digits
-    grid = fit_slice_grid(positions, normal, rounding_mm=rounding, pixel_mm=min(first.spacing_mm or (0.0,)))
-    if grid.deviation_mm <= SAME_POSITION_MM:
-        return grid.step_mm, None
-    return grid.step_mm, f"slices lie up to {grid.deviation_mm:.2g} mm off an even grid"
+    return fit_slice_grid(positions, normal, rounding_mm=rounding, pixel_mm=min(first.spacing_mm or (0.0,)), tilt=tilt)
+
+
+def _find_tilt(grid: SliceGrid, pixel_axes: npt.NDArray[np.float64], num_slices: int) -> Tilt | None:
+    """How far slices of a sheared stack lie beside each other; along an axis on which all lie within MAX_SHIFT, not at all."""
+    if not grid.tilt_degrees:
+        return None
+    shifts = pixel_axes @ grid.step_mm / (pixel_axes**2).sum(axis=1)
+    rows, columns = (float(shift) if abs(shift) * (num_slices - 1) > MAX_SHIFT else 0.0 for shift in shifts)
+    return Tilt(degrees=grid.tilt_degrees, num_slices=num_slices, shift_px=(rows, columns))
 
 
 def one_per_position(headers: Sequence[SliceHeader]) -> list[int]:

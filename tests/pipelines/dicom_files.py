@@ -9,11 +9,12 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.registry import READERS
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality
 
+DEFAULT_RULES = ReadRules()
 #: An axial slice of 2 x 2 x 2 mm.
 AXIAL = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [2, 2], "SliceThickness": 2}
 
@@ -70,5 +71,5 @@ def read_image(data: bytes, modality: Modality = Modality.OT) -> Sample:
     return READERS["dicom"].decode(RawItem(uri="x", files=(data,), modality=modality))
 
 
-def read_series(files: tuple[bytes, ...], modality: Modality = Modality.OT) -> Sample:
-    return READERS["dicom-series"].decode(RawItem(uri="s", files=files, modality=modality))
+def read_series(files: tuple[bytes, ...], modality: Modality = Modality.OT, rules: ReadRules = DEFAULT_RULES) -> Sample:
+    return READERS["dicom-series"].decode(RawItem(uri="s", files=files, modality=modality, rules=rules))

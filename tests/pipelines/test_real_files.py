@@ -55,7 +55,6 @@ REFUSED_SERIES = {
     "d2n_rgb": "colour",
     "d2n_siemens_mf": "multi_frame",
     "d2n_siemens_mosaic": "mosaic",
-    "hard_gantry_tilt": "gantry_tilt",
     "hard_irregular_spacing": "irregular_spacing",
     "hard_mixed_orientation": "mixed_orientation",
     "hard_not_a_volume": "repeated_position",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crossdim.pipelines import decoder_process
 from crossdim.pipelines.readers.dicom_header import read_slice_header
-from crossdim.pipelines.readers.raw import RawItem
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.slice_grid import fit_slice_grid
 from crossdim.pipelines.readers.slice_order import stack_slices
 from crossdim.storage_schema.errors import SampleError
@@ -119,7 +119,9 @@ def test_a_tilted_gantry_is_no_rounding():
     """Five degrees, with positions in tenths and in full."""
     for digits in (1, 6):
         positions = [[0, f"{0.0875 * 2.5 * number:.{digits}f}", 2.5 * number] for number in range(12)]
-        assert refusal(series_at(positions)).rule == "gantry_tilt"
+        with pytest.raises(SampleError) as caught:
+            read_series(series_at(positions), rules=ReadRules(tilt="refuse"))
+        assert caught.value.rule == "gantry_tilt"
 
 
 @pytest.mark.parametrize(("spacing", "digits"), [(1.25, 1), (1.25, 6), (3, 0), (0.7, 1)])
