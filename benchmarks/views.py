@@ -27,8 +27,9 @@ from crossdim.storage_schema.vocabulary import Modality, Presentation
 from crossdim.training.data.collate import collate
 from crossdim.training.data.views import Floats, image_of
 from crossdim.training.data.views.boxes import Side3
-from crossdim.training.data.views.views_3d import Plan3D, make_views_3d, resample, resample_box
-from crossdim.training.methods.cdssl_p3d import NUM_LOCAL, CdsslP3D, Views3D
+from crossdim.training.data.views.views_3d import Plan3D, make_views_3d, place_views, resize_box
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.methods.cdssl_views import GLOBAL_SIDE_3D, LOCAL_SIDE_3D, NUM_LOCAL, Views3D
 from crossdim.training.recipes import recipe
 from tests.oracles.pcrlv2_crops import MARGIN, crop_pair
 from tests.training.published import images, superpatches
@@ -52,7 +53,7 @@ def measure(title: str, config: CdsslP3D, sample: Sample, repeat: int) -> None:
     if flat:
         cases["image folded back (with unit range)"] = lambda: image_of(sample, SPEC)
     else:
-        cases["interpolation of every view's voxels, no chance"] = lambda: interpolate_all(config, sample.unit()[0])
+        cases["every view's box resized, no chance"] = lambda: interpolate_all(config, sample.unit()[0])
 
     def draws() -> None:
         for seed in range(repeat):
@@ -94,14 +95,14 @@ def rendering(config: CdsslP3D, sample: Sample, spec: Pseudo3D | None, device: s
 
 
 def interpolate_all(config: CdsslP3D, volume_DHW: Floats) -> None:
-    """Two global and all local views, each resampled once from a box at the origin."""
+    """Two global and all local views, each resized once from a box at the origin."""
     solid = config.solid
     for side, box, count in (
         (solid.global_side, solid.global_boxes[0], 2),
         (solid.local_side, solid.local_boxes[0], NUM_LOCAL),
     ):
         for _ in range(count):
-            resample_box(volume_DHW, (0, 0, 0), box, side)
+            resize_box(volume_DHW, (0, 0, 0), box, side)
 
 
 def radiograph(side: int) -> Sample:
@@ -120,19 +121,16 @@ def pairs(title: str, volume_DHW: Floats) -> None:
     inside = volume_DHW[tuple(slice(m, n - m) for m, n in zip(MARGIN[::-1], volume_DHW.shape, strict=True))]
     shape = (inside.shape[0], inside.shape[1], inside.shape[2])
 
-    def made(of: Callable[[Plan3D, Side3], object]) -> None:
+    def made(of: Callable[[Plan3D, Side3, Side3], object]) -> None:
         wide, near = views.plans(shape, KEY, np.random.default_rng(next(new)))
-        of(wide, views.global_side)
-        of(near, views.local_side)
-
-    def crops(plan: Plan3D, side: Side3) -> object:
-        return [resample(inside, affine, side) for affine in plan.placement.affine(side)]
+        of(wide, views.global_side, GLOBAL_SIDE_3D)
+        of(near, views.local_side, LOCAL_SIDE_3D)
 
     cases: dict[str, Callable[[], object]] = {
         "transcription": lambda: crop_pair(volume_XYZ, old),
         "transcription, no tissue score": lambda: crop_pair(volume_XYZ, old, scored=False),
-        "ours, turned and flipped, no distortions": lambda: made(crops),
-        "ours, all of it": lambda: made(lambda plan, side: make_views_3d(inside, plan, side)),
+        "ours, turned and flipped, no distortions": lambda: made(lambda plan, side, _: place_views(inside, plan.placement, side)),
+        "ours, all of it": lambda: made(lambda plan, side, published: make_views_3d(inside, plan, side, published)),
     }
     times = in_turns(cases, runs=7, repeat=5)
     show(f"{title}: a pair of crops from {volume_DHW.shape}", times, limit="ours, all of it", digits=1)

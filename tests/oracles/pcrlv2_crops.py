@@ -75,21 +75,20 @@ def tissue_score(crop: np.ndarray) -> float:
     return float(score.sum())
 
 
-def windows(
-    volume: np.ndarray, a: Corner, size_a: Corner, b: Corner, size_b: Corner, rng: random.Random
-) -> tuple[list[np.ndarray], list[Corner]]:
-    """Six windows whose corners lie in the hull of both boxes, enlarged by 3 voxels."""
-    crops, corners = [], []
+def draw_windows(
+    shape: Corner, a: Corner, size_a: Corner, b: Corner, size_b: Corner, rng: random.Random
+) -> list[tuple[Corner, Corner]]:
+    """Corners and sizes of six windows; the corners lie in the hull of both boxes, enlarged by 3 voxels."""
+    found = []
     for _ in range(6):
         size = rng.choice(WINDOWS)
         corner = []
         for axis in range(3):
             low = max(0, min(a[axis], b[axis]) - 3)
-            high = min(volume.shape[axis] - size[axis], max(a[axis] + size_a[axis], b[axis] + size_b[axis]) + 3)
+            high = min(shape[axis] - size[axis], max(a[axis] + size_a[axis], b[axis] + size_b[axis]) + 3)
             corner.append(rng.randint(low, max(low, high)))
-        corners.append((corner[0], corner[1], corner[2]))
-        crops.append(cut(volume, corners[-1], size, WINDOW))
-    return crops, corners
+        found.append(((corner[0], corner[1], corner[2]), size))
+    return found
 
 
 def rejected(first: np.ndarray, second: np.ndarray, size: Corner) -> bool:
@@ -106,4 +105,5 @@ def crop_pair(volume: np.ndarray, rng: random.Random, *, scored: bool = True) ->
         first, second = cut(volume, a, size_a, CROP), cut(volume, b, size_b, CROP)
         if scored and rejected(first, second, size_a):
             continue
-        return first, second, windows(volume, a, size_a, b, size_b, rng)[0]
+        windows = draw_windows(shape, a, size_a, b, size_b, rng)
+        return first, second, [cut(volume, corner, size, WINDOW) for corner, size in windows]

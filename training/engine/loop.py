@@ -108,6 +108,7 @@ def fit(
         waited = time.perf_counter() - started
         lr = _start_step(state.optimizer, schedule, number)
         sums = _compute_gradient(state, streams, schedule, number)
+        _remove_gradients(state.method, sums.unused)
         norm = float(_clip_gradient(state.module, schedule.clip_norm or math.inf))
         request = control.take() if control else Request.NOTHING
         reduced = _reduce(sums, streams, state.module, sums.ready - left, request)
@@ -138,11 +139,13 @@ def _start_step(optimizer: torch.optim.Optimizer, schedule: Schedule, number: in
 class Sums:
     """Named scalars of a step, as sums over its parts: of losses as they are minimised, of monitors as means of a stream.
 
-    ``ready`` is when this rank began the backward pass in which it waits for the others.
+    ``unused`` are the submodules that no part used, None before the first one. ``ready`` is when this rank began the backward
+    pass in which it waits for the others.
     """
 
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
     monitors: dict[str, torch.Tensor] = field(default_factory=dict)
+    unused: frozenset[str] | None = None
     ready: float = 0.0
 
     def add(self, outcome: StepOutput, stream: str, share: float, streams: int) -> None:
@@ -158,6 +161,7 @@ class Sums:
             for name, value in terms.items():
                 name = f"{stream}/{name}"
                 mine[name] = mine.get(name, 0) + value.detach() * weight
+        self.unused = outcome.unused if self.unused is None else self.unused & outcome.unused
 
 
 def _compute_gradient(state: TrainState, batches: Sequence[Batch], schedule: Schedule, number: int) -> Sums:
@@ -175,6 +179,13 @@ def _compute_gradient(state: TrainState, batches: Sequence[Batch], schedule: Sch
             torch.autograd.backward(total_of(outcome.losses) * (share / len(batches) * world))
         sums.add(outcome, part.stream, share, len(batches))
     return sums
+
+
+def _remove_gradients(method: nn.Module, unused: frozenset[str] | None) -> None:
+    """Take the gradients, which are 0, from submodules that the step did not use, so that the optimizer leaves them alone."""
+    for name in unused or ():
+        for parameter in method.get_submodule(name).parameters():
+            parameter.grad = None
 
 
 def _clip_gradient(module: nn.Module, max_norm: float) -> torch.Tensor:

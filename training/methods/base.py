@@ -54,10 +54,13 @@ class StepOutput(NamedTuple):
     Attributes:
         losses: weighted terms, whose sum is minimised.
         monitors: values that are logged only.
+        unused: submodules, by name, that had no part in the losses. In a step that uses them nowhere, on no rank, their weights
+            stay as they are: no momentum moves them and nothing decays, as if they had no gradient.
     """
 
     losses: Terms
     monitors: Terms
+    unused: frozenset[str] = frozenset()
 
 
 #: The name of the encoder's features among those of :meth:`Method.embed`.

@@ -9,6 +9,7 @@ volumes only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crossdim.storage_schema.errors import GeometryError, RunError, describe_unknown_name
+from crossdim.storage_schema.errors import RunError, describe_unknown_name
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Array, Sample
 from crossdim.storage_schema.vocabulary import Presentation
@@ -25,13 +26,21 @@ from crossdim.training.backbones.base import BackboneSettings
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.data.collate import Batch, Views
 from crossdim.training.data.views import Floats, image_of, normalise, views_2d_torch, views_3d_torch
-from crossdim.training.data.views.boxes import Boxes, Side3, draw_box_pair, draw_sub_boxes
+from crossdim.training.data.views.boxes import Side3
 from crossdim.training.data.views.filters_torch import to_unit_range
 from crossdim.training.data.views.packing import pack, unpack
 from crossdim.training.data.views.source import stored_image
-from crossdim.training.data.views.views_2d import Plan2D, draw_plan_2d, make_views_2d
-from crossdim.training.data.views.views_3d import Corruption, Plan3D, draw_plan_3d, make_views_3d, resample_box
+from crossdim.training.data.views.views_2d import Plan2D, make_views_2d
+from crossdim.training.data.views.views_3d import Corruption, Plan3D, make_views_3d, resize_box
 from crossdim.training.methods.base import MethodConfig
+from crossdim.training.methods.cdssl_views import (
+    GLOBAL_SIDE_2D,
+    GLOBAL_SIDE_3D,
+    LOCAL_SIDE_2D,
+    LOCAL_SIDE_3D,
+    Views2D,
+    Views3D,
+)
 from crossdim.training.methods.image_to_volume import (
     ImageToVolume,
     Unrolled,
@@ -44,104 +53,11 @@ from crossdim.training.methods.image_to_volume import (
 from crossdim.training.methods.pyramid import PyramidNet, views_of_batch
 from crossdim.training.objectives.pcrlv2 import LevelMode
 
-NUM_LOCAL = 6  # code: PCRLv2
-NUM_HOLES = 3  # code: PCRLv2, global views only
 #: Prefixes of the tensors that hold the plans of global and of local views.
 GLOBAL, LOCAL = "global", "local"
 Render = Literal["workers", "device"]
 #: Geometry for plain images, whose datasets have none.
 IMAGE_VIEW = Pseudo3D()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Views2D:
-    """Sizes of the 2D views. Defaults: code, PCRLv2 data.py; with k = 4 they become (16, 56, 56) and (16, 24, 24).
-
-    Attributes:
-        global_side (pixels): side of the two global views.
-        local_side (pixels): side of the local views.
-        global_area: smallest and largest fraction of the image that a global view covers.
-        local_area: smallest and largest fraction of the image that a local view covers.
-        hole_side (pixels): side of cut-out squares.
-    """
-
-    global_side: int = 224
-    local_side: int = 96
-    global_area: tuple[float, float] = (0.3, 1.0)
-    local_area: tuple[float, float] = (0.05, 0.3)
-    hole_side: int = 32
-
-    def plans(self, shape_HW: tuple[int, int], rng: np.random.Generator) -> tuple[Plan2D[Array], Plan2D[Array]]:
-        """Draw the plans of the global and of the local views of an image.
-
-        Args:
-            shape_HW: of the image, pixels.
-            rng: source of the draws.
-
-        Returns:
-            The plan of the 2 global views, and that of the ``NUM_LOCAL`` local views.
-        """
-        global_plan = draw_plan_2d(shape_HW, rng, count=2, side=self.global_side, area=self.global_area, holes=NUM_HOLES)
-        local_plan = draw_plan_2d(shape_HW, rng, count=NUM_LOCAL, side=self.local_side, area=self.local_area, holes=0)
-        return global_plan, local_plan
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Views3D:
-    """Sizes of the 3D views and of the boxes that they are cut from, voxels, (D, H, W).
-
-    Defaults: code, PCRLv2 luna_preprocess.py lines 128-130, there (x, y, z) with z last. The smallest local box of 8^3 is kept.
-
-    Attributes:
-        global_side (voxels): sides of the two global views.
-        local_side (voxels): sides of the local views.
-        global_boxes (voxels): sizes from which global boxes are drawn.
-        local_boxes (voxels): sizes from which local boxes are drawn.
-        swaps: pairs of patches that are swapped in a global view.
-        frozen_pairs: None draws new boxes each time (ours). A number (16 in PCRLv2) limits each sample to so many sets of
-            boxes, the same in every run and on every rank; rotations and corruptions remain random.
-    """
-
-    global_side: Side3 = (32, 64, 64)
-    local_side: Side3 = (16, 16, 16)
-    global_boxes: tuple[Side3, ...] = ((64, 96, 96), (96, 96, 96), (64, 112, 112), (32, 64, 64))
-    local_boxes: tuple[Side3, ...] = ((16, 32, 32), (16, 16, 16), (32, 32, 32), (8, 8, 8))
-    swaps: int = 100
-    frozen_pairs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.frozen_pairs is not None and self.frozen_pairs < 1:
-            raise GeometryError(f"frozen_pairs is at least 1, or none for boxes drawn online; found {self.frozen_pairs}")
-
-    def boxes(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[Boxes, Boxes]:
-        """Draw the global and local boxes of a volume.
-
-        Args:
-            shape_DHW: of the volume, voxels.
-            key: of the sample, 32 hex digits.
-            rng: source of the draws.
-
-        Returns:
-            The 2 global boxes, and the ``NUM_LOCAL`` local boxes.
-        """
-        if self.frozen_pairs is not None:
-            rng = np.random.default_rng([int(key, 16), int(rng.integers(self.frozen_pairs)), 0xB0C5])
-        pair = draw_box_pair(shape_DHW, self.global_boxes, rng)
-        return pair, draw_sub_boxes(pair, shape_DHW, self.local_boxes, NUM_LOCAL, rng)
-
-    def plans(self, shape_DHW: Side3, key: str, rng: np.random.Generator) -> tuple[Plan3D, Plan3D]:
-        """Draw the plans of the global and of the local views of a volume.
-
-        Args:
-            shape_DHW: of the volume, voxels.
-            key: of the sample, 32 hex digits.
-            rng: source of the draws.
-
-        Returns:
-            The plan of the 2 global views, and that of the ``NUM_LOCAL`` local views.
-        """
-        pair, local_boxes = self.boxes(shape_DHW, key, rng)
-        return draw_plan_3d(pair, self.global_side, self.swaps, rng), draw_plan_3d(local_boxes, self.local_side, 0, rng)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,19 +154,14 @@ class CdsslP3D(MethodConfig):
         s, stored_DHW = self.solid, sample.array[0]
         global_plan, local_plan = s.plans(_sides(stored_DHW), sample.key, rng)
         if self.render == "device":
-            places = {
-                f"{GLOBAL}.affine": global_plan.placement.affine(s.global_side),
-                f"{LOCAL}.affine": local_plan.placement.affine(s.local_side),
-            }
             return (
                 _source_arrays(stored_DHW, sample)
-                | pack(global_plan.corruption, GLOBAL)
-                | pack(local_plan.corruption, LOCAL)
-                | places
+                | _pack_plan(global_plan, s.global_side, GLOBAL)
+                | _pack_plan(local_plan, s.local_side, LOCAL)
             )
         volume_DHW = sample.scaling.unit(stored_DHW)
-        clean, corrupted = make_views_3d(volume_DHW, global_plan, s.global_side)
-        _, local = make_views_3d(volume_DHW, local_plan, s.local_side)
+        clean, corrupted = make_views_3d(volume_DHW, global_plan, s.global_side, GLOBAL_SIDE_3D)
+        _, local = make_views_3d(volume_DHW, local_plan, s.local_side, LOCAL_SIDE_3D)
         return {"view1": corrupted[0][None], "view2": corrupted[1][None], "clean1": clean[0][None], "local": local[:, None]}
 
     @torch.no_grad()
@@ -271,18 +182,17 @@ class CdsslP3D(MethodConfig):
             return volumes.view(*views_BVHW.shape[:2], *volumes.shape[1:])
 
         clean, corrupted = views_2d_torch.make_views_2d(
-            images_BHW, shapes, unpack(Plan2D, tensors, GLOBAL), f.global_side, f.hole_side
+            images_BHW, shapes, unpack(Plan2D, tensors, GLOBAL), f.global_side, GLOBAL_SIDE_2D, f.hole_side
         )
-        _, local = views_2d_torch.make_views_2d(images_BHW, shapes, unpack(Plan2D, tensors, LOCAL), f.local_side, f.hole_side)
+        local_plan = unpack(Plan2D, tensors, LOCAL)
+        _, local = views_2d_torch.make_views_2d(images_BHW, shapes, local_plan, f.local_side, LOCAL_SIDE_2D, f.hole_side)
         first, second, target = as_volumes(torch.cat([corrupted, clean[:, :1]], dim=1)).unbind(1)
         return {"view1": first, "view2": second, "clean1": target, "local": as_volumes(local)}
 
     def _render_3d(self, volumes_BDHW: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        s, shapes = self.solid, tensors["shape"]
-        clean = views_3d_torch.resample(volumes_BDHW, shapes, tensors[f"{GLOBAL}.affine"], s.global_side)
-        clean_local = views_3d_torch.resample(volumes_BDHW, shapes, tensors[f"{LOCAL}.affine"], s.local_side)
-        corrupted = views_3d_torch.corrupt(clean, unpack(Corruption, tensors, GLOBAL))
-        local = views_3d_torch.corrupt(clean_local, unpack(Corruption, tensors, LOCAL))
+        s = self.solid
+        clean, corrupted = _render_boxes(volumes_BDHW, tensors, GLOBAL, s.global_boxes, s.global_side, GLOBAL_SIDE_3D)
+        _, local = _render_boxes(volumes_BDHW, tensors, LOCAL, s.local_boxes, s.local_side, LOCAL_SIDE_3D)
         return {"view1": corrupted[:, :1], "view2": corrupted[:, 1:], "clean1": clean[:, :1], "local": local[:, :, None]}
 
     def whole(self, sample: Sample, pseudo3d: Pseudo3D | None) -> Views:
@@ -298,7 +208,7 @@ class CdsslP3D(MethodConfig):
         if sample.presentation is Presentation.SUPERPATCH:
             cube = sample.unit()[0]
             side = self.solid.global_side[2]
-            target = resample_box(cube, (0, 0, 0), _sides(cube), (side, side, side))[None]
+            target = resize_box(cube, (0, 0, 0), _sides(cube), (side, side, side))[None]
             return {"x": normalise(target), "target": target}
         size = (self.flat.global_side, self.flat.global_side)
         shown = Image.fromarray(image_of(sample, pseudo3d or IMAGE_VIEW)).resize(size, Image.Resampling.BILINEAR)
@@ -321,6 +231,21 @@ def _source_arrays(stored: Array, sample: Sample) -> Views:
     """What the device needs besides the plans: stored values, their own size in a padded batch, and their scale."""
     shape = np.array(stored.shape, np.int64)
     return {"source": stored, "shape": shape, "scale": np.array(sample.scaling.unit_factors())}
+
+
+def _pack_plan(plan: Plan3D, side: Side3, prefix: str) -> Views:
+    """A plan as named arrays, its placement as boxes and affine maps."""
+    placement = plan.placement
+    return pack(plan.corruption, prefix) | pack(placement.boxes, prefix) | {f"{prefix}.affine": placement.affine(side)}
+
+
+def _render_boxes(
+    volumes_BDHW: Tensor, tensors: dict[str, Tensor], prefix: str, sizes: Sequence[Side3], side: Side3, reference: Side3
+) -> tuple[Tensor, Tensor]:
+    """Clean and corrupted views of one kind, (B, V, D, H, W) each, from the plans of a batch."""
+    start, size, affine = (tensors[f"{prefix}.{name}"] for name in ("start", "size", "affine"))
+    clean = views_3d_torch.resample(views_3d_torch.resize_boxes(volumes_BDHW, start, size, sizes, side), affine)
+    return clean, views_3d_torch.corrupt(clean, unpack(Corruption, tensors, prefix), reference)
 
 
 def _sides(volume_DHW: Array) -> Side3:

@@ -9,10 +9,15 @@ differ, or the code has a pitfall, this is what we decided, for the whole method
 * Not computed, since the code does not use it: restorations at levels that were not drawn, the output of view 2 and of
   local views.
 * Weights are drawn from the run's seed; the code's 2D network starts, by default, from ImageNet weights.
-* Crops are drawn online; ``frozen_pairs`` gives the code's 16 fixed ones per scan.
+* Crops are drawn online; ``frozen_pairs`` gives the code's 16 fixed ones per scan. They are resized as there, antialiased.
+* Rotations are of the body, where the code rotates resized crops by the same angles, whose voxels are not cubes.
+* Blur, noise and swapped patches have the code's size at its sides of views, and less in smaller views.
 * No crop is rejected: the code's threshold depends on the size that the crop had before it was resized. Boxes of air only
   never become superpatches. A short scan is padded to a box, where the code crashes.
-* Local boxes are clamped to the volume, where the code runs over the border and stretches.
+* Local boxes are clamped to the volume, where the code runs over the border and stretches; ``local_box`` hull keeps them in the
+  hull of the global pair, where in the code only their first corners are.
+* Heads that were not drawn rest: no decay and no momentum without a gradient, as the code does under PyTorch 2, whose
+  ``zero_grad`` removes gradients. Under the PyTorch of its time, gradients of 0 stayed, with which heads decayed.
 * Random numbers depend on the position in the run, where the code's processes inherit one generator.
 * A loss that is not finite stops the run, where the code skips any step whose loss is above 1000.
 * The weight of deep restoration decays over the run, whatever its length, where the code has 240 epochs built in.
@@ -32,7 +37,7 @@ from crossdim.training.data.collate import Batch
 from crossdim.training.layers.dual_norm import select_statistics
 from crossdim.training.methods.base import ENCODER, Method, Step, StepOutput, mean_over_space
 from crossdim.training.objectives.collapse import evenness
-from crossdim.training.objectives.pcrlv2 import LevelMode, Pair, compute_losses, draw_levels
+from crossdim.training.objectives.pcrlv2 import DrawnLevels, LevelMode, Pair, compute_losses, draw_levels
 
 #: Renders the views of a batch on its device.
 Prepare = Callable[[Batch], dict[str, Tensor]]
@@ -117,7 +122,7 @@ class PyramidNet(Method):
         views = self._prepare(batch)
         view1, view2, clean1, local = (views[name] for name in ("view1", "view2", "clean1", "local"))
         rng = step.rng(batch.stream)
-        drawn = draw_levels(rng, len(self.heads), self._level_mode)
+        drawn = draw_levels(rng, len(self.heads), local.shape[1], self._level_mode)
         levels1 = self.levels(view1)
         one, two = self.pairs(levels1), self.pairs(self.levels(view2))
         losses = compute_losses(
@@ -125,16 +130,22 @@ class PyramidNet(Method):
             two=two,
             local=self._local_pairs(local),
             restored=self.out(levels1[-1]).to(clean1.dtype).sigmoid(),
-            restored_deep=[self.restore_at(level, levels1) for level in drawn],
+            restored_deep=[self.restore_at(level, levels1) for level in drawn.compared],
             clean=clean1,
             drawn=drawn,
             progress=step.progress,
-            rng=rng,
-            mode=self._level_mode,
         )
-        # Heads that were not drawn take part with weight 0, so that every parameter has a gradient on every rank in every step.
+        # Averaging over ranks expects a gradient of every parameter: heads that were not drawn take part with weight 0. After
+        # that the gradient is taken from them, so that they rest.
         losses["scale"] = losses["scale"] + 0.0 * torch.stack([p.sum() for p in self.heads.parameters()]).sum()
-        return StepOutput(losses, {f"evenness{level}": evenness(pair.z) for level, pair in enumerate(one)})
+        monitors = {f"evenness{level}": evenness(pair.z) for level, pair in enumerate(one)}
+        return StepOutput(losses, monitors, self._unused_heads(drawn))
+
+    def _unused_heads(self, drawn: DrawnLevels) -> frozenset[str]:
+        """Names of the heads that have no part in a step."""
+        restoring = {f"heads.{level}.restore" for level in range(len(self.heads)) if level not in drawn.compared}
+        comparing = (level for level in range(len(self.heads)) if level not in drawn.projected)
+        return frozenset(restoring).union(*({f"heads.{level}.project", f"heads.{level}.predict"} for level in comparing))
 
     def embed(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Features of the encoder, and the projection of each level, of both global views."""

@@ -14,10 +14,13 @@ from crossdim.training.data.collate import Views
 from crossdim.training.data.views import Floats, image_of, normalise
 from crossdim.training.data.views.boxes import Side3, draw_box_pair
 from crossdim.training.data.views.views_2d import draw_plan_2d, make_views_2d
-from crossdim.training.data.views.views_3d import draw_plan_3d, make_views_3d, resample_box
+from crossdim.training.data.views.views_3d import draw_plan_3d, make_views_3d, resize_box
 
 #: Geometry for plain images, whose datasets have none.
 IMAGE_VIEW = Pseudo3D()
+#: Sides of views at which the distortions have their published sizes; in smaller views they are smaller.
+IMAGE_SIDE = 224
+VOLUME_SIDE: Side3 = (64, 64, 64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +32,7 @@ class ImageViews:
         area: smallest and largest fraction of the image that a view covers (torchvision's 0.08 .. 1 by default).
     """
 
-    side: int = 224
+    side: int = IMAGE_SIDE
     area: tuple[float, float] = (0.08, 1.0)
 
 
@@ -42,7 +45,7 @@ class VolumeViews:
         boxes (voxels): sizes that views are cut from.
     """
 
-    side: Side3 = (64, 64, 64)
+    side: Side3 = VOLUME_SIDE
     boxes: tuple[Side3, ...] = ((64, 96, 96), (96, 96, 96), (64, 64, 64))
 
 
@@ -74,10 +77,12 @@ class SampleViews:
         if sample.presentation is Presentation.SUPERPATCH:
             volume, s = sample.unit()[0], self.solid
             boxes = draw_box_pair(sides(volume), s.boxes, rng)
-            _, (one, two) = make_views_3d(volume, draw_plan_3d(boxes, s.side, 0, rng), s.side)
+            plan_3d = draw_plan_3d(boxes, s.side, VOLUME_SIDE, 0, rng)
+            _, (one, two) = make_views_3d(volume, plan_3d, s.side, VOLUME_SIDE)
         else:
             image, f = image_of(sample, pseudo3d or IMAGE_VIEW), self.flat
-            plan = draw_plan_2d((image.shape[0], image.shape[1]), rng, count=2, side=f.side, area=f.area, holes=0)
+            shape_HW = (image.shape[0], image.shape[1])
+            plan = draw_plan_2d(shape_HW, rng, count=2, side=f.side, reference=IMAGE_SIDE, area=f.area, holes=0)
             _, (one, two) = make_views_2d(image, plan, f.side, 0)
         return one[None], two[None]
 
@@ -93,7 +98,7 @@ class SampleViews:
         """
         if sample.presentation is Presentation.SUPERPATCH:
             cube = sample.unit()[0]
-            target = resample_box(cube, (0, 0, 0), sides(cube), self.solid.side)
+            target = resize_box(cube, (0, 0, 0), sides(cube), self.solid.side)
         else:
             image = Image.fromarray(image_of(sample, pseudo3d or IMAGE_VIEW))
             target = np.asarray(image.resize((self.flat.side, self.flat.side), Image.Resampling.BILINEAR))

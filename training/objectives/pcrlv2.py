@@ -29,18 +29,43 @@ class Pair:
     q: Tensor
 
 
-def draw_levels(rng: np.random.Generator, count: int, mode: LevelMode) -> list[int]:
-    """Draw the levels that take part in a step, in deep restoration and in the global comparison.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnLevels:
+    """The levels of a pyramid that take part in a step, from 0, the deepest.
+
+    Attributes:
+        compared: levels of the global comparison and of deep restoration.
+        local: for each local view, the levels at which it is compared with global view 1 and with global view 2.
+    """
+
+    compared: tuple[int, ...]
+    local: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+    @property
+    def projected(self) -> frozenset[int]:
+        """Levels whose projections are compared anywhere."""
+        return frozenset(self.compared).union(*(levels for pair in self.local for levels in pair))
+
+
+def draw_levels(rng: np.random.Generator, count: int, num_local: int, mode: LevelMode) -> DrawnLevels:
+    """Draw the levels that take part in a step.
 
     Args:
         rng: the same on all ranks.
         count: levels of the pyramid.
-        mode: one random level, or all.
+        num_local: local views of a sample.
+        mode: one random level in each comparison, or all.
 
     Returns:
-        One level, or all ``count`` levels, from 0.
+        One level for every comparison, or all ``count`` levels.
     """
-    return [int(rng.integers(count))] if mode == "random" else list(range(count))
+    if mode == "all":
+        every = tuple(range(count))
+        return DrawnLevels(compared=every, local=((every, every),) * num_local)
+    compared = (int(rng.integers(count)),)
+    return DrawnLevels(
+        compared=compared, local=tuple(((int(a),), (int(b),)) for a, b in rng.integers(count, size=(num_local, 2)))
+    )
 
 
 def similarity(a: Pair, b: Pair) -> Tensor:
@@ -65,31 +90,23 @@ def scale_weight(progress: float) -> float:
     return float(0.5 * (1 + np.cos(np.pi * progress)))
 
 
-def local_similarity(
-    one: Sequence[Pair],
-    two: Sequence[Pair],
-    local: Sequence[Sequence[Pair]],
-    rng: np.random.Generator,
-    mode: LevelMode = "random",
-) -> Tensor:
-    """Mean similarity of every local view with both global views, each at a level drawn for this comparison.
+def local_similarity(one: Sequence[Pair], two: Sequence[Pair], local: Sequence[Sequence[Pair]], drawn: DrawnLevels) -> Tensor:
+    """Mean similarity of every local view with both global views, each at the levels drawn for this comparison.
 
     Args:
         one: pairs of global view 1, by level.
         two: pairs of global view 2, by level.
         local: for each local view, its pairs by level.
-        rng: source of the levels, the same on all ranks.
-        mode: one level per comparison, or all of them.
+        drawn: levels of the comparisons.
 
     Returns:
         A scalar, from -1 to 1.
     """
-    every = range(len(one))
     terms = [
         similarity(view[level], crop[level])
-        for crop in local
-        for view, drawn in zip((one, two), rng.integers(0, len(one), 2), strict=True)
-        for level in ([drawn] if mode == "random" else every)
+        for crop, levels in zip(local, drawn.local, strict=True)
+        for view, chosen in zip((one, two), levels, strict=True)
+        for level in chosen
     ]
     return torch.stack(terms).mean()
 
@@ -115,10 +132,8 @@ def compute_losses(
     restored: Tensor,
     restored_deep: Sequence[Tensor],
     clean: Tensor,
-    drawn: Sequence[int],
+    drawn: DrawnLevels,
     progress: float,
-    rng: np.random.Generator,
-    mode: LevelMode,
 ) -> dict[str, Tensor]:
     """Compute the four terms of the objective, each of weight 1.
 
@@ -127,19 +142,17 @@ def compute_losses(
         two: pairs of global view 2, by level.
         local: for each local view, its pairs by level.
         restored: view 1 as the network restores it, (B, 1, D, H, W) in unit range.
-        restored_deep: the same from each drawn level, at the input's size.
+        restored_deep: the same from each level that is compared, at the input's size.
         clean: view 1 before it was distorted, (B, 1, D, H, W).
-        drawn: levels of the global comparison, from :func:`draw_levels`.
+        drawn: levels that take part.
         progress: position in the run, from 0 to 1.
-        rng: source of the levels of local comparisons, the same on all ranks.
-        mode: one level per comparison, or all of them.
 
     Returns:
         Scalars ``pixel``, ``semantic``, ``local`` and ``scale``.
     """
     return {
         "pixel": restoration(restored, clean),
-        "semantic": torch.stack([similarity(one[level], two[level]) for level in drawn]).mean(),
-        "local": local_similarity(one, two, local, rng, mode),
+        "semantic": torch.stack([similarity(one[level], two[level]) for level in drawn.compared]).mean(),
+        "local": local_similarity(one, two, local, drawn),
         "scale": scale_weight(progress) * torch.stack([restoration(deep, clean) for deep in restored_deep]).mean(),
     }

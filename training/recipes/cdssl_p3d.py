@@ -5,7 +5,8 @@ from __future__ import annotations
 from crossdim.training.backbones.unet3d import UNet3DSettings
 from crossdim.training.config.optimizers import Sgd
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.methods.cdssl_p3d import CdsslP3D, Views2D, Views3D
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.methods.cdssl_views import Views2D, Views3D
 
 
 def paper() -> Pretraining:
@@ -26,7 +27,6 @@ def tiny() -> Pretraining:
             local_side=(8, 8, 8),
             global_boxes=((32, 48, 48), (48, 48, 48), (32, 56, 56), (16, 32, 32)),
             local_boxes=((8, 16, 16), (8, 8, 8), (16, 16, 16), (4, 4, 4)),
-            swaps=12,
         ),
     )
     return Pretraining(method=method, steps=60, global_batch=12, optimizer=Sgd(lr=3e-2, momentum=0.9, weight_decay=1e-4))

@@ -16,7 +16,9 @@ sides = st.integers(8, 90)
 @given(seed=seeds, height=sides, width=sides)
 def test_rectangles_lie_inside_the_image_and_cover_the_asked_share(seed: int, height: int, width: int) -> None:
     """Where the image is long enough for the drawn aspect ratio, the share is exact; elsewhere it can only be smaller."""
-    plan = views_2d.draw_plan_2d((height, width), np.random.default_rng(seed), count=6, side=32, area=(0.3, 1.0), holes=0)
+    plan = views_2d.draw_plan_2d(
+        (height, width), np.random.default_rng(seed), count=6, side=32, reference=32, area=(0.3, 1.0), holes=0
+    )
     left, top, right, bottom = plan.edges.astype(float).T
     assert (left >= 0).all()
     assert (top >= 0).all()
@@ -31,7 +33,7 @@ def test_rectangles_lie_inside_the_image_and_cover_the_asked_share(seed: int, he
 @given(seed=seeds)
 def test_cutout_removes_between_one_corner_and_three_squares(seed: int) -> None:
     """Three holes of side 32 on 224 pixels zero between 256 and 3,072 pixels."""
-    plan = views_2d.draw_plan_2d((9, 9), np.random.default_rng(seed), count=1, side=224, area=(0.3, 1.0), holes=3)
+    plan = views_2d.draw_plan_2d((9, 9), np.random.default_rng(seed), count=1, side=224, reference=224, area=(0.3, 1.0), holes=3)
     zeroed = int((views_2d.cut_out(np.ones((224, 224), np.float32), plan.holes[0], 32) == 0).sum())
     assert 256 <= zeroed <= 3072
 
@@ -40,7 +42,7 @@ def test_cutout_removes_between_one_corner_and_three_squares(seed: int) -> None:
 def test_clean_and_lit_views_stay_in_unit_range(seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = rng.random((60, 80)).astype(np.float32)
-    plan = views_2d.draw_plan_2d((60, 80), rng, count=3, side=32, area=(0.3, 1.0), holes=1)
+    plan = views_2d.draw_plan_2d((60, 80), rng, count=3, side=32, reference=32, area=(0.3, 1.0), holes=1)
     clean, corrupted = views_2d.make_views_2d(image, plan, 32, 5)
     assert clean.shape == corrupted.shape == (3, 32, 32)
     assert clean.dtype == corrupted.dtype == np.float32
@@ -58,7 +60,7 @@ def test_a_crop_of_everything_at_the_same_size_is_the_image() -> None:
 def test_a_random_crop_is_the_first_rectangle_of_a_plan() -> None:
     """Methods that draw no plan crop by the same table."""
     image = np.random.default_rng(0).random((40, 60)).astype(np.float32)
-    plan = views_2d.draw_plan_2d((40, 60), np.random.default_rng(7), count=1, side=16, area=(0.3, 1.0), holes=0)
+    plan = views_2d.draw_plan_2d((40, 60), np.random.default_rng(7), count=1, side=16, reference=16, area=(0.3, 1.0), holes=0)
     found = views_2d.random_resized_crop(image, np.random.default_rng(7), 16, (0.3, 1.0))
     assert np.array_equal(found, views_2d.crop_and_resize(image, plan.edges[0], 16))
 
@@ -67,7 +69,7 @@ def test_a_view_is_its_plan() -> None:
     """Crop, turn, flip, blur, light, normalisation and holes, one after the other, in this order."""
     rng = np.random.default_rng(5)
     image = rng.random((50, 40)).astype(np.float32)
-    plan = views_2d.draw_plan_2d((50, 40), rng, count=4, side=24, area=(0.3, 1.0), holes=2)
+    plan = views_2d.draw_plan_2d((50, 40), rng, count=4, side=24, reference=24, area=(0.3, 1.0), holes=2)
     clean, corrupted = views_2d.make_views_2d(image, plan, 24, 6)
     for v in range(4):
         expected = views_2d.rotate_and_flip(
@@ -80,7 +82,7 @@ def test_a_view_is_its_plan() -> None:
 
 def test_chances_are_those_of_the_table() -> None:
     """4,000 views: halves within 4 standard errors, ranges filled to their ends and nowhere beyond."""
-    plan = views_2d.draw_plan_2d((64, 64), np.random.default_rng(0), count=4000, side=64, area=(0.05, 0.3), holes=1)
+    plan = views_2d.draw_plan_2d((64, 64), np.random.default_rng(0), count=4000, side=64, reference=64, area=(0.05, 0.3), holes=1)
     for share in (plan.flip.mean(), (plan.blur_sigma > 0).mean()):
         assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(4000)
     blurred = plan.blur_sigma[plan.blur_sigma > 0]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crossdim.training.data.views.boxes import draw_box_pair, overlap
-from crossdim.training.data.views.views_3d import resample_box
-from crossdim.training.methods.cdssl_p3d import Views3D
+from crossdim.training.data.views.boxes import Boxes, LocalBox, draw_box_pair, draw_local_boxes, overlap
+from crossdim.training.data.views.views_3d import resize_box
+from crossdim.training.methods.cdssl_views import Views3D
 from tests.oracles import pcrlv2_crops as published
 
 SHAPE_XYZ = (300, 290, 150)
@@ -28,8 +28,8 @@ def test_the_overlap_of_published_pairs_is_ours() -> None:
     for _ in range(200):
         sizes = [rng.choice(published.SIZES) for _ in range(2)]
         places = [published.origin(SHAPE_XYZ, size, rng) for size in sizes]
-        a, b = (np.asarray(place, float) for place in places)
-        found = overlap(a, np.asarray(sizes[0], float), b, np.asarray(sizes[1], float))
+        a, b = (np.asarray(place) for place in places)
+        found = overlap(a, np.asarray(sizes[0]), b, np.asarray(sizes[1]))
         assert found == pytest.approx(published.iou(places[0], sizes[0], places[1], sizes[1]))
 
 
@@ -49,16 +49,47 @@ def test_pairs_of_a_volume_without_its_margins_have_the_published_distribution()
 def test_a_crop_of_its_own_size_has_the_published_voxels() -> None:
     volume = np.random.default_rng(0).random((40, 50, 60)).astype(np.float32)
     theirs = published.cut(volume, (3, 4, 5), (16, 20, 24), (16, 20, 24))
-    assert np.allclose(resample_box(volume, (3, 4, 5), (16, 20, 24), (16, 20, 24)), theirs, atol=1e-6)
+    assert np.allclose(resize_box(volume, (3, 4, 5), (16, 20, 24), (16, 20, 24)), theirs, atol=1e-6)
 
 
-def test_halving_a_smooth_crop_gives_nearly_the_published_voxels() -> None:
-    """Theirs is blurred against aliasing and ours is not (as TorchIO's affine is not): on smooth voxels both agree inside."""
-    z, y, x = np.meshgrid(*[np.arange(48)] * 3, indexing="ij")
-    volume = (0.5 + 0.4 * np.sin(x / 9) * np.cos(y / 11) * np.sin(z / 13)).astype(np.float32)
-    theirs = published.cut(volume, (4, 4, 4), (32, 32, 32), (16, 16, 16))
-    ours = resample_box(volume, (4, 4, 4), (32, 32, 32), (16, 16, 16))
-    assert np.abs(ours - theirs)[2:-2, 2:-2, 2:-2].max() < 0.01
+@pytest.mark.parametrize(
+    ("size", "side"), [(s, published.CROP) for s in published.SIZES] + [(s, published.WINDOW) for s in published.WINDOWS]
+)
+def test_crops_of_every_size_have_the_published_voxels(size: published.Corner, side: published.Corner) -> None:
+    """Antialiased where they shrink, on noise, to the last bit of float32."""
+    volume = np.random.default_rng(0).random((128, 128, 100)).astype(np.float32)
+    theirs = published.cut(volume, (3, 4, 2), size, side)
+    ours = resize_box(volume.transpose(2, 0, 1), (2, 3, 4), (size[2], *size[:2]), (side[2], *side[:2])).transpose(1, 2, 0)
+    assert np.abs(ours - theirs).max() < 1e-6
+
+
+def _shares(pairs: np.ndarray, local: np.ndarray) -> tuple[float, float]:
+    """How many local boxes lie whole in a global one, and how many touch neither; (N, 2, 2, 3) and (N, 2, 3)."""
+    (starts, sizes), (start, size) = pairs.transpose(2, 0, 1, 3), local[:, None].transpose(2, 0, 1, 3)
+    common = np.minimum(starts + sizes, start + size) - np.maximum(starts, start)
+    return (common == size).all(-1).any(1).mean(), 1 - (common > 0).all(-1).any(1).mean()
+
+
+def test_local_boxes_lie_in_global_ones_as_often_as_published() -> None:
+    """One local box of 1,500 pairs each: both shares within 4 standard errors; boxes kept whole in the hull are far from both."""
+    old, new, axes, count = random.Random(3), np.random.default_rng(4), [2, 0, 1], 1500
+    pairs, theirs = [], []
+    ours: dict[LocalBox, list[np.ndarray]] = {"published": [], "hull": []}
+    shape = (SHAPE_XYZ[2], SHAPE_XYZ[0], SHAPE_XYZ[1])
+    for _ in range(count):
+        a, size_a, b, size_b = published.overlapping(SHAPE_XYZ, old)
+        pair = np.array([[a, size_a], [b, size_b]])[:, :, axes]
+        pairs.append(pair)
+        theirs.append(np.array(published.draw_windows(SHAPE_XYZ, a, size_a, b, size_b, old)[0])[:, axes])
+        for corners, found in ours.items():
+            boxes = Boxes(start=pair[:, 0], size=pair[:, 1])
+            box = draw_local_boxes(boxes, shape, Views3D().local_boxes, 1, new, corners=corners)
+            found.append(np.array([box.start[0], box.size[0]]))
+    shares = (_shares(np.array(pairs), np.array(local)) for local in (theirs, ours["published"], ours["hull"]))
+    for share, other, hull in zip(*shares, strict=True):
+        error = np.sqrt(2 * share * (1 - share) / count)
+        assert abs(share - other) < 4 * error
+        assert abs(share - hull) > 4 * error
 
 
 def test_the_score_counts_tissue_now_and_two_slices_on() -> None:

@@ -24,6 +24,8 @@ from crossdim.training.data.views.packing import pack, unpack
 seeds = st.integers(0, 2**32 - 1)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SIDE = (16, 24, 20)
+REFERENCE = (32, 48, 20)
+SIZES = [(20, 24, 22), (24, 12, 20)]
 
 
 def on_device(array: np.ndarray) -> torch.Tensor:
@@ -91,11 +93,14 @@ def test_turning_is_pillows(angle: float, side: int, flip: bool) -> None:
 def test_flat_views_of_a_batch_are_those_of_numpy() -> None:
     rng = np.random.default_rng(1)
     images = [rng.random((int(h), int(w))).astype(np.float32) for h, w in rng.integers(60, 120, (6, 2))]
-    plans = [views_2d.draw_plan_2d((i.shape[0], i.shape[1]), rng, count=3, side=48, area=(0.05, 1.0), holes=3) for i in images]
+    plans = [
+        views_2d.draw_plan_2d((i.shape[0], i.shape[1]), rng, count=3, side=48, reference=96, area=(0.05, 1.0), holes=3)
+        for i in images
+    ]
     tensors = batched(
         [{"source": i, "shape": np.array(i.shape), **pack(plan, "p")} for i, plan in zip(images, plans, strict=True)]
     )
-    found = views_2d_torch.make_views_2d(tensors["source"], tensors["shape"], unpack(views_2d.Plan2D, tensors, "p"), 48, 15)
+    found = views_2d_torch.make_views_2d(tensors["source"], tensors["shape"], unpack(views_2d.Plan2D, tensors, "p"), 48, 96, 15)
     for number, (image, plan) in enumerate(zip(images, plans, strict=True)):
         clean, corrupted = views_2d.make_views_2d(image, plan, 48, 15)
         assert np.abs(found[0][number].cpu().numpy() - clean).max() < 1e-5
@@ -106,47 +111,49 @@ def test_flat_views_of_a_batch_are_those_of_numpy() -> None:
 
 
 def volumes_and_plans(count: int, swaps: int = 60) -> tuple[list[np.ndarray], list[views_3d.Plan3D]]:
-    """Volumes of different sizes; boxes reach to all their borders and beyond them."""
+    """Volumes of different sizes; boxes of two sizes at any of their borders, one shrunk along the depth and one enlarged."""
     rng = np.random.default_rng(2)
     volumes = [rng.random(tuple(rng.integers(24, 40, 3))).astype(np.float32) for _ in range(count)]
-    starts = [rng.uniform(-3, 2, (2, 3)) for _ in volumes]
-    ends = [v.shape + rng.uniform(-2, 3, (2, 3)) for v in volumes]
-    boxes = [Boxes(start=start, size=end - start) for start, end in zip(starts, ends, strict=True)]
-    return volumes, [views_3d.draw_plan_3d(box, SIDE, swaps, rng) for box in boxes]
+    boxes = [Boxes(start=rng.integers(0, np.array(v.shape) - SIZES + 1), size=np.array(SIZES)) for v in volumes]
+    return volumes, [views_3d.draw_plan_3d(box, SIDE, REFERENCE, swaps, rng) for box in boxes]
 
 
 def solid_batch(volumes: list[np.ndarray], plans: list[views_3d.Plan3D]) -> dict[str, torch.Tensor]:
     rows = [
-        {
-            "source": v,
-            "shape": np.array(v.shape),
-            "affine": p.placement.affine(SIDE),
-            **pack(p.corruption, "p"),
-        }
+        {"source": v, "affine": p.placement.affine(SIDE), **pack(p.placement.boxes, "p"), **pack(p.corruption, "p")}
         for v, p in zip(volumes, plans, strict=True)
     ]
     return batched(rows)
 
 
-def test_interpolation_is_scipys_inside_and_beyond_every_volumes_own_border() -> None:
+def clean_views(t: dict[str, torch.Tensor]) -> torch.Tensor:
+    return views_3d_torch.resample(views_3d_torch.resize_boxes(t["source"], t["p.start"], t["p.size"], SIZES, SIDE), t["affine"])
+
+
+def test_boxes_are_cut_resized_and_turned_as_by_numpy() -> None:
+    """Volumes of different sizes in one padded batch; turned views show some of what lies outside of their box."""
     volumes, plans = volumes_and_plans(6)
-    t = solid_batch(volumes, plans)
-    found = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE).cpu().numpy()
-    beyond = 0
+    found = clean_views(solid_batch(volumes, plans)).cpu().numpy()
+    outside = 0
     for views, volume, plan in zip(found, volumes, plans, strict=True):
-        for view, affine in zip(views, plan.placement.affine(SIDE), strict=True):
-            expected = views_3d.resample(volume, affine, SIDE)
-            beyond += (expected == 0).sum()
-            assert np.abs(view - expected).max() < 1e-5
-    assert beyond > 10_000
+        expected = views_3d.place_views(volume, plan.placement, SIDE)
+        outside += (expected == expected.min(axis=(1, 2, 3), keepdims=True)).sum()
+        assert np.abs(views - expected).max() < 1e-5
+    assert outside > 5_000
 
 
-def test_a_box_at_the_border_without_a_turn_keeps_its_outermost_voxels() -> None:
-    """Places that lie on the border itself are inside, as for SciPy."""
+def test_a_box_of_its_own_size_is_a_copy() -> None:
+    volume = np.random.default_rng(0).random((30, 31, 32)).astype(np.float32)
+    start, size = torch.tensor([[[3, 4, 5]]], device=DEVICE), torch.tensor([[SIDE]], device=DEVICE)
+    found = views_3d_torch.resize_boxes(on_device(volume)[None], start, size, [SIDE], SIDE)[0, 0].cpu().numpy()
+    assert np.array_equal(found, volume[3 : 3 + SIDE[0], 4 : 4 + SIDE[1], 5 : 5 + SIDE[2]])
+
+
+def test_a_view_without_a_turn_keeps_its_outermost_voxels() -> None:
+    """Places that lie on the border itself are inside."""
     volume = np.random.default_rng(0).random(SIDE).astype(np.float32)
     plain = np.concatenate([np.eye(3), np.zeros((3, 1))], axis=1)
-    shape = torch.tensor([SIDE], device=DEVICE)
-    found = views_3d_torch.resample(on_device(volume)[None], shape, on_device(plain)[None, None], SIDE)[0, 0]
+    found = views_3d_torch.resample(on_device(volume)[None, None], on_device(plain)[None, None])[0, 0]
     assert np.abs(found.cpu().numpy() - volume).max() < 1e-5
 
 
@@ -157,19 +164,19 @@ def test_swaps_one_after_the_other_are_numpys(seed: int, times: int) -> None:
     rng = np.random.default_rng(seed)
     views = rng.random((3, 6, 7, 12)).astype(np.float32)
     swaps = rng.integers(0, (3, 4, 5), (3, times, 2, 3))
-    found = views_3d_torch.swap_patches(on_device(views), on_device(swaps)).cpu().numpy()
-    assert np.array_equal(found, [views_3d.swap_patches(view, swap) for view, swap in zip(views, swaps, strict=True)])
+    found = views_3d_torch.swap_patches(on_device(views), on_device(swaps), (4, 4, 8)).cpu().numpy()
+    assert np.array_equal(found, [views_3d.swap_patches(view, swap, (4, 4, 8)) for view, swap in zip(views, swaps, strict=True)])
 
 
 def test_solid_views_of_a_batch_are_those_of_numpy_where_noise_is_given() -> None:
     volumes, plans = volumes_and_plans(5)
     t = solid_batch(volumes, plans)
     noise = np.random.default_rng(3).standard_normal((5, 2, *SIDE), np.float32)
-    clean = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE)
-    found = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p"), on_device(noise)).cpu().numpy()
+    clean = clean_views(t)
+    found = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p"), REFERENCE, on_device(noise)).cpu().numpy()
     for number, (volume, plan) in enumerate(zip(volumes, plans, strict=True)):
-        expected, _ = views_3d.make_views_3d(volume, plan, SIDE)
-        assert np.abs(found[number] - views_3d.corrupt(expected, plan.corruption, noise[number])).max() < 1e-4
+        expected, _ = views_3d.make_views_3d(volume, plan, SIDE, REFERENCE)
+        assert np.abs(found[number] - views_3d.corrupt(expected, plan.corruption, REFERENCE, noise[number])).max() < 1e-4
 
 
 def test_noise_belongs_to_the_sample_and_not_to_its_batch() -> None:
@@ -196,12 +203,12 @@ def test_both_ways_of_rendering_have_the_same_statistics() -> None:
     """What noise leaves of equal plans: skewness, extremes and roughness of 300 views a way; Kolmogorov-Smirnov, p above 0.01."""
     rng = np.random.default_rng(4)
     volume = ndimage.gaussian_filter(rng.random((32, 32, 32)), 2).astype(np.float32) * 3 - 1
-    boxes = Boxes(start=np.full((2, 3), 4.0), size=np.full((2, 3), 22.0))
-    plans = [views_3d.draw_plan_3d(boxes, SIDE, 5, rng) for _ in range(150)]
+    boxes = Boxes(start=np.full((2, 3), 4), size=np.array([SIZES[0]] * 2))
+    plans = [views_3d.draw_plan_3d(boxes, SIDE, REFERENCE, 5, rng) for _ in range(150)]
     t = solid_batch([volume] * 150, plans)
-    clean = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE)
-    device = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p")).flatten(0, 1).cpu().numpy()
-    numpy = np.concatenate([views_3d.make_views_3d(volume, plan, SIDE)[1] for plan in plans])
+    clean = clean_views(t)
+    device = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p"), REFERENCE).flatten(0, 1).cpu().numpy()
+    numpy = np.concatenate([views_3d.make_views_3d(volume, plan, SIDE, REFERENCE)[1] for plan in plans])
     for statistic in (
         lambda view: stats.skew(view, axis=None),
         lambda view: view.max(),
@@ -216,14 +223,14 @@ def test_nothing_is_made_on_another_device_than_the_batch_is_on() -> None:
     """Tensors without memory stand for an accelerator: arithmetic that mixes them with others of the CPU is refused."""
     volumes, plans = volumes_and_plans(2)
     t = {name: tensor.to("meta") for name, tensor in solid_batch(volumes, plans).items()}
-    clean = views_3d_torch.resample(t["source"], t["shape"], t["affine"], SIDE)
-    corrupted = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p"), clean)
+    clean = clean_views(t)
+    corrupted = views_3d_torch.corrupt(clean, unpack(views_3d.Corruption, t, "p"), REFERENCE, clean)
     assert corrupted.is_meta
-    plan = views_2d.draw_plan_2d((30, 30), np.random.default_rng(0), count=2, side=16, area=(0.3, 1.0), holes=2)
+    plan = views_2d.draw_plan_2d((30, 30), np.random.default_rng(0), count=2, side=16, reference=16, area=(0.3, 1.0), holes=2)
     image = {"source": np.zeros((30, 30), np.uint8), "shape": np.array([30, 30]), "scale": np.ones(2, np.float32)}
     t = {name: tensor.to("meta") for name, tensor in batched([image | pack(plan, "p")] * 2).items()}
     unit = filters_torch.to_unit_range(t["source"], t["scale"])
-    assert views_2d_torch.make_views_2d(unit, t["shape"], unpack(views_2d.Plan2D, t, "p"), 16, 4)[1].is_meta
+    assert views_2d_torch.make_views_2d(unit, t["shape"], unpack(views_2d.Plan2D, t, "p"), 16, 16, 4)[1].is_meta
 
 
 def test_plans_travel_whole() -> None:

@@ -20,7 +20,8 @@ from crossdim.training.data.collate import STREAMS
 from crossdim.training.data.order import rng_at
 from crossdim.training.data.views import image_of, views_2d, views_3d_torch
 from crossdim.training.methods.base import MethodConfig, Step
-from crossdim.training.methods.cdssl_p3d import CdsslP3D, Views3D
+from crossdim.training.methods.cdssl_p3d import CdsslP3D
+from crossdim.training.methods.cdssl_views import Views3D
 from crossdim.training.methods.image_to_volume import (
     IMAGE_TO_VOLUME,
     ImageToVolume,

@@ -13,6 +13,7 @@ from crossdim.training.config.optimizers import Sgd
 from crossdim.training.methods.base import Step
 from crossdim.training.objectives.pcrlv2 import (
     Pair,
+    draw_levels,
     local_similarity,
     restoration,
     scale_weight,
@@ -67,7 +68,18 @@ def test_equal_local_terms_give_their_value() -> None:
     """The normaliser is 2 x 6, not 6."""
     z = torch.randn(3, 5)
     levels = [_pair(z, z)] * 3
-    assert local_similarity(levels, levels, [levels] * 6, np.random.default_rng(0)).item() == pytest.approx(-1)
+    for mode in ("random", "all"):
+        drawn = draw_levels(np.random.default_rng(0), 3, 6, mode)
+        assert local_similarity(levels, levels, [levels] * 6, drawn).item() == pytest.approx(-1)
+
+
+def test_one_level_or_every_level_is_compared() -> None:
+    one = draw_levels(np.random.default_rng(0), 3, 6, "random")
+    assert [len(levels) for pair in one.local for levels in pair] == [1] * 12
+    assert len(one.compared) == 1
+    assert one.projected == {*one.compared, *(levels[0] for pair in one.local for levels in pair)}
+    every = draw_levels(np.random.default_rng(0), 3, 6, "all")
+    assert (every.compared, every.projected, len(every.local)) == ((0, 1, 2), {0, 1, 2}, 6)
 
 
 def test_levels_are_drawn_evenly_and_alike_on_every_rank() -> None:

@@ -15,7 +15,7 @@ from crossdim.training.data.views.source import Floats, normalise
 
 #: Type of a plan's fields: NumPy arrays when it is drawn, tensors with a batch axis in front when it is rendered.
 T = TypeVar("T")
-#: Range of the blur's deviation, pixels; half of the views are blurred.
+#: Range of the blur's deviation, pixels of a view of the reference side; half of the views are blurred.
 BLUR_SIGMA = (0.1, 2.0)
 
 
@@ -43,18 +43,27 @@ class Plan2D(Generic[T]):
 
 
 def draw_plan_2d(
-    shape_HW: tuple[int, int], rng: np.random.Generator, *, count: int, side: int, area: tuple[float, float], holes: int
+    shape_HW: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    count: int,
+    side: int,
+    reference: int,
+    area: tuple[float, float],
+    holes: int,
 ) -> Plan2D[Array]:
     """Draw the plan of several views of an image.
 
     Rotation by up to 10 degrees either way, a flip with probability 1/2, blur with probability 1/2, brightness and contrast by
-    0.6 .. 1.4. PCRLv2's grayscale, saturation and hue have no effect on one channel and are left out.
+    0.6 .. 1.4. PCRLv2's grayscale, saturation and hue have no effect on one channel and are left out. The blur is in proportion
+    to the side of a view (ours), so that it leaves as much of a texture in small views as in those it was published for.
 
     Args:
         shape_HW: of the image, pixels.
         rng: source of the draws.
         count: number of views.
         side: of a view, pixels.
+        reference: the side for which the blur was published, pixels.
         area: smallest and largest fraction of the image that a rectangle covers; its aspect ratio is 3/4 .. 4/3.
         holes: cut-out squares of each view.
 
@@ -66,7 +75,7 @@ def draw_plan_2d(
         edges=edges,
         angle_deg=rng.uniform(-10, 10, count),
         flip=rng.random(count) < 0.5,
-        blur_sigma=np.where(rng.random(count) < 0.5, rng.uniform(*BLUR_SIGMA, count), 0),
+        blur_sigma=np.where(rng.random(count) < 0.5, rng.uniform(*BLUR_SIGMA, count) * (side / reference), 0),
         brightness=rng.uniform(0.6, 1.4, count),
         contrast=rng.uniform(0.6, 1.4, count),
         holes=rng.integers(0, side, (count, holes, 2)),

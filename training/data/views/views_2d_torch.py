@@ -80,7 +80,9 @@ def rotate_and_flip(images_NSS: Tensor, angle_deg_N: Tensor, flip_N: Tensor) -> 
     return sampled * inside_NSS
 
 
-def adjust_photometry(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Tensor, contrast_N: Tensor) -> Tensor:
+def adjust_photometry(
+    images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Tensor, contrast_N: Tensor, *, largest_sigma: float
+) -> Tensor:
     """:func:`.views_2d.adjust_photometry` of several square images.
 
     Args:
@@ -88,11 +90,12 @@ def adjust_photometry(images_NSS: Tensor, blur_sigma_N: Tensor, brightness_N: Te
         blur_sigma_N: pixels.
         brightness_N: factors.
         contrast_N: factors around the mean.
+        largest_sigma: bound of the blur, pixels.
 
     Returns:
         (N, S, S), unit range.
     """
-    blur_NSS = build_gaussian_matrices(blur_sigma_N, images_NSS.shape[-1], BLUR_SIGMA[1])
+    blur_NSS = build_gaussian_matrices(blur_sigma_N, images_NSS.shape[-1], largest_sigma)
     lit = (blur_NSS @ images_NSS @ blur_NSS.mT * brightness_N[:, None, None].float()).clamp(0, 1)
     mean = lit.mean(dim=(1, 2), keepdim=True)
     return ((lit - mean) * contrast_N[:, None, None].float() + mean).clamp(0, 1)
@@ -117,7 +120,7 @@ def cut_out(images_NSS: Tensor, holes_NK2: Tensor, side: int) -> Tensor:
 
 
 def make_views_2d(
-    images_BHW: Tensor, shapes_B2: Tensor, plan: Plan2D[Tensor], side: int, hole_side: int
+    images_BHW: Tensor, shapes_B2: Tensor, plan: Plan2D[Tensor], side: int, reference: int, hole_side: int
 ) -> tuple[Tensor, Tensor]:
     """:func:`.views_2d.make_views_2d` of a batch.
 
@@ -126,6 +129,7 @@ def make_views_2d(
         shapes_B2: own rows and columns of each image.
         plan: fields (B, V, ...).
         side: of the views, pixels.
+        reference: the side for which the blur was published, pixels.
         hole_side: of cut-out squares, pixels.
 
     Returns:
@@ -136,5 +140,6 @@ def make_views_2d(
         crop_and_resize(images_BHW, shapes_B2, plan.edges, side).flatten(0, 1), plan.angle_deg.flatten(), plan.flip.flatten()
     )
     factors = (factor.flatten() for factor in (plan.blur_sigma, plan.brightness, plan.contrast))
-    corrupted_NSS = cut_out(normalise(adjust_photometry(clean_NSS, *factors), (1, 2)), plan.holes.flatten(0, 1), hole_side)
+    lit_NSS = adjust_photometry(clean_NSS, *factors, largest_sigma=BLUR_SIGMA[1] * side / reference)
+    corrupted_NSS = cut_out(normalise(lit_NSS, (1, 2)), plan.holes.flatten(0, 1), hole_side)
     return clean_NSS.view(*shape, side, side), corrupted_NSS.view(*shape, side, side)

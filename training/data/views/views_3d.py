@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic
 
 import numpy as np
@@ -13,10 +14,12 @@ from crossdim.training.data.views.boxes import Boxes, Reals, Side3
 from crossdim.training.data.views.source import Floats, normalise
 from crossdim.training.data.views.views_2d import T
 
-#: Largest deviation of the blur along an axis, voxels.
-BLUR_SIGMA = 2.0
-#: Size of the patches that are swapped, (D, H, W); code: PCRLv2 data.py, there (8, 4, 4) as (x, y, z).
+#: Largest deviation of the blur along an axis, voxels, and of the noise, unit range, in views of the reference side.
+BLUR_SIGMA, NOISE = 2.0, 0.25
+#: Size of the patches that are swapped in views of the reference side, (D, H, W); code: PCRLv2 data.py, (8, 4, 4) as (x, y, z).
 SWAP_PATCH: Side3 = (4, 4, 8)
+#: Deviations of the antialiasing Gaussian at which it is cut off: scikit-image's.
+TRUNCATE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +27,7 @@ class Placement:
     """Where V views lie in the volume.
 
     Attributes:
-        boxes: of the volume, before they are rotated and scaled about their centres.
+        boxes: of the volume; they are resized to the side of a view, then rotated and scaled about their centres.
         angles_deg: (V, 3) about each axis.
         scales: (V, 3) along each axis.
         flip: (V,) whether left and right are exchanged. Depth and rows never are.
@@ -36,13 +39,15 @@ class Placement:
     flip: Array
 
     def affine(self, side: Side3) -> Reals:
-        """(V, 3, 4): maps voxel (d, h, w, 1) of a view of ``side`` voxels to coordinates in the volume, in voxels."""
-        step = self.boxes.size / side * self.scales
-        matrix = rotation(self.angles_deg) * step[:, None, :]
+        """(V, 3, 4): maps voxel (d, h, w, 1) of a view of ``side`` voxels to a voxel of its box resized to ``side``.
+
+        Angles are those of the volume, whatever the shape of a resized voxel.
+        """
+        step = self.boxes.size / side
+        matrix = rotation(self.angles_deg) * (step * self.scales)[:, None, :] / step[:, :, None]
         matrix[:, :, 2] *= np.where(self.flip, -1, 1)[:, None]
-        centre = self.boxes.start + (self.boxes.size - 1) / 2
-        offset = centre - matrix @ ((np.asarray(side) - 1) / 2)
-        return np.concatenate([matrix, offset[:, :, None]], axis=2)
+        centre = (np.asarray(side) - 1) / 2
+        return np.concatenate([matrix, (centre - matrix @ centre)[:, :, None]], axis=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +77,19 @@ class Plan3D:
     corruption: Corruption[Array]
 
 
-def draw_plan_3d(boxes: Boxes, side: Side3, swaps: int, rng: np.random.Generator) -> Plan3D:
+def draw_plan_3d(boxes: Boxes, side: Side3, reference: Side3, swaps: int, rng: np.random.Generator) -> Plan3D:
     """Draw the plan of views whose boxes are given.
 
     Rotation by up to 10 degrees about each axis, scale 0.9 .. 1.1, a left-right flip with probability 1/2; blur, noise and
     gamma always (TorchIO's defaults, as PCRLv2 uses them).
 
+    Blur and swapped patches are in proportion to the side of a view, and noise to the square root of its voxels, so that a part
+    of the body is distorted alike in small and large views (ours: the published sizes are for the published sides).
+
     Args:
         boxes: of V views.
         side: of a view, voxels (D, H, W).
+        reference: the side for which the distortions were published.
         swaps: pairs of patches that are swapped.
         rng: source of the draws.
 
@@ -94,19 +103,34 @@ def draw_plan_3d(boxes: Boxes, side: Side3, swaps: int, rng: np.random.Generator
         scales=rng.uniform(0.9, 1.1, (count, 3)),
         flip=rng.random(count) < 0.5,
     )
+    relative = np.asarray(side) / reference
     corruption = Corruption(
-        blur_sigma=rng.uniform(0, BLUR_SIGMA, (count, 3)),
-        noise_deviation=rng.uniform(0, 0.25, count),
+        blur_sigma=rng.uniform(0, BLUR_SIGMA, (count, 3)) * relative,
+        noise_deviation=rng.uniform(0, NOISE, count) * np.sqrt(relative.prod()),
         noise_seed=np.asarray(rng.integers(2**63 - 1)),
         log_gamma=rng.uniform(-0.3, 0.3, count),
-        swaps=_draw_patch_starts(side, (count, swaps, 2), rng),
+        swaps=_draw_patch_starts(side, swap_patch(side, reference), (count, swaps, 2), rng),
     )
     return Plan3D(placement=placement, corruption=corruption)
 
 
-def _draw_patch_starts(side: Side3, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def swap_patch(side: Side3, reference: Side3) -> Side3:
+    """Size of the patches that are swapped in a view, voxels (D, H, W).
+
+    Args:
+        side: of the view, voxels (D, H, W).
+        reference: the side for which :data:`SWAP_PATCH` is the size.
+
+    Returns:
+        At least one voxel along each axis.
+    """
+    d, h, w = (max(1, round(n * s / r)) for n, s, r in zip(SWAP_PATCH, side, reference, strict=True))
+    return d, h, w
+
+
+def _draw_patch_starts(side: Side3, patch: Side3, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """First voxels of patches inside a view, of the given shape before the axis of coordinates."""
-    room = [max(1, whole - patch + 1) for whole, patch in zip(side, SWAP_PATCH, strict=True)]
+    room = [max(1, whole - part + 1) for whole, part in zip(side, patch, strict=True)]
     return rng.integers(0, room, (*shape, 3))
 
 
@@ -123,28 +147,91 @@ def rotation(angles_deg: Reals) -> Reals:
     return matrix
 
 
-def resample(volume_DHW: Floats, affine: Reals, side: Side3) -> Floats:
-    """A view of a volume, in one linear interpolation; 0 (air) beyond the centres of the outermost voxels.
+@lru_cache(maxsize=256)
+def build_resize_matrix(length: int, side: int) -> Floats:
+    """The matrix that resizes an axis, antialiased where it shrinks.
 
-    Equals ``scipy.ndimage.affine_transform`` of order 1, as eight gathers for all voxels at once: 2.4 times as fast.
+    A Gaussian with a deviation of (length / side - 1) / 2 voxels, if that is positive, then linear interpolation at the centres
+    of the new voxels; voxels beyond an end are mirrored about the outermost one (d c b | a b c d | c b a). That is
+    ``skimage.transform.resize`` of order 1, with which PCRLv2 resizes crops.
 
     Args:
-        volume_DHW: unit range.
-        affine: (3, 4), voxel of the view to coordinates in the volume.
+        length: of the axis, voxels.
+        side: of the result, voxels.
+
+    Returns:
+        (side, length), read-only; rows sum to 1.
+    """
+    step = length / side
+    centre = (np.arange(side) + 0.5) * step - 0.5
+    below = np.floor(centre)
+    sigma = max(0.0, (step - 1) / 2)
+    reach = int(TRUNCATE * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (sigma or 1.0)) ** 2)
+    matrix = np.zeros((side, length))
+    rows = np.arange(side)
+    for tap, weight in zip(range(-reach, reach + 1), taps / taps.sum(), strict=True):
+        for neighbour, share in ((below, 1 - (centre - below)), (below + 1, centre - below)):
+            np.add.at(matrix, (rows, _mirror(neighbour.astype(int), length, tap)), weight * share)
+    narrow = matrix.astype(np.float32)
+    narrow.flags.writeable = False
+    return narrow
+
+
+def _mirror(voxels: Array, length: int, tap: int) -> Array:
+    """The voxels ``tap`` away from others, all of them mirrored into the axis."""
+    if length == 1:
+        return np.zeros_like(voxels)
+    period = 2 * (length - 1)
+
+    def inside(places: Array) -> Array:
+        places = np.abs(places) % period
+        return np.asarray(np.minimum(places, period - places))
+
+    # The neighbour of a new voxel is mirrored first, and then its own neighbours are: the two filters follow each other.
+    return inside(inside(voxels) + tap)
+
+
+def resize_box(volume_DHW: Floats, start: Side3 | Array, size: Side3 | Array, side: Side3) -> Floats:
+    """Resize a box of a volume to ``side`` voxels, see :func:`build_resize_matrix`.
+
+    Args:
+        volume_DHW: any range.
+        start: first voxel (D, H, W).
+        size: voxels (D, H, W); the box lies in the volume.
+        side: of the result, voxels (D, H, W).
+
+    Returns:
+        ``side`` voxels (D, H, W), float32.
+    """
+    box = volume_DHW[tuple(slice(int(first), int(first) + int(count)) for first, count in zip(start, size, strict=True))]
+    over_d, over_h, over_w = (build_resize_matrix(int(count), to) for count, to in zip(size, side, strict=True))
+    flat = over_d @ np.ascontiguousarray(box).reshape(len(box), -1)
+    return np.asarray(over_h @ flat.reshape(side[0], *box.shape[1:]) @ over_w.T)
+
+
+def resample(box_DHW: Floats, affine: Reals, side: Side3) -> Floats:
+    """A view of a resized box, by linear interpolation; outside of the box it is the least value of the box, as in TorchIO.
+
+    A voxel is outside if its centre is outside of all voxels of the box (ITK's rule); half a voxel beyond the outermost centres,
+    these voxels extend. Equals ``scipy.ndimage.affine_transform`` of order 1 inside, as eight gathers for all voxels at once: 2.4
+    times as fast.
+
+    Args:
+        box_DHW: unit range, contiguous.
+        affine: (3, 4), voxel of the view to voxel of the box.
         side: of the view, voxels (D, H, W).
 
     Returns:
         (*side,) float32.
     """
-    if not volume_DHW.flags.c_contiguous:  # a part of a larger one: only the box that is read is made contiguous
-        volume_DHW, affine = _contiguous_box(volume_DHW, affine, side)
-    flat, (_, height, width) = volume_DHW.reshape(-1), volume_DHW.shape
+    flat, (_, height, width) = box_DHW.reshape(-1), box_DHW.shape
     first = np.zeros(side, np.intp)
     inside = np.ones(side, bool)
     parts = []
-    for row, length, step in zip(affine, volume_DHW.shape, (height * width, width, 1), strict=True):
+    for row, length, step in zip(affine, box_DHW.shape, (height * width, width, 1), strict=True):
         place = _coordinates_along(row, side)
-        inside &= (place >= 0) & (place <= length - 1)
+        inside &= (place >= -0.5) & (place <= length - 0.5)
         np.clip(place, 0, length - 1, out=place)
         voxel = np.minimum(place.astype(np.int32), max(0, length - 2))
         parts.append(np.subtract(place, voxel, out=place))
@@ -158,16 +245,7 @@ def resample(volume_DHW: Floats, affine: Reals, side: Side3) -> Floats:
 
     near = _interpolate(row_at(0), row_at(width), y)
     far = _interpolate(row_at(height * width), row_at(height * width + width), y)
-    return np.asarray(np.clip(_interpolate(near, far, z) * inside, 0, 1))
-
-
-def _contiguous_box(volume_DHW: Floats, affine: Reals, side: Side3) -> tuple[Floats, Reals]:
-    """The box of a volume that a view reads, with a margin of one voxel, as a contiguous array, and the affine map into it."""
-    corners = np.stack(np.meshgrid(*([0, n - 1] for n in side), indexing="ij"), axis=-1).reshape(-1, 3) @ affine[:, :3].T
-    low = np.clip(np.floor(corners.min(axis=0) + affine[:, 3]) - 1, 0, np.array(volume_DHW.shape) - 1).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0) + affine[:, 3]) + 2, low + 1, volume_DHW.shape).astype(int)
-    box = volume_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return np.ascontiguousarray(box), np.concatenate([affine[:, :3], affine[:, 3:] - low[:, None]], axis=1)
+    return np.asarray(np.where(inside, _interpolate(near, far, z), box_DHW.min()))
 
 
 def _coordinates_along(row: Reals, side: Side3) -> Floats:
@@ -185,47 +263,32 @@ def _interpolate(one: Floats, two: Floats, part: Floats) -> Floats:
     return two
 
 
-def resample_box(volume_DHW: Floats, start: Side3, size: Side3, side: Side3) -> Floats:
-    """Resample a box of a volume to ``side`` voxels, without rotation or flip.
-
-    Args:
-        volume_DHW: unit range.
-        start: first voxel (D, H, W).
-        size: voxels (D, H, W).
-        side: of the result, voxels (D, H, W).
-
-    Returns:
-        ``side`` voxels (D, H, W), float32.
-    """
-    boxes = Boxes(start=np.asarray(start, float)[None], size=np.asarray(size, float)[None])
-    plain = Placement(boxes=boxes, angles_deg=np.zeros((1, 3)), scales=np.ones((1, 3)), flip=np.zeros(1, bool))
-    return resample(volume_DHW, plain.affine(side)[0], side)
-
-
-def swap_patches(volume_DHW: Floats, swaps: Array) -> Floats:
+def swap_patches(volume_DHW: Floats, swaps: Array, patch: Side3) -> Floats:
     """Swap pairs of small patches, one pair after the other (TorchIO's RandomSwap).
 
     Args:
         volume_DHW: left as it is.
         swaps: (times, 2, 3) first voxels of both patches.
+        patch: size of the patches, voxels (D, H, W).
 
     Returns:
         (D, H, W), a copy with swapped patches.
     """
     volume_DHW = volume_DHW.copy()
     for first, second in swaps:
-        a = tuple(slice(s, s + n) for s, n in zip(first, SWAP_PATCH, strict=True))
-        b = tuple(slice(s, s + n) for s, n in zip(second, SWAP_PATCH, strict=True))
+        a = tuple(slice(s, s + n) for s, n in zip(first, patch, strict=True))
+        b = tuple(slice(s, s + n) for s, n in zip(second, patch, strict=True))
         volume_DHW[a], volume_DHW[b] = volume_DHW[b].copy(), volume_DHW[a].copy()
     return volume_DHW
 
 
-def corrupt(views_VDHW: Floats, corruption: Corruption[Array], noise_VDHW: Floats | None = None) -> Floats:
+def corrupt(views_VDHW: Floats, corruption: Corruption[Array], reference: Side3, noise_VDHW: Floats | None = None) -> Floats:
     """Blur, noise, gamma, swaps and normalisation of every view; all of them always, as in PCRLv2.
 
     Args:
         views_VDHW: clean views.
         corruption: the random decisions.
+        reference: the side for which the distortions were published, voxels (D, H, W).
         noise_VDHW: standard normal numbers; None draws them from the plan's seed, in float32.
 
     Returns:
@@ -233,26 +296,45 @@ def corrupt(views_VDHW: Floats, corruption: Corruption[Array], noise_VDHW: Float
     """
     if noise_VDHW is None:
         noise_VDHW = np.random.default_rng(int(corruption.noise_seed)).standard_normal(views_VDHW.shape, np.float32)
+    _, depth, height, width = views_VDHW.shape
+    patch = swap_patch((depth, height, width), reference)
     corrupted = []
     for number, view in enumerate(views_VDHW):
         blurred = ndimage.gaussian_filter(view, corruption.blur_sigma[number])
         noisy = blurred + noise_VDHW[number] * np.float32(corruption.noise_deviation[number])
         # Noise makes values negative, for which a power is undefined: the sign is kept, as TorchIO does.
         bent = np.copysign(np.abs(noisy) ** np.exp(np.float32(corruption.log_gamma[number])), noisy)
-        corrupted.append(normalise(swap_patches(bent, corruption.swaps[number])))
+        corrupted.append(normalise(swap_patches(bent, corruption.swaps[number], patch)))
     return np.stack(corrupted)
 
 
-def make_views_3d(volume_DHW: Floats, plan: Plan3D, side: Side3) -> tuple[Floats, Floats]:
+def place_views(volume_DHW: Floats, placement: Placement, side: Side3) -> Floats:
+    """Cut, resize, rotate, scale and flip the views of a volume.
+
+    Args:
+        volume_DHW: unit range.
+        placement: of V views.
+        side: of a view, voxels (D, H, W).
+
+    Returns:
+        (V, D, H, W), unit range.
+    """
+    boxes = zip(placement.boxes.start, placement.boxes.size, strict=True)
+    resized = (resize_box(volume_DHW, start, size, side) for start, size in boxes)
+    return np.stack([resample(box, affine, side) for box, affine in zip(resized, placement.affine(side), strict=True)])
+
+
+def make_views_3d(volume_DHW: Floats, plan: Plan3D, side: Side3, reference: Side3) -> tuple[Floats, Floats]:
     """Render the views of a plan.
 
     Args:
         volume_DHW: unit range.
         plan: of V views.
         side: of a view, voxels (D, H, W).
+        reference: the side for which the distortions were published, voxels (D, H, W).
 
     Returns:
         Clean and corrupted views, (V, D, H, W) each; corrupted ones are normalised.
     """
-    clean = np.stack([resample(volume_DHW, affine, side) for affine in plan.placement.affine(side)])
-    return clean, corrupt(clean, plan.corruption)
+    clean = place_views(volume_DHW, plan.placement, side)
+    return clean, corrupt(clean, plan.corruption, reference)
