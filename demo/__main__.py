@@ -25,7 +25,7 @@ from demo.radiographs import LABELS, write_radiographs
 #: Of the run without labels and of the run from labels. Methods, settings and steps were chosen on the validation split of
 #: PneumoniaMNIST, which the demo does not carry: training/recipes/LOG.md.
 UNLABELLED_STEPS, LABELLED_STEPS = 60, 300
-UNLABELLED = ("--recipe", "cdssl-p3d:tiny", "--set", "optimizer.lr=0.003")
+UNLABELLED = ("--recipe", "cdssl-p3d:tiny")
 #: The classes of the radiographs and of the phantom volumes; samples with other labels are left out of the loss.
 CLASSES = json.dumps([*LABELS, *VOLUME_LABELS])
 LABELLED = ("--recipe", "cross-d-supervised:tiny", "--set", f"method.classes={CLASSES}")

@@ -29,7 +29,7 @@ class RecipeSummary(NamedTuple):
 RECIPE_SUMMARIES = {
     "cdssl-p3d": RecipeSummary(74_760, 64, "sgd", 0.001, "auto", 17_111_434),
     "cdssl-p3d:paper": RecipeSummary(74_760, 64, "sgd", 0.001, "auto", 17_111_434),
-    "cdssl-p3d:tiny": RecipeSummary(60, 12, "sgd", 0.03, "auto", 270_106),
+    "cdssl-p3d:tiny": RecipeSummary(60, 12, "sgd", 0.001, "auto", 270_106),
     "cross-d": RecipeSummary(100_000, 128, "sgd", 0.025, "auto", 44_761_860),
     "cross-d:tiny": RecipeSummary(400, 16, "sgd", 0.025, "auto", 545_036),
     "cross-d-supervised": RecipeSummary(100_000, 256, "adamw", 0.001, "auto", 33_217_286),

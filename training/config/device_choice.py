@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from crossdim.training.config.execution import AUTO, Execution
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,18 +52,19 @@ def choose_execution(execution: Execution, devices: Sequence[Device]) -> Executi
     return replace(execution, precision=precision, compiled=compiled)
 
 
-def keep_recorded(execution: Execution, recorded: Mapping[str, Any]) -> Execution:
+def keep_recorded(asked: Settings, recorded: Mapping[str, Any]) -> Settings:
     """Take for ``auto`` what the run was started with.
 
     Args:
-        execution: settings of the step, as they are asked for now.
+        asked: settings, a dataclass, as they are asked for now.
         recorded: those in the run's own configuration; members that it lacks stay ``auto``.
 
     Returns:
         The settings.
     """
-    left = [field.name for field in fields(execution) if getattr(execution, field.name) == AUTO]
-    return replace(execution, **{name: recorded[name] for name in left if name in recorded})
+    left = [field.name for field in fields(asked) if getattr(asked, field.name) == AUTO]  # type: ignore[arg-type]
+    kept = {name: recorded[name] for name in left if name in recorded}
+    return replace(asked, **kept)  # type: ignore[type-var]
 
 
 def describe_choice(asked: Execution, chosen: Execution, devices: Sequence[Device]) -> str:

@@ -102,13 +102,14 @@ def validate_run(
     before = read_identity(run)
     datasets = [source.open() for source in begin_sources(sources, before.identity if before else {})]
     weights = [source.weight for source in sources]
-    asked_method = config.method
-    config = replace(config, method=asked_method.with_labels(_list_labels(datasets)))
+    recorded = before.identity["config"] if before else {}
+    asked_method = keep_recorded(config.method, recorded.get("method", {}))
+    config = replace(config, method=_complete_method(asked_method, datasets, use_gpu=use_gpu))
     problems = _find_data_problems(config, datasets) + _find_world_problems(config, datasets, weights, world)
     problems += _find_label_problems(config.method, datasets)
     if config.mixing.mode == "joint":
         problems += _find_joint_problems(config, datasets)
-    asked = config.compute if before is None else keep_recorded(config.compute, before.identity["config"].get("compute", {}))
+    asked = keep_recorded(config.compute, recorded.get("compute", {}))
     if asked.precision == "bf16" and not use_gpu:
         remedy = "use fp32" if before is None else "this run was started with it: go on with --gpu"
         problems.append(Problem(loc="compute.precision", message=f"{BF16_ON_CPU}; {remedy}"))
@@ -132,7 +133,11 @@ def validate_run(
     if before:
         choices = [describe_kept(chosen, devices)]
     else:
-        choices = [_describe_classes(asked_method, config.method), describe_choice(asked, chosen, devices)]
+        choices = [
+            _describe_classes(asked_method, config.method),
+            describe_choice(asked, chosen, devices),
+            _describe_rendering(asked_method, config.method),
+        ]
     return ValidatedRun(
         config=config, identity=mine, damage=before.damage if before else None, choices=tuple(filter(None, choices))
     )
@@ -170,6 +175,19 @@ def _list_labels(datasets: Sequence[PublishedDataset]) -> tuple[str, ...]:
     """All labels of the samples that are trained on, sorted."""
     found = {label for dataset in datasets for label in pc.unique(dataset.table["label"]).to_pylist()}
     return tuple(sorted(found - {None}))
+
+
+def _complete_method(asked: MethodConfig, datasets: Sequence[PublishedDataset], *, use_gpu: bool) -> MethodConfig:
+    """The settings of a method, with what they leave to the datasets and to the devices."""
+    geometries = frozenset(filter(None, (dataset.pseudo3d for dataset in datasets)))
+    return asked.with_labels(_list_labels(datasets)).for_devices(geometries, use_gpu=use_gpu)
+
+
+def _describe_rendering(asked: MethodConfig, chosen: MethodConfig) -> str:
+    """Say that views are rendered on the GPU, if that was chosen; empty otherwise."""
+    if getattr(asked, "render", None) == AUTO and getattr(chosen, "render", None) == "device":
+        return "views are rendered on the GPU; to change it: --set method.render=workers"
+    return ""
 
 
 def _describe_classes(asked: MethodConfig, chosen: MethodConfig) -> str:

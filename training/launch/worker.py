@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.storage_schema.errors import CollapseError, RunError
@@ -134,7 +135,8 @@ def train(job: Job, rank: int, world: int, device: torch.device, control: StopCo
         RunError: if the checkpoint belongs to another run, the loss is not finite, or this or another rank was requested to
             stop.
     """
-    with control.follow_requests():
+    # Loader threads share the cores already: products of NumPy in one of them that take every core slow all down.
+    with control.follow_requests(), threadpool_limits(1, user_api="blas"):
         request, collapse = _train_until_stop(job, rank, world, device, control)
         if request is Request.STOP:
             if dist.is_initialized():

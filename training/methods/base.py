@@ -73,8 +73,11 @@ class Method(nn.Module, ABC):
     Attributes:
         encoder: what is exported after training.
         encoder_spec: how to rebuild the encoder and prepare its input.
+        drawn: submodules, by name, of which a step may use only a part, see :class:`StepOutput`. Of weights that no step has used
+            the optimizer has no state.
     """
 
+    drawn: ClassVar[frozenset[str]] = frozenset()
     encoder: nn.Module
     encoder_spec: EncoderSpec
 
@@ -148,6 +151,18 @@ class MethodConfig(ABC):
         Returns:
             NumPy arrays by name.
         """
+
+    def for_devices(self, geometries: frozenset[Pseudo3D], *, use_gpu: bool) -> MethodConfig:
+        """Choose what the settings leave to the devices of a run.
+
+        Args:
+            geometries: of the pseudo-3D views of the run's datasets.
+            use_gpu: whether each worker has a GPU.
+
+        Returns:
+            The settings; these themselves if nothing is left open.
+        """
+        return self
 
     def rendered_by_workers(self) -> MethodConfig:
         """The same settings, with which :meth:`draw` returns views and no plans from which the device would render them."""

@@ -55,7 +55,7 @@ from crossdim.training.objectives.pcrlv2 import LevelMode
 
 #: Prefixes of the tensors that hold the plans of global and of local views.
 GLOBAL, LOCAL = "global", "local"
-Render = Literal["workers", "device"]
+Render = Literal["auto", "workers", "device"]
 #: Geometry for plain images, whose datasets have none.
 IMAGE_VIEW = Pseudo3D()
 
@@ -74,7 +74,8 @@ class CdsslP3D(MethodConfig):
         lift: how an image becomes a volume; None for the geometry of its dataset.
         render: where views are rendered from their plans: by NumPy in loader threads (``workers``), or for the whole batch
             on the ``device``. Plans are the same, pixels agree up to rounding, and noise is drawn by the device's own
-            generator.
+            generator. ``auto`` is the device if it is a GPU and all images of the run become volumes alike; what it chose is
+            recorded, and kept by a resume.
     """
 
     kind: ClassVar[str] = "cdssl-p3d"
@@ -88,7 +89,7 @@ class CdsslP3D(MethodConfig):
     flat: Views2D = field(default_factory=Views2D)
     solid: Views3D = field(default_factory=Views3D)
     lift: ImageToVolume | None = None
-    render: Render = "workers"
+    render: Render = "auto"
 
     def __post_init__(self) -> None:
         if self.render not in get_args(Render):
@@ -129,6 +130,21 @@ class CdsslP3D(MethodConfig):
         if sample.presentation is Presentation.SUPERPATCH:
             return self._draw_3d(sample, rng)
         return self._draw_2d(sample, pseudo3d or IMAGE_VIEW, rng)
+
+    def for_devices(self, geometries: frozenset[Pseudo3D], *, use_gpu: bool) -> CdsslP3D:
+        """The same settings with ``render`` chosen, if it was ``auto``.
+
+        Args:
+            geometries: of the pseudo-3D views of the run's datasets; a batch on the device holds images of one.
+            use_gpu: whether each worker has a GPU.
+
+        Returns:
+            Settings without ``auto``.
+        """
+        if self.render != "auto":
+            return self
+        alike = self.lift is not None or len(geometries) <= 1
+        return replace(self, render="device" if use_gpu and alike else "workers")
 
     def rendered_by_workers(self) -> CdsslP3D:
         """The same settings with ``render`` of workers."""

@@ -70,6 +70,8 @@ class LevelHead(nn.Module):
 class PyramidNet(Method):
     """One network for images and volumes; with PCRLv2's U-Net at base width 32 it has 17,111,434 parameters."""
 
+    drawn = frozenset({"heads"})
+
     def __init__(self, backbone: BackboneSettings, level_mode: LevelMode, prepare: Prepare = views_of_batch) -> None:
         super().__init__()
         self.encoder = backbone.encoder()

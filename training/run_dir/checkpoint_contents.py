@@ -6,7 +6,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ def check_contents(state: CheckpointState) -> None:
         raise StorageError(f"it has {len(state.parts)} parts, and compute.sharded is {config.compute.sharded}")
     if not state.parts:
         _check_tensors(state.model, names, "model")
-        _check_optimizer(state, config, optimizer)
+        drawn = {id(parameter) for name in method.drawn for parameter in method.get_submodule(name).parameters()}
+        _check_optimizer(state, config, optimizer, drawn)
     _check_average(state, config, names)
 
 
@@ -91,8 +92,13 @@ def _check_average(state: CheckpointState, config: Pretraining, names: Mapping[s
         _check_tensors(state.average, expected | {"n_averaged": count}, "average")
 
 
-def _check_optimizer(state: CheckpointState, config: Pretraining, optimizer: torch.optim.Optimizer) -> None:
-    """Rates and the like are the configuration's; what is read is the state of each parameter, by its number."""
+def _check_optimizer(
+    state: CheckpointState, config: Pretraining, optimizer: torch.optim.Optimizer, drawn: Collection[int]
+) -> None:
+    """Rates and the like are the configuration's; what is read is the state of each parameter, by its number.
+
+    Those whose ``id`` is among ``drawn`` may have none yet.
+    """
     fresh = optimizer.state_dict()["param_groups"]
     groups, states = state.optimizer.get("param_groups"), state.optimizer.get("state")
     if not isinstance(groups, list) or not isinstance(states, dict) or not all(isinstance(group, dict) for group in groups):
@@ -101,7 +107,8 @@ def _check_optimizer(state: CheckpointState, config: Pretraining, optimizer: tor
         raise StorageError("optimizer has not the parameters of the network")
     tensors = dict(enumerate(tensor for group in optimizer.param_groups for tensor in group["params"]))
     template = _template(config)
-    expected = {number for number, tensor in tensors.items() if tensor.requires_grad} if template and state.step else set()
+    stepped = {number for number, tensor in tensors.items() if tensor.requires_grad and id(tensor) not in drawn}
+    expected = stepped if template and state.step else set()
     if not expected <= states.keys() <= tensors.keys():
         raise StorageError(f"optimizer has a state of {len(states)} parameters, expected {len(expected)}")
     for number, tensor in tensors.items():

@@ -83,7 +83,10 @@ def test_sizes_and_requests_are_those_of_the_run(
 
     stored, held = torch.load(state, weights_only=True), measured.fixed_bytes
     momentum = sum(entry["momentum_buffer"].nbytes for entry in stored["optimizer"]["state"].values())
-    assert held["optimizer"] == held["gradients"] == momentum
+    assert held["optimizer"] == momentum
+    # Of heads that neither of the two steps drew, the optimizer has no momentum yet.
+    heads = sum(tensor.nbytes for name, tensor in stored["model"].items() if name.startswith("heads."))
+    assert 0 <= held["gradients"] - momentum < heads
     assert held["weights"] == sum(tensor.nbytes for tensor in stored["model"].values())
     assert held["average"] == sum(tensor.nbytes for tensor in (stored["average"] or {}).values())
     assert (held["average"] > 0) == bool(more)

@@ -217,7 +217,7 @@ def test_resuming_with_another_recipe_is_refused_with_the_difference(
 ) -> None:
     assert _pretrain(tmp_path, image_data, volume_data, steps=2) == 0
     code = _pretrain(tmp_path, image_data, volume_data, steps=2, more=("--set", "optimizer.lr=0.5"))
-    assert "holds another run: optimizer.lr was 0.03 and is 0.5" in _refused(capsys, code, 2)
+    assert "holds another run: optimizer.lr was 0.001 and is 0.5" in _refused(capsys, code, 2)
 
 
 @pytest.mark.integration

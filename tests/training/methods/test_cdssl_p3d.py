@@ -206,6 +206,18 @@ class TestRenderedOnTheDevice(MethodSuite):
             whole, cut = config.render_views(batch), config.render_views(part)
             assert all(torch.allclose(cut[name], whole[name][1:3], atol=1e-5) for name in whole)
 
+    def test_auto_is_the_gpu_where_all_images_become_volumes_alike(self) -> None:
+        one, two = Pseudo3D(), Pseudo3D(window=8, stride=8)
+        auto = CdsslP3D()
+        assert auto.for_devices(frozenset({one}), use_gpu=True).render == "device"
+        assert auto.for_devices(frozenset(), use_gpu=True).render == "device"
+        assert auto.for_devices(frozenset({one}), use_gpu=False).render == "workers"
+        assert auto.for_devices(frozenset({one, two}), use_gpu=True).render == "workers"
+        lifted = CdsslP3D(lift=Unrolled(geometry=one))
+        assert lifted.for_devices(frozenset({one, two}), use_gpu=True).render == "device"
+        asked = CdsslP3D(render="workers")
+        assert asked.for_devices(frozenset({one}), use_gpu=True) is asked
+
     def test_a_lift_is_rendered_too(self, samples: dict[Presentation, list[Sample]]) -> None:
         config = _on_device(_with_lift(Slice()))
         found = config.render_views(self.batch(config, samples[Presentation.IMAGE]))
@@ -219,7 +231,7 @@ class TestRenderedOnTheDevice(MethodSuite):
         assert sum(array.nbytes for array in drawn.values()) < 1.1 * drawn["source"].nbytes
 
     def test_another_place_is_refused(self) -> None:
-        with pytest.raises(RunError, match=r"unknown value of render 'moon'.*Known: device, workers"):
+        with pytest.raises(RunError, match=r"unknown value of render 'moon'.*Known: auto, device, workers"):
             CdsslP3D(render="moon")  # type: ignore[arg-type]
 
 
