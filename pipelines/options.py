@@ -72,6 +72,15 @@ def _add_series_options(parser: argparse.ArgumentParser) -> None:
         help="slices stacked aslant of their normal (gantry tilt): move each within its plane onto a straight grid (default), or "
         "refuse the series; short for --set read.tilt=...",
     )
+    group.add_argument(
+        "--gaps",
+        action=AppendSetting,
+        dest="set",
+        path="read.gaps",
+        choices=["longest", "refuse"],
+        help="where slices are missing: keep the longest even run of slices (default), or refuse the series; short for --set "
+        "read.gaps=...",
+    )
 
 
 def _add_privacy(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from itertools import chain, combinations, product
 from typing import Any, get_args
 
 from crossdim.pipelines.jobs.names import NameRule
-from crossdim.pipelines.readers.raw import BurnedIn, Frames, TiltRule
+from crossdim.pipelines.readers.raw import BurnedIn, Frames, GapRule, TiltRule
 from crossdim.storage_schema.digest import canonical_json
 from crossdim.storage_schema.split import SplitBy
 from crossdim.storage_schema.vocabulary import Modality
@@ -30,6 +30,7 @@ _OPTIONS = {
     "labels": "--labels",
     "recipe.read.burned_in": "--burned-in",
     "recipe.read.tilt": "--tilt",
+    "recipe.read.gaps": "--gaps",
 }
 _FRACTIONS = sorted({n / 100 for n in range(100)} | {1 / n for n in range(2, 11)})
 
@@ -47,8 +48,8 @@ def list_likely_values(name: str, now: Any) -> list[Any]:
     if name == "split":
         return [now | {"test_fraction": fraction, "by": by} for fraction, by in product(_FRACTIONS, get_args(SplitBy))]
     if name == "recipe":
-        names = ("burned_in", "frames", "tilt")
-        rules = product(get_args(BurnedIn), get_args(Frames), get_args(TiltRule))
+        names = ("burned_in", "frames", "tilt", "gaps")
+        rules = product(get_args(BurnedIn), get_args(Frames), get_args(TiltRule), get_args(GapRule))
         return [now | {"read": now.get("read", {}) | dict(zip(names, values, strict=True))} for values in rules]
     few: dict[str, list[Any]] = {
         "modality": [None, *map(str, Modality)],

@@ -16,11 +16,11 @@ from crossdim.pipelines.jobs.series_groups import (
     find_split_series,
     group_series,
     note_of_series,
-    split_into_volumes,
 )
+from crossdim.pipelines.jobs.series_volumes import split_into_volumes
 from crossdim.pipelines.quarantine import Quarantined, Step, apply_steps
 from crossdim.pipelines.readers.dicom import check_single, common_modality
-from crossdim.pipelines.readers.raw import TiltRule, number_files
+from crossdim.pipelines.readers.raw import ReadRules, TiltRule, number_files
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import readers_of
 from crossdim.pipelines.readers.slice_order import one_per_position, stack_slices
@@ -61,7 +61,7 @@ def build_volume_items(
     Returns:
         The items, sorted by name, and the refused inputs.
     """
-    inputs = [one for reader in readers_of("volume") for one in _group_inputs(reader, usable, naming, unreadable)]
+    inputs = [one for reader in readers_of("volume") for one in _group_inputs(reader, usable, naming, unreadable, recipe.read)]
     items: list[Item] = []
     refused: list[Quarantined] = []
     for one in sorted(inputs, key=lambda one: one.uri):
@@ -97,7 +97,9 @@ class _Input:
     patient: str | None = None
 
 
-def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder]) -> list[_Input]:
+def _group_inputs(
+    reader: Reader, usable: Sequence[ScanResult], naming: Naming, unreadable: frozenset[Folder], rules: ReadRules
+) -> list[_Input]:
     """The inputs of one reader."""
     files = [one for one in usable if one.header and one.header.format == reader.format_name and reader.accepts(one.header)]
     if reader.grouping == "file":
@@ -116,7 +118,7 @@ def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, 
     inputs = []
     for key, members in series.items():
         uri = naming.names.name_series(key, members)
-        volumes = split_into_volumes(members)
+        volumes = split_into_volumes(members, replace(rules, gaps="refuse") if key in split else rules)
         is_continued = key in continued
         inputs += [
             _Input(
@@ -124,7 +126,7 @@ def _group_inputs(reader: Reader, usable: Sequence[ScanResult], naming: Naming, 
                 files=volume.files,
                 decoder=reader.name,
                 fault=split.get(key) or volume.fault,
-                note=note_of_series(volume.files, unreadable, continued=is_continued, num_volumes=len(volumes)),
+                note=note_of_series(volume.files, unreadable, continued=is_continued, split=volume.notes),
                 patient=naming.names.patient(uri) if len(volumes) > 1 else None,
             )
             for volume in volumes

@@ -211,7 +211,7 @@ def _plan_under(
             f"{annotated} of {count(len(items), 'input')} say that text is burned into their pixels; "
             "--burned-in refuse leaves them out"
         )
-    unplanned = locate_unplanned(plan, published, names)
+    unplanned = locate_unplanned(plan, published, names, recipe.read)
     return Planned(plan=plan, unread=unread, names=names, files=named, notes=tuple(notes), unplanned=unplanned)
 
 

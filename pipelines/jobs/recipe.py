@@ -187,8 +187,8 @@ class VolumeRecipe(StagedRecipe):
         return BankLayout(side=self.superpatch.side, patches_per_shard=self.patches_per_shard)
 
     def decoding(self) -> dict[str, object]:
-        """Also which frames of a file are read, and whether sheared stacks are straightened."""
-        return {"decoding": DECODING_VERSION, "frames": self.read.frames, "tilt": self.read.tilt}
+        """Also which frames of a file are read, and what is done to sheared stacks and to those with gaps."""
+        return {"decoding": DECODING_VERSION, "frames": self.read.frames, "tilt": self.read.tilt, "gaps": self.read.gaps}
 
     def stages(self) -> tuple[Stage, ...]:
         """Of a wanted modality, oriented, resampled, as integers, in boxes."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from crossdim.pipelines.jobs.names import SeriesId
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.interleaved import find_continued, find_interleaved
 from crossdim.pipelines.readers.registry import READERS, promised_family
-from crossdim.pipelines.readers.series_split import Part, split_series
 from crossdim.storage_schema.errors import SampleError
 
 #: In the catalog: whether a file that cannot be read was a slice, and of which series, nobody can know.
@@ -45,7 +43,7 @@ def _pattern(result: ScanResult) -> tuple[int, str]:
 
 
 def note_of_series(
-    files: Sequence[ScanResult], unreadable: frozenset[Folder], *, continued: bool = False, num_volumes: int = 1
+    files: Sequence[ScanResult], unreadable: frozenset[Folder], *, continued: bool = False, split: Sequence[str] = ()
 ) -> str | None:
     """Note a series that may lack slices. A slice missing inside makes it uneven; one missing at its end would not be noticed.
 
@@ -53,7 +51,7 @@ def note_of_series(
         files: its slices.
         unreadable: from :func:`find_unreadable`. Where each slice has a folder of its own, the folders above them count.
         continued: whether another series continues it, see :func:`find_continued_series`.
-        num_volumes: into which the series was split.
+        split: notes of the volume that these slices are of the series.
 
     Returns:
         The notes, joined by semicolons; None if there are none.
@@ -62,8 +60,7 @@ def note_of_series(
     alone = len(folders) == len(files)
     above = {(source, path.rpartition("/")[0]) for source, path in folders} if alone else set()
     lacks = folders & unreadable or above & {(source, path.rpartition("/")[0]) for source, path in unreadable}
-    split = [f"one of {num_volumes} volumes of its series"] * (num_volumes > 1)
-    return "; ".join([LACKS_SLICES] * bool(lacks) + [CONTINUED] * continued + split) or None
+    return "; ".join([*[LACKS_SLICES] * bool(lacks), *[CONTINUED] * continued, *split]) or None
 
 
 def _folder(result: ScanResult) -> Folder:
@@ -143,55 +140,3 @@ def _refusal(parts: Sequence[SeriesId]) -> SampleError:
         f"slices of one series state {' and '.join(stated)}, and lie between each other as slices of one scan do; "
         "correct their headers",
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SeriesVolume:
-    """One volume of a series, by its headers.
-
-    Attributes:
-        files: its slices.
-        name: of ours; empty where the series is one volume.
-        fault: why it is no volume by itself.
-    """
-
-    files: Sequence[ScanResult]
-    name: str = ""
-    fault: SampleError | None = None
-
-    def uri(self, series: str) -> str:
-        """Its name in the dataset, where ``series`` is that of its series."""
-        return f"{series}:{self.name}" if self.name else series
-
-
-def split_into_volumes(files: Sequence[ScanResult]) -> list[SeriesVolume]:
-    """Split a series into volumes, see :mod:`crossdim.pipelines.readers.series_split`.
-
-    Args:
-        files: its slices.
-
-    Returns:
-        Each with its name and what is wrong with it; of scouts beside a stack the stack is kept.
-    """
-    headers = [one.header.slice for one in files if one.header and one.header.slice]
-    parts = split_series(headers)
-    if len(parts) < 2:
-        return [SeriesVolume(files=files)]
-    return [
-        SeriesVolume(
-            files=[files[number] for number in part.numbers],
-            name=part.name,
-            fault=_find_fault([headers[number] for number in part.numbers], part),
-        )
-        for part in parts
-    ]
-
-
-def _find_fault(headers: Sequence[SliceHeader], part: Part) -> SampleError | None:
-    if all(one.localizer for one in headers):
-        return SampleError("scout", "ImageType is LOCALIZER, and the series holds slices of other orientations or sizes")
-    if part.missing:
-        return SampleError(
-            "incomplete_volume", f"{part.missing} of the {part.missing + len(headers)} positions of its series are not there"
-        )
-    return None

@@ -10,7 +10,8 @@ from crossdim.pipelines.jobs.items import Item, ItemFile
 from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.plan import Plan
 from crossdim.pipelines.jobs.scan_result import ScanResult
-from crossdim.pipelines.jobs.series_groups import group_series, split_into_volumes
+from crossdim.pipelines.jobs.series_groups import group_series
+from crossdim.pipelines.jobs.series_volumes import split_into_volumes
 from crossdim.pipelines.quarantine import Ignored, Quarantined
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.pipelines.readers.series_facts import describe_series
@@ -66,13 +67,14 @@ def take_first_of_rules(rows: Iterable[Quarantined | Ignored]) -> list[str]:
     return [uri for named in names.values() for uri in named]
 
 
-def locate_unplanned(plan: Plan, results: Sequence[ScanResult], names: SourceNames) -> dict[str, SourceInput]:
+def locate_unplanned(plan: Plan, results: Sequence[ScanResult], names: SourceNames, rules: ReadRules) -> dict[str, SourceInput]:
     """Locate the first inputs of each rule that the plan refused or ignored.
 
     Args:
         plan: of the preparation.
         results: of the scan, with their names in the dataset.
         names: that were given to them.
+        rules: by which series were split.
 
     Returns:
         The inputs by name.
@@ -84,7 +86,7 @@ def locate_unplanned(plan: Plan, results: Sequence[ScanResult], names: SourceNam
             series = names.name_series(key, members)
             found |= {
                 uri: _describe_volume(volume.files)
-                for volume in split_into_volumes(members)
+                for volume in split_into_volumes(members, rules)
                 if (uri := volume.uri(series)) in wanted
             }
     return found

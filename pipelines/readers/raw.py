@@ -25,6 +25,7 @@ HEAD_BYTES = 256 * 1024
 LEFT_OUT = "left_out"
 Frames = Literal["first", "refuse"]
 BurnedIn = Literal["keep", "refuse"]
+GapRule = Literal["longest", "refuse"]
 TiltRule = Literal["correct", "refuse"]
 
 
@@ -40,6 +41,7 @@ class ReadRules:
         burned_in: inputs whose header says that text is burned into the pixels: ``keep`` or ``refuse`` them.
         tilt: a DICOM series whose slices are stacked aslant of their normal: ``correct`` it by moving each slice within its
             plane onto a straight grid, or ``refuse`` it.
+        gaps: a DICOM series of which slices are missing: keep the ``longest`` run of evenly spaced slices, or ``refuse`` it.
     """
 
     frames: Frames = "first"  # of a 4D NIfTI; ours: one time point is one anatomy
@@ -49,9 +51,10 @@ class ReadRules:
 
     burned_in: BurnedIn = "keep"  # inputs whose header says that text is burned into the pixels
     tilt: TiltRule = "correct"  # of a series of slices; ours, as dcm2niix does
+    gaps: GapRule = "longest"  # in a series of slices; ours: each part of a body is sound by itself
 
     def __post_init__(self) -> None:
-        for name, rule in (("burned_in", BurnedIn), ("frames", Frames), ("tilt", TiltRule)):
+        for name, rule in (("burned_in", BurnedIn), ("frames", Frames), ("tilt", TiltRule), ("gaps", GapRule)):
             if getattr(self, name) not in get_args(rule):
                 raise UsageError(describe_unknown_name(f"value of {name}", getattr(self, name), get_args(rule)))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -24,18 +24,19 @@ import numpy as np
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.slice_order import COSINE_TOLERANCE, place_of
 
-#: Tags in the order in which they are tried, with the word that a part is called by.
+#: Tags in the order in which they are tried, with the word that a part is called by, and the element that is noted.
 TAGS = {
-    "component": "component",
-    "echo_ms": "echo",
-    "temporal_position": "time",
-    "b_value": "b-value",
-    "gradient": "direction",
-    "trigger_ms": "trigger",
-    "acquisition": "acquisition",
-    "acquired_s": "time",
+    "component": ("component", "ComplexImageComponent"),
+    "echo_ms": ("echo", "EchoTime"),
+    "temporal_position": ("time", "TemporalPositionIdentifier"),
+    "b_value": ("b-value", "DiffusionBValue"),
+    "gradient": ("direction", "DiffusionGradientOrientation"),
+    "trigger_ms": ("trigger", "TriggerTime"),
+    "acquisition": ("acquisition", "AcquisitionNumber"),
+    "acquired_s": ("time", "AcquisitionTime"),
 }
-_RANK = "time"
+_RANK = ("time", "InstanceNumber")
+_GRID = ("ImageOrientationPatient", "Rows", "Columns")
 #: A group of so few slices is no volume of its own. Ours.
 MAX_SCOUT_SLICES = 2
 #: So many tags may tell volumes together: as time, echo and component.
@@ -51,11 +52,13 @@ class Part:
     Attributes:
         numbers: of its slices in the series.
         name: of ours, such as ``echo-2``; empty where the series is one volume.
+        elements: by which it was told from the others, as keywords of DICOM or what stands for them.
         missing: positions of its series that it lacks.
     """
 
     numbers: tuple[int, ...]
     name: str = ""
+    elements: tuple[str, ...] = ()
     missing: int = 0
 
 
@@ -73,10 +76,11 @@ def split_series(headers: Sequence[SliceHeader]) -> list[Part]:
         grids = [list(range(len(headers)))]
     parts = []
     for place, numbers in enumerate(grids, 1):
-        prefix = [f"orientation-{place}"] if len(grids) > 1 else []
+        prefix, elements = ([f"orientation-{place}"], _GRID) if len(grids) > 1 else ([], ())
         for part in _split_positions([headers[number] for number in numbers]):
+            chosen = tuple(numbers[one] for one in part.numbers)
             name = "-".join([*prefix, part.name] if part.name else prefix)
-            parts.append(Part(numbers=tuple(numbers[one] for one in part.numbers), name=name, missing=part.missing))
+            parts.append(replace(part, numbers=chosen, name=name, elements=(*elements, *part.elements)))
     return parts
 
 
@@ -105,24 +109,30 @@ def _split_positions(headers: Sequence[SliceHeader]) -> list[Part]:
     if max(counts.values()) == 1 or len(counts) == 1:
         return [Part(numbers=tuple(range(len(headers))))]
     choices = list(_list_choices(headers, places))
-    complete = next(((name, groups) for name, groups in choices if _is_complete(groups, len(counts))), None)
+    complete = next(((told, groups) for told, groups in choices if _is_complete(groups, len(counts))), None)
     if complete is None and len(set(counts.values())) == 1:
         groups = _rank(headers, places)
-        complete = (_RANK, groups) if groups else None
+        complete = ([_RANK], groups) if groups else None
     if complete is None:
-        complete = next(((name, groups) for name, groups in choices if _holds_complete(groups, len(counts))), None)
+        complete = next(((told, groups) for told, groups in choices if _holds_complete(groups, len(counts))), None)
     if complete is None:
         return [Part(numbers=tuple(range(len(headers))))]
-    name, groups = complete
+    told, groups = complete
+    name = "-".join(dict.fromkeys(word for word, _ in told))
     width = len(str(len(groups)))
     return [
-        Part(numbers=tuple(groups[key]), name=f"{name}-{place:0{width}d}", missing=len(counts) - len(groups[key]))
+        Part(
+            numbers=tuple(groups[key]),
+            name=f"{name}-{place:0{width}d}",
+            elements=tuple(element for _, element in told),
+            missing=len(counts) - len(groups[key]),
+        )
         for place, key in enumerate(_sort(groups), 1)
     ]
 
 
-def _list_choices(headers: Sequence[SliceHeader], places: Sequence[Hashable]) -> Iterator[tuple[str, Groups]]:
-    """Groups by one tag, by two, by three, in which no position is there twice."""
+def _list_choices(headers: Sequence[SliceHeader], places: Sequence[Hashable]) -> Iterator[tuple[list[tuple[str, str]], Groups]]:
+    """Groups by one tag, by two, by three, in which no position is there twice, with word and element of each tag."""
     values = {tag: [getattr(header.tags, tag) for header in headers] for tag in TAGS}
     varying = [tag for tag in TAGS if len(set(values[tag])) > 1]
     for count in range(1, _MAX_TAGS + 1):
@@ -131,7 +141,7 @@ def _list_choices(headers: Sequence[SliceHeader], places: Sequence[Hashable]) ->
             for number, key in enumerate(zip(*(values[tag] for tag in chosen), strict=True)):
                 groups.setdefault(key, []).append(number)
             if all(len({places[number] for number in numbers}) == len(numbers) for numbers in groups.values()):
-                yield "-".join(dict.fromkeys(TAGS[tag] for tag in chosen)), groups
+                yield [TAGS[tag] for tag in chosen], groups
 
 
 def _is_complete(groups: Groups, num_positions: int) -> bool:

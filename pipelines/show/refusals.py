@@ -26,7 +26,7 @@ _SCALE = ("RescaleSlope", "RescaleIntercept", "RescaleType", "scl_slope", "scl_i
 _KIND = ("Modality", "SOPClassUID", "ImageType", "NumberOfFrames", "intent_code")
 #: Fields that explain a rule, in this order; those of other rules are the first that there are.
 EXPLAINING: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("irregular_spacing", "repeated_position", "split_series"), _PLACES),
+    **dict.fromkeys(("irregular_spacing", "beyond_gap", "repeated_position", "split_series"), _PLACES),
     **dict.fromkeys(("missing_spacing", "mixed_spacing", "too_small", "thin"), _SPACING),
     **dict.fromkeys(("gantry_tilt", "shifted_slices", "orientation", "mixed_orientation", "missing_orientation"), _ANGLES),
     **dict.fromkeys(("photometric", "mixed_photometric", "colour", "palette_colour", "pixel_mode", "depth"), _COLOUR),

@@ -11,8 +11,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from tests.pipelines.corpora import blob, nifti_bytes, picture
 from tests.pipelines.dicom_files import AXIAL, dicom_bytes
 
-#: Where the slices of the uneven series lie, in mm: one step is 6.
-UNEVEN_MM = (0, 2, 4, 10, 12, 14)
+#: Where the slices of the uneven series lie, in mm: steps of 2 and 3, so that no run between gaps is kept.
+UNEVEN_MM = (0, 2, 5, 7, 10, 12)
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:

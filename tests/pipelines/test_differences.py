@@ -35,6 +35,7 @@ CASES = [
     ([], TABLE, ["--labels: none there, a table here"]),
     (["--burned-in", "refuse"], [], ["--burned-in: refuse there, keep here"]),
     (["--tilt", "refuse"], [], ["--tilt: refuse there, correct here"]),
+    (["--gaps", "refuse"], [], ["--gaps: refuse there, longest here"]),
     (["--set", "fit.max_side=64"], [], ["--set fit.max_side: 64 there, 192 here"]),
     (["--set", "fit.max_side=64", "--name", "a", "--label", "folder"], ["--test-fraction", "0.1", "--name", "b"],
      ["--set fit.max_side: 64 there, 192 here", "--name: a there, b here", "--label folder: given there, not given here",

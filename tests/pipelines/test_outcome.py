@@ -32,7 +32,7 @@ def test_quarantined_inputs_and_quarantined_files_are_told_apart(tmp_path: Path,
     write_series(raw / "bad", blob((6, 24, 24), 1), "1.2.3")
     next((raw / "bad").glob("14.dcm")).unlink()
     (raw / "v.nii").write_bytes(nifti_bytes(blob((24, 24, 24), 2), (2.0, 2.0, 2.0)))
-    line = ["prepare", str(raw), *RECIPE, "--out", str(tmp_path / "out")]
+    line = ["prepare", str(raw), *RECIPE, "--gaps", "refuse", "--out", str(tmp_path / "out")]
     assert main(line) == 3
     message = capsys.readouterr().out
     assert main([*line, "--json"]) == 3

@@ -199,7 +199,7 @@ def test_a_plan_has_an_input_for_each_volume_and_one_patient_for_a_series_withou
     assert [len(item.files) for item in items] == [len(VOXELS), len(VOXELS)]
     assert len({item.patient for item in items}) == 1
     assert items[0].patient
-    assert all(item.note == "one of 2 volumes of its series" for item in items)
+    assert all(item.note == "one of 2 volumes of its series, told by TemporalPositionIdentifier" for item in items)
 
 
 def test_a_plan_keeps_the_stack_and_refuses_its_scout_and_what_is_incomplete(tmp_path):
@@ -214,7 +214,7 @@ def test_a_plan_keeps_the_stack_and_refuses_its_scout_and_what_is_incomplete(tmp
     assert [len(item.files) for task in made.tasks for item in task.items] == [len(VOXELS)]
     assert Counter((one.rule, one.num_files) for one in made.refused) == Counter([("scout", 1), ("incomplete_volume", 1)])
 
-    located = locate_unplanned(made, results, NAMING.names)
+    located = locate_unplanned(made, results, NAMING.names, ReadRules())
     assert {one.rule: [file.path for file in located[one.uri].files] for one in made.refused} == {
         "scout": ["060.dcm"],
         "incomplete_volume": ["050.dcm"],
