@@ -29,7 +29,7 @@ def list_figures(results: Sequence[ProbeResult], restored: Sequence[RestorationR
         for one in results
         for who, value in (("trained", one.trained), ("untrained", one.untrained))
     }
-    return probes | {f"restored/{one.dataset}/{figure.name}": figure.mean for one in restored for figure in one.figures}
+    return probes | {f"restored/{one.dataset}/{figure.label}": figure.mean for one in restored for figure in one.figures}
 
 
 def publish_figures(

@@ -9,6 +9,9 @@
 Where boxes overlap or are shifted, a voxel that is hidden in one box may be visible in another, so ``masked`` figures of
 different tilings are not comparable; ``hidden`` does not have this problem.
 
+Beside them stand predictions that need no training, see :mod:`.trivial_predictors`: of hidden patches, for the same masks, and of
+whole volumes.
+
 Which of these the paper's 30.28 dB is was not available to us, nor whether its baselines were compared in the same setting.
 Baselines have no mask, so only the first applies to them. LPIPS is not computed, see :mod:`.quality`.
 """
@@ -16,8 +19,9 @@ Baselines have no mask, so only the first applies to them. LPIPS is not computed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +35,25 @@ from crossdim.training.data.order import rng_at
 from crossdim.training.evaluation.assembly import Restore, Tiling, average_over_shifts, restore_in_slabs
 from crossdim.training.evaluation.patterns import GridPattern
 from crossdim.training.evaluation.quality import Comparison, psnr
-from crossdim.training.layers.tokens import count_tokens, patchify, visible_mask
+from crossdim.training.evaluation.trivial_predictors import (
+    BLOCK,
+    BLOCK_MEAN,
+    DATASET_MEAN,
+    DISTANCE_WEIGHTED,
+    VISIBLE_MEAN,
+    PredictPatches,
+    build_hidden_predictors,
+    predict_block_mean,
+)
+from crossdim.training.layers.tokens import count_tokens, patchify, spatial_shape, visible_mask
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
 from crossdim.training.methods.restoration import Restorer
 
 Floats = npt.NDArray[np.float32]
+#: So many values of single volumes are named in a line.
+MOST_VALUES = 8
+#: A volume whose deviation is below this, in unit range, is restored at 26 dB or better by its own mean.
+NEAR_CONSTANT = 0.05
 STREAM = str(Presentation.SUPERPATCH)
 
 
@@ -78,11 +96,24 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A measure of every volume, with the compression at which it was reached."""
+    """A measure of every volume, with the compression at which it was reached.
+
+    Attributes:
+        name: of the protocol and the measure, such as ``hidden psnr``.
+        values: one for each volume.
+        compression: size of the input over that of the code.
+        predictor: of what needs no training; empty for the method.
+    """
 
     name: str
     values: tuple[float, ...]
     compression: float
+    predictor: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name of the measure, with the predictor if it is not the method."""
+        return f"{self.name}, {self.predictor}" if self.predictor else self.name
 
     @property
     def mean(self) -> float:
@@ -96,15 +127,21 @@ class Figure:
 
     def __str__(self) -> str:
         size = f"n = {len(self.values)}, compression {self.compression:.3g}:1"
-        return f"{self.name}: {self.mean:.4g} ± {self.spread:.2g} ({size})"
+        each = ", ".join(f"{value:.4g}" for value in self.values[:MOST_VALUES]) + (
+            ", ..." if len(self.values) > MOST_VALUES else ""
+        )
+        spread = f" ± {self.spread:.2g}" if len(self.values) > 1 else ""
+        return f"{self.label}: {self.mean:.4g}{spread} ({size}; {each})"
 
 
 class MaskedBoxes:
-    """Reconstructs boxes from their visible tokens, and sums the error of the hidden ones."""
+    """Reconstructs boxes from their visible tokens, and sums the error of the hidden ones, of trivial predictors too."""
 
-    def __init__(self, method: MaskedAutoencoder, seed: int) -> None:
-        self._method, self._seed = method, seed
-        self._squares, self._values = 0.0, 0
+    def __init__(
+        self, method: MaskedAutoencoder, seed: int, predictors: Mapping[str, PredictPatches] = MappingProxyType({})
+    ) -> None:
+        self._method, self._seed, self._predictors = method, seed, predictors
+        self._squares, self._values = dict.fromkeys(("", *predictors), 0.0), 0
 
     def ids(self, x_BCDHW: Tensor, number: int) -> Tensor:
         """Visible tokens of a box, a function of seed and number.
@@ -122,16 +159,18 @@ class MaskedBoxes:
         """The box, predicted everywhere."""
         ids = self.ids(x_BCDHW, number)
         restored = _require_volume(self._method.restore(x_BCDHW, ids))
-        error = patchify(restored - x_BCDHW, self._method.patch)
-        hidden = error[~visible_mask(ids, error.shape[1])]
-        self._squares += float(hidden.double().square().sum())
-        self._values += hidden.numel()
+        patches, counts = patchify(x_BCDHW, self._method.patch), count_tokens(spatial_shape(x_BCDHW), self._method.patch)
+        hidden = ~visible_mask(ids, patches.shape[1])
+        predicted = {"": patchify(restored, self._method.patch)}
+        predicted |= {name: predict(patches, ids, counts) for name, predict in self._predictors.items()}
+        for name, found in predicted.items():
+            self._squares[name] += float((found - patches)[hidden].double().square().sum())
+        self._values += patches[hidden].numel()
         return restored
 
-    @property
-    def psnr(self) -> float:
-        """Decibels of hidden patches; NaN if nothing was hidden."""
-        return psnr(self._squares / self._values) if self._values else math.nan
+    def psnr(self, predictor: str = "") -> float:
+        """Decibels of hidden patches, of the method or of a trivial predictor; NaN if nothing was hidden."""
+        return psnr(self._squares[predictor] / self._values) if self._values else math.nan
 
 
 def _require_volume(restored: Tensor | None) -> Tensor:
@@ -161,13 +200,31 @@ def measure(volume: Volume, restore: Restore, protocol: Protocol) -> dict[str, f
     return {"psnr": comparison.psnr, "ssim": comparison.ssim, "pattern": pattern.ratio}
 
 
-def evaluate_volumes(method: Restorer, volumes: Iterable[Volume], protocol: Protocol) -> list[Figure]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VolumeFigures:
+    """Figures over volumes; those that are nearly constant stand apart.
+
+    Attributes:
+        volumes: names.
+        figures: over these.
+        near_constant: names of volumes whose deviation is below :data:`NEAR_CONSTANT`.
+        near_constant_figures: over those.
+    """
+
+    volumes: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    near_constant: tuple[str, ...] = ()
+    near_constant_figures: tuple[Figure, ...] = ()
+
+
+def evaluate_volumes(method: Restorer, volumes: Iterable[Volume], protocol: Protocol, dataset_mean: float) -> VolumeFigures:
     """Compute all figures of a method over volumes.
 
     Args:
         method: set to evaluation mode.
         volumes: at least one.
         protocol: how they are reconstructed.
+        dataset_mean: mean of the dataset's voxels, unit range.
 
     Returns:
         Each figure with its values, one for each volume, and the compression of the code.
@@ -176,21 +233,59 @@ def evaluate_volumes(method: Restorer, volumes: Iterable[Volume], protocol: Prot
         RunError: if the method predicts normalised patches.
     """
     method.eval()
-    rows = [_row(method, volume, protocol) for volume in volumes]
+    rows: dict[bool, list[tuple[str, dict[Measured, float]]]] = {False: [], True: []}
+    for volume in volumes:
+        apart = float(volume.scaling.unit(volume.array_CDHW).std()) < NEAR_CONSTANT
+        rows[apart].append((volume.name, _row(method, volume, protocol, dataset_mean)))
+    sizes = _compressions(method, protocol)
+    ordinary, constant = (
+        (tuple(name for name, _ in some), _build_figures([row for _, row in some], sizes)) for some in (rows[False], rows[True])
+    )
+    return VolumeFigures(volumes=ordinary[0], figures=ordinary[1], near_constant=constant[0], near_constant_figures=constant[1])
+
+
+#: A protocol and a measure, such as ``hidden psnr``, and the predictor, empty for the method.
+Measured = tuple[str, str]
+
+
+def _build_figures(rows: Sequence[Mapping[Measured, float]], sizes: Mapping[Measured, float]) -> tuple[Figure, ...]:
+    return tuple(
+        Figure(
+            name=name,
+            values=tuple(row[name, predictor] for row in rows),
+            compression=sizes[name.split()[0], predictor],
+            predictor=predictor,
+        )
+        for name, predictor in (rows[0] if rows else ())
+    )
+
+
+def _compressions(method: Restorer, protocol: Protocol) -> dict[Measured, float]:
+    """Of each protocol and predictor. One number for a dataset is no code of a volume: its compression is without bound."""
     side = protocol.tiling.side
     whole = method.compression((side, side, side))
-    sizes = {"unmasked": whole}
+    sizes = {("unmasked", ""): whole, ("unmasked", DATASET_MEAN): math.inf, ("unmasked", BLOCK_MEAN): float(BLOCK**3)}
     if isinstance(method, MaskedAutoencoder):
         counts = count_tokens((side, side, side), method.patch)
-        sizes["masked"] = sizes["hidden"] = whole * math.prod(counts) / method.mask_of(STREAM).num_visible(counts)
-    return [Figure(name=n, values=tuple(row[n] for row in rows), compression=sizes[n.split()[0]]) for n in rows[0]]
+        share = math.prod(counts) / method.mask_of(STREAM).num_visible(counts)
+        sizes |= {("masked", ""): whole * share, ("hidden", ""): whole * share, ("hidden", DATASET_MEAN): math.inf}
+        sizes |= {("hidden", VISIBLE_MEAN): share, ("hidden", DISTANCE_WEIGHTED): share}
+    return sizes
 
 
-def _row(method: Restorer, volume: Volume, protocol: Protocol) -> dict[str, float]:
+def _row(method: Restorer, volume: Volume, protocol: Protocol, dataset_mean: float) -> dict[Measured, float]:
     seeing = average_over_shifts(lambda x, number: _require_volume(method.reconstruct(x)), protocol.shifts)
-    row = {f"unmasked {name}": value for name, value in measure(volume, seeing, protocol).items()}
+    row = {(f"unmasked {name}", ""): value for name, value in measure(volume, seeing, protocol).items()}
+    whole: dict[str, Restore] = {DATASET_MEAN: lambda x, number: torch.full_like(x, dataset_mean)}
+    if protocol.tiling.side % BLOCK == 0:
+        whole[BLOCK_MEAN] = lambda x, number: predict_block_mean(x)
+    for predictor, restore in whole.items():
+        found = measure(volume, restore, protocol)
+        row |= {(f"unmasked {name}", predictor): found[name] for name in ("psnr", "ssim")}
     if isinstance(method, MaskedAutoencoder):
-        boxes = MaskedBoxes(method, protocol.seed)
+        predictors = build_hidden_predictors(dataset_mean)
+        boxes = MaskedBoxes(method, protocol.seed, predictors)
         masked = measure(volume, average_over_shifts(boxes, protocol.shifts), protocol)
-        row |= {f"masked {name}": value for name, value in masked.items()} | {"hidden psnr": boxes.psnr}
+        row |= {(f"masked {name}", ""): value for name, value in masked.items()}
+        row |= {("hidden psnr", predictor): boxes.psnr(predictor) for predictor in ("", *predictors)}
     return row

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from crossdim.storage_schema.vocabulary import Split
-from crossdim.training.data.dataset import PublishedDataset
+from crossdim.training.data.dataset import PublishedDataset, read_sample
+from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.evaluation.assembly import Tiling
-from crossdim.training.evaluation.reconstruction import Figure, Protocol, evaluate_volumes
+from crossdim.training.evaluation.reconstruction import NEAR_CONSTANT, Figure, Protocol, VolumeFigures, evaluate_volumes
 from crossdim.training.evaluation.volumes import assemble_volumes, find_held_out
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Crops, Restorer
 
+APART = f", nearly constant (deviation below {NEAR_CONSTANT} in unit range), in no mean above"
 NO_LPIPS = "LPIPS: not computed, its network is not available offline"
 #: Neighbouring boxes share an eighth of their side.
 OVERLAP = 8
+#: Samples from which the mean of a dataset is estimated.
+NUM_SAMPLES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,24 +32,49 @@ class RestorationResult:
 
     dataset: str
     split: str
-    volumes: tuple[str, ...]
-    figures: tuple[Figure, ...]
+    found: VolumeFigures
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """Over the volumes that are not nearly constant; over those that are, if there are no others."""
+        return self.found.figures or self.found.near_constant_figures
 
     @property
     def lines(self) -> list[str]:
         """For people: every figure with its n, its spread over volumes, and the compression."""
-        return [f"{self.head}:", *(f"  {figure}" for figure in self.figures), f"  {NO_LPIPS}"]
+        groups = [
+            (self.found.volumes, self.found.figures, ""),
+            (self.found.near_constant, self.found.near_constant_figures, APART),
+        ]
+        blocks = [
+            [f"{self.describe(len(volumes))}{apart}:", *(f"  {figure}" for figure in figures)]
+            for volumes, figures, apart in groups
+            if volumes
+        ]
+        return [*(line for block in blocks for line in block), f"  {NO_LPIPS}"]
 
-    @property
-    def head(self) -> str:
+    def describe(self, count: int) -> str:
         """What was reconstructed."""
         seen = ", which the encoder was trained on" if self.split == Split.TRAIN else ""
-        return f"{self.dataset}, {len(self.volumes)} volumes of split {self.split}{seen}"
+        return f"{self.dataset}, {count} volume{'s' * (count != 1)} of split {self.split}{seen}"
 
     def document(self) -> dict[str, Any]:
         """The same as plain values."""
-        figures = {f.name: {"values": list(f.values), "compression": f.compression} for f in self.figures}
-        return {"dataset": self.dataset, "split": self.split, "volumes": list(self.volumes), "figures": figures}
+        found = self.found
+        constant = {"volumes": list(found.near_constant), "figures": _document(found.near_constant_figures)}
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "volumes": list(found.volumes),
+            "figures": _document(found.figures),
+            **({"near_constant": constant} if found.near_constant else {}),
+        }
+
+
+def _document(figures: Sequence[Figure]) -> dict[str, Any]:
+    return {
+        f.label: {"values": list(f.values), "compression": f.compression if isfinite(f.compression) else None} for f in figures
+    }
 
 
 def evaluate_restoration(name: str, dataset: PublishedDataset, config: MethodConfig, method: Method) -> RestorationResult | None:
@@ -61,5 +94,21 @@ def evaluate_restoration(name: str, dataset: PublishedDataset, config: MethodCon
         return None
     split, sources = find_held_out(dataset)
     protocol = Protocol(tiling=Tiling(side=crops.solid_side, overlap=crops.solid_side // OVERLAP))
-    figures = evaluate_volumes(method, assemble_volumes(dataset, sources), protocol)
-    return RestorationResult(dataset=name, split=split, volumes=tuple(sources), figures=tuple(figures))
+    found = evaluate_volumes(method, assemble_volumes(dataset, sources), protocol, estimate_mean(dataset))
+    return RestorationResult(dataset=name, split=split, found=found)
+
+
+def estimate_mean(dataset: PublishedDataset) -> float:
+    """Estimate the mean of the voxels that a method is trained on, in unit range, from samples spread over the catalog.
+
+    Args:
+        dataset: every split.
+
+    Returns:
+        Mean of :data:`NUM_SAMPLES` samples of split ``train``, or of any if there are none.
+    """
+    splits = dataset.column("split")
+    trained = [row for row, split in enumerate(splits) if split == Split.TRAIN] or list(range(len(splits)))
+    count, reader = min(NUM_SAMPLES, len(trained)), open_range_reader(dataset.bucket)
+    rows = [trained[number * len(trained) // count] for number in range(count)]
+    return float(np.mean([read_sample(dataset, row, reader).unit().mean() for row in rows]))

@@ -67,10 +67,12 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reconstruction:
-    """Measures of one split of a dataset."""
+    """Measures of one split of a dataset; those of nearly constant volumes stand apart."""
 
     title: str
     measures: list[Measure]
+    near_constant: list[str] = field(default_factory=list)
+    near_constant_measures: list[Measure] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,11 +146,19 @@ def _parse_result(value: dict[str, Any]) -> ProbeResult:
 
 
 def _parse_reconstruction(value: dict[str, Any]) -> Reconstruction:
+    return Reconstruction(
+        title=f"{value['dataset']}, {len(value['volumes'])} volumes of split {value['split']}",
+        measures=_parse_measures(value["figures"]),
+        near_constant=[str(volume) for volume in value.get("near_constant", {}).get("volumes", [])],
+        near_constant_measures=_parse_measures(value.get("near_constant", {}).get("figures", {})),
+    )
+
+
+def _parse_measures(figures: dict[str, Any]) -> list[Measure]:
     measures = []
-    for name, one in value["figures"].items():
+    for name, one in figures.items():
         values = np.array(one["values"], np.float64)
         spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-        measures.append(Measure(name=str(name), mean=float(values.mean()), spread=spread, compression=float(one["compression"])))
-    return Reconstruction(
-        title=f"{value['dataset']}, {len(value['volumes'])} volumes of split {value['split']}", measures=measures
-    )
+        compression = math.inf if one["compression"] is None else float(one["compression"])
+        measures.append(Measure(name=str(name), mean=float(values.mean()), spread=spread, compression=compression))
+    return measures

@@ -99,10 +99,8 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
         config = replace(arm.config, seed=seed)
         method = _train_arm(arm, config, study_config, datasets, courses)
         for name, dataset in zip(names, evaluated, strict=True):
-            found += [
-                Score(arm=arm.name, seed=seed, dataset=name, measure=measure, value=value)
-                for measure, value in _evaluate(name, config, method, dataset, study_config)
-            ]
+            found += _evaluate(arm.name, seed, name, config, method, dataset, study_config)
+    found = _keep_first(found)
     document = {
         "provenance": provenance | {"ended": format_time()},
         "title": study.title,
@@ -111,7 +109,9 @@ def run_study(study: Study, study_config: StudyConfig) -> tuple[dict[str, Any], 
         "courses": {name: [asdict(one) for one in several] for name, several in courses.items()},
         "scores": [asdict(score) for score in found],
     }
-    text = render_study(study.title, [arm.name for arm in study.arms], courses, found)
+    text = render_study(
+        study.title, list(dict.fromkeys([*(arm.name for arm in study.arms), *(s.arm for s in found)])), courses, found
+    )
     study_config.out.put("study.json", json.dumps(document, sort_keys=True, indent=1).encode())
     study_config.out.put("study.md", text.encode())
     return document, text
@@ -158,13 +158,28 @@ def _train_arm(
 
 
 def _evaluate(
-    name: str, config: Pretraining, method: Method, dataset: PublishedDataset, study_config: StudyConfig
-) -> list[tuple[str, float]]:
-    """Every measure that one dataset allows: probes if it has labels, reconstruction if the method reconstructs volumes."""
+    arm: str, seed: int, name: str, config: Pretraining, method: Method, dataset: PublishedDataset, study_config: StudyConfig
+) -> list[Score]:
+    """Every measure that one dataset allows: probes if it has labels, reconstruction if the method reconstructs volumes.
+
+    What needs no training has rows of its own; it does not depend on the seed.
+    """
+
+    def score(measure: str, value: float, predictor: str = "") -> Score:
+        return Score(arm=predictor or arm, seed=0 if predictor else seed, dataset=name, measure=measure, value=value)
+
     restoration = evaluate_restoration(name, dataset, config.method, method)
     figures = restoration.figures if restoration else ()
-    sizes = [("compression", figures[0].compression)] if figures else []
-    return [*_probe(config, method, dataset, study_config), *((figure.name, figure.mean) for figure in figures), *sizes]
+    return [
+        *(score(probe, value) for probe, value in _probe(config, method, dataset, study_config)),
+        *(score(figure.name, figure.mean, figure.predictor) for figure in figures),
+        *(score("compression", figure.compression) for figure in figures[:1]),
+    ]
+
+
+def _keep_first(scores: Sequence[Score]) -> list[Score]:
+    """Scores without those that an earlier one repeats: every arm measures the same predictors that need no training."""
+    return list({(score.arm, score.seed, score.dataset, score.measure): score for score in reversed(scores)}.values())[::-1]
 
 
 def _probe(config: Pretraining, method: Method, dataset: PublishedDataset, study_config: StudyConfig) -> list[tuple[str, float]]:

@@ -21,8 +21,11 @@ from crossdim.training.evaluation.assembly import Tiling, average_over_shifts, r
 from crossdim.training.evaluation.patterns import GridPattern
 from crossdim.training.evaluation.quality import Comparison, psnr, ssim_map
 from crossdim.training.evaluation.reconstruction import Figure, MaskedBoxes, Protocol, Volume, evaluate_volumes, measure
+from crossdim.training.evaluation.restoring import RestorationResult
 from crossdim.training.layers.tokens import patchify, visible_mask
+from crossdim.training.methods.base import Method
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder
+from crossdim.training.methods.restoration import Restorer
 from crossdim.training.pictures.restorations import panels
 from crossdim.training.recipes import maesil as recipes
 
@@ -221,15 +224,46 @@ def _volumes(count: int = 2) -> list[Volume]:
     return [Volume(name=str(n), array_CDHW=array, scaling=HU) for n, array in enumerate(arrays)]
 
 
+def _figures(method: Method, volumes: list[Volume]) -> dict[str, Figure]:
+    assert isinstance(method, Restorer)
+    return {f.label: f for f in evaluate_volumes(method, volumes, PROTOCOL, 0.5).figures}
+
+
 def test_every_protocol_of_a_masked_method_and_one_of_a_baseline() -> None:
-    masked = {f.name: f for f in evaluate_volumes(recipes.tiny().method.build(), _volumes(), PROTOCOL)}  # type: ignore[arg-type]
-    plain = {f.name: f for f in evaluate_volumes(recipes.ae_tiny().method.build(), _volumes(), PROTOCOL)}  # type: ignore[arg-type]
-    assert sorted(plain) == ["unmasked pattern", "unmasked psnr", "unmasked ssim"]
-    assert sorted(set(masked) - set(plain)) == ["hidden psnr", "masked pattern", "masked psnr", "masked ssim"]
+    masked, plain = _figures(recipes.tiny().method.build(), _volumes()), _figures(recipes.ae_tiny().method.build(), _volumes())
+    trivial = [f"unmasked {name}, {predictor}" for name in ("psnr", "ssim") for predictor in ("block mean", "dataset mean")]
+    assert sorted(plain) == sorted(["unmasked pattern", "unmasked psnr", "unmasked ssim", *trivial])
+    hidden = [f"hidden psnr, {name}" for name in ("dataset mean", "mean of visible", "distance-weighted mean")]
+    assert set(masked) - set(plain) == {"hidden psnr", "masked pattern", "masked psnr", "masked ssim", *hidden}
     assert all(len(f.values) == 2 and all(map(math.isfinite, f.values)) for f in [*masked.values(), *plain.values()])
     assert masked["masked psnr"].compression == pytest.approx(4 * masked["unmasked psnr"].compression)
+    assert masked["hidden psnr, mean of visible"].compression == pytest.approx(4)
     assert plain["unmasked psnr"].compression == pytest.approx(32)
+    assert (plain["unmasked psnr, block mean"].compression, plain["unmasked psnr, dataset mean"].compression) == (512, math.inf)
     assert "compression 32:1" in str(plain["unmasked psnr"])
+    assert ", ".join(f"{value:.4g}" for value in plain["unmasked psnr"].values) in str(plain["unmasked psnr"])
+
+
+def test_trivial_predictors_of_a_smooth_volume_are_in_their_order() -> None:
+    """And the mean of the dataset and of blocks are what NumPy makes of them."""
+    [volume] = volumes = _volumes(1)
+    found = {name: figure.values[0] for name, figure in _figures(recipes.tiny().method.build(), volumes).items()}
+    assert found["hidden psnr, distance-weighted mean"] > found["hidden psnr, mean of visible"]
+    assert found["unmasked psnr, block mean"] > found["unmasked psnr, dataset mean"] + 3
+    unit = volume.scaling.unit(volume.array_CDHW)
+    assert found["unmasked psnr, dataset mean"] == pytest.approx(psnr(float(np.square(unit - 0.5).mean())), abs=1e-3)
+
+
+def test_a_nearly_constant_volume_stands_apart() -> None:
+    flat = Volume(name="flat", array_CDHW=np.full((1, 40, 36, 44), 900, np.int16), scaling=HU)
+    method = recipes.ae_tiny().method.build()
+    assert isinstance(method, Restorer)
+    found = evaluate_volumes(method, [*_volumes(1), flat], PROTOCOL, 0.5)
+    assert (found.volumes, found.near_constant) == (("0",), ("flat",))
+    assert [f.label for f in found.figures] == [f.label for f in found.near_constant_figures]
+    assert all(len(f.values) == 1 for f in (*found.figures, *found.near_constant_figures))
+    lines = RestorationResult(dataset="d", split="test", found=found).lines
+    assert (lines[0], "d, 1 volume of split test, nearly constant" in "\n".join(lines)) == ("d, 1 volume of split test:", True)
 
 
 def test_spread_is_over_volumes() -> None:
@@ -247,7 +281,7 @@ def test_hidden_voxels_are_measured_separately() -> None:
     boxes, x = MaskedBoxes(network, 0), torch.rand(1, 1, 32, 32, 32)
     boxes(x, 3)
     hidden = patchify(x, (8, 8, 8))[~visible_mask(boxes.ids(x, 3), 64)]
-    assert boxes.psnr == pytest.approx(psnr(float((hidden - 0.5).square().mean())), abs=1e-4)
+    assert boxes.psnr() == pytest.approx(psnr(float((hidden - 0.5).square().mean())), abs=1e-4)
     assert torch.equal(boxes.ids(x, 3), boxes.ids(x, 3))
     assert not torch.equal(boxes.ids(x, 3), boxes.ids(x, 4))
 
@@ -275,4 +309,4 @@ def test_slices_are_in_hounsfield_units() -> None:
 def test_a_method_that_restores_nothing_is_told_so() -> None:
     config = replace(recipes.tiny().method, norm_pix=True)  # type: ignore[call-arg]
     with pytest.raises(RunError, match="norm_pix"):
-        evaluate_volumes(config.build(), _volumes(1), PROTOCOL)  # type: ignore[arg-type]
+        evaluate_volumes(config.build(), _volumes(1), PROTOCOL, 0.5)  # type: ignore[arg-type]
