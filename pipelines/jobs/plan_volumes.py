@@ -23,7 +23,7 @@ from crossdim.pipelines.readers.dicom import check_single, common_modality
 from crossdim.pipelines.readers.raw import ReadRules, TiltRule, number_files
 from crossdim.pipelines.readers.reader import Reader
 from crossdim.pipelines.readers.registry import readers_of
-from crossdim.pipelines.readers.slice_order import one_per_position, stack_slices
+from crossdim.pipelines.readers.slice_order import one_per_position, place_of, stack_slices
 from crossdim.pipelines.stages.modality import ModalityStage
 from crossdim.storage_schema.errors import SampleError
 
@@ -165,9 +165,9 @@ def _grid(files: Sequence[ScanResult], tilt: TiltRule) -> tuple[tuple[int, ...],
     for number, header in enumerate(headers):
         with number_files([number]):
             check_single(header)
-    numbers = one_per_position(headers)  # equal files count once; the decoder refuses files of one position that differ
-    if len({file.size for file in files}) == len(files):
-        numbers = list(range(len(headers)))  # no two of them are equal
+    numbers = one_per_position(headers)  # copies count once; the decoder refuses files of one position that differ
+    if len({(place_of(header, number), header.tags) for number, header in enumerate(headers)}) > len(numbers):
+        numbers = list(range(len(headers)))  # two of one position are told apart by their headers
     with number_files(numbers):
         geometry = stack_slices([headers[number] for number in numbers], tilt=tilt)
     return geometry.shape, geometry.spacing_mm

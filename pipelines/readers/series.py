@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from crossdim.pipelines.counts import count
-from crossdim.pipelines.readers.dicom import common_modality, read_frames, read_pixels
+from crossdim.pipelines.readers.dicom import common_modality, read_frames
 from crossdim.pipelines.readers.dicom_errors import translate_errors
 from crossdim.pipelines.readers.dicom_frames import stack_frames
 from crossdim.pipelines.readers.dicom_header import (
     burned_in_annotation,
     combine_annotations,
-    read_header,
     read_modality,
 )
 from crossdim.pipelines.readers.dicom_patient import check_one_patient
-from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
+from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.modality_lut import ModalityTransform, parse_modality_transform
 from crossdim.pipelines.readers.nifti_affine import check_axes
 from crossdim.pipelines.readers.padding import find_padding
 from crossdim.pipelines.readers.raw import LEFT_OUT, RawItem, add_note, check_expansion, number_files
-from crossdim.pipelines.readers.slice_order import SeriesGeometry, place_of, stack_slices
+from crossdim.pipelines.readers.series_slices import COPY_RULE, LeftOut, Slice, read_slices
+from crossdim.pipelines.readers.slice_order import SeriesGeometry, stack_slices
 from crossdim.pipelines.readers.volume_values import Mask, Volume, compute_range, fill_outside, offset_note
 from crossdim.storage_schema.errors import SampleError
-from crossdim.storage_schema.sample import Array, Sample
+from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Modality
 
 #: Modalities whose values mean something by themselves (HU, activity, counts), however they are meant to be shown.
@@ -37,35 +34,29 @@ INVERTED_NOTE = "lowest value meant to be white, values kept as stated"
 PADDING_NOTE = "padding outside of the field of view set to air"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Slice:
-    """One file of a series: its number in the input, header, stored pixels (H, W), and what was decided on the way."""
-
-    number: int
-    dataset: Any
-    header: SliceHeader
-    stored: Array
-    notes: tuple[str | None, ...]
-
-
 def decode(item: RawItem) -> Sample:
-    """Decode all files of one series to a volume. Equal files count once; a damaged one with an intact copy is left out.
+    """Decode all files of one series to a volume.
+
+    Equal files count once, and so do files with equal pixels at one position; a damaged one with an intact copy is left out.
 
     Returns:
         (1, D, H, W) float32 in physical units, each slice by its own modality LUT or rescale; D along the slice normal.
-        ``extra`` tells under ``LEFT_OUT`` number, rule and reason of damaged files.
+        ``extra`` tells under ``LEFT_OUT`` number, rule and reason of files that are left out.
 
     Raises:
         SampleError: for a slice that can be read from no file, and slices of several patients or modalities, or that make no
             straight, even volume.
     """
     check_expansion(item.num_values, sum(len(data) for data in item.files))
-    read, left_out = _read_slices(item)
-    twice = len(item.files) - len(read) - len(left_out)
+    read = read_slices(item)
+    twice = len(item.files) - len(read.slices) - len(read.left_out)
+    copies = sum(one.rule == COPY_RULE for one in read.left_out)
+    damaged = len(read.left_out) - copies
     return add_note(
-        _build_volume(item, read, left_out),
+        _build_volume(item, read.slices, read.left_out),
         f"{count(twice, 'file')} stood there twice" if twice else None,
-        f"{count(len(left_out), 'damaged file')} left out, with a sound copy" if left_out else None,
+        f"{count(copies, 'file')} left out, with the pixels and place of another" if copies else None,
+        f"{count(damaged, 'damaged file')} left out, with a sound copy" if damaged else None,
     )
 
 
@@ -91,7 +82,7 @@ def decode_frames(item: RawItem) -> Sample:
     return _build_volume(item, read, [])
 
 
-def _build_volume(item: RawItem, read: Sequence[Slice], left_out: Sequence[Sequence[object]]) -> Sample:
+def _build_volume(item: RawItem, read: Sequence[Slice], left_out: Sequence[LeftOut]) -> Sample:
     """Stack slices to the volume of an input."""
     names_note = check_one_patient([one.dataset for one in read])
     with number_files([one.number for one in read]):
@@ -118,7 +109,7 @@ def _build_volume(item: RawItem, read: Sequence[Slice], left_out: Sequence[Seque
         label=item.label,
         patient=patient,
         extra=combine_annotations([burned_in_annotation(one.dataset) for one in read])
-        | ({LEFT_OUT: left_out} if left_out else {}),
+        | ({LEFT_OUT: [one.row() for one in left_out]} if left_out else {}),
     )
     return add_note(
         sample,
@@ -131,44 +122,6 @@ def _build_volume(item: RawItem, read: Sequence[Slice], left_out: Sequence[Seque
         PADDING_NOTE if outside_DHW is not None else None,
         offset_note(volume_DHW, outside_DHW, modality),
     )
-
-
-def _read_slices(item: RawItem) -> tuple[list[Slice], list[list[object]]]:
-    """Every file whose content no earlier one has.
-
-    Returns:
-        The slices; and of damaged files that lie where a sound slice does, number, rule and reason.
-
-    Raises:
-        SampleError: for a damaged file without a sound copy.
-    """
-    first: dict[bytes, int] = {}
-    for number, data in enumerate(item.files):
-        first.setdefault(hashlib.sha256(data).digest(), number)
-    slices, damaged = [], {}
-    for number in first.values():
-        try:
-            with number_files([number]):
-                found = read_pixels(item.files[number], item.rules)
-        except SampleError as error:
-            damaged[number] = error
-            continue
-        slices.append(Slice(number=number, dataset=found.dataset, header=found.header, stored=found.pixels, notes=found.notes))
-    sound = {place_of(one.header, one.number) for one in slices}
-    for number, refused in damaged.items():
-        if _place_in(item, number) not in sound:
-            raise refused
-    return slices, [[number, refused.rule, refused.reason] for number, refused in damaged.items()]
-
-
-def _place_in(item: RawItem, number: int) -> tuple[float, ...] | None:
-    """Where the slice of a damaged file lies, if its header tells."""
-    try:
-        info = read_header(item.files[number], item.rules)
-    except SampleError:
-        return None
-    header = info.slice if isinstance(info, HeaderInfo) else None
-    return place_of(header, number) if header and header.position_mm else None
 
 
 def display_note(headers: Sequence[SliceHeader], modality: Modality) -> str | None:

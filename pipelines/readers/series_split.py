@@ -104,6 +104,16 @@ def _is_scout(headers: Sequence[SliceHeader], numbers: Sequence[int]) -> bool:
 
 
 def _split_positions(headers: Sequence[SliceHeader]) -> list[Part]:
+    """Split slices of one orientation and size; what may be copies of one slice, by place and tags, is in one part."""
+    alike: dict[Hashable, list[int]] = {}
+    for number, header in enumerate(headers):
+        alike.setdefault((place_of(header, number), header.tags), []).append(number)
+    copies = list(alike.values())
+    parts = _split_distinct([headers[numbers[0]] for numbers in copies])
+    return [replace(part, numbers=tuple(sorted(one for number in part.numbers for one in copies[number]))) for part in parts]
+
+
+def _split_distinct(headers: Sequence[SliceHeader]) -> list[Part]:
     places = [place_of(header, number) for number, header in enumerate(headers)]
     counts = Counter(places)
     if max(counts.values()) == 1 or len(counts) == 1:

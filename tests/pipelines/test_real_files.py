@@ -65,7 +65,7 @@ REFUSED_SERIES = {
 }
 #: Cases made from one CT series: None is read, otherwise the rule that refuses the series.
 BROKEN_SERIES = {
-    "duplicate_position": "repeated_position",
+    "duplicate_position": None,  # the same pixels under two UIDs
     "exact_duplicate": None,
     "instance_number_constant": None,
     "irregular_spacing": "irregular_spacing",

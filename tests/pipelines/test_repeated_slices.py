@@ -125,3 +125,70 @@ def test_two_slices_of_one_position_that_differ_are_refused(same_size, tmp_path,
 
     assert found["code"] == 2
     assert "[repeated_position]" in found["err"]
+
+
+def export_again(path: Path, to: Path, **tags: object) -> None:
+    """The same pixels in another compression, under another UID, with a comment."""
+    ds = pydicom.dcmread(path)
+    ds.compress(pydicom.uid.RLELossless)
+    ds.SOPInstanceUID = pydicom.uid.generate_uid()
+    ds.ImageComments = "exported again"
+    for keyword, value in tags.items():
+        setattr(ds, keyword, value)
+    ds.save_as(to)
+
+
+@pytest.mark.parametrize("num_twice", [1, 3, 8])
+def test_slices_that_were_exported_again_count_once(num_twice, tmp_path, capsys):
+    write_slices(tmp_path / "once" / "a", 8)
+    paths = write_slices(tmp_path / "raw" / "a", 8)
+    for path in paths[:num_twice]:
+        export_again(path, path.with_name(f"z{path.name}"))
+    once, found = (outcome_of(tmp_path / raw, tmp_path / f"out_{raw}", capsys) for raw in ("once", "raw"))
+
+    assert (once["code"], found["code"]) == (0, 3)
+    assert found["quarantined_by_rule"] == {"duplicate": num_twice}
+    assert found["files"] == {"total": 8 + num_twice, "used": 8, "quarantined": num_twice, "ignored": 0}
+    catalogs = [pq.read_table(tmp_path / f"out_{raw}" / "catalog").to_pylist() for raw in ("once", "raw")]
+    assert [row["crc32c"] for row in catalogs[0]] == [row["crc32c"] for row in catalogs[1]]
+    assert all("left out, with the pixels and place of another" in row["note"] for row in catalogs[1])
+    refused = pq.read_table(tmp_path / "out_raw" / "quarantine").to_pylist()
+    assert {Path(row["uri"]).name[0] for row in refused} == {"z"}
+
+
+@pytest.mark.parametrize("tags", [{"RescaleIntercept": 5}, {"RescaleSlope": 2}, {"InstanceNumber": 900}])
+def test_equal_pixels_that_mean_something_else_are_no_copies(tags, tmp_path, capsys):
+    path = write_slices(tmp_path / "raw" / "a", 8)[0]
+    export_again(path, path.with_name("z.dcm"), **tags)
+    found = outcome_of(tmp_path / "raw", tmp_path / "out", capsys)
+
+    assert found["code"] == 2
+    assert "[repeated_position]" in found["err"]
+
+
+def test_a_real_series_in_four_compressions_is_one_volume(real_data, tmp_path, capsys):
+    """Uncompressed values are the same in all four; each slice is used once, and three files of each are told."""
+    for name in ("d2n_j2k", "d2n_jpegll", "d2n_jpegls", "d2n_rle"):
+        shutil.copytree(real_data / "dicom_series" / name, tmp_path / "raw" / name)
+    shutil.copytree(real_data / "dicom_series" / "d2n_j2k", tmp_path / "once" / "d2n_j2k")
+    once, found = (outcome_of(tmp_path / raw, tmp_path / f"out_{raw}", capsys) for raw in ("once", "raw"))
+
+    assert once["files"] == {"total": 4, "used": 4, "quarantined": 0, "ignored": 0}
+    assert found["files"] == {"total": 16, "used": 4, "quarantined": 12, "ignored": 0}
+    assert found["quarantined_by_rule"] == {"duplicate": 12}
+    catalogs = [pq.read_table(tmp_path / f"out_{raw}" / "catalog").to_pylist() for raw in ("once", "raw")]
+    assert [row["crc32c"] for row in catalogs[0]] == [row["crc32c"] for row in catalogs[1]]
+
+
+def test_a_slice_stored_twice_leaves_a_series_of_two_echoes_two_volumes(tmp_path, capsys):
+    for echo in (1, 2):
+        for path in write_slices(tmp_path / "raw" / str(echo), 8):
+            ds = pydicom.dcmread(path)
+            ds.EchoTime = 5 * echo
+            ds.PixelData = (ds.pixel_array + echo).tobytes()
+            ds.save_as(path)
+    shutil.copy(path, path.with_name("again.dcm"))
+    found = outcome_of(tmp_path / "raw", tmp_path / "out", capsys)
+
+    assert found["files"] == {"total": 17, "used": 16, "quarantined": 1, "ignored": 0}
+    assert found["quarantined_by_rule"] == {"duplicate": 1}
