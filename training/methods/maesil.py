@@ -8,10 +8,11 @@ that states them; what only NEMESIS has (noise, factorised attention, mixing tok
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 
+from crossdim.storage_schema.errors import RunError, describe_unknown_name
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Sample
 from crossdim.storage_schema.vocabulary import Presentation
@@ -22,6 +23,7 @@ from crossdim.training.layers.tokens import count_tokens
 from crossdim.training.methods.base import MethodConfig
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
 from crossdim.training.methods.restoration import Crops, sides_of
+from crossdim.training.objectives.masked import LossOn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,9 @@ class Maesil(MethodConfig):
             that is hidden in one plane and visible in the next is easy to predict: by default only whole tubes are hidden
             (ours).
         norm_pix: predict normalised patches; reported to give better features, but no picture can be reconstructed.
+        loss_on: patches whose error is minimised: hidden ones (NEMESIS), or ``all`` (ours).
+        unmasked_share: share of the steps, spread evenly, in which nothing is hidden and the error of all patches is minimised
+            (ours; 0 is NEMESIS's), so that ``unmasked`` reconstruction is trained too.
     """
 
     kind: ClassVar[str] = "maesil"
@@ -49,8 +54,14 @@ class Maesil(MethodConfig):
     mask: DualMask = field(default_factory=DualMask)
     flat_mask: DualMask = field(default_factory=lambda: DualMask(spatial=0.75, depth=0.0))
     norm_pix: bool = False
+    loss_on: LossOn = "masked"
+    unmasked_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.loss_on not in get_args(LossOn):
+            raise RunError(describe_unknown_name("value of loss_on", self.loss_on, get_args(LossOn)))
+        if not 0 <= self.unmasked_share <= 1:
+            raise RunError(f"unmasked_share is a share of the steps, from 0 to 1; found {self.unmasked_share}")
         side = self.crops.solid_side
         count_tokens((side, side, side), self.backbone.patch)
 
@@ -89,4 +100,12 @@ class Maesil(MethodConfig):
 
     def build(self) -> MaskedAutoencoder:
         """The network."""
-        return MaskedAutoencoder(self.backbone, self.decoder, self.mask, self.flat_mask, self.norm_pix)
+        return MaskedAutoencoder(
+            self.backbone,
+            self.decoder,
+            self.mask,
+            self.flat_mask,
+            norm_pix=self.norm_pix,
+            loss_on=self.loss_on,
+            unmasked_share=self.unmasked_share,
+        )

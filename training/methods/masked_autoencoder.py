@@ -34,7 +34,7 @@ from crossdim.training.layers.tokens import (
 )
 from crossdim.training.methods.base import Step, StepOutput
 from crossdim.training.methods.restoration import FLOAT_BITS, Restorer, target_of
-from crossdim.training.objectives.masked import masked_mse
+from crossdim.training.objectives.masked import LossOn, is_unmasked, masked_mse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,11 +135,21 @@ class MaskedAutoencoder(Restorer):
     """The network of MAESIL, for volumes and for unrolled images: one set of weights, a token grid for each."""
 
     def __init__(
-        self, backbone: SuperpatchViTSettings, decoder: TokenDecoderSettings, mask: DualMask, flat_mask: DualMask, norm_pix: bool
+        self,
+        backbone: SuperpatchViTSettings,
+        decoder: TokenDecoderSettings,
+        mask: DualMask,
+        flat_mask: DualMask,
+        *,
+        norm_pix: bool = False,
+        loss_on: LossOn = "masked",
+        unmasked_share: float = 0.0,
     ) -> None:
         super().__init__()
         self.patch = backbone.patch
         self._norm_pix = norm_pix
+        self._loss_on: LossOn = loss_on
+        self._unmasked_share = unmasked_share
         self._masks = {str(p): flat_mask if p.is_2d else mask for p in Presentation}
         self._mask = mask
         self.encoder = backbone.encoder()
@@ -166,23 +176,31 @@ class MaskedAutoencoder(Restorer):
         return mask.visible(chance.expand(x_BCDHW.shape[0], -1, -1).to(x_BCDHW.device))
 
     def forward(self, batch: Batch, step: Step) -> StepOutput:
-        """Compute the mean squared error of hidden patches.
+        """Compute the mean squared error of hidden patches, or of all.
 
         Args:
             batch: tensors ``x`` (B, C, D, H, W), ``target`` if ``x`` is noisy, and ``chance``, which the mask is computed from.
-            step: not used.
+            step: whose number says whether anything is hidden.
 
         Returns:
-            Loss ``masked``; monitor ``psnr_masked`` in dB, unless patches are normalised.
+            Loss ``masked``, and monitor ``psnr_masked``, of hidden patches in dB, unless patches are normalised; in a step in
+            which nothing is hidden ``unmasked`` and ``psnr_unmasked``.
         """
-        x, target = batch.tensors["x"], target_of(batch)
-        ids = self.mask_of(batch.stream).visible(batch.tensors["chance"])
-        predicted = self.predict_patches(x, ids)
-        patches = patchify(target, self.patch)
-        error = masked_mse(predicted, patches, visible_mask(ids, patches.shape[1]), norm_pix=self._norm_pix)
-        return StepOutput(
-            {"masked": error}, {} if self._norm_pix else {"psnr_masked": -10 * error.detach().clamp_min(1e-10).log10()}
-        )
+        x, patches = batch.tensors["x"], patchify(target_of(batch), self.patch)
+        unmasked = is_unmasked(step.index, self._unmasked_share)
+        ids = self._all_ids(x) if unmasked else self.mask_of(batch.stream).visible(batch.tensors["chance"])
+        predicted, seen = self.predict_patches(x, ids), visible_mask(ids, patches.shape[1])
+        error = masked_mse(predicted, patches, seen, norm_pix=self._norm_pix, loss_on=self._loss_on)
+        name = "unmasked" if unmasked else "masked"
+        if self._norm_pix:
+            return StepOutput({name: error}, {})
+        hidden = error.detach() if self._loss_on == "masked" else masked_mse(predicted.detach(), patches, seen)
+        return StepOutput({name: error}, {f"psnr_{name}": -10 * hidden.clamp_min(1e-10).log10()})
+
+    def _all_ids(self, x_BCDHW: Tensor) -> Tensor:
+        """Places of all tokens, (B, N)."""
+        count = math.prod(count_tokens(spatial_shape(x_BCDHW), self.patch))
+        return torch.arange(count, device=x_BCDHW.device).expand(x_BCDHW.shape[0], -1)
 
     def predict_patches(self, x_BCDHW: Tensor, ids_BV: Tensor) -> Tensor:
         """Predict all patches from the visible ones.
@@ -216,8 +234,7 @@ class MaskedAutoencoder(Restorer):
 
     def reconstruct(self, x: Tensor) -> Tensor | None:
         """Volumes reconstructed with every token visible."""
-        count = math.prod(count_tokens(spatial_shape(x), self.patch))
-        return self.restore(x, torch.arange(count, device=x.device).expand(x.shape[0], -1))
+        return self.restore(x, self._all_ids(x))
 
     def code_bits(self, shape_DHW: Counts) -> float:
         """Size of the code of all tokens, in bits; that of visible tokens is smaller in proportion."""

@@ -28,7 +28,12 @@ MEANINGS = {
 #: Monitors that are shown first: they tell whether features collapse.
 COLLAPSE = ("rank_me", "dimensions")
 #: Titles of monitors that are no plain word of their name, by the name without its stream and number.
-TITLES = {"rank_me": "RankMe", "dimensions": "Effective dimensions", "psnr_masked": "PSNR of hidden patches, dB"}
+TITLES = {
+    "rank_me": "RankMe",
+    "dimensions": "Effective dimensions",
+    "psnr_masked": "PSNR of hidden patches, dB",
+    "psnr_unmasked": "PSNR with nothing hidden, dB",
+}
 #: Units of those whose unit is not their name.
 UNITS = {"rank_me": "dimensions", "alignment": "squared distance", "uniformity": "logarithm"}
 _Floats = npt.NDArray[np.float64]

@@ -12,11 +12,12 @@ import torch
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
-from crossdim.storage_schema.errors import GeometryError
+from crossdim.storage_schema.errors import GeometryError, RunError
 from crossdim.storage_schema.pseudo3d import Pseudo3D
 from crossdim.storage_schema.sample import Origin, Sample, Scaling
 from crossdim.storage_schema.vocabulary import Modality, Presentation
 from crossdim.training.backbones import load_encoder
+from crossdim.training.data.collate import Batch
 from crossdim.training.data.order import rng_at
 from crossdim.training.layers.masks import DualMask
 from crossdim.training.layers.recompute import enable_recomputation
@@ -24,7 +25,7 @@ from crossdim.training.layers.tokens import patchify, unpatchify, visible_mask
 from crossdim.training.methods.base import MethodConfig, Step
 from crossdim.training.methods.maesil import Maesil
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder, TokenDecoderSettings
-from crossdim.training.objectives.masked import masked_mse, normalise_patches
+from crossdim.training.objectives.masked import is_unmasked, masked_mse, normalise_patches
 from crossdim.training.recipes.maesil import crossdim_small, paper, tiny
 from crossdim.training.run_dir.metrics import read_metrics
 from tests.oracles import maesil as oracle
@@ -195,6 +196,46 @@ def test_one_run_holds_images_and_volumes(
     assert spec.pseudo3d is not None
     for shape in ((16, 32, 32), (32, 32, 32)):
         assert encoder(torch.rand(1, 1, *shape)).shape == (1, 48, *(side // 8 for side in shape))
+
+
+def test_every_second_step_hides_nothing_where_half_of_the_steps_are_to(volume_data: Bucket, tmp_path: Path) -> None:
+    """And goes on so after a resume: what is hidden depends on the number of the step alone."""
+    more = ["--set", "method.loss_on=all", "--set", "method.unmasked_share=0.5", "--workers", "0", "--steps", "4"]
+    line = ["pretrain", "--recipe", "maesil:tiny", "--data", volume_data.url, "--out", str(tmp_path / "run")]
+    assert main([*line, *more]) == 0
+    records = read_metrics(Bucket(str(tmp_path / "run")))
+    assert [[*record["terms"]] for record in records] == [["superpatch/masked"], ["superpatch/unmasked"]] * 2
+    names = ["superpatch/psnr_masked", "superpatch/psnr_unmasked"] * 2
+    assert all(name in record["monitors"] for name, record in zip(names, records, strict=True))
+
+
+def test_the_error_of_all_patches_is_minimised_and_that_of_hidden_ones_told() -> None:
+    """Against the sums written out, from the same prediction."""
+    config = replace(_tiny(), loss_on="all")
+    network, x = _network(config), torch.rand(2, 1, 32, 32, 32)
+    chance = torch.from_numpy(config.mask.draw((4, 4, 4), rng_at(0, 0)))[None].expand(2, -1, -1)
+    batch = Batch(stream="superpatch", keys=("a", "b"), counts={"superpatch": 2}, tensors={"x": x, "chance": chance}, least=2)
+    outcome = network(batch, Step(index=0, total=9, seed=0))
+    ids = config.mask.visible(chance)
+    squares = (network.predict_patches(x, ids) - patchify(x, (8, 8, 8))).square().mean(2)
+    hidden = squares[~visible_mask(ids, 64)]
+    assert outcome.losses["masked"].item() == pytest.approx(squares.mean().item(), rel=1e-5)
+    assert outcome.monitors["psnr_masked"].item() == pytest.approx(-10 * np.log10(hidden.mean().item()), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1 / 3, 0.5, 0.7, 1.0])
+def test_steps_that_hide_nothing_are_spread_evenly(share: float) -> None:
+    """Of any steps one after the other, their number is off by less than one."""
+    hits = np.cumsum([0, *(is_unmasked(index, share) for index in range(200))])
+    for length in (1, 7, 30):
+        assert (np.abs(hits[length:] - hits[:-length] - share * length) < 1).all()
+
+
+def test_unknown_patches_and_shares_are_refused() -> None:
+    with pytest.raises(RunError, match=r"unknown value of loss_on 'hidden'.*Known: all, masked"):
+        replace(_tiny(), loss_on="hidden")
+    with pytest.raises(RunError, match="unmasked_share is a share of the steps"):
+        replace(_tiny(), unmasked_share=1.5)
 
 
 def test_images_and_volumes_have_grids_of_their_own() -> None:
