@@ -126,7 +126,8 @@ class Figure:
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
 
     def __str__(self) -> str:
-        size = f"n = {len(self.values)}, compression {self.compression:.3g}:1"
+        code = f"compression {self.compression:.3g}:1" if math.isfinite(self.compression) else "no code"
+        size = f"n = {len(self.values)}, {code}"
         each = ", ".join(f"{value:.4g}" for value in self.values[:MOST_VALUES]) + (
             ", ..." if len(self.values) > MOST_VALUES else ""
         )

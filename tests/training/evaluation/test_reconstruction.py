@@ -241,6 +241,7 @@ def test_every_protocol_of_a_masked_method_and_one_of_a_baseline() -> None:
     assert plain["unmasked psnr"].compression == pytest.approx(32)
     assert (plain["unmasked psnr, block mean"].compression, plain["unmasked psnr, dataset mean"].compression) == (512, math.inf)
     assert "compression 32:1" in str(plain["unmasked psnr"])
+    assert "no code" in str(plain["unmasked psnr, dataset mean"])
     assert ", ".join(f"{value:.4g}" for value in plain["unmasked psnr"].values) in str(plain["unmasked psnr"])
 
 
