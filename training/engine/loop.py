@@ -94,7 +94,7 @@ def fit(
         schedule: steps, seed, learning rate and settings of the step.
         hooks: called in this order after each step.
         control: where this rank's requests are taken from, once a step; None for a training that nobody stops.
-        monitor: looks at features after a step, and adds to what is logged of it.
+        monitor: measures features after a step, and adds to what is logged of it.
 
     Returns:
         ``STOP`` if the run was requested to stop before its last step, else ``NOTHING``; the same on all ranks.
@@ -116,7 +116,7 @@ def fit(
         _check_finite(number, reduced.losses, norm, streams)
         state.optimizer.step()
         state.update_average()
-        reduced.monitors.update(monitor.look(state, schedule.execution, number + 1) if monitor else {})
+        reduced.monitors.update(monitor.measure(state, schedule.execution, number + 1) if monitor else {})
         record = reduced.record(number, lr, norm, streams, waited, time.perf_counter() - started)
         for hook in hooks:
             hook.after_step(record, reduced.request)

@@ -1,4 +1,4 @@
-"""FeatureMonitor: looks at the features of a fixed batch every so many steps, and says when they collapse.
+"""FeatureMonitor: measures the features of a fixed batch every so many steps, and says when they collapse.
 
 Every rank computes the same batch, so that none waits longer than the others and synchronised batch norms have their collectives;
 the numbers of rank 0 are everybody's, so that all ranks decide alike. Batch norms use the statistics of the batch, as in a step.
@@ -34,10 +34,10 @@ MIN_SAMPLES = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Monitoring:
-    """When features are looked at.
+    """When features are measured.
 
     Attributes:
-        every (steps): between looks; 0 never looks.
+        every (steps): between measurements; 0 for none.
         stop_on_collapse: whether a run whose features collapse is ended.
     """
 
@@ -48,28 +48,28 @@ class Monitoring:
         least = int(self.stop_on_collapse)
         if found := list_wrong_settings(self, every=self.every >= least):
             reason = "that a collapse can be seen" if least else "or 0 for none"
-            raise RunError(f"there are at least {least} steps between looks, {reason}; found {found}")
+            raise RunError(f"there are at least {least} steps between measurements of features, {reason}; found {found}")
 
 
 class FeatureMonitor:
     """Measures the features of fixed batches.
 
     Args:
-        read: reads the batches, before the first look.
-        every: steps between looks; 0 never looks.
-        judges: whether few dimensions are a collapse: of methods that compare views. Others are measured only.
+        read: reads the batches, before the first measurement.
+        every: steps between measurements; 0 for none.
+        warns: whether few dimensions are a collapse: of methods that compare views. Others are measured only.
     """
 
-    def __init__(self, read: Callable[[], Sequence[Batch]], every: int, *, judges: bool) -> None:
-        self._read, self._every, self._judges = read, every, judges
-        #: What collapsed at the newest look, in a sentence; empty if nothing did.
+    def __init__(self, read: Callable[[], Sequence[Batch]], every: int, *, warns: bool) -> None:
+        self._read, self._every, self._warns = read, every, warns
+        #: What collapsed at the newest measurement, in a sentence; empty if nothing did.
         self.collapse = ""
 
     @cached_property
     def _batches(self) -> Sequence[Batch]:
         return self._read()
 
-    def look(self, state: TrainState, execution: Execution, done: int) -> dict[str, float]:
+    def measure(self, state: TrainState, execution: Execution, done: int) -> dict[str, float]:
         """Measure, if it is time to. All ranks call it.
 
         Args:
@@ -93,7 +93,7 @@ class FeatureMonitor:
         if is_distributed(state.module):
             dist.broadcast(numbers, src=0)
         monitors = dict(zip(found, numbers.tolist(), strict=True))
-        self.collapse = self._find_collapse(state, monitors) if self._judges else ""
+        self.collapse = self._find_collapse(state, monitors) if self._warns else ""
         return monitors
 
     def _find_collapse(self, state: TrainState, monitors: dict[str, float]) -> str:

@@ -16,7 +16,7 @@ class CollapseGuard:
     """The hook that follows the monitor's findings, on every rank.
 
     Args:
-        monitor: looks at features.
+        monitor: measures features.
         control: of this training; a stop is requested there, so that a checkpoint is written as for any other stop.
         stops: whether the run ends when features collapse.
         report: writes an event of a step; of rank 0 only, which alone says it.
@@ -31,7 +31,7 @@ class CollapseGuard:
         self.stopped_for = ""
 
     def after_step(self, record: StepRecord, request: Request) -> None:
-        """Warn if the newest look found a collapse, once until features have recovered.
+        """Warn if the newest measurement found a collapse, once until features have recovered.
 
         Args:
             record: of the step.

@@ -68,7 +68,7 @@ def pretrain(
         provenance: of this command, recorded with its outcome, and with the configuration of a new run; for people.
         pictures_at: steps after which pictures of a few samples are drawn.
         trackers: beside TensorBoard, by name.
-        monitoring: when features are looked at; None for the default.
+        monitoring: when features are measured; None for the default.
 
     Returns:
         The steps that were done before.

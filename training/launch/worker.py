@@ -183,7 +183,7 @@ def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, con
         checkpointer = functools.partial(AsyncCheckpointer, job.run, header, job.saving, state, writer, control)
         fixed = WholeViews(config, datasets) if not config.method.compares else views
         read = functools.partial(read_fixed_batches, datasets, fixed, job.threads, joint=loading.joint)
-        monitor = FeatureMonitor(read, job.monitoring.every, judges=config.method.compares)
+        monitor = FeatureMonitor(read, job.monitoring.every, warns=config.method.compares)
         guard = functools.partial(CollapseGuard, monitor, control, stops=job.monitoring.stop_on_collapse)
         hooks: list[Hook]
         if rank == 0:

@@ -25,8 +25,8 @@ class RunSummary:
         loss_first: mean loss of the first tenth of the steps.
         loss_last: mean loss of the last tenth.
         evenness: over the collapse monitors, the lowest mean of the last tenth; 0 is collapse, NaN if none was logged.
-        dimensions: participation ratio of the encoder's features of fixed batches at the last look, the lowest of the streams; 1
-            is collapse onto a line, NaN if nobody looked.
+        dimensions: participation ratio of the encoder's features of fixed batches at the last measurement, the lowest of the
+            streams; 1 is collapse onto a line, NaN if none was made.
         rank_me: the same by RankMe.
         alignment: of the same features, the highest; NaN for a method without two views.
         uniformity: of the same features, the highest: 0 is collapse to a point.
@@ -76,9 +76,11 @@ def _least(records: Sequence[dict[str, Any]], kind: str) -> float:
 
 
 def _last_look(records: Sequence[dict[str, Any]], measure: str) -> list[float]:
-    """A measure of the encoder's features at the last look, of each stream."""
-    looks = ([value for name, value in r["monitors"].items() if name.endswith(f"/encoder.{measure}")] for r in reversed(records))
-    return next((values for values in looks if values), [])
+    """A measure of the encoder's features at the last measurement, of each stream."""
+    measured = (
+        [value for name, value in r["monitors"].items() if name.endswith(f"/encoder.{measure}")] for r in reversed(records)
+    )
+    return next((values for values in measured if values), [])
 
 
 def _mean(records: Sequence[dict[str, Any]], monitor: str) -> float:

@@ -40,8 +40,9 @@ def render_study(title: str, arms: Sequence[str], courses: Mapping[str, Sequence
             *_table(heads, probed),
             "",
             "Losses of different arms are not comparable. Evenness of projections near 0 is collapse to a point. What follows it",
-            "is of the encoder's features of a fixed batch at the last look, of the worst stream: a low RankMe, few dimensions",
-            "(1 is a line) and a uniformity near 0 are collapse; alignment is the squared distance of two views of a sample.",
+            "is of the encoder's features of a fixed batch at the last measurement, of the worst stream: a low RankMe, few",
+            "dimensions (1 is a line) and a uniformity near 0 are collapse; alignment is the squared distance of two views of a",
+            "sample.",
             "",
             *_table(
                 [

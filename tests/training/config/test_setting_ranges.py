@@ -12,7 +12,7 @@ from crossdim.foundation.bucket import Bucket
 OPTIONS = [
     *(("--threads", text, "1 to 1024") for text in ("0", "-1", "1025", "9" * 30, "x", "1.5", "nan")),
     *((option, text, "greater than 0") for option in ("--keep", "--keep-every") for text in ("0", "-1")),
-    ("--monitor-every", "-1", "at least 0 steps between looks"),
+    ("--monitor-every", "-1", "at least 0 steps between measurements of features"),
     *(("--resize-every", text, "greater than 0") for text in ("nan", "-1", "0", "inf", "1e300", "x")),
     *(("--checkpoint-every", text, "steps as 100") for text in ("0", "nan", "nans", "-1s", "infs")),
 ]

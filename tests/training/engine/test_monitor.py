@@ -53,7 +53,7 @@ def test_every_stream_has_a_batch_that_never_changes(image_data: Bucket, volume_
 
 
 def test_a_run_that_never_looks_cannot_stop_on_a_collapse() -> None:
-    with pytest.raises(RunError, match="at least 1 steps between looks"):
+    with pytest.raises(RunError, match="at least 1 steps between measurements of features"):
         Monitoring(every=0, stop_on_collapse=True)
 
 
@@ -78,9 +78,9 @@ def test_a_look_changes_nothing_and_names_what_it_measures(name: str) -> None:
     projections = {"cdssl-p3d:tiny": {"z0", "z1", "z2"}, "cross-d:tiny": {"z"}}
     assert set(found) == {"encoder"} | projections.get(name, set())
     if method.compares:
-        monitor = FeatureMonitor(lambda: [batch], 5, judges=True)
-        assert monitor.look(state, Execution(), 4) == {}
-        measures = {name.rpartition(".")[2] for name in monitor.look(state, Execution(), 5)}
+        monitor = FeatureMonitor(lambda: [batch], 5, warns=True)
+        assert monitor.measure(state, Execution(), 4) == {}
+        measures = {name.rpartition(".")[2] for name in monitor.measure(state, Execution(), 5)}
         assert measures == {"dimensions", "rank_me", "alignment", "uniformity"}
         assert monitor.collapse == ""  # of four samples nothing is said
 
