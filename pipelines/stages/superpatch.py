@@ -57,19 +57,21 @@ def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
     shape_DHW = (depth, height, width)
     count_boxes(shape_DHW, grid)
     starts, num_voxels = grid.starts(shape_DHW), grid.count_fillable(shape_DHW)
-    kept = []
+    kept, fullest = [], 0.0
     for number, start in enumerate(starts):
         box = cut(sample.array, start, grid.side, AIR)
         share = compute_foreground(sample.scaling.unit(box), grid.foreground_above, num_voxels)
+        fullest = max(fullest, share)
         if share >= grid.min_foreground and box.any():
             kept.append(_build_sample(sample, number, start, box, share))
     if not kept:
         least = max(1, math.ceil(grid.min_foreground * num_voxels))
+        remedy = " A volume that is that empty, as a mask is, is kept with --set superpatch.min_foreground=0" if fullest else ""
         raise SampleError(
             "no_foreground",
             f"the volume of {shape_DHW} voxels has {len(starts)} boxes of {grid.side}, none with {least:,} voxels (superpatch."
-            f"min_foreground={grid.min_foreground:g}) above {grid.foreground_above:.0%} of the intensity window: is the window "
-            f"{sample.scaling.low:g}..{sample.scaling.high:g} right?",
+            f"min_foreground={grid.min_foreground:g}) above {grid.foreground_above:.0%} of the intensity window; the fullest has "
+            f"{round(fullest * num_voxels):,}. Is the window {sample.scaling.low:g}..{sample.scaling.high:g} right?{remedy}",
         )
     return kept
 
