@@ -69,9 +69,10 @@ def cut_boxes(sample: Sample, grid: SuperpatchGrid) -> list[Sample]:
         remedy = " A volume that is that empty, as a mask is, is kept with --set superpatch.min_foreground=0" if fullest else ""
         raise SampleError(
             "no_foreground",
-            f"the volume of {shape_DHW} voxels has no box of {grid.side} (of {len(starts)}) in which at least {least:,} (superpatch."
-            f"min_foreground={grid.min_foreground:g}) are above {grid.foreground_above:.0%} of the intensity window; the fullest has "
-            f"{round(fullest * num_voxels):,}. Is the window {sample.scaling.low:g}..{sample.scaling.high:g} right?{remedy}",
+            f"the volume of {shape_DHW} voxels has no box of {grid.side} (of {len(starts)}) in which at least {least:,} "
+            f"(superpatch.min_foreground={grid.min_foreground:g}) are above {grid.foreground_above:.0%} of the intensity window; "
+            f"the fullest has {round(fullest * num_voxels):,}. Is the window {sample.scaling.low:g}..{sample.scaling.high:g} "
+            f"right?{remedy}",
         )
     return kept
 
