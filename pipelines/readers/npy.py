@@ -19,7 +19,7 @@ NPY = "numpy"
 NPY_VOLUME = "numpy volume"
 NO_PLACE_NOTE = "no voxel size or orientation in the file, taken as 1 mm and LPS with axes (z, y, x)"
 #: Steps of one voxel along the axes (z, y, x) of an array, to (right, anterior, superior), mm.
-_STEPS_ZYX = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+STEPS_ZYX = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 def matches_image(head: bytes) -> bool:
@@ -107,7 +107,7 @@ def parse_volume_header(data: bytes, rules: ReadRules) -> VolumeHeader:
         )
     fastest_first = range(3) if header.fortran_order else range(2, -1, -1)
     affine = np.eye(4)
-    affine[:3, :3] = _STEPS_ZYX[list(fastest_first)].T
+    affine[:3, :3] = STEPS_ZYX[list(fastest_first)].T
     x, y, z = (header.shape[axis] for axis in fastest_first)
     found = VolumeHeader(
         shape_xyz=(x, y, z), dtype=header.dtype, payload_offset=header.data_offset, affine_xyz=affine, notes=(NO_PLACE_NOTE,)

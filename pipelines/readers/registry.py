@@ -17,6 +17,7 @@ from crossdim.pipelines.readers import (
     raster,
     series,
     tiff,
+    tiff_volume,
     volume_file,
 )
 from crossdim.pipelines.readers.reader import Kind, Reader
@@ -99,6 +100,15 @@ READERS: dict[str, Reader] = {
             matches=lambda head, _: tiff.matches(head),
             read_header=tiff.read_header,
             decode=tiff.decode,
+        ),
+        Reader(  # never asked first: the reader before it tells files of several pages by their header
+            name=tiff_volume.TIFF_VOLUME,
+            family=tiff.TIFF,
+            suffixes=(".tif", ".tiff", ".btf", ".tf8"),
+            kind="volume",
+            matches=lambda head, _: tiff.matches(head),
+            read_header=tiff.read_header,
+            decode=tiff_volume.decode,
         ),
         _volume_reader(nifti.NIFTI, (".nii", ".nii.gz", ".hdr"), nifti.matches, nifti_header.parse_header),
         _volume_reader(metaimage.METAIMAGE, (".mha", ".mhd"), lambda head, _: metaimage.matches(head), metaimage.parse_header),

@@ -1,17 +1,11 @@
-"""Decode TIFF and BigTIFF files of one page to images. tifffile reads them; imagecodecs is needed for most compressions.
+"""Decode TIFF and BigTIFF files of one page to images; those of several are volumes, see :mod:`.tiff_volume`.
 
 A header may stand anywhere in a file, so the file is read as a whole for it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
-import struct
-import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import tifffile
@@ -19,9 +13,11 @@ import tifffile
 from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.image_sample import build_image
 from crossdim.pipelines.readers.raster import DEEP_COLOUR_NOTE, ON_BLACK_NOTE
-from crossdim.pipelines.readers.raw import RawItem, ReadRules, check_expansion
+from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.signatures import TIFF_MAGIC, Unread
-from crossdim.pipelines.reasons import format_foreign_text
+from crossdim.pipelines.readers.tiff_pages import GRAY, check_segments, find_pages, open_tiff, read_pixels
+from crossdim.pipelines.readers.tiff_volume import TIFF_VOLUME, is_volume, parse_volume
+from crossdim.pipelines.readers.volume_file import describe_header
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Array, Sample
 
@@ -37,22 +33,9 @@ _WHOLE_SLIDES = {
     "is_bif": "BIF",
     "is_philips": "Philips TIFF",
 }
-#: What tifffile, and codecs that it calls, raise for damaged files.
-_ERRORS = (
-    tifffile.TiffFileError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    RuntimeError,
-    OSError,
-    struct.error,
-    zlib.error,
-)
-_GRAY = (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
 #: Channels that pixels may have, with alpha.
 _CHANNELS = {
-    **dict.fromkeys(_GRAY, (1, 2)),
+    **dict.fromkeys(GRAY, (1, 2)),
     tifffile.PHOTOMETRIC.PALETTE: (1,),
     **dict.fromkeys((tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR), (3, 4)),
 }
@@ -73,18 +56,21 @@ def read_header(data: bytes, rules: ReadRules, *, whole: bool = True) -> HeaderI
         whole: whether ``data`` is all of it.
 
     Returns:
-        Format, and shape (H, W) in pixels; the name of its kind for a whole-slide image.
+        Format, and shape (H, W) in pixels of one page, or (D, H, W) of several; the name of its kind for a whole-slide image.
 
     Raises:
         EOFError: if ``data`` is a beginning.
-        SampleError: if the file is damaged, has several pages, pixels that are not read, or more of them than the guard allows.
+        SampleError: if the file is damaged, has pages that make no volume, pixels that are not read, or more of them than the
+            guard allows.
     """
     if not whole:
         raise EOFError("more bytes are needed")
-    with _open(data) as file:
+    with open_tiff(data) as file:
         for attribute, name in _WHOLE_SLIDES.items():
             if getattr(file, attribute):
                 return Unread(format=name, is_image=True)
+        if is_volume(file):
+            return describe_header(parse_volume(file, rules), TIFF_VOLUME)
         page = _find_page(file, rules)
         return HeaderInfo(format=TIFF, shape=(page.imagelength, page.imagewidth))
 
@@ -100,32 +86,18 @@ def decode(item: RawItem) -> Sample:
     Raises:
         SampleError: for damaged, cut or unknown content.
     """
-    with _open(item.data) as file:
+    with open_tiff(item.data) as file:
         page = _find_page(file, item.rules)
-        _check_segments(page, len(item.data))
-        array, notes = _convert(_turn(_read_pixels(page), page), page)
+        check_segments(page, len(item.data))
+        array, notes = _convert(_turn(read_pixels(page), page), page)
     return build_image(item, array, notes)
 
 
-@contextlib.contextmanager
-def _open(data: bytes) -> Iterator[tifffile.TiffFile]:
-    """A file. tifffile checks no tag's type or count, so whatever reading its header raises is a damaged header."""
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it could not read shows in what is missing
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            yield file
-    except _ERRORS as error:
-        raise SampleError("damaged", f"the TIFF header is damaged: {format_foreign_text(error)}") from error
-
-
 def _find_page(file: tifffile.TiffFile, rules: ReadRules) -> tifffile.TiffPage:
-    """The only page, checked; reduced copies and masks of it do not count."""
-    pages = [page.aspage() for page in file.pages]
-    pages = [page for page in pages if not (page.is_reduced or page.is_mask)] or pages[:1]
-    if not pages:
-        raise SampleError("damaged", "the TIFF file has no page")
-    if len(pages) > 1 or pages[0].imagedepth != 1:
-        raise SampleError("multi_frame", f"{len(pages)} pages; one is read: save each as a file, or a volume as NIfTI or NRRD")
+    """The only page, checked."""
+    pages = find_pages(file)
+    if len(pages) > 1:
+        raise SampleError("multi_frame", f"{len(pages)} pages, of which an image has one")
     _check_page(pages[0], rules)
     return pages[0]
 
@@ -140,33 +112,6 @@ def _check_page(page: tifffile.TiffPage, rules: ReadRules) -> None:
         raise SampleError("pixel_mode", "pixels are not gray, RGB or of a palette, of 1 to 16 bits; save them as such")
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is None:
         raise SampleError("palette_colour", "the palette that the header promises is not there")
-
-
-def _check_segments(page: tifffile.TiffPage, num_bytes: int) -> None:
-    """All strips or tiles must be there: tifffile gives zeros for those that are not."""
-    expected = math.prod(page.chunked) if page.chunked else 1
-    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    if len(segments) < expected or any(size < 1 or start < 1 for start, size in segments):
-        raise SampleError("truncated", f"the header names {len(segments)} strips or tiles of pixels; the image takes {expected}")
-    if any(start + size > num_bytes for start, size in segments):
-        raise SampleError("truncated", f"the file has {num_bytes:,} bytes, and strips or tiles that end behind them; it is cut")
-    check_expansion(math.prod((page.imagelength, page.imagewidth, page.samplesperpixel)), num_bytes)
-
-
-def _read_pixels(page: tifffile.TiffPage) -> Array:
-    """(H, W, C), as they are stored."""
-    try:
-        pixels = page.asarray()
-    except (*_ERRORS, ImportError) as error:
-        if isinstance(error, ImportError) or "imagecodecs" in str(error):
-            name = getattr(page.compression, "name", "of the file")
-            raise SampleError(
-                "codec", f"no codec for the compression {name} is installed; pip install 'crossdim[tiff]'"
-            ) from error
-        raise SampleError("damaged", f"the pixels cannot be decoded to their end: {format_foreign_text(error)}") from error
-    if pixels.ndim == 2:
-        return pixels[:, :, None]
-    return pixels.transpose(1, 2, 0) if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else pixels
 
 
 def _turn(pixels_HWC: Array, page: tifffile.TiffPage) -> Array:
@@ -184,7 +129,7 @@ def _convert(pixels_HWC: Array, page: tifffile.TiffPage) -> tuple[Array, tuple[s
     bits = page.bitspersample
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
         return _to_eight_bits(np.moveaxis(np.take(page.colormap, pixels_HWC[:, :, 0], axis=1), 0, 2)), ()
-    is_gray = page.photometric in _GRAY
+    is_gray = page.photometric in GRAY
     num_colours = 1 if is_gray else 3
     colours, alpha = pixels_HWC[:, :, :num_colours], pixels_HWC[:, :, num_colours:]
     if colours.dtype == np.bool_ or bits < 8:

@@ -54,7 +54,19 @@ def read_header(parse: ParseHeader, name: str, data: bytes, rules: ReadRules, *,
         SampleError: if the header is not sound.
         EOFError: if ``data`` is a beginning that ends inside the header.
     """
-    header = parse_whole(parse, data, rules) if whole else parse(data, rules)
+    return describe_header(parse_whole(parse, data, rules) if whole else parse(data, rules), name)
+
+
+def describe_header(header: VolumeHeader, name: str) -> HeaderInfo:
+    """What the header of a volume says, in the terms that all formats share.
+
+    Args:
+        header: checked.
+        name: of the format.
+
+    Returns:
+        Shape (D, H, W), spacing in mm along the same axes, and the affine of voxels (x, y, z).
+    """
     x, y, z = header.shape_xyz
     sx, sy, sz = header.spacing_xyz_mm
     return HeaderInfo(
@@ -103,7 +115,24 @@ def decode(parse: ParseHeader, item: RawItem) -> Sample:
     """
     header = parse_whole(parse, item.data, item.rules)
     payload, trailing = _read_payload(item.data, header)
-    volume_DHW = _read_first_frame(payload, header)
+    return build_volume(item, _read_first_frame(payload, header), header, trailing)
+
+
+def build_volume(item: RawItem, volume_DHW: Volume, header: VolumeHeader, *notes: str | None) -> Sample:
+    """Build the sample of a volume from its numbers.
+
+    Args:
+        item: the file.
+        volume_DHW: float32, in physical units; changed in place where it is not finite.
+        header: of the file.
+        notes: what else was found, beside what the header and the numbers tell.
+
+    Returns:
+        (1, D, H, W); the file's x runs along W, y along H, z along D.
+
+    Raises:
+        SampleError: for a volume that shows nothing.
+    """
     outside_DHW, note = replace_infinities(volume_DHW, item.rules)
     fill_outside(volume_DHW, outside_DHW, item.modality)
     affine = header.affine_xyz[:, [2, 1, 0, 3]]
@@ -123,7 +152,7 @@ def decode(parse: ParseHeader, item: RawItem) -> Sample:
         label=item.label,
         patient=patient,
     )
-    return add_note(sample, frames, note, *header.notes, trailing, offset_note(volume_DHW, outside_DHW, item.modality))
+    return add_note(sample, frames, note, *header.notes, *notes, offset_note(volume_DHW, outside_DHW, item.modality))
 
 
 def _read_payload(data: bytes, header: VolumeHeader) -> tuple[bytearray | memoryview, str | None]:
