@@ -59,15 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return signals.run_process(lambda: _run(sys.argv[1:]))
 
 
+def _print(text: str) -> int:
+    """Print to standard output; returns the exit code, 2 if it was closed before the start."""
+    if sys.stdout is None:
+        return 2
+    sys.stdout.write(text + "\n")
+    return 0
+
+
 def _run(arguments: list[str]) -> int:
     if len(arguments) > 1 and arguments[0] == "help":
         arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(usage() + "\n")
-        return 0 if arguments else 1
+        return _print(usage()) if arguments else max(1, _print(usage()))
     if arguments[0] == "--version":
-        sys.stdout.write(f"crossdim {__version__}\n")
-        return 0
+        return _print(f"crossdim {__version__}")
     if arguments[0] not in VERBS:
         sys.stderr.write(f"error: {describe_unknown_name('verb', arguments[0], VERBS)}\n")
         return 1

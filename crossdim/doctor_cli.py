@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,9 +39,9 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     results = run_checks(_list_checks(arguments))
-    if arguments.ray_address:
+    if address := arguments.ray_address or os.environ.get("RAY_ADDRESS"):  # which other verbs would join, too
         # In this thread, the main one: a Ray session takes over signals.
-        results += run_check("Ray cluster", partial(_check_ray, arguments.ray_address), _advise_ray(arguments.ray_address))
+        results += run_check("Ray cluster", partial(_check_ray, address), _advise_ray(address))
     failures = sum(one.level is Level.FAILURE for one in results)
     warnings = sum(one.level is Level.WARNING for one in results)
     document: dict[str, object] = {"checks": [asdict(one) for one in results], "failures": failures, "warnings": warnings}

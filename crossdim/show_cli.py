@@ -7,6 +7,7 @@ import contextlib
 import functools
 import shlex
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +81,12 @@ def _find_target(text: str, subject: Bucket) -> Path:
     if not text or not is_local(text):
         raise UsageError(f"--html takes a file of this machine, such as page.html; found {text!r}")
     path = Path(local_path(text))
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"--html {printable(text)[:80]}: {error.strerror}") from error
     if subject.is_local and path.resolve().is_relative_to(Path(subject.root).resolve()):
         raise UsageError(f"{path} lies inside {subject.where('')}, where nothing may be written; name a file elsewhere")
     if path.is_file() and path.stat().st_size and not is_page(path.read_bytes()[:PAGE_HEAD_BYTES]):
@@ -107,7 +114,10 @@ def _open_subject(bucket: Bucket, version: int | None, *, with_page: bool) -> tu
 
 def _suggest(bucket: Bucket) -> str:
     """What can be shown instead: datasets and runs in a folder of this machine; a store would have to list all that is below."""
-    folders = sorted(one for one in Path(bucket.root).iterdir() if one.is_dir()) if bucket.is_local and bucket.exists() else []
+    folders: list[Path] = []
+    with contextlib.suppress(OSError):  # a folder that may not be listed
+        if bucket.is_local and Path(bucket.root).is_dir():
+            folders = sorted(one for one in Path(bucket.root).iterdir() if one.is_dir())
     kinds = {MANIFEST_PATH: "a dataset", CONFIG: "a run"}
     found = [(one.name, kind) for one in folders for path, kind in kinds.items() if (one / path).is_file()]
     if not found:
@@ -156,9 +166,15 @@ def _open_run(run: Bucket) -> tuple[dict[str, object], str, Callable[[], bytes]]
 
 
 def _write(path: Path, page: bytes) -> None:
+    """Write a page completely or not at all."""
+    unfinished = path.with_name(f".crossdim-{uuid.uuid4().hex}.html") if path.is_file() or not path.exists() else path
     try:
-        path.write_bytes(page)
+        unfinished.write_bytes(page)
+        if unfinished != path:
+            unfinished.replace(path)
     except OSError as error:
+        if unfinished != path:
+            unfinished.unlink(missing_ok=True)
         raise StorageError(f"{path}: the page cannot be written: {error.strerror}") from error
 
 

@@ -99,6 +99,8 @@ def print_result(document: dict[str, object], sentence: str, *, as_json: bool) -
     Raises:
         StorageError: if standard output is closed, or on a disk that is full.
     """
+    if sys.stdout is None:  # it was closed before the start
+        raise StorageError("the work is done, but its result cannot be written to standard output, which is closed")
     try:
         sys.stdout.write((json.dumps(document, sort_keys=True) if as_json else _make_printable(sentence)) + "\n")
         sys.stdout.flush()

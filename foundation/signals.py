@@ -283,6 +283,6 @@ def _exit_as_told(pid: int) -> None:
     code = EXIT_CODES[_state.first] if _state.first and _state.said else _state.code
     if code is not None and os.getpid() == pid:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream that was closed before the start is None
                 stream.flush()
         os._exit(code)

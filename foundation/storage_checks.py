@@ -27,6 +27,7 @@ LIST = "s3:ListBucket"
 SET_CLOCK = "set this machine's clock: sudo timedatectl set-ntp true"
 
 DATA = bytes(range(256)) * 16
+FREE_SPACE = "free some space there: df -h lists what is full"
 #: A range inside of ``DATA``.
 OFFSET, LENGTH = 1000, 256
 
@@ -45,6 +46,8 @@ def check_storage(bucket: Bucket) -> list[CheckResult]:
 
     def open_it() -> list[CheckResult]:
         found.append(_find_existing(reach(bucket)))
+        if not bucket.is_local and bucket.protocol not in S3_PROTOCOLS:
+            found[0].exists()  # such a store is asked by its first request only
         return [CheckResult(check="storage location", found=f"{found[0].where('')} answers")]
 
     opened = run_check("storage location", open_it, partial(_advise, bucket))
@@ -159,7 +162,7 @@ def _try_operations(bucket: Bucket) -> list[CheckResult]:
 
 def _try(operation: str, act: Callable[[], str], remedy: str) -> list[CheckResult]:
     name = f"storage {operation}"
-    return run_check(name, partial(_report, name, act), remedy)
+    return run_check(name, partial(_report, name, act), lambda error: FREE_SPACE if "no space is left" in str(error) else remedy)
 
 
 def _report(name: str, act: Callable[[], str]) -> list[CheckResult]:

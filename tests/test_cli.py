@@ -20,6 +20,14 @@ from crossdim.training import recipe_names as of_pretrain
 ROOT = Path(cli.__file__).parents[1]
 
 
+@pytest.mark.parametrize("line", ["--help", "--version", "recipes"])
+def test_an_output_that_is_closed_is_a_failure_and_no_fault(line: str) -> None:
+    done = subprocess.run(
+        f"exec {sys.executable} -m crossdim {line} >&-", shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr, "Exception" in done.stderr) == (2, False, False)
+
+
 def shell(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 

@@ -69,6 +69,21 @@ def test_a_cluster_that_cannot_be_joined(
     assert json.loads(capsys.readouterr().out)["checks"][-1]["remedy"] == remedy
 
 
+def test_the_cluster_that_other_verbs_would_join_is_asked(only, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def check(address: str) -> list[CheckResult]:
+        asked.append(address)
+        return [FINE]
+
+    only(("one", lambda: [FINE]))
+    monkeypatch.setattr(doctor_cli, "_check_ray", check)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert cli.main(["doctor"]) == 0
+    assert cli.main(["doctor", "--ray-address", "other:6379"]) == 0
+    assert asked == ["head:6379", "other:6379"]
+
+
 @pytest.mark.integration
 def test_this_installation_with_a_real_store(s3_bucket: Bucket, s3_client, tmp_path: Path) -> None:
     """Options from a file; every check is there, none fails, and neither torch nor Ray is loaded by the verb."""

@@ -23,6 +23,7 @@ from crossdim.training import run_verbs
 from crossdim.training.chosen_steps import NONE, parse_checkpoint_choice, parse_chosen_steps
 from crossdim.training.dataset_options import add_data_version_option, find_manifests, find_versions, refuse_runs
 from crossdim.training.option_values import (
+    parse_baseline_count,
     parse_checkpoint_interval,
     parse_fold_count,
     parse_seconds,
@@ -301,7 +302,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
         metavar="N",
         help="parts of the cross-validation; all samples of a patient are in the same part",
     )
-    verb.add_argument("--baselines", type=int, default=3, metavar="N", help="untrained encoders to compare with")
+    verb.add_argument("--baselines", type=parse_baseline_count, default=3, metavar="N", help="untrained encoders to compare with")
     also = "probe these checkpoints as well, for curves over the steps: all that are kept, or those of some steps"
     verb.add_argument("--checkpoints", type=parse_checkpoint_choice, metavar="all|STEP|P%,...", help=also)
     _add_extension(verb)

@@ -50,6 +50,15 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_baseline_count(text: str) -> int:
+    """Read the number of untrained encoders to compare with: 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of baselines: there is at least 1 untrained encoder to compare with"
+        )
+    return int(text)
+
+
 def parse_fold_count(text: str) -> int:
     """Read the number of parts of a cross-validation: 2 or more."""
     if not text.isascii() or not text.isdigit() or int(text) < 2:

@@ -7,11 +7,15 @@ from typing import Any
 
 import jinja2
 
+from crossdim.storage_schema.names import printable
+
 BASE = Path(__file__).with_name("base.html")
 #: Where the page of a dataset lies, beside its manifest.
 DATASET_PAGE = "dataset.html"
 #: By these a page of ours is told from other files.
 PAGE_HEAD_BYTES, _MARK = 400, b"<title>crossdim: "
+#: Control characters that documents need; others, of names and labels, are escaped.
+_KEPT = "\n\t"
 
 
 def is_page(head: bytes) -> bool:
@@ -32,7 +36,7 @@ def render_page(template: Path, **values: Any) -> bytes:
     loader = jinja2.ChoiceLoader([jinja2.FileSystemLoader(template.parent), jinja2.FileSystemLoader(BASE.parent)])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader, trim_blocks=True)
     environment.filters["count"] = format_count
-    return environment.get_template(template.name).render(**values).encode()
+    return printable(environment.get_template(template.name).render(**values), keep=_KEPT).encode()
 
 
 def format_count(number: int, noun: str) -> str:
@@ -66,7 +70,7 @@ def render_markdown(template: Path, **values: Any) -> bytes:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = escape_cell
-    return environment.from_string(template.read_text()).render(**values).encode()
+    return printable(environment.from_string(template.read_text()).render(**values), keep=_KEPT).encode()
 
 
 def escape_cell(value: object) -> str:

@@ -69,7 +69,9 @@ def plan_job(preparation: Preparation, open_session: OpenSession, begun: Usage) 
     check_apart(out, preparation.sources)
     preparation.pseudonyms.check(out)
     if find_manifest(out) is not None:
-        raise UsageError(f"{out.where('')} is published already, so there is nothing to plan; name another --out")
+        raise UsageError(
+            f"{out.where('')} is published already; --plan is of a preparation from the beginning: name another --out for it"
+        )
     check_free(out)
     listed, files = list_sources(preparation.sources)
     check_links_apart(out, preparation.sources)

@@ -66,7 +66,8 @@ def test_a_store_that_cannot_be_written_to_by_its_protocol() -> None:
 
 
 def test_a_store_that_nobody_knows_is_no_matter_of_rights() -> None:
-    write = check_storage(Bucket("nonsense://lab"))[2]
+    _, location, write = check_storage(Bucket("nonsense://lab"))[:3]
+    assert (location.level, "no store speaks nonsense://" in location.found) == (Level.FAILURE, True)
     assert (write.level, "no store speaks nonsense://" in write.found) == (Level.FAILURE, True)
     assert write.remedy.endswith("else correct what this names; the options of a store are listed by: crossdim doctor --help")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import re
@@ -135,6 +136,36 @@ def test_no_file_but_a_page_is_overwritten(images: Path, tmp_path: Path, capsys:
     assert main(["show", str(images), "--html", str(tmp_path / "thesis.html")]) == 1
     assert "is no page of crossdim; name another file" in capsys.readouterr().err
     assert "My thesis" in (tmp_path / "thesis.html").read_text()
+
+
+def test_a_file_is_no_dataset_and_says_so(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(images / "manifest.json")]) == 2
+    assert "holds neither a published dataset" in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long_is_wrong_use(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(images), "--html", str(tmp_path / f"{'a' * 300}.html")]) == 1
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_finished_leaves_the_one_before(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that is full after some bytes: no part of the new page is left."""
+    page = tmp_path / "page.html"
+    assert main(["show", str(images), "--html", str(page)]) == 0
+    before = page.read_bytes()
+
+    def write_part(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_part)
+    assert main(["show", str(images), "--html", str(page)]) == 2
+    assert "the page cannot be written: No space left" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+    assert page.read_bytes() == before
 
 
 def test_what_is_not_known_of_patients_is_not_claimed(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,6 +303,21 @@ def test_the_command_is_recorded_without_names_of_sources(tmp_path: Path) -> Non
     assert f"| code | {format_git_states(recorded['git'])} |" in (tmp_path / "xr" / CARD).read_text()
     for path in (tmp_path / "xr").rglob("*"):
         assert path.is_dir() or b"Doe^John" not in path.read_bytes()
+
+
+def test_control_characters_of_labels_reach_neither_page_nor_card(tmp_path: Path) -> None:
+    """A terminal that shows the card would obey them."""
+    write_images(tmp_path / "src")
+    folder = tmp_path / "src" / "\x1b[31mred\x07\u202e"
+    folder.mkdir()
+    for picture in sorted((tmp_path / "src").rglob("*.png"))[:2]:
+        picture.rename(folder / picture.name)
+    line = ["prepare", str(tmp_path / "src"), "--recipe", "xray-pseudo3d:tiny", "--label", "folder", "--local"]
+    assert main([*line, "--out", str(tmp_path / "out")]) in (0, 3)
+    for name in (CARD, PAGE):
+        text = (tmp_path / "out" / name).read_text()
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "x1b" in (tmp_path / "out" / CARD).read_text()
 
 
 def test_texts_of_a_card_are_no_markup() -> None:

@@ -14,8 +14,10 @@ from typing import Any, Self
 from uuid import uuid4
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.process_identity import ProcessIdentity, identify_process
 from crossdim.foundation.provenance import describe_outcome, format_time
-from crossdim.storage_schema.errors import StorageError
+from crossdim.foundation.settings import from_document, to_document
+from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.layout import ATTEMPTS, attempt_path, is_attempt_path
 from crossdim.training.run_dir.records import Check, Record, is_count, is_text, keep_valid, read_records, record_text
@@ -28,6 +30,7 @@ MEMBERS: dict[str, Check] = {
     "outcome": is_text,
     "step": is_count,
     "provenance": lambda value: isinstance(value, dict),
+    "process": lambda value: isinstance(value, dict),
 }
 
 
@@ -44,6 +47,7 @@ class AttemptRecord:
         started = format_time()
         self._run, self._path = run, attempt_path(started, uuid4().hex[:8])
         self._note: Record = {"started": started, "step": step, "provenance": dict(provenance or {})}
+        self._note |= {"process": to_document(identify_process())}
 
     def __enter__(self) -> Self:
         self._write()
@@ -81,9 +85,20 @@ def read_attempt(run: Bucket, path: str) -> Record:
     return keep_valid(next(iter(read_records(run, path)), {}), MEMBERS)
 
 
+def identify(attempt: Record) -> ProcessIdentity | None:
+    """The process of an attempt; None where none is recorded."""
+    with contextlib.suppress(DocumentError):
+        if "process" in attempt:
+            found: ProcessIdentity = from_document(ProcessIdentity, attempt["process"], subject="process of an attempt")
+            return found
+    return None
+
+
 def describe_attempt(attempt: Record) -> str:
     """Describe an attempt: from when to when, from which step, and how it ended."""
     started = f"{attempt.get('started', 'at an unknown time')} from step {attempt.get('step', 'unknown')}"
     if "ended" not in attempt:
-        return printable(f"{started}, no end is recorded")
+        process = identify(attempt)
+        gone = f": {process} does not run any more" if process and process.is_gone() else ""
+        return printable(f"{started}, no end is recorded{gone}")
     return printable(f"{started} to {attempt['ended']}, {attempt.get('outcome', 'with an unknown outcome')}")

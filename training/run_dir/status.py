@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,7 +17,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.storage_schema.errors import DocumentError, RunError
 from crossdim.storage_schema.names import printable
-from crossdim.training.run_dir.attempts import describe_attempt, list_attempts, read_attempt
+from crossdim.training.run_dir.attempts import describe_attempt, identify, list_attempts, read_attempt
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
 from crossdim.training.run_dir.events import Event, list_events, read_event
 from crossdim.training.run_dir.layout import CONFIG, checkpoint_name
@@ -34,20 +34,24 @@ SILENT_AFTER_STEPS = 10
 MAX_NOTABLE = 3
 EXTRAORDINARY = ("failed", "passed-over", "damaged", "reread", "collapse", "lost", "resize", "preempted", "stopped")
 
-State = Literal["waiting", "running", "restarting", "silent", "stopped", "failed", "done"]
+State = Literal["waiting", "running", "restarting", "silent", "killed", "stopped", "failed", "done"]
 #: What the newest event of a start says of the run.
 STATES: dict[str, State] = {"lost": "restarting", "stopped": "stopped", "failed": "failed", "end": "done"}
 AT_WORK = ("running", "restarting")
 #: A run in one of these states changes no more until it is started again.
-ENDED = ("stopped", "failed", "done")
+ENDED = ("killed", "stopped", "failed", "done")
 #: States for which ``crossdim status`` has exit code 0.
 GOOD = (*AT_WORK, "done")
+RESUMES, STARTS_AGAIN = "it resumes from the last checkpoint", "it starts again: there is no checkpoint yet"
 #: What to do about a run that does not get on by itself.
 REMEDIES: dict[State, str] = {
-    "silent": "if no process trains it any more, run the same pretrain command again; it resumes from the last checkpoint",
+    "silent": f"if no process trains it any more, run the same pretrain command again; {RESUMES}",
+    "killed": f"run the same pretrain command again; {RESUMES}",
     "stopped": "to resume, run the same pretrain command again",
-    "failed": "once the cause is fixed, run the same pretrain command again; it resumes from the last checkpoint",
+    "failed": f"once the cause is fixed, run the same pretrain command again; {RESUMES}",
 }
+#: Newest attempts that are looked through for a process that may still be at work.
+MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +59,8 @@ class Status:
     """A run at a glance; None where nothing is known yet.
 
     Attributes:
-        state: ``waiting`` if no worker has written yet, ``restarting`` after a worker was lost.
+        state: ``waiting`` if no worker has written yet, ``restarting`` after a worker was lost, ``killed`` if the process of its
+            command ran on this machine and is gone without a word.
         step: steps done, of ``steps``.
         workers: of the newest start.
         wait_share: of rank 0's time, the part in which it waited for data.
@@ -96,8 +101,9 @@ class Status:
 
     def __str__(self) -> str:
         if self.last_word_s is None:
-            waiting = f"{format_location(self.run)}: waiting; no worker has started yet, {self.steps} steps in total"
-            return "\n".join([waiting, *self._list_attempts()])
+            waiting = f"{format_location(self.run)}: {self.state}; no worker has started yet, {self.steps} steps in total"
+            advice = [f"  {REMEDIES['killed'].replace(RESUMES, STARTS_AGAIN)}"] * (self.state == "killed")
+            return "\n".join([waiting, *self._list_attempts(), *advice])
         state: str = self.state
         if state == "silent":
             since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -125,7 +131,7 @@ class Status:
         ]
         lines += self._list_attempts()
         if (remedy := REMEDIES.get(self.state)) is not None:
-            lines.append(f"  {remedy}")
+            lines.append(f"  {remedy if self.checkpoint_step is not None else remedy.replace(RESUMES, STARTS_AGAIN)}")
         return "\n".join(lines)
 
     def _list_attempts(self) -> list[str]:
@@ -167,7 +173,7 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
         last_attempt=last_attempt,
     )
     if begun is None:
-        return waiting
+        return replace(waiting, state="killed") if _is_killed(run, attempts) else waiting
     lines = [line for line in read_recent(run, WINDOW) if line["step"] >= begun.step]
     words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
     note = read_progress(run)
@@ -180,6 +186,8 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
         return waiting
     rates = _rates(lines)
     state = _state(happened, now - last_word, rates)
+    if state not in ENDED and _is_killed(run, attempts):
+        state = "killed"
     ignored = CheckpointListing(run).ignored(total if state in AT_WORK else 0)
     kept = _newest_checkpoint([event for event in happened if checkpoint_name(event.step) not in ignored], begun)
     written = read_event(run, kept).get("time_s") if kept else None
@@ -205,11 +213,19 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
     )
 
 
+def _is_killed(run: Bucket, attempts: Sequence[str]) -> bool:
+    """Whether the processes of all newest commands without a recorded end are known to be gone; of other machines none is."""
+    open_ones = [one for one in (read_attempt(run, path) for path in attempts[-MAX_ATTEMPTS:]) if one and "ended" not in one]
+    identities = [identify(one) for one in open_ones]
+    return bool(identities) and all(identity is not None and identity.is_gone() for identity in identities)
+
+
 def _steps(run: Bucket) -> int:
     """Steps of the whole run."""
     if not run.exists(CONFIG):
         raise RunError(
-            f"{run.where('')} holds no run: there is no {CONFIG} that can be read; check the --out of its pretrain command"
+            f"{run.where('')} holds no run: there is no {CONFIG} that can be read; check the --out of its command, "
+            "prepare or pretrain"
         )
     try:
         steps = read_run_config(run).identity["config"].get("steps")

@@ -35,15 +35,35 @@ class ProbeResult:
     spread: float
 
     @property
+    def sampling_error(self) -> float:
+        """Largest standard error of a balanced accuracy over so many patients.
+
+        It is sqrt(sum of p (1 - p) / n of each class) / number of classes, and so at most 0.5 / sqrt(n) for equal classes. Folds
+        of few patients can agree by chance, so that the spread over them alone says too little.
+        """
+        return 0.5 / math.sqrt(max(1, self.num_patients))
+
+    @property
     def sign(self) -> int:
-        """1 if the encoder is above untrained ones by more than the spread, -1 if below, else 0."""
-        return 0 if abs(self.difference) <= self.spread else (1 if self.difference > 0 else -1)
+        """1 if the encoder is above untrained ones by more than the spread and the sampling error, -1 if below, else 0.
+
+        Two that both answer no better than by chance are not told apart.
+        """
+        least = max(self.spread, self.sampling_error)
+        if abs(self.difference) <= least or max(self.trained, self.untrained) <= 1 / self.num_classes:
+            return 0
+        return 1 if self.difference > 0 else -1
 
     @property
     def verdict(self) -> str:
-        """Whether the difference is larger than the spread."""
-        if not self.sign:
+        """Whether the difference is larger than the spread, and than the sampling error."""
+        if abs(self.difference) <= self.spread:
             return "inside the spread: no difference shown"
+        if max(self.trained, self.untrained) <= 1 / self.num_classes:
+            return f"no better than chance, {1 / self.num_classes:.3f}, and nor are untrained baselines: no difference shown"
+        if not self.sign:
+            error = f"the sampling error of {self.num_patients} patients (up to {self.sampling_error:.3f})"
+            return f"inside {error}: no difference shown"
         return "above the untrained baselines" if self.sign > 0 else "below the untrained baselines"
 
 

@@ -21,7 +21,7 @@ def describe_verdict(facts: RunFacts) -> str:
     elif below:
         said = f"Worse than an untrained network on {below} of {total}"
     else:
-        return f"No better than an untrained network: on {len(results)} of {total} the difference is inside the spread."
+        return f"No better than an untrained network: on {len(results)} of {total} no difference is shown."
     others = [f"worse on {below}"] * bool(above and below) + [f"no difference on {len(results) - above - below}"] * bool(
         len(results) - above - below
     )

@@ -20,6 +20,7 @@ from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir import layout
 from crossdim.training.run_dir.async_checkpointer import AsyncCheckpointer
+from crossdim.training.run_dir.attempts import AttemptRecord
 from crossdim.training.run_dir.background_writer import BackgroundWriter
 from crossdim.training.run_dir.events import EventLog, list_events
 from crossdim.training.run_dir.metric_log import MetricLog
@@ -116,6 +117,38 @@ def test_a_run_without_a_word_for_long_is_silent_and_not_running(run: Bucket, cl
     found = read_status(run, clock.now + SILENT_AFTER_S + 60)
     assert (found.state, found.eta_s) == ("silent", None)
     assert "silent since 2027-01-15 08:00:14 UTC (3.0 min by this machine's clock)" in str(found)
+
+
+BEGIN_AN_ATTEMPT = """
+import os, sys
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir.attempts import AttemptRecord
+AttemptRecord(Bucket(sys.argv[1]), 0).__enter__()
+os._exit(9)
+"""
+
+
+def test_a_run_whose_process_was_killed_is_not_running(tmp_path: Path, clock: _Clock) -> None:
+    """At once, on the machine on which it ran; whatever another command that is at work does, it is running."""
+    run = Bucket(str(tmp_path / "run"))
+    run.put(layout.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
+    _walk(run, clock, 0, 3)
+    assert read_status(run, clock.now).state == "running"
+    subprocess.run([sys.executable, "-c", BEGIN_AN_ATTEMPT, run.root], check=False)
+    found = read_status(run, clock.now)
+    assert (found.state, found.eta_s) == ("killed", None)
+    assert "does not run any more" in str(found)
+    assert str(found).endswith("  run the same pretrain command again; it resumes from the last checkpoint")
+    with AttemptRecord(run, 0):
+        assert read_status(run, clock.now).state == "running"
+
+
+def test_a_run_whose_process_was_killed_before_its_first_step_is_not_waiting(tmp_path: Path) -> None:
+    run = Bucket(str(tmp_path / "run"))
+    run.put(layout.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
+    subprocess.run([sys.executable, "-c", BEGIN_AN_ATTEMPT, run.root], check=False)
+    found = read_status(run, time.time())
+    assert (found.state, "it starts again: there is no checkpoint yet" in str(found)) == ("killed", True)
 
 
 def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock: _Clock) -> None:

@@ -20,7 +20,7 @@ from crossdim.training.show.findings import describe_verdict, find_warnings
 
 def result(difference: float, spread: float = 0.05) -> dict[str, Any]:
     words = {"dataset": "d", "presentation": "image", "probe": "knn", "verdict": "v"}
-    counts = {"num_samples": 40, "num_patients": 20, "num_classes": 2, "num_folds": 5}
+    counts = {"num_samples": 800, "num_patients": 400, "num_classes": 2, "num_folds": 5}
     figures = {"trained": 0.6 + difference, "trained_spread": 0.03, "untrained": 0.6, "untrained_spread": 0.04}
     return words | counts | figures | {"difference": difference, "spread": spread}
 
@@ -52,6 +52,32 @@ def facts(evaluation: Evaluation | None = None, damaged: int = 0, events: Sequen
     )
 
 
+@pytest.mark.parametrize(("patients", "sign"), [(400, 1), (16, 0), (25, 0), (30, 1)])
+def test_few_patients_show_no_difference_however_well_folds_agree(patients: int, sign: int) -> None:
+    """0.1 is 0.5 / sqrt(25): with more patients than that it is above the sampling error."""
+    [found] = parse_evaluation({"results": [result(0.1, 0.01) | {"num_patients": patients}]}).results
+    assert found.sign == sign
+    text = f"inside the sampling error of {patients} patients (up to {0.5 / patients**0.5:.3f}): no difference shown"
+    assert found.verdict == ("above the untrained baselines" if sign else text)
+
+
+def test_two_that_only_guess_are_not_told_apart() -> None:
+    """Of 13 classes, 0.064 is below chance, however far it is above 0."""
+    counts = {"num_classes": 13, "num_patients": 400, "trained": 0.064, "untrained": 0.0}
+    [found] = parse_evaluation({"results": [result(0.064, 0.01) | counts]}).results
+    assert found.sign == 0
+    assert found.verdict == "no better than chance, 0.077, and nor are untrained baselines: no difference shown"
+
+
+def test_the_sampling_error_bounds_the_deviation_of_a_balanced_accuracy() -> None:
+    """20,000 draws of 50 answers to each of two classes, at the accuracy where they vary most and at another."""
+    rng = np.random.default_rng(0)
+    [found] = parse_evaluation({"results": [result(0.1) | {"num_patients": 100}]}).results
+    worst, other = (rng.binomial(50, p, (20_000, 2)).mean(axis=1).std() / 50 for p in (0.5, 0.9))
+    assert worst == pytest.approx(found.sampling_error, rel=0.02)
+    assert other < found.sampling_error
+
+
 @pytest.mark.parametrize(
     ("differences", "sentence"),
     [
@@ -59,7 +85,7 @@ def facts(evaluation: Evaluation | None = None, damaged: int = 0, events: Sequen
         ([0.2, 0.01], "Better than an untrained network on 1 of 2 probes, no difference on 1."),
         ([0.2, -0.2, 0.0], "Better than an untrained network on 1 of 3 probes, worse on 1, no difference on 1."),
         ([-0.2, -0.01], "Worse than an untrained network on 1 of 2 probes, no difference on 1."),
-        ([0.01, -0.05], "No better than an untrained network: on 2 of 2 probes the difference is inside the spread."),
+        ([0.01, -0.05], "No better than an untrained network: on 2 of 2 probes no difference is shown."),
         ([0.2], "Better than an untrained network on 1 of 1 probe."),
     ],
 )
@@ -143,7 +169,7 @@ def test_probe_curves_have_the_untrained_networks_beside() -> None:
     """The dashed line is at their mean, the band as high as twice their deviation, in the units of the axis."""
     rows = [result(difference) | {"step": step} for step, difference in ((100, 0.2), (50, 0.1))]
     (title, about, chart), *others = draw_probe_curves(parse_checkpoint_results({"results": [*rows, {"step": 3}]}))
-    assert (title, about, others) == ("d, knn", "image, 40 samples of 20 patients", [])
+    assert (title, about, others) == ("d, knn", "image, 800 samples of 400 patients", [])
     level = re.search(r'class="level"[^>]* d="M64 ([\d.]+)H', chart.svg)
     band = re.search(r'class="band"[^>]* y="([\d.]+)"[^>]* height="([\d.]+)"', chart.svg)
     points = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', chart.svg)]
