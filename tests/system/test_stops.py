@@ -217,14 +217,19 @@ def test_ctrl_c_saves_a_run_and_the_same_line_goes_on(workers: int, dataset: Pat
     assert [line["step"] for line in read_metrics(Bucket(str(run)))] == list(range(25))
 
 
+def _read_command(pid: int) -> bytes:
+    """The command line of a process; empty if it has ended since it was found."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 @pytest.mark.ray
 def test_ctrl_c_before_a_run_has_workers_ends_it_at_once(dataset: Path, tmp_path: Path) -> None:
     """There is nothing to save, and nobody to ask: with more workers than the machine can hold it would wait for ever."""
     with running(*pretraining(dataset, tmp_path / "run", 1, 100_000), "--ray-address", "") as verb:
         deadline = time.monotonic() + PATIENCE_S
-        while not any(
-            b"TrainController" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in find_started_with(MARK, verb.mark)
-        ):
+        while not any(b"TrainController" in _read_command(pid) for pid in find_started_with(MARK, verb.mark)):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         verb.signal(signal.SIGINT)

@@ -174,7 +174,7 @@ def probe(
         kept_bytes=measured.kept_bytes,
         fixed_bytes={
             "weights": _bytes(state.model or held),
-            "gradients": _bytes([p.grad for p in train_state.method.parameters()]),
+            "gradients": _bytes([p for p in train_state.method.parameters() if p.requires_grad]),
             "optimizer": _bytes(state.optimizer.get("state", moments)),
             "average": _bytes(state.average),
         },

@@ -84,7 +84,7 @@ def test_sizes_and_requests_are_those_of_the_run(
     stored, held = torch.load(state, weights_only=True), measured.fixed_bytes
     momentum = sum(entry["momentum_buffer"].nbytes for entry in stored["optimizer"]["state"].values())
     assert held["optimizer"] == momentum
-    # Of heads that neither of the two steps drew, the optimizer has no momentum yet.
+    # Of heads that neither of the two steps drew, the optimizer would have no momentum yet; gradients are of all weights.
     heads = sum(tensor.nbytes for name, tensor in stored["model"].items() if name.startswith("heads."))
     assert 0 <= held["gradients"] - momentum < heads
     assert held["weights"] == sum(tensor.nbytes for tensor in stored["model"].values())
