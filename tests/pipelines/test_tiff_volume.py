@@ -96,6 +96,7 @@ def test_white_is_zero_is_inverted() -> None:
         (written(np.zeros((3, 8, 8, 3), np.uint8), photometric="rgb"), "pixel_mode", "colour"),
         (written(VOLUME.astype(np.complex64)), "pixel_mode", "grey numbers"),
     ],
+    ids=["times", "channels", "OME times", "OME channels", "a size in part", "a unit", "a size", "colour", "complex"],
 )
 def test_pages_that_are_no_slices_are_refused(data: bytes, rule: str, reason: str) -> None:
     with pytest.raises(SampleError, match=reason) as refused:
