@@ -19,7 +19,10 @@ class RecipeSummary(NamedTuple):
     how: str
 
 
-_IMAGES, _VOLUMES = "BMP, DICOM, JPEG, NumPy, PNG, TIFF, WebP images", "DICOM series, MetaImage, NIfTI, NRRD, NumPy volumes"
+_IMAGES, _VOLUMES = (
+    "BMP, DICOM, JPEG, NumPy, PNG, TIFF, WebP images",
+    "DICOM series, MetaImage, NIfTI, NRRD, NumPy volume, TIFF volume",
+)
 
 #: Every name in ``recipes.RECIPES``.
 RECIPE_SUMMARIES = {

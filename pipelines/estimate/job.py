@@ -70,7 +70,8 @@ def plan_job(preparation: Preparation, open_session: OpenSession, begun: Usage) 
     preparation.pseudonyms.check(out)
     if find_manifest(out) is not None:
         raise UsageError(
-            f"{out.where('')} is published already; --plan is of a preparation from the beginning: name another --out for it"
+            f"{out.where('')} is published already, so there is nothing to plan: --plan is of a whole preparation, "
+            "not of what --append adds; name another --out"
         )
     check_free(out)
     listed, files = list_sources(preparation.sources)
