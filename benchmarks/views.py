@@ -27,7 +27,8 @@ from crossdim.storage_schema.vocabulary import Modality, Presentation
 from crossdim.training.data.collate import collate
 from crossdim.training.data.views import Floats, image_of
 from crossdim.training.data.views.boxes import Side3
-from crossdim.training.data.views.views_3d import Plan3D, make_views_3d, place_views, resize_box
+from crossdim.training.data.views.resize import resize_box
+from crossdim.training.data.views.views_3d import Plan3D, make_views_3d, place_views
 from crossdim.training.methods.cdssl_p3d import CdsslP3D
 from crossdim.training.methods.cdssl_views import GLOBAL_SIDE_3D, LOCAL_SIDE_3D, NUM_LOCAL, Views3D
 from crossdim.training.recipes import recipe

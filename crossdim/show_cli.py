@@ -7,7 +7,6 @@ import contextlib
 import functools
 import shlex
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from crossdim.foundation import entry_point
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.config_options import add_config_options
+from crossdim.foundation.local_files import LocalFiles
 from crossdim.foundation.location import format_location, is_local, local_path
 from crossdim.foundation.page.render import PAGE_HEAD_BYTES, is_page
 from crossdim.foundation.storage_arguments import add_store_options, add_version_option, open_bucket
@@ -166,15 +166,14 @@ def _open_run(run: Bucket) -> tuple[dict[str, object], str, Callable[[], bytes]]
 
 
 def _write(path: Path, page: bytes) -> None:
-    """Write a page completely or not at all."""
-    unfinished = path.with_name(f".crossdim-{uuid.uuid4().hex}.html") if path.is_file() or not path.exists() else path
+    """Write a page, completely or not at all if it is a file and no device."""
     try:
-        unfinished.write_bytes(page)
-        if unfinished != path:
-            unfinished.replace(path)
+        if path.exists() and not path.is_file():
+            path.write_bytes(page)
+        else:
+            path.parent.stat()  # a folder that is misspelt is not made
+            LocalFiles().put(str(path.resolve()), page)
     except OSError as error:
-        if unfinished != path:
-            unfinished.unlink(missing_ok=True)
         raise StorageError(f"{path}: the page cannot be written: {error.strerror}") from error
 
 

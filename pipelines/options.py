@@ -63,24 +63,16 @@ def add_prepare_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_series_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("DICOM series")
-    group.add_argument(
-        "--tilt",
-        action=AppendSetting,
-        dest="set",
-        path="read.tilt",
-        choices=["correct", "refuse"],
-        help="slices stacked aslant of their normal (gantry tilt): move each within its plane onto a straight grid (default), or "
-        "refuse the series; short for --set read.tilt=...",
-    )
-    group.add_argument(
-        "--gaps",
-        action=AppendSetting,
-        dest="set",
-        path="read.gaps",
-        choices=["longest", "refuse"],
-        help="where slices are missing: keep the longest even run of slices (default), or refuse the series; short for --set "
-        "read.gaps=...",
-    )
+    tilted = "slices stacked aslant of their normal (gantry tilt): move each within its plane onto a straight grid (default), or "
+    _add_rule(group, "--tilt", "read.tilt", ["correct", "refuse"], f"{tilted}refuse the series")
+    missing = "where slices are missing: keep the longest even run of slices (default), or refuse the series"
+    _add_rule(group, "--gaps", "read.gaps", ["longest", "refuse"], missing)
+
+
+def _add_rule(group: argparse._ArgumentGroup, option: str, setting: str, choices: list[str], about: str) -> None:
+    """Add an option that is short for one setting of the recipe."""
+    about = f"{about}; short for --set {setting}=..."
+    group.add_argument(option, action=AppendSetting, dest="set", path=setting, choices=choices, help=about)
 
 
 def _add_privacy(parser: argparse.ArgumentParser) -> None:
@@ -106,14 +98,8 @@ def _add_privacy(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="small pictures and technical header fields of some refused and ignored files, in previews.json and the page",
     )
-    group.add_argument(
-        "--burned-in",
-        action=AppendSetting,
-        dest="set",
-        path="read.burned_in",
-        choices=["keep", "refuse"],
-        help="inputs whose DICOM header says that text is burned into their pixels; short for --set read.burned_in=...",
-    )
+    burned_in = "inputs whose DICOM header says that text is burned into their pixels"
+    _add_rule(group, "--burned-in", "read.burned_in", ["keep", "refuse"], burned_in)
 
 
 def add_verify_options(parser: argparse.ArgumentParser) -> None:

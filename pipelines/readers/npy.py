@@ -10,16 +10,13 @@ from crossdim.pipelines.readers.header_info import HeaderInfo
 from crossdim.pipelines.readers.image_sample import build_image
 from crossdim.pipelines.readers.npy_header import MAGIC, NpyHeader, parse_npy_header
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
-from crossdim.pipelines.readers.volume_header import VolumeHeader
+from crossdim.pipelines.readers.volume_header import NO_PLACE_NOTE, VolumeHeader, build_lps_affine
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
 
 #: Names of the formats: of images and of volumes.
 NPY = "numpy"
 NPY_VOLUME = "numpy volume"
-NO_PLACE_NOTE = "no voxel size or orientation in the file, taken as 1 mm and LPS with axes (z, y, x)"
-#: Steps of one voxel along the axes (z, y, x) of an array, to (right, anterior, superior), mm.
-STEPS_ZYX = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 def matches_image(head: bytes) -> bool:
@@ -106,8 +103,7 @@ def parse_volume_header(data: bytes, rules: ReadRules) -> VolumeHeader:
             f"the array has shape {header.shape}; (H, W) and (H, W, 3) are images, (D, H, W) are volumes: save each as a file",
         )
     fastest_first = range(3) if header.fortran_order else range(2, -1, -1)
-    affine = np.eye(4)
-    affine[:3, :3] = STEPS_ZYX[list(fastest_first)].T
+    affine = build_lps_affine(fastest_first)
     x, y, z = (header.shape[axis] for axis in fastest_first)
     found = VolumeHeader(
         shape_xyz=(x, y, z), dtype=header.dtype, payload_offset=header.data_offset, affine_xyz=affine, notes=(NO_PLACE_NOTE,)

@@ -24,6 +24,7 @@ from crossdim.pipelines.readers.reader import Kind, Reader
 from crossdim.storage_schema.errors import UsageError
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
 
 def _volume_reader(
@@ -95,7 +96,7 @@ READERS: dict[str, Reader] = {
         ),
         Reader(  # after DICOM, whose files may begin as TIFF files do (dual personality)
             name=tiff.TIFF,
-            suffixes=(".tif", ".tiff", ".btf", ".tf8"),
+            suffixes=_TIFF_SUFFIXES,
             kind="image",
             matches=lambda head, _: tiff.matches(head),
             read_header=tiff.read_header,
@@ -104,7 +105,7 @@ READERS: dict[str, Reader] = {
         Reader(  # never asked first: the reader before it tells files of several pages by their header
             name=tiff_volume.TIFF_VOLUME,
             family=tiff.TIFF,
-            suffixes=(".tif", ".tiff", ".btf", ".tf8"),
+            suffixes=_TIFF_SUFFIXES,
             kind="volume",
             matches=lambda head, _: tiff.matches(head),
             read_header=tiff.read_header,

@@ -13,11 +13,10 @@ import re
 import numpy as np
 import tifffile
 
-from crossdim.pipelines.readers.npy import NO_PLACE_NOTE, STEPS_ZYX
 from crossdim.pipelines.readers.raw import RawItem, ReadRules
 from crossdim.pipelines.readers.tiff_pages import GRAY, check_segments, find_pages, open_tiff, read_pixels
 from crossdim.pipelines.readers.volume_file import build_volume
-from crossdim.pipelines.readers.volume_header import VolumeHeader
+from crossdim.pipelines.readers.volume_header import NO_PLACE_NOTE, VolumeHeader, build_lps_affine
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.sample import Sample
 
@@ -73,12 +72,10 @@ def parse_volume(file: tifffile.TiffFile, rules: ReadRules) -> VolumeHeader:
     _check_pages(pages)
     sizes_mm = _read_ome(file, len(pages)) if file.is_ome else _read_imagej(file, len(pages))
     spacing_xyz, notes = _complete(sizes_mm)
-    affine = np.eye(4)
-    affine[:3, :3] = STEPS_ZYX[[2, 1, 0]].T * spacing_xyz
     header = VolumeHeader(
         shape_xyz=(first.imagewidth, first.imagelength, len(pages)),
         dtype=np.dtype(first.dtype),
-        affine_xyz=affine,
+        affine_xyz=build_lps_affine((2, 1, 0), spacing_xyz),
         notes=notes,
     )
     header.allow(rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,26 @@ import numpy.typing as npt
 from crossdim.pipelines.readers.raw import ReadRules
 from crossdim.storage_schema.errors import SampleError
 from crossdim.storage_schema.vocabulary import Modality
+
+#: Of files that state no place in the patient.
+NO_PLACE_NOTE = "no voxel size or orientation in the file, taken as 1 mm and LPS with axes (z, y, x)"
+#: Steps of one voxel along the axes (z, y, x) of an array in LPS, to (right, anterior, superior), mm.
+_STEPS_ZYX = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+
+
+def build_lps_affine(axes: Sequence[int], spacing_mm: npt.NDArray[np.float64] | float = 1.0) -> npt.NDArray[np.float64]:
+    """Build the affine of an array with axes (z, y, x) in LPS, whose first voxel is the origin.
+
+    Args:
+        axes: places among (z, y, x) of the file's axes (x, y, z), x fastest.
+        spacing_mm: along the file's axes.
+
+    Returns:
+        (4, 4): (x, y, z, 1) to millimetres (right, anterior, superior).
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = _STEPS_ZYX[list(axes)].T * spacing_mm
+    return affine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

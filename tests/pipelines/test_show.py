@@ -6,6 +6,7 @@ import base64
 import errno
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -156,12 +157,10 @@ def test_a_page_that_cannot_be_finished_leaves_the_one_before(
     assert main(["show", str(images), "--html", str(page)]) == 0
     before = page.read_bytes()
 
-    def write_part(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[:100])
+    def refuse(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", write_part)
+    monkeypatch.setattr(os, "fsync", refuse)  # which tells of a full disk after the bytes were taken
     assert main(["show", str(images), "--html", str(page)]) == 2
     assert "the page cannot be written: No space left" in capsys.readouterr().err
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]

@@ -72,10 +72,19 @@ def choose_samples(splits: Sequence[object], wanted: int) -> list[int]:
     """
     held = [row for row, split in enumerate(splits) if split == Split.TEST]
     others = [row for row, split in enumerate(splits) if split != Split.TEST]
-    chosen = _spread(held, wanted)
-    return chosen + _spread(others, wanted - len(chosen))
+    chosen = spread_rows(held, wanted)
+    return chosen + spread_rows(others, wanted - len(chosen))
 
 
-def _spread(rows: Sequence[int], wanted: int) -> list[int]:
+def spread_rows(rows: Sequence[int], wanted: int) -> list[int]:
+    """Choose rows, spread evenly over those there are.
+
+    Args:
+        rows: to choose from.
+        wanted: how many, at most.
+
+    Returns:
+        Some of them, in their order.
+    """
     count = min(wanted, len(rows))
     return [rows[number * len(rows) // count] for number in range(count)]

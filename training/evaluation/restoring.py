@@ -11,9 +11,11 @@ import numpy as np
 
 from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.data.dataset import PublishedDataset, read_sample
+from crossdim.training.data.fixed_batch import spread_rows
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.evaluation.assembly import Tiling
-from crossdim.training.evaluation.reconstruction import NEAR_CONSTANT, Figure, Protocol, VolumeFigures, evaluate_volumes
+from crossdim.training.evaluation.reconstruction import Protocol, evaluate_volumes
+from crossdim.training.evaluation.volume_figures import NEAR_CONSTANT, Figure, VolumeFigures
 from crossdim.training.evaluation.volumes import assemble_volumes, find_held_out
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.methods.restoration import Crops, Restorer
@@ -109,6 +111,5 @@ def estimate_mean(dataset: PublishedDataset) -> float:
     """
     splits = dataset.column("split")
     trained = [row for row, split in enumerate(splits) if split == Split.TRAIN] or list(range(len(splits)))
-    count, reader = min(NUM_SAMPLES, len(trained)), open_range_reader(dataset.bucket)
-    rows = [trained[number * len(trained) // count] for number in range(count)]
-    return float(np.mean([read_sample(dataset, row, reader).unit().mean() for row in rows]))
+    reader = open_range_reader(dataset.bucket)
+    return float(np.mean([read_sample(dataset, row, reader).unit().mean() for row in spread_rows(trained, NUM_SAMPLES)]))

@@ -105,10 +105,7 @@ def validate_run(
     recorded = before.identity["config"] if before else {}
     asked_method = keep_recorded(config.method, recorded.get("method", {}))
     config = replace(config, method=_complete_method(asked_method, datasets, use_gpu=use_gpu))
-    problems = _find_data_problems(config, datasets) + _find_world_problems(config, datasets, weights, world)
-    problems += _find_label_problems(config.method, datasets)
-    if config.mixing.mode == "joint":
-        problems += _find_joint_problems(config, datasets)
+    problems = _find_problems(config, datasets, weights, world)
     asked = keep_recorded(config.compute, recorded.get("compute", {}))
     if asked.precision == "bf16" and not use_gpu:
         remedy = "use fp32" if before is None else "this run was started with it: go on with --gpu"
@@ -130,17 +127,22 @@ def validate_run(
         )
     if before is not None:
         write_lines(_describe_earlier_versions(datasets))
-    if before:
         choices = [describe_kept(chosen, devices)]
     else:
-        choices = [
-            _describe_classes(asked_method, config.method),
-            describe_choice(asked, chosen, devices),
-            _describe_rendering(asked_method, config.method),
-        ]
+        classes, rendering = _describe_classes(asked_method, config.method), _describe_rendering(asked_method, config.method)
+        choices = [classes, describe_choice(asked, chosen, devices), rendering]
     return ValidatedRun(
         config=config, identity=mine, damage=before.damage if before else None, choices=tuple(filter(None, choices))
     )
+
+
+def _find_problems(
+    config: Pretraining, datasets: Sequence[PublishedDataset], weights: Sequence[float], world: int
+) -> list[Problem]:
+    """Everything in which a run does not fit its data and workers."""
+    problems = _find_data_problems(config, datasets) + _find_world_problems(config, datasets, weights, world)
+    problems += _find_label_problems(config.method, datasets)
+    return problems + (_find_joint_problems(config, datasets) if config.mixing.mode == "joint" else [])
 
 
 def begin_sources(sources: Sequence[Source], identity: Mapping[str, Any]) -> list[Source]:

@@ -29,9 +29,10 @@ from crossdim.training.data.views import Floats, image_of, normalise, views_2d_t
 from crossdim.training.data.views.boxes import Side3
 from crossdim.training.data.views.filters_torch import to_unit_range
 from crossdim.training.data.views.packing import pack, unpack
+from crossdim.training.data.views.resize import resize_box, sides
 from crossdim.training.data.views.source import stored_image
 from crossdim.training.data.views.views_2d import Plan2D, make_views_2d
-from crossdim.training.data.views.views_3d import Corruption, Plan3D, make_views_3d, resize_box
+from crossdim.training.data.views.views_3d import Corruption, Plan3D, make_views_3d
 from crossdim.training.methods.base import MethodConfig
 from crossdim.training.methods.cdssl_views import (
     GLOBAL_SIDE_2D,
@@ -168,7 +169,7 @@ class CdsslP3D(MethodConfig):
 
     def _draw_3d(self, sample: Sample, rng: np.random.Generator) -> Views:
         s, stored_DHW = self.solid, sample.array[0]
-        global_plan, local_plan = s.plans(_sides(stored_DHW), sample.key, rng)
+        global_plan, local_plan = s.plans(sides(stored_DHW), sample.key, rng)
         if self.render == "device":
             return (
                 _source_arrays(stored_DHW, sample)
@@ -224,7 +225,7 @@ class CdsslP3D(MethodConfig):
         if sample.presentation is Presentation.SUPERPATCH:
             cube = sample.unit()[0]
             side = self.solid.global_side[2]
-            target = resize_box(cube, (0, 0, 0), _sides(cube), (side, side, side))[None]
+            target = resize_box(cube, (0, 0, 0), sides(cube), (side, side, side))[None]
             return {"x": normalise(target), "target": target}
         size = (self.flat.global_side, self.flat.global_side)
         shown = Image.fromarray(image_of(sample, pseudo3d or IMAGE_VIEW)).resize(size, Image.Resampling.BILINEAR)
@@ -262,7 +263,3 @@ def _render_boxes(
     start, size, affine = (tensors[f"{prefix}.{name}"] for name in ("start", "size", "affine"))
     clean = views_3d_torch.resample(views_3d_torch.resize_boxes(volumes_BDHW, start, size, sizes, side), affine)
     return clean, views_3d_torch.corrupt(clean, unpack(Corruption, tensors, prefix), reference)
-
-
-def _sides(volume_DHW: Array) -> Side3:
-    return volume_DHW.shape[0], volume_DHW.shape[1], volume_DHW.shape[2]

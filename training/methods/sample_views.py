@@ -13,8 +13,9 @@ from crossdim.storage_schema.vocabulary import Presentation
 from crossdim.training.data.collate import Views
 from crossdim.training.data.views import Floats, image_of, normalise
 from crossdim.training.data.views.boxes import Side3, draw_box_pair
+from crossdim.training.data.views.resize import resize_box, sides
 from crossdim.training.data.views.views_2d import draw_plan_2d, make_views_2d
-from crossdim.training.data.views.views_3d import draw_plan_3d, make_views_3d, resize_box
+from crossdim.training.data.views.views_3d import draw_plan_3d, make_views_3d
 
 #: Geometry for plain images, whose datasets have none.
 IMAGE_VIEW = Pseudo3D()
@@ -103,8 +104,3 @@ class SampleViews:
             image = Image.fromarray(image_of(sample, pseudo3d or IMAGE_VIEW))
             target = np.asarray(image.resize((self.flat.side, self.flat.side), Image.Resampling.BILINEAR))
         return {"x": normalise(target)[None], "target": target[None]}
-
-
-def sides(volume_DHW: Floats) -> Side3:
-    """Depth, height and width of a volume."""
-    return volume_DHW.shape[0], volume_DHW.shape[1], volume_DHW.shape[2]

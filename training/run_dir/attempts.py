@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -23,6 +24,8 @@ from crossdim.training.run_dir.layout import ATTEMPTS, attempt_path, is_attempt_
 from crossdim.training.run_dir.records import Check, Record, is_count, is_text, keep_valid, read_records, record_text
 
 _LOG = logging.getLogger(__name__)
+#: Newest attempts that are looked through for a process that may still be at work.
+MAX_READ = 3
 #: Members of an attempt's record; ``provenance`` is what ``crossdim.foundation.provenance`` records.
 MEMBERS: dict[str, Check] = {
     "started": is_text,
@@ -62,6 +65,35 @@ class AttemptRecord:
             self._run.put(self._path, record_text(self._note).encode())
         except StorageError as error:
             _LOG.warning("this attempt of the run is not recorded: %s", error)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempts:
+    """The attempts of a run.
+
+    Attributes:
+        number: of all of them.
+        newest: records of the newest ones, at most :data:`MAX_READ`, oldest first.
+    """
+
+    number: int
+    newest: tuple[Record, ...]
+
+    @property
+    def last(self) -> Record | None:
+        """The newest of all; None in runs of older versions."""
+        return self.newest[-1] if self.newest else None
+
+    def is_killed(self) -> bool:
+        """Whether the processes of all newest attempts without an end are known to be gone; of other machines none is."""
+        processes = [identify(attempt) for attempt in self.newest if attempt and "ended" not in attempt]
+        return bool(processes) and all(process is not None and process.is_gone() for process in processes)
+
+
+def read_attempts(run: Bucket) -> Attempts:
+    """Read the newest attempts of a run."""
+    paths = list_attempts(run)
+    return Attempts(number=len(paths), newest=tuple(read_attempt(run, path) for path in paths[-MAX_READ:]))
 
 
 def list_attempts(run: Bucket) -> list[str]:

@@ -17,7 +17,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.storage_schema.errors import DocumentError, RunError
 from crossdim.storage_schema.names import printable
-from crossdim.training.run_dir.attempts import describe_attempt, identify, list_attempts, read_attempt
+from crossdim.training.run_dir.attempts import describe_attempt, read_attempts
 from crossdim.training.run_dir.checkpoint_listing import CheckpointListing
 from crossdim.training.run_dir.events import Event, list_events, read_event
 from crossdim.training.run_dir.layout import CONFIG, checkpoint_name
@@ -50,8 +50,6 @@ REMEDIES: dict[State, str] = {
     "stopped": "to resume, run the same pretrain command again",
     "failed": f"once the cause is fixed, run the same pretrain command again; {RESUMES}",
 }
-#: Newest attempts that are looked through for a process that may still be at work.
-MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,8 +158,7 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
     counts, begun = dict(Counter(event.kind for event in happened)), _last(happened, "start", "resume")
     notable = [read_event(run, event) for event in [e for e in happened if e.kind in EXTRAORDINARY][-MAX_NOTABLE:]]
     start, newest = (read_event(run, event) if event else {} for event in (begun, happened[-1] if happened else None))
-    attempts = list_attempts(run)
-    last_attempt = read_attempt(run, attempts[-1]) if attempts else None
+    attempts = read_attempts(run)
     waiting = Status(
         run=hide_secrets(run.url),
         state="waiting",
@@ -169,33 +166,27 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
         steps=total,
         events=counts,
         notable_events=notable,
-        attempts=len(attempts),
-        last_attempt=last_attempt,
+        attempts=attempts.number,
+        last_attempt=attempts.last,
     )
     if begun is None:
-        return replace(waiting, state="killed") if _is_killed(run, attempts) else waiting
+        return replace(waiting, state="killed") if attempts.is_killed() else waiting
     lines = [line for line in read_recent(run, WINDOW) if line["step"] >= begun.step]
-    words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
-    note = read_progress(run)
-    # A progress note from before this start is of steps that are done again.
-    if note and note["time_s"] >= start.get("time_s", 0.0):
-        words.append((note["time_s"], note["step"], note["loss"]))
-    spoken, step, loss = max(words, default=(0.0, begun.step, None))
+    spoken, step, loss = _find_last_word(lines, read_progress(run), start, begun.step)
     last_word = max(spoken, newest.get("time_s", 0.0), start.get("time_s", 0.0))
     if not last_word:  # a first note that cannot be read yet
         return waiting
     rates = _rates(lines)
     state = _state(happened, now - last_word, rates)
-    if state not in ENDED and _is_killed(run, attempts):
+    if state not in ENDED and attempts.is_killed():
         state = "killed"
     ignored = CheckpointListing(run).ignored(total if state in AT_WORK else 0)
     kept = _newest_checkpoint([event for event in happened if checkpoint_name(event.step) not in ignored], begun)
     written = read_event(run, kept).get("time_s") if kept else None
-    return Status(
-        run=hide_secrets(run.url),
+    return replace(
+        waiting,
         state=state,
         step=max(step, happened[-1].step),  # a failure knows it to the step, the numbers of the last two seconds may be lost
-        steps=total,
         loss=loss,
         workers=start.get("workers"),
         checkpoint_step=kept.step if kept else None,
@@ -204,20 +195,23 @@ def read_status(run: Bucket, now: float, steps: int | None = None) -> Status:
         silence_s=max(0.0, now - last_word),
         eta_s=(total - step) / rates["steps_per_s"] if rates and state == "running" else None,
         in_vain=start.get("in_vain", 0),
-        events=counts,
-        notable_events=notable,
         ignored=[f"{name}: {fault}" for name, fault in ignored.items()],
-        attempts=len(attempts),
-        last_attempt=last_attempt,
-        **rates,
+        steps_per_s=rates.get("steps_per_s"),
+        samples_per_s=rates.get("samples_per_s"),
+        wait_share=rates.get("wait_share"),
+        skew_share=rates.get("skew_share"),
     )
 
 
-def _is_killed(run: Bucket, attempts: Sequence[str]) -> bool:
-    """Whether the processes of all newest commands without a recorded end are known to be gone; of other machines none is."""
-    open_ones = [one for one in (read_attempt(run, path) for path in attempts[-MAX_ATTEMPTS:]) if one and "ended" not in one]
-    identities = [identify(one) for one in open_ones]
-    return bool(identities) and all(identity is not None and identity.is_gone() for identity in identities)
+def _find_last_word(
+    lines: Sequence[Record], note: Record | None, start: Record, first_step: int
+) -> tuple[float, int, float | None]:
+    """When rank 0 last wrote a step, how many steps were done then, and the loss; of the start itself if it has written none."""
+    words = [(line["time_s"], line["step"] + 1, line["loss"]) for line in lines]
+    # A progress note from before this start is of steps that are done again.
+    if note and note["time_s"] >= start.get("time_s", 0.0):
+        words.append((note["time_s"], note["step"], note["loss"]))
+    return max(words, default=(0.0, first_step, None))
 
 
 def _steps(run: Bucket) -> int:

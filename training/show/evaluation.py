@@ -44,13 +44,18 @@ class ProbeResult:
         return 0.5 / math.sqrt(max(1, self.num_patients))
 
     @property
+    def _only_guesses(self) -> bool:
+        """Whether neither the encoder nor untrained ones answer better than by chance."""
+        return max(self.trained, self.untrained) <= 1 / self.num_classes
+
+    @property
     def sign(self) -> int:
         """1 if the encoder is above untrained ones by more than the spread and the sampling error, -1 if below, else 0.
 
         Two that both answer no better than by chance are not told apart.
         """
         least = max(self.spread, self.sampling_error)
-        if abs(self.difference) <= least or max(self.trained, self.untrained) <= 1 / self.num_classes:
+        if abs(self.difference) <= least or self._only_guesses:
             return 0
         return 1 if self.difference > 0 else -1
 
@@ -59,7 +64,7 @@ class ProbeResult:
         """Whether the difference is larger than the spread, and than the sampling error."""
         if abs(self.difference) <= self.spread:
             return "inside the spread: no difference shown"
-        if max(self.trained, self.untrained) <= 1 / self.num_classes:
+        if self._only_guesses:
             return f"no better than chance, {1 / self.num_classes:.3f}, and nor are untrained baselines: no difference shown"
         if not self.sign:
             error = f"the sampling error of {self.num_patients} patients (up to {self.sampling_error:.3f})"

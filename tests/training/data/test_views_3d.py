@@ -13,6 +13,7 @@ from skimage.transform import resize
 
 from crossdim.training.data.views import normalise, views_3d
 from crossdim.training.data.views.boxes import Boxes
+from crossdim.training.data.views.resize import build_resize_matrix, resize_box
 
 seeds = st.integers(0, 2**32 - 1)
 SIDE = (16, 16, 16)
@@ -26,21 +27,21 @@ def plan(seed: int, count: int = 2, swaps: int = 5) -> views_3d.Plan3D:
 
 def test_a_box_at_its_own_size_is_a_plain_slice() -> None:
     volume = np.random.default_rng(0).random((20, 22, 24)).astype(np.float32)
-    found = views_3d.resize_box(volume, (3, 4, 5), (8, 9, 10), (8, 9, 10))
+    found = resize_box(volume, (3, 4, 5), (8, 9, 10), (8, 9, 10))
     assert np.allclose(found, volume[3:11, 4:13, 5:15], atol=1e-6)
 
 
 def test_a_resized_ramp_is_a_ramp() -> None:
     """A symmetric filter and linear interpolation are exact on linear functions, but for the mirrored ends."""
     z = np.arange(32, dtype=np.float32)[:, None, None] / 64 + np.zeros((32, 32, 32), np.float32)
-    found = views_3d.resize_box(z, (4, 0, 0), (16, 32, 32), (8, 32, 32))
+    found = resize_box(z, (4, 0, 0), (16, 32, 32), (8, 32, 32))
     assert np.allclose(found[1:-1, 5, 5], (4 + 0.5 + 2 * np.arange(1, 7)) / 64, atol=1e-6)
 
 
 @given(length=st.integers(1, 40), side=st.integers(1, 40))
 def test_resizing_is_scikit_images(length: int, side: int) -> None:
     """Every column of the matrix: what becomes of one bright voxel of an axis, shrunk or enlarged by any factor."""
-    found = views_3d.build_resize_matrix(length, side)
+    found = build_resize_matrix(length, side)
     expected = np.stack([resize(row, (side,), order=1) for row in np.eye(length)], axis=1)
     assert np.abs(found - expected).max() < 1e-6
     assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
@@ -49,8 +50,8 @@ def test_resizing_is_scikit_images(length: int, side: int) -> None:
 def test_noise_of_neighbouring_slices_is_smoothed_where_a_box_shrinks_and_only_there() -> None:
     """White noise shrunk by 3 along the depth keeps the deviation that the squared weights of the filter give."""
     volume = np.random.default_rng(0).standard_normal((96, 64, 64)).astype(np.float32)
-    found = views_3d.resize_box(volume, (0, 0, 0), (96, 64, 64), (32, 64, 64))
-    weights = views_3d.build_resize_matrix(96, 32)[16]
+    found = resize_box(volume, (0, 0, 0), (96, 64, 64), (32, 64, 64))
+    weights = build_resize_matrix(96, 32)[16]
     assert found[4:-4].std() == pytest.approx(np.sqrt((weights**2).sum()), rel=0.02)
     assert found[4:-4].std() < 0.6
 
@@ -93,7 +94,7 @@ def test_outside_of_its_box_a_turned_view_is_the_least_value_of_the_box() -> Non
     volume[6:26, 6:26, 6:26] = np.random.default_rng(1).uniform(0.25, 0.75, (20, 20, 20))
     found = views_3d.place_views(volume, plan(0).placement, SIDE)
     for view, start in zip(found, plan(0).placement.boxes.start, strict=True):
-        least = views_3d.resize_box(volume, start, (20, 20, 20), SIDE).min()
+        least = resize_box(volume, start, (20, 20, 20), SIDE).min()
         assert view.min() == least > 0.2
         assert view.max() < 0.8
         assert (view == least).sum() > 100

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from crossdim.training.data.views.boxes import Boxes, LocalBox, draw_box_pair, draw_local_boxes, overlap
-from crossdim.training.data.views.views_3d import resize_box
+from crossdim.training.data.views.resize import resize_box
 from crossdim.training.methods.cdssl_views import Views3D
 from tests.oracles import pcrlv2_crops as published
 

@@ -20,8 +20,9 @@ from crossdim.storage_schema.superpatch import SuperpatchGrid, assemble, cut
 from crossdim.training.evaluation.assembly import Tiling, average_over_shifts, restore_in_slabs
 from crossdim.training.evaluation.patterns import GridPattern
 from crossdim.training.evaluation.quality import Comparison, psnr, ssim_map
-from crossdim.training.evaluation.reconstruction import Figure, MaskedBoxes, Protocol, Volume, evaluate_volumes, measure
+from crossdim.training.evaluation.reconstruction import MaskedBoxes, Protocol, Volume, evaluate_volumes, measure
 from crossdim.training.evaluation.restoring import RestorationResult
+from crossdim.training.evaluation.volume_figures import Figure
 from crossdim.training.layers.tokens import patchify, visible_mask
 from crossdim.training.methods.base import Method
 from crossdim.training.methods.masked_autoencoder import MaskedAutoencoder

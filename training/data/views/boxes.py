@@ -51,8 +51,8 @@ def overlap(start_a: Integers, size_a: Integers, start_b: Integers, size_b: Inte
     return np.asarray(inner / (size_a.prod(-1) + size_b.prod(-1) - inner))
 
 
-def _sizes_that_fit(sizes: Sequence[Side3], room: Integers) -> Integers:
-    return np.array([size for size in sizes if (np.asarray(size) <= room).all()], np.int64).reshape(-1, 3)
+def _sizes_that_fit(sizes: Sequence[Side3], extent_DHW: Integers) -> Integers:
+    return np.array([size for size in sizes if (np.asarray(size) <= extent_DHW).all()], np.int64).reshape(-1, 3)
 
 
 def draw_box_pair(shape_DHW: Side3, sizes: Sequence[Side3], rng: np.random.Generator, min_overlap: float = 0.3) -> Boxes:
@@ -129,10 +129,10 @@ def draw_local_boxes(
     """
     low = np.maximum(0, pair.start.min(0) - HULL_MARGIN)
     high = np.minimum(shape_DHW, (pair.start + pair.size).max(0) + HULL_MARGIN)
-    room = np.asarray(shape_DHW) if corners == "published" else high - low
-    fitting = _sizes_that_fit(sizes, room)
+    extent_DHW = np.asarray(shape_DHW) if corners == "published" else high - low
+    fitting = _sizes_that_fit(sizes, extent_DHW)
     if not len(fitting):
-        raise GeometryError(f"no local box of sizes {list(sizes)} fits into {room} voxels, where local boxes may lie")
+        raise GeometryError(f"no local box of sizes {list(sizes)} fits into {extent_DHW} voxels, where local boxes may lie")
     size = fitting[rng.integers(len(fitting), size=count)]
     if corners == "published":
         last = np.minimum(high, shape_DHW - size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Generic
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy import ndimage
 
 from crossdim.storage_schema.sample import Array
 from crossdim.training.data.views.boxes import Boxes, Reals, Side3
+from crossdim.training.data.views.resize import resize_box
 from crossdim.training.data.views.source import Floats, normalise
 from crossdim.training.data.views.views_2d import T
 
@@ -18,8 +18,6 @@ from crossdim.training.data.views.views_2d import T
 BLUR_SIGMA, NOISE = 2.0, 0.25
 #: Size of the patches that are swapped in views of the reference side, (D, H, W); code: PCRLv2 data.py, (8, 4, 4) as (x, y, z).
 SWAP_PATCH: Side3 = (4, 4, 8)
-#: Deviations of the antialiasing Gaussian at which it is cut off: scikit-image's.
-TRUNCATE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +128,8 @@ def swap_patch(side: Side3, reference: Side3) -> Side3:
 
 def _draw_patch_starts(side: Side3, patch: Side3, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """First voxels of patches inside a view, of the given shape before the axis of coordinates."""
-    room = [max(1, whole - part + 1) for whole, part in zip(side, patch, strict=True)]
-    return rng.integers(0, room, (*shape, 3))
+    num_starts = [max(1, whole - part + 1) for whole, part in zip(side, patch, strict=True)]
+    return rng.integers(0, num_starts, (*shape, 3))
 
 
 def rotation(angles_deg: Reals) -> Reals:
@@ -145,69 +143,6 @@ def rotation(angles_deg: Reals) -> Reals:
         turn[..., i, j], turn[..., j, i] = -sine, sine
         matrix = turn @ matrix
     return matrix
-
-
-@lru_cache(maxsize=256)
-def build_resize_matrix(length: int, side: int) -> Floats:
-    """The matrix that resizes an axis, antialiased where it shrinks.
-
-    A Gaussian with a deviation of (length / side - 1) / 2 voxels, if that is positive, then linear interpolation at the centres
-    of the new voxels; voxels beyond an end are mirrored about the outermost one (d c b | a b c d | c b a). That is
-    ``skimage.transform.resize`` of order 1, with which PCRLv2 resizes crops.
-
-    Args:
-        length: of the axis, voxels.
-        side: of the result, voxels.
-
-    Returns:
-        (side, length), read-only; rows sum to 1.
-    """
-    step = length / side
-    centre = (np.arange(side) + 0.5) * step - 0.5
-    below = np.floor(centre)
-    sigma = max(0.0, (step - 1) / 2)
-    reach = int(TRUNCATE * sigma + 0.5)
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (sigma or 1.0)) ** 2)
-    matrix = np.zeros((side, length))
-    rows = np.arange(side)
-    for tap, weight in zip(range(-reach, reach + 1), taps / taps.sum(), strict=True):
-        for neighbour, share in ((below, 1 - (centre - below)), (below + 1, centre - below)):
-            np.add.at(matrix, (rows, _mirror(neighbour.astype(int), length, tap)), weight * share)
-    narrow = matrix.astype(np.float32)
-    narrow.flags.writeable = False
-    return narrow
-
-
-def _mirror(voxels: Array, length: int, tap: int) -> Array:
-    """The voxels ``tap`` away from others, all of them mirrored into the axis."""
-    if length == 1:
-        return np.zeros_like(voxels)
-    period = 2 * (length - 1)
-
-    def inside(places: Array) -> Array:
-        places = np.abs(places) % period
-        return np.asarray(np.minimum(places, period - places))
-
-    # The neighbour of a new voxel is mirrored first, and then its own neighbours are: the two filters follow each other.
-    return inside(inside(voxels) + tap)
-
-
-def resize_box(volume_DHW: Floats, start: Side3 | Array, size: Side3 | Array, side: Side3) -> Floats:
-    """Resize a box of a volume to ``side`` voxels, see :func:`build_resize_matrix`.
-
-    Args:
-        volume_DHW: any range.
-        start: first voxel (D, H, W).
-        size: voxels (D, H, W); the box lies in the volume.
-        side: of the result, voxels (D, H, W).
-
-    Returns:
-        ``side`` voxels (D, H, W), float32.
-    """
-    box = volume_DHW[tuple(slice(int(first), int(first) + int(count)) for first, count in zip(start, size, strict=True))]
-    over_d, over_h, over_w = (build_resize_matrix(int(count), to) for count, to in zip(size, side, strict=True))
-    flat = over_d @ np.ascontiguousarray(box).reshape(len(box), -1)
-    return np.asarray(over_h @ flat.reshape(side[0], *box.shape[1:]) @ over_w.T)
 
 
 def resample(box_DHW: Floats, affine: Reals, side: Side3) -> Floats:

@@ -11,11 +11,12 @@ from torch.nn import functional
 
 from crossdim.training.data.views.boxes import Side3
 from crossdim.training.data.views.filters_torch import build_gaussian_matrices, normalise
-from crossdim.training.data.views.views_3d import BLUR_SIGMA, Corruption, build_resize_matrix, swap_patch
+from crossdim.training.data.views.resize import build_resize_matrix
+from crossdim.training.data.views.views_3d import BLUR_SIGMA, Corruption, swap_patch
 
 
 def build_resize_matrices(start_N: Tensor, size_N: Tensor, sizes: Sequence[int], length: int, side: int) -> Tensor:
-    """Build the matrices that resize intervals of an axis, see :func:`.views_3d.build_resize_matrix`.
+    """Build the matrices that resize intervals of an axis, see :func:`.resize.build_resize_matrix`.
 
     Args:
         start_N: first voxels.
@@ -38,7 +39,7 @@ def build_resize_matrices(start_N: Tensor, size_N: Tensor, sizes: Sequence[int],
 
 
 def resize_boxes(volumes_BDHW: Tensor, start_BV3: Tensor, size_BV3: Tensor, sizes: Sequence[Side3], side: Side3) -> Tensor:
-    """:func:`.views_3d.resize_box` of V boxes of every volume.
+    """:func:`.resize.resize_box` of V boxes of every volume.
 
     Args:
         volumes_BDHW: padded to one size.
