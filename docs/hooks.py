@@ -27,6 +27,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         The same files and the added ones.
     """
     for name, write in GENERATED_PAGES.items():
+        if (placeholder := files.get_file_from_path(name)) is not None:  # for readers of the repository, whose links lead to it
+            files.remove(placeholder)
         files.append(File.generated(config, name, content=write()))
     for path in REPOSITORY_PAGES:
         files.append(File.generated(config, page_of(path), abs_src_path=str(ROOT / path)))

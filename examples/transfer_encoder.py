@@ -1,9 +1,9 @@
-"""What a trained encoder knows of labelled data: python examples/transfer_encoder.py [RUN [DATASET]].
+"""Transfer of a trained encoder to labelled data: a linear classifier on frozen features, then a few steps of fine-tuning.
 
-First a linear classifier on frozen features, then a few steps of fine-tuning; patients that are held out are asked.
+Both are tested on every third patient, of whom neither has seen a sample.
 """
 
-import sys
+import argparse
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from torch import nn
 
 import crossdim
 
-run = sys.argv[1] if len(sys.argv) > 1 else "demo-out/run-unlabelled"
-url = sys.argv[2] if len(sys.argv) > 2 else "demo-out/volumes"
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("run", nargs="?", default="demo-out/run-unlabelled", help="folder of a run (default: of make demo)")
+parser.add_argument("dataset", nargs="?", default="demo-out/volumes", help="labelled dataset (default: of make demo)")
+arguments = parser.parse_args()
 torch.manual_seed(0)
-encoder = crossdim.load_encoder(run)
-dataset = crossdim.open(url, split=None)
+encoder = crossdim.load_encoder(arguments.run)
+dataset = crossdim.open(arguments.dataset, split=None)
 print(encoder, dataset, sep="\n")
 
 table = dataset.table.to_pandas()
@@ -36,13 +38,12 @@ head = nn.Linear(encoder.num_features, len(dataset.classes))
 optimizer = torch.optim.AdamW([{"params": encoder.module.parameters(), "lr": 1e-4}, {"params": head.parameters(), "lr": 1e-2}])
 samples = torch.utils.data.Subset(dataset, np.flatnonzero(known))
 for batch in torch.utils.data.DataLoader(samples, batch_size=8, shuffle=True, drop_last=True, collate_fn=list):
-    encoder.module.train()
-    logits = head(encoder.module(encoder.prepare(batch)).flatten(2).mean(dim=2))
+    # One by one, because images may differ in size; so batch norm stays in evaluation mode, as is usual for small batches.
+    logits = head(torch.cat([encoder.module(encoder.prepare(sample)).flatten(2).mean(dim=2) for sample in batch]))
     loss = nn.functional.cross_entropy(logits, torch.tensor([sample.class_index for sample in batch]))
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    encoder.module.eval()
 with torch.no_grad():
     found = head(encoder.embed([dataset[i] for i in np.flatnonzero(held)])).argmax(dim=1).numpy()
 print(f"fine-tuned:   {np.mean(found == labels[held]):.2f} of {held.sum()} held-out samples right")

@@ -38,9 +38,14 @@ class ProcessIdentity:
 
     def is_gone(self) -> bool:
         """Whether it is known not to run any more; False if it is at work, on another machine, or nothing is known."""
-        if not self.started or (self.host, self.boot) != (socket.gethostname(), _read_boot()):
-            return False
-        return _read_start(self.pid) != self.started
+        return self._is_known() and _read_start(self.pid) != self.started
+
+    def is_running(self) -> bool:
+        """Whether it is known to run; False if it has ended, is on another machine, or nothing is known."""
+        return self._is_known() and _read_start(self.pid) == self.started
+
+    def _is_known(self) -> bool:
+        return bool(self.started) and (self.host, self.boot) == (socket.gethostname(), _read_boot())
 
 
 def identify_process() -> ProcessIdentity:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdim.foundation import entry_point, signals
 from crossdim.foundation.cluster import ray_session, starts_here
+from crossdim.foundation.counts import count
 from crossdim.foundation.extras import require
 from crossdim.foundation.location import format_location
 from crossdim.foundation.plan_table import read_prices
@@ -17,7 +18,6 @@ from crossdim.foundation.progress import show_stage
 from crossdim.foundation.provenance import record_provenance
 from crossdim.foundation.storage_arguments import open_bucket
 from crossdim.foundation.usage import Usage, measure_usage
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.options import FOLDER, add_prepare_options, add_verify_options
 from crossdim.storage_schema.errors import UsageError
 from crossdim.storage_schema.vocabulary import Modality

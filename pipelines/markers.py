@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.settings import from_document, to_document
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.duplicates import Duplicate
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.pipelines.scratch import DRIVERS, INPUTS, PLAN, WORK, parse_checked, scratch_of, to_checked_bytes

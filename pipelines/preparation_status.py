@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crossdim.foundation.bucket import Bucket, StoredObject
+from crossdim.foundation.counts import count
 from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.foundation.manifest_file import find_version_number
 from crossdim.foundation.rates import format_seconds
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.driver_record import FoundDriver, read_drivers
 from crossdim.pipelines.markers import parse_marker
 from crossdim.pipelines.plan_record import PlanRecord, read_plan_record

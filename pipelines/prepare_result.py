@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from crossdim.foundation.counts import count
 from crossdim.foundation.location import format_location
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.preparation import PrepareResult
 from crossdim.pipelines.jobs.unread import describe_unread
 from crossdim.pipelines.show.page import PAGE

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket, StoredObject
+from crossdim.foundation.counts import count
 from crossdim.foundation.location import format_location
 from crossdim.foundation.manifest_file import find_version_number, list_versions, read_manifest
 from crossdim.foundation.rates import format_size
 from crossdim.foundation.removal import check_links
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.scratch import WORK
 from crossdim.storage_schema.errors import StorageError, UsageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH

@@ -7,21 +7,21 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from crossdim.foundation import signals
 from crossdim.foundation.config_options import AppendSetting, add_config_options, add_set_option
 from crossdim.foundation.entry_point import DONE, Parser, add_examples, print_result
 from crossdim.foundation.entry_point import main as run_verb
-from crossdim.foundation.location import format_location, hide_secrets, is_same_place
+from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.foundation.plan_table import add_price_options, read_prices
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted_bucket
 from crossdim.foundation.usage import measure_usage
 from crossdim.storage_schema.errors import RunError, UsageError
+from crossdim.storage_schema.vocabulary import Split
 from crossdim.training import run_verbs
-from crossdim.training.chosen_steps import NONE, parse_checkpoint_choice, parse_chosen_steps
-from crossdim.training.dataset_options import add_data_version_option, find_manifests, find_versions, refuse_runs
+from crossdim.training.chosen_steps import ALL, NONE, parse_checkpoint_choice, parse_chosen_steps
+from crossdim.training.dataset_options import add_data_version_option, check_distinct, find_manifests, find_versions, refuse_runs
 from crossdim.training.option_values import (
     parse_baseline_count,
     parse_checkpoint_interval,
@@ -88,7 +88,17 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         return DONE
     provenance = record_run(arguments.recipe, config, use_gpu=arguments.gpu)
     before = pretrain(
-        config, sources, run, workers, saving, arguments.threads, provenance, pictures_at, tuple(arguments.track), monitoring
+        config,
+        sources,
+        run,
+        workers,
+        saving,
+        arguments.threads,
+        provenance,
+        pictures_at,
+        tuple(arguments.track),
+        monitoring,
+        force=arguments.force,
     )
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": hide_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
@@ -139,11 +149,7 @@ def _build_sources(datasets: Sequence[tuple[Bucket, float]], arguments: argparse
 def _check_datasets(sources: Sequence[Source]) -> None:
     from crossdim.training.data.mixture import integer_weights
 
-    urls = [source.bucket.url for source in sources]
-    if twice := next((url for number, url in enumerate(urls) if any(map(partial(is_same_place, url), urls[:number]))), None):
-        raise UsageError(
-            f"--data names {format_location(twice)} twice; name each dataset once, with a weight as in {format_location(twice)}:2"
-        )
+    check_distinct([source.bucket for source in sources], "name each dataset once, with a weight as in {url}:2")
     try:
         integer_weights([source.weight for source in sources])
     except RunError as error:
@@ -155,6 +161,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.run, arguments)
     datasets = [open_bucket(url, arguments) for url in arguments.data]
     refuse_runs(datasets)
+    check_distinct(datasets, "name each dataset once")
     versions = find_versions(datasets, arguments.data_version)
     from crossdim.training.evaluation import evaluate
     from crossdim.training.extensions import load_extensions
@@ -168,6 +175,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         quiet=arguments.json,
         checkpoints=arguments.checkpoints,
         versions=versions,
+        split=None if arguments.split == ALL else Split(arguments.split),
     )
     print_result(document, sentence, as_json=arguments.json)
     return DONE
@@ -177,6 +185,7 @@ def _study(arguments: argparse.Namespace) -> int:
     out = open_bucket(arguments.out, arguments)
     datasets, others = ([open_bucket(url, arguments) for url in urls] for urls in (arguments.data, arguments.eval_data))
     refuse_runs([*datasets, *others])
+    check_distinct(datasets, "name each dataset once")
     versions = find_versions([*datasets, *others], arguments.data_version)
     from crossdim.training.config.pretraining import apply_overrides
     from crossdim.training.launch.worker import Source
@@ -258,6 +267,8 @@ def _add_pretrain(verbs: argparse._SubParsersAction[Parser]) -> None:
     monitored = "steps between measurements of the features of a fixed batch; 0 for none"
     verb.add_argument("--monitor-every", type=int, default=50, metavar="N", help=monitored)
     verb.add_argument("--stop-on-collapse", action="store_true", help="end, with exit code 4, when those features collapse")
+    taken = "go on with the run although another process of this machine trains it; that process ends at its next checkpoint"
+    verb.add_argument("--force", action="store_true", help=taken)
     looks = "seconds between checks for more workers, in an elastic run"
     verb.add_argument("--resize-every", type=parse_seconds, default=60.0, metavar="S", help=looks)
     measured = "say hours, memory, bytes and requests, from a few steps in this process; start and write nothing"
@@ -302,6 +313,8 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
         metavar="N",
         help="parts of the cross-validation; all samples of a patient are in the same part",
     )
+    probed = "samples that are probed: all labelled ones, or those of one split; test holds what no run was trained on"
+    verb.add_argument("--split", choices=[ALL, *Split], default=ALL, help=f"{probed} (default: {ALL})")
     verb.add_argument("--baselines", type=parse_baseline_count, default=3, metavar="N", help="untrained encoders to compare with")
     also = "probe these checkpoints as well, for curves over the steps: all that are kept, or those of some steps"
     verb.add_argument("--checkpoints", type=parse_checkpoint_choice, metavar="all|STEP|P%,...", help=also)

@@ -70,6 +70,22 @@ def find_manifests(datasets: Sequence[Bucket], versions: Mapping[str, int]) -> l
     return [read_manifest(one, versions[one.url]).digest if one.url in versions else "" for one in datasets]
 
 
+def check_distinct(datasets: Sequence[Bucket], remedy: str) -> None:
+    """Refuse a dataset that is named twice.
+
+    Args:
+        datasets: that are named.
+        remedy: what to do instead, with ``{url}`` for the dataset.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for number, dataset in enumerate(datasets):
+        if any(is_same_place(dataset.url, other.url) for other in datasets[:number]):
+            where = format_location(dataset.url)
+            raise UsageError(f"--data names {where} twice; {remedy.format(url=where)}")
+
+
 def refuse_runs(datasets: Sequence[Bucket]) -> None:
     """Refuse runs that are named where datasets are expected.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossdim.foundation.counts import count
 from crossdim.foundation.location import format_location
 from crossdim.foundation.plan_table import (
     Figure,
@@ -18,7 +19,6 @@ from crossdim.foundation.plan_table import (
     make_figure,
 )
 from crossdim.foundation.rates import format_seconds
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.estimate.arithmetic import RAY_S, Estimate
 from crossdim.pipelines.estimate.job import PlannedJob
 from crossdim.pipelines.jobs.names import make_readable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.series_groups import CONTINUED, LACKS_SLICES
 from crossdim.pipelines.readers.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
 from crossdim.pipelines.readers.volume_values import OFFSET_NOTE

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.items import Item
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.storage_schema.errors import UsageError

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.names import NamedFile
 from crossdim.pipelines.jobs.published_inputs import PublishedInputs
 from crossdim.pipelines.jobs.unchanged import compare_contents

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.settings import from_document, to_document
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.differences import describe_differences, list_likely_values
 from crossdim.pipelines.markers import find_unfinished, list_files_read, list_marker_paths
 from crossdim.pipelines.scratch import INPUTS, WORK, parse_checked, to_checked_bytes

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.output import check_output
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.differences import describe_differences, find_settings, replace_recorded
 from crossdim.pipelines.jobs.published_inputs import PublishedInputs
 from crossdim.pipelines.jobs.request import RequestDigests

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.append import Earlier
 from crossdim.pipelines.jobs.folder_labels import check_folder_labels
 from crossdim.pipelines.jobs.items import Naming

@@ -11,10 +11,10 @@ from functools import partial
 from crossdim.foundation import signals
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.manifest_file import find_newest_manifest
 from crossdim.foundation.progress import show_progress
 from crossdim.foundation.settings import to_document
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.driver_record import record_driver
 from crossdim.pipelines.jobs.append import Earlier, read_earlier
 from crossdim.pipelines.jobs.engine import OpenSession, run_each, runs_here

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.manifest_file import find_version_number
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs.input_changes import InputChanges, find_changes
 from crossdim.pipelines.jobs.names import NamedFile
 from crossdim.pipelines.jobs.output import check_objects, count_rows, read_rows, refuse_other

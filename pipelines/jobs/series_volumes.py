@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.readers.header_info import SliceHeader
 from crossdim.pipelines.readers.raw import ReadRules

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.items import Item
 from crossdim.pipelines.sources.npz_paths import PARTS, parse_path
 from crossdim.storage_schema.errors import StorageError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.items import Item
 from crossdim.pipelines.jobs.names import SourceNames
 from crossdim.pipelines.jobs.scan_result import ScanResult

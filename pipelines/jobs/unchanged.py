@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.names import NamedFile
 from crossdim.pipelines.jobs.output import read_rows
 from crossdim.pipelines.readers.raw import content_hash

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.readers.dicom import common_modality, read_frames
 from crossdim.pipelines.readers.dicom_errors import translate_errors
 from crossdim.pipelines.readers.dicom_frames import stack_frames

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.readers.header_info import HeaderInfo, SliceHeader
 
 #: Different values of one field that are named, the most frequent first.

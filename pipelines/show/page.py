@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.page.charts import Chart, draw_bars, draw_scatter
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.page.render import DATASET_PAGE, render_page
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.show.galleries import build_galleries, choose_inputs, read_unit
 from crossdim.pipelines.show.histograms import ValueCharts, describe_histograms, draw_values
 from crossdim.pipelines.show.preview_record import PreviewRecord, read_previews

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.page.pictures import encode_pixels
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.decoder_process import count_values, preview
 from crossdim.pipelines.jobs.items import Item, ItemFile
 from crossdim.pipelines.jobs.source_inputs import PER_RULE, SourceInput, SourceInputs

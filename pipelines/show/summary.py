@@ -229,13 +229,17 @@ def _count_labels(catalog: pa.Table) -> dict[str, dict[str, int]]:
 
 
 def _count_splits(catalog: pa.Table) -> dict[str, dict[str, int]]:
+    columns = ["split", "patient", "source_uri", "source_sha256"]
+    unknown = catalog.select(columns).group_by(columns).aggregate([]).to_pylist()
+    unknown_patients = Counter(split for split, _ in {(r["split"], r["patient"]) for r in unknown if known_patient(r) is None})
     grouped = catalog.select(["split", "patient", "source_uri"]).group_by("split")
     rows = grouped.aggregate([([], "count_all"), ("patient", "count_distinct"), ("source_uri", "count_distinct")]).to_pylist()
     return {
         row["split"]: {
             "samples": row["count_all"],
             "inputs": row["source_uri_count_distinct"],
-            "patients": row["patient_count_distinct"],
+            "patients": row["patient_count_distinct"] - unknown_patients[row["split"]],
+            "unknown_patients": unknown_patients[row["split"]],
         }
         for row in sorted(rows, key=lambda row: row["split"], reverse=True)
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.show.summary import DatasetSummary, RuleCount
 from crossdim.storage_schema.names import printable
 
@@ -57,8 +57,7 @@ def _format_content(summary: DatasetSummary) -> Iterator[str]:
     if len(summary.labels) > 4 * SHOWN:
         yield _line("label", f"and {len(summary.labels) - 4 * SHOWN} more")
     for split, numbers in summary.splits.items():
-        of = f"{count(numbers['inputs'], 'input')}, {count(numbers['patients'], 'patient')}"
-        yield _line("split", f"{split}: {count(numbers['samples'], 'sample')} of {of}")
+        yield _line("split", f"{split}: {describe_split(numbers)}")
     if summary.shared_patients or summary.shared_inputs:
         shared = f"{count(summary.shared_patients, 'patient')} and {count(summary.shared_inputs, 'input')}"
         yield _line("warning", f"{shared} are in more than one split")
@@ -77,6 +76,14 @@ def describe_patients(summary: DatasetSummary) -> str:
         return f"not known; each of {count(inputs, 'input')} counts as one, and a patient may be in both splits"
     known = f"{summary.num_patients - unknown}; the largest has {count(summary.largest_patient, 'sample')}"
     return f"{known}; of {count(unknown, 'input')} the patient is not known" if unknown else known
+
+
+def describe_split(numbers: Mapping[str, int]) -> str:
+    """Samples, inputs and patients of a split, such as ``8 samples of 5 inputs, 3 patients``."""
+    unknown = numbers["unknown_patients"]
+    known = count(numbers["patients"], "patient") + f" and {count(unknown, 'input')} of unknown patients" * bool(unknown)
+    patients = known if numbers["patients"] else "patients unknown"
+    return f"{count(numbers['samples'], 'sample')} of {count(numbers['inputs'], 'input')}, {patients}"
 
 
 def format_bytes(number: int) -> str:

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from crossdim.pipelines.counts import count
+from crossdim.foundation.counts import count
 from crossdim.pipelines.sources.label_table import MAX_NAMED, TableRow
 from crossdim.pipelines.sources.labels import FileKey, Known, Labels, LabelTable
 from crossdim.pipelines.sources.listing import SourceFile

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from crossdim.foundation.counts import count
 from crossdim.pipelines.cli import main
-from crossdim.pipelines.counts import count
 from crossdim.pipelines.jobs import planning
 from crossdim.pipelines.jobs.recipe import RECIPE_FOR
 from crossdim.pipelines.readers.probe import probe

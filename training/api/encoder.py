@@ -88,7 +88,9 @@ class Encoder:
             mode that it was in.
 
         Raises:
-            GeometryError: if axes or channels do not fit, or an image is given to an encoder that was trained on volumes alone.
+            GeometryError: if axes or channels do not fit, a value is not finite, or an image is given to an encoder that was
+                trained on volumes alone.
+            TypeError: for data of another kind, such as a path.
         """
         modes = {layer: layer.training for layer in self.module.modules()}
         self.module.eval()
@@ -143,6 +145,8 @@ class Encoder:
 
     def _prepare_one(self, one: Input) -> Tensor:
         x, view_of = one.values.to(self.device), one.view_of
+        if not x.isfinite().all():
+            raise GeometryError(f"an input of shape {tuple(x.shape)} holds NaN or infinite values; its features would be NaN")
         if view_of is not None and (self.takes_images or view_of != self.geometry):
             x, view_of = _fold(x, view_of), None
         if x.ndim == 3 and x.shape[0] == 3 and self.spec.in_channels == 1:

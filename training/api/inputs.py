@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +51,7 @@ def split_inputs(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Inp
 
     Raises:
         GeometryError: if the axes cannot be inferred, or do not fit.
+        TypeError: for data of another kind, such as a path.
     """
     if isinstance(data, np.ndarray | Tensor):
         yield from _split_array(data, in_channels, axes)
@@ -59,8 +62,19 @@ def split_inputs(data: Any, in_channels: int, axes: Axes | None) -> Iterator[Inp
     elif isinstance(data, Mapping):
         yield from _split_batch(data)
     else:
-        for sample in data:
+        for sample in _iterate(data):
             yield from split_inputs(sample, in_channels, None)
+
+
+def _iterate(data: Any) -> Iterator[Any]:
+    """The samples of a dataset or a list; text is no list of its letters."""
+    if not isinstance(data, str | bytes | PathLike):
+        with contextlib.suppress(TypeError):
+            return iter(data)
+    given = f"the path {fspath(data)!r}" if isinstance(data, str | PathLike) else f"a {type(data).__name__}"
+    raise TypeError(
+        f"an encoder takes arrays, tensors, samples, batches and datasets; found {given}. crossdim.open(URL) opens a dataset"
+    )
 
 
 def _split_batch(batch: Mapping[str, Any]) -> Iterator[Input]:

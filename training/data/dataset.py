@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +58,10 @@ class PublishedDataset:
     manifest: Manifest
     table: pa.Table
 
+    def select(self, split: Split) -> PublishedDataset:
+        """The samples of one split."""
+        return replace(self, table=self.table.filter(pc.equal(self.table["split"], split.value)))
+
     def row(self, index: int) -> dict[str, Any]:
         """The columns of one row of the catalog that are needed to read its sample, as Python values."""
         return {name: column[index].as_py() for name, column in self._columns.items()}
@@ -110,11 +114,11 @@ def open_dataset(
         for e in manifest.with_role("catalog")
     ]
     table = join_catalog(parts or [CATALOG_SCHEMA.empty_table()], manifest, bucket.where("catalog"))
-    if split is not None:
-        table = table.filter(pc.equal(table["split"], split.value))
-    if not table.num_rows:
-        raise RunError(f"{bucket.where('')} holds no sample of split {split}; its manifest counts {manifest.num_samples} in all")
     dataset = PublishedDataset(bucket=bucket, manifest=manifest, table=table)
+    if split is not None:
+        dataset = dataset.select(split)
+    if not len(dataset):
+        raise RunError(f"{bucket.where('')} holds no sample of split {split}; its manifest counts {manifest.num_samples} in all")
     dataset.pseudo3d  # noqa: B018  # refused here, and not in a thread that draws views
     return dataset
 

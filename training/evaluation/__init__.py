@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.counts import count
 from crossdim.foundation.location import hide_secrets
 from crossdim.foundation.output import check_outside
 from crossdim.foundation.page.pictures import Gallery
@@ -16,7 +17,8 @@ from crossdim.foundation.progress import track
 from crossdim.foundation.provenance import format_time, record_provenance
 from crossdim.storage_schema.errors import RunError
 from crossdim.storage_schema.manifest import Manifest
-from crossdim.training.chosen_steps import ChosenSteps
+from crossdim.storage_schema.vocabulary import Split
+from crossdim.training.chosen_steps import ALL, ChosenSteps
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
 from crossdim.training.evaluation.checkpoint_probes import (
@@ -26,7 +28,7 @@ from crossdim.training.evaluation.checkpoint_probes import (
     probe_checkpoints,
     write_checkpoint_results,
 )
-from crossdim.training.evaluation.features import classes, compute_features, read_labelled
+from crossdim.training.evaluation.features import Labelled, classes, compute_features, read_labelled
 from crossdim.training.evaluation.figures import list_figures, publish_figures
 from crossdim.training.evaluation.networks import build_untrained, load_trained
 from crossdim.training.evaluation.probes import ProbeComparison, count_usable_folds
@@ -58,13 +60,30 @@ def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | Non
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Subject:
-    """What is evaluated: a run's newest network, and the steps of those of its checkpoints that are probed as well."""
+    """What is evaluated, and on what.
+
+    Attributes:
+        run: its folder.
+        config: of the run.
+        method: its newest network.
+        step: of that.
+        checkpoints: steps of those that are probed as well.
+        split: whose samples are probed; None for all.
+        datasets: that the run was trained on, as in its identity.
+    """
 
     run: Bucket
     config: Pretraining
     method: Method
     step: int
     checkpoints: Sequence[int]
+    split: Split | None
+    datasets: Sequence[Mapping[str, Any]]
+
+    def is_trained_on(self, manifest: Manifest) -> bool:
+        """Whether the run was trained on a dataset, or on an earlier version of it."""
+        ours = (manifest.name, manifest.preprocessing_digest)
+        return any(ours == (one["name"], one["preprocessing"]) or manifest.digest == one["manifest"] for one in self.datasets)
 
 
 @dataclass(kw_only=True)
@@ -86,16 +105,19 @@ def _evaluate_dataset(
     findings.shown += build_galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
-    name, (_, single) = dataset.manifest.name, classes(dataset)
+    probed = dataset.select(subject.split) if subject.split else dataset
+    name, (_, single) = dataset.manifest.name, classes(probed)
     if single:
         findings.notes.append(f"{name}: classes with a single patient cannot be held out and were left out: {', '.join(single)}.")
-    data = read_labelled(dataset, config.method)
+    data = read_labelled(probed, config.method)
     if data is None:
-        findings.notes.append(_describe_unprobed(dataset))
+        findings.notes.append(_describe_unprobed(probed, subject.split))
         return
+    findings.notes += filter(None, [_describe_trained(data, subject, dataset.manifest)])
     used = count_usable_folds(data, folds)
     if used < folds:
-        findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {used} patients.")
+        groups = count(used, "input" if data.num_unknown else "patient")
+        findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {groups}.")
     comparison = ProbeComparison(data, [compute_features(other.encoder, data.x_NC) for other in baselines], folds)
     results = comparison.compare(compute_features(method.encoder, data.x_NC))
     findings.results += results
@@ -114,6 +136,7 @@ def evaluate(
     quiet: bool,
     checkpoints: ChosenSteps | Literal["all"] | None = None,
     versions: Mapping[str, int] | None = None,
+    split: Split | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Probe a run's newest encoder and write its report.
 
@@ -125,6 +148,7 @@ def evaluate(
         quiet: no progress bar.
         checkpoints: those that are probed as well, for curves over steps; None for none.
         versions: of datasets by URL; the newest of others.
+        split: whose samples are probed; None for all.
 
     Returns:
         The results as plain values, and as lines for people.
@@ -139,7 +163,9 @@ def evaluate(
     run.check_writable()  # for the report
     config, method, identity, step = load_trained(run)
     chosen = choose_checkpoints(run, checkpoints, config.steps) if checkpoints else []
-    subject = _Subject(run=run, config=config, method=method, step=step, checkpoints=chosen)
+    subject = _Subject(
+        run=run, config=config, method=method, step=step, checkpoints=chosen, split=split, datasets=identity["datasets"]
+    )
     others = [build_untrained(config, BASELINE_SEED + i) for i in range(baselines)]
     findings = Findings()
     if step < config.steps:
@@ -157,6 +183,7 @@ def evaluate(
         "seed": config.seed,
         "datasets": identity["datasets"],
         "baselines": baselines,
+        "split": split or ALL,
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
     _, damaged = read_log(run)
@@ -185,9 +212,22 @@ def evaluate(
     return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])
 
 
-def _describe_unprobed(dataset: PublishedDataset) -> str:
+def _describe_trained(data: Labelled, subject: _Subject, manifest: Manifest) -> str:
+    """A note if the encoder was trained on samples that are probed; empty if it was not."""
+    if not data.num_trained or not subject.is_trained_on(manifest):
+        return ""
+    labelled = " with their labels" if subject.config.method.label_names() else ""
+    held_out = f"; --split {Split.TEST} probes the other samples only" if data.num_trained < len(data.labels) else ""
+    return f"{data.name}: the encoder was trained{labelled} on {data.num_trained} of the {len(data.labels)} samples{held_out}."
+
+
+def _describe_unprobed(dataset: PublishedDataset, split: Split | None) -> str:
     """Why a dataset was not probed, and what would change that."""
     name = dataset.manifest.name
+    if split is not None and not len(dataset):
+        return f"{name} holds no sample of split {split} and was not probed; --split {ALL} probes all."
+    if split is not None and any(dataset.column("label")):
+        return f"{name} has no two classes of at least two patients in split {split}; --split {ALL} probes all."
     if any(dataset.column("label")):
         return f"{name} has no two classes of at least two patients and was not probed."
     remedy = "prepare it again with --label folder, or with --labels FILE.csv --label-column NAME, to another --out"
@@ -210,7 +250,7 @@ def _figures(run: Bucket) -> str | None:
 
 
 def _line(result: ProbeResult) -> str:
-    counts = f"{result.num_samples} samples of {result.num_patients} patients"
+    counts = f"{count(result.num_samples, 'sample')} of {result.patients}"
     who = f"{result.dataset} ({result.presentation}), {result.probe}, {counts}"
     ours = f"{result.trained:.3f} ± {result.trained_spread:.3f}"
     theirs = f"untrained {result.untrained:.3f} ± {result.untrained_spread:.3f}"

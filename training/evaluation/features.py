@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from crossdim.storage_schema.patient import known_patient
+from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.layers.statistics import recompute_statistics
@@ -28,6 +30,8 @@ class Labelled:
         x_NC: float32, (N, C, D, H, W), or (N, C, H, W) for encoders that take images as they are.
         labels: class of each sample.
         patients: of each sample; all samples of a patient are in the same fold.
+        num_unknown: of the patients; each is an input whose patient is not known.
+        num_trained: samples of split ``train``.
     """
 
     name: str
@@ -35,6 +39,8 @@ class Labelled:
     x_NC: npt.NDArray[np.float32]
     labels: npt.NDArray[np.str_]
     patients: npt.NDArray[np.str_]
+    num_unknown: int = 0
+    num_trained: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -56,7 +62,7 @@ def read_labelled(dataset: PublishedDataset, method: MethodConfig, threads: int 
     """Read the labelled samples of a dataset.
 
     Args:
-        dataset: every split.
+        dataset: the samples that may be probed.
         method: decides how a sample becomes an input of the encoder.
         threads: that read samples.
 
@@ -68,6 +74,7 @@ def read_labelled(dataset: PublishedDataset, method: MethodConfig, threads: int 
     if len(kept) < 2:
         return None
     chosen = [i for i, label in enumerate(labels) if label in kept]
+    rows = dataset.table.select(["patient", "source_sha256", "split"]).take(chosen).to_pylist()
     reader = open_range_reader(dataset.bucket)
 
     def x_of(index: int) -> npt.NDArray[np.float32]:
@@ -81,6 +88,8 @@ def read_labelled(dataset: PublishedDataset, method: MethodConfig, threads: int 
         x_NC=np.stack(inputs),
         labels=np.array([str(labels[i]) for i in chosen]),
         patients=np.array([str(patients[i]) for i in chosen]),
+        num_unknown=len({row["patient"] for row in rows if known_patient(row) is None}),
+        num_trained=sum(row["split"] == Split.TRAIN for row in rows),
     )
 
 

@@ -155,6 +155,7 @@ def _result(data: Labelled, probe: str, trained: npt.NDArray[np.float64], untrai
         probe=probe,
         num_samples=len(data.labels),
         num_patients=len(set(data.patients.tolist())),
+        num_unknown_patients=data.num_unknown,
         num_classes=len(data.names),
         num_folds=len(trained),
         trained=float(trained.mean()),

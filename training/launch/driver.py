@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from crossdim.training.launch.validate import ValidatedRun, validate_run
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.launch.workers import Workers
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.attempts import AttemptRecord
+from crossdim.training.run_dir.attempts import AttemptRecord, read_attempts
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.events import EventLog
@@ -55,6 +56,8 @@ def pretrain(
     pictures_at: tuple[int, ...] = (),
     trackers: tuple[str, ...] = (),
     monitoring: Monitoring | None = None,
+    *,
+    force: bool = False,
 ) -> int:
     """Start a run, or go on with the one in ``run``, until it is done.
 
@@ -69,12 +72,13 @@ def pretrain(
         pictures_at: steps after which pictures of a few samples are drawn.
         trackers: beside TensorBoard, by name.
         monitoring: when features are measured; None for the default.
+        force: whether to go on with the run although another process of this machine trains it; that process then ends.
 
     Returns:
         The steps that were done before.
 
     Raises:
-        UsageError: if the run does not fit its data, its folder or its workers.
+        UsageError: if the run does not fit its data, its folder or its workers, or another process trains it.
         CollapseError: if features collapsed, and the run was to end then.
         RunError: if another run is in the folder, or the run failed or was requested to stop.
         StorageError: if a store does not answer.
@@ -87,6 +91,8 @@ def pretrain(
         check_gpus(torch.cuda.device_count(), *workers.span, "this machine", may_join=False)
     validated = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu, find_devices=workers.find_devices)
     config = validated.config
+    if not force:
+        _check_unattended(run)
     _delete_temporary_files(run)
     state = checkpoint.load(run, check=check_contents)
     done = state.step if state else 0
@@ -122,6 +128,21 @@ def pretrain(
                 device = torch.device("cuda", 0) if workers.use_gpu else torch.device("cpu")
                 train(job, 0, 1, device, PROCESS_CONTROL)
     return done
+
+
+def _check_unattended(run: Bucket) -> None:
+    """Refuse a run that another process of this machine trains; of other machines this cannot be known.
+
+    Where it is not known, the newer command goes on with the run, and an older one ends when it notices that: after a machine was
+    lost, the same command has to work at once.
+    """
+    if (process := read_attempts(run).find_running()) is not None:
+        where = run.where("")
+        raise UsageError(
+            f"{where} is being trained by {process}: follow it with crossdim status {shlex.quote(where)}, or stop it first with "
+            f"kill -INT {process.pid}, or choose another --out. With --force this command goes on from the last checkpoint, and "
+            "the other ends"
+        )
 
 
 def _record_config(

@@ -34,12 +34,20 @@ CAPTIONS = {
 }
 
 
-def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
-    """One picture of a view: an image as it is, the image behind a pseudo-3D volume, the middle slice of a true one.
+def find_shown_depth(volume_CDHW: Floats) -> int:
+    """The slice of a volume that is shown: the middle one, unless nothing varies in it, as beyond the end of a thin volume."""
+    deviations_D = volume_CDHW[0].std(axis=(1, 2))
+    middle_depth = len(deviations_D) // 2
+    return middle_depth if deviations_D[middle_depth] > 0 else int(deviations_D.argmax()) if deviations_D.any() else middle_depth
+
+
+def draw_slice(view: Floats, spec: Pseudo3D | None, depth: int | None = None) -> Floats:
+    """One picture of a view: an image as it is, the image behind a pseudo-3D volume, a slice of a true one.
 
     Args:
         view: (C, H, W) or (C, D, H, W).
         spec: geometry of pseudo-3D; None for true volumes.
+        depth: of the slice; None for that of :func:`find_shown_depth`.
 
     Returns:
         (H, W).
@@ -47,7 +55,7 @@ def middle(view: Floats, spec: Pseudo3D | None) -> Floats:
     if view.ndim == 3:
         return np.asarray(view[0])
     if spec is None or not spec.reversible or view.shape[1] != spec.window**2:
-        return np.asarray(view[0, view.shape[1] // 2])
+        return np.asarray(view[0, find_shown_depth(view) if depth is None else depth])
     height, width = view.shape[2] * spec.window, view.shape[3] * spec.window
     return np.asarray(fold(view, spec, height, width)[0])
 
@@ -81,14 +89,14 @@ def _build_gallery(
     stored = dataset.pseudo3d or Pseudo3D()
     is_2d = sample.presentation is not Presentation.SUPERPATCH
     spec = config.encoder_geometry(stored) if is_2d else None
-    source = image_of(sample, stored) if is_2d else middle(sample.unit(), None)
+    source = image_of(sample, stored) if is_2d else draw_slice(sample.unit(), None)
     rows = [("input", [Picture(caption="as stored", uri=encode_png(source))])]
     if spec:
         slices = [
             Picture(caption=f"depth {d}", uri=encode_png(whole["target"][0, d])) for d in range(0, whole["target"].shape[1], 3)
         ]
         rows.append(("pseudo-3D slices", slices))
-    shown = [Picture(caption=name, uri=encode_png(stretch_to_unit(middle(view, spec)))) for name, view in viewable(views)]
+    shown = [Picture(caption=name, uri=encode_png(stretch_to_unit(draw_slice(view, spec)))) for name, view in viewable(views)]
     rows.append(("views", shown))
     if isinstance(method, Restorer) and not is_2d:
         rows.append(("restored, as physical values", _panels(method, whole["target"], sample)))
@@ -140,9 +148,11 @@ def _restoration_pictures(method: Method, x: Floats, target: Floats, spec: Pseud
         return []
     restored: Floats = output[0].numpy()
     error = np.abs(restored - target)
+    depth = find_shown_depth(target) if target.ndim == 4 else None
+    shown_error = np.clip(draw_slice(error, spec, depth) * 2, 0, 1)
     return [
-        Picture(caption="input", uri=encode_png(stretch_to_unit(middle(x, spec)))),
-        Picture(caption="restored", uri=encode_png(np.clip(middle(restored, spec), 0, 1))),
-        Picture(caption="target", uri=encode_png(middle(target, spec))),
-        Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=encode_png(np.clip(middle(error, spec) * 2, 0, 1))),
+        Picture(caption="input", uri=encode_png(stretch_to_unit(draw_slice(x, spec, depth)))),
+        Picture(caption="restored", uri=encode_png(np.clip(draw_slice(restored, spec, depth), 0, 1))),
+        Picture(caption="target", uri=encode_png(draw_slice(target, spec, depth))),
+        Picture(caption=f"error, mean {float(error.mean()):.3f}", uri=encode_png(shown_error)),
     ]

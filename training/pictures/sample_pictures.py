@@ -18,7 +18,7 @@ from crossdim.training.data.dataset import PublishedDataset, read_sample
 from crossdim.training.data.range_reader import open_range_reader
 from crossdim.training.layers.statistics import recompute_statistics
 from crossdim.training.methods.base import Method
-from crossdim.training.pictures.galleries import describe_sample, middle, viewable
+from crossdim.training.pictures.galleries import describe_sample, draw_slice, find_shown_depth, viewable
 from crossdim.training.pictures.restorations import restore_view
 
 #: Samples of each dataset.
@@ -90,7 +90,7 @@ class SamplePictures:
     def _draw_sample(self, dataset: PublishedDataset, shown: _Shown, step: int, network: Method | None) -> Gallery:
         rng = np.random.default_rng([self._seed, step, int(shown.sample.key, 16), _TAG])
         views = self._method.draw(shown.sample, dataset.pseudo3d, rng)
-        pictures = [_picture(name, stretch_to_unit(middle(view, shown.spec))) for name, view in viewable(views)]
+        pictures = [_picture(name, stretch_to_unit(draw_slice(view, shown.spec))) for name, view in viewable(views)]
         rows = [("views", pictures), ("restored", _draw_restoration(shown, network) if network else [])]
         return Gallery(title=describe_sample(dataset, shown.sample), rows=[row for row in rows if row[1]])
 
@@ -109,12 +109,13 @@ def _draw_restoration(shown: _Shown, network: Method) -> list[Picture]:
     if found is None:
         return []
     error = float(np.abs(found.restored - target).mean())
-    seen = [] if found.visible is None else [_picture("what the mask leaves", middle(found.visible, shown.spec))]
+    depth = find_shown_depth(target) if target.ndim == 4 else None
+    seen = [] if found.visible is None else [_picture("what the mask leaves", draw_slice(found.visible, shown.spec, depth))]
     return [
-        _picture("input", stretch_to_unit(middle(x, shown.spec))),
+        _picture("input", stretch_to_unit(draw_slice(x, shown.spec, depth))),
         *seen,
-        _picture(f"restored, mean error {error:.3f}", middle(found.restored, shown.spec)),
-        _picture("target", middle(target, shown.spec)),
+        _picture(f"restored, mean error {error:.3f}", draw_slice(found.restored, shown.spec, depth)),
+        _picture("target", draw_slice(target, shown.spec, depth)),
     ]
 
 

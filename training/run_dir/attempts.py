@@ -86,8 +86,18 @@ class Attempts:
 
     def is_killed(self) -> bool:
         """Whether the processes of all newest attempts without an end are known to be gone; of other machines none is."""
-        processes = [identify(attempt) for attempt in self.newest if attempt and "ended" not in attempt]
+        processes = self._find_open()
         return bool(processes) and all(process is not None and process.is_gone() for process in processes)
+
+    def find_running(self) -> ProcessIdentity | None:
+        """Another process of this machine that is at work on the run; None if none is known."""
+        mine = identify_process()
+        running = (process for process in self._find_open() if process is not None and process.is_running())
+        return next((process for process in running if process != mine), None)
+
+    def _find_open(self) -> list[ProcessIdentity | None]:
+        """Processes of the newest attempts that have no end; None for one that did not record it."""
+        return [identify(attempt) for attempt in self.newest if attempt and "ended" not in attempt]
 
 
 def read_attempts(run: Bucket) -> Attempts:

@@ -31,8 +31,8 @@ class RunRow:
         state: as ``crossdim status`` says it, or ``unreadable``.
         step: steps done, of ``steps``.
         loss: of the newest step; None if none is known.
-        best_probe: the highest figure of its evaluation, with its probe, dataset and the untrained networks' figure; None if
-            it was not evaluated.
+        best_probe: the highest figure of its evaluation, with its probe, dataset, the untrained networks' figure and whether
+            the two differ; None if it was not evaluated.
         silence_s: since the last progress, by this machine's clock; None if no worker has written yet.
         num_bytes: of all its objects.
         problem: why it, or its evaluation, cannot be read; empty if it can.
@@ -129,7 +129,8 @@ def _find_best_probe(run: Bucket) -> tuple[str | None, str]:
         best = max(known, key=lambda result: float(result["trained"]), default=None)
         if not best:
             return None, ""
-        return f"{best['probe']} {best['trained']:.3f} on {best['dataset']}, untrained {best['untrained']:.3f}", ""
+        ours, theirs = (f"{best[name]:.3f} ± {best[f'{name}_spread']:.3f}" for name in ("trained", "untrained"))
+        return f"{best['probe']} {ours} on {best['dataset']}, untrained {theirs}; {best['verdict']}", ""
     except StorageError as error:
         return None, str(error)
     except (ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:

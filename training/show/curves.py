@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from crossdim.foundation.counts import count
 from crossdim.foundation.page.charts import Chart, Level, draw_lines
 from crossdim.training.run_dir.events import STARTS
 from crossdim.training.run_dir.records import Record
@@ -122,7 +123,7 @@ def draw_probe_curves(results: Sequence[CheckpointResult]) -> list[tuple[str, st
             levels=[Level(name="untrained", value=first.untrained, spread=first.untrained_spread)],
             spreads={"this encoder": [one.result.trained_spread for one in several]},
         )
-        about = f"{first.presentation}, {first.num_samples} samples of {first.num_patients} patients"
+        about = f"{first.presentation}, {count(first.num_samples, 'sample')} of {first.patients}"
         charts.append((f"{dataset}, {probe}", about, chart))
     return charts
 

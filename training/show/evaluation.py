@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from crossdim.foundation.counts import count
+
 _Item = TypeVar("_Item")
 
 
@@ -17,7 +19,8 @@ _Item = TypeVar("_Item")
 class ProbeResult:
     """One probe on one dataset: balanced accuracy of the encoder and of the untrained baselines, over the same folds.
 
-    ``difference`` is the mean over folds and baselines of trained minus untrained, ``spread`` its standard deviation.
+    ``difference`` is the mean over folds and baselines of trained minus untrained, ``spread`` its standard deviation. An input
+    whose patient is not known counts as a patient; ``num_unknown_patients`` of the patients are such inputs.
     """
 
     dataset: str
@@ -33,6 +36,14 @@ class ProbeResult:
     untrained_spread: float
     difference: float
     spread: float
+    num_unknown_patients: int = 0
+
+    @property
+    def patients(self) -> str:
+        """The patients in words, such as ``20 patients and 6 inputs of unknown patients``."""
+        known, unknown = self.num_patients - self.num_unknown_patients, self.num_unknown_patients
+        groups = [count(known, "patient")] * bool(known or not unknown)
+        return " and ".join([*groups, *[f"{count(unknown, 'input')} of unknown patients"] * bool(unknown)])
 
     @property
     def sampling_error(self) -> float:
@@ -67,7 +78,7 @@ class ProbeResult:
         if self._only_guesses:
             return f"no better than chance, {1 / self.num_classes:.3f}, and nor are untrained baselines: no difference shown"
         if not self.sign:
-            error = f"the sampling error of {self.num_patients} patients (up to {self.sampling_error:.3f})"
+            error = f"the sampling error of {self.patients} (up to {self.sampling_error:.3f})"
             return f"inside {error}: no difference shown"
         return "above the untrained baselines" if self.sign > 0 else "below the untrained baselines"
 
@@ -167,7 +178,8 @@ def _parse_result(value: dict[str, Any]) -> ProbeResult:
     numbers = {name: float(value[name]) for name in names}
     if counts["num_classes"] < 1 or not all(map(math.isfinite, numbers.values())):
         raise ValueError("a probe tells classes apart, by figures that are finite")
-    return ProbeResult(**words, **counts, **numbers)  # type: ignore[arg-type]
+    unknown = int(value.get("num_unknown_patients", 0))
+    return ProbeResult(**words, **counts, **numbers, num_unknown_patients=unknown)  # type: ignore[arg-type]
 
 
 def _parse_reconstruction(value: dict[str, Any]) -> Reconstruction:

@@ -286,3 +286,17 @@ def test_it_shows_itself(tmp_path: Path) -> None:
     assert "images unrolled, window 4 at stride 4" in repr(plain())
     assert "images as they are" in repr(encoder_of("cross-d:tiny", tmp_path))
     assert "images not taken" in repr(encoder_of("maesil:tiny", tmp_path))
+
+
+@pytest.mark.parametrize("data", ["data/xr", Path("data/xr"), 3, b"data"], ids=["text", "path", "number", "bytes"])
+def test_a_path_is_no_input(data: object) -> None:
+    with pytest.raises(TypeError, match=r"crossdim\.open\(URL\) opens a dataset"):
+        plain().embed(data)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_have_no_features(value: float) -> None:
+    volume = np.zeros((32, 32, 32), np.float32)
+    volume[3, 4, 5] = value
+    with pytest.raises(GeometryError, match="NaN or infinite"):
+        plain().embed(volume)

@@ -89,8 +89,8 @@ def test_the_report_is_one_file_with_the_numbers_beside_their_counts(
     assert main([*line, "--steps", "3", "--set", "global_batch=8"]) == 0
     assert main(["evaluate", run, "--data", image_data.url, volume_data.url, "--baselines", "2", "--json"]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "30 (30, 2)" in page
-    assert "20 (20, 2)" in page
+    assert "30 of 30 inputs of unknown patients" in page
+    assert "20 of 20 inputs of unknown patients" in page
     assert page.count("data:image/png;base64,") > 20
     assert page.count("<svg") >= 5
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
@@ -147,7 +147,7 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
     assert main([*evaluation, image_data.url, "--folds", "50"]) == 0
     message = capsys.readouterr().out
     assert "The run is not finished: these figures are of step 2 of 4." in message
-    assert "flat: 15 folds were used, and not 50: its smallest class has 15 patients." in message
+    assert "flat: 15 folds were used, and not 50: its smallest class has 15 inputs." in message
     assert "The run is not finished: these figures are of step 2 of 4." in (tmp_path / "run/report.html").read_text()
     before = (tmp_path / "run/report.html").read_bytes()
     assert main([*evaluation, unlabelled.url]) == 2
@@ -158,3 +158,29 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
     (tmp_path / "run/evaluation.json").unlink()
     assert main([*evaluation, unlabelled.url]) == 0
     assert "unlabelled has no labels and was not probed" in capsys.readouterr().out
+
+
+@pytest.mark.integration
+def test_what_the_encoder_was_trained_on_is_said_and_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nine patients of two images each, two of whom were held out, and six images of unknown patients, all held out."""
+    samples = [
+        replace(sample, patient=f"patient-{number // 2}" if number < 18 else None) for number, sample in enumerate(images(24))
+    ]
+    data, run = Bucket(str(tmp_path / "data")), str(tmp_path / "run")
+    publish(data, samples, "flat", splits=["train"] * 14 + ["test"] * 10)
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", data.url, "--out", run, "--workers", "0", "--json"]
+    assert main([*line, "--steps", "1", "--set", "global_batch=8"]) == 0
+    evaluation = ["evaluate", run, "--baselines", "1", "--data", data.url]
+    capsys.readouterr()
+    assert main(evaluation) == 0
+    told = capsys.readouterr().out
+    assert "24 samples of 9 patients and 6 inputs of unknown patients" in told
+    assert "flat: the encoder was trained on 14 of the 24 samples; --split test probes the other samples only." in told
+    assert main([*evaluation, "--split", "test"]) == 0
+    told = capsys.readouterr().out
+    assert "10 samples of 2 patients and 6 inputs of unknown patients" in told
+    assert "the encoder was trained" not in told
+    assert main([*evaluation, "--split", "train"]) == 0
+    assert "flat: the encoder was trained on 14 of the 14 samples." in capsys.readouterr().out
+    assert main(["evaluate", run, "--data", data.url, data.url]) == 1
+    assert "twice; name each dataset once" in capsys.readouterr().err

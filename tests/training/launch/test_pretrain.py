@@ -394,3 +394,35 @@ def test_the_next_line_is_ready_to_paste(
     assert main([*line, "--set", "global_batch=9", "--data", f"{image_data.url}:2", volume_data.url]) == 0
     told = capsys.readouterr().out
     assert told.endswith(f"Next: crossdim evaluate '{run}' --data {image_data.url} {volume_data.url}\n")
+
+
+ATTEMPT_THAT_WAITS = """
+import sys
+from crossdim.foundation.bucket import Bucket
+from crossdim.training.run_dir.attempts import AttemptRecord
+AttemptRecord(Bucket(sys.argv[1]), 0).__enter__()
+print("recorded", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(
+    image_data: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command in a second terminal would otherwise take the run from the first, hours of work at its next checkpoint."""
+    run = tmp_path / "run"
+    assert _pretrain(run, image_data, steps=2) == 0
+    before = sorted(path for path in run.rglob("*") if path.is_file())
+    with subprocess.Popen(
+        [sys.executable, "-c", ATTEMPT_THAT_WAITS, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "recorded\n"
+        assert _pretrain(run, image_data, steps=2) == 1
+        told = capsys.readouterr().err
+        for part in (f"is being trained by process {other.pid}", f"kill -INT {other.pid}", "--force"):
+            assert part in told
+        assert len([path for path in run.rglob("*") if path.is_file()]) == len(before) + 1, "only the other's attempt is new"
+        assert _pretrain(run, image_data, steps=2, more=("--force",)) == 0
+        other.communicate("")
+    assert _pretrain(run, image_data, steps=2) == 0

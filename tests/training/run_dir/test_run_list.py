@@ -50,7 +50,9 @@ def test_every_run_below_a_folder_is_listed_once(folder: Path, s3_bucket: Bucket
         assert (a.run, a.state, a.step, a.steps, a.num_bytes) == ("runs/a", "done", 2, 2, _size(folder / "runs/a"))
         assert (b.run, b.state, b.step, b.steps, b.num_bytes) == ("runs/group/b", "done", 1, 1, _size(folder / "runs/group/b"))
         assert a.best_probe is not None
-        assert f" {best:.3f} on flat, untrained " in a.best_probe
+        assert f" {best:.3f} ± " in a.best_probe
+        assert " on flat, untrained " in a.best_probe
+        assert a.best_probe.endswith(next(one["verdict"] for one in evaluation["results"] if one["trained"] == best))
         assert b.best_probe is None
     (alone,) = list_runs(Bucket(str(folder / "runs/a")), now=0.0)
     assert (alone.run, alone.num_bytes) == ("", a.num_bytes)

@@ -96,7 +96,7 @@ def test_after_an_evaluation_the_verdict_comes_first_and_the_report_is_the_page(
     assert {one.probe for one in facts.evaluation.results} == {"knn", "linear"}
     assert len(facts.galleries) == 2
     card = (lab / "run" / "card.md").read_text()
-    assert f"| flat | {facts.evaluation.results[0].probe} | 24 (24, 2) |" in card
+    assert f"| flat | {facts.evaluation.results[0].probe} | 24 of 24 inputs of unknown patients | 2 | " in card
     assert SECRET not in card
     report = (lab / "run" / "report.html").read_text()
     assert "untrained network" in report.partition("</h1>")[0].partition("<h1>")[2]
