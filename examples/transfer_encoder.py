@@ -14,7 +14,7 @@ from torch import nn
 
 import crossdim
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 parser.add_argument("run", nargs="?", default="demo-out/run-unlabelled", help="folder of a run (default: of make demo)")
 parser.add_argument("dataset", nargs="?", default="demo-out/volumes", help="labelled dataset (default: of make demo)")
 arguments = parser.parse_args()

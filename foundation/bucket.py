@@ -23,6 +23,7 @@ from crossdim.foundation.location import (
     split_query,
 )
 from crossdim.foundation.object_store import TEMPORARY_PREFIX, ObjectStore, StoredObject
+from crossdim.foundation.pending_requests import note_request
 from crossdim.foundation.retry import Answer, ask_until_answered, client_errors, is_full, is_transient
 from crossdim.foundation.store_errors import explain_error
 from crossdim.foundation.store_options import StoreOptions
@@ -120,7 +121,9 @@ class Bucket:
             except client_errors() as error:
                 raise self._explain(error, path, doing) from error
 
-        return ask_until_answered(once, self.where(path), self.options.patience_s)
+        place = self.where(path)
+        with note_request(place):
+            return ask_until_answered(once, place, self.options.patience_s)
 
     def _explain(self, error: Exception, path: str, doing: str) -> StorageError:
         where, message = self.where(path), hide_secrets(str(error))

@@ -8,6 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from crossdim.foundation.object_store import StoredObject
+from crossdim.foundation.retry import causes_of, error_classes
+
+#: Answers of a web server that mean that there is nothing of a name.
+NOT_THERE = (404, 410)
 
 
 class FsspecObjects:
@@ -37,9 +41,13 @@ class FsspecObjects:
         """Whether an object, or a folder with objects, is there."""
         try:  # not ``filesystem.exists``, which also says "no" when nobody answers
             self._filesystem.info(name)
-        except FileNotFoundError:
-            return False
-        return True
+        except FileNotFoundError as error:
+            failure = _find_failure(error)
+        else:
+            return True
+        if failure is not None:
+            raise failure
+        return False
 
     def list(self, name: str) -> list[StoredObject]:
         """Every object below the folder ``name``, or the object itself under the path ""."""
@@ -102,6 +110,15 @@ class FsspecObjects:
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError, NotImplementedError):  # most stores have no folders beyond their objects
                 self._filesystem.rmdir(folder)
+
+
+def _find_failure(error: FileNotFoundError) -> Exception | None:
+    """What kept a web server from answering: fsspec calls that "not found" as well; None if it said that nothing is there."""
+    unreachable, refused = error_classes("aiohttp", "ClientConnectionError"), error_classes("aiohttp", "ClientResponseError")
+    for cause in causes_of(error):
+        if isinstance(cause, unreachable) or (isinstance(cause, refused) and getattr(cause, "status", 0) not in NOT_THERE):
+            return cause
+    return None
 
 
 def _build_stored_object(path: str, info: dict[str, Any]) -> StoredObject:

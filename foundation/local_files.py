@@ -44,7 +44,13 @@ class LocalFiles:
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder is there."""
-        return os.path.exists(name)
+        try:  # not ``os.path.exists``, which also says "no" where a folder above may not be entered
+            os.stat(name)
+        except PermissionError:
+            raise
+        except (OSError, ValueError):
+            return False
+        return True
 
     def list(self, name: str) -> list[StoredObject]:
         """Every file below the folder ``name``, through links too, or the file itself under the path ""."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO, TypeVar
 
 from crossdim.foundation.bars import STREAM_ERRORS, Bar
+from crossdim.foundation.pending_requests import find_oldest_request
 from crossdim.foundation.rates import Rate, format_seconds
 from crossdim.foundation.threads import repeat_in_thread
 
@@ -22,6 +23,8 @@ LINE_EVERY_S = 30.0
 DRAW_EVERY_S = 0.1
 #: Seconds between renewals of a bar in which nothing is done.
 RENEW_EVERY_S = 1.0
+#: Seconds without a unit and without an answer of a store, after which the wait is told.
+SLOW_S = 10.0
 _Item = TypeVar("_Item")
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
@@ -42,7 +45,7 @@ class Progress:
         now = time.monotonic()
         self._stream, self._lock = stream, threading.RLock()
         self._stage, self._stage_began, self._reason, self._has_waited = "", now, "", False
-        self._rate, self._note = Rate(now, done), ""
+        self._rate, self._note, self._heard = Rate(now, done), "", now
         self._any_done, self._due, self._written = False, now, -1
         self._bar: Bar | None = None
         try:
@@ -99,7 +102,7 @@ class Progress:
                 self._rate.begin(now, done)
             else:
                 self._rate.add(now, done)
-            self._stage, self._done, self._note, self._any_done = "", done, note, True
+            self._stage, self._done, self._note, self._any_done, self._heard = "", done, note, True, now
         self.renew()
 
     def advance(self, units: int = 1) -> None:
@@ -146,18 +149,27 @@ class Progress:
             seconds = self.stage_s
             if self._reason:
                 return f"waiting {format_seconds(seconds)}: {self._reason}"
-            return f"{self._stage} … {seconds:.0f} s" if seconds >= RENEW_EVERY_S else self._stage
+            stage = f"{self._stage} … {seconds:.0f} s" if seconds >= RENEW_EVERY_S else self._stage
+            return ", ".join(filter(None, [stage, self._describe_wait(self._stage_began)]))
         share = f" ({self._done / self._total:.0%})" if self._total else ""
         rate = self._describe_rate()
         return f"{self._done}/{self._total} {self._unit}s{share}{', ' if rate else ''}{rate}"
 
     def _describe_rate(self) -> str:
-        rate, parts = self.rate, []
+        rate, waiting = self.rate, self._describe_wait(self._heard)
+        parts = [waiting] * bool(waiting)
         if rate:
             parts.append(f"{rate:.1f} {self._unit}s/s" if rate >= 1 else f"{1 / rate:.2f} s/{self._unit}")
-            if self._done < self._total:
+            if self._done < self._total and not waiting:  # how long a store is silent, nobody knows
                 parts.append(f"{format_seconds((self._total - self._done) / rate)} left")
         return ", ".join([*parts, *([self._note] if self._note else [])])
+
+    @staticmethod
+    def _describe_wait(heard: float) -> str:
+        """What a store has been asked for without an answer, if nothing else happens meanwhile; empty otherwise."""
+        if time.monotonic() - heard < SLOW_S or (pending := find_oldest_request()) is None or pending.waited_s < SLOW_S:
+            return ""
+        return f"waiting {format_seconds(pending.waited_s)} for {pending.place}"
 
     @property
     def rate(self) -> float:

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crossdim.foundation.bucket import Bucket, StoreOptions
-from crossdim.storage_schema.errors import StorageError
+from crossdim.storage_schema.errors import StorageError, UnreachableError
 from crossdim.storage_schema.names import escape_name
 
 #: Every character that a shell, a glob, a URL, a template or XML reads as more than itself, and some that look like others.
@@ -235,3 +235,46 @@ def test_a_web_server_that_lists_no_sizes_is_refused_in_words(tmp_path):
                 Bucket(f"http://127.0.0.1:{server.server_port}/").list_objects()
         finally:
             server.shutdown()
+
+
+class _Refusing(SimpleHTTPRequestHandler):
+    """Answers every request with a status; 404 means that nothing is there."""
+
+    status = 403
+
+    def do_GET(self) -> None:
+        self.send_error(self.status)
+
+    do_HEAD = do_GET
+
+
+@pytest.mark.parametrize("status", [403, 500, 404])
+def test_a_web_server_that_refuses_has_not_said_that_nothing_is_there(status: int) -> None:
+    handler = type("Handler", (_Refusing,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        bucket = Bucket(f"http://127.0.0.1:{server.server_port}/data")
+        try:
+            if status == 404:
+                assert not bucket.exists("manifest.json")
+            else:
+                with pytest.raises(StorageError, match=f"looking for.*{status}"):
+                    bucket.exists("manifest.json")
+        finally:
+            server.shutdown()
+
+
+def test_a_web_server_that_is_away_has_not_said_that_nothing_is_there() -> None:
+    with pytest.raises(UnreachableError, match="manifest.json"):
+        Bucket("http://127.0.0.1:9/data").exists("manifest.json")
+
+
+def test_a_folder_that_may_not_be_entered_has_not_said_that_nothing_is_there(ordinary_user: Path) -> None:
+    closed = ordinary_user / "closed"
+    closed.mkdir()
+    closed.chmod(0o600)
+    with pytest.raises(StorageError, match="not allowed"):
+        Bucket(str(closed)).exists("manifest.json")
+    closed.chmod(0o700)
+    assert not Bucket(str(closed)).exists("manifest.json")
+    assert not Bucket(str(closed)).exists("a" * 300), "no file can have this name"

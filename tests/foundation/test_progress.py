@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from crossdim.foundation import entry_point, progress
+from crossdim.foundation import entry_point, pending_requests, progress
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.progress import LINE_EVERY_S, Progress, show_progress, track
 
@@ -118,6 +118,27 @@ def test_a_bar_on_a_terminal(clock: Clock) -> None:
     shown.reach(6, "loss 0.4")
     assert _screen(stream)[0].endswith("| 6/10, 3.00 s/step, 12 s left, loss 0.4")
     shown.close()
+
+
+def test_a_store_that_does_not_answer_is_told_instead_of_a_time_left(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only when nothing else happens: threads that read ahead may wait while units are done."""
+    monkeypatch.setattr(pending_requests, "time", clock)
+    shown = Progress("pretrain", "step", 10, 0, None)
+    for step in (1, 2, 3):
+        clock.now += 2
+        shown.reach(step)
+    with pending_requests.note_request("s3://lab/ct/manifest.json"):
+        clock.now += 9
+        assert "waiting" not in shown.describe()
+        clock.now += 3
+        assert shown.describe().startswith("3/10 steps (30%), waiting 12 s for s3://lab/ct/manifest.json, ")
+        assert "left" not in shown.describe()
+        shown.reach(4)
+        assert "waiting" not in shown.describe()
+        shown.stage("saving")
+        clock.now += 11
+        assert shown.describe() == "saving … 11 s, waiting 23 s for s3://lab/ct/manifest.json"
+    assert shown.describe() == "saving … 11 s"
 
 
 def test_steps_that_are_done_again_take_the_bar_back(clock: Clock) -> None:

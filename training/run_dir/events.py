@@ -11,7 +11,6 @@ writer are of releases that had one numbering for each writer; they are read as 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Literal
 from uuid import uuid4
 
 from crossdim.foundation.bucket import Bucket
-from crossdim.storage_schema.errors import RunError, StorageError
+from crossdim.storage_schema.errors import RunError
 from crossdim.training.run_dir.layout import EVENTS, EventName, event_path, parse_event_path
 from crossdim.training.run_dir.records import Check, Record, is_count, is_seconds, is_text, keep_valid, read_records, record_text
 
@@ -69,13 +68,11 @@ class Event:
 
 
 def list_events(run: Bucket) -> list[Event]:
-    """List every event of a run, in order, without reading one; none if the folder cannot be listed."""
-    with contextlib.suppress(StorageError):
-        return _list(run)
-    return []
+    """List every event of a run, in order, without reading one.
 
-
-def _list(run: Bucket) -> list[Event]:
+    Raises:
+        StorageError: if the store does not answer, or does not let its folder be listed.
+    """
     paths = [stored.path for stored in run.list_objects(EVENTS)] if run.exists(EVENTS) else []
     found = [Event(path=path, **name._asdict()) for path in paths if (name := parse_event_path(path))]
     return sorted(found, key=lambda event: (event.place, event.path))
@@ -120,7 +117,7 @@ class EventLog:
     def __init__(self, run: Bucket, workers: int, role: str = "rank0") -> None:
         self._run, self._workers = run, workers
         self._writer = f"{role}.{uuid4().hex[:8]}"
-        self._number = max((event.number for event in _list(run)), default=0)
+        self._number = max((event.number for event in list_events(run)), default=0)
         self._started = (self._number + 1, "")  # after every start that is there, before every newer one
 
     def fence(self) -> None:
@@ -131,7 +128,7 @@ class EventLog:
         Raises:
             RunError: if there is a newer start.
         """
-        newest = max((event.place for event in _list(self._run) if event.kind in STARTS), default=(0, ""))
+        newest = max((event.place for event in list_events(self._run) if event.kind in STARTS), default=(0, ""))
         if newest > self._started:
             raise RunError(f"{self._run.where('')} went on without this worker, which was cut off or taken for dead; it leaves")
 
@@ -144,7 +141,7 @@ class EventLog:
             text: for people.
             **numbers: further members, see :data:`MEMBERS`.
         """
-        self._number = 1 + max([self._number, *(event.number for event in _list(self._run))])
+        self._number = 1 + max([self._number, *(event.number for event in list_events(self._run))])
         if kind in STARTS:
             self._started = (self._number, self._writer)
         note = {"kind": kind, "step": step, "text": text, "time_s": time.time(), "workers": self._workers} | numbers

@@ -15,7 +15,7 @@ import pytest
 
 from crossdim.cli import main
 from crossdim.foundation.bucket import Bucket
-from crossdim.storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError, StorageError
 from crossdim.training.engine.control import Request
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir import layout
@@ -149,6 +149,18 @@ def test_a_run_whose_process_was_killed_before_its_first_step_is_not_waiting(tmp
     subprocess.run([sys.executable, "-c", BEGIN_AN_ATTEMPT, run.root], check=False)
     found = read_status(run, time.time())
     assert (found.state, "it starts again: there is no checkpoint yet" in str(found)) == ("killed", True)
+
+
+def test_events_that_may_not_be_listed_are_an_error_and_no_waiting_run(ordinary_user: Path, clock: _Clock) -> None:
+    run = Bucket(str(ordinary_user / "run"))
+    run.put(layout.CONFIG, json.dumps({"identity": {"config": {"steps": 10}}}).encode())
+    _walk(run, clock, 0, 3)
+    events = ordinary_user / "run" / layout.EVENTS
+    events.chmod(0)
+    with pytest.raises(StorageError, match="events: not allowed"):
+        read_status(run, clock.now)
+    events.chmod(0o700)
+    assert read_status(run, clock.now).state == "running"
 
 
 def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock: _Clock) -> None:
