@@ -27,6 +27,19 @@ VERBS = {
 }
 
 
+#: Words for what a verb does under another name, and where it is.
+OTHER_NAMES = {
+    "plan": "crossdim prepare --plan and crossdim pretrain --plan estimate time, memory and cost",
+    "estimate": "crossdim prepare --plan and crossdim pretrain --plan estimate time, memory and cost",
+    "train": "crossdim pretrain starts or resumes a run",
+    "resume": "the same crossdim pretrain or prepare command resumes",
+    "list": "crossdim runs FOLDER lists runs, and crossdim show DATASET what a dataset holds",
+    "export": "a run holds its weights as encoder.pt; crossdim.load_encoder(RUN) loads them in Python",
+    "embed": "crossdim.load_encoder(RUN).embed(crossdim.open(DATASET)) computes features in Python",
+    "rm": "crossdim runs rm RUN removes a run",
+}
+
+
 def usage() -> str:
     """The text of ``crossdim --help``."""
     lines = [f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()]
@@ -75,7 +88,9 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         return _print(f"crossdim {__version__}")
     if arguments[0] not in VERBS:
-        sys.stderr.write(f"error: {describe_unknown_name('verb', arguments[0], VERBS)}\n")
+        meant = OTHER_NAMES.get(arguments[0])
+        known = f"unknown verb {arguments[0]!r}; {meant}. See crossdim --help" if meant else None
+        sys.stderr.write(f"error: {known or describe_unknown_name('verb', arguments[0], VERBS)}\n")
         return 1
     if any(one.startswith("--recipe") for one in arguments) and (sentence := _describe_recipe_of_other_verb(arguments)):
         sys.stderr.write(f"error: {sentence}\n")

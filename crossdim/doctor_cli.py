@@ -12,6 +12,7 @@ from functools import partial
 from crossdim.foundation import entry_point
 from crossdim.foundation.checks import Check, CheckResult, Level, run_check, run_checks
 from crossdim.foundation.config_options import add_config_options
+from crossdim.foundation.progress import show_stage
 from crossdim.foundation.storage_arguments import add_store_options, build_bucket
 
 
@@ -38,10 +39,13 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    results = run_checks(_list_checks(arguments))
+    checks = _list_checks(arguments)
+    with show_stage("doctor", f"checking {', '.join(name for name, _ in checks)}", quiet=arguments.json):
+        results = run_checks(checks)
     if address := arguments.ray_address or os.environ.get("RAY_ADDRESS"):  # which other verbs would join, too
         # In this thread, the main one: a Ray session takes over signals.
-        results += run_check("Ray cluster", partial(_check_ray, address), _advise_ray(address))
+        with show_stage("doctor", "joining the Ray cluster", quiet=arguments.json):
+            results += run_check("Ray cluster", partial(_check_ray, address), _advise_ray(address))
     failures = sum(one.level is Level.FAILURE for one in results)
     warnings = sum(one.level is Level.WARNING for one in results)
     document: dict[str, object] = {"checks": [asdict(one) for one in results], "failures": failures, "warnings": warnings}

@@ -77,7 +77,7 @@ def kill_at(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    say(f"killed with signal 9 after step {step}; the same command continues from the last checkpoint")
+    say(f"killed with signal 9 soon after step {step}; the same command continues from the last checkpoint")
 
 
 def write_inputs(raw: Path, radiographs: int | None) -> None:
@@ -146,7 +146,8 @@ def run_demo(out: Path, *, labelled_steps: int, radiographs: int | None) -> None
         f"from labels: {describe_learned(run, HELD_OUT)}\n"
         f"without labels: {describe_learned(unlabelled, HELD_OUT)}"
     )
-    say(f"Open {run / 'report.html'}, or let crossdim show {shlex.quote(str(run))} --serve open it")
+    program = shlex.join([str(Path(sys.executable).with_name("crossdim")), "show", str(run), "--serve"])
+    say(f"Open {run / 'report.html'}, or let this show it in a browser: {program}")
 
 
 def main() -> None:

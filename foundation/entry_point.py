@@ -23,7 +23,7 @@ from crossdim.foundation.bars import STREAM_ERRORS, write_above_bars
 from crossdim.foundation.config_options import NegatableFlag, names_config
 from crossdim.foundation.extras import explain_import_error
 from crossdim.foundation.location import hide_secrets
-from crossdim.storage_schema.errors import CollapseError, CrossdimError, StorageError, UsageError
+from crossdim.storage_schema.errors import CollapseError, CrossdimError, StorageError, UsageError, find_near_names
 from crossdim.storage_schema.names import printable
 
 DONE, WRONG_USE, FAILED, QUARANTINED, COLLAPSED = 0, 1, 2, 3, 4
@@ -42,6 +42,32 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
         self.register("action", "store_true", NegatableFlag)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; options that this parser does not know are an error here, before those that are missing.
+
+        Args:
+            args: words of the command line; None for those of the process.
+            namespace: that the values are put into.
+
+        Returns:
+            The namespace and the words that are left over, none of which is an option.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        if unknown := self._find_unknown_options(words):
+            self.error(f"unrecognized arguments: {', '.join(map(self._describe_unknown_option, unknown))}")
+        return super().parse_known_args(words, namespace)
+
+    def _find_unknown_options(self, words: Sequence[str]) -> list[str]:
+        if self._subparsers is not None or not {"-h", "--help"}.isdisjoint(words):  # the verb's parser knows its options
+            return []
+        options = words[: words.index("--")] if "--" in words else words
+        names = dict.fromkeys(word.partition("=")[0] for word in options if word.startswith("--"))
+        return [name for name in names if name not in self._option_string_actions]
+
+    def _describe_unknown_option(self, name: str) -> str:
+        near = find_near_names(name, (one for one in self._option_string_actions if one.startswith("--")), cutoff=0.6)
+        return f"{name} (did you mean {near[0]}?)" if near else name
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and where to find help."""

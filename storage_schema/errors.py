@@ -107,6 +107,20 @@ class DocumentError(CrossdimError):
         return "\n  ".join([head, *map(str, self.problems)])
 
 
+def find_near_names(name: object, known: Iterable[str], *, cutoff: float = 0.4) -> list[str]:
+    """Find up to three names that are spelled like another, the nearest first.
+
+    Args:
+        name: that was given.
+        known: every name that exists.
+        cutoff: least similarity, 0 to 1.
+
+    Returns:
+        The names.
+    """
+    return difflib.get_close_matches(str(name), sorted(known), n=3, cutoff=cutoff)
+
+
 def describe_unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Describe a name that does not exist, with the nearest names that do.
 
@@ -119,7 +133,7 @@ def describe_unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
         One sentence with up to three near names and all known ones.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+    near = find_near_names(name, names)
     hint = f"did you mean {' or '.join(near)}?" if near else "none is near."
     return f"unknown {kind} {name!r}; {hint} Known: {', '.join(names)}"
 

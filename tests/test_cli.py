@@ -113,7 +113,30 @@ def test_an_option_is_not_abbreviated(line, capsys):
     with pytest.raises(SystemExit) as exit_code:
         cli.main(line)
     assert exit_code.value.code == 1
-    assert "unrecognized arguments" in capsys.readouterr().err
+    assert "unrecognized arguments: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["pretrain", "--dta", "x"], "unrecognized arguments: --dta (did you mean --data?)."),
+        (["prepare", "raw", "--label-colum=a", "--zzzz"], "--label-colum (did you mean --label-column?), --zzzz."),
+        (["evaluate", "run", "--data", "x", "--fold", "3"], "--fold (did you mean --folds?)."),
+    ],
+    ids=["missing ones too", "with a value", "alone"],
+)
+def test_the_nearest_option_is_named(line, told, capsys):
+    """Also where others are missing: the misspelt one is why."""
+    with pytest.raises(SystemExit):
+        cli.main(line)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", sorted(cli.OTHER_NAMES))
+def test_other_names_of_what_verbs_do_lead_to_them(verb, capsys):
+    assert cli.main([verb, "x"]) == 1
+    assert f"unknown verb {verb!r}; {cli.OTHER_NAMES[verb]}. See crossdim --help" in capsys.readouterr().err
+    assert verb not in cli.VERBS
 
 
 #: Ends by a signal while Python shuts down, as a native thread that waits for the interpreter does.

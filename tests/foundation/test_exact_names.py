@@ -265,7 +265,7 @@ def test_a_web_server_that_refuses_has_not_said_that_nothing_is_there(status: in
 
 
 def test_a_web_server_that_is_away_has_not_said_that_nothing_is_there() -> None:
-    with pytest.raises(UnreachableError, match="manifest.json"):
+    with pytest.raises(UnreachableError, match=r"manifest\.json"):
         Bucket("http://127.0.0.1:9/data").exists("manifest.json")
 
 

@@ -15,7 +15,7 @@ from crossdim.foundation.output import check_outside
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
 from crossdim.foundation.provenance import format_time, record_provenance
-from crossdim.storage_schema.errors import RunError
+from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.chosen_steps import ALL, ChosenSteps
@@ -154,11 +154,13 @@ def evaluate(
         The results as plain values, and as lines for people.
 
     Raises:
-        UsageError: if the folder holds other files and no run, or a checkpoint is not kept.
+        UsageError: if the folder does not exist, holds other files and no run, or a checkpoint is not kept.
         RunError: if the run has no checkpoint, or there is no figure that could replace those of its report.
     """
     provenance = record_provenance(PACKAGES)
     check_outside(run, datasets, "RUN")
+    if not run.exists():
+        raise UsageError(f"{run.where('')} does not exist; name the --out of a pretrain command")
     check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
     run.check_writable()  # for the report
     config, method, identity, step = load_trained(run)

@@ -46,7 +46,7 @@ def build_run_figures(
     """
     total = config.steps * config.global_batch
     figures = [
-        make_figure("steps", "steps", format_number, "of the recipe", config.steps),
+        make_figure("steps", "steps", format_number, "of the run", config.steps),
         make_figure("samples", "samples", format_number, f"{config.steps:,} steps x {config.global_batch}", total),
         *_list_passes(reading),
         *_list_times(found, shares),
