@@ -45,6 +45,10 @@ def add_verbs(verbs: argparse._SubParsersAction[entry_point.Parser]) -> None:
     verb.add_argument("--html", metavar="FILE", help="write a page with pictures, which can be viewed without a network")
     serve = "show the page at this port of the loopback interface, updated while a run continues (default: a free port)"
     verb.add_argument("--serve", metavar="PORT", nargs="?", const=0, type=_parse_port, help=serve)
+    names = (
+        "show inputs whose names are hashed by their paths, from the table that prepare wrote beside the key; do not publish them"
+    )
+    verb.add_argument("--name-map", metavar="FILE", help=names)
     verb.add_argument("--json", action="store_true", help="print one JSON object")
     add_config_options(verb)
     add_store_options(verb)
@@ -65,7 +69,7 @@ def _show(arguments: argparse.Namespace) -> int:
         raise UsageError("--serve shows a page, and --json prints a document; choose one")
     bucket = open_bucket(arguments.subject, arguments)
     target = None if arguments.html is None else _find_target(arguments.html, bucket)
-    document, text, build = _open_subject(bucket, arguments.version, with_page=bool(target or arguments.serve is not None))
+    document, text, build = _open_subject(bucket, arguments, with_page=bool(target or arguments.serve is not None))
     if arguments.serve is not None:
         return _serve(build, arguments.serve)
     entry_point.print_result(document, text, as_json=arguments.json)
@@ -94,15 +98,20 @@ def _find_target(text: str, subject: Bucket) -> Path:
     return path
 
 
-def _open_subject(bucket: Bucket, version: int | None, *, with_page: bool) -> tuple[dict[str, object], str, Callable[[], bytes]]:
+def _open_subject(
+    bucket: Bucket, arguments: argparse.Namespace, *, with_page: bool
+) -> tuple[dict[str, object], str, Callable[[], bytes]]:
     """A summary of the subject as a document and as text, and the function that builds its page."""
+    version, name_map = arguments.version, open_bucket(arguments.name_map, arguments) if arguments.name_map else None
     folder, _, name = bucket.url.rstrip("/").rpartition("/")
     if name in REFUSALS and folder and Bucket(folder, bucket.options).exists(MANIFEST_PATH):
-        return _open_dataset(Bucket(folder, bucket.options), version, refusals_only=True, with_page=with_page)
+        return _open_dataset(Bucket(folder, bucket.options), version, name_map, refusals_only=True, with_page=with_page)
     if bucket.exists(MANIFEST_PATH):
-        return _open_dataset(bucket, version, refusals_only=False, with_page=with_page)
+        return _open_dataset(bucket, version, name_map, refusals_only=False, with_page=with_page)
     if version is not None:
         raise UsageError(f"--version names a version of a dataset; {bucket.where('')} holds none that is published")
+    if name_map is not None:
+        raise UsageError(f"--name-map names the inputs of a dataset; {bucket.where('')} holds none that is published")
     if bucket.exists(CONFIG):
         return _open_run(bucket)
     if bucket.exists(WORK):
@@ -129,19 +138,24 @@ def _suggest(bucket: Bucket) -> str:
 
 
 def _open_dataset(
-    dataset: Bucket, version: int | None, *, refusals_only: bool, with_page: bool
+    dataset: Bucket, version: int | None, name_map: Bucket | None, *, refusals_only: bool, with_page: bool
 ) -> tuple[dict[str, object], str, Callable[[], bytes]]:
     from crossdim.pipelines.show.summary import read_tables, summarise
     from crossdim.pipelines.show.text import format_refusals, format_summary
 
-    tables = read_tables(dataset, version)
+    tables, names = read_tables(dataset, version), None
+    if name_map is not None:
+        from crossdim.pipelines.show.source_names import read_source_names, use_source_names
+
+        names = read_source_names(name_map)
+        tables = use_source_names(tables, names)
     summary, where = summarise(tables), format_location(dataset.url)
     text = format_refusals(summary, where) if refusals_only else format_summary(summary, where)
 
     def build() -> bytes:
         from crossdim.pipelines.show.page import build_page
 
-        return build_page(dataset, tables, where=where, refusals_only=refusals_only)
+        return build_page(dataset, tables, where=where, refusals_only=refusals_only, names=names)
 
     return asdict(summary), text, functools.cache(build) if with_page else build
 

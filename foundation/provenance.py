@@ -15,7 +15,7 @@ from typing import Any
 from crossdim.foundation import signals
 from crossdim.foundation.git_state import record_git_states
 from crossdim.foundation.location import hide_secrets
-from crossdim.storage_schema.errors import CrossdimError
+from crossdim.storage_schema.errors import CrossdimError, NoSampleError
 
 #: Options whose value is not written down.
 SECRET_OPTIONS = ("--access-key", "--secret-key")
@@ -66,8 +66,9 @@ def find_stop(error: BaseException) -> str | None:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Describe an error in a sentence on one line, without secrets."""
-    said = " ".join(hide_secrets(str(error)).split())
+    """Describe an error in a sentence on one line, without secrets and without names that stay with the owner of the data."""
+    text = error.recorded if isinstance(error, NoSampleError) else str(error)
+    said = " ".join(hide_secrets(text).split())
     return said if isinstance(error, CrossdimError) else f"{type(error).__name__}: {said}"
 
 

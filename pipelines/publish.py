@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from crossdim.pipelines.sinks.bank import ZARR_DOCUMENT, build_bank_document
 from crossdim.pipelines.sinks.packed import PackedObject
 from crossdim.storage_schema.bank import BankLayout
 from crossdim.storage_schema.catalog import CATALOG_SCHEMA, IGNORED_SCHEMA, QUARANTINE_SCHEMA, build_table
-from crossdim.storage_schema.errors import CrossdimError, GeometryError, StorageError
+from crossdim.storage_schema.errors import CrossdimError, GeometryError, NoSampleError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, FileCounts, Manifest, ObjectEntry
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.versions import table_part_path
@@ -117,16 +118,15 @@ def publish(
         The manifest, and all quarantine rows.
 
     Raises:
-        StorageError: if no sample is left; then nothing is committed.
+        NoSampleError: if no sample is left; then nothing is committed.
         CrossdimError: if a file of the sources has no outcome, or more than one.
     """
     kept, used, refused_later = _settle([*([reused] if reused else []), *markers])
     quarantine = [*refused, *refused_later]
     files = count_files(header.num_files, used, quarantine, ignored)
     if not kept:
-        raise StorageError(
-            f"no input became a sample, so {out.where('')} is not published. {readable(describe_refusals(quarantine))}"
-        )
+        recorded = f"no input became a sample, so {out.where('')} is not published. {describe_refusals(quarantine)}"
+        raise NoSampleError(readable(recorded), recorded)
     if check is not None:
         check(kept)
     packed = build_table_objects("catalog", kept, CATALOG_SCHEMA, mark)
@@ -199,12 +199,17 @@ def count_files(num_files: int, used: Iterable[int], quarantine: Iterable[Quaran
 
 
 def describe_refusals(quarantine: Sequence[Quarantined]) -> str:
-    """Describe the first refusal in a sentence, as an example of all."""
+    """Describe how many inputs each rule refused, the most frequent first, with one of them and its reason."""
     if not quarantine:
         return "None of the files is of a format that the recipe reads."
-    first = quarantine[0]
+    numbers, firsts = Counter(one.rule for one in quarantine), {one.rule: one for one in reversed(quarantine)}
     were = "1 was" if len(quarantine) == 1 else f"{len(quarantine)} were"
-    return f"{were} refused; the first, {printable(first.uri)}, at {first.stage}: {first.reason} [{first.rule}]"
+    examples = [
+        f"{f'{number} by {rule}; the first' if len(numbers) > 1 else 'the first'}, {printable(firsts[rule].uri)}, "
+        f"at {firsts[rule].stage}: {firsts[rule].reason} [{rule}]"
+        for rule, number in numbers.most_common()
+    ]
+    return f"{were} refused; {'; '.join(examples)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

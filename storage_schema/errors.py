@@ -6,6 +6,7 @@
     ├── GeometryError             shapes, windows or boxes do not fit together                           exit 2
     ├── SampleError               one input cannot become a sample; becomes a quarantine row
     ├── StorageError              a bucket or folder does not answer as it should                        exit 2
+    │   ├── NoSampleError         a preparation without a sample; its message may hold names of files
     │   └── UnreachableError      no answer, or an incomplete one: the same request may succeed later
     └── RunError                  a training run cannot start or continue                                exit 2
         ├── StepError             a step failed in a way that may not happen again: worth another try
@@ -46,6 +47,23 @@ class UnreachableError(StorageError):
 
 class ShortObjectError(StorageError):
     """An object ends before the bytes that were asked for, which its size says that it has."""
+
+
+class NoSampleError(StorageError):
+    """No input of a preparation became a sample.
+
+    Args:
+        message: for the owner of the sources, with names of files.
+        recorded: the same as it may be stored beside the dataset, with the names that would be published.
+    """
+
+    def __init__(self, message: str, recorded: str) -> None:
+        super().__init__(message, recorded)
+        self.message = message
+        self.recorded = recorded
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class RunError(CrossdimError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from crossdim.pipelines.show.galleries import build_galleries, choose_inputs, re
 from crossdim.pipelines.show.histograms import ValueCharts, describe_histograms, draw_values
 from crossdim.pipelines.show.preview_record import PreviewRecord, read_previews
 from crossdim.pipelines.show.refusals import build_refused_table
+from crossdim.pipelines.show.source_names import use_source_names_of_previews
 from crossdim.pipelines.show.summary import (
     DatasetSummary,
     Tables,
@@ -41,7 +42,14 @@ QUARANTINE_COLUMNS = {"rule": "rule", "stage": "stage", "uri": "input", "num_fil
 IGNORED_COLUMNS = {"rule": "rule", "format": "format", "uri": "file", "reason": "reason"}
 
 
-def build_page(dataset: Bucket, tables: Tables, *, where: str = "DATASET", refusals_only: bool = False) -> bytes:
+def build_page(
+    dataset: Bucket,
+    tables: Tables,
+    *,
+    where: str = "DATASET",
+    refusals_only: bool = False,
+    names: Mapping[str, str] | None = None,
+) -> bytes:
     """Build the page of a dataset. It depends on the dataset alone: the same dataset gives the same page.
 
     Args:
@@ -49,6 +57,7 @@ def build_page(dataset: Bucket, tables: Tables, *, where: str = "DATASET", refus
         tables: of the dataset.
         where: how its commands name the dataset; a page that is published names no place.
         refusals_only: whether to show only what was quarantined and ignored.
+        names: paths by the names of inputs, for the owner of the sources; ``tables`` have them already.
 
     Returns:
         HTML in UTF-8.
@@ -59,7 +68,7 @@ def build_page(dataset: Bucket, tables: Tables, *, where: str = "DATASET", refus
     summary = summarise(tables)
     manifest, catalog = tables.manifest, tables.catalog
     inputs = take_first_of_each(catalog, "source_uri")
-    seen = read_previews(dataset, manifest)
+    seen = use_source_names_of_previews(read_previews(dataset, manifest), names or {})
     montages, histograms = ([], []) if refusals_only else _draw_modalities(dataset, tables, list(summary.modalities), seen)
     size_chart, spacing_chart, sampled = _draw_sizes(inputs, manifest.presentation)
     labels = dict(list(summary.labels.items())[:MAX_LABELS])
@@ -69,6 +78,7 @@ def build_page(dataset: Bucket, tables: Tables, *, where: str = "DATASET", refus
         s=summary,
         where=where,
         refusals_only=refusals_only,
+        shows_paths=bool(names),
         patients=describe_patients(summary),
         facts=_list_facts(summary),
         montages=montages,

@@ -13,8 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from crossdim import show_cli as show
 from crossdim.pipelines.cli import main
 from crossdim.pipelines.jobs import prepare
+from crossdim.pipelines.scratch import DRIVERS
 from crossdim.storage_schema.pseudonym import PseudonymKey
 from tests.pipelines.identified import OTHER_PATIENT_ID, PATIENT_ID, PLANTED_TAGS, found_in, needles, write_identified
 
@@ -99,6 +101,40 @@ def test_the_table_of_names_leads_back_and_is_its_owners_alone(published, raw):
         assert {row["source_uri"] for row in rows(dataset, "catalog")} <= known
         assert {row["uri"] for table in ("quarantine", "ignored") for row in rows(dataset, table)} <= known
         assert json.loads((dataset / "manifest.json").read_bytes())["num_files"] == len(inputs)
+
+
+def test_the_owner_sees_refused_files_by_their_paths(published, raw, tmp_path, capsys):
+    """With the table of names of the same preparation, and only then."""
+    digest = json.loads((published["volumes"] / "manifest.json").read_bytes())["plan_digest"][:16]
+    table = raw / f".crossdim-names-{digest}.csv"
+    quarantined = {row["uri"] for row in rows(published["volumes"], "quarantine")}
+    line = ["show", str(published["volumes"] / "quarantine")]
+    capsys.readouterr()
+    assert show.main(line) == 0
+    assert "PLANT" not in capsys.readouterr().out
+    assert show.main([*line, "--name-map", str(table), "--html", str(tmp_path / "page.html")]) == 0
+    told = capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert "not to be published" in page
+    assert not any(name in page or name in told for name in quarantined)
+    paths = {row["path"] for row in csv.DictReader(table.read_text().splitlines()) if row["name"] in quarantined}
+    assert paths
+    assert all(path in page for path in paths)
+    (tmp_path / "other.csv").write_text("path,name\na.dcm,0123456789abcdef\n")
+    assert show.main([*line, "--name-map", str(tmp_path / "other.csv")]) == 1
+    assert "none of its 1 name is in this dataset" in capsys.readouterr().err
+    assert show.main([*line, "--name-map", str(raw / ".crossdim-salt")]) == 1
+    assert "is no table of names" in capsys.readouterr().err
+
+
+def test_a_preparation_without_a_sample_records_no_path(raw, tmp_path, capsys):
+    """The terminal of the owner shows paths; ``crossdim status`` shows the record of the failure to whoever reads the dataset."""
+    line = ["prepare", str(raw), *RECIPES["volumes"], "--set", "superpatch.min_foreground=1", "--out", str(tmp_path / "out")]
+    assert main([*line, "--local"]) == 2
+    assert "PLANT" in capsys.readouterr().err
+    [record] = (tmp_path / "out" / DRIVERS).glob("*.json")
+    assert b"no input became a sample" in record.read_bytes()
+    assert b"PLANT" not in record.read_bytes()
 
 
 def test_two_patients_of_one_series_uid_are_two_volumes_with_their_annotation(published, raw):
