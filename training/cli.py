@@ -20,7 +20,7 @@ from crossdim.foundation.usage import measure_usage
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.storage_schema.vocabulary import Split
 from crossdim.training import run_verbs
-from crossdim.training.chosen_steps import ALL, NONE, parse_checkpoint_choice, parse_chosen_steps
+from crossdim.training.chosen_steps import ALL, AUTO, NONE, parse_checkpoint_choice, parse_chosen_steps
 from crossdim.training.dataset_options import add_data_version_option, check_distinct, find_manifests, find_versions, refuse_runs
 from crossdim.training.option_values import (
     parse_baseline_count,
@@ -100,6 +100,10 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         monitoring,
         force=arguments.force,
     )
+    if before < config.steps:
+        from crossdim.training.show.page import renew_pages
+
+        renew_pages(run)
     seconds, urls = time.monotonic() - started, [dataset.url for dataset, _ in datasets]
     document = {"out": hide_secrets(run.url), "steps": config.steps, "resumed_at": before, "seconds": round(seconds, 1)}
     how = "was already done" if before >= config.steps else f"trained from step {before} to {config.steps} in {seconds:.0f} s"
@@ -175,7 +179,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         quiet=arguments.json,
         checkpoints=arguments.checkpoints,
         versions=versions,
-        split=None if arguments.split == ALL else Split(arguments.split),
+        split=arguments.split,
     )
     print_result(document, sentence, as_json=arguments.json)
     return DONE
@@ -313,8 +317,8 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
         metavar="N",
         help="parts of the cross-validation; all samples of a patient are in the same part",
     )
-    probed = "samples that are probed: all labelled ones, or those of one split; test holds what no run was trained on"
-    verb.add_argument("--split", choices=[ALL, *Split], default=ALL, help=f"{probed} (default: {ALL})")
+    probed = "samples that are probed; auto: those held out of datasets whose labels the encoder was trained on, all of others"
+    verb.add_argument("--split", choices=[AUTO, ALL, *Split], default=AUTO, help=f"{probed} (default: {AUTO})")
     verb.add_argument("--baselines", type=parse_baseline_count, default=3, metavar="N", help="untrained encoders to compare with")
     also = "probe these checkpoints as well, for curves over the steps: all that are kept, or those of some steps"
     verb.add_argument("--checkpoints", type=parse_checkpoint_choice, metavar="all|STEP|P%,...", help=also)

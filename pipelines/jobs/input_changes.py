@@ -80,14 +80,7 @@ def find_changes(
         The differences.
     """
     before, table = {one.name: one for one in record.files}, list(names)
-    placed: dict[str, SourceFile] = {}
-    added: list[SourceFile] = []
-    for file in files:
-        name = next((name for name in _names_of(file, key) if name in before), None)
-        if name is None:
-            added.append(file)
-        else:
-            placed[name] = file
+    placed, added = _place_files(record, files, key)
     changed = {name for name, file in placed.items() if (file.size, file.problem) != (before[name].size, before[name].problem)}
     whole = _find_whole_inputs(record, placed.keys() - changed)
     same = {placed[name].uri: name for name in whole}
@@ -109,6 +102,37 @@ def find_changes(
         gone=tuple(sorted(paths.get(name, name) for name in before.keys() - placed.keys())),
         names={(file.source, file.path): name for name, file in placed.items() if name not in changed},
     )
+
+
+def find_recorded_inputs(record: PublishedInputs, files: Sequence[SourceFile], key: PseudonymKey | None) -> dict[str, str]:
+    """Find the input of a dataset that each file belongs to.
+
+    Args:
+        record: of the dataset.
+        files: as they are listed now.
+        key: with which the dataset's names are hashed.
+
+    Returns:
+        Names of inputs, by the files' names in the listing; files that are not recorded are left out.
+    """
+    inputs = {one.name: one.input or one.name for one in record.files}
+    return {file.uri: inputs[name] for name, file in _place_files(record, files, key)[0].items()}
+
+
+def _place_files(
+    record: PublishedInputs, files: Sequence[SourceFile], key: PseudonymKey | None
+) -> tuple[dict[str, SourceFile], list[SourceFile]]:
+    """Files that are recorded, by their names in the dataset, and others."""
+    before = {one.name for one in record.files}
+    placed: dict[str, SourceFile] = {}
+    added: list[SourceFile] = []
+    for file in files:
+        name = next((name for name in _names_of(file, key) if name in before), None)
+        if name is None:
+            added.append(file)
+        else:
+            placed[name] = file
+    return placed, added
 
 
 def _names_of(file: SourceFile, key: PseudonymKey | None) -> tuple[str, ...]:

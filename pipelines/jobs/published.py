@@ -10,7 +10,7 @@ from typing import NoReturn
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.counts import count
 from crossdim.foundation.manifest_file import find_version_number
-from crossdim.pipelines.jobs.input_changes import InputChanges, find_changes
+from crossdim.pipelines.jobs.input_changes import InputChanges, find_changes, find_recorded_inputs
 from crossdim.pipelines.jobs.names import NamedFile
 from crossdim.pipelines.jobs.output import check_objects, count_rows, read_rows, refuse_other
 from crossdim.pipelines.jobs.preparation import Preparation, PrepareResult
@@ -145,7 +145,8 @@ def answer_published(
         StorageError: if its sources hold other content.
     """
     manifest = published.manifest
-    compared = compare_contents(published.out, manifest, sources, files, key=published.key, names=published.named)
+    inputs = find_recorded_inputs(published.record, files, published.key) if published.record else None
+    compared = compare_contents(published.out, manifest, sources, files, key=published.key, names=published.named, inputs=inputs)
     _refuse_changed(published.out, compared)
     notes = [describe_unknown(compared.unknown, published.out)] if compared.unknown else []
     remove_scratch(preparation.out)

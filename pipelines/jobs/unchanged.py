@@ -138,7 +138,9 @@ def compare_contents(
     members_of: dict[str, list[SourceFile]] = {}
     others: list[SourceFile] = []
     for file in looked_at:
-        candidates = [*_names_of(file, recorded.get(file.uri), key), of_input.get(file.uri, "")]
+        # What was recorded of a file comes first: those of a series that were refused are no part of its volume.
+        stated = of_input.get(file.uri)
+        candidates = [stated] if stated else _names_of(file, recorded.get(file.uri), key)
         name = next((name for name in candidates if name in known), None)
         others += [file] if name is None else []
         if name is not None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.counts import count
 from crossdim.foundation.location import hide_secrets
+from crossdim.foundation.manifest_file import find_version_number
 from crossdim.foundation.output import check_outside
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
@@ -18,7 +19,7 @@ from crossdim.foundation.provenance import format_time, record_provenance
 from crossdim.storage_schema.errors import RunError, UsageError
 from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.vocabulary import Split
-from crossdim.training.chosen_steps import ALL, ChosenSteps
+from crossdim.training.chosen_steps import ALL, AUTO, ChosenSteps
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset, open_dataset
 from crossdim.training.evaluation.checkpoint_probes import (
@@ -68,7 +69,7 @@ class _Subject:
         method: its newest network.
         step: of that.
         checkpoints: steps of those that are probed as well.
-        split: whose samples are probed; None for all.
+        split: whose samples are probed: ``auto`` takes held-out ones where labels were trained on, and all elsewhere.
         datasets: that the run was trained on, as in its identity.
     """
 
@@ -77,8 +78,19 @@ class _Subject:
     method: Method
     step: int
     checkpoints: Sequence[int]
-    split: Split | None
+    split: Split | Literal["auto", "all"]
     datasets: Sequence[Mapping[str, Any]]
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the encoder was trained from labels."""
+        return bool(self.config.method.label_names())
+
+    def choose_split(self, manifest: Manifest) -> Split | None:
+        """The split of a dataset that is probed; None for all of them."""
+        if self.split == AUTO:
+            return Split.TEST if self.uses_labels and self.is_trained_on(manifest) else None
+        return None if self.split == ALL else Split(self.split)
 
     def is_trained_on(self, manifest: Manifest) -> bool:
         """Whether the run was trained on a dataset, or on an earlier version of it."""
@@ -105,13 +117,13 @@ def _evaluate_dataset(
     findings.shown += build_galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
-    probed = dataset.select(subject.split) if subject.split else dataset
-    name, (_, single) = dataset.manifest.name, classes(probed)
-    if single:
-        findings.notes.append(f"{name}: classes with a single patient cannot be held out and were left out: {', '.join(single)}.")
+    split = subject.choose_split(dataset.manifest)
+    probed = dataset.select(split) if split else dataset
+    name = dataset.manifest.name
+    findings.notes += filter(None, [_describe_left_out(probed)])
     data = read_labelled(probed, config.method)
     if data is None:
-        findings.notes.append(_describe_unprobed(probed, subject.split))
+        findings.notes.append(_describe_unprobed(probed, split, subject))
         return
     findings.notes += filter(None, [_describe_trained(data, subject, dataset.manifest)])
     used = count_usable_folds(data, folds)
@@ -136,7 +148,7 @@ def evaluate(
     quiet: bool,
     checkpoints: ChosenSteps | Literal["all"] | None = None,
     versions: Mapping[str, int] | None = None,
-    split: Split | None = None,
+    split: Split | Literal["auto", "all"] = AUTO,
 ) -> tuple[dict[str, Any], str]:
     """Probe a run's newest encoder and write its report.
 
@@ -148,7 +160,8 @@ def evaluate(
         quiet: no progress bar.
         checkpoints: those that are probed as well, for curves over steps; None for none.
         versions: of datasets by URL; the newest of others.
-        split: whose samples are probed; None for all.
+        split: whose samples are probed: ``auto`` takes held-out ones of datasets whose labels the encoder was trained on, and
+            all of others.
 
     Returns:
         The results as plain values, and as lines for people.
@@ -171,10 +184,12 @@ def evaluate(
     others = [build_untrained(config, BASELINE_SEED + i) for i in range(baselines)]
     findings = Findings()
     if step < config.steps:
-        findings.notes.append(f"The run is not finished: these figures are of step {step} of {config.steps}.")
+        findings.notes.append(f"The run was not finished: these figures are of step {step} of {config.steps}.")
+    evaluated: list[dict[str, str]] = []
     for bucket in track("evaluate", "dataset", datasets, quiet=quiet):
         dataset = open_dataset(bucket, split=None, version=(versions or {}).get(bucket.url))
-        findings.notes += filter(None, [_preparation_note(identity, dataset.manifest)])
+        evaluated.append({"name": dataset.manifest.name, "url": hide_secrets(bucket.url), "manifest": dataset.manifest.digest})
+        findings.notes += filter(None, [_preparation_note(identity, dataset.manifest), _describe_version(dataset, subject)])
         _evaluate_dataset(dataset, subject, others, folds, findings)
     summary = {
         "out": hide_secrets(run.url),
@@ -185,12 +200,14 @@ def evaluate(
         "seed": config.seed,
         "datasets": identity["datasets"],
         "baselines": baselines,
-        "split": split or ALL,
+        "split": split,
+        "evaluated": evaluated,
     }
     lines = [line for restoration in findings.restored for line in restoration.lines]
     _, damaged = read_log(run)
     findings.notes += [describe_damage(run, damaged)] if damaged else []
-    if not findings.results and not findings.restored and (before := _figures(run)):
+    before = _figures(run)
+    if not findings.results and not findings.restored and before:
         raise RunError(f"{' '.join(findings.notes)} So {run.where(REPORT)}, which has {before}, is left as it is")
     document = summary | {
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
@@ -211,21 +228,48 @@ def evaluate(
     publish_figures(run, config.document(), step, figures, findings.of_checkpoints, describe_verdict(facts), findings.shown)
     run.put(CARD, build_card(facts))
     run.put(REPORT, build_page(facts))
-    return document, "\n".join([*map(_line, findings.results), *lines, *findings.notes, f"report: {run.where(REPORT)}"])
+    replaced = [f"these replace the {before} of the report"] * bool(before)
+    return document, "\n".join(
+        [*map(_line, findings.results), *lines, *findings.notes, *replaced, f"report: {run.where(REPORT)}"]
+    )
+
+
+def _describe_version(dataset: PublishedDataset, subject: _Subject) -> str:
+    """A note if another version of a dataset is evaluated than the run was trained on; empty if it is the same, or another."""
+    manifest = dataset.manifest
+    if not subject.is_trained_on(manifest) or any(manifest.digest == one["manifest"] for one in subject.datasets):
+        return ""
+    number = find_version_number(dataset.bucket, manifest)
+    return f"{manifest.name}: version {number} is evaluated; the run was trained on another one (--data-version chooses one)."
+
+
+def _describe_left_out(dataset: PublishedDataset) -> str:
+    """A note if classes are left out because they have a single patient; empty if there are none."""
+    labels, (_, single) = dataset.column("label"), classes(dataset)
+    if not single:
+        return ""
+    lost, labelled = (sum(label in names for label in labels) for names in (single, {*labels} - {None}))
+    samples = f"{lost} of {count(labelled, 'labelled sample')}"
+    return f"{dataset.manifest.name}: classes with a single patient were left out, {samples}: {', '.join(single)}."
 
 
 def _describe_trained(data: Labelled, subject: _Subject, manifest: Manifest) -> str:
     """A note if the encoder was trained on samples that are probed; empty if it was not."""
     if not data.num_trained or not subject.is_trained_on(manifest):
         return ""
-    labelled = " with their labels" if subject.config.method.label_names() else ""
+    labelled = ", and on their labels" if subject.uses_labels else ""
     held_out = f"; --split {Split.TEST} probes the other samples only" if data.num_trained < len(data.labels) else ""
-    return f"{data.name}: the encoder was trained{labelled} on {data.num_trained} of the {len(data.labels)} samples{held_out}."
+    return f"{data.name}: the encoder was trained on {data.num_trained} of the {len(data.labels)} samples{labelled}{held_out}."
 
 
-def _describe_unprobed(dataset: PublishedDataset, split: Split | None) -> str:
+def _describe_unprobed(dataset: PublishedDataset, split: Split | None, subject: _Subject) -> str:
     """Why a dataset was not probed, and what would change that."""
     name = dataset.manifest.name
+    if split is not None and subject.split == AUTO:
+        return (
+            f"{name} was not probed: the encoder was trained with its labels, and too few samples were held out "
+            f"(prepare --test-fraction); --split {ALL} probes all, which shows what it has learned by heart."
+        )
     if split is not None and not len(dataset):
         return f"{name} holds no sample of split {split} and was not probed; --split {ALL} probes all."
     if split is not None and any(dataset.column("label")):
@@ -243,7 +287,8 @@ def _figures(run: Bucket) -> str | None:
     try:
         document = json.loads(run.read(EVALUATION))
         results, others = document["results"], document["restored"]
-        names = sorted({str(result["dataset"]) for result in results})
+        places = [str(one["url"]) for one in document.get("evaluated", [])]
+        names = places or sorted({str(result["dataset"]) for result in results})
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     if not results and not others:

@@ -107,7 +107,7 @@ def _read_row(folder: Bucket, within: dict[str, dict[str, int]], root: str, now:
         status = read_status(run, now)
     except (RunError, StorageError, OverflowError) as error:
         return RunRow(run=root, state="unreadable", num_bytes=num_bytes, problem=f"{run.where('')}: {error}")
-    best_probe, problem = _find_best_probe(run) if EVALUATION in within[root] else (None, "")
+    best_probe, problem = _find_best_probe(run, status.step) if EVALUATION in within[root] else (None, "")
     return RunRow(
         run=root,
         state=status.state,
@@ -121,16 +121,18 @@ def _read_row(folder: Bucket, within: dict[str, dict[str, int]], root: str, now:
     )
 
 
-def _find_best_probe(run: Bucket) -> tuple[str | None, str]:
-    """The best figure of a run's evaluation, if there is one; and why it cannot be read."""
+def _find_best_probe(run: Bucket, step: int) -> tuple[str | None, str]:
+    """The best figure of a run's evaluation, if there is one, and its step if the run has gone on; and why it cannot be read."""
     try:
-        results = json.loads(run.read(EVALUATION))["results"]
+        document = json.loads(run.read(EVALUATION))
+        results, evaluated_at = document["results"], document.get("step", step)
         known = [result for result in results if math.isfinite(result["trained"])]
         best = max(known, key=lambda result: float(result["trained"]), default=None)
         if not best:
             return None, ""
         ours, theirs = (f"{best[name]:.3f} ± {best[f'{name}_spread']:.3f}" for name in ("trained", "untrained"))
-        return f"{best['probe']} {ours} on {best['dataset']}, untrained {theirs}; {best['verdict']}", ""
+        when = "" if evaluated_at == step else f" (at step {evaluated_at})"
+        return f"{best['probe']} {ours} on {best['dataset']}, untrained {theirs}; {best['verdict']}{when}", ""
     except StorageError as error:
         return None, str(error)
     except (ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:

@@ -113,12 +113,19 @@ class Reconstruction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Results of the newest evaluation of a run."""
+    """Results of the newest evaluation of a run.
+
+    Attributes:
+        step: steps that were done; None in evaluations of older versions.
+        places: URLs of the datasets, as they were named.
+    """
 
     results: list[ProbeResult] = field(default_factory=list)
     reconstructions: list[Reconstruction] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     baselines: int = 0
+    step: int | None = None
+    places: list[str] = field(default_factory=list)
 
 
 def parse_evaluation(document: dict[str, Any]) -> Evaluation:
@@ -137,6 +144,8 @@ def parse_evaluation(document: dict[str, Any]) -> Evaluation:
         reconstructions=_parse_each(document.get("restored"), _parse_reconstruction),
         notes=[str(note) for note in notes] if isinstance(notes, list) else [],
         baselines=baselines if isinstance(baselines, int) else 0,
+        step=step if isinstance(step := document.get("step"), int) else None,
+        places=_parse_each(document.get("evaluated"), lambda value: str(value["url"])),
     )
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.git_state import format_git_states
 from crossdim.foundation.location import format_location, is_local, local_path
 from crossdim.foundation.page.render import DATASET_PAGE, render_markdown, render_page
 from crossdim.foundation.rates import format_seconds
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.attempts import describe_attempt
+from crossdim.training.run_dir.layout import CARD, REPORT
 from crossdim.training.show.curves import count_mix, draw_curves, draw_probe_curves
 from crossdim.training.show.evaluation import Evaluation
-from crossdim.training.show.facts import RunFacts
+from crossdim.training.show.facts import RunFacts, read_facts
 from crossdim.training.show.findings import describe_verdict, find_warnings
 from crossdim.training.show.step_galleries import join_steps
 
@@ -57,6 +60,18 @@ def build_page(facts: RunFacts) -> bytes:
     )
 
 
+def renew_pages(run: Bucket) -> None:
+    """Write the report and the card of a run anew, if an evaluation has written them: the run has gone on since.
+
+    Args:
+        run: its folder.
+    """
+    if run.exists(REPORT):
+        facts = read_facts(run, time.time())
+        run.put(CARD, build_card(facts))
+        run.put(REPORT, build_page(facts))
+
+
 def build_card(facts: RunFacts) -> bytes:
     """Build the card of a model: what is recorded of a run, and what a person has to fill in.
 
@@ -82,6 +97,7 @@ def _describe(facts: RunFacts) -> dict[str, Any]:
         "baselines": evaluation.baselines,
         "reconstructions": evaluation.reconstructions,
         "notes": list(map(printable, evaluation.notes)),
+        "places": list(map(format_location, evaluation.places)),
         "mix": count_mix(facts.metrics),
         "recipe": provenance.get("recipe"),
         "changed": provenance.get("changed", []),

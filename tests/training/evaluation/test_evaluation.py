@@ -146,14 +146,14 @@ def test_what_the_reader_must_know_of_the_figures_is_said(
     capsys.readouterr()
     assert main([*evaluation, image_data.url, "--folds", "50"]) == 0
     message = capsys.readouterr().out
-    assert "The run is not finished: these figures are of step 2 of 4." in message
+    assert "The run was not finished: these figures are of step 2 of 4." in message
     assert "flat: 15 folds were used, and not 50: its smallest class has 15 inputs." in message
-    assert "The run is not finished: these figures are of step 2 of 4." in (tmp_path / "run/report.html").read_text()
+    assert "The run was not finished: these figures are of step 2 of 4." in (tmp_path / "run/report.html").read_text()
     before = (tmp_path / "run/report.html").read_bytes()
     assert main([*evaluation, unlabelled.url]) == 2
     message = capsys.readouterr().err
     assert "unlabelled has no labels and was not probed; prepare it again with --label folder" in message
-    assert "report.html, which has figures of flat, is left as it is" in message
+    assert f"report.html, which has figures of {image_data.url}, is left as it is" in message
     assert (tmp_path / "run/report.html").read_bytes() == before
     (tmp_path / "run/evaluation.json").unlink()
     assert main([*evaluation, unlabelled.url]) == 0
@@ -184,3 +184,26 @@ def test_what_the_encoder_was_trained_on_is_said_and_can_be_left_out(tmp_path: P
     assert "flat: the encoder was trained on 14 of the 14 samples." in capsys.readouterr().out
     assert main(["evaluate", run, "--data", data.url, data.url]) == 1
     assert "twice; name each dataset once" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_an_encoder_is_not_probed_with_the_labels_that_it_has_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By default held-out samples are; where there are none, nothing is probed, unless that is asked for."""
+    half, whole, run = Bucket(str(tmp_path / "half")), Bucket(str(tmp_path / "whole")), str(tmp_path / "run")
+    publish(half, images(32), "half", splits=["train"] * 16 + ["test"] * 16)
+    publish(whole, images(16, seed=1), "whole")
+    line = ["pretrain", "--recipe", "cross-d-supervised:tiny", "--data", half.url, whole.url, "--out", run, "--workers", "0"]
+    assert main([*line, "--steps", "1", "--set", "global_batch=8"]) == 0
+    evaluation = ["evaluate", run, "--baselines", "1", "--data"]
+    capsys.readouterr()
+    assert main([*evaluation, half.url, whole.url]) == 0
+    told = capsys.readouterr().out
+    assert "half (pseudo3d), knn, 16 samples of 16 inputs" in told
+    assert "whole was not probed: the encoder was trained with its labels" in told
+    report, card = ((tmp_path / "run" / name).read_text() for name in ("report.html", "card.md"))
+    assert "whole was not probed" in report
+    assert "whole was not probed" in card
+    assert main([*evaluation, whole.url, "--split", "all"]) == 0
+    told = capsys.readouterr().out
+    assert "whole: the encoder was trained on 16 of the 16 samples, and on their labels." in told
+    assert f"these replace the figures of {half.url}, {whole.url} of the report" in told

@@ -42,7 +42,7 @@ def record(step: int) -> dict[str, Any]:
 
 def facts(evaluation: Evaluation | None = None, damaged: int = 0, events: Sequence[Record] = (), **status: Any) -> RunFacts:
     return RunFacts(
-        status=Status(run="/r", state="done", step=30, steps=30, events={}, notable_events=[], **status),
+        status=Status(run="/r", state="done", steps=30, events={}, notable_events=[], **{"step": 30} | status),
         config=RunConfig(identity={"config": {}}),
         metrics=[record(step) for step in range(30)],
         damaged=damaged,
@@ -179,3 +179,14 @@ def test_probe_curves_have_the_untrained_networks_beside() -> None:
     assert points[0][1] - float(level[1]) == pytest.approx(-0.1 * per_unit, abs=0.2)
     assert float(band[2]) == pytest.approx(2 * 0.04 * per_unit, abs=0.2)
     assert points[0][0] < points[1][0]
+
+
+def test_figures_of_an_earlier_step_are_told_apart_from_the_run() -> None:
+    older = parse_evaluation({"results": [result(0.3)], "step": 14})
+    assert describe_verdict(facts(older, step=30)).startswith("At step 14: Better than an untrained network")
+    assert "probes and reconstructions are of step 14; the run is at step 30: evaluate it again" in find_warnings(
+        facts(older, step=30)
+    )
+    for same in (parse_evaluation({"results": [result(0.3)], "step": 30}), parse_evaluation({"results": [result(0.3)]})):
+        assert describe_verdict(facts(same, step=30)).startswith("Better than an untrained network")
+        assert not any("evaluate it again" in warning for warning in find_warnings(facts(same, step=30)))
