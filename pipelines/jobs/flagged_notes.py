@@ -14,17 +14,22 @@ from crossdim.storage_schema.vocabulary import Modality
 FLAGGED = (NO_RESCALE, NOT_HOUNSFIELD, OFFSET_NOTE, LACKS_SLICES, CONTINUED)
 
 
-def tell_flagged(catalog: Iterable[Mapping[str, object]]) -> list[str]:
+def tell_flagged(catalog: Iterable[Mapping[str, object]], modality: Modality | None) -> list[str]:
     """A sentence for each flagged note, with the number of inputs that have it.
 
     Args:
         catalog: rows of the catalog; several may be of one input.
+        modality: that was given for inputs whose header states none.
+
+    Returns:
+        The sentences.
     """
     rows = list(catalog)
     unknown = {str(row["source_uri"]) for row in rows if row["modality"] == Modality.OT}
     notes = {str(row["source_uri"]): str(row["note"]) for row in rows if row["note"]}
     numbers = {flagged: sum(flagged in note.split("; ") for note in notes.values()) for flagged in FLAGGED}
-    told = [f"modality of {count(len(unknown), 'input')} is not known (OT); --modality names it"] if unknown else []
+    why = "OT by the header, which counts before --modality" if modality else "not known (OT); --modality names it"
+    told = [f"modality of {count(len(unknown), 'input')} is {why}"] if unknown else []
     return told + [
         f"look at {count(number, 'input')}: {flagged} (their note in the catalog)"
         for flagged, number in numbers.items()

@@ -136,7 +136,12 @@ def _run_preparation(
         unread=planned.unread,
         seconds=time.monotonic() - start,
         parts=made.parts,
-        notes=(*tell_parts(made.parts, preparation.split), *planned.notes, *made.notes, *tell_flagged(made.catalog)),
+        notes=(
+            *tell_parts(made.parts, preparation.split),
+            *planned.notes,
+            *made.notes,
+            *tell_flagged(made.catalog, preparation.modality),
+        ),
         inputs=SourceInputs(
             sources=sources, rules=preparation.recipe.read, items=tuple(planned.plan.items), unplanned=planned.unplanned
         ),

@@ -29,11 +29,13 @@ class Part:
     without_patient: int = 0
 
     def __str__(self) -> str:
-        """Such as ``8 samples of 3 patients``."""
+        """Such as ``8 samples of 3 patients``, or ``8 samples, 5 of 3 patients and 3 of unknown patients``."""
         if not self.patients:
             return count(self.samples, "sample")
-        unknown = f" ({self.without_patient} of them of unknown patients)" if self.without_patient else ""
-        return f"{count(self.samples, 'sample')} of {count(self.patients, 'patient')}{unknown}"
+        samples, patients = count(self.samples, "sample"), count(self.patients, "patient")
+        if not self.without_patient:
+            return f"{samples} of {patients}"
+        return f"{samples}, {self.samples - self.without_patient} of {patients} and {self.without_patient} of unknown patients"
 
 
 def count_parts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Part]:

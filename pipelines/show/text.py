@@ -73,9 +73,11 @@ def describe_patients(summary: DatasetSummary) -> str:
     """How many patients there are, and how many inputs whose patient nobody named."""
     unknown, inputs = summary.num_unknown_patients, summary.num_inputs
     if unknown == inputs:
-        return f"not known; each of {count(inputs, 'input')} counts as one, and a patient may be in both splits"
+        both = ", and a patient may be in both splits" if len(summary.splits) > 1 else ""
+        return f"not known; each of {count(inputs, 'input')} counts as one{both}"
     known = f"{summary.num_patients - unknown}; the largest has {count(summary.largest_patient, 'sample')}"
-    return f"{known}; of {count(unknown, 'input')} the patient is not known" if unknown else known
+    both = ", and may be in both splits" if len(summary.splits) > 1 else ""
+    return f"{known}; of {count(unknown, 'input')} the patient is not known{both}" if unknown else known
 
 
 def describe_split(numbers: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.pipelines.cli import main
 from crossdim.pipelines.jobs.flagged_notes import FLAGGED, tell_flagged
 from crossdim.pipelines.jobs.items import Naming
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, make_readable
@@ -28,7 +29,7 @@ from crossdim.pipelines.sources.listing import list_sources
 from crossdim.storage_schema.errors import GeometryError, SampleError, StorageError, UsageError
 from crossdim.storage_schema.pseudonym import PseudonymKey
 from crossdim.storage_schema.vocabulary import Modality
-from tests.pipelines.corpora import blob, write_images, write_series, write_volumes
+from tests.pipelines.corpora import blob, nifti_bytes, write_images, write_series, write_volumes
 
 NAMING = Naming(
     known=lambda _: Known(), modality=lambda _: Modality.OT, names=SourceNames(key=PseudonymKey(b"a key that tests share"))
@@ -319,7 +320,7 @@ def test_notes_that_a_user_should_look_at_are_counted_by_input():
     """Boxes of one volume are one input; notes that only tell of a rule are not in the outcome."""
     doubtful = f"first of 3 frames; {FLAGGED[0]}"
     rows = [("a", doubtful), ("a", doubtful), ("b", FLAGGED[0]), ("c", "first of 3 frames"), ("d", None), ("e", FLAGGED[2])]
-    lines = tell_flagged({"source_uri": uri, "note": note, "modality": "CT"} for uri, note in rows)
+    lines = tell_flagged(({"source_uri": uri, "note": note, "modality": "CT"} for uri, note in rows), None)
 
     assert lines == [
         f"look at {n}: {FLAGGED[which]} (their note in the catalog)" for n, which in (("2 inputs", 0), ("1 input", 2))
@@ -328,5 +329,20 @@ def test_notes_that_a_user_should_look_at_are_counted_by_input():
 
 def test_inputs_whose_modality_nobody_named_are_counted():
     rows = [{"source_uri": uri, "note": None, "modality": modality} for uri, modality in (("a", "OT"), ("a", "OT"), ("b", "XR"))]
-    assert tell_flagged(rows) == ["modality of 1 input is not known (OT); --modality names it"]
-    assert tell_flagged(rows[2:]) == []
+    assert tell_flagged(rows, None) == ["modality of 1 input is not known (OT); --modality names it"]
+    assert tell_flagged(rows, Modality.XR) == ["modality of 1 input is OT by the header, which counts before --modality"]
+    assert tell_flagged(rows[2:], None) == []
+
+
+def test_modalities_that_only_folders_name_are_told(tmp_path, capsys):
+    """A T1 below a folder called ct is windowed in HU; nobody would know why."""
+    for folder in ("ct", "pet", "unnamed"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        (tmp_path / "raw" / folder / "t1.nii").write_bytes(nifti_bytes(blob((24, 24, 24), len(folder)), (2.0, 2.0, 2.0)))
+    line = ["prepare", str(tmp_path / "raw"), "--recipe", "mixed-superpatches:tiny", "--set", "superpatch.side=16", "--local"]
+    assert main([*line, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "modality of 2 inputs is taken from folder names: CT 1, PT 1; --modality states another" in told
+    assert "modality of 1 input is not known (OT)" in told
+    assert main([*line, "--out", str(tmp_path / "mr"), "--modality", "MR"]) == 0
+    assert "modality of" not in capsys.readouterr().out

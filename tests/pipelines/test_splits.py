@@ -38,7 +38,7 @@ def test_parts_count_samples_patients_and_samples_without_one():
         "test": Part(samples=2, patients=1, without_patient=1),
         "train": Part(samples=3, patients=1, without_patient=1),
     }
-    assert str(parts["train"]) == "3 samples of 1 patient (1 of them of unknown patients)"
+    assert str(parts["train"]) == "3 samples, 2 of 1 patient and 1 of unknown patients"
     assert tell_parts({"train": Part(samples=1), "test": Part(samples=1)}, HALF) == ["split: train 1 sample, test 1 sample"]
     assert tell_parts({"train": Part(samples=1)}, SplitRule()) == []
     stated = {"train": Part(samples=9), "test": Part(samples=1)}

@@ -91,7 +91,7 @@ def resume(run: Bucket, state: TrainState, identity: dict[str, Any], rank: int) 
             below = saved.step
             skipped.append(f"{checkpoint_name(saved.step)}: {error}")
             continue
-        _LOG.info("resuming %s at step %d, position %d", run.where(""), saved.step, saved.position)
+        _LOG.debug("resuming %s at step %d, position %d", run.where(""), saved.step, saved.position)
         return saved.step, skipped
     return 0, skipped
 
