@@ -73,10 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(text: str) -> int:
-    """Print to standard output; returns the exit code, 2 if it was closed before the start."""
+    """Print to standard output; returns the exit code, 2 if nothing can be written there."""
     if sys.stdout is None:
         return 2
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has left, as head does
+        return 0
+    except OSError as error:
+        sys.stderr.write(f"error: standard output cannot be written: {error.strerror}\n")
+        return 2
     return 0
 
 

@@ -78,7 +78,7 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None, log_
         return
     # "local": without it Ray would join the cluster that was last started on this machine, by any user.
     found = _find_cluster(address or "local")
-    with authenticate(found) if found else keep_private():
+    with authenticate(found, address or found) if found else keep_private():
         try:
             with hold(), keep_handlers():  # interrupted here, Ray would leave processes behind
                 if found:

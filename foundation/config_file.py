@@ -100,7 +100,7 @@ def _read_value(action: argparse.Action, item: Located) -> Any:
         return action.const
     takes_list = action.nargs in ("+", "*") or isinstance(action, argparse._AppendAction)
     if isinstance(item.value, list):
-        if not takes_list or not item.value:
+        if not takes_list or (not item.value and action.default != []):
             raise ValueError(f"expected {'at least one value' if takes_list else 'one value'}; found {item.value!r}")
         return [_convert(action, each, str(each)) for each in item.value]
     one = _convert(action, item.value, item.text)

@@ -69,6 +69,20 @@ class Parser(argparse.ArgumentParser):
         near = find_near_names(name, (one for one in self._option_string_actions if one.startswith("--")), cutoff=0.6)
         return f"{name} (did you mean {near[0]}?)" if near else name
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, and end with an error if it cannot be written.
+
+        Args:
+            file: where to; None for standard output.
+        """
+        if file is not None or sys.stdout is None:
+            super().print_help(file)
+            return
+        try:
+            print_result({}, self.format_help().rstrip("\n"), as_json=False)
+        except StorageError as error:
+            self.exit(FAILED, f"error: {error}\n")
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and where to find help."""
         self.exit(WRONG_USE, f"error: {_make_printable(message)}. See {self.prog} --help\n")

@@ -133,6 +133,8 @@ def check_folder(path: str) -> None:
     if not os.path.isdir(place):
         raise NotADirectoryError(errno.ENOTDIR, "there is a file, or a link to nothing, where a folder is to be", place)
     if not os.access(place, os.W_OK | os.X_OK):
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, "the file system is mounted read-only; name a folder elsewhere", place)
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from crossdim.foundation.bucket import Bucket
-from crossdim.storage_schema.errors import StorageError, UsageError
+from crossdim.storage_schema.errors import DocumentError, StorageError, UsageError
 from crossdim.storage_schema.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from crossdim.storage_schema.versions import MANIFESTS, find_versions, version_path
 
@@ -13,6 +15,13 @@ def find_manifest(dataset: Bucket) -> Manifest | None:
     if not dataset.exists(MANIFEST_PATH):
         return None
     return _read(dataset, MANIFEST_PATH)
+
+
+def holds_dataset(folder: Bucket) -> bool:
+    """Whether a folder holds a published dataset; False if that cannot be told, or the manifest is another program's."""
+    with contextlib.suppress(StorageError, DocumentError):
+        return find_manifest(folder) is not None
+    return False
 
 
 def read_manifest(dataset: Bucket, version: int | None = None, *, prefer_digest: str | None = None) -> Manifest:

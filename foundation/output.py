@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import contains
@@ -45,6 +46,24 @@ def check_output(
         raise UsageError(
             f"{option} {out.where('')} holds {files} no {kind} of crossdim, such as {printable(foreign[0])}; {remedy}"
         )
+
+
+def check_not_nested(out: Bucket, kind: str, holds: Callable[[Bucket], bool]) -> None:
+    """Refuse an output folder of this machine that lies in another output; stores are not asked level by level.
+
+    Args:
+        out: the folder; it need not exist.
+        kind: of output, such as ``dataset``.
+        holds: whether a folder holds one.
+
+    Raises:
+        UsageError: naming the folder above.
+    """
+    if not out.is_local:
+        return
+    for above in Path(out.root).resolve().parents:
+        if holds(Bucket(str(above))):
+            raise UsageError(f"--out {out.where('')} lies inside the {kind} {printable(str(above))}; name a folder beside it")
 
 
 def check_outside(out: Bucket, datasets: Iterable[Bucket], option: str = "--out") -> None:

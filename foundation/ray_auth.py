@@ -20,14 +20,21 @@ PATIENCE_S = 10
 
 
 @contextlib.contextmanager
-def authenticate(address: str) -> Iterator[None]:
-    """Set Ray's mode of authentication to what the cluster at ``address`` needs, inside a ``with`` block.
+def authenticate(address: str, named: str) -> Iterator[None]:
+    """Set Ray's mode of authentication to what a cluster needs, inside a ``with`` block.
+
+    Args:
+        address: of the cluster, as Ray resolved it.
+        named: by the user, for messages.
+
+    Yields:
+        Nothing.
 
     Raises:
         RunError: if the cluster does not answer, or needs a token that is not found here.
     """
     with _restore_environment(AUTH_MODE):  # the next cluster of this process may need another mode
-        _agree(address, os.environ.get(AUTH_MODE))
+        _agree(address, named, os.environ.get(AUTH_MODE))
         yield
 
 
@@ -75,14 +82,14 @@ def _set_mode(mode: str) -> None:
     Config.initialize("")  # Ray looks at its variables when it is imported; it does the same itself where it changes the mode
 
 
-def _agree(address: str, said: str | None) -> None:
+def _agree(address: str, named: str, said: str | None) -> None:
     """Set the mode that the cluster needs, or explain why the mode set by the user cannot work."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     _set_mode("disabled")
-    wanted = _refuses(address)
+    wanted = _refuses(address, named)
     _set_mode(said or ("token" if wanted else "disabled"))
-    where = f"the Ray cluster at {address}"
+    where = f"the Ray cluster at {named}"
     if not is_token_auth_enabled():
         if wanted:
             raise RunError(f"{where} wants a token, and {AUTH_MODE}={said} keeps it back: unset {AUTH_MODE}")
@@ -90,7 +97,7 @@ def _agree(address: str, said: str | None) -> None:
     lack = _find_token_problem()
     if lack and not wanted:  # with any token at all it would accept us
         raise RunError(f"{where} takes no token, {AUTH_MODE}={said} asks for one, and {lack}: unset {AUTH_MODE}")
-    if wanted and (lack or _refuses(address)):
+    if wanted and (lack or _refuses(address, named)):
         remedy = "put the cluster's into ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
         raise RunError(f"{where} wants a token, and {lack or 'the one found here is another'}: {remedy}")
 
@@ -107,7 +114,7 @@ def _find_token_problem() -> str | None:
     return None if found else "none is found here"
 
 
-def _refuses(address: str) -> bool:
+def _refuses(address: str, named: str) -> bool:
     """Whether the cluster refuses this process in the mode that is set.
 
     Asked before ``ray.init``, which reports a wrong token only in its own log, after 20 to 80 s.
@@ -123,7 +130,7 @@ def _refuses(address: str) -> bool:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 return True
             raise RunError(
-                f"no Ray cluster answers at {address} ({error.code().name}, waiting at most {PATIENCE_S} s): see that it is up, "
+                f"no Ray cluster answers at {named} ({error.code().name}, waiting at most {PATIENCE_S} s): see that it is up, "
                 "and that this is the host and port of its head"
             ) from None
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,7 @@ def _load_recipe(arguments: argparse.Namespace) -> tuple[Any, Families]:
 def prepare(arguments: argparse.Namespace) -> int:
     """The verb ``prepare``."""
     signals.tell_written(written=False)
-    begun, prices = measure_usage(), read_prices(arguments)
+    started, begun, prices = time.monotonic(), measure_usage(), read_prices(arguments)
     from crossdim.pipelines.recipes import default_name, resolve
 
     recipe = resolve(arguments.recipe, arguments.set)
@@ -141,8 +142,9 @@ def prepare(arguments: argparse.Namespace) -> int:
         described = describe_dataset(
             order.out, None if outcome.already_published else provenance, outcome.inputs if arguments.previews else None
         )
-    sentence = format_result(outcome, arguments.out, described=described)
-    entry_point.print_result(build_document(outcome), sentence, as_json=arguments.json)
+    seconds = time.monotonic() - started
+    sentence = format_result(outcome, arguments.out, seconds, described=described)
+    entry_point.print_result(build_document(outcome, seconds), sentence, as_json=arguments.json)
     return entry_point.QUARANTINED if outcome.manifest.num_quarantined else entry_point.DONE
 
 

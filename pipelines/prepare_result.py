@@ -14,8 +14,16 @@ from crossdim.pipelines.show.page import PAGE
 from crossdim.storage_schema.names import printable
 
 
-def build_document(outcome: PrepareResult) -> dict[str, object]:
-    """Build the result as JSON values."""
+def build_document(outcome: PrepareResult, seconds: float) -> dict[str, object]:
+    """Build the result as JSON values.
+
+    Args:
+        outcome: of the preparation.
+        seconds: that the command took.
+
+    Returns:
+        The document.
+    """
     files = outcome.manifest.files
     return {
         "samples": outcome.manifest.num_samples,
@@ -32,7 +40,7 @@ def build_document(outcome: PrepareResult) -> dict[str, object]:
         "notes": list(outcome.notes),
         "objects": len(outcome.manifest.objects),
         "bytes": outcome.num_bytes,
-        "seconds": round(outcome.seconds, 2),
+        "seconds": round(seconds, 2),
         "already_published": outcome.already_published,
         "version": outcome.version,
         "changes": outcome.changes,
@@ -41,12 +49,13 @@ def build_document(outcome: PrepareResult) -> dict[str, object]:
     }
 
 
-def format_result(outcome: PrepareResult, out: str, *, described: bool) -> str:
+def format_result(outcome: PrepareResult, out: str, seconds: float, *, described: bool) -> str:
     """Format the result as sentences.
 
     Args:
         outcome: of the preparation.
         out: the dataset, as it was named on the command line.
+        seconds: that the command took.
         described: whether its page is there.
 
     Returns:
@@ -59,7 +68,7 @@ def format_result(outcome: PrepareResult, out: str, *, described: bool) -> str:
     if outcome.already_published:
         lines = [f"{out}{version} is already published: {size}, {quarantined} quarantined"]
     else:
-        lines = [f"published {out}{version}: {size}, in {outcome.seconds:.1f} s"]
+        lines = [f"published {out}{version}: {size}, in {seconds:.1f} s"]
     if outcome.changes:
         lines.append(f"{outcome.changes}; {count(outcome.num_reused, 'sample')} of version {outcome.version - 1} taken over")
     if files := manifest.files:

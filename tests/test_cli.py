@@ -85,6 +85,19 @@ def test_a_verb_is_passed_to_its_package_with_its_arguments(monkeypatch):
     assert seen["argv"] == ["verify", "s3://lab", "--json"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("line", [["help"], ["--version"], ["show", "--help"]], ids=" ".join)
+def test_help_that_cannot_be_written_is_a_failure(line):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "crossdim", *line], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_one_version_in_both_places():
     """In pyproject.toml and in the package."""
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__

@@ -125,3 +125,24 @@ def test_no_parser_takes_abbreviations() -> None:
     assert len(found) > 3
     lacking = [str(path) for path, call in found if ast.unparse(call).count("allow_abbrev=False") != 1]
     assert lacking == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["prepare", "raw", "--recipe", "xray-pseudo3d:tiny", "--out", "out"],
+        ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", "a", "--out", "out", "--steps", "3"],
+    ],
+    ids=["prepare", "pretrain"],
+)
+def test_a_configuration_that_is_printed_can_be_read_again(line, tmp_path, capsys):
+    """Options that may be repeated, and of which there is none, are printed as an empty list."""
+
+    def values(text):
+        return [one.partition("#")[0].rstrip() for one in text.splitlines()]
+
+    assert cli.main([*line, "--print-config"]) == 0
+    first = capsys.readouterr().out
+    (tmp_path / "run.yaml").write_text(first)
+    assert cli.main([line[0], "--config", str(tmp_path / "run.yaml"), "--print-config"]) == 0
+    assert values(capsys.readouterr().out) == values(first)

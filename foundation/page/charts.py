@@ -97,6 +97,8 @@ def draw_lines(
         points = np.stack([x.place(xs, LEFT, right), y.place(ys, bottom, TOP)], axis=1)
         text = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{text}"/>')
+        if len(points) == 1 and name not in bars:  # a line of one point is invisible
+            parts.append(_draw_point(float(points[0, 0]), float(points[0, 1]), f"{ys[0]:.4g}", colour))
         parts += [_draw_bar(a, y, value, bar, colour) for (a, _), value, bar in zip(points, ys, bars.get(name, ()), strict=False)]
         legend.append((name, colour))
         lines.append({"name": name, "x": [float(f"{v:.6g}") for v in xs], "y": [float(f"{v:.5g}") for v in ys]})
@@ -120,8 +122,12 @@ def _draw_level(level: Level, y: Axis) -> str:
 def _draw_bar(at: float, y: Axis, value: float, spread: float, colour: str) -> str:
     """A point with a bar of its spread."""
     low, middle, high = y.place([value - spread, value, value + spread], HEIGHT - BOTTOM, TOP)
-    point = f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="3" fill="{colour}"><title>{value:.4g} ± {spread:.3g}</title></circle>'
+    point = _draw_point(at, middle, f"{value:.4g} ± {spread:.3g}", colour)
     return f'<path stroke="{colour}" stroke-width="1.2" d="M{at:.1f} {low:.1f}V{high:.1f}"/>{point}'
+
+
+def _draw_point(at: float, height: float, title: str, colour: str) -> str:
+    return f'<circle cx="{at:.1f}" cy="{height:.1f}" r="3" fill="{colour}"><title>{title}</title></circle>'
 
 
 def _draw_marks(x: Axis, marks: Sequence[tuple[float, str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable
@@ -55,6 +56,20 @@ class PageServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
 
+    def handle(self) -> None:
+        """Answer requests until the browser leaves, which it may do at any time."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
+    def finish(self) -> None:
+        """Send what is left, if anybody still reads it."""
+        with contextlib.suppress(ConnectionError):
+            super().finish()
+
+    def do_HEAD(self) -> None:  # the name that the base class calls
+        """Answer as for GET, without the page."""
+        self.do_GET()
+
     def do_GET(self) -> None:  # the name that the base class calls
         """Answer with the page, or with its digest."""
         # A page of the web that resolves its own name to this machine would name itself here. The port may be a tunnel's.
@@ -80,7 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Write no line for each request."""

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.counts import count
-from crossdim.foundation.output import check_output
+from crossdim.foundation.manifest_file import holds_dataset
+from crossdim.foundation.output import check_not_nested, check_output
 from crossdim.pipelines.jobs.differences import describe_differences, find_settings, replace_recorded
 from crossdim.pipelines.jobs.published_inputs import PublishedInputs
 from crossdim.pipelines.jobs.request import RequestDigests
@@ -28,6 +29,7 @@ def check_free(out: Bucket) -> None:
     Raises:
         UsageError: naming what is there.
     """
+    check_not_nested(out, "dataset", holds_dataset)
     check_output(
         out,
         kind="dataset",

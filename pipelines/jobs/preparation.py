@@ -73,7 +73,6 @@ class PrepareResult:
     ignored: dict[str, int]
     ignored_formats: dict[str, int] = field(default_factory=dict)
     unread: dict[str, UnreadFormat] = field(default_factory=dict)
-    seconds: float
     already_published: bool = False
     parts: dict[str, Part] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +78,7 @@ def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResul
         StorageError: if the sources hold nothing, the store does not answer, or there is another dataset at the output.
         UsageError: for a table of labels with faults.
     """
-    start, earlier = time.monotonic(), None
+    earlier = None
     check_apart(preparation.out, preparation.sources)
     preparation.pseudonyms.check(preparation.out)
     manifest = find_newest_manifest(preparation.out)
@@ -92,7 +91,7 @@ def prepare(preparation: Preparation, open_session: OpenSession) -> PrepareResul
         published = open_published(preparation, manifest, sources, files)
         changes = find_input_changes(preparation, published, sources, files)
         if changes is None:
-            return answer_published(preparation, published, sources, files, start)
+            return answer_published(preparation, published, sources, files)
         preparation.out.check_writable()
         earlier = read_earlier(published, changes)
         if (unfinished := read_plan_record(preparation.out)) and unfinished.version <= earlier.version:
@@ -123,7 +122,6 @@ def _run_preparation(
     labels: Labels,
     earlier: Earlier | None,
 ) -> PrepareResult:
-    start = time.monotonic()
     with record_driver(preparation.out):
         planned = scan_and_plan(preparation, sources, files, labels, earlier=earlier)
         made = _make_version(preparation, sources, files, planned, earlier)
@@ -134,7 +132,6 @@ def _run_preparation(
         ignored=dict(sorted(Counter(one.rule for one in planned.plan.ignored).items())),
         ignored_formats=dict(sorted(Counter(one.format for one in planned.plan.ignored).items())),
         unread=planned.unread,
-        seconds=time.monotonic() - start,
         parts=made.parts,
         notes=(
             *tell_parts(made.parts, preparation.split),

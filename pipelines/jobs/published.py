@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -127,7 +126,7 @@ def find_input_changes(
 
 
 def answer_published(
-    preparation: Preparation, published: Published, sources: Sequence[Bucket], files: Sequence[SourceFile], start: float
+    preparation: Preparation, published: Published, sources: Sequence[Bucket], files: Sequence[SourceFile]
 ) -> PrepareResult:
     """Build the result for a dataset that is published already; nothing is scanned, and Ray is not started.
 
@@ -136,7 +135,6 @@ def answer_published(
         published: the dataset, which is what is asked for as far as names, sizes and settings tell.
         sources: as folders.
         files: as listed.
-        start: of the command, in seconds of the monotonic clock.
 
     Returns:
         What the dataset holds, and whether its sources still are what it was made of.
@@ -158,7 +156,6 @@ def answer_published(
         ignored=ignored,
         ignored_formats=ignored_formats,
         unread=unread,
-        seconds=time.monotonic() - start,
         already_published=True,
         parts=parts,
         notes=(*tell_parts(parts, preparation.split), *notes),

@@ -223,7 +223,7 @@ def test_wrong_settings_alone_are_told_together(write, capsys: pytest.CaptureFix
         ("{a: 1}: 2\n", "a key is a text"),
         ("#" * (LARGEST_FILE_BYTES + 1), "has more than 256 KiB"),
         ("set: 3\n", "set: expected settings"),
-        ("data: []\n", "at least one value"),
+        ("sources: []\n", "at least one value"),
         (f"a: {'9' * 5000}\n", "no text, number"),
     ],
 )

@@ -7,8 +7,11 @@ import contextlib
 import hashlib
 import io
 import re
+import socket
+import struct
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from xml.etree import ElementTree
@@ -155,6 +158,27 @@ def test_a_page_of_the_web_cannot_read_what_is_served() -> None:
             assert get(url, host or " ")[0] in (400, 403)
         for host in ("localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"):  # through a tunnel, the port is another
             assert get(f"{url}?again", host)[0] == 200
+
+
+def test_a_browser_may_leave_at_any_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """A tab that is closed while the page is sent is no fault, and a question for the head has no page for an answer."""
+    with served([bytes(8_000_000)]) as url:
+        address = urllib.parse.urlsplit(url)
+        for _ in range(3):
+            with socket.create_connection((address.hostname, address.port), 10) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves with a reset
+                client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert client.recv(60)
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10) as answer:
+            assert (answer.status, answer.read()) == (200, b"")
+            assert int(answer.headers["Content-Length"]) > 8_000_000
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_of_one_point_is_a_point() -> None:
+    drawing = parse(draw_lines({"RankMe": ([49.0], [12.5]), "two": ([1.0, 2.0], [1.0, 2.0])}, "step", "RankMe"))
+    [point] = drawing.findall(f".//{SVG}circle")
+    assert point.findtext(f"{SVG}title") == "12.5"
 
 
 def test_a_port_that_is_taken_is_one_sentence() -> None:

@@ -6,7 +6,14 @@ import pickle
 
 import pytest
 
-from crossdim.storage_schema.errors import CrossdimError, DocumentError, Problem, SampleError, describe_unknown_name
+from crossdim.storage_schema.errors import (
+    CrossdimError,
+    DocumentError,
+    NoSampleError,
+    Problem,
+    SampleError,
+    describe_unknown_name,
+)
 
 TWO = [Problem(loc="a.b", message="is missing"), Problem(loc="c", message="found 1; expected str")]
 
@@ -18,6 +25,7 @@ def family(kind: type[CrossdimError]) -> list[type[CrossdimError]]:
 def example(kind: type[CrossdimError]) -> CrossdimError:
     arguments = {
         DocumentError: ("s3://b/manifest.json does not fit", TWO),
+        NoSampleError: ("no input of /in became a sample", "no input became a sample"),
         SampleError: ("truncated", "a.dcm ends after 7 bytes"),
     }
     return kind(*arguments.get(kind, ("one sentence with what to do",)))

@@ -46,6 +46,10 @@ class Optimizer(ABC):
         return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+#: Rates and decays beyond this are mistakes; the largest that single precision holds would fail in the first step only.
+MAX_RATE = 1e6
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sgd(Optimizer):
     """Stochastic gradient descent with momentum. PCRLv2 steps the cosine once an epoch, without warm-up; we every step.
@@ -67,12 +71,13 @@ class Sgd(Optimizer):
     def __post_init__(self) -> None:
         if found := list_wrong_settings(
             self,
-            lr=self.lr > 0,
+            lr=0 < self.lr <= MAX_RATE,
             momentum=0 <= self.momentum < 1,
-            weight_decay=self.weight_decay >= 0,
+            weight_decay=0 <= self.weight_decay <= MAX_RATE,
             warmup_steps=self.warmup_steps >= 0,
         ):
-            raise RunError(f"SGD needs lr > 0, 0 <= momentum < 1, weight_decay >= 0 and warmup_steps >= 0; found {found}")
+            rates = f"lr in (0, {MAX_RATE:g}], weight_decay in [0, {MAX_RATE:g}]"
+            raise RunError(f"SGD needs {rates}, momentum in [0, 1) and warmup_steps >= 0; found {found}")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Build SGD in which every parameter decays, norms and biases too: as in PCRLv2."""
@@ -100,12 +105,13 @@ class AdamW(Optimizer):
     def __post_init__(self) -> None:
         if found := list_wrong_settings(
             self,
-            lr=self.lr > 0,
+            lr=0 < self.lr <= MAX_RATE,
             betas=all(0 <= beta < 1 for beta in self.betas),
-            weight_decay=self.weight_decay >= 0,
+            weight_decay=0 <= self.weight_decay <= MAX_RATE,
             warmup_steps=self.warmup_steps >= 0,
         ):
-            raise RunError(f"AdamW needs lr > 0, betas in [0, 1), weight_decay >= 0 and warmup_steps >= 0; found {found}")
+            rates = f"lr in (0, {MAX_RATE:g}], weight_decay in [0, {MAX_RATE:g}]"
+            raise RunError(f"AdamW needs {rates}, betas in [0, 1) and warmup_steps >= 0; found {found}")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Build AdamW in which matrices and kernels decay; biases, norms and tokens (one axis longer than 1) do not."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossdim.foundation.bucket import Bucket
+from crossdim.foundation.location import format_location, hide_secrets
 from crossdim.foundation.manifest_file import read_manifest
 from crossdim.foundation.settings import from_document
 from crossdim.storage_schema.bank import extract_blosc_frame
@@ -52,11 +54,18 @@ class PublishedDataset:
         bucket: where it is stored.
         manifest: of the dataset.
         table: the rows of the catalog that belong to the split.
+        alias: what it is called beside another dataset of the same name; empty for its own name.
     """
 
     bucket: Bucket
     manifest: Manifest
     table: pa.Table
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called for people."""
+        return self.alias or self.manifest.name
 
     def select(self, split: Split) -> PublishedDataset:
         """The samples of one split."""
@@ -121,6 +130,17 @@ def open_dataset(
         raise RunError(f"{bucket.where('')} holds no sample of split {split}; its manifest counts {manifest.num_samples} in all")
     dataset.pseudo3d  # noqa: B018  # refused here, and not in a thread that draws views
     return dataset
+
+
+def tell_apart(datasets: Sequence[PublishedDataset]) -> list[PublishedDataset]:
+    """Call datasets that have the name of another one by their places, too: the default name is that of the recipe."""
+    numbers = Counter(dataset.manifest.name for dataset in datasets)
+    return [
+        replace(dataset, alias=f"{dataset.manifest.name} in {format_location(hide_secrets(dataset.bucket.url))}")
+        if numbers[dataset.manifest.name] > 1
+        else dataset
+        for dataset in datasets
+    ]
 
 
 def _decode(data: bytes, encoding: Encoding, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:

@@ -24,6 +24,9 @@ from crossdim.training.engine.step_record import StepRecord, key_hash
 from crossdim.training.engine.train_state import TrainState
 from crossdim.training.methods.base import Step, StepOutput, total_of
 
+#: Samples that an error names.
+SHOWN_KEYS = 3
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
@@ -253,8 +256,11 @@ def _reduce(sums: Sums, batches: Sequence[Batch], module: nn.Module, arrival_s: 
 def _check_finite(number: int, losses: dict[str, float], norm: float, batches: Sequence[Batch]) -> None:
     if all(map(math.isfinite, losses.values())) and math.isfinite(norm):
         return
-    keys = ", ".join(key for batch in batches for key in batch.keys)
+    keys = [key for batch in batches for key in batch.keys]
+    shown = ", ".join(keys[:SHOWN_KEYS]) + f" and {len(keys) - SHOWN_KEYS} more" * (len(keys) > SHOWN_KEYS)
     terms = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    remedy = "a lower optimizer.lr or a higher optimizer.warmup_steps and another --out"
     raise StepError(
-        f"step {number}: loss or gradient is not finite ({terms}; gradient norm {norm:.4g}). Samples of this rank: {keys}"
+        f"step {number}: loss or gradient is not finite ({terms}; gradient norm {norm:.4g}). If it fails there again, start "
+        f"another run with {remedy}. Samples of this rank: {shown}"
     )

@@ -21,7 +21,7 @@ from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.vocabulary import Split
 from crossdim.training.chosen_steps import ALL, AUTO, ChosenSteps
 from crossdim.training.config.pretraining import Pretraining
-from crossdim.training.data.dataset import PublishedDataset, open_dataset
+from crossdim.training.data.dataset import PublishedDataset, open_dataset, tell_apart
 from crossdim.training.evaluation.checkpoint_probes import (
     build_document,
     choose_checkpoints,
@@ -47,16 +47,18 @@ from crossdim.training.show.page import build_card, build_page
 
 #: Seeds of untrained baselines start here, far from the seeds of runs.
 BASELINE_SEED = 1_000_003
+#: Names of classes in one note.
+SHOWN_CLASSES = 10
 #: Distributions that decide the figures.
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
-def _preparation_note(identity: dict[str, Any], manifest: Manifest) -> str | None:
+def _preparation_note(identity: dict[str, Any], dataset: PublishedDataset) -> str | None:
     """A note if a dataset was prepared differently from those that the encoder was trained on."""
     known = {d["preprocessing"] for d in identity["datasets"]}
-    if manifest.preprocessing_digest in known:
+    if dataset.manifest.preprocessing_digest in known:
         return None
-    return f"{manifest.name} was prepared differently from the encoder's training data; its figures mix both effects."
+    return f"{dataset.name} was prepared differently from the encoder's training data; its figures mix both effects."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,11 +117,11 @@ def _evaluate_dataset(
     """Draw pictures of one dataset, reconstruct its volumes if the method can, and probe it if it has labels."""
     config, method = subject.config, subject.method
     findings.shown += build_galleries(dataset, config.method, method)
-    restoration = evaluate_restoration(dataset.manifest.name, dataset, config.method, method)
+    restoration = evaluate_restoration(dataset.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
     split = subject.choose_split(dataset.manifest)
     probed = dataset.select(split) if split else dataset
-    name = dataset.manifest.name
+    name = dataset.name
     findings.notes += filter(None, [_describe_left_out(probed)])
     data = read_labelled(probed, config.method)
     if data is None:
@@ -186,10 +188,10 @@ def evaluate(
     if step < config.steps:
         findings.notes.append(f"The run was not finished: these figures are of step {step} of {config.steps}.")
     evaluated: list[dict[str, str]] = []
-    for bucket in track("evaluate", "dataset", datasets, quiet=quiet):
-        dataset = open_dataset(bucket, split=None, version=(versions or {}).get(bucket.url))
-        evaluated.append({"name": dataset.manifest.name, "url": hide_secrets(bucket.url), "manifest": dataset.manifest.digest})
-        findings.notes += filter(None, [_preparation_note(identity, dataset.manifest), _describe_version(dataset, subject)])
+    opened = tell_apart([open_dataset(one, split=None, version=(versions or {}).get(one.url)) for one in datasets])
+    for dataset in track("evaluate", "dataset", opened, quiet=quiet):
+        evaluated.append({"name": dataset.name, "url": hide_secrets(dataset.bucket.url), "manifest": dataset.manifest.digest})
+        findings.notes += filter(None, [_preparation_note(identity, dataset), _describe_version(dataset, subject)])
         _evaluate_dataset(dataset, subject, others, folds, findings)
     summary = {
         "out": hide_secrets(run.url),
@@ -240,7 +242,7 @@ def _describe_version(dataset: PublishedDataset, subject: _Subject) -> str:
     if not subject.is_trained_on(manifest) or any(manifest.digest == one["manifest"] for one in subject.datasets):
         return ""
     number = find_version_number(dataset.bucket, manifest)
-    return f"{manifest.name}: version {number} is evaluated; the run was trained on another one (--data-version chooses one)."
+    return f"{dataset.name}: version {number} is evaluated; the run was trained on another one (--data-version chooses one)."
 
 
 def _describe_left_out(dataset: PublishedDataset) -> str:
@@ -250,7 +252,8 @@ def _describe_left_out(dataset: PublishedDataset) -> str:
         return ""
     lost, labelled = (sum(label in names for label in labels) for names in (single, {*labels} - {None}))
     samples = f"{lost} of {count(labelled, 'labelled sample')}"
-    return f"{dataset.manifest.name}: classes with a single patient were left out, {samples}: {', '.join(single)}."
+    shown = ", ".join(single[:SHOWN_CLASSES]) + f" and {len(single) - SHOWN_CLASSES} more" * (len(single) > SHOWN_CLASSES)
+    return f"{dataset.name}: classes with a single patient were left out, {samples}: {shown}."
 
 
 def _describe_trained(data: Labelled, subject: _Subject, manifest: Manifest) -> str:
@@ -264,7 +267,7 @@ def _describe_trained(data: Labelled, subject: _Subject, manifest: Manifest) -> 
 
 def _describe_unprobed(dataset: PublishedDataset, split: Split | None, subject: _Subject) -> str:
     """Why a dataset was not probed, and what would change that."""
-    name = dataset.manifest.name
+    name = dataset.name
     if split is not None and subject.split == AUTO:
         return (
             f"{name} was not probed: the encoder was trained with its labels, and too few samples were held out "

@@ -83,7 +83,7 @@ def read_labelled(dataset: PublishedDataset, method: MethodConfig, threads: int 
     with ThreadPoolExecutor(threads) as pool:
         inputs = list(pool.map(x_of, chosen))
     return Labelled(
-        name=dataset.manifest.name,
+        name=dataset.name,
         presentation=str(dataset.manifest.presentation),
         x_NC=np.stack(inputs),
         labels=np.array([str(labels[i]) for i in chosen]),

@@ -12,6 +12,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.usage import Usage
 from crossdim.storage_schema.errors import UsageError
 from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.data.dataset import tell_apart
 from crossdim.training.launch.devices import find_devices
 from crossdim.training.launch.estimate import probe
 from crossdim.training.launch.run_plan import plan_reading, plan_workers
@@ -54,7 +55,7 @@ def plan_run(
     config = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu, find_devices=here).config
     if workers.use_gpu and not torch.cuda.is_available():
         raise UsageError("--plan measures in this process, and this machine has no GPU; leave --gpu out, or plan on one that has")
-    datasets, weights = [source.open() for source in sources], [source.weight for source in sources]
+    datasets, weights = tell_apart([source.open() for source in sources]), [source.weight for source in sources]
     device = torch.device("cuda" if workers.use_gpu else "cpu")
     found = probe(config, datasets, weights, workers.span[1], device, threads, begun)
     shares = plan_workers(config, found, count_workers(workers), saving)

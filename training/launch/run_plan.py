@@ -59,7 +59,7 @@ def plan_reading(order: Order, datasets: Sequence[PublishedDataset], positions: 
     else:
         sizes = [float(length.mean()) * count for length, count in zip(lengths, counts, strict=True)]
     return [
-        Reading(name=dataset.manifest.name, samples=count, passes=count / len(dataset), num_bytes=size)
+        Reading(name=dataset.name, samples=count, passes=count / len(dataset), num_bytes=size)
         for dataset, count, size in zip(datasets, counts, sizes, strict=True)
     ]
 

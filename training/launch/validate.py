@@ -14,8 +14,8 @@ import torch
 
 from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
-from crossdim.foundation.manifest_file import read_manifest
-from crossdim.foundation.output import check_outside
+from crossdim.foundation.manifest_file import holds_dataset, read_manifest
+from crossdim.foundation.output import check_not_nested, check_outside
 from crossdim.storage_schema.errors import DocumentError, Problem, RunError, UsageError
 from crossdim.storage_schema.names import printable
 from crossdim.storage_schema.vocabulary import Presentation
@@ -29,7 +29,7 @@ from crossdim.training.launch.worker import Source, build_identity, build_order
 from crossdim.training.methods.base import Method, MethodConfig
 from crossdim.training.network_limits import limit_parts
 from crossdim.training.run_dir.differences import describe_differences
-from crossdim.training.run_dir.output_check import check_run_folder
+from crossdim.training.run_dir.output_check import check_run_folder, holds_run
 from crossdim.training.run_dir.run_identity import read_identity
 
 #: Seen with PyTorch 2.13 and oneDNN: NaN in the weight gradient of a 64-channel 3x3x3 convolution on a 2x4x4 map, now and then.
@@ -98,6 +98,8 @@ def validate_run(
         RunError: if another run is in the folder, with the differences.
     """
     check_outside(run, [source.bucket for source in sources])
+    check_not_nested(run, "dataset", holds_dataset)
+    check_not_nested(run, "run", holds_run)
     check_run_folder(run)
     before = read_identity(run)
     datasets = [source.open() for source in begin_sources(sources, before.identity if before else {})]

@@ -116,7 +116,7 @@ def describe_sample(dataset: PublishedDataset, sample: Sample) -> str:
         Dataset, source, modality and label.
     """
     label = f", label {sample.label}" if sample.label else ""
-    return f"{dataset.manifest.name}: {sample.origin.uri} ({sample.modality}{label})"
+    return f"{dataset.name}: {sample.origin.uri} ({sample.modality}{label})"
 
 
 def viewable(views: Views) -> Iterator[tuple[str, Floats]]:

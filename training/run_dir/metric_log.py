@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from crossdim.foundation.bucket import Bucket
@@ -24,6 +26,8 @@ from crossdim.training.run_dir.tensorboard import TensorBoardWriter
 
 #: Seconds between writes of the open segment and of the progress note.
 EVERY_S = 2.0
+#: Newest steps whose mean times are in the progress note: those of one step say little.
+PROGRESS_STEPS = 100
 
 
 class MetricLog:
@@ -45,6 +49,7 @@ class MetricLog:
         self.done_again = self._remove_from(first_step)
         self._lines: list[str] = []
         self._look: dict[str, float] = {}
+        self._recent: deque[StepRecord] = deque(maxlen=PROGRESS_STEPS)
         self._written = 0.0
         self._tensorboard = TensorBoardWriter(first_step)
 
@@ -77,6 +82,7 @@ class MetricLog:
     def add(self, record: StepRecord) -> None:
         """Add a step; now and then have the open segment written."""
         self._newest = record
+        self._recent.append(record)
         if ranks := [value for name, value in record.monitors.items() if name.endswith(ENCODER_RANK)]:
             self._look = {"rank_me": min(ranks)}
         members = asdict(record) | record.rates
@@ -103,8 +109,8 @@ class MetricLog:
             "step": record.step + 1,
             "total": self._total,
             "loss": record.loss,
-            "step_s": record.step_s,
-            "wait_s": record.wait_s,
+            "step_s": fmean(one.step_s for one in self._recent),
+            "wait_s": fmean(one.wait_s for one in self._recent),
             "time_s": time.time(),
             **self._look,
         }

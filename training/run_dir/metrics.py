@@ -34,7 +34,7 @@ MEMBERS: dict[str, Check] = {
     "step": is_count,
     "loss": is_finite,
     "terms": is_table(is_finite),
-    "monitors": is_table(lambda value: type(value) in (int, float)),
+    "monitors": is_table(lambda value: type(value) is float or is_finite(value)),
     "lr": is_finite,
     "grad_norm": is_finite,
     "counts": is_table(is_count),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.output import EMPTY_FOLDER, check_output
-from crossdim.storage_schema.errors import DocumentError
+from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.training.run_dir.layout import CONFIG, is_of_a_run
 from crossdim.training.run_dir.run_config import parse_run_config
 
@@ -27,6 +28,13 @@ def describes_run(run: Bucket) -> bool:
     except DocumentError as error:
         return any(problem.loc == "digest" for problem in error.problems)
     return True
+
+
+def holds_run(folder: Bucket) -> bool:
+    """Whether a folder holds a run; False if that cannot be told."""
+    with contextlib.suppress(StorageError):
+        return folder.exists(CONFIG) and describes_run(folder)
+    return False
 
 
 def check_run_folder(run: Bucket, option: str = "--out", remedy: str = EMPTY_FOLDER) -> None:

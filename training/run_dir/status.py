@@ -48,7 +48,7 @@ REMEDIES: dict[State, str] = {
     "silent": f"if no process trains it any more, run the same pretrain command again; {RESUMES}",
     "killed": f"run the same pretrain command again; {RESUMES}",
     "stopped": "to resume, run the same pretrain command again",
-    "failed": f"once the cause is fixed, run the same pretrain command again; {RESUMES}",
+    "failed": f"once the cause is fixed, run the same pretrain command again; {RESUMES}. Other settings need another --out",
 }
 
 
@@ -107,7 +107,8 @@ class Status:
             since = f"{datetime.fromtimestamp(self.last_word_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
             state = f"silent since {since} ({_duration(self.silence_s or 0.0)} by this machine's clock)"
         loss = "" if self.loss is None else f", loss {self.loss:.4f}"
-        lines = [f"{format_location(self.run)}: {state}, step {self.step} of {self.steps}{loss}, workers {self.workers}"]
+        workers = "unknown" if self.workers is None else self.workers
+        lines = [f"{format_location(self.run)}: {state}, step {self.step} of {self.steps}{loss}, workers {workers}"]
         if self.steps_per_s is not None:
             left = "" if self.eta_s is None else f"; {_duration(self.eta_s)} left"
             rate = f"{self.steps_per_s:.3g} steps/s, {self.samples_per_s:.3g} samples/s"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from crossdim.foundation.counts import count
+from crossdim.training.run_dir.records import is_count
 
 _Item = TypeVar("_Item")
 
@@ -175,7 +176,7 @@ def group_by_probe(results: Iterable[CheckpointResult]) -> dict[tuple[str, str],
 def _parse_each(values: object, parse: Callable[[Any], _Item]) -> list[_Item]:
     found = []
     for value in values if isinstance(values, list) else []:
-        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):
+        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError, OverflowError):
             found.append(parse(value))
     return found
 
@@ -185,7 +186,7 @@ def _parse_result(value: dict[str, Any]) -> ProbeResult:
     counts = {name: int(value[name]) for name in ("num_samples", "num_patients", "num_classes", "num_folds")}
     names = ("trained", "trained_spread", "untrained", "untrained_spread", "difference", "spread")
     numbers = {name: float(value[name]) for name in names}
-    if counts["num_classes"] < 1 or not all(map(math.isfinite, numbers.values())):
+    if counts["num_classes"] < 1 or not all(map(is_count, counts.values())) or not all(map(math.isfinite, numbers.values())):
         raise ValueError("a probe tells classes apart, by figures that are finite")
     unknown = int(value.get("num_unknown_patients", 0))
     return ProbeResult(**words, **counts, **numbers, num_unknown_patients=unknown)  # type: ignore[arg-type]

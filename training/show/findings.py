@@ -11,7 +11,7 @@ MUCH_WAITING = 0.1
 def describe_verdict(facts: RunFacts) -> str:
     """The first sentence of a page: how the encoder compares with untrained ones, or that this is not known."""
     if not facts.evaluation or not facts.evaluation.results:
-        known = "It was evaluated without labels." if facts.evaluation else "It has not been evaluated."
+        known = "It was evaluated, and no dataset could be probed." if facts.evaluation else "It has not been evaluated."
         return f"{known} Whether this encoder is better than an untrained one is not known."
     results, step = facts.evaluation.results, facts.evaluation.step
     when = f"At step {step}: " if _is_outdated(facts) else ""

@@ -105,3 +105,24 @@ def test_a_run_goes_on_beside_files_that_were_added_to_it(image_data: Bucket, tm
     assert main(line) == 0
     (tmp_path / "run/notes.txt").write_text("mine")
     assert main(line) == 0
+
+
+def test_nothing_is_written_into_a_dataset_or_a_run_that_others_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where it is not among the data of the run; a folder with another program's manifest.json is any folder."""
+    data, other = Bucket(str(tmp_path / "data")), Bucket(str(tmp_path / "other"))
+    for bucket in (data, other):
+        publish(bucket, images(8), "flat")
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", data.url, "--steps", "1", "--workers", "0", "--json"]
+    assert main([*line, "--out", str(tmp_path / "other" / "deep" / "run")]) == 1
+    assert f"lies inside the dataset {tmp_path / 'other'}; name a folder beside it" in capsys.readouterr().err
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text('{"name": "a web app"}')
+    assert main([*line, "--out", str(tmp_path / "web" / "run")]) == 0
+    assert main([*line, "--out", str(tmp_path / "web" / "run" / "sub")]) == 1
+    assert f"lies inside the run {tmp_path / 'web' / 'run'}" in capsys.readouterr().err
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    preparation = ["prepare", str(raw), "--recipe", "xray-pseudo3d:tiny", "--out", str(tmp_path / "other" / "sub"), "--local"]
+    assert main(preparation) == 1
+    assert f"lies inside the dataset {tmp_path / 'other'}" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "sub").exists()

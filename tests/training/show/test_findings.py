@@ -96,7 +96,7 @@ def test_the_verdict_counts_probes_by_difference_and_spread(differences: list[fl
 
 def test_what_is_not_known_is_not_called_better() -> None:
     assert describe_verdict(facts()).startswith("It has not been evaluated.")
-    assert describe_verdict(facts(Evaluation())).startswith("It was evaluated without labels.")
+    assert describe_verdict(facts(Evaluation())).startswith("It was evaluated, and no dataset could be probed.")
 
 
 def test_collapsed_features_are_warned_of_and_others_are_not() -> None:
@@ -190,3 +190,13 @@ def test_figures_of_an_earlier_step_are_told_apart_from_the_run() -> None:
     for same in (parse_evaluation({"results": [result(0.3)], "step": 30}), parse_evaluation({"results": [result(0.3)]})):
         assert describe_verdict(facts(same, step=30)).startswith("Better than an untrained network")
         assert not any("evaluate it again" in warning for warning in find_warnings(facts(same, step=30)))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"num_samples": float("inf")}, {"num_patients": 10**400}, {"trained": 10**400}, {"num_folds": -1}]
+)
+def test_numbers_that_no_evaluation_has_are_left_out(damage: dict[str, Any]) -> None:
+    assert (
+        parse_evaluation({"results": [result(0.1) | damage, result(0.1)]}).results
+        == parse_evaluation({"results": [result(0.1)]}).results
+    )
