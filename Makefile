@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/stamp-%: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[$*]'
 	$(if $(filter dev,$*),$(BIN)/python -m pip install --quiet --no-deps dynamic-network-architectures==0.4.4)
 	touch $@
 

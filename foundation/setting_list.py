@@ -14,7 +14,7 @@ from crossdim.foundation.setting_meanings import Meaning, read_meanings
 from crossdim.foundation.settings import KIND, Families, to_document
 
 #: Of a column; longer cells move what follows.
-MAX_WIDTH = 42
+MAX_WIDTH = 64
 _NAMES = {int: "int", float: "float", bool: "bool", str: "text", dict: "object"}
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.storage_schema.patient import known_patient
 
+#: Others of the same content that a reason names.
+MAX_OTHERS = 3
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Duplicate:
@@ -84,10 +87,16 @@ def _refuse_label_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
     """All names of one content whose labels differ: it is not known which of them is right."""
     rows = []
     for one in same:
-        others = ", ".join(f"{other.uri} ({other.label!r})" for other in same if other is not one and other.label != one.label)
+        others = _list_some([f"{other.uri} ({other.label!r})" for other in same if other is not one and other.label != one.label])
         reason = f"has label {one.label!r}, but the same content as {others}; keep one of them"
         rows.append(Quarantined(uri=one.uri, stage="publish", rule="label_conflict", reason=reason, num_files=one.num_files))
     return rows
+
+
+def _list_some(names: Sequence[str]) -> str:
+    """The first names; of a group of many the reasons of all would be as long as the square of their number."""
+    more = f" and {len(names) - MAX_OTHERS} more" if len(names) > MAX_OTHERS else ""
+    return ", ".join(names[:MAX_OTHERS]) + more
 
 
 def _refuse_patient_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
@@ -98,7 +107,7 @@ def _refuse_patient_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
             uri=one.uri,
             stage="publish",
             rule="patient_conflict",
-            reason=reason.format(", ".join(other.uri for other in same if other is not one)),
+            reason=reason.format(_list_some([other.uri for other in same if other is not one])),
             num_files=one.num_files,
         )
         for one in same

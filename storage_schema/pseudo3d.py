@@ -50,7 +50,7 @@ class Pseudo3D:
         layout: ``offset``: a slice holds one pixel of every window; ``window``: a slice is a window.
         depth_order: order of a window's pixels along depth: row by row, or every odd row reversed.
         channel_mode: ``gray`` needs one channel, ``keep`` keeps the channels apart, ``depth`` stacks them along depth.
-        allow_crop: drop rows and columns that no window covers, instead of refusing the image.
+        allow_crop: drop rows and columns that no window covers, instead of refusing the image; prepare has cropped it before.
     """
 
     window: int = 4

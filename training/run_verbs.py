@@ -58,8 +58,8 @@ def runs(arguments: argparse.Namespace) -> int:
         return _remove_runs(others, arguments)
     if others:
         raise UsageError("runs lists one folder; to remove runs: crossdim runs rm RUN [RUN ...]")
-    if arguments.yes or arguments.force:
-        raise UsageError("--yes and --force are options of crossdim runs rm; leave them out to list runs")
+    if arguments.yes or arguments.force or arguments.dry_run:
+        raise UsageError("--yes, --force and --dry-run are options of crossdim runs rm; leave them out to list runs")
     folder = open_bucket(first, arguments)
     rows = list_runs(folder, time.time())
     print_result({"runs": [asdict(row) for row in rows]}, format_runs(folder, rows), as_json=arguments.json)
@@ -75,6 +75,10 @@ def _remove_runs(urls: Sequence[str], arguments: argparse.Namespace) -> int:
     found_runs = [open_bucket(url, arguments) for url in urls]
     _check_distinct(found_runs)
     found = [check_removal(run, time.time(), force=arguments.force) for run in found_runs]  # all, before one is removed
+    if arguments.dry_run:
+        names = [hide_secrets(one.run.url) for one in found]
+        print_result({"would_remove": names}, "\n".join(f"would remove {one}" for one in found), as_json=arguments.json)
+        return DONE
     if not arguments.yes and not confirm_removal("runs rm", map(str, found)):
         sys.stderr.write("nothing was removed\n")
         return DECLINED
@@ -148,6 +152,7 @@ def add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     places = "folder that holds runs; or rm and the folders of runs (a folder called rm: ./rm)"
     parser.add_argument("folder", metavar="URL | rm RUN", nargs="+", help=places)
     parser.add_argument("--yes", action="store_true", help="rm: remove without a question")
+    parser.add_argument("--dry-run", action="store_true", help="rm: say what would be removed, and remove nothing")
     may_run = "rm: also remove runs that are waiting or silent, which a process may still be training"
     parser.add_argument("--force", action="store_true", help=may_run)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")

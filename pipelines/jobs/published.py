@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from crossdim.foundation.bucket import Bucket
@@ -150,6 +150,8 @@ def answer_published(
     remove_scratch(preparation.out)
     parts = count_parts(read_rows(preparation.out, manifest, "catalog", ["key", "split", "patient", "source_sha256"]))
     quarantined, ignored, ignored_formats, unread = count_rows(preparation.out, manifest)
+    paths = {one.name: one.path for one in published.named}
+    unread = {kind: replace(one, example=paths.get(one.example, one.example)) for kind, one in unread.items()}
     return PrepareResult(
         manifest=manifest,
         quarantined=quarantined,

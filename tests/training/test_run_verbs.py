@@ -81,6 +81,9 @@ def test_where_nobody_can_answer_nothing_is_removed(
     if stdin == "closed":
         stream.close()
     monkeypatch.setattr("sys.stdin", None if stdin == "none" else stream)
+    assert main(["runs", "rm", *runs, "--dry-run"]) == 0
+    assert all(f"would remove {run}" in capsys.readouterr().out for run in runs[:1])
+    assert all(Path(run).is_dir() for run in runs)
     assert main(["runs", "rm", runs[0]]) == 1
     assert capsys.readouterr().err.endswith("but stdin is not a terminal; pass --yes\n")
     assert _names(tmp_path) == ["a", "b", "c"]
@@ -101,8 +104,8 @@ def test_a_question_to_a_closed_stdin_is_not_a_fault(runs: list[str], tmp_path: 
         (["rm"], "runs rm: RUN is missing"),
         (["rm", "--yes"], "runs rm: RUN is missing"),
         (["a", "b"], "to remove runs: crossdim runs rm RUN"),
-        (["a", "--yes"], "--yes and --force are options of crossdim runs rm"),
-        (["a", "--force"], "--yes and --force are options of crossdim runs rm"),
+        (["a", "--yes"], "--yes, --force and --dry-run are options of crossdim runs rm"),
+        (["a", "--force"], "--yes, --force and --dry-run are options of crossdim runs rm"),
         (["rm", "a", "b", "a", "--yes"], "a is named twice; name each run once"),
         (["rm", "a", "./b/../a/", "--yes"], "a is named twice"),
         (["rm", "a", "linked/a", "--yes"], "linked/a is named twice"),

@@ -48,7 +48,7 @@ REMEDIES: dict[State, str] = {
     "silent": f"if no process trains it any more, run the same pretrain command again; {RESUMES}",
     "killed": f"run the same pretrain command again; {RESUMES}",
     "stopped": "to resume, run the same pretrain command again",
-    "failed": f"once the cause is fixed, run the same pretrain command again; {RESUMES}. Other settings need another --out",
+    "failed": f"once the cause is fixed, run the same pretrain command again; {RESUMES} (other settings need another --out)",
 }
 
 
@@ -124,7 +124,7 @@ class Status:
             lines.append(f"  goodput: {useful:.1%} of the computed steps were kept, {self.in_vain} were repeated")
         lines.append("  events: " + ", ".join(f"{kind} {number}" for kind, number in self.events.items()))
         lines += [
-            f"  {event['kind']} at step {event['step']}"
+            f"  {event['kind']} at step {event['step']}{_describe_time(event)}"
             + (f": {printable(' '.join(event['text'].split()))}" if event.get("text") else "")
             for event in self.notable_events
         ]
@@ -259,6 +259,10 @@ def _state(happened: Sequence[Event], silence_s: float, rates: dict[str, float])
         return STATES[last.kind]
     limit_s = max(SILENT_AFTER_S, SILENT_AFTER_STEPS / rates["steps_per_s"]) if rates else SILENT_AFTER_S
     return "silent" if silence_s > limit_s else "running"
+
+
+def _describe_time(event: Record) -> str:
+    return f", {datetime.fromtimestamp(event['time_s'], UTC):%Y-%m-%d %H:%M:%S} UTC" if event.get("time_s") else ""
 
 
 def _duration(seconds: float) -> str:

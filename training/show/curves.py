@@ -20,6 +20,8 @@ MAX_POINTS = 400
 MEANINGS = {
     "loss": "the sum of the terms, which the optimizer lowers",
     "terms": "each term of the loss with its weight, by stream",
+    "accuracy": "share of the samples of a step, of those with one of the classes, whose class is predicted",
+    "labelled": "share of the samples of a step that have one of the classes",
     "rank_me": "how many directions the features of a fixed batch vary in, by deviations; at most one less than it has samples",
     "dimensions": "participation ratio of the same: by variances, so that one strong direction hides the others; 1 is a line",
     "alignment": "squared distance of two views of a sample on the unit sphere: 0 if they have the same features",

@@ -168,7 +168,7 @@ def test_a_worker_that_was_lost_is_told_until_its_run_goes_on(run: Bucket, clock
     EventLog(run, workers=3).add("lost", 2, "the actor died: node 7 went away")
     found = read_status(run, clock.now + 1)
     assert found.state == "restarting"
-    assert "lost at step 2: the actor died: node 7 went away" in str(found)
+    assert "UTC: the actor died: node 7 went away" in str(found)
     EventLog(run, workers=2).add("resume", 2)
     assert read_status(run, clock.now + 1).state == "running"
     EventLog(run, workers=2).add("stopped", 3, "by a signal")
@@ -223,7 +223,7 @@ def test_what_is_done_again_is_not_counted_as_done(run: Bucket, clock: _Clock) -
     found = read_status(run, clock.now + 1)
     assert (found.state, found.step, found.loss, found.steps_per_s, found.workers) == ("running", 6, None, None, 2)
     assert (found.checkpoint_step, found.checkpoint_age_s) == (6, 1014.0)
-    assert "passed-over at step 6: step-00000008: its bytes" in str(found)
+    assert "passed-over at step 6, 2027-01-15 08:17:24 UTC: step-00000008: its bytes" in str(found)
     writer.close()
     _walk(run, clock, 6, 8)
     found = read_status(run, clock.now)
@@ -356,11 +356,11 @@ def test_the_last_checkpoint_is_the_newest_that_is_not_ignored(run: Bucket, cloc
 @pytest.mark.parametrize(
     ("kind", "text", "message", "remedy"),
     [
-        ("stopped", "", "\n  stopped at step 8\n", "to resume, run the same pretrain command again"),
+        ("stopped", "", "\n  stopped at step 8, 2027-01-15 08:00:00 UTC\n", "to resume, run the same pretrain command again"),
         (
             "failed",
             "RunError: no",
-            "\n  failed at step 8: RunError: no\n",
+            "\n  failed at step 8, 2027-01-15 08:00:00 UTC: RunError: no\n",
             "once the cause is fixed, run the same pretrain command again",
         ),
     ],
