@@ -184,4 +184,4 @@ def test_samples_that_came_wrong_once_are_counted_in_events_and_change_no_loss(
     assert sum(note["samples"] for note in notes) == len(_Flipping.wrong) == 12
     assert len(notes) <= 4
     assert all("read once more" in note["text"] for note in notes)
-    assert "reread at step 6: " in _asked(tmp_path, capsys)[1]
+    assert "reread at step 6, 20" in _asked(tmp_path, capsys)[1]
