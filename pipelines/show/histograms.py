@@ -14,10 +14,13 @@ from crossdim.foundation.page.pictures import Floats
 from crossdim.pipelines.jobs.rows import CatalogRow
 from crossdim.pipelines.readers.source_values import SourceValues
 from crossdim.pipelines.show.galleries import find_inside
+from crossdim.storage_schema.names import printable
 
 #: Inputs of each modality in a chart: more lines over each other cannot be told apart.
 SHOWN = 3
 _BINS = 64
+#: Letters of an input's name in a legend.
+NAME_LENGTH = 28
 _Item = TypeVar("_Item")
 
 
@@ -50,12 +53,17 @@ def draw_values(
         Both charts; inputs have the same colour in both.
     """
     pairs = spread(list(zip(rows, units, strict=True)))
-    names = {row["source_uri"]: f"input {number + 1}" for number, (row, _) in enumerate(pairs)}
+    names = {row["source_uri"]: _name_input(number, row) for number, (row, _) in enumerate(pairs)}
     known = {name: sources[uri] for uri, name in names.items() if uri in sources}
     ends = {name: (row["unit_low"], row["unit_high"]) for name, (row, _) in zip(names.values(), pairs, strict=True)}
     before = _draw_before(modality, known, ends) if len(known) == len(names) else None
     inside = [unit[:, *find_inside(row)] if unit.ndim == 4 else unit for row, unit in pairs]
     return ValueCharts(modality=modality, before=before, after=_draw_after(modality, [row for row, _ in pairs], inside))
+
+
+def _name_input(number: int, row: CatalogRow) -> str:
+    """A short name of an input, which its picture has as well: the end of its path, after a number that tells it from others."""
+    return f"{number + 1}: {printable(row['source_uri'])[-NAME_LENGTH:]}"
 
 
 def _draw_before(modality: str, values: Mapping[str, SourceValues], ends: Mapping[str, tuple[float, float]]) -> Chart:
@@ -93,7 +101,7 @@ def _draw_after(modality: str, rows: Sequence[CatalogRow], units: Sequence[Float
     for number, unit in enumerate(units):
         values = unit * (high - low) + low if one_range else unit
         found = np.histogram(values, bins=edges)[0].astype(np.float64)
-        counts[f"input {number + 1}"] = found / values.size
+        counts[_name_input(number, rows[number])] = found / values.size
     label = (
         f"stored value, HU; a network sees {low:g} as 0 and {high:g} as 1"
         if one_range

@@ -173,7 +173,7 @@ def test_what_is_not_known_of_patients_is_not_claimed(images: Path, capsys: pyte
     assert main(["show", str(images)]) == 0
     assert "patients  not known; each of 12 inputs counts as one" in capsys.readouterr().out
     page = (images / PAGE).read_text()
-    assert "Patients: not known" in page
+    assert "Of 12 inputs the patient is not known: a patient may be in more than one split." in page
     assert "and no patient" not in page
 
 

@@ -67,7 +67,9 @@ def draw_curves(metrics: Sequence[Record], events: Sequence[Record]) -> list[tup
         series = {name: _column(metrics, _take("terms", name)) for name in terms}
         charts.append(("Terms", MEANINGS["terms"], chart("weighted loss", series)))
     for family, names in group_monitors(metrics).items():
-        series = {name: _column(metrics, _take("monitors", name)) for name in names}
+        short = dict(zip(map(name_monitor, names), names, strict=True))
+        shown = short if len(short) == len(names) else dict(zip(names, names, strict=True))
+        series = {name: _column(metrics, _take("monitors", logged)) for name, logged in shown.items()}
         title = TITLES.get(family, family.replace("_", " ").capitalize())
         charts.append(
             (title, MEANINGS.get(family, "logged by the method"), chart(UNITS.get(family, family.replace("_", " ")), series))
@@ -103,6 +105,23 @@ def group_monitors(metrics: Sequence[Record]) -> dict[str, list[str]]:
     for name in sorted(named):
         groups.setdefault(re.split(r"[/.]", name)[-1].rstrip("0123456789"), []).append(name)
     return dict(sorted(groups.items(), key=lambda group: (group[0] not in COLLAPSE, group[0])))
+
+
+def name_monitor(name: str) -> str:
+    """Name a monitor in a legend: its stream, and which features it measures.
+
+    Args:
+        name: as it was logged, such as ``fixed/superpatch/z2.rank_me`` or ``pseudo3d/evenness0``.
+
+    Returns:
+        Such as ``superpatch, projection 2``.
+    """
+    *stream, last = name.removeprefix("fixed/").split("/")
+    features, _, measure = last.rpartition(".")
+    number = re.search(r"\d+$", measure)
+    if not features and number:
+        features = f"z{number.group()}"
+    return ", ".join(filter(None, [*stream, re.sub(r"^z(\d*)$", r"projection \1", features).strip()])) or name
 
 
 def draw_probe_curves(results: Sequence[CheckpointResult]) -> list[tuple[str, str, Chart]]:

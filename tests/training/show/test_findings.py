@@ -12,7 +12,15 @@ import pytest
 from crossdim.training.run_dir.records import Record
 from crossdim.training.run_dir.run_config import RunConfig
 from crossdim.training.run_dir.status import Status
-from crossdim.training.show.curves import MAX_POINTS, average_points, count_mix, draw_curves, draw_probe_curves, group_monitors
+from crossdim.training.show.curves import (
+    MAX_POINTS,
+    average_points,
+    count_mix,
+    draw_curves,
+    draw_probe_curves,
+    group_monitors,
+    name_monitor,
+)
 from crossdim.training.show.evaluation import Evaluation, parse_checkpoint_results, parse_evaluation
 from crossdim.training.show.facts import RunFacts
 from crossdim.training.show.findings import describe_verdict, find_warnings
@@ -200,3 +208,18 @@ def test_numbers_that_no_evaluation_has_are_left_out(damage: dict[str, Any]) -> 
         parse_evaluation({"results": [result(0.1) | damage, result(0.1)]}).results
         == parse_evaluation({"results": [result(0.1)]}).results
     )
+
+
+@pytest.mark.parametrize(
+    ("logged", "named"),
+    [
+        ("fixed/superpatch/z2.rank_me", "superpatch, projection 2"),
+        ("fixed/pseudo3d/encoder.dimensions", "pseudo3d, encoder"),
+        ("fixed/pseudo3d/z.rank_me", "pseudo3d, projection"),
+        ("pseudo3d/evenness0", "pseudo3d, projection 0"),
+        ("superpatch/accuracy", "superpatch"),
+        ("loss_scale", "loss_scale"),
+    ],
+)
+def test_monitors_are_named_in_words(logged: str, named: str) -> None:
+    assert name_monitor(logged) == named
