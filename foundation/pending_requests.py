@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 #: When and for what each thread that waits for a store has asked.
 _ASKED: dict[int, tuple[float, str]] = {}
+os.register_at_fork(after_in_child=_ASKED.clear)  # a forked process has none of its parent's threads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,7 @@ def note_request(place: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del _ASKED[thread]
+        _ASKED.pop(thread, None)
 
 
 def find_oldest_request() -> PendingRequest | None:

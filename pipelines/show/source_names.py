@@ -64,8 +64,9 @@ def use_source_names(tables: Tables, names: Mapping[str, str]) -> Tables:
     renamed: dict[str, pa.Table] = {}
     for table, column in _COLUMNS.items():
         rows: pa.Table = getattr(tables, table)
-        found = [_translate(uri, names) for uri in rows[column].to_pylist()]
-        known += sum(ours != theirs for ours, theirs in zip(found, rows[column].to_pylist(), strict=True))
+        published = rows[column].to_pylist()
+        found = [_translate(uri, names) for uri in published]
+        known += sum(path != uri for path, uri in zip(found, published, strict=True))
         renamed[table] = rows.set_column(rows.column_names.index(column), column, pa.array(found, pa.string()))
     if not known:
         raise UsageError(

@@ -11,16 +11,13 @@ from typing import Any, Literal
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.counts import count
 from crossdim.foundation.location import hide_secrets
-from crossdim.foundation.manifest_file import find_version_number
 from crossdim.foundation.output import check_outside
 from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
 from crossdim.foundation.provenance import format_time, record_provenance
 from crossdim.storage_schema.errors import RunError, UsageError
-from crossdim.storage_schema.manifest import Manifest
 from crossdim.storage_schema.vocabulary import Split
-from crossdim.training.chosen_steps import ALL, AUTO, ChosenSteps
-from crossdim.training.config.pretraining import Pretraining
+from crossdim.training.chosen_steps import AUTO, ChosenSteps
 from crossdim.training.data.dataset import PublishedDataset, open_dataset, tell_apart
 from crossdim.training.evaluation.checkpoint_probes import (
     build_document,
@@ -29,11 +26,20 @@ from crossdim.training.evaluation.checkpoint_probes import (
     probe_checkpoints,
     write_checkpoint_results,
 )
-from crossdim.training.evaluation.features import Labelled, classes, compute_features, read_labelled
+from crossdim.training.evaluation.dataset_notes import (
+    describe_folds,
+    describe_left_out,
+    describe_preparation,
+    describe_trained,
+    describe_unprobed,
+    describe_version,
+)
+from crossdim.training.evaluation.features import compute_features, read_labelled
 from crossdim.training.evaluation.figures import list_figures, publish_figures
 from crossdim.training.evaluation.networks import build_untrained, load_trained
-from crossdim.training.evaluation.probes import ProbeComparison, count_usable_folds
+from crossdim.training.evaluation.probes import ProbeComparison
 from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
+from crossdim.training.evaluation.subject import Subject, read_sources
 from crossdim.training.methods.base import Method
 from crossdim.training.pictures.galleries import build_galleries
 from crossdim.training.run_dir.layout import CARD, EVALUATION, PICTURES, REPORT
@@ -47,57 +53,8 @@ from crossdim.training.show.page import build_card, build_page
 
 #: Seeds of untrained baselines start here, far from the seeds of runs.
 BASELINE_SEED = 1_000_003
-#: Names of classes in one note.
-SHOWN_CLASSES = 10
 #: Distributions that decide the figures.
 PACKAGES = ("torch", "numpy", "scikit-learn")
-
-
-def _preparation_note(identity: dict[str, Any], dataset: PublishedDataset) -> str | None:
-    """A note if a dataset was prepared differently from those that the encoder was trained on."""
-    known = {d["preprocessing"] for d in identity["datasets"]}
-    if dataset.manifest.preprocessing_digest in known:
-        return None
-    return f"{dataset.name} was prepared differently from the encoder's training data; its figures mix both effects."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Subject:
-    """What is evaluated, and on what.
-
-    Attributes:
-        run: its folder.
-        config: of the run.
-        method: its newest network.
-        step: of that.
-        checkpoints: steps of those that are probed as well.
-        split: whose samples are probed: ``auto`` takes held-out ones where labels were trained on, and all elsewhere.
-        datasets: that the run was trained on, as in its identity.
-    """
-
-    run: Bucket
-    config: Pretraining
-    method: Method
-    step: int
-    checkpoints: Sequence[int]
-    split: Split | Literal["auto", "all"]
-    datasets: Sequence[Mapping[str, Any]]
-
-    @property
-    def uses_labels(self) -> bool:
-        """Whether the encoder was trained from labels."""
-        return bool(self.config.method.label_names())
-
-    def choose_split(self, manifest: Manifest) -> Split | None:
-        """The split of a dataset that is probed; None for all of them."""
-        if self.split == AUTO:
-            return Split.TEST if self.uses_labels and self.is_trained_on(manifest) else None
-        return None if self.split == ALL else Split(self.split)
-
-    def is_trained_on(self, manifest: Manifest) -> bool:
-        """Whether the run was trained on a dataset, or on an earlier version of it."""
-        ours = (manifest.name, manifest.preprocessing_digest)
-        return any(ours == (one["name"], one["preprocessing"]) or manifest.digest == one["manifest"] for one in self.datasets)
 
 
 @dataclass(kw_only=True)
@@ -112,26 +69,21 @@ class Findings:
 
 
 def _evaluate_dataset(
-    dataset: PublishedDataset, subject: _Subject, baselines: Sequence[Method], folds: int, findings: Findings
+    dataset: PublishedDataset, subject: Subject, baselines: Sequence[Method], folds: int, findings: Findings
 ) -> None:
     """Draw pictures of one dataset, reconstruct its volumes if the method can, and probe it if it has labels."""
     config, method = subject.config, subject.method
     findings.shown += build_galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
-    split = subject.choose_split(dataset.manifest)
+    split = subject.choose_split(dataset)
     probed = dataset.select(split) if split else dataset
-    name = dataset.name
-    findings.notes += filter(None, [_describe_left_out(probed)])
+    findings.notes += filter(None, [describe_left_out(probed)])
     data = read_labelled(probed, config.method)
     if data is None:
-        findings.notes.append(_describe_unprobed(probed, split, subject))
+        findings.notes.append(describe_unprobed(probed, split, subject))
         return
-    findings.notes += filter(None, [_describe_trained(data, subject, dataset.manifest)])
-    used = count_usable_folds(data, folds)
-    if used < folds:
-        groups = count(used, "input" if data.num_unknown else "patient")
-        findings.notes.append(f"{name}: {used} folds were used, and not {folds}: its smallest class has {groups}.")
+    findings.notes += filter(None, [describe_trained(data, subject, dataset), describe_folds(data, folds)])
     comparison = ProbeComparison(data, [compute_features(other.encoder, data.x_NC) for other in baselines], folds)
     results = comparison.compare(compute_features(method.encoder, data.x_NC))
     findings.results += results
@@ -180,8 +132,15 @@ def evaluate(
     run.check_writable()  # for the report
     config, method, identity, step = load_trained(run)
     chosen = choose_checkpoints(run, checkpoints, config.steps) if checkpoints else []
-    subject = _Subject(
-        run=run, config=config, method=method, step=step, checkpoints=chosen, split=split, datasets=identity["datasets"]
+    subject = Subject(
+        run=run,
+        config=config,
+        method=method,
+        step=step,
+        checkpoints=chosen,
+        split=split,
+        datasets=identity["datasets"],
+        sources=read_sources(run),
     )
     others = [build_untrained(config, BASELINE_SEED + i) for i in range(baselines)]
     findings = Findings()
@@ -191,7 +150,7 @@ def evaluate(
     opened = tell_apart([open_dataset(one, split=None, version=(versions or {}).get(one.url)) for one in datasets])
     for dataset in track("evaluate", "dataset", opened, quiet=quiet):
         evaluated.append({"name": dataset.name, "url": hide_secrets(dataset.bucket.url), "manifest": dataset.manifest.digest})
-        findings.notes += filter(None, [_preparation_note(identity, dataset), _describe_version(dataset, subject)])
+        findings.notes += filter(None, [describe_preparation(dataset, subject), describe_version(dataset, subject)])
         _evaluate_dataset(dataset, subject, others, folds, findings)
     summary = {
         "out": hide_secrets(run.url),
@@ -234,53 +193,6 @@ def evaluate(
     return document, "\n".join(
         [*map(_line, findings.results), *lines, *findings.notes, *replaced, f"report: {run.where(REPORT)}"]
     )
-
-
-def _describe_version(dataset: PublishedDataset, subject: _Subject) -> str:
-    """A note if another version of a dataset is evaluated than the run was trained on; empty if it is the same, or another."""
-    manifest = dataset.manifest
-    if not subject.is_trained_on(manifest) or any(manifest.digest == one["manifest"] for one in subject.datasets):
-        return ""
-    number = find_version_number(dataset.bucket, manifest)
-    return f"{dataset.name}: version {number} is evaluated; the run was trained on another one (--data-version chooses one)."
-
-
-def _describe_left_out(dataset: PublishedDataset) -> str:
-    """A note if classes are left out because they have a single patient; empty if there are none."""
-    labels, (_, single) = dataset.column("label"), classes(dataset)
-    if not single:
-        return ""
-    lost, labelled = (sum(label in names for label in labels) for names in (single, {*labels} - {None}))
-    samples = f"{lost} of {count(labelled, 'labelled sample')}"
-    shown = ", ".join(single[:SHOWN_CLASSES]) + f" and {len(single) - SHOWN_CLASSES} more" * (len(single) > SHOWN_CLASSES)
-    return f"{dataset.name}: classes with a single patient were left out, {samples}: {shown}."
-
-
-def _describe_trained(data: Labelled, subject: _Subject, manifest: Manifest) -> str:
-    """A note if the encoder was trained on samples that are probed; empty if it was not."""
-    if not data.num_trained or not subject.is_trained_on(manifest):
-        return ""
-    labelled = ", and on their labels" if subject.uses_labels else ""
-    held_out = f"; --split {Split.TEST} probes the other samples only" if data.num_trained < len(data.labels) else ""
-    return f"{data.name}: the encoder was trained on {data.num_trained} of the {len(data.labels)} samples{labelled}{held_out}."
-
-
-def _describe_unprobed(dataset: PublishedDataset, split: Split | None, subject: _Subject) -> str:
-    """Why a dataset was not probed, and what would change that."""
-    name = dataset.name
-    if split is not None and subject.split == AUTO:
-        return (
-            f"{name} was not probed: the encoder was trained with its labels, and too few samples were held out "
-            f"(prepare --test-fraction); --split {ALL} probes all, which shows what it has learned by heart."
-        )
-    if split is not None and not len(dataset):
-        return f"{name} holds no sample of split {split} and was not probed; --split {ALL} probes all."
-    if split is not None and any(dataset.column("label")):
-        return f"{name} has no two classes of at least two patients in split {split}; --split {ALL} probes all."
-    if any(dataset.column("label")):
-        return f"{name} has no two classes of at least two patients and was not probed."
-    remedy = "prepare it again with --label folder, or with --labels FILE.csv --label-column NAME, to another --out"
-    return f"{name} has no labels and was not probed; {remedy}."
 
 
 def _figures(run: Bucket) -> str | None:

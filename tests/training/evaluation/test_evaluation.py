@@ -207,3 +207,26 @@ def test_an_encoder_is_not_probed_with_the_labels_that_it_has_learned(tmp_path: 
     told = capsys.readouterr().out
     assert "whole: the encoder was trained on 16 of the 16 samples, and on their labels." in told
     assert f"these replace the figures of {half.url}, {whole.url} of the report" in told
+
+
+def _evaluate_on(trained: Bucket, other: Bucket, run: str, capsys: pytest.CaptureFixture[str]) -> str:
+    line = ["pretrain", "--recipe", "cdssl-p3d:tiny", "--data", trained.url, "--out", run, "--workers", "0", "--json"]
+    assert main([*line, "--steps", "1", "--set", "global_batch=8"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", run, "--data", trained.url, other.url, "--baselines", "1"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.integration
+def test_datasets_of_one_name_are_told_apart_by_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The default name is that of the recipe; what is trained on is known by content and place, and not by a name."""
+    mine, other = Bucket(str(tmp_path / "mine")), Bucket(str(tmp_path / "other"))
+    publish(mine, images(16), "xray-pseudo3d-tiny")
+    publish(other, images(16, seed=5), "xray-pseudo3d-tiny")
+    told = _evaluate_on(mine, other, str(tmp_path / "run"), capsys)
+    assert f"xray-pseudo3d-tiny in {mine.url}: the encoder was trained on 16 of the 16 samples." in told
+    assert f"xray-pseudo3d-tiny in {other.url} (pseudo3d), knn, 16 samples" in told
+    assert f"{other.url}: the encoder was trained" not in told
+    [first, *_] = [line for line in (tmp_path / "run" / "report.html").read_text().splitlines() if "Evaluated:" in line]
+    assert mine.url in first
+    assert other.url in first
