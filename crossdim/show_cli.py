@@ -28,6 +28,8 @@ from crossdim.training.run_dir.layout import CONFIG
 REFUSALS = ("quarantine", "ignored")
 #: Datasets and runs that a message names.
 MAX_SUGGESTIONS = 5
+#: Newest steps of a run that the summary on a terminal reads: a third of a second's work. A page reads all.
+MOST_STEPS = 20_000
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -166,7 +168,7 @@ def _open_run(run: Bucket) -> tuple[dict[str, object], str, Callable[[], bytes]]
     from crossdim.training.show.page import build_page
     from crossdim.training.show.text import format_run
 
-    facts = read_facts(run, time.time(), with_pictures=False)
+    facts = read_facts(run, time.time(), with_pictures=False, most_steps=MOST_STEPS)
     document: dict[str, object] = {
         "status": asdict(facts.status),
         "verdict": describe_verdict(facts),

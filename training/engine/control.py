@@ -52,6 +52,11 @@ class StopControl:
                 taken = max(taken, self._requests.get_nowait())
         return taken
 
+    def find_saved_step(self) -> int | None:
+        """The newest step that this process has saved in this training; None if there is none, as on all ranks but 0."""
+        with self._changed:
+            return self._saved_steps[-1] if self._saved_steps else None
+
     def confirm_saved(self, step: int) -> None:
         """Tell those who wait that the checkpoint of ``step`` is stored."""
         signals.tell_written(written=True)

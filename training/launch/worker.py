@@ -146,7 +146,9 @@ def train(job: Job, rank: int, world: int, device: torch.device, control: StopCo
                 raise CollapseError(
                     f"{where}: {collapse}. Stopped and saved; without --stop-on-collapse the run goes on from here"
                 )
-            raise RunError(f"{where}: stopped as asked, and saved; the same command goes on from here")
+            step = control.find_saved_step()
+            saved = ", and saved" if step is None else f"; step {step} is saved"
+            raise RunError(f"{where}: stopped as asked{saved}; the same command goes on from here")
 
 
 def _train_until_stop(job: Job, rank: int, world: int, device: torch.device, control: StopControl) -> tuple[Request, str]:

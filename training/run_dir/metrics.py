@@ -117,11 +117,23 @@ def read_steps(run: Bucket, path: str) -> tuple[list[Record], int]:
     return found, len(lines) - len(found)
 
 
-def read_log(run: Bucket) -> tuple[list[Record], int]:
-    """Read every step that a run has logged, in order, and count those left out: lines that are damaged or missing."""
-    parts = [read_steps(run, path) for _, path in list_segments(run, METRICS)]
-    records = [record for found, _ in parts for record in found]
-    absent = records[-1]["step"] + 1 - len(records) if records else 0
+def read_log(run: Bucket, most: int | None = None) -> tuple[list[Record], int]:
+    """Read the steps that a run has logged, in order.
+
+    Args:
+        run: folder of the run.
+        most: steps after which older segments are not read; None to read all.
+
+    Returns:
+        The records, and how many steps among them are left out: lines that are damaged or missing.
+    """
+    segments, parts, number = list_segments(run, METRICS), [], 0
+    while segments and (most is None or number < most):
+        parts.append(read_steps(run, segments.pop()[1]))
+        number += len(parts[-1][0])
+    records = [record for found, _ in reversed(parts) for record in found]
+    first = records[0]["step"] if records and segments else 0
+    absent = records[-1]["step"] + 1 - first - len(records) if records else 0
     return records, max(absent, sum(damaged for _, damaged in parts))
 
 

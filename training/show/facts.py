@@ -56,7 +56,14 @@ class RunFacts:
     attempts: Sequence[Record] = ()
 
 
-def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None, *, with_pictures: bool = True) -> RunFacts:
+def read_facts(
+    run: Bucket,
+    now: float,
+    identity: dict[str, Any] | None = None,
+    *,
+    with_pictures: bool = True,
+    most_steps: int | None = None,
+) -> RunFacts:
     """Read what a run's folder tells.
 
     Args:
@@ -64,6 +71,7 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None, 
         now: the reader's clock, in seconds since 1970.
         identity: of the run, if it is known from a checkpoint: then its configuration may be damaged or missing.
         with_pictures: whether pictures are read, which are most of the bytes and only a page shows.
+        most_steps: newest steps whose metrics are read, about; None for all.
 
     Returns:
         The facts; what is damaged is left out and counted.
@@ -74,7 +82,7 @@ def read_facts(run: Bucket, now: float, identity: dict[str, Any] | None = None, 
         StorageError: if the store does not answer.
     """
     status = read_status(run, now, None if identity is None else identity["config"]["steps"])
-    metrics, damaged = read_log(run)
+    metrics, damaged = read_log(run, most_steps)
     problems: list[str] = []
     evaluation = _read_document(run, EVALUATION, "results", problems)
     parsed = parse_evaluation(evaluation) if evaluation else None

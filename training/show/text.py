@@ -23,7 +23,8 @@ def format_run(facts: RunFacts) -> str:
     named = f"{recipe} (method {method})" if recipe else f"method {method}"
     lines.append(f"  {named}, {config.get('global_batch')} samples a step, seed {config.get('seed')}, {compute.get('precision')}")
     mix = ", ".join(f"{name} {number} ({share:.0%})" for name, number, share in count_mix(facts.metrics))
-    lines += [f"  samples: {mix}"] if mix else []
+    newest = f" of the newest {len(facts.metrics):,} steps" if len(facts.metrics) < facts.status.step - facts.damaged else ""
+    lines += [f"  samples{newest}: {mix}"] if mix else []
     code = format_git_states(facts.config.provenance.get("git", {}))
     lines += [f"  code: {printable(code)}"] if code else []
     for url, dataset in zip(facts.config.sources, identity.get("datasets", []), strict=False):

@@ -238,7 +238,8 @@ def test_a_real_run_saves_at_sigusr1_and_stops_at_sigterm(image_data: Bucket, tm
             assert process.wait(PATIENCE_S) == 2
         finally:
             process.kill()
-    assert error.strip().endswith(f"{run}: stopped as asked, and saved; the same command goes on from here")
+    newest = max(step for kind, step in _happened(run) if kind == "checkpoint")
+    assert error.strip().endswith(f"{run}: stopped as asked; step {newest} is saved; the same command goes on from here")
     assert len(error.strip().splitlines()) == 1
     (_, saved), (_, stopped) = _happened(run)[1:3]
     assert _happened(run) == [("start", 0), ("checkpoint", saved), ("checkpoint", stopped), ("stopped", stopped)]

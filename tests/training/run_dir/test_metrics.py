@@ -7,8 +7,9 @@ from pathlib import Path
 from crossdim.foundation.bucket import Bucket
 from crossdim.training.engine.step_record import StepRecord
 from crossdim.training.run_dir.background_writer import BackgroundWriter
+from crossdim.training.run_dir.layout import metrics_path
 from crossdim.training.run_dir.metric_log import MetricLog
-from crossdim.training.run_dir.metrics import read_metrics
+from crossdim.training.run_dir.metrics import read_log, read_metrics
 from tests.training.boards import read
 
 
@@ -53,6 +54,20 @@ def test_steps_that_are_done_again_are_logged_once(tmp_path: Path) -> None:
     assert [record["step"] for record in found] == list(range(12))
     assert [record["loss"] for record in found] == [1.0] * 4 + [2.0] * 8
     assert all((record["samples_per_s"], record["voxels_per_s"]) == (2.0, 400.0) for record in found)
+
+
+def test_the_newest_segments_alone_can_be_read(tmp_path: Path) -> None:
+    """Steps before them are neither read nor missing; those that are damaged among them are counted."""
+    run = Bucket(str(tmp_path))
+    _write(run, 0, 20, every=5, loss=1.0)
+    assert [record["step"] for record in read_log(run)[0]] == list(range(20))
+    for most, first in ((1, 15), (5, 15), (6, 10), (100, 0)):
+        records, damaged = read_log(run, most)
+        assert ([record["step"] for record in records], damaged) == (list(range(first, 20)), 0)
+    path = tmp_path / metrics_path(15)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], "damaged", *lines[3:]]))
+    assert (len(read_log(run, 1)[0]), read_log(run, 1)[1]) == (4, 1)
 
 
 def test_curves_that_were_drawn_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
