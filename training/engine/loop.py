@@ -256,11 +256,21 @@ def _reduce(sums: Sums, batches: Sequence[Batch], module: nn.Module, arrival_s: 
 def _check_finite(number: int, losses: dict[str, float], norm: float, batches: Sequence[Batch]) -> None:
     if all(map(math.isfinite, losses.values())) and math.isfinite(norm):
         return
-    keys = [key for batch in batches for key in batch.keys]
+    damaged = [key for batch in batches for key in _find_not_finite(batch)]
+    keys = damaged or [key for batch in batches for key in batch.keys]
     shown = ", ".join(keys[:SHOWN_KEYS]) + f" and {len(keys) - SHOWN_KEYS} more" * (len(keys) > SHOWN_KEYS)
     terms = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     remedy = "a lower optimizer.lr or a higher optimizer.warmup_steps and another --out"
     raise StepError(
         f"step {number}: loss or gradient is not finite ({terms}; gradient norm {norm:.4g}). If it fails there again, start "
-        f"another run with {remedy}. Samples of this rank: {shown}"
+        f"another run with {remedy}. Samples of this rank{' whose input is not finite' * bool(damaged)}: {shown}"
     )
+
+
+def _find_not_finite(batch: Batch) -> list[str]:
+    """Keys of the samples of which some input is not finite."""
+    finite_B = torch.ones(len(batch.keys), dtype=torch.bool)
+    for tensor in batch.tensors.values():
+        if tensor.is_floating_point() and len(tensor) == len(finite_B):
+            finite_B &= tensor.reshape(len(tensor), -1).isfinite().all(dim=1).cpu()
+    return [key for key, is_finite in zip(batch.keys, finite_B.tolist(), strict=True) if not is_finite]

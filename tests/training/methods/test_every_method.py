@@ -25,7 +25,7 @@ def test_a_recipe_trains_and_is_evaluated(
     run = str(tmp_path / "run")
     assert main(["pretrain", "--recipe", name, "--data", *data, "--out", run, "--workers", "0", "--steps", "1", "--json"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", run, "--data", *data, "--baselines", "1", "--folds", "2", "--json"]) == 0
+    assert main(["evaluate", run, "--data", *data, "--baselines", "1", "--folds", "2", "--split", "all", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {result["dataset"] for result in document["results"]} == {Path(url).name.rstrip("0123456789") for url in data}
     restores = kind in ("maesil", "ae", "vae", "vqvae")
