@@ -274,8 +274,11 @@ def run_process(main: Callable[[], int]) -> int:
         The exit code.
     """
     atexit.register(_exit_as_told, os.getpid())
-    code = main()
-    _state.code = code
+    try:
+        _state.code = code = main()
+    except SystemExit as end:  # of a parser; a stream that cannot be flushed would give another code
+        _state.code = end.code if isinstance(end.code, int) else None
+        raise
     return code
 
 
