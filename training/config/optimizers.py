@@ -46,8 +46,8 @@ class Optimizer(ABC):
         return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-#: Rates and decays beyond this are mistakes; the largest that single precision holds would fail in the first step only.
-MAX_RATE = 1e6
+#: Rates and decays beyond this are mistakes; what single precision does not hold would fail in the first step only.
+MAX_RATE = 1e30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

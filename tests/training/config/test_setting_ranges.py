@@ -22,7 +22,7 @@ SETTINGS = [
     ("global_batch", "9" * 20, "at most 1048576"),
     *(("steps", text, "at most 99999999") for text in ("0", "100000000")),
     ("steps", "9" * 20, "at most 99999999"),
-    *(("optimizer.lr", text, "lr in (0, 1e+06]") for text in ("1e99", "0", "-1")),
+    *(("optimizer.lr", text, "lr in (0, 1e+30]") for text in ("1e99", "0", "-1")),
     *(("steps", text, "nested too deeply") for text in ("[" * 3000, '{"a":' * 100_000)),
 ]
 
