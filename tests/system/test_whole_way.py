@@ -76,7 +76,9 @@ def _walk(store: Store, urls: list[str], steps: int, cut: int) -> None:
     assert all(set(r["counts"].values()) == {6} for r in found)
 
     out = crossdim("evaluate", f"{store.root}/cut", "--data", *urls, "--baselines", "2", *store.arguments)
-    assert re.search(r"\(pseudo3d\), linear, \d+ samples of [\w ]*\d+ inputs of unknown patients: \d\.\d+ ± \d\.\d+, untrained", out)
+    assert re.search(
+        r"\(pseudo3d\), linear, \d+ samples of [\w ]*\d+ inputs of unknown patients: \d\.\d+ ± \d\.\d+, untrained", out
+    )
     assert re.search(r"\(superpatch\), knn, \d+ samples of [\w ]*patients: ", out)
     page = cut_off.read("report.html").decode()
     assert "pseudo-3D slices" in page
