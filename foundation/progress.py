@@ -45,7 +45,7 @@ class Progress:
         now = time.monotonic()
         self._stream, self._lock = stream, threading.RLock()
         self._stage, self._stage_began, self._reason, self._has_waited = "", now, "", False
-        self._rate, self._note, self._heard = Rate(now, done), "", now
+        self._rate, self._note, self._last_unit_at = Rate(now, done), "", now
         self._any_done, self._due, self._written = False, now, -1
         self._bar: Bar | None = None
         try:
@@ -102,7 +102,7 @@ class Progress:
                 self._rate.begin(now, done)
             else:
                 self._rate.add(now, done)
-            self._stage, self._done, self._note, self._any_done, self._heard = "", done, note, True, now
+            self._stage, self._done, self._note, self._any_done, self._last_unit_at = "", done, note, True, now
         self.renew()
 
     def advance(self, units: int = 1) -> None:
@@ -156,7 +156,7 @@ class Progress:
         return f"{self._done}/{self._total} {self._unit}s{share}{', ' if rate else ''}{rate}"
 
     def _describe_rate(self) -> str:
-        rate, waiting = self.rate, self._describe_wait(self._heard)
+        rate, waiting = self.rate, self._describe_wait(self._last_unit_at)
         parts = [waiting] * bool(waiting)
         if rate:
             parts.append(f"{rate:.1f} {self._unit}s/s" if rate >= 1 else f"{1 / rate:.2f} s/{self._unit}")
@@ -165,9 +165,9 @@ class Progress:
         return ", ".join([*parts, *([self._note] if self._note else [])])
 
     @staticmethod
-    def _describe_wait(heard: float) -> str:
+    def _describe_wait(since: float) -> str:
         """What a store has been asked for without an answer, if nothing else happens meanwhile; empty otherwise."""
-        if time.monotonic() - heard < SLOW_S or (pending := find_oldest_request()) is None or pending.waited_s < SLOW_S:
+        if time.monotonic() - since < SLOW_S or (pending := find_oldest_request()) is None or pending.waited_s < SLOW_S:
             return ""
         return f"waiting {format_seconds(pending.waited_s)} for {pending.place}"
 

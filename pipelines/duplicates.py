@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from crossdim.foundation.counts import list_some
 from crossdim.pipelines.quarantine import Quarantined
 from crossdim.storage_schema.patient import known_patient
 
-#: Others of the same content that a reason names.
+#: Others of the same content that a reason names; with all, the reasons of a group would be as long as its square.
 MAX_OTHERS = 3
 
 
@@ -87,16 +88,12 @@ def _refuse_label_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
     """All names of one content whose labels differ: it is not known which of them is right."""
     rows = []
     for one in same:
-        others = _list_some([f"{other.uri} ({other.label!r})" for other in same if other is not one and other.label != one.label])
+        others = list_some(
+            [f"{other.uri} ({other.label!r})" for other in same if other is not one and other.label != one.label], MAX_OTHERS
+        )
         reason = f"has label {one.label!r}, but the same content as {others}; keep one of them"
         rows.append(Quarantined(uri=one.uri, stage="publish", rule="label_conflict", reason=reason, num_files=one.num_files))
     return rows
-
-
-def _list_some(names: Sequence[str]) -> str:
-    """The first names; of a group of many the reasons of all would be as long as the square of their number."""
-    more = f" and {len(names) - MAX_OTHERS} more" if len(names) > MAX_OTHERS else ""
-    return ", ".join(names[:MAX_OTHERS]) + more
 
 
 def _refuse_patient_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
@@ -107,7 +104,7 @@ def _refuse_patient_conflict(same: Sequence[Duplicate]) -> list[Quarantined]:
             uri=one.uri,
             stage="publish",
             rule="patient_conflict",
-            reason=reason.format(_list_some([other.uri for other in same if other is not one])),
+            reason=reason.format(list_some([other.uri for other in same if other is not one], MAX_OTHERS)),
             num_files=one.num_files,
         )
         for one in same

@@ -11,8 +11,6 @@ from crossdim.storage_schema.errors import UsageError
 
 NONE: Final = "none"
 ALL: Final = "all"
-#: Chosen by what else is known.
-AUTO: Final = "auto"
 _ONE = re.compile(r"([0-9]{1,8})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 
 

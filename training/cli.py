@@ -18,9 +18,8 @@ from crossdim.foundation.plan_table import add_price_options, read_prices
 from crossdim.foundation.storage_arguments import add_store_options, open_bucket, open_weighted_bucket
 from crossdim.foundation.usage import measure_usage
 from crossdim.storage_schema.errors import RunError, UsageError
-from crossdim.storage_schema.vocabulary import Split
 from crossdim.training import run_verbs
-from crossdim.training.chosen_steps import ALL, AUTO, NONE, parse_checkpoint_choice, parse_chosen_steps
+from crossdim.training.chosen_steps import NONE, parse_checkpoint_choice, parse_chosen_steps
 from crossdim.training.dataset_options import add_data_version_option, check_distinct, find_manifests, find_versions, refuse_runs
 from crossdim.training.option_values import (
     parse_baseline_count,
@@ -31,6 +30,7 @@ from crossdim.training.option_values import (
     parse_worker_range,
 )
 from crossdim.training.recipe_names import RECIPE_NAMES
+from crossdim.training.split_choice import AUTO, SPLIT_CHOICES
 from crossdim.training.study_subjects import STUDY_SUBJECTS
 from crossdim.training.tracker_names import TRACKER_NAMES
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from crossdim.foundation.bucket import Bucket
     from crossdim.foundation.settings import Families
     from crossdim.training.config.pretraining import Pretraining
+    from crossdim.training.engine.monitor import Monitoring
     from crossdim.training.launch.worker import Source
     from crossdim.training.run_dir.checkpoint import Saving
 
@@ -54,7 +55,6 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     run = open_bucket(arguments.out, arguments)  # before torch is imported, which takes seconds
     datasets = [open_weighted_bucket(text, arguments) for text in arguments.data]
     from crossdim.training.config.pretraining import apply_overrides
-    from crossdim.training.engine.monitor import Monitoring
     from crossdim.training.extensions import load_extensions
     from crossdim.training.launch.driver import pretrain, read_saved_config
     from crossdim.training.launch.workers import Workers
@@ -74,10 +74,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         quiet=arguments.json,
         resize_every_s=arguments.resize_every,
     )
-    try:
-        monitoring = Monitoring(every=arguments.monitor_every, stop_on_collapse=arguments.stop_on_collapse)
-    except RunError as error:
-        raise UsageError(f"--monitor-every, --stop-on-collapse: {error}") from None
+    monitoring = _build_monitoring(arguments)
     saving = _build_saving(arguments, config.steps)
     pictures_at = arguments.pictures_at.resolve(config.steps, "--pictures-at")
     if arguments.plan:
@@ -113,6 +110,15 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         as_json=arguments.json,
     )
     return DONE
+
+
+def _build_monitoring(arguments: argparse.Namespace) -> Monitoring:
+    from crossdim.training.engine.monitor import Monitoring
+
+    try:
+        return Monitoring(every=arguments.monitor_every, stop_on_collapse=arguments.stop_on_collapse)
+    except RunError as error:
+        raise UsageError(f"--monitor-every, --stop-on-collapse: {error}") from None
 
 
 def _load_recipe(arguments: argparse.Namespace) -> tuple[Pretraining, Families]:
@@ -318,7 +324,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction[Parser]) -> None:
         help="parts of the cross-validation; all samples of a patient are in the same part",
     )
     probed = "samples that are probed; auto: those held out of datasets whose labels the encoder was trained on, all of others"
-    verb.add_argument("--split", choices=[AUTO, ALL, *Split], default=AUTO, help=f"{probed} (default: {AUTO})")
+    verb.add_argument("--split", choices=SPLIT_CHOICES, default=AUTO, help=f"{probed} (default: {AUTO})")
     verb.add_argument("--baselines", type=parse_baseline_count, default=3, metavar="N", help="untrained encoders to compare with")
     also = "probe these checkpoints as well, for curves over the steps: all that are kept, or those of some steps"
     verb.add_argument("--checkpoints", type=parse_checkpoint_choice, metavar="all|STEP|P%,...", help=also)

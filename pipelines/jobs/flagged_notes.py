@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from crossdim.foundation.counts import count
+from crossdim.pipelines.jobs.items import Item
+from crossdim.pipelines.jobs.scan_result import ScanResult
 from crossdim.pipelines.jobs.series_groups import CONTINUED, LACKS_SLICES
 from crossdim.pipelines.readers.modality_lut import NO_RESCALE, NOT_HOUNSFIELD
 from crossdim.pipelines.readers.volume_values import OFFSET_NOTE
@@ -35,3 +38,25 @@ def tell_flagged(catalog: Iterable[Mapping[str, object]], modality: Modality | N
         for flagged, number in numbers.items()
         if number
     ]
+
+
+def tell_folder_modalities(items: Sequence[Item], results: Sequence[ScanResult]) -> list[str]:
+    """A note on inputs whose modality is that of a folder's name, because no header states one.
+
+    Args:
+        items: of the plan.
+        results: of the scan.
+
+    Returns:
+        One sentence, or none.
+    """
+    stated = {(one.source, one.path) for one in results if one.header and one.header.modality}
+    guessed = Counter(
+        str(item.modality)
+        for item in items
+        if item.modality is not Modality.OT and not any((file.source, file.path) in stated for file in item.files)
+    )
+    if not guessed:
+        return []
+    counts = ", ".join(f"{name} {number}" for name, number in guessed.most_common())
+    return [f"modality of {count(guessed.total(), 'input')} is taken from folder names: {counts}; --modality states another"]

@@ -10,8 +10,9 @@ from crossdim.foundation.bars import write_lines
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.counts import count
 from crossdim.pipelines.jobs.append import Earlier
+from crossdim.pipelines.jobs.flagged_notes import tell_folder_modalities
 from crossdim.pipelines.jobs.folder_labels import check_folder_labels
-from crossdim.pipelines.jobs.items import Item, Naming
+from crossdim.pipelines.jobs.items import Naming
 from crossdim.pipelines.jobs.label_maps import describe_maps, find_named_maps, ignore_label_maps
 from crossdim.pipelines.jobs.names import NamedFile, SourceNames, choose_names, holds_dicom, make_readable
 from crossdim.pipelines.jobs.plan import Plan, make_plan
@@ -226,28 +227,6 @@ def _name_files(results: Sequence[ScanResult], names: SourceNames, recipe: Recip
             series_name = names.name_series(series, [result]) if series else ""
             found.append(NamedFile(path=result.uri, name=names.name_file(result), series=series_name, version=result.version))
     return tuple(found)
-
-
-def tell_folder_modalities(items: Sequence[Item], results: Sequence[ScanResult]) -> list[str]:
-    """A note on inputs whose modality is that of a folder's name, because no header states one.
-
-    Args:
-        items: of the plan.
-        results: of the scan.
-
-    Returns:
-        One sentence, or none.
-    """
-    stated = {(one.source, one.path) for one in results if one.header and one.header.modality}
-    guessed = Counter(
-        str(item.modality)
-        for item in items
-        if item.modality is not Modality.OT and not any((file.source, file.path) in stated for file in item.files)
-    )
-    if not guessed:
-        return []
-    counts = ", ".join(f"{name} {number}" for name, number in guessed.most_common())
-    return [f"modality of {count(guessed.total(), 'input')} is taken from folder names: {counts}; --modality states another"]
 
 
 def describe_other_recipe(recipe: Recipe, results: Sequence[ScanResult]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from crossdim.foundation.counts import count
+from crossdim.foundation.counts import count, count_patients
 from crossdim.pipelines.show.summary import DatasetSummary, RuleCount
 from crossdim.storage_schema.names import printable
 
@@ -81,11 +81,9 @@ def describe_patients(summary: DatasetSummary) -> str:
 
 
 def describe_split(numbers: Mapping[str, int]) -> str:
-    """Samples, inputs and patients of a split, such as ``8 samples of 5 inputs, 3 patients``."""
-    unknown = numbers["unknown_patients"]
-    known = count(numbers["patients"], "patient") + f" and {count(unknown, 'input')} of unknown patients" * bool(unknown)
-    patients = known if numbers["patients"] else "patients unknown"
-    return f"{count(numbers['samples'], 'sample')} of {count(numbers['inputs'], 'input')}, {patients}"
+    """Samples, inputs and patients of a split, such as ``8 samples of 5 inputs: 3 patients and 1 input of unknown patients``."""
+    patients = count_patients(numbers["patients"], numbers["unknown_patients"])
+    return f"{count(numbers['samples'], 'sample')} of {count(numbers['inputs'], 'input')}: {patients}"
 
 
 def format_bytes(number: int) -> str:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from crossdim.foundation.counts import list_some
 from crossdim.storage_schema.errors import StepError
 from crossdim.training.config.execution import Execution
 from crossdim.training.config.pretraining import Pretraining
@@ -258,12 +259,12 @@ def _check_finite(number: int, losses: dict[str, float], norm: float, batches: S
         return
     damaged = [key for batch in batches for key in _find_not_finite(batch)]
     keys = damaged or [key for batch in batches for key in batch.keys]
-    shown = ", ".join(keys[:SHOWN_KEYS]) + f" and {len(keys) - SHOWN_KEYS} more" * (len(keys) > SHOWN_KEYS)
     terms = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     remedy = "a lower optimizer.lr or a higher optimizer.warmup_steps and another --out"
     raise StepError(
         f"step {number}: loss or gradient is not finite ({terms}; gradient norm {norm:.4g}). If it fails there again, start "
-        f"another run with {remedy}. Samples of this rank{' whose input is not finite' * bool(damaged)}: {shown}"
+        f"another run with {remedy}. Samples of this rank{' whose input is not finite' * bool(damaged)}: "
+        f"{list_some(keys, SHOWN_KEYS)}"
     )
 
 

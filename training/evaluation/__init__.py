@@ -16,8 +16,7 @@ from crossdim.foundation.page.pictures import Gallery
 from crossdim.foundation.progress import track
 from crossdim.foundation.provenance import format_time, record_provenance
 from crossdim.storage_schema.errors import RunError, UsageError
-from crossdim.storage_schema.vocabulary import Split
-from crossdim.training.chosen_steps import AUTO, ChosenSteps
+from crossdim.training.chosen_steps import ChosenSteps
 from crossdim.training.data.dataset import PublishedDataset, open_dataset, tell_apart
 from crossdim.training.evaluation.checkpoint_probes import (
     build_document,
@@ -34,33 +33,36 @@ from crossdim.training.evaluation.dataset_notes import (
     describe_unprobed,
     describe_version,
 )
+from crossdim.training.evaluation.evaluated_run import EvaluatedRun, read_sources
 from crossdim.training.evaluation.features import compute_features, read_labelled
 from crossdim.training.evaluation.figures import list_figures, publish_figures
 from crossdim.training.evaluation.networks import build_untrained, load_trained
 from crossdim.training.evaluation.probes import ProbeComparison
 from crossdim.training.evaluation.restoring import RestorationResult, evaluate_restoration
-from crossdim.training.evaluation.subject import Subject, read_sources
 from crossdim.training.methods.base import Method
 from crossdim.training.pictures.galleries import build_galleries
-from crossdim.training.run_dir.layout import CARD, EVALUATION, PICTURES, REPORT
+from crossdim.training.run_dir.layout import EVALUATION, PICTURES, REPORT
 from crossdim.training.run_dir.metrics import describe_damage, read_log
 from crossdim.training.run_dir.output_check import check_run_folder
 from crossdim.training.run_dir.picture_log import write_galleries
 from crossdim.training.show.evaluation import CheckpointResult, ProbeResult
 from crossdim.training.show.facts import read_facts
 from crossdim.training.show.findings import describe_verdict
-from crossdim.training.show.page import build_card, build_page
+from crossdim.training.show.page import write_pages
+from crossdim.training.split_choice import AUTO, SplitChoice
 
 #: Seeds of untrained baselines start here, far from the seeds of runs.
 BASELINE_SEED = 1_000_003
 #: Distributions that decide the figures.
 PACKAGES = ("torch", "numpy", "scikit-learn")
+REMEDY = "name the --out of a pretrain command"
 
 
 @dataclass(kw_only=True)
 class Findings:
     """Results of an evaluation, collected over its datasets."""
 
+    datasets: list[dict[str, str]] = field(default_factory=list)
     results: list[ProbeResult] = field(default_factory=list)
     of_checkpoints: list[CheckpointResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -69,28 +71,31 @@ class Findings:
 
 
 def _evaluate_dataset(
-    dataset: PublishedDataset, subject: Subject, baselines: Sequence[Method], folds: int, findings: Findings
+    dataset: PublishedDataset, evaluated: EvaluatedRun, baselines: Sequence[Method], folds: int, findings: Findings
 ) -> None:
     """Draw pictures of one dataset, reconstruct its volumes if the method can, and probe it if it has labels."""
-    config, method = subject.config, subject.method
+    config, method = evaluated.config, evaluated.method
+    place = {"name": dataset.name, "url": hide_secrets(dataset.bucket.url), "manifest": dataset.manifest.digest}
+    findings.datasets.append(place)
+    findings.notes += filter(None, [describe_preparation(dataset, evaluated), describe_version(dataset, evaluated)])
     findings.shown += build_galleries(dataset, config.method, method)
     restoration = evaluate_restoration(dataset.name, dataset, config.method, method)
     findings.restored += [restoration] if restoration else []
-    split = subject.choose_split(dataset)
+    split = evaluated.choose_split(dataset)
     probed = dataset.select(split) if split else dataset
     findings.notes += filter(None, [describe_left_out(probed)])
     data = read_labelled(probed, config.method)
     if data is None:
-        findings.notes.append(describe_unprobed(probed, split, subject))
+        findings.notes.append(describe_unprobed(probed, split, evaluated))
         return
-    findings.notes += filter(None, [describe_trained(data, subject, dataset), describe_folds(data, folds)])
+    findings.notes += filter(None, [describe_trained(data, evaluated, dataset), describe_folds(data, folds)])
     comparison = ProbeComparison(data, [compute_features(other.encoder, data.x_NC) for other in baselines], folds)
     results = comparison.compare(compute_features(method.encoder, data.x_NC))
     findings.results += results
-    earlier = [step for step in subject.checkpoints if step != subject.step]
-    findings.of_checkpoints += probe_checkpoints(subject.run, config, earlier, comparison, findings.notes)
-    if subject.step in subject.checkpoints:
-        findings.of_checkpoints += [CheckpointResult(step=subject.step, result=result) for result in results]
+    earlier = [step for step in evaluated.checkpoints if step != evaluated.step]
+    findings.of_checkpoints += probe_checkpoints(evaluated.run, config, earlier, comparison, findings.notes)
+    if evaluated.step in evaluated.checkpoints:
+        findings.of_checkpoints += [CheckpointResult(step=evaluated.step, result=result) for result in results]
 
 
 def evaluate(
@@ -102,7 +107,7 @@ def evaluate(
     quiet: bool,
     checkpoints: ChosenSteps | Literal["all"] | None = None,
     versions: Mapping[str, int] | None = None,
-    split: Split | Literal["auto", "all"] = AUTO,
+    split: SplitChoice = AUTO,
 ) -> tuple[dict[str, Any], str]:
     """Probe a run's newest encoder and write its report.
 
@@ -114,8 +119,7 @@ def evaluate(
         quiet: no progress bar.
         checkpoints: those that are probed as well, for curves over steps; None for none.
         versions: of datasets by URL; the newest of others.
-        split: whose samples are probed: ``auto`` takes held-out ones of datasets whose labels the encoder was trained on, and
-            all of others.
+        split: whose samples are probed, see :mod:`crossdim.training.split_choice`.
 
     Returns:
         The results as plain values, and as lines for people.
@@ -127,17 +131,16 @@ def evaluate(
     provenance = record_provenance(PACKAGES)
     check_outside(run, datasets, "RUN")
     if not run.exists():
-        raise UsageError(f"{run.where('')} does not exist; name the --out of a pretrain command")
-    check_run_folder(run, "RUN", remedy="name the --out of a pretrain line")
+        raise UsageError(f"{run.where('')} does not exist; {REMEDY}")
+    check_run_folder(run, "RUN", remedy=REMEDY)
     run.check_writable()  # for the report
     config, method, identity, step = load_trained(run)
-    chosen = choose_checkpoints(run, checkpoints, config.steps) if checkpoints else []
-    subject = Subject(
+    evaluated = EvaluatedRun(
         run=run,
         config=config,
         method=method,
         step=step,
-        checkpoints=chosen,
+        checkpoints=choose_checkpoints(run, checkpoints, config.steps) if checkpoints else [],
         split=split,
         datasets=identity["datasets"],
         sources=read_sources(run),
@@ -146,53 +149,65 @@ def evaluate(
     findings = Findings()
     if step < config.steps:
         findings.notes.append(f"The run was not finished: these figures are of step {step} of {config.steps}.")
-    evaluated: list[dict[str, str]] = []
     opened = tell_apart([open_dataset(one, split=None, version=(versions or {}).get(one.url)) for one in datasets])
     for dataset in track("evaluate", "dataset", opened, quiet=quiet):
-        evaluated.append({"name": dataset.name, "url": hide_secrets(dataset.bucket.url), "manifest": dataset.manifest.digest})
-        findings.notes += filter(None, [describe_preparation(dataset, subject), describe_version(dataset, subject)])
-        _evaluate_dataset(dataset, subject, others, folds, findings)
-    summary = {
-        "out": hide_secrets(run.url),
-        "recipe": config.method.kind,
-        "step": step,
-        "steps": config.steps,
-        "global_batch": config.global_batch,
-        "seed": config.seed,
-        "datasets": identity["datasets"],
-        "baselines": baselines,
-        "split": split,
-        "evaluated": evaluated,
-    }
-    lines = [line for restoration in findings.restored for line in restoration.lines]
+        _evaluate_dataset(dataset, evaluated, others, folds, findings)
     _, damaged = read_log(run)
     findings.notes += [describe_damage(run, damaged)] if damaged else []
     before = _figures(run)
     if not findings.results and not findings.restored and before:
         raise RunError(f"{' '.join(findings.notes)} So {run.where(REPORT)}, which has {before}, is left as it is")
-    document = summary | {
+    document = _build_document(evaluated, findings, baselines) | {"provenance": provenance | {"ended": format_time()}}
+    document |= _write_results(evaluated, findings, baselines, document, identity)
+    return document, "\n".join(_list_lines(run, findings, before))
+
+
+def _build_document(evaluated: EvaluatedRun, findings: Findings, baselines: int) -> dict[str, Any]:
+    """The results as plain values."""
+    run, config = evaluated.run, evaluated.config
+    return {
+        "out": hide_secrets(run.url),
+        "recipe": config.method.kind,
+        "step": evaluated.step,
+        "steps": config.steps,
+        "global_batch": config.global_batch,
+        "seed": config.seed,
+        "datasets": list(evaluated.datasets),
+        "baselines": baselines,
+        "split": evaluated.split,
+        "evaluated": findings.datasets,
         "results": [asdict(r) | {"verdict": r.verdict} for r in findings.results],
         "restored": [restoration.document() for restoration in findings.restored],
         "notes": findings.notes,
         "report": run.where(REPORT),
-        "provenance": provenance | {"ended": format_time()},
     }
+
+
+def _write_results(
+    evaluated: EvaluatedRun, findings: Findings, baselines: int, document: dict[str, Any], identity: dict[str, Any]
+) -> dict[str, Any]:
+    """Write results, pictures, report and card, and send figures to trackers; returns what is known of checkpoints."""
+    run, of_checkpoints = evaluated.run, {}
     run.put(EVALUATION, json.dumps(document, sort_keys=True, indent=1).encode())
     write_galleries(run, PICTURES, findings.shown)
     if findings.of_checkpoints:
-        of_checkpoints = build_document(findings.of_checkpoints, baselines)
-        write_checkpoint_results(run, of_checkpoints)
-        document["checkpoints"] = of_checkpoints["results"]
-        lines += format_checkpoint_results(findings.of_checkpoints)
+        probes = build_document(findings.of_checkpoints, baselines)
+        write_checkpoint_results(run, probes)
+        of_checkpoints = {"checkpoints": probes["results"]}
     facts = read_facts(run, time.time(), identity)
-    figures = list_figures(findings.results, findings.restored)
-    publish_figures(run, config.document(), step, figures, findings.of_checkpoints, describe_verdict(facts), findings.shown)
-    run.put(CARD, build_card(facts))
-    run.put(REPORT, build_page(facts))
+    figures, verdict = list_figures(findings.results, findings.restored), describe_verdict(facts)
+    config = evaluated.config.document()
+    publish_figures(run, config, evaluated.step, figures, findings.of_checkpoints, verdict, findings.shown)
+    write_pages(run, facts)
+    return of_checkpoints
+
+
+def _list_lines(run: Bucket, findings: Findings, before: str | None) -> list[str]:
+    """The results for people."""
+    lines = [*map(_line, findings.results), *(line for restoration in findings.restored for line in restoration.lines)]
+    lines += format_checkpoint_results(findings.of_checkpoints)
     replaced = [f"these replace the {before} of the report"] * bool(before)
-    return document, "\n".join(
-        [*map(_line, findings.results), *lines, *findings.notes, *replaced, f"report: {run.where(REPORT)}"]
-    )
+    return [*lines, *findings.notes, *replaced, f"report: {run.where(REPORT)}"]
 
 
 def _figures(run: Bucket) -> str | None:

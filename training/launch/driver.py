@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from crossdim.training.launch.validate import ValidatedRun, validate_run
 from crossdim.training.launch.worker import Job, Source, train
 from crossdim.training.launch.workers import Workers
 from crossdim.training.run_dir import checkpoint
-from crossdim.training.run_dir.attempts import AttemptRecord, read_attempts
+from crossdim.training.run_dir.attempts import AttemptRecord, check_not_trained
 from crossdim.training.run_dir.checkpoint import Saving
 from crossdim.training.run_dir.checkpoint_contents import check_contents
 from crossdim.training.run_dir.events import EventLog
@@ -92,7 +91,7 @@ def pretrain(
     validated = validate_run(config, sources, run, workers.most, use_gpu=workers.use_gpu, find_devices=workers.find_devices)
     config = validated.config
     if not force:
-        _check_unattended(run)
+        check_not_trained(run)
     _delete_temporary_files(run)
     state = checkpoint.load(run, check=check_contents)
     done = state.step if state else 0
@@ -102,13 +101,9 @@ def pretrain(
     if done == config.steps:
         _record_config(run, validated, sources, workers.most, done, provenance)
         return done
-    patient = tuple(
-        Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight, manifest=dataset["manifest"])
-        for source, dataset in zip(sources, validated.identity["datasets"], strict=True)
-    )
     job = Job(
         config=config.document(),
-        sources=patient,
+        sources=_fix_versions(sources, validated),
         run=run.with_patience(PATIENCE_S),
         saving=saving,
         threads=threads,
@@ -130,19 +125,12 @@ def pretrain(
     return done
 
 
-def _check_unattended(run: Bucket) -> None:
-    """Refuse a run that another process of this machine trains; of other machines this cannot be known.
-
-    Where it is not known, the newer command goes on with the run, and an older one ends when it notices that: after a machine was
-    lost, the same command has to work at once.
-    """
-    if (process := read_attempts(run).find_running()) is not None:
-        where = run.where("")
-        raise UsageError(
-            f"{where} is being trained by {process}: follow it with crossdim status {shlex.quote(where)}, or stop it first with "
-            f"kill -INT {process.pid}, or choose another --out. With --force this command goes on from the last checkpoint, and "
-            "the other ends"
-        )
+def _fix_versions(sources: Sequence[Source], validated: ValidatedRun) -> tuple[Source, ...]:
+    """The datasets at the versions that were validated, in stores that workers ask again."""
+    return tuple(
+        Source(bucket=source.bucket.with_patience(PATIENCE_S), weight=source.weight, manifest=dataset["manifest"])
+        for source, dataset in zip(sources, validated.identity["datasets"], strict=True)
+    )
 
 
 def _record_config(

@@ -34,11 +34,20 @@ CAPTIONS = {
 }
 
 
-def find_shown_depth(volume_CDHW: Floats) -> int:
-    """The slice of a volume that is shown: the middle one, unless nothing varies in it, as beyond the end of a thin volume."""
-    deviations_D = volume_CDHW[0].std(axis=(1, 2))
-    middle_depth = len(deviations_D) // 2
-    return middle_depth if deviations_D[middle_depth] > 0 else int(deviations_D.argmax()) if deviations_D.any() else middle_depth
+def find_shown_depth(view: Floats) -> int | None:
+    """The slice of a volume that is shown: the middle one, unless nothing varies in it, as beyond the end of a thin volume.
+
+    Args:
+        view: (C, D, H, W), or an image, (C, H, W).
+
+    Returns:
+        Its number; None for an image.
+    """
+    if view.ndim == 3:
+        return None
+    deviations_D = view[0].std(axis=(1, 2))
+    middle = len(deviations_D) // 2
+    return middle if deviations_D[middle] > 0 or not deviations_D.any() else int(deviations_D.argmax())
 
 
 def draw_slice(view: Floats, spec: Pseudo3D | None, depth: int | None = None) -> Floats:
@@ -148,7 +157,7 @@ def _restoration_pictures(method: Method, x: Floats, target: Floats, spec: Pseud
         return []
     restored: Floats = output[0].numpy()
     error = np.abs(restored - target)
-    depth = find_shown_depth(target) if target.ndim == 4 else None
+    depth = find_shown_depth(target)
     shown_error = np.clip(draw_slice(error, spec, depth) * 2, 0, 1)
     return [
         Picture(caption="input", uri=encode_png(stretch_to_unit(draw_slice(x, spec, depth)))),

@@ -109,7 +109,7 @@ def _draw_restoration(shown: _Shown, network: Method) -> list[Picture]:
     if found is None:
         return []
     error = float(np.abs(found.restored - target).mean())
-    depth = find_shown_depth(target) if target.ndim == 4 else None
+    depth = find_shown_depth(target)
     seen = [] if found.visible is None else [_picture("what the mask leaves", draw_slice(found.visible, shown.spec, depth))]
     return [
         _picture("input", stretch_to_unit(draw_slice(x, shown.spec, depth))),

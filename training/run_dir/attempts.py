@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +19,7 @@ from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.process_identity import ProcessIdentity, identify_process
 from crossdim.foundation.provenance import describe_outcome, format_time
 from crossdim.foundation.settings import from_document, to_document
-from crossdim.storage_schema.errors import DocumentError, StorageError
+from crossdim.storage_schema.errors import DocumentError, StorageError, UsageError
 from crossdim.storage_schema.names import printable
 from crossdim.training.run_dir.layout import ATTEMPTS, attempt_path, is_attempt_path
 from crossdim.training.run_dir.records import Check, Record, is_count, is_text, keep_valid, read_records, record_text
@@ -104,6 +105,24 @@ def read_attempts(run: Bucket) -> Attempts:
     """Read the newest attempts of a run."""
     paths = list_attempts(run)
     return Attempts(number=len(paths), newest=tuple(read_attempt(run, path) for path in paths[-MAX_READ:]))
+
+
+def check_not_trained(run: Bucket) -> None:
+    """Refuse a run that another process of this machine trains; of other machines this cannot be known.
+
+    Where it is not known, the newer command goes on with the run, and an older one ends when it notices that: after a machine was
+    lost, the same command has to work at once.
+
+    Raises:
+        UsageError: naming the process.
+    """
+    if (process := read_attempts(run).find_running()) is not None:
+        where = run.where("")
+        raise UsageError(
+            f"{where} is being trained by {process}: follow it with crossdim status {shlex.quote(where)}, or stop it first with "
+            f"kill -INT {process.pid}, or choose another --out. With --force this command goes on from the last checkpoint, and "
+            "the other ends"
+        )
 
 
 def list_attempts(run: Bucket) -> list[str]:

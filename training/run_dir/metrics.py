@@ -169,12 +169,7 @@ def read_recent(run: Bucket, count: int) -> list[dict[str, Any]]:
     Returns:
         At most ``count`` records, oldest first.
     """
-    found: list[Record] = []
-    for _, path in reversed(list_segments(run, METRICS)):
-        found = read_steps(run, path)[0] + found
-        if len(found) >= count:
-            break
-    return found[-count:]
+    return read_log(run, count)[0][-count:]
 
 
 def read_progress(run: Bucket) -> Record | None:

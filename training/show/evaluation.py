@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from crossdim.foundation.counts import count
+from crossdim.foundation.counts import count_patients
 from crossdim.training.run_dir.records import is_count
 
 _Item = TypeVar("_Item")
@@ -42,9 +42,7 @@ class ProbeResult:
     @property
     def patients(self) -> str:
         """The patients in words, such as ``20 patients and 6 inputs of unknown patients``."""
-        known, unknown = self.num_patients - self.num_unknown_patients, self.num_unknown_patients
-        groups = [count(known, "patient")] * bool(known or not unknown)
-        return " and ".join([*groups, *[f"{count(unknown, 'input')} of unknown patients"] * bool(unknown)])
+        return count_patients(self.num_patients - self.num_unknown_patients, self.num_unknown_patients)
 
     @property
     def sampling_error(self) -> float:
@@ -186,10 +184,10 @@ def _parse_result(value: dict[str, Any]) -> ProbeResult:
     counts = {name: int(value[name]) for name in ("num_samples", "num_patients", "num_classes", "num_folds")}
     names = ("trained", "trained_spread", "untrained", "untrained_spread", "difference", "spread")
     numbers = {name: float(value[name]) for name in names}
+    counts["num_unknown_patients"] = int(value.get("num_unknown_patients", 0))
     if counts["num_classes"] < 1 or not all(map(is_count, counts.values())) or not all(map(math.isfinite, numbers.values())):
         raise ValueError("a probe tells classes apart, by figures that are finite")
-    unknown = int(value.get("num_unknown_patients", 0))
-    return ProbeResult(**words, **counts, **numbers, num_unknown_patients=unknown)  # type: ignore[arg-type]
+    return ProbeResult(**words, **counts, **numbers)  # type: ignore[arg-type]
 
 
 def _parse_reconstruction(value: dict[str, Any]) -> Reconstruction:

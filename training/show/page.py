@@ -67,9 +67,18 @@ def renew_pages(run: Bucket) -> None:
         run: its folder.
     """
     if run.exists(REPORT):
-        facts = read_facts(run, time.time())
-        run.put(CARD, build_card(facts))
-        run.put(REPORT, build_page(facts))
+        write_pages(run, read_facts(run, time.time()))
+
+
+def write_pages(run: Bucket, facts: RunFacts) -> None:
+    """Write the card and the report of a run.
+
+    Args:
+        run: its folder.
+        facts: what it tells.
+    """
+    run.put(CARD, build_card(facts))
+    run.put(REPORT, build_page(facts))
 
 
 def build_card(facts: RunFacts) -> bytes:

@@ -1,26 +1,26 @@
-"""What is evaluated: a run's encoder, and which samples of a dataset may be probed with it."""
+"""The run that is evaluated: its encoder, and which samples of a dataset may be probed with it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from crossdim.foundation.bucket import Bucket
 from crossdim.foundation.location import is_same_place
 from crossdim.storage_schema.errors import DocumentError, StorageError
 from crossdim.storage_schema.vocabulary import Split
-from crossdim.training.chosen_steps import ALL, AUTO
 from crossdim.training.config.pretraining import Pretraining
 from crossdim.training.data.dataset import PublishedDataset
 from crossdim.training.methods.base import Method
 from crossdim.training.run_dir.run_config import read_run_config
+from crossdim.training.split_choice import ALL, AUTO, SplitChoice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
-    """What is evaluated, and on what.
+class EvaluatedRun:
+    """A run whose encoder is evaluated, and what of the datasets.
 
     Attributes:
         run: its folder.
@@ -28,7 +28,7 @@ class Subject:
         method: its newest network.
         step: of that.
         checkpoints: steps of those that are probed as well.
-        split: whose samples are probed: ``auto`` takes held-out ones where labels were trained on, and all elsewhere.
+        split: whose samples are probed, see :mod:`crossdim.training.split_choice`.
         datasets: that the run was trained on, as in its identity.
         sources: URLs of these, as they were when it was started.
     """
@@ -38,7 +38,7 @@ class Subject:
     method: Method
     step: int
     checkpoints: Sequence[int]
-    split: Split | Literal["auto", "all"]
+    split: SplitChoice
     datasets: Sequence[Mapping[str, Any]]
     sources: Sequence[str]
 
